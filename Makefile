@@ -1,0 +1,39 @@
+# Two commands on a fresh machine with Python 3.11 or newer: `make demo` and `make test`. Both can be repeated.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test clean
+
+help:
+	@echo "make demo   install into $(VENV), run the main job on the embedded data (about 10 minutes on 2 cores)"
+	@echo "make test   install into $(VENV), then lint, types and tests"
+	@echo "make clean  remove $(VENV); runs, pictures and models in mlflow.db and mlruns/ stay"
+
+demo: $(VENV)/installed
+	@echo "== The main job: train the classifier with and without synthetic defects on the embedded surfaces."
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mlflow run . --env-manager local --experiment-name inandout
+
+test: $(VENV)/installed $(VENV)/installed-dev
+	@echo "== Lint"
+	$(BIN)/ruff check .
+	@echo "== Types"
+	$(BIN)/mypy
+	@echo "== Tests"
+	$(BIN)/python -m pytest
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than 3.11; name a newer one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@echo "== Installing into $(VENV) (several minutes the first time: PyTorch is large)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps -e .
+	@touch $@
+
+$(VENV)/installed-dev: requirements-dev.lock $(VENV)/installed
+	$(BIN)/pip install --quiet -r requirements-dev.lock
+	@touch $@
+
+clean:
+	rm -rf $(VENV)

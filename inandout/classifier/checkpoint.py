@@ -1,0 +1,51 @@
+"""Training state on disk: one safetensors file, replaced atomically, never a pickle."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from inandout.errors import InputError
+
+
+class Checkpoint(NamedTuple):
+    """Everything a run needs to go on as if it had never stopped."""
+
+    weights: dict[str, Tensor]
+    progress: dict[str, Any]
+    """JSON-compatible: epochs done, sampler state, history."""
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write under a temporary name, flush to disk, rename: a kill or a full disk leaves the previous one intact."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.weights.items()}
+        save_file(weights, temporary, metadata={"progress": json.dumps(checkpoint.progress)})
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(
+            f"{path}: the checkpoint cannot be written ({error}); the previous one is intact: free some space and "
+            "start the same command again"
+        ) from error
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read what `save_checkpoint` wrote.
+
+    Raises:
+        InputError: the file is not one of ours.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            progress = json.loads((file.metadata() or {})["progress"])
+            return Checkpoint({name: file.get_tensor(name) for name in file.keys()}, progress)  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise InputError(f"{path}: not a checkpoint of this program ({error}); delete it to start anew") from error

@@ -1,0 +1,127 @@
+"""Train and apply the classifier. Knows pictures and labels; knows neither files of data sets nor MLflow."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+from tqdm import tqdm
+
+from inandout.classifier.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from inandout.classifier.pixels import Pixels
+from inandout.classifier.resnet import DefectNet
+from inandout.classifier.sampling import FrequencySampler, Indices
+
+Logits = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+OnEpoch = Callable[[int, dict[str, float]], None]
+"""Called after every epoch with its number, from 1, and the values of the epoch."""
+
+
+class NonFiniteLossError(RuntimeError):
+    """Training produced NaN or infinity and was stopped; the last checkpoint is from before."""
+
+
+def fit(
+    model: DefectNet,
+    pixels: Pixels,
+    labels: Labels,
+    *,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    seed: int,
+    checkpoint: Path | None = None,
+    on_epoch: OnEpoch = lambda epoch, values: None,
+) -> list[dict[str, float]]:
+    """Train in place by the KolektorSDD2 protocol: plain SGD, frequency-of-use sampling, no augmentation, last epoch.
+
+    Args:
+        model: trained in place; left in training mode.
+        pixels: (N, H, W, 3) uint8.
+        labels: (N,) of 0 and 1.
+        epochs: the paper has 50.
+        batch_size: the paper has 5. Batches of an epoch differ by one picture at most, so that none is of size one.
+        lr: learning rate; the paper has .01.
+        seed: order of the pictures.
+        checkpoint: written after every epoch; where it exists, training goes on from it and ends with the same
+            weights, bit for bit, as a run that was never stopped (same machine, same number of threads).
+        on_epoch: called with epoch and `loss`, the mean over its pictures.
+
+    Returns:
+        The values of every epoch, also of those before a resume.
+
+    Raises:
+        NonFiniteLossError: names the epoch and step; nothing of that epoch is saved.
+    """
+    model.to(memory_format=torch.channels_last)
+    sampler = FrequencySampler(labels, seed)
+    history: list[dict[str, float]] = []
+    if checkpoint is not None and checkpoint.exists():
+        history = _resume(model, sampler, checkpoint)
+    optimiser = torch.optim.SGD(model.parameters(), lr=lr)  # no momentum: it has no state to save
+    for epoch in tqdm(
+        range(len(history) + 1, epochs + 1), "train", total=epochs, initial=len(history), unit="epoch", disable=None
+    ):
+        loss = _train_epoch(model, optimiser, pixels, labels, sampler.epoch(), batch_size, epoch)
+        history.append({"loss": loss})
+        if checkpoint is not None:
+            progress = {"history": history, "sampler": sampler.state()}
+            save_checkpoint(checkpoint, Checkpoint(dict(model.state_dict()), progress))
+        on_epoch(epoch, history[-1])
+    return history
+
+
+@torch.no_grad()
+def predict(model: DefectNet, pixels: Pixels, batch_size: int = 32) -> Logits:
+    """Defect logits (N,) in evaluation mode; the mode of the model is restored afterwards."""
+    training = model.training
+    model.eval()
+    starts = range(0, len(pixels), batch_size)
+    logits = [model(_to_tensor(pixels[start : start + batch_size])).double().numpy() for start in starts]
+    model.train(training)
+    return np.concatenate(logits) if logits else np.empty(0)
+
+
+def _train_epoch(
+    model: DefectNet,
+    optimiser: torch.optim.Optimizer,
+    pixels: Pixels,
+    labels: Labels,
+    order: Indices,
+    batch_size: int,
+    epoch: int,
+) -> float:
+    """One pass over `order`; the mean loss of its pictures."""
+    model.train()
+    total = 0.0
+    for step, batch in enumerate(np.array_split(order, -(-len(order) // batch_size)), start=1):
+        optimiser.zero_grad()
+        targets = torch.from_numpy(labels[batch]).float()
+        loss = binary_cross_entropy_with_logits(model(_to_tensor(pixels[batch])), targets)
+        value = loss.item()
+        if not np.isfinite(value):
+            raise NonFiniteLossError(
+                f"the loss is {value} at epoch {epoch}, step {step}; lower lr (now {optimiser.param_groups[0]['lr']}) "
+                "and start again; the last finite checkpoint is kept"
+            )
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        total += value * len(batch)
+    return total / len(order)
+
+
+def _to_tensor(pixels: Pixels) -> torch.Tensor:
+    """(N, H, W, 3) to (N, 3, H, W) without a copy, which is channels-last."""
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
+
+
+def _resume(model: DefectNet, sampler: FrequencySampler, path: Path) -> list[dict[str, float]]:
+    weights, progress = load_checkpoint(path)
+    model.load_state_dict(weights)
+    sampler.restore(progress["sampler"])
+    history: list[dict[str, Any]] = progress["history"]
+    return history

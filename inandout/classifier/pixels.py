@@ -1,0 +1,39 @@
+"""Pictures decoded once, fitted to one size and held as uint8: 3 bytes a pixel, on disk above a size."""
+
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from inandout.data.geometry import fit_image
+from inandout.data.images import read_image
+
+MEMORY_LIMIT = 2 * 1024**3
+"""Bytes above which the pictures are memory-mapped from a temporary file instead of held in memory."""
+
+Pixels = npt.NDArray[np.uint8]
+"""(N, H, W, 3) RGB, 0..255."""
+
+
+def load_pixels(paths: Sequence[Path], width: int, height: int, memory_limit: int = MEMORY_LIMIT) -> Pixels:
+    """Decode and fit every picture, in order, to (N, height, width, 3) uint8."""
+    pixels = _allocate((len(paths), height, width, 3), memory_limit)
+
+    def load(index: int) -> None:
+        pixels[index] = fit_image(read_image(paths[index]), width, height)
+
+    with ThreadPoolExecutor() as pool:
+        for _ in tqdm(pool.map(load, range(len(paths))), "decode", len(paths), unit="picture", disable=None, delay=5):
+            pass
+    return pixels
+
+
+def _allocate(shape: tuple[int, ...], memory_limit: int) -> Pixels:
+    if np.prod(shape, dtype=np.int64) <= memory_limit:
+        return np.empty(shape, np.uint8)
+    with tempfile.TemporaryFile() as file:  # the mapping keeps the unlinked file alive, and no kill leaves it behind
+        return np.memmap(file, np.uint8, "w+", shape=shape)

@@ -1,0 +1,101 @@
+"""A synthetic anomaly on a picture without a defect, as MemSeg makes them (Yang, Wu and Feng 2023)."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from inandout.data.images import Mask, Picture
+from inandout.errors import InputError
+from inandout.memseg.config import MemSegConfig
+from inandout.memseg.masks import area_limits, draw_mask, find_foreground, luma
+from inandout.memseg.sources import Box, bounding_box, structure_source, texture_source
+from inandout.memseg.textures import TextureBank
+
+MIN_CHANGE = 6.0
+"""An anomaly that changes its pixels by less than this on average, of 255 levels, cannot be seen and is drawn again:
+3 % of them, on magnetic tiles. The least opacity allowed in a configuration, 0.05, still reaches it."""
+MAX_DRAWS = 8
+"""Draws of source and opacity before the pixels are moved towards black or white, whichever is farther."""
+
+
+class Anomaly(NamedTuple):
+    """A picture with a synthetic anomaly, and where it is."""
+
+    picture: Picture
+    mask: Mask
+
+
+def synthesise(picture: Picture, seed: int, config: MemSegConfig, textures: TextureBank) -> Anomaly:
+    """Draw one anomaly. The result depends on nothing but the arguments.
+
+    Args:
+        picture: (H, W, 3) uint8 without a defect.
+        seed: 0 or more.
+        config: how anomalies are drawn.
+        textures: bank of textures, of `open_textures(config.textures)`.
+
+    Returns:
+        The picture, changed visibly inside the mask and bit-identical outside; the area of the mask, as a share of the
+        foreground, is within the limits of `config`.
+
+    Raises:
+        InputError: not a picture, a negative seed, a foreground too small for the limits, or an unreadable texture.
+    """
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        raise InputError(f"a picture must be (H, W, 3) uint8; this one is {picture.shape} {picture.dtype}")
+    if seed < 0:
+        raise InputError(f"seed = {seed} was given; it must be 0 or more")
+    rng = np.random.default_rng(seed)
+    height, width = picture.shape[:2]
+    foreground = find_foreground(picture, config)
+    pixels = height * width if foreground is None else int(np.count_nonzero(foreground))
+    mask = draw_mask(width, height, foreground, area_limits(pixels, config), rng)
+    changed = picture.copy()
+    changed.reshape(-1, 3)[np.flatnonzero(mask)] = _draw_pixels(picture, mask, config, textures, rng)
+    return Anomaly(changed, mask)
+
+
+def _draw_pixels(
+    picture: Picture, mask: Mask, config: MemSegConfig, textures: TextureBank, rng: np.random.Generator
+) -> Picture:
+    """New colours for the pixels of the mask, visibly different from the old: (area, 3)."""
+    box = bounding_box(mask)
+    inside = np.flatnonzero(mask[box.slices])
+    old = picture[box.slices].reshape(-1, 3).take(inside, axis=0)
+    colourless = config.keep_grey and _is_grey(picture)
+    for _ in range(MAX_DRAWS):
+        new = _draw_source(picture, box, config, textures, rng).reshape(-1, 3).take(inside, axis=0)
+        if colourless:
+            new = np.repeat(luma(new)[:, None], 3, axis=1)
+        opacity = rng.uniform(config.opacity_min, config.opacity_max)
+        blended = blend(old, new, opacity)
+        if _change(old, blended) >= MIN_CHANGE:
+            return blended
+    return blend(old, np.where(old < 128, 255, 0).astype(np.uint8), opacity)
+
+
+def _draw_source(
+    picture: Picture, box: Box, config: MemSegConfig, textures: TextureBank, rng: np.random.Generator
+) -> Picture:
+    height, width = picture.shape[:2]
+    if rng.random() < config.texture_share:
+        return texture_source(textures, width, height, box, rng)
+    return structure_source(picture, config.grid, box, rng)
+
+
+def blend(old: Picture, new: Picture, opacity: float) -> Picture:
+    """opacity * new + (1 - opacity) * old, rounded."""
+    weight = np.float32(opacity)
+    mixed = old + weight * (new.astype(np.float32) - old)
+    return np.rint(mixed).astype(np.uint8)
+
+
+def _change(old: Picture, new: Picture) -> float:
+    """Mean over the pixels of the greatest change of a channel, 0..255."""
+    red, green, blue = np.abs(new.astype(np.int16) - old).T
+    return float(np.maximum(np.maximum(red, green), blue).mean())
+
+
+def _is_grey(picture: Picture) -> bool:
+    red, green, blue = picture[..., 0], picture[..., 1], picture[..., 2]
+    return np.array_equal(red, green) and np.array_equal(green, blue)

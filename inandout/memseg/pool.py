@@ -1,0 +1,40 @@
+"""A folder of synthetic anomalies with its manifest."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from inandout.data.geometry import fit_image
+from inandout.data.images import read_image, write_image
+from inandout.data.manifest import Sample, digests, write_manifest
+from inandout.memseg.anomaly import synthesise
+from inandout.memseg.config import MemSegConfig
+from inandout.memseg.plan import plan
+from inandout.memseg.textures import open_textures
+
+
+def write_pool(
+    negatives: Sequence[Sample], folder: Path, *, n: int, width: int, height: int, seed: int, config: MemSegConfig
+) -> list[Sample]:
+    """Make `n` positives of width x height from pictures without a defect; write them, masks and `manifest.csv`.
+
+    Pictures are fitted to their final size first, so that an anomaly is as sharp as the picture it lies on.
+    """
+    textures = open_textures(config.textures)
+    sources = digests([sample.image for sample in negatives])
+    pool: list[Sample] = []
+    for number, (source, picture_seed) in enumerate(tqdm(plan(len(negatives), n, seed), "memseg", disable=None)):
+        background = fit_image(read_image(negatives[source].image), width, height)
+        anomaly = synthesise(background, picture_seed, config, textures)
+        image, mask = (folder / f"{number:06d}{suffix}.png" for suffix in ("", "_mask"))
+        write_image(image, anomaly.picture)
+        write_image(mask, anomaly.mask)
+        pool.append(
+            Sample(
+                image=image, mask=mask, label=1, defect="memseg", split="train", group=negatives[source].group,
+                origin="memseg", seed=picture_seed, sources=(sources[source],),
+            )
+        )  # fmt: skip
+    write_manifest(pool, folder / "manifest.csv")
+    return pool

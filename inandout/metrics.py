@@ -1,0 +1,119 @@
+"""What the scores say: average precision, operating points by two protocols, and how sure the numbers are.
+
+Protocol `honest`: the threshold is chosen without the test set. Protocol `paper`: the threshold with the best F1 on the
+test set, as the literature does; its metrics carry `oracle` in their name.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
+
+Floats = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+
+BOOTSTRAP_ROUNDS = 1000
+
+
+class Evaluation(NamedTuple):
+    """Metrics that are defined, and one sentence for each that is not or needs a remark."""
+
+    values: dict[str, float]
+    notes: tuple[str, ...]
+
+
+def evaluate(
+    test_logits: Floats, test_labels: Labels, val_logits: Floats, val_labels: Labels, max_fpr: float, seed: int
+) -> Evaluation:
+    """Everything that is reported of one trained classifier.
+
+    Args:
+        test_logits: (N,) defect logits; logits and not probabilities, because a saturated sigmoid makes ties.
+        test_labels: (N,) of 0 and 1.
+        val_logits: (M,) of the validation part, which the honest threshold comes from.
+        val_labels: (M,); without positives (zero and few shot) the threshold comes from the negatives alone.
+        max_fpr: the share of validation negatives above the threshold in that case, 0..1.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: a logit is not finite.
+    """
+    if not (np.isfinite(test_logits).all() and np.isfinite(val_logits).all()):
+        raise ValueError("some logits are NaN or infinite: the model is broken and has no metrics")
+    if len(np.unique(test_labels)) < 2:
+        return Evaluation({}, ("the test part has one class only: average precision, precision and recall undefined",))
+    values = ranking(test_logits, test_labels) | bootstrap_ap(test_logits, test_labels, seed)
+    values |= operating_point(test_logits, test_labels, best_f1_threshold(test_logits, test_labels), "oracle_")
+    notes = ["all test scores are equal: the classifier decides nothing, AP is the share of positives"]
+    notes = notes if np.ptp(test_logits) == 0 else []
+    threshold, note = honest_threshold(val_logits, val_labels, max_fpr)
+    if threshold is not None:
+        values |= operating_point(test_logits, test_labels, threshold, "")
+    return Evaluation(values, (*notes, note))
+
+
+def ranking(logits: Floats, labels: Labels) -> dict[str, float]:
+    """Threshold-free metrics of scores (N,) with both labels.
+
+    `ap` is scikit-learn's average precision; `ap_trapezoid` is the area under the PR curve by the trapezoid, as the
+    official KolektorSDD2 code has it, which flatters ties.
+    """
+    precision, recall, _ = precision_recall_curve(labels, logits)
+    fpr, tpr, _ = roc_curve(labels, logits)
+    return {
+        "ap": float(average_precision_score(labels, logits)),
+        "ap_trapezoid": float(auc(recall, precision)),
+        "recall_at_fpr_1": float(tpr[fpr <= 0.01].max()),
+        "fpr_at_recall_95": float(fpr[tpr >= 0.95].min()),
+    }
+
+
+def bootstrap_ap(logits: Floats, labels: Labels, seed: int, rounds: int = BOOTSTRAP_ROUNDS) -> dict[str, float]:
+    """95 % percentile interval of AP over the draw of test pictures, each label resampled on its own."""
+    rng = np.random.default_rng(seed)
+    strata = [np.flatnonzero(labels == label) for label in (0, 1)]
+    draws = [np.concatenate([rng.choice(part, len(part)) for part in strata]) for _ in range(rounds)]
+    low, high = np.quantile([average_precision_score(labels[draw], logits[draw]) for draw in draws], [0.025, 0.975])
+    return {"ap_low": float(low), "ap_high": float(high)}
+
+
+def best_f1_threshold(logits: Floats, labels: Labels) -> float:
+    """The threshold with the best F1; needs at least one positive. A score equal to it counts as a defect."""
+    precision, recall, thresholds = precision_recall_curve(labels, logits)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
+    return float(thresholds[np.argmax(f1[:-1])])
+
+
+def honest_threshold(logits: Floats, labels: Labels, max_fpr: float) -> tuple[float | None, str]:
+    """A threshold from the validation part alone, and how it was chosen.
+
+    With validation positives: the best F1. Without: the lowest threshold that at most `max_fpr` of the negatives reach.
+    Without negatives there is none.
+    """
+    negatives = logits[labels == 0]
+    if not len(negatives):
+        return None, "no validation negatives: no honest threshold, so no honest precision and recall"
+    if labels.any():
+        return best_f1_threshold(logits, labels), f"threshold: best F1 on {len(labels)} validation pictures"
+    allowed = int(max_fpr * len(negatives))
+    threshold = np.nextafter(np.sort(negatives)[len(negatives) - 1 - allowed], np.inf)
+    return float(threshold), f"threshold: {allowed} of {len(negatives)} validation negatives score above it"
+
+
+def operating_point(logits: Floats, labels: Labels, threshold: float, prefix: str) -> dict[str, float]:
+    """Precision, recall and F1 where scores of at least `threshold` are called defects.
+
+    Precision is 0 where nothing is called a defect.
+    """
+    called = logits >= threshold
+    hits = float((called & (labels == 1)).sum())
+    precision = hits / max(called.sum(), 1)
+    recall = hits / (labels == 1).sum()
+    f1 = 2 * precision * recall / (precision + recall) if hits else 0.0
+    return {
+        f"{prefix}threshold": threshold,
+        f"{prefix}precision": float(precision),
+        f"{prefix}recall": float(recall),
+        f"{prefix}f1": f1,
+    }

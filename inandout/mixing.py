@@ -1,0 +1,64 @@
+"""The In&Out mix: real pictures plus `n_aug` synthetic positives, a share of them from diffusion (paper, section 4)."""
+
+from collections.abc import Sequence
+
+from inandout.data.manifest import Origin, Sample, digests
+from inandout.errors import InputError
+
+
+def share_out(n_aug: int, ddpm_ratio: float) -> tuple[int, int]:
+    """How many synthetic positives come from (DDPM, MemSeg); the DDPM part of an odd split is rounded down."""
+    n_ddpm = int(n_aug * ddpm_ratio)
+    return n_ddpm, n_aug - n_ddpm
+
+
+def mix(
+    real: Sequence[Sample], memseg: Sequence[Sample], ddpm: Sequence[Sample], n_aug: int, ddpm_ratio: float
+) -> list[Sample]:
+    """Training manifest: the training part of `real` and the first pictures of each pool.
+
+    Args:
+        real: a split manifest; only its training part is used.
+        memseg: pool of MemSeg pictures.
+        ddpm: pool of diffusion pictures.
+        n_aug: number of synthetic positives, 0 or more.
+        ddpm_ratio: share of them from `ddpm`, 0..1; see `share_out` for the rounding.
+
+    Raises:
+        InputError: a pool is too small, holds a picture that is not a positive of its kind or was made from a picture
+            outside the training part; or the mix would leave a class empty.
+    """
+    training = [sample for sample in real if sample.split == "train"]
+    n_ddpm, n_memseg = share_out(n_aug, ddpm_ratio)
+    synthetic = _take(ddpm, ("ddpm", "inpaint"), n_ddpm) + _take(memseg, ("memseg",), n_memseg)
+    _refuse_leaks(training, synthetic)
+    mixed = [*training, *synthetic]
+    positives = sum(sample.label for sample in mixed)
+    if positives == 0:
+        raise InputError("the training mix has no positives; use n_aug of 1 or more, or shot=few or shot=full")
+    if positives == len(mixed):
+        raise InputError("the training part has no negatives; the data set must bring pictures of good parts")
+    return mixed
+
+
+def _take(pool: Sequence[Sample], origins: tuple[Origin, ...], count: int) -> list[Sample]:
+    if len(pool) < count:
+        raise InputError(f"{count} {origins[0]} pictures are needed, the pool has {len(pool)}; make a larger pool")
+    taken = list(pool[:count])
+    for sample in taken:
+        if sample.origin not in origins or sample.label != 1:
+            raise InputError(
+                f"{sample.image}: origin {sample.origin!r} and label {sample.label} in a pool of {origins[0]} positives"
+            )
+    return [sample.with_(split="train") for sample in taken]
+
+
+def _refuse_leaks(training: Sequence[Sample], synthetic: Sequence[Sample]) -> None:
+    """No synthetic picture may know anything of a validation or test picture."""
+    allowed = set(digests([sample.image for sample in training])) if synthetic else set()
+    for sample in synthetic:
+        if not set(sample.sources) <= allowed:
+            raise InputError(
+                f"{sample.image}: was made from a picture outside the training part; make the pool anew with the same "
+                "data, val_share and seed"
+            )

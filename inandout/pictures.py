@@ -1,0 +1,50 @@
+"""Contact sheets and curves: what people look at instead of numbers."""
+
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+from sklearn.metrics import precision_recall_curve
+
+from inandout.data.images import Picture
+
+_MARGIN, _LINE = 6, 12
+_PAPER, _INK = (255, 255, 255), (30, 30, 30)
+
+
+def contact_sheet(pictures: Sequence[Picture], captions: Sequence[str], columns: int = 8) -> Picture:
+    """Pictures (H, W, 3) of one size on a white grid, each with its caption below; `columns` in a row."""
+    if not pictures:
+        raise ValueError("a contact sheet needs at least one picture")
+    height, width = pictures[0].shape[:2]
+    cell = max(width, 90)
+    wrapped = [textwrap.wrap(caption, cell // 6, max_lines=3, placeholder="…") for caption in captions]
+    step_x, step_y = cell + _MARGIN, height + _MARGIN + _LINE * max(1, *map(len, wrapped))
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (min(columns, len(pictures)) * step_x + _MARGIN, rows * step_y + _MARGIN), _PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=10)
+    for i, (picture, lines) in enumerate(zip(pictures, wrapped, strict=True)):
+        left, top = _MARGIN + i % columns * step_x, _MARGIN + i // columns * step_y
+        sheet.paste(Image.fromarray(np.asarray(picture)), (left, top))
+        for number, line in enumerate(lines):
+            draw.text((left, top + height + number * _LINE), line, _INK, font)
+    return np.asarray(sheet)
+
+
+def pr_curve(
+    logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], points: dict[str, tuple[float, float]]
+) -> Figure:
+    """Precision over recall of scores (N,), with named operating points (recall, precision)."""
+    precision, recall, _ = precision_recall_curve(labels, logits)
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.step(recall, precision, where="post", color="tab:blue")
+    axes.axhline(labels.mean(), color="0.7", linestyle=":", label="all called defects")
+    for (name, (x, y)), marker in zip(points.items(), "os^", strict=False):
+        axes.plot(x, y, marker, label=name)
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
+    axes.legend(loc="lower left")
+    return figure

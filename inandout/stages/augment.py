@@ -1,0 +1,88 @@
+"""Entry point `augment`: a pool of synthetic positives from the negatives of the training part."""
+
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import mlflow
+from pydantic import Field
+
+from inandout.data.images import read_image
+from inandout.data.manifest import Sample, fingerprint, read_manifest
+from inandout.data.prepare import DataConfig, prepare
+from inandout.errors import InputError
+from inandout.memseg.config import MemSegConfig
+from inandout.memseg.pool import write_pool
+from inandout.pictures import contact_sheet
+from inandout.tracking import (
+    artifact_folder,
+    connect,
+    find_finished,
+    log_dataset,
+    open_run,
+    record_reuse,
+    stage_fingerprint,
+    stage_lock,
+)
+
+SHEET_SIZE = 32
+"""Pictures on the contact sheet of a pool."""
+
+
+class AugmentConfig(DataConfig, MemSegConfig):
+    """A MemSeg pool."""
+
+    n_aug: int = Field(40, ge=0, le=100_000, description="number of synthetic positives")
+    width: int = Field(64, ge=32, le=4096, description="width in pixels that every picture is fitted to")
+    height: int = Field(192, ge=32, le=4096, description="height in pixels that every picture is fitted to")
+    fresh: bool = Field(False, description="run again although a finished run has the same fingerprint")
+
+    def memseg(self) -> MemSegConfig:
+        """The part that says how anomalies are drawn."""
+        return MemSegConfig(**self.model_dump(include=set(MemSegConfig.model_fields)))
+
+
+class Pool(NamedTuple):
+    """Synthetic pictures and the run that made them."""
+
+    samples: list[Sample]
+    run_id: str
+
+
+def augment(config: AugmentConfig) -> Pool:
+    """Make the pool, or find it where it was made before."""
+    samples = prepare(config)
+    inputs = {"data": fingerprint(samples)}
+    key = stage_fingerprint("augment", config, inputs)
+    connect()
+    with stage_lock(key):
+        found = None if config.fresh else find_finished(key)
+        if found is not None:
+            record_reuse("augment", config, found)
+            return Pool(read_pool(artifact_folder(found.info.run_id, "pool")), found.info.run_id)
+        with open_run("augment", config, key, f"memseg n={config.n_aug} seed={config.seed}") as run:
+            log_dataset(config.data, inputs["data"], samples)
+            _make_and_log(config, samples)
+        return Pool(read_pool(artifact_folder(run.info.run_id, "pool")), run.info.run_id)
+
+
+def read_pool(folder: Path) -> list[Sample]:
+    """The manifest of a pool folder."""
+    path = folder / "manifest.csv"
+    if not path.exists():
+        raise InputError(f"{folder}: not a pool of pictures; it needs a manifest.csv as `augment` writes it")
+    return read_manifest(path)
+
+
+def _make_and_log(config: AugmentConfig, samples: list[Sample]) -> None:
+    negatives = [sample for sample in samples if sample.split == "train" and sample.label == 0]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve() / "pool"
+        folder.mkdir()
+        size = {"width": config.width, "height": config.height}
+        pool = write_pool(negatives, folder, n=config.n_aug, seed=config.seed, config=config.memseg(), **size)
+        mlflow.log_artifacts(str(folder), "pool")
+        if pool:
+            shown = pool[:SHEET_SIZE]
+            captions = [f"seed {sample.seed}" for sample in shown]
+            mlflow.log_image(contact_sheet([read_image(s.image) for s in shown], captions), artifact_file="pool.png")

@@ -1,0 +1,208 @@
+"""Entry point `classify`: mix real and synthetic pictures, train the ResNet-50, measure it by both protocols."""
+
+import csv
+import io
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import mlflow
+import numpy as np
+import torch
+from pydantic import Field
+
+from inandout.classifier.fit import Labels, Logits, fit, predict
+from inandout.classifier.pixels import Pixels, load_pixels
+from inandout.classifier.resnet import DefectNet, build_classifier
+from inandout.data.geometry import survival
+from inandout.data.manifest import Sample, fingerprint
+from inandout.data.prepare import ShotConfig, SourceConfig, prepare_shot
+from inandout.metrics import evaluate, ranking
+from inandout.mixing import mix, share_out
+from inandout.pictures import contact_sheet, pr_curve
+from inandout.stages.augment import AugmentConfig, augment, read_pool
+from inandout.tracking import (
+    artifact_folder,
+    connect,
+    find_finished,
+    log_dataset,
+    log_values,
+    open_run,
+    pip_requirements,
+    record_reuse,
+    stage_fingerprint,
+    stage_lock,
+)
+
+SHOWN = 8
+"""Pictures of each kind on a contact sheet."""
+
+
+class TrainingConfig(SourceConfig):
+    """How a classifier is trained. The defaults are the embedded profile, smaller than the paper's in every respect."""
+
+    n_aug: int = Field(40, ge=0, le=100_000, description="synthetic positives added to the training part (paper: 120)")
+    width: int = Field(64, ge=32, le=4096, description="width in pixels that every picture is fitted to (paper: 200)")
+    height: int = Field(192, ge=32, le=4096, description="height in pixels, likewise (paper: 600)")
+    weights: str = Field("none", min_length=1, description="start: none, imagenet, or a .safetensors file")
+    epochs: int = Field(20, ge=1, le=10_000, description="passes over the positives (paper: 50)")
+    batch_size: int = Field(8, ge=2, le=4096, description="pictures a step (paper: 5)")
+    lr: float = Field(0.01, gt=0, le=10, description="learning rate of SGD (paper: .01)")
+    val_fpr: float = Field(
+        0.05, ge=0, lt=1, description="zero and few shot: share of validation negatives above the threshold"
+    )
+    fresh: bool = Field(False, description="run again although a finished run has the same fingerprint")
+
+
+class ClassifyConfig(TrainingConfig, ShotConfig):
+    """One classifier."""
+
+    ddpm_ratio: float = Field(0.0, ge=0, le=1, description="share of n_aug from the diffusion pool; 0 = MemSeg only")
+    alpha: float = Field(0.0, ge=0, le=1, description="LoRA merging weight that the diffusion pool was sampled with")
+    memseg_pool: str = Field("", description="folder or run id of a MemSeg pool; empty = as augment makes by default")
+    ddpm_pool: str = Field("", description="folder or run id of a pool of diffusion pictures; for ddpm_ratio > 0")
+
+
+class Result(NamedTuple):
+    """A trained and measured classifier."""
+
+    run_id: str
+    metrics: dict[str, float]
+
+
+class Part(NamedTuple):
+    """Rows, and what the classifier sees of them."""
+
+    samples: list[Sample]
+    pixels: Pixels
+    labels: Labels
+
+
+def classify(config: ClassifyConfig) -> Result:
+    """Train and measure, or find the run that did."""
+    real = prepare_shot(config)
+    inputs = {"data": fingerprint(real)} | {
+        name: fingerprint(_pool(value)) for name in ("memseg_pool", "ddpm_pool") if (value := getattr(config, name))
+    }
+    key = stage_fingerprint("classify", config, inputs)
+    connect()
+    with stage_lock(key) as work:
+        found = None if config.fresh else find_finished(key)
+        if found is not None:
+            record_reuse("classify", config, found)
+            return Result(found.info.run_id, found.data.metrics)
+        name = f"{config.shot} n_aug={config.n_aug} ddpm={config.ddpm_ratio:g} seed={config.seed}"
+        with open_run("classify", config, key, name) as run:
+            log_dataset(config.data, inputs["data"], real)
+            metrics = _run(config, real, work)
+        shutil.rmtree(work)
+        return Result(run.info.run_id, metrics)
+
+
+def _run(config: ClassifyConfig, real: list[Sample], work: Path) -> dict[str, float]:
+    training = mix(real, *_pools(config), config.n_aug, config.ddpm_ratio)
+    train, val, test = (_load(rows, config) for rows in (training, _rows(real, "val"), _rows(real, "test")))
+    _log_inputs(config, real, train)
+    model = build_classifier(config.weights, config.seed)
+    _train(config, model, train, val, work)
+    val_logits, test_logits = predict(model, val.pixels), predict(model, test.pixels)
+    evaluation = evaluate(test_logits, test.labels, val_logits, val.labels, config.val_fpr, config.seed)
+    log_values(evaluation.values)
+    mlflow.set_tag("inandout.notes", " | ".join(evaluation.notes))
+    _log_scores((val, test), (val_logits, test_logits))
+    _log_pictures(test, test_logits, evaluation.values)
+    _log_model(model, test.pixels)
+    return evaluation.values
+
+
+def _pools(config: ClassifyConfig) -> tuple[list[Sample], list[Sample]]:
+    """The (MemSeg, DDPM) pools, as far as the mix needs them."""
+    n_ddpm, n_memseg = share_out(config.n_aug, config.ddpm_ratio)
+    ddpm = _pool(config.ddpm_pool) if n_ddpm else []
+    if n_memseg == 0:
+        return [], ddpm
+    if config.memseg_pool:
+        return _pool(config.memseg_pool), ddpm
+    shared = config.model_dump(include=set(AugmentConfig.model_fields) - {"n_aug"})
+    return augment(AugmentConfig(n_aug=n_memseg, **shared)).samples, ddpm
+
+
+def _pool(where: str) -> list[Sample]:
+    folder = Path(where)
+    return read_pool(folder if folder.is_dir() else artifact_folder(where, "pool"))
+
+
+def _rows(samples: Sequence[Sample], split: str) -> list[Sample]:
+    return [sample for sample in samples if sample.split == split]
+
+
+def _load(samples: list[Sample], config: TrainingConfig) -> Part:
+    pixels = load_pixels([sample.image for sample in samples], config.width, config.height)
+    return Part(samples, pixels, np.array([sample.label for sample in samples], np.int64))
+
+
+def _train(config: ClassifyConfig, model: DefectNet, train: Part, val: Part, work: Path) -> None:
+    def on_epoch(epoch: int, values: dict[str, float]) -> None:
+        if 0 < val.labels.sum() < len(val.labels):
+            values = values | {"val_ap": ranking(predict(model, val.pixels), val.labels)["ap"]}
+        log_values(values, step=epoch)
+
+    fit(
+        model, train.pixels, train.labels, epochs=config.epochs, batch_size=config.batch_size, lr=config.lr,
+        seed=config.seed, checkpoint=work / "checkpoint.safetensors", on_epoch=on_epoch,
+    )  # fmt: skip
+
+
+def _log_inputs(config: ClassifyConfig, real: list[Sample], train: Part) -> None:
+    """How many of what was trained on, what the geometry did to the defects, and what the mix looks like."""
+    counts = Counter(f"n_{s.split}_{'positives' if s.label else 'negatives'}" for s in real if s.split != "train")
+    counts += Counter(f"n_train_{s.origin}_{'positives' if s.label else 'negatives'}" for s in train.samples)
+    mlflow.log_params(counts)
+    mlflow.set_tag("inandout.survival", survival(real, config.width, config.height).sentence())
+    kinds: dict[tuple[str, int], list[int]] = {}
+    for i, sample in enumerate(train.samples):
+        kinds.setdefault((sample.origin, sample.label), []).append(i)
+    rng = np.random.default_rng(config.seed)
+    shown = [int(i) for kind in sorted(kinds) for i in rng.permutation(kinds[kind])[:SHOWN]]
+    captions = [f"{train.samples[i].origin} {train.samples[i].defect or train.labels[i]}" for i in shown]
+    mlflow.log_image(contact_sheet([train.pixels[i] for i in shown], captions, SHOWN), artifact_file="training_mix.png")
+
+
+def _log_scores(parts: Sequence[Part], logits: Sequence[Logits]) -> None:
+    """`scores.csv`: one row a validation and test picture."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["image", "split", "label", "defect", "logit"])
+    for part, scores in zip(parts, logits, strict=True):
+        for sample, score in zip(part.samples, scores, strict=True):
+            name = "/".join(sample.image.parts[-3:])
+            writer.writerow([name, sample.split, sample.label, sample.defect, repr(float(score))])
+    mlflow.log_text(text.getvalue(), "scores.csv")
+
+
+def _log_pictures(test: Part, logits: Logits, values: dict[str, float]) -> None:
+    """The PR curve with its operating points, and the worst mistakes: lowest positives, then highest negatives."""
+    if "ap" not in values:
+        return
+    names = {"honest threshold": "", "best F1 on test (oracle)": "oracle_"}
+    points = {
+        name: (values[f"{prefix}recall"], values[f"{prefix}precision"])
+        for name, prefix in names.items()
+        if f"{prefix}recall" in values
+    }
+    mlflow.log_figure(pr_curve(logits, test.labels, points), "pr_curve.png")
+    order = np.argsort(logits)
+    positives = [int(i) for i in order if test.labels[i] == 1][:SHOWN]
+    negatives = [int(i) for i in order[::-1] if test.labels[i] == 0][:SHOWN]
+    captions = [f"{logits[i]:+.1f} {test.samples[i].defect or test.labels[i]}" for i in positives + negatives]
+    sheet = contact_sheet([test.pixels[i] for i in positives + negatives], captions, SHOWN)
+    mlflow.log_image(sheet, artifact_file="worst_mistakes.png")
+
+
+def _log_model(model: DefectNet, pixels: Pixels) -> None:
+    """The model as `pt2` with signature and example: no pickle, any batch size, evaluation mode."""
+    example = np.ascontiguousarray(pixels[:2].transpose(0, 3, 1, 2))
+    model.eval().to(memory_format=torch.contiguous_format)
+    mlflow.pytorch.log_model(model, name="model", input_example=example, pip_requirements=pip_requirements())

@@ -1,0 +1,67 @@
+"""Entry point `main`: the same classifier with and without synthetic defects, over seeds, as one table."""
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import mlflow
+from pydantic import AfterValidator, Field
+
+from inandout.data.manifest import fingerprint
+from inandout.data.prepare import read_checked
+from inandout.data.splits import Shot
+from inandout.report import Row, markdown_table
+from inandout.stages.classify import ClassifyConfig, TrainingConfig, classify
+from inandout.tracking import connect, experiment_url, log_dataset, open_run, stage_fingerprint
+
+SHOTS: tuple[Shot, ...] = ("zero", "few", "full")
+
+
+def _shots(text: str) -> str:
+    unknown = [name for name in text.split(",") if name not in SHOTS]
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is not a shot; give some of zero, few, full, separated by commas")
+    return text
+
+
+def _seeds(text: str) -> str:
+    for part in text.split(","):
+        if not part.strip().isdigit() or int(part) >= 2**32:
+            raise ValueError(f"{part!r} is not a seed; give numbers of 0 to 2**32 - 1, separated by commas")
+    return text
+
+
+class CompareConfig(TrainingConfig):
+    """The comparison; every seed is one repetition of everything, from the validation part to the order of pictures."""
+
+    shots: Annotated[str, AfterValidator(_shots)] = Field("zero,full", description="scenarios, separated by commas")
+    seeds: Annotated[str, AfterValidator(_seeds)] = Field("0", description="repetitions, separated by commas")
+    n_shot: int = Field(5, ge=1, description="real positives of shot=few")
+
+    def cells(self) -> Iterator[tuple[str, ClassifyConfig]]:
+        """(source of synthetic positives, classifier) of every cell; zero shots without synthetic ones cannot be."""
+        shared = self.model_dump(include=set(ClassifyConfig.model_fields) - {"seed", "shot", "n_aug"})
+        for shot in self.shots.split(","):
+            for source, n_aug in (("none", 0), ("MemSeg", self.n_aug)):
+                if n_aug == 0 and (shot == "zero" or source != "none"):
+                    continue
+                for seed in self.seeds.split(","):
+                    yield source, ClassifyConfig(**shared, shot=shot, n_aug=n_aug, seed=int(seed))
+
+
+def compare(config: CompareConfig) -> list[Row]:
+    """Every cell of the comparison; finished ones are reused. Prints the table and says where to look."""
+    samples = read_checked(config.data)
+    inputs = {"data": fingerprint(samples)}
+    connect()
+    rows = []
+    with open_run("main", config, stage_fingerprint("main", config, inputs), f"none v MemSeg on {config.data}") as run:
+        log_dataset(config.data, inputs["data"], samples)
+        cells = list(config.cells())
+        for number, (source, cell) in enumerate(cells, start=1):
+            print(f"[{number}/{len(cells)}] shot={cell.shot} source={source} seed={cell.seed}", flush=True)
+            result = classify(cell)
+            rows.append(Row(cell.shot, source, cell.seed, result.run_id, result.metrics))
+        table = markdown_table(rows)
+        mlflow.log_text(table, "results.md")
+    print(f"\n{table}\n\n{experiment_url(run)}")
+    return rows

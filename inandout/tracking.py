@@ -1,0 +1,217 @@
+"""MLflow: opening, finding, logging and closing runs. Nothing else in the package knows MLflow but `stages`."""
+
+import hashlib
+import json
+import os
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import mlflow
+import psutil
+from filelock import FileLock
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import Run
+from pydantic import BaseModel
+
+import inandout
+from inandout.data.manifest import Sample, write_manifest
+from inandout.errors import InputError
+
+EXPERIMENT = "inandout"
+"""Experiment of runs that are started without one."""
+STATE = Path(".inandout")
+"""Locks and the work of unfinished runs, beside the tracking store."""
+
+_FINGERPRINT, _STAGE, _PROCESS, _REUSED = (f"inandout.{name}" for name in ("fingerprint", "stage", "process", "reused"))
+
+
+def stage_fingerprint(stage: str, config: BaseModel, inputs: Mapping[str, str]) -> str:
+    """Identity of a result: what was asked for, the content of what went in, and the code that made it.
+
+    `inputs` maps a name to the fingerprint of its content; fields that only say where an input lies or whether to
+    reuse results do not count.
+    """
+    asked = config.model_dump(mode="json", exclude={"fresh", *inputs})
+    text = json.dumps([stage, asked, dict(inputs), code_fingerprint()], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@cache
+def code_fingerprint() -> str:
+    """Identity of the package's source when this process began: no result of older code is taken for one of today's."""
+    folder = Path(inandout.__file__).parent
+    whole = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        whole.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    return whole.hexdigest()[:16]
+
+
+@contextmanager
+def stage_lock(fingerprint: str) -> Iterator[Path]:
+    """The work folder of one result, held by one process at a time; a second one waits and then finds the result."""
+    folder = STATE / "work" / fingerprint
+    (STATE / "locks").mkdir(parents=True, exist_ok=True)
+    lock = FileLock(STATE / "locks" / f"{fingerprint}.lock")
+    if lock_is_taken(lock):
+        print("another process is working on the same result; waiting for it", file=sys.stderr)
+    with lock:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+
+
+def lock_is_taken(lock: FileLock) -> bool:
+    """Whether another process holds the lock at this moment."""
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except TimeoutError:
+        return True
+
+
+def connect() -> None:
+    """Prepare the tracking store and choose the experiment; safe for any number of processes on a fresh store.
+
+    MLflow's own first use of a database is not: of several processes all but one fail. Runs whose process is gone are
+    closed as KILLED.
+    """
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it fills a screen for a hundred pictures
+    STATE.mkdir(exist_ok=True)
+    with FileLock(STATE / "store.lock"):
+        client = mlflow.MlflowClient()
+        experiments = client.search_experiments()
+        if "MLFLOW_RUN_ID" not in os.environ and mlflow.active_run() is None:
+            mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
+        for run in client.search_runs([e.experiment_id for e in experiments], "attributes.status = 'RUNNING'"):
+            if _is_dead(run.data.tags.get(_PROCESS, "")):
+                client.set_terminated(run.info.run_id, "KILLED")
+
+
+@contextmanager
+def open_run(stage: str, config: BaseModel, fingerprint: str, name: str) -> Iterator[Run]:
+    """A run of one stage, below the active run where there is one; closed as FINISHED, FAILED or KILLED.
+
+    Under `mlflow run` the first run opened is the one that was started from outside.
+    """
+    run = mlflow.start_run(run_name=name, nested=mlflow.active_run() is not None)
+    try:
+        _refuse_proxied_artifacts(run)
+        mlflow.set_tags({_STAGE: stage, _PROCESS: _this_process(), "inandout.code": code_fingerprint()})
+        log_config(config)
+        started = time.monotonic()
+        yield run
+        mlflow.log_metric("seconds", time.monotonic() - started)
+        mlflow.set_tag(_FINGERPRINT, fingerprint)
+    except (KeyboardInterrupt, SystemExit):
+        mlflow.end_run("KILLED")
+        raise
+    except BaseException:
+        mlflow.end_run("FAILED")
+        raise
+    mlflow.end_run()
+
+
+def find_finished(fingerprint: str) -> Run | None:
+    """The newest finished run with this fingerprint, in any experiment."""
+    client = mlflow.MlflowClient()
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    wanted = f"tags.`{_FINGERPRINT}` = '{fingerprint}' and attributes.status = 'FINISHED'"
+    runs = client.search_runs(experiments, wanted, order_by=["attributes.end_time DESC"], max_results=1)
+    return runs[0] if runs else None
+
+
+def record_reuse(stage: str, config: BaseModel, found: Run) -> None:
+    """Say that `found` is the result.
+
+    A run that `mlflow run` opened for this stage gets the metrics of the found one and a pointer to it.
+    """
+    print(f"{stage}: reused run {found.info.run_id}", file=sys.stderr)
+    if "MLFLOW_RUN_ID" in os.environ and mlflow.active_run() is None:
+        with mlflow.start_run():
+            mlflow.set_tags({_STAGE: stage, _REUSED: found.info.run_id})
+            log_config(config)
+            mlflow.log_metrics(found.data.metrics)
+
+
+def log_config(config: BaseModel) -> None:
+    """The whole resolved configuration, as `config.json` and as parameters.
+
+    `mlflow run` has logged the parameters it was given already, as they were typed; those cannot be written twice.
+    """
+    values = config.model_dump(mode="json")
+    mlflow.log_dict(values, "config.json")
+    active = mlflow.active_run()
+    assert active is not None
+    known = mlflow.get_run(active.info.run_id).data.params
+    mlflow.log_params({key: value for key, value in values.items() if key not in known})
+
+
+def artifact_folder(run_id: str, name: str) -> Path:
+    """Local copy, or the original where it is local, of an artifact folder of a run."""
+    return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=name))
+
+
+def pip_requirements() -> list[str]:
+    """What a logged classifier needs to be loaded."""
+    return [f"{name}=={version(name).partition('+')[0]}" for name in ("torch", "torchvision", "numpy")]
+
+
+def _refuse_proxied_artifacts(run: Run) -> None:
+    """A store that `mlflow ui` made first gives its Default experiment an address that only a server can write to."""
+    proxied = (run.info.artifact_uri or "").startswith("mlflow-artifacts:")
+    if proxied and not mlflow.get_tracking_uri().startswith("http"):
+        raise InputError(
+            "this experiment was made by `mlflow ui` and stores artifacts through a server; add "
+            f"`--experiment-name {EXPERIMENT}` to mlflow run, or set MLFLOW_EXPERIMENT_NAME"
+        )
+
+
+def _this_process() -> str:
+    return json.dumps([socket.gethostname(), os.getpid(), psutil.Process().create_time()])
+
+
+def _is_dead(process: str) -> bool:
+    """Whether the process of a run was on this machine and is gone; a process id can have been given to another."""
+    if not process:
+        return False
+    host, pid, started = json.loads(process)
+    if host != socket.gethostname():
+        return False
+    try:
+        return bool(abs(psutil.Process(pid).create_time() - started) > 1)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def log_values(values: Mapping[str, float], step: int | None = None) -> None:
+    """Metrics of one step in one call, which a busy store takes far better than one by one."""
+    mlflow.log_metrics(dict(values), step=step)
+
+
+def log_dataset(name: str, fingerprint: str, samples: Sequence[Sample]) -> None:
+    """The data set as an MLflow input with its fingerprint, and its rows as `manifest.csv`."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "manifest.csv"
+        write_manifest(samples, path)
+        mlflow.log_artifact(str(path))
+    source = CodeDatasetSource(tags={"manifest": "manifest.csv"})
+    dataset = MetaDataset(source, name=Path(name).name, digest=fingerprint)  # type: ignore[abstract]  # it is concrete
+    mlflow.log_input(dataset, context="training")
+
+
+def experiment_url(run: Run) -> str:
+    """How to look at what was logged: pictures as files, runs in the UI."""
+    uri = mlflow.get_tracking_uri()
+    page = f"http://127.0.0.1:5000/#/experiments/{run.info.experiment_id}/runs?workflowType=machine_learning"
+    return (
+        f"pictures: below {run.info.artifact_uri} and the artifact folders of the runs beside it\n"
+        f"compare:  mlflow ui --backend-store-uri {uri}\n"
+        f"          then open {page}"
+    )
