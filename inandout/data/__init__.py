@@ -1,0 +1,1 @@
+"""Pictures in: manifests, readers, decoding, splits and the embedded surfaces."""

@@ -1,0 +1,106 @@
+"""The one home of decoding and encoding: files to uint8 RGB arrays and boolean masks, and back.
+
+What is accepted, and how it becomes 8-bit RGB:
+
+| stored as                | becomes                                                                    |
+|--------------------------|----------------------------------------------------------------------------|
+| 1-bit, grey, palette     | the colours they stand for                                                 |
+| grey + alpha, RGBA       | composited over black, so that colours hidden by alpha do not come back    |
+| CMYK, YCbCr              | Pillow's conversion to RGB                                                 |
+| 16-bit grey              | value / 257, rounded: the full 16-bit range onto 0..255, never per picture |
+| EXIF orientation         | applied                                                                    |
+| float, 32-bit, multi-frame, anything else | refused                                                   |
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from inandout.errors import InputError
+
+Picture = npt.NDArray[np.uint8]
+"""(H, W, 3) RGB, 0..255."""
+Mask = npt.NDArray[np.bool_]
+"""(H, W), true on the defect."""
+
+MAX_PIXELS = 50_000_000
+"""Pictures with more pixels than this are refused before they are decoded."""
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+
+_EIGHT_BIT_MODES = frozenset({"1", "L", "P", "RGB", "CMYK", "YCbCr"})
+_ALPHA_MODES = frozenset({"LA", "PA", "RGBA"})
+_SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
+
+
+def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Decode a picture to (H, W, 3) uint8 RGB, by the table at the top of this module.
+
+    Raises:
+        InputError: the file cannot be read, is truncated, too large, or of a kind that is not in the table.
+    """
+    image = _load(path, max_pixels)
+    if image.mode in _SIXTEEN_BIT_MODES:
+        grey = np.rint(np.asarray(image, dtype=np.float32) / 257).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode in _ALPHA_MODES or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
+    return np.array(image.convert("RGB"))
+
+
+def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> Mask:
+    """Decode a mask to (H, W) bool: every pixel that is not black is defect, however dark its value.
+
+    Raises:
+        InputError: as `read_image`.
+    """
+    image = _load(path, max_pixels)
+    if image.mode in _SIXTEEN_BIT_MODES or (image.mode in ("1", "L") and "transparency" not in image.info):
+        return np.greater(np.asarray(image), 0)
+    red, green, blue, alpha = np.moveaxis(np.asarray(image.convert("RGBA")), 2, 0)
+    return np.greater(red | green | blue, 0) & np.greater(alpha, 0)
+
+
+def write_image(path: Path, pixels: Picture | Mask) -> None:
+    """Write a picture or a mask as PNG, under a temporary name first, so that no half file ever has the final name."""
+    array = pixels.astype(np.uint8) * 255 if pixels.dtype == np.bool_ else pixels
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    Image.fromarray(array).save(temporary, format="PNG", compress_level=1)
+    temporary.replace(path)
+
+
+def _load(path: Path, max_pixels: int) -> Image.Image:
+    """Open, check and fully decode one file, upright."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise InputError(
+                    f"{path}: {width}x{height} is {width * height:,} pixels, more than the limit of {max_pixels:,}; "
+                    "crop or shrink it"
+                )
+            if getattr(image, "n_frames", 1) > 1:
+                raise InputError(f"{path}: holds several frames; save the one you mean as a file of its own")
+            if image.mode not in _EIGHT_BIT_MODES | _ALPHA_MODES | _SIXTEEN_BIT_MODES:
+                raise InputError(
+                    f"{path}: pixels are stored as {image.mode!r}, which has no agreed range; "
+                    "save it as 8- or 16-bit grey, or 8-bit RGB"
+                )
+            if image.format == "PNG":
+                with Image.open(path) as unread:
+                    unread.verify()  # the checksums of the pixel data, which decoding does not look at
+            image.load()
+            upright: Image.Image = ImageOps.exif_transpose(image)
+            return upright
+    except InputError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path}: more than the limit of {max_pixels:,} pixels; crop or shrink it") from error
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except Exception as error:  # on damaged files Pillow raises nearly anything: OSError, SyntaxError, TypeError ...
+        raise InputError(f"{path}: cannot be decoded ({error}); replace or remove the file") from error

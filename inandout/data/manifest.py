@@ -1,0 +1,158 @@
+"""The manifest: one row a picture. Every stage takes manifests and gives manifests."""
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from inandout.errors import InputError
+
+Split = Literal["", "train", "val", "test"]
+Origin = Literal["real", "memseg", "ddpm", "inpaint"]
+Review = Literal["", "keep", "reject", "unsure"]
+
+
+def _none_if_empty(value: object) -> object:
+    return None if value == "" else value
+
+
+def _split_ids(value: object) -> object:
+    return tuple(value.split(";")) if isinstance(value, str) and value else value or ()
+
+
+class Sample(BaseModel):
+    """One picture and all that is known of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image: Path
+    """Absolute path of the picture."""
+    mask: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
+    """Absolute path of the defect mask, where there is one."""
+    label: int = Field(ge=0, le=1)
+    """1 = has a defect (positive), 0 = has none (negative)."""
+    defect: str = ""
+    """Name of the kind of defect, where it is known."""
+    split: Split = ""
+    group: str = ""
+    """Pictures of one physical part share a group; a group never spans two splits."""
+    origin: Origin = "real"
+    seed: Annotated[int | None, BeforeValidator(_none_if_empty)] = None
+    """Seed a synthetic picture was drawn with."""
+    prompt: str = ""
+    sources: Annotated[tuple[str, ...], BeforeValidator(_split_ids)] = ()
+    """Content digests of the pictures that a synthetic one was made from (`digest`)."""
+    run: str = ""
+    """MLflow run that made the picture."""
+    review: Review = ""
+
+    def with_(self, **changes: Any) -> "Sample":
+        """The same row with some fields changed."""
+        return self.model_copy(update=changes)
+
+
+def read_manifest(path: Path) -> list[Sample]:
+    """Read a CSV manifest; relative paths are relative to the folder it lies in.
+
+    Raises:
+        InputError: no such file, a missing or unknown column, a value outside its range, no row, or a path twice.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:  # line breaks inside a prompt stay as they are
+            text = file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a UTF-8 CSV manifest ({error})") from error
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    columns = set(reader.fieldnames or ())
+    allowed = set(Sample.model_fields)
+    if not {"image", "label"} <= columns <= allowed:
+        raise InputError(
+            f"{path}: the columns are {sorted(columns)}; 'image' and 'label' are needed, "
+            f"and allowed besides are {sorted(allowed - {'image', 'label'})}"
+        )
+    try:
+        samples = [_parse_row(path, number, row) for number, row in enumerate(reader, start=2)]
+    except csv.Error as error:
+        raise InputError(f"{path}, after line {reader.line_num}: {error}; correct the row") from error
+    if not samples:
+        raise InputError(f"{path}: no rows; a manifest needs at least one picture")
+    _refuse_repeats(path, samples)
+    return samples
+
+
+def write_manifest(samples: Iterable[Sample], path: Path) -> None:
+    """Write a CSV manifest; paths below its folder are stored relative, so that the folder can move."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(Sample.model_fields))
+        writer.writeheader()
+        for sample in samples:
+            writer.writerow(_to_row(sample, path.parent.resolve()))
+    temporary.replace(path)
+
+
+def digest(path: Path) -> str:
+    """First 32 hexadecimal digits of the SHA-256 of a file: the identity of a picture."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+
+
+def digests(paths: Sequence[Path]) -> list[str]:
+    """`digest` of many files, in order, read in parallel."""
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(digest, paths))
+
+
+def fingerprint(samples: Sequence[Sample]) -> str:
+    """Identity of a manifest: of its rows and of the bytes behind them, wherever the files lie.
+
+    The run that made a picture is left out: the same picture made again is the same input.
+    """
+    masks = [sample.mask for sample in samples if sample.mask is not None]
+    by_path = dict(zip(masks, digests(masks), strict=True))
+    images = digests([sample.image for sample in samples])
+    rows = [
+        {
+            **sample.model_dump(mode="json", exclude={"image", "mask", "run"}),
+            "image": image,
+            "mask": by_path[sample.mask] if sample.mask else "",
+        }
+        for sample, image in zip(samples, images, strict=True)
+    ]
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _parse_row(path: Path, number: int, row: dict[str, str]) -> Sample:
+    folder = path.parent.resolve()
+    try:
+        sample = Sample.model_validate(row)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{path}, line {number}: {where} = {first['input']!r}: {first['msg']}") from error
+    return sample.with_(image=folder / sample.image, mask=folder / sample.mask if sample.mask else None)
+
+
+def _to_row(sample: Sample, folder: Path) -> dict[str, str]:
+    row = {name: "" if value is None else str(value) for name, value in sample.model_dump().items()}
+    row["sources"] = ";".join(sample.sources)
+    for name in ("image", "mask"):
+        value = getattr(sample, name)
+        if value is not None and value.is_relative_to(folder):
+            row[name] = value.relative_to(folder).as_posix()
+    return row
+
+
+def _refuse_repeats(path: Path, samples: Sequence[Sample]) -> None:
+    seen: set[Path] = set()
+    for number, sample in enumerate(samples, start=2):
+        if sample.image in seen:
+            raise InputError(f"{path}, line {number}: {sample.image.name} is listed twice; remove one of the rows")
+        seen.add(sample.image)

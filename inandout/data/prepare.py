@@ -1,0 +1,88 @@
+"""From the name of a data set to a checked, split manifest."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from inandout.data.check import Problem, check, describe
+from inandout.data.duplicates import group_near_duplicates
+from inandout.data.manifest import Sample
+from inandout.data.readers import scan_data
+from inandout.data.splits import Shot, cut_validation, split_test, take_shot
+from inandout.data.surfaces import SurfacesConfig, write_surfaces
+from inandout.errors import InputError
+
+EMBEDDED, KSDD2 = "surfaces", "ksdd2"
+
+
+class SourceConfig(BaseModel):
+    """Which pictures, and how they are parted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str = Field(
+        EMBEDDED,
+        min_length=1,
+        description="surfaces (procedural, made on first use), ksdd2 (once downloaded), a CSV manifest, or a folder in "
+        "KolektorSDD2's, MVTec-AD's or good/ + defect/ layout",
+    )
+    test_share: float = Field(0.35, gt=0, lt=1, description="test part, where the data set brings no split")
+    val_share: float = Field(0.2, ge=0, le=0.5, description="share of the training part kept for validation")
+
+
+class DataConfig(SourceConfig):
+    """Which pictures of which draw."""
+
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of everything: split, shot, pictures, weights, order")
+
+
+class ShotConfig(DataConfig):
+    """How many real defects are known."""
+
+    shot: Shot = Field("full", description="real positives to train on: zero, few (n_shot) or full (all)")
+    n_shot: int = Field(5, ge=1, description="real positives of shot=few")
+
+
+def data_path(name: str) -> Path:
+    """Where a data set lies; the embedded one is made where it is missing.
+
+    Raises:
+        InputError: KolektorSDD2 is asked for and has not been downloaded.
+    """
+    if name == EMBEDDED:
+        write_surfaces(Path("data/surfaces"), SurfacesConfig())
+        return Path("data/surfaces")
+    if name == KSDD2 and not Path("data/ksdd2").exists():
+        raise InputError("data=ksdd2: data/ksdd2 is missing; run the entry point 'download' first")
+    return Path("data/ksdd2") if name == KSDD2 else Path(name)
+
+
+def check_data(where: Path) -> tuple[list[Sample], list[Problem]]:
+    """Everything a data set holds, and everything that is wrong with it."""
+    scan = scan_data(where)
+    return scan.samples, [*scan.problems, *check(scan.samples)]
+
+
+def read_checked(name: str) -> list[Sample]:
+    """All samples of a data set in which nothing is wrong.
+
+    Raises:
+        InputError: `check_data` found problems; the message lists them.
+    """
+    samples, problems = check_data(data_path(name))
+    if problems:
+        raise InputError(describe(problems, at_most=20))
+    return samples
+
+
+def prepare(config: DataConfig) -> list[Sample]:
+    """Read, check, group and split a data set; raises as `read_checked`."""
+    samples = read_checked(config.data)
+    if any(sample.split == "" for sample in samples):
+        samples = group_near_duplicates(samples)
+    return cut_validation(split_test(samples, config.test_share, config.seed), config.val_share, config.seed)
+
+
+def prepare_shot(config: ShotConfig) -> list[Sample]:
+    """`prepare`, with as many real positives as the scenario has."""
+    return take_shot(prepare(config), config.shot, config.n_shot, config.seed)

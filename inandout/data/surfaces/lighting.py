@@ -1,0 +1,82 @@
+"""Colour and light: from the tone of a material to the picture a camera takes of it."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from inandout.data.surfaces.fields import Field, Shape, pixel_grid, smooth
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "grey": (132, 134, 137),
+    "silver": (172, 175, 179),
+    "black": (64, 65, 70),
+    "white": (192, 190, 185),
+    "beige": (183, 164, 134),
+    "brown": (121, 84, 58),
+    "bronze": (156, 116, 70),
+    "golden": (184, 151, 78),
+    "red": (138, 56, 50),
+    "green": (78, 110, 86),
+    "blue": (72, 98, 136),
+}
+"""Word to RGB under even light. None is so bright or so dark that a defect would vanish in it."""
+
+PALETTES: dict[str, tuple[str, ...]] = {
+    "brushed": ("grey", "silver", "bronze", "golden", "blue"),
+    "ground": ("grey", "silver", "bronze", "blue"),
+    "grained": ("brown", "black", "beige", "red", "grey", "green"),
+    "woven": ("beige", "blue", "green", "grey", "red", "white"),
+    "concrete": ("grey", "beige", "white"),
+    "cast": ("grey", "black", "bronze", "green", "blue"),
+    "wooden": ("brown", "beige", "golden", "red"),
+    "ceramic": ("white", "beige", "green", "blue", "red", "black"),
+}
+"""Surface to the colours it comes in."""
+
+LIGHTINGS: tuple[str, ...] = ("even", "side", "spot", "dim")
+"""How a surface can be lit: evenly, from one side, by a lamp with a visible centre, with too little light."""
+
+_GLOSS = {"brushed": 0.8, "ground": 0.7, "ceramic": 0.7, "cast": 0.3, "grained": 0.3}
+
+
+class Lamp(NamedTuple):
+    """The light on one picture."""
+
+    lighting: str
+    """One of `LIGHTINGS`."""
+    direction: tuple[float, float]
+    """Direction (x, y) that the light comes from, of length 1."""
+    level: Field
+    """(H, W): brightness, 1 on average under even light."""
+
+
+def light_up(shape: Shape, lighting: str, angle: float, rng: np.random.Generator) -> Lamp:
+    """Draw the light on a surface; `angle` is where it comes from, in radians from x towards y."""
+    y, x = pixel_grid(shape)
+    direction = (float(np.cos(angle)), float(np.sin(angle)))
+    across, down = x / np.float32(shape[1]) - np.float32(0.5), y / np.float32(shape[0]) - np.float32(0.5)
+    towards = across * np.float32(direction[0]) + down * np.float32(direction[1])
+    slant = {"side": rng.uniform(0.45, 0.75), "dim": rng.uniform(0.1, 0.25)}.get(lighting, rng.uniform(0, 0.12))
+    level = np.float32(1) + np.float32(slant) * towards
+    if lighting == "spot":
+        where_x, where_y = rng.uniform(-0.35, 0.35, 2).astype(np.float32)
+        reach = np.float32(rng.uniform(0.3, 0.45) ** -2)
+        away = (across - where_x) ** 2 + (down - where_y) ** 2
+        level = level * (np.float32(0.72) + np.float32(0.5) * np.exp(-reach * away))
+    corners = np.float32(rng.uniform(0, 0.25)) * (across**2 + down**2)
+    level = (level - corners) * np.float32((0.66 if lighting == "dim" else 1.0) * np.exp(rng.normal(0, 0.05)))
+    return Lamp(lighting, direction, level)
+
+
+def expose(tone: Field, surface: str, colour: str, lamp: Lamp, rng: np.random.Generator) -> Field:
+    """Photograph a surface: (H, W, 3) in 8..247, before rounding to whole levels.
+
+    Bright places lose colour as glossy things do, the highlights are compressed, and the sensor adds a soft grain.
+    """
+    exposed = lamp.level * (1 + tone)
+    paint = np.array(COLOURS[colour]) * np.exp(rng.normal(0, 0.02, 3))
+    glare = np.maximum(exposed - np.float32(1.08), 0) * np.float32(150 * _GLOSS.get(surface, 0.0))
+    glare += np.float32(1.0) * smooth(tone.shape, rng, 0.7)
+    picture = exposed[:, :, None] * paint.astype(np.float32) + glare[:, :, None]
+    picture -= np.float32(0.45) * np.maximum(picture - 195, 0)
+    return np.clip(picture, 8, 247)

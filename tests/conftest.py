@@ -1,0 +1,71 @@
+"""A tiny data set and a fresh project folder, made anew for each test that asks."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+
+from inandout.data.images import write_image
+from inandout.data.manifest import Sample, write_manifest
+
+torch.set_num_threads(2)
+SIDE = 32
+
+
+def draw(seed: int, defect: bool) -> tuple[np.ndarray, np.ndarray]:
+    """A noisy grey square; the defect is a bright one of 6x6 somewhere on it."""
+    rng = np.random.default_rng(seed)
+    picture = rng.integers(80, 120, (SIDE, SIDE, 1), dtype=np.uint8).repeat(3, axis=2)
+    mask = np.zeros((SIDE, SIDE), bool)
+    if defect:
+        top, left = rng.integers(2, SIDE - 8, 2)
+        mask[top : top + 6, left : left + 6] = True
+        picture[mask] = 230
+    return picture, mask
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """CSV manifest: 20 negatives and 8 positives to train on, 8 and 6 to test on."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    samples = []
+    for number, (split, label) in enumerate(
+        [("train", 0)] * 20 + [("train", 1)] * 8 + [("test", 0)] * 8 + [("test", 1)] * 6
+    ):
+        picture, mask = draw(number, bool(label))
+        image, mask_path = folder / f"{number}.png", folder / f"{number}_mask.png"
+        write_image(image, picture)
+        write_image(mask_path, mask)
+        samples.append(Sample(image=image, mask=mask_path, label=label, split=split, group=f"part {number}"))
+    write_manifest(samples, folder / "tiny.csv")
+    return folder / "tiny.csv"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty working folder with a tracking store of its own."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+    yield folder
+    while mlflow.active_run():
+        mlflow.end_run()
+
+
+def start(*arguments: str, threads: int = 1) -> "subprocess.Popen[str]":
+    """`python -m inandout ...` in the current folder, as another process."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "inandout", *arguments],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip

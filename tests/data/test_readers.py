@@ -1,0 +1,211 @@
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inandout.data import readers
+from inandout.data.images import write_image
+from inandout.data.readers import read_data, read_ksdd2, scan_data
+from inandout.errors import InputError
+
+SIZE = (8, 6)
+
+
+def picture(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_image(path, np.full((*SIZE, 3), 90, dtype=np.uint8))
+    return path
+
+
+def mask(path: Path, defect: bool) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.zeros(SIZE, dtype=np.uint8)
+    pixels[2, 3] = defect  # 1 of 255: as dark as a defect can be
+    write_image(path, pixels)
+    return path
+
+
+def ksdd2(folder: Path, counts: dict[str, tuple[int, int]], name: str = "1") -> Path:
+    """`counts`: negatives and positives of a split."""
+    for split, (negatives, positives) in counts.items():
+        for i in range(negatives + positives):
+            picture(folder / split / f"{name}{i}.png")
+            mask(folder / split / f"{name}{i}_GT.png", i >= negatives)
+    return folder
+
+
+def test_in_ksdd2_the_mask_gives_the_label(tmp_path: Path) -> None:
+    folder = ksdd2(tmp_path / "good" / "ok", {"train": (2, 1), "test": (1, 2)})
+    (folder / "surfaces.json").write_text("[]")
+    samples = read_data(folder)
+    assert [(sample.image.name, sample.label, sample.split) for sample in samples] == [
+        ("10.png", 0, "train"),
+        ("11.png", 0, "train"),
+        ("12.png", 1, "train"),
+        ("10.png", 0, "test"),
+        ("11.png", 1, "test"),
+        ("12.png", 1, "test"),
+    ]
+    assert samples[2].mask == folder / "train" / "12_GT.png"
+
+
+def test_the_counts_of_the_official_ksdd2_are_asserted(tmp_path: Path) -> None:
+    folder = ksdd2(tmp_path, {"train": (2, 1), "test": (1, 2)})
+    with pytest.raises(InputError, match=r"(?s)3 pictures found where KolektorSDD2 has 2331.*has 1004"):
+        read_data(folder)
+    assert len(read_ksdd2(folder, official=False).samples) == 6
+
+
+def test_the_copies_in_the_official_zip_are_left_out_and_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = ksdd2(tmp_path, {"train": (2, 1), "test": (1, 2)})
+    picture(folder / "train" / "10301 (copy).png")
+    mask(folder / "train" / "10301_GT (copy).png", False)
+    picture(folder / "train" / "copy.png")
+    mask(folder / "train" / "copy_GT.png", False)
+    monkeypatch.setattr(readers, "KSDD2_COUNTS", {"train": 4, "test": 3})
+    with caplog.at_level(logging.WARNING):
+        names = [sample.image.name for sample in read_data(folder)]
+    assert names == ["10.png", "11.png", "12.png", "copy.png", "10.png", "11.png", "12.png"]
+    assert "10301 (copy).png" in caplog.text
+
+
+def test_all_that_does_not_fit_together_is_listed_at_once(tmp_path: Path) -> None:
+    folder = ksdd2(tmp_path, {"train": (3, 1), "test": (1, 2)})
+    (folder / "surfaces.json").write_text("[]")
+    (folder / "train" / "10_GT.png").unlink()
+    (folder / "train" / "11.png").unlink()
+    (folder / "train" / "12_GT.png").write_bytes(b"")
+    scan = scan_data(folder)
+    assert {problem.path.name for problem in scan.problems} == {"10.png", "11_GT.png", "12_GT.png"}
+    assert len(scan.samples) == 4
+    with pytest.raises(InputError, match=r"(?s)3 problem\(s\).*10\.png: no mask.*11_GT\.png.*12_GT\.png: cannot be"):
+        read_data(folder)
+
+
+def test_many_problems_do_not_flood_the_message(tmp_path: Path) -> None:
+    folder = ksdd2(tmp_path, {"train": (30, 1), "test": (1, 2)})
+    (folder / "surfaces.json").write_text("[]")
+    for path in (folder / "train").glob("*_GT.png"):
+        path.unlink()
+    with pytest.raises(InputError, match=r"\.\.\. and 11 more") as caught:
+        read_data(folder)
+    assert len(str(caught.value).splitlines()) == 22
+
+
+def mvtec(folder: Path) -> Path:
+    for name in ("train/good/0", "train/good/1", "test/good/0", "test/crack/0", "test/good_looking/0"):
+        picture(folder / f"{name}.png")
+    mask(folder / "ground_truth" / "crack" / "0_mask.png", True)
+    mask(folder / "ground_truth" / "good_looking" / "0_mask.png", True)
+    return folder
+
+
+def test_in_mvtec_the_folder_gives_the_label(tmp_path: Path) -> None:
+    folder = mvtec(tmp_path / "goodyear" / "test" / "crack")
+    samples = read_data(folder)
+    assert [(sample.split, sample.label, sample.defect) for sample in samples] == [
+        ("train", 0, ""),
+        ("train", 0, ""),
+        ("test", 0, ""),
+        ("test", 1, "crack"),
+        ("test", 1, "good_looking"),
+    ]
+    assert samples[3].mask == folder / "ground_truth" / "crack" / "0_mask.png"
+    assert samples[0].mask is None
+
+
+def test_mvtec_lists_what_has_no_partner(tmp_path: Path) -> None:
+    folder = mvtec(tmp_path)
+    picture(folder / "test" / "crack" / "1.png")
+    mask(folder / "ground_truth" / "crack" / "2_mask.png", True)
+    mask(folder / "ground_truth" / "gone" / "3_mask.png", True)
+    picture(folder / "train" / "crack" / "4.png")
+    found = {problem.path.relative_to(folder).as_posix() for problem in scan_data(folder).problems}
+    assert found == {"test/crack/1.png", "ground_truth/crack/2_mask.png", "ground_truth/gone/3_mask.png", "train/crack"}
+
+
+def test_mvtec_without_masks_is_read(tmp_path: Path) -> None:
+    for name in ("train/good/0", "test/good/0", "test/bad/0"):
+        picture(tmp_path / f"{name}.png")
+    assert [(sample.label, sample.mask) for sample in read_data(tmp_path)] == [(0, None), (0, None), (1, None)]
+
+
+def test_folders_give_label_kind_and_mask(tmp_path: Path) -> None:
+    folder = tmp_path / "goodyear" / "ok" / "defect"
+    for name in ("good/1", "good/2", "defect/1", "defect/scratch/3", "defect/defect/4"):
+        picture(folder / f"{name}.png")
+    for name in ("mask/1", "mask/scratch/3"):
+        mask(folder / f"{name}.png", True)
+    samples = read_data(folder)
+    assert [(sample.label, sample.defect, sample.split) for sample in samples] == [
+        (0, "", ""),
+        (0, "", ""),
+        (1, "", ""),
+        (1, "defect", ""),
+        (1, "scratch", ""),
+    ]
+    assert [sample.mask and sample.mask.relative_to(folder).as_posix() for sample in samples] == [
+        None,
+        None,
+        "mask/1.png",
+        None,
+        "mask/scratch/3.png",
+    ]
+
+
+def test_a_mask_of_no_picture_or_of_two_is_listed(tmp_path: Path) -> None:
+    for name in ("good/1", "defect/a/2", "defect/b/2"):
+        picture(tmp_path / f"{name}.png")
+    mask(tmp_path / "mask" / "1.png", True)
+    mask(tmp_path / "mask" / "2.png", True)
+    scan = scan_data(tmp_path)
+    assert [(problem.path.name, problem.what) for problem in scan.problems] == [
+        ("1.png", "a mask of no pictures"),
+        ("2.png", "a mask of 2 pictures"),
+    ]
+    assert len(scan.samples) == 1
+
+
+def test_hidden_files_other_suffixes_and_link_loops_do_not_stop_reading(tmp_path: Path) -> None:
+    picture(tmp_path / "good" / "2.png")
+    picture(tmp_path / "good" / "1.png")
+    picture(tmp_path / "defect" / "1.png")
+    (tmp_path / "good" / ".hidden.png").write_bytes(b"")
+    (tmp_path / "good" / "Thumbs.db").write_bytes(b"")
+    (tmp_path / "defect" / "up").symlink_to(tmp_path)
+    (tmp_path / "defect" / "self").symlink_to(tmp_path / "defect" / "self")
+    loop = tmp_path / "good" / "loop.png"
+    loop.symlink_to(loop)
+    names = [sample.image.name for sample in read_data(tmp_path)]
+    assert names == ["1.png", "2.png", "loop.png", "1.png"]  # the loop is kept for `check` to name
+
+
+def test_a_manifest_is_read(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("image,label\ngood/1.png,1\n")
+    (sample,) = read_data(tmp_path / "m.csv")
+    assert (sample.label, sample.image) == (1, tmp_path / "good" / "1.png")
+
+
+@pytest.mark.parametrize("name", ["", "nowhere", "file.txt"])
+def test_anything_else_is_answered_with_the_layouts(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file.txt").write_text("x")
+    with pytest.raises(InputError, match=r"(?s)KolektorSDD2 .*MVTec-AD .*good/ and defect/"):
+        read_data(tmp_path / name)
+
+
+@pytest.mark.parametrize("folders", [("good", "defect"), ("train", "test"), ("train/good", "test")])
+def test_a_layout_without_pictures_is_refused(tmp_path: Path, folders: tuple[str, ...]) -> None:
+    for name in folders:
+        (tmp_path / name).mkdir(parents=True)
+    with pytest.raises(InputError, match="no usable picture"):
+        read_data(tmp_path)
+
+
+def test_paths_are_absolute_when_the_folder_is_given_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture(tmp_path / "good" / "1.png")
+    picture(tmp_path / "defect" / "1.png")
+    monkeypatch.chdir(tmp_path)
+    assert [sample.image for sample in read_data(Path())] == [tmp_path / "good/1.png", tmp_path / "defect/1.png"]

@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import pytest
+
+from inandout.data.manifest import Sample, Split
+from inandout.data.splits import cut_validation, split_test, take_shot
+from inandout.errors import InputError
+
+
+def make(groups: int, per_group: int, positives: int, split: Split = "") -> list[Sample]:
+    """The first `positives` groups hold defects."""
+    return [
+        Sample(image=Path(f"/{g}-{i}.png"), label=int(g < positives), group=f"part {g}", split=split)
+        for g in range(groups)
+        for i in range(per_group)
+    ]
+
+
+def groups_of(samples: list[Sample], split: str) -> set[str]:
+    return {sample.group for sample in samples if sample.split == split}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_group_is_in_two_parts_and_each_label_is_in_each(seed: int) -> None:
+    samples = cut_validation(split_test(make(40, 6, 10), 0.35, seed), 0.2, seed)
+    parts = [groups_of(samples, split) for split in ("train", "val", "test")]
+    assert sum(len(part) for part in parts) == 40
+    assert set.union(*parts) == {f"part {g}" for g in range(40)}
+    for split in ("train", "val", "test"):
+        assert {sample.label for sample in samples if sample.split == split} == {0, 1}
+
+
+def test_shares_are_met_for_each_label() -> None:
+    samples = split_test(make(200, 3, 50), 0.35, 0)
+    for label in (0, 1):
+        those = [sample for sample in samples if sample.label == label]
+        assert sum(sample.split == "test" for sample in those) / len(those) == pytest.approx(0.35, abs=0.02)
+
+
+def test_the_same_seed_draws_the_same_and_another_seed_another_part() -> None:
+    samples = make(40, 2, 10, "train")
+    assert cut_validation(samples, 0.2, 1) == cut_validation(samples, 0.2, 1)
+    assert groups_of(cut_validation(samples, 0.2, 1), "val") != groups_of(cut_validation(samples, 0.2, 2), "val")
+
+
+def test_a_split_that_the_data_set_brings_is_kept() -> None:
+    samples = make(4, 2, 2, "train") + make(4, 2, 2, "test")
+    assert split_test(samples, 0.35, 0) == samples
+    with_val = samples + make(4, 2, 2, "val")
+    assert cut_validation(with_val, 0.2, 0) == with_val
+
+
+def test_half_a_split_is_refused() -> None:
+    with pytest.raises(InputError, match="8 of 16 rows have no split"):
+        split_test(make(4, 2, 2, "train") + make(4, 2, 2), 0.35, 0)
+
+
+def test_the_last_group_of_a_label_stays_in_training() -> None:
+    samples = cut_validation(make(2, 5, 1, "train"), 0.5, 0)
+    assert groups_of(samples, "train") == {"part 0", "part 1"}
+
+
+def test_a_share_of_zero_cuts_nothing() -> None:
+    samples = make(10, 2, 5, "train")
+    assert cut_validation(samples, 0.0, 0) == samples
+
+
+def test_shots_leave_as_many_positives_as_they_say_and_never_touch_the_test_part() -> None:
+    samples = [*make(20, 1, 8, "train"), *make(6, 1, 3, "val"), *make(10, 1, 4, "test")]
+    for shot, in_train, in_val in (("zero", 0, 0), ("few", 5, 0), ("full", 8, 3)):
+        taken = take_shot(samples, shot, 5, 0)  # type: ignore[arg-type]
+        count = {split: sum(s.label for s in taken if s.split == split) for split in ("train", "val", "test")}
+        assert count == {"train": in_train, "val": in_val, "test": 4}
+        assert [s for s in taken if s.label == 0] == [s for s in samples if s.label == 0]
+
+
+def test_few_shots_depend_on_the_seed_alone() -> None:
+    samples = make(30, 1, 20, "train")
+    assert take_shot(samples, "few", 5, 3) == take_shot(samples, "few", 5, 3)
+    assert take_shot(samples, "few", 5, 3) != take_shot(samples, "few", 5, 4)
+
+
+def test_more_shots_than_there_are_positives_are_refused_with_the_number_there_is() -> None:
+    with pytest.raises(InputError, match="n_shot is 9, but the training part has 8 positives"):
+        take_shot(make(20, 1, 8, "train"), "few", 9, 0)

@@ -1,0 +1,89 @@
+"""The command line: what a user types, and what a mistake is answered with."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from inandout.__main__ import STAGES, main
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main(list(arguments))
+    code = stop.value.code
+    return code if isinstance(code, int) else 0
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_dry_run_prints_the_resolved_configuration_and_does_nothing(
+    name: str, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(name, "--dry-run") == 0
+    assert set(json.loads(capsys.readouterr().out)) == set(STAGES[name].config.model_fields)
+    assert list(project.iterdir()) == []
+
+
+def test_both_spellings_of_an_option_work_and_so_does_a_value_for_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("classify", "--n-aug", "7", "--batch_size=3", "--dry_run=true") == 0
+    config = json.loads(capsys.readouterr().out)
+    assert (config["n_aug"], config["batch_size"]) == (7, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--ddpm-ratio", "1.1"], "ddpm_ratio = '1.1': Input should be less than or equal to 1"),
+        (["--ddpm-ratio", "-0.1"], "ddpm_ratio = '-0.1': Input should be greater than or equal to 0"),
+        (["--ddpm-ratio", "nan"], "ddpm_ratio = 'nan'"),
+        (["--seed", "-1"], "seed = '-1': Input should be greater than or equal to 0"),
+        (["--seed", "4294967296"], "seed = '4294967296': Input should be less than 4294967296"),
+        (["--seed", "none"], "seed = 'none': Input should be a valid integer"),
+        (["--epochs", "0"], "epochs = '0': Input should be greater than or equal to 1"),
+        (["--shot", "half"], "shot = 'half': Input should be 'zero', 'few' or 'full'"),
+        (["--width", "1"], "width = '1': Input should be greater than or equal to 32"),
+        (["--weights", ""], "weights = ''"),
+    ],
+)
+def test_a_value_out_of_range_is_answered_with_value_range_and_code_2(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("classify", *arguments, "--dry-run") == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_all_mistakes_are_listed_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("classify", "--epochs", "0", "--lr", "fast") == 2
+    error = capsys.readouterr().err
+    assert "epochs = '0'" in error
+    assert "lr = 'fast'" in error
+
+
+def test_an_unknown_option_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("classify", "--ddpm-ration", "0.5") == 2
+    assert "Did you mean" in capsys.readouterr().err
+    assert run("clasify") == 2
+
+
+def test_limits_between_two_fields_are_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("augment", "--min-area", "0.6", "--dry-run") == 2
+    assert "min_area = 0.6 must be less than max_area = 0.5" in capsys.readouterr().err
+
+
+def test_lists_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("main", "--seeds", "0,-1", "--shots", "zero,most", "--dry-run") == 2
+    error = capsys.readouterr().err
+    assert "'-1' is not a seed" in error
+    assert "'most' is not a shot" in error
+
+
+def test_data_that_does_not_exist_is_one_sentence(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("check", "--data", "nowhere") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: nowhere: no such")
+    assert "Traceback" not in error
+
+
+def test_kolektorsdd2_before_its_download_says_what_to_run(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("classify", "--data", "ksdd2") == 2
+    assert "'download'" in capsys.readouterr().err

@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+
+from inandout.metrics import best_f1_threshold, bootstrap_ap, evaluate, honest_threshold, operating_point, ranking
+
+LABELS = np.array([0] * 8 + [1] * 2)
+NO_FLOATS, NO_LABELS = np.empty(0), np.empty(0, np.int64)
+
+
+def test_a_perfect_ranking_scores_one() -> None:
+    values = ranking(LABELS + 0.1 * np.arange(10), LABELS)
+    assert values == {"ap": 1.0, "ap_trapezoid": 1.0, "recall_at_fpr_1": 1.0, "fpr_at_recall_95": 0.0}
+
+
+def test_average_precision_by_hand() -> None:
+    logits = np.array([0.9, 0.8, 0.7, 0.6])
+    assert ranking(logits, np.array([1, 0, 1, 0]))["ap"] == pytest.approx((1 / 1 + 2 / 3) / 2)
+
+
+def test_constant_scores_have_the_ap_of_the_prevalence_and_say_so() -> None:
+    result = evaluate(np.zeros(10), LABELS, np.zeros(4), np.array([0, 0, 1, 1]), 0.05, 0)
+    assert result.values["ap"] == pytest.approx(0.2)
+    assert result.values["ap_trapezoid"] == pytest.approx(0.6), "the trapezoid flatters ties"
+    assert "decides nothing" in result.notes[0]
+
+
+def test_one_class_has_no_metrics_but_a_note() -> None:
+    result = evaluate(np.arange(4.0), np.zeros(4, np.int64), NO_FLOATS, NO_LABELS, 0.05, 0)
+    assert result.values == {}
+    assert "one class only" in result.notes[0]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_non_finite_scores_are_an_error(bad: float) -> None:
+    logits = np.arange(10.0)
+    logits[3] = bad
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        evaluate(logits, LABELS, NO_FLOATS, NO_LABELS, 0.05, 0)
+
+
+def test_the_honest_threshold_never_sees_the_test_part() -> None:
+    val_logits, val_labels = np.array([-2.0, -1.0, 3.0, 4.0]), np.array([0, 0, 1, 1])
+    rng = np.random.default_rng(0)
+    thresholds = {
+        evaluate(rng.normal(size=10), LABELS, val_logits, val_labels, 0.05, 0).values["threshold"] for _ in range(5)
+    }
+    assert thresholds == {3.0}
+
+
+def test_without_validation_positives_the_negatives_give_the_threshold() -> None:
+    negatives = np.arange(100.0)
+    threshold, note = honest_threshold(negatives, np.zeros(100, np.int64), 0.05)
+    assert threshold is not None
+    assert (negatives >= threshold).sum() == 5
+    assert "5 of 100 validation negatives" in note
+    threshold, _ = honest_threshold(np.zeros(100), np.zeros(100, np.int64), 0.05)
+    assert threshold is not None
+    assert (np.zeros(100) >= threshold).sum() == 0, "ties must not lift the rate above the limit"
+
+
+def test_without_validation_pictures_there_is_no_honest_point() -> None:
+    result = evaluate(np.arange(10.0), LABELS, NO_FLOATS, NO_LABELS, 0.05, 0)
+    assert "oracle_recall" in result.values
+    assert "recall" not in result.values
+    assert "no honest threshold" in result.notes[-1]
+
+
+def test_the_best_f1_threshold_is_the_best_of_all() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        logits, labels = rng.normal(size=40).round(1), (rng.random(40) < 0.3).astype(np.int64)
+        labels[0] = 1
+        best = operating_point(logits, labels, best_f1_threshold(logits, labels), "")["f1"]
+        assert best == pytest.approx(max(operating_point(logits, labels, t, "")["f1"] for t in logits))
+
+
+def test_an_operating_point_by_hand() -> None:
+    point = operating_point(np.array([0.0, 1, 2, 3]), np.array([0, 1, 0, 1]), 1.0, "oracle_")
+    assert point == {
+        "oracle_threshold": 1.0,
+        "oracle_precision": pytest.approx(2 / 3),
+        "oracle_recall": 1.0,
+        "oracle_f1": pytest.approx(0.8),
+    }
+    assert operating_point(np.zeros(2), np.array([0, 1]), 9.0, "")["precision"] == 0
+
+
+def test_recall_at_a_false_positive_rate_by_hand() -> None:
+    logits = np.concatenate([np.arange(200.0), [250.0, 198.5, 150.5]])
+    labels = np.array([0] * 200 + [1] * 3)
+    values = ranking(logits, labels)
+    assert values["recall_at_fpr_1"] == pytest.approx(2 / 3)
+    assert values["fpr_at_recall_95"] == pytest.approx(49 / 200)
+
+
+def test_the_bootstrap_interval_holds_the_value_and_is_seeded() -> None:
+    rng = np.random.default_rng(0)
+    labels = (np.arange(200) < 40).astype(np.int64)
+    logits = rng.normal(size=200) + labels
+    interval = bootstrap_ap(logits, labels, 0)
+    assert interval["ap_low"] < ranking(logits, labels)["ap"] < interval["ap_high"]
+    assert 0.05 < interval["ap_high"] - interval["ap_low"] < 0.4
+    assert bootstrap_ap(logits, labels, 0) == interval
+    assert bootstrap_ap(logits, labels, 1) != interval

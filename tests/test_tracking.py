@@ -1,0 +1,156 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import mlflow
+import pytest
+from pydantic import BaseModel
+
+from inandout import tracking
+from inandout.errors import InputError
+
+
+class Config(BaseModel):
+    data: str = "somewhere"
+    alpha: float = 0.5
+    fresh: bool = False
+
+
+def test_the_fingerprint_follows_what_counts_and_nothing_else() -> None:
+    inputs = {"data": "abc"}
+    key = tracking.stage_fingerprint("s", Config(), inputs)
+    assert tracking.stage_fingerprint("s", Config(data="elsewhere", fresh=True), inputs) == key
+    assert tracking.stage_fingerprint("s", Config(alpha=0.6), inputs) != key
+    assert tracking.stage_fingerprint("t", Config(), inputs) != key
+    assert tracking.stage_fingerprint("s", Config(), {"data": "abd"}) != key
+
+
+def test_the_fingerprint_follows_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = tracking.stage_fingerprint("s", Config(), {})
+    monkeypatch.setattr(tracking, "code_fingerprint", lambda: "other")
+    assert tracking.stage_fingerprint("s", Config(), {}) != key
+
+
+def test_a_finished_run_is_found_and_others_are_not(project: Path) -> None:
+    tracking.connect()
+    assert tracking.find_finished("key") is None
+    with pytest.raises(ZeroDivisionError), tracking.open_run("s", Config(), "key", "broken"):
+        _ = 1 / 0
+    assert tracking.find_finished("key") is None
+    with tracking.open_run("s", Config(), "key", "good") as run:
+        pass
+    found = tracking.find_finished("key")
+    assert found is not None
+    assert found.info.run_id == run.info.run_id
+    assert found.data.params["alpha"] == "0.5"
+    assert json.loads((tracking.artifact_folder(run.info.run_id, "config.json")).read_text())["alpha"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(ZeroDivisionError, "FAILED"), (KeyboardInterrupt, "KILLED"), (SystemExit, "KILLED")],
+)
+def test_a_run_that_ends_badly_is_closed(project: Path, error: type[BaseException], status: str) -> None:
+    tracking.connect()
+    with pytest.raises(error), tracking.open_run("s", Config(), "key", "name") as run:
+        raise error
+    assert mlflow.get_run(run.info.run_id).info.status == status
+    assert mlflow.active_run() is None
+
+
+def test_runs_of_dead_processes_are_closed_and_others_left(project: Path) -> None:
+    tracking.connect()
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    assert experiment is not None
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    here = socket.gethostname()
+    processes = {
+        "gone": [here, dead.pid, 1.0],
+        "alive": json.loads(tracking._this_process()),
+        "another process with our number": [here, os.getpid(), 1.0],
+        "elsewhere": ["another-host", 1, 1.0],
+    }
+    runs = {
+        name: client.create_run(experiment.experiment_id, tags={"inandout.process": json.dumps(process)})
+        for name, process in processes.items()
+    }
+    tracking.connect()
+    status = {name: client.get_run(run.info.run_id).info.status for name, run in runs.items()}
+    assert status == {
+        "gone": "KILLED", "alive": "RUNNING", "another process with our number": "KILLED", "elsewhere": "RUNNING"
+    }  # fmt: skip
+
+
+def test_a_run_of_mlflow_run_is_resumed_and_its_quoted_parameters_do_not_clash(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracking.connect()
+    experiment = mlflow.get_experiment_by_name(tracking.EXPERIMENT)
+    run = mlflow.MlflowClient().create_run(experiment.experiment_id)
+    mlflow.MlflowClient().log_param(run.info.run_id, "alpha", ".5")
+    monkeypatch.setenv("MLFLOW_RUN_ID", run.info.run_id)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", experiment.experiment_id)
+    tracking.connect()
+    with tracking.open_run("s", Config(), "key", "name") as resumed:
+        assert resumed.info.run_id == run.info.run_id
+    params = mlflow.get_run(run.info.run_id).data.params
+    assert params == {"alpha": ".5", "data": "somewhere", "fresh": "False"}
+
+
+def test_artifacts_that_only_a_server_can_write_are_refused_with_a_way_out(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow.create_experiment("made by the ui", artifact_location="mlflow-artifacts:/0")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "made by the ui")
+    tracking.connect()
+    with pytest.raises(InputError, match="--experiment-name inandout"), tracking.open_run("s", Config(), "k", "n"):
+        pass
+
+
+def test_a_stage_lock_is_held_by_one_at_a_time(project: Path) -> None:
+    order: list[str] = []
+    inside = threading.Event()
+
+    def second() -> None:
+        inside.wait()
+        with tracking.stage_lock("key"):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    with tracking.stage_lock("key") as folder:
+        assert folder.is_dir()
+        inside.set()
+        thread.join(timeout=0.5)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+
+
+def test_sigterm_ends_a_run_as_killed(project: Path) -> None:
+    code = (
+        "import inandout.__main__ as m, inandout.tracking as t, click, time\n"
+        "from pydantic import BaseModel\n"
+        "class C(BaseModel):\n    data: str = ''\n"
+        "def work(config):\n"
+        "    t.connect()\n"
+        "    with t.open_run('s', config, 'k', 'n') as run:\n"
+        "        print(run.info.run_id, flush=True)\n"
+        "        time.sleep(60)\n"
+        "m.STAGES = {'work': m.Stage(C, work)}\n"
+        "m.main(['work'])\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    run_id = process.stdout.readline().strip()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 143
+    process.stdout.close()
+    assert mlflow.get_run(run_id).info.status == "KILLED"
