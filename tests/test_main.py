@@ -82,8 +82,3 @@ def test_data_that_does_not_exist_is_one_sentence(project: Path, capsys: pytest.
     error = capsys.readouterr().err
     assert error.startswith("error: nowhere: no such")
     assert "Traceback" not in error
-
-
-def test_kolektorsdd2_before_its_download_says_what_to_run(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("classify", "--data", "ksdd2") == 2
-    assert "'download'" in capsys.readouterr().err

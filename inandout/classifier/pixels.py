@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from inandout.data.geometry import fit_image
+from inandout.data.geometry import Geometry, fit_image
 from inandout.data.images import read_image
 
 MEMORY_LIMIT = 2 * 1024**3
@@ -19,12 +19,12 @@ Pixels = npt.NDArray[np.uint8]
 """(N, H, W, 3) RGB, 0..255."""
 
 
-def load_pixels(paths: Sequence[Path], width: int, height: int, memory_limit: int = MEMORY_LIMIT) -> Pixels:
-    """Decode and fit every picture, in order, to (N, height, width, 3) uint8."""
-    pixels = _allocate((len(paths), height, width, 3), memory_limit)
+def load_pixels(paths: Sequence[Path], geometry: Geometry, memory_limit: int = MEMORY_LIMIT) -> Pixels:
+    """Decode and fit every picture, in order, to (N, H, W, 3) uint8."""
+    pixels = _allocate((len(paths), geometry.height, geometry.width, 3), memory_limit)
 
     def load(index: int) -> None:
-        pixels[index] = fit_image(read_image(paths[index]), width, height)
+        pixels[index] = fit_image(read_image(paths[index]), geometry)
 
     with ThreadPoolExecutor() as pool:
         for _ in tqdm(pool.map(load, range(len(paths))), "decode", len(paths), unit="picture", disable=None, delay=5):

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from tqdm import tqdm
 
@@ -18,12 +18,18 @@ SMALLEST_SIDE = 32
 """Pixels; a smaller picture has nothing a defect could be seen in."""
 
 
+_KEPT_FIRST: tuple[Split, ...] = ("test", "val", "train", "")
+"""Of two pictures that cannot both stay, the one of the earlier split does: a test part is not changed lightly."""
+
+
 class Problem(NamedTuple):
     """One thing that is wrong with one file or folder, and what to do about it."""
 
     path: Path
     what: str
     fix: str
+    kind: Literal["error", "leak", "remark"] = "error"
+    """`leak`: the picture shows the same thing as one of another split. `remark`: worth a look, but can be used."""
 
     @classmethod
     def of(cls, path: Path, error: InputError) -> "Problem":
@@ -53,6 +59,18 @@ def check(samples: Sequence[Sample], max_pixels: int = MAX_PIXELS) -> list[Probl
         seen = list(tqdm(looks, total=len(samples), desc="checking pictures", unit="", disable=None, delay=2))
     problems = [problem for one in seen for problem in one.problems]
     return [*problems, *_class_problems(samples), *_group_problems(samples), *_repeats(samples, seen)]
+
+
+def without_problems(samples: Sequence[Sample], problems: Sequence[Problem]) -> list[Sample]:
+    """The samples that can be used: those with an error go, and those that leak with all of their group and split."""
+    bad = {problem.path for problem in problems if problem.kind != "remark"}
+    leaking = {problem.path for problem in problems if problem.kind == "leak"}
+    parts = {(sample.group, sample.split) for sample in samples if sample.group and sample.image in leaking}
+    return [
+        sample
+        for sample in samples
+        if sample.image not in bad and sample.mask not in bad and (sample.group, sample.split) not in parts
+    ]
 
 
 def describe(problems: Sequence[Problem], at_most: int | None = None) -> str:
@@ -105,7 +123,8 @@ def _mask_problems(sample: Sample, size: tuple[int, int] | None, max_pixels: int
         what = f"the mask is {mask.shape[1]}x{mask.shape[0]}, its picture {sample.image.name} is {size[1]}x{size[0]}"
         yield Problem(sample.mask, what, "make both the same size")
     if sample.label == 1 and not mask.any():
-        yield Problem(sample.mask, "the label says defect, but the mask is all black", "correct the label or the mask")
+        what = "the label says defect, but the mask is all black"
+        yield Problem(sample.mask, what, "the label is used; correct it or the mask", "remark")
     if sample.label == 0 and mask.any():
         yield Problem(sample.mask, "the label says no defect, but the mask marks one", "correct the label or the mask")
 
@@ -145,22 +164,26 @@ def _repeats(samples: Sequence[Sample], seen: Sequence[_Seen]) -> Iterator[Probl
     for i, one in enumerate(seen):
         other = first.setdefault(one.content, i) if one.content else i
         if other != i:
-            what = f"the same content as {samples[other].image}{_splits(samples[i], samples[other])}"
-            yield Problem(samples[i].image, what, "keep one of them")
+            yield _repeat(samples[other], samples[i], "the same content as", "keep one of them")
     rows = [i for i, one in enumerate(seen) if one.small is not None]
-    reported = set()
-    for a, b in similar_pairs([small for one in seen if (small := one.small) is not None]).tolist():
-        i, j = rows[a], rows[b]
-        if samples[i].split != samples[j].split and seen[i].content != seen[j].content and j not in reported:
-            reported.add(j)
-            what = f"shows the same thing as {samples[i].image}{_splits(samples[j], samples[i])}"
-            yield Problem(samples[j].image, what, "put both in one split, best by giving them one group")
+    pairs = similar_pairs([small for one in seen if (small := one.small) is not None]).tolist()
+    reported: set[Path] = set()
+    for i, j in ((rows[a], rows[b]) for a, b in pairs):
+        if samples[i].split != samples[j].split and seen[i].content != seen[j].content:
+            fix = "put both in one split, or leave this one out"
+            problem = _repeat(samples[i], samples[j], "shows the same thing as", fix)
+            if problem.path not in reported:
+                reported.add(problem.path)
+                yield problem
 
 
-def _splits(one: Sample, other: Sample) -> str:
-    return (
-        f" (one in {one.split or 'no split'}, one in {other.split or 'no split'})" if one.split != other.split else ""
-    )
+def _repeat(one: Sample, other: Sample, what: str, fix: str) -> Problem:
+    """The one of two alike that should go."""
+    kept, out = sorted((one, other), key=lambda sample: _KEPT_FIRST.index(sample.split))
+    if kept.split == out.split:
+        return Problem(out.image, f"{what} {kept.image}", fix)
+    places = f"(one in {out.split or 'no split'}, one in {kept.split or 'no split'})"
+    return Problem(out.image, f"{what} {kept.image} {places}", fix, "leak")
 
 
 def _printable(text: str) -> str:

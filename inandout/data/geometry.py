@@ -1,42 +1,59 @@
-"""Every picture to one size: centre-crop to the aspect ratio, then resize, as the paper does (section 5, 200x600).
+"""Every picture to one size, as the paper does (section 5: centre-crop and resize to 200x600).
 
 Sizes are width x height in pixels, as Pillow and the paper write them; arrays are (H, W, ...).
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
 from scipy import ndimage
 
 from inandout.data.images import Mask, Picture, read_mask
 from inandout.data.manifest import Sample
 
 
-def centre_box(width: int, height: int, to_width: int, to_height: int) -> tuple[int, int, int, int]:
-    """The largest centred box (left, top, right, bottom) of a width x height picture with the aspect to_width:to_height."""
-    box_width = min(width, max(1, round(height * to_width / to_height)))
-    box_height = min(height, max(1, round(width * to_height / to_width)))
-    left, top = (width - box_width) // 2, (height - box_height) // 2
-    return left, top, left + box_width, top + box_height
+class Geometry(BaseModel):
+    """The size every picture gets, and how."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    width: int = Field(64, ge=32, le=4096, description="width in pixels that every picture is fitted to (paper: 200)")
+    height: int = Field(192, ge=32, le=4096, description="height in pixels, likewise (paper: 600)")
+    fit: Literal["crop", "stretch"] = Field(
+        "crop",
+        description="crop: the largest centred part of that aspect, as the paper does; stretch: the whole picture, for "
+        "data of many aspects, where a crop would lose defects",
+    )
+
+    def box(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """The part (left, top, right, bottom) of a width x height picture that is kept."""
+        if self.fit == "stretch":
+            return 0, 0, width, height
+        box_width = min(width, max(1, round(height * self.width / self.height)))
+        box_height = min(height, max(1, round(width * self.height / self.width)))
+        left, top = (width - box_width) // 2, (height - box_height) // 2
+        return left, top, left + box_width, top + box_height
 
 
-def fit_image(picture: Picture, width: int, height: int) -> Picture:
-    """Centre-crop and resize (antialiased) to (height, width, 3); the same array if it has that size already."""
-    if picture.shape[:2] == (height, width):
+def fit_image(picture: Picture, geometry: Geometry) -> Picture:
+    """Cut and resize (antialiased) to (height, width, 3); the same array if it has that size already."""
+    if picture.shape[:2] == (geometry.height, geometry.width):
         return picture
-    box = centre_box(picture.shape[1], picture.shape[0], width, height)
-    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR, box=box))
+    box = geometry.box(picture.shape[1], picture.shape[0])
+    resized = Image.fromarray(picture).resize((geometry.width, geometry.height), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(resized)
 
 
-def fit_mask(mask: Mask, width: int, height: int) -> Mask:
+def fit_mask(mask: Mask, geometry: Geometry) -> Mask:
     """As `fit_image` for a mask (H, W), but resized by maximum: a one-pixel defect survives any shrinking."""
-    left, top, right, bottom = centre_box(mask.shape[1], mask.shape[0], width, height)
-    cropped = mask[top:bottom, left:right]
-    rows = np.maximum.reduceat(cropped, _bin_starts(cropped.shape[0], height), axis=0)
-    fitted: Mask = np.maximum.reduceat(rows, _bin_starts(cropped.shape[1], width), axis=1)
+    left, top, right, bottom = geometry.box(mask.shape[1], mask.shape[0])
+    cut = mask[top:bottom, left:right]
+    rows = np.maximum.reduceat(cut, _bin_starts(cut.shape[0], geometry.height), axis=0)
+    fitted: Mask = np.maximum.reduceat(rows, _bin_starts(cut.shape[1], geometry.width), axis=1)
     return fitted
 
 
@@ -57,21 +74,21 @@ class Survival(NamedTuple):
         if self.smallest is None:
             return "no defect masks: the smallest defect that survives the resize cannot be told"
         return (
-            f"{self.defects - self.lost} of {self.defects} defects survive crop and resize, the smallest has "
-            f"{self.smallest} px; one pixel stands for up to {self.pixels_per_pixel:.1f} px of the original"
+            f"{self.defects - self.lost} of {self.defects} defects survive, the smallest has {self.smallest} px; "
+            f"one pixel stands for up to {self.pixels_per_pixel:.1f} px of the original"
         )
 
 
-def survival(samples: Sequence[Sample], width: int, height: int) -> Survival:
-    """Measure on the masks of a manifest what is lost when every picture becomes width x height."""
+def survival(samples: Sequence[Sample], geometry: Geometry) -> Survival:
+    """Measure on the masks of a manifest what is lost when every picture gets this size."""
     surviving: list[int] = []
     defects, ratio = 0, 1.0
     for sample in samples:
         if sample.mask is None or sample.label == 0:
             continue
         mask = read_mask(sample.mask)
-        left, top, right, bottom = centre_box(mask.shape[1], mask.shape[0], width, height)
-        ratio = max(ratio, (right - left) * (bottom - top) / (width * height))
+        left, top, right, bottom = geometry.box(mask.shape[1], mask.shape[0])
+        ratio = max(ratio, (right - left) * (bottom - top) / (geometry.width * geometry.height))
         labelled, count = ndimage.label(mask, structure=np.ones((3, 3)))
         defects += count
         areas = np.bincount(labelled.ravel(), minlength=count + 1)

@@ -1,5 +1,6 @@
 """From the name of a data set to a checked, split manifest."""
 
+import sys
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,7 +13,8 @@ from inandout.data.splits import Shot, cut_validation, split_test, take_shot
 from inandout.data.surfaces import SurfacesConfig, write_surfaces
 from inandout.errors import InputError
 
-EMBEDDED, KSDD2 = "surfaces", "ksdd2"
+EMBEDDED = "surfaces"
+"""The value of `data` that stands for the data set the package draws itself."""
 
 
 class SourceConfig(BaseModel):
@@ -23,8 +25,8 @@ class SourceConfig(BaseModel):
     data: str = Field(
         EMBEDDED,
         min_length=1,
-        description="surfaces (procedural, made on first use), ksdd2 (once downloaded), a CSV manifest, or a folder in "
-        "KolektorSDD2's, MVTec-AD's or good/ + defect/ layout",
+        description="surfaces (procedural, drawn on first use), a CSV manifest, or a folder in KolektorSDD2's, "
+        "MVTec-AD's or good/ + defect/ layout",
     )
     test_share: float = Field(0.35, gt=0, lt=1, description="test part, where the data set brings no split")
     val_share: float = Field(0.2, ge=0, le=0.5, description="share of the training part kept for validation")
@@ -44,17 +46,12 @@ class ShotConfig(DataConfig):
 
 
 def data_path(name: str) -> Path:
-    """Where a data set lies; the embedded one is made where it is missing.
-
-    Raises:
-        InputError: KolektorSDD2 is asked for and has not been downloaded.
-    """
-    if name == EMBEDDED:
-        write_surfaces(Path("data/surfaces"), SurfacesConfig())
-        return Path("data/surfaces")
-    if name == KSDD2 and not Path("data/ksdd2").exists():
-        raise InputError("data=ksdd2: data/ksdd2 is missing; run the entry point 'download' first")
-    return Path("data/ksdd2") if name == KSDD2 else Path(name)
+    """Where a data set lies; the embedded one is drawn where it is missing."""
+    if name != EMBEDDED:
+        return Path(name)
+    folder = Path("data") / EMBEDDED
+    write_surfaces(folder, SurfacesConfig())
+    return folder
 
 
 def check_data(where: Path) -> tuple[list[Sample], list[Problem]]:
@@ -64,14 +61,18 @@ def check_data(where: Path) -> tuple[list[Sample], list[Problem]]:
 
 
 def read_checked(name: str) -> list[Sample]:
-    """All samples of a data set in which nothing is wrong.
+    """All samples of a data set in which nothing is wrong; remarks go to standard error.
 
     Raises:
         InputError: `check_data` found problems; the message lists them.
     """
     samples, problems = check_data(data_path(name))
+    errors = [problem for problem in problems if problem.kind != "remark"]
+    if errors:
+        hint = "the entry point 'check' can write a manifest without them (write=FILE.csv)"
+        raise InputError(f"{len(errors)} problems in {name}; {hint}\n{describe(errors, at_most=20)}")
     if problems:
-        raise InputError(describe(problems, at_most=20))
+        print(f"{name}: {len(problems)} remarks; the entry point 'check' lists them", file=sys.stderr)
     return samples
 
 

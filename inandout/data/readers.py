@@ -37,20 +37,10 @@ class Scan(NamedTuple):
     problems: list[Problem]
 
 
-def read_data(where: Path) -> list[Sample]:
+def scan_data(where: Path) -> Scan:
     """Read a data set in any of the known layouts, in an order that depends on names only.
 
-    Raises:
-        InputError: an unknown layout, no picture, or anything `scan_data` lists as a problem (the first 20 are named).
-    """
-    samples, problems = scan_data(where)
-    if problems:
-        raise InputError(f"{where}: {len(problems)} problem(s) with its files:\n{describe(problems, at_most=20)}")
-    return samples
-
-
-def scan_data(where: Path) -> Scan:
-    """As `read_data`, but pictures and masks that do not fit together are listed and left out, so that all are seen.
+    Pictures and masks that do not fit together are listed and left out, so that all are seen.
 
     Raises:
         InputError: an unknown layout, a manifest that cannot be read, or no picture.

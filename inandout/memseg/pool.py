@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from inandout.data.geometry import fit_image
+from inandout.data.geometry import Geometry, fit_image
 from inandout.data.images import read_image, write_image
 from inandout.data.manifest import Sample, digests, write_manifest
 from inandout.memseg.anomaly import synthesise
@@ -15,9 +15,9 @@ from inandout.memseg.textures import open_textures
 
 
 def write_pool(
-    negatives: Sequence[Sample], folder: Path, *, n: int, width: int, height: int, seed: int, config: MemSegConfig
+    negatives: Sequence[Sample], folder: Path, *, n: int, geometry: Geometry, seed: int, config: MemSegConfig
 ) -> list[Sample]:
-    """Make `n` positives of width x height from pictures without a defect; write them, masks and `manifest.csv`.
+    """Make `n` positives of one size from pictures without a defect; write them, masks and `manifest.csv`.
 
     Pictures are fitted to their final size first, so that an anomaly is as sharp as the picture it lies on.
     """
@@ -25,7 +25,7 @@ def write_pool(
     sources = digests([sample.image for sample in negatives])
     pool: list[Sample] = []
     for number, (source, picture_seed) in enumerate(tqdm(plan(len(negatives), n, seed), "memseg", disable=None)):
-        background = fit_image(read_image(negatives[source].image), width, height)
+        background = fit_image(read_image(negatives[source].image), geometry)
         anomaly = synthesise(background, picture_seed, config, textures)
         image, mask = (folder / f"{number:06d}{suffix}.png" for suffix in ("", "_mask"))
         write_image(image, anomaly.picture)

@@ -7,12 +7,14 @@ from typing import NamedTuple
 import mlflow
 from pydantic import Field
 
+from inandout.data.geometry import Geometry
 from inandout.data.images import read_image
-from inandout.data.manifest import Sample, fingerprint, read_manifest
+from inandout.data.manifest import Sample, digests, fingerprint, read_manifest
 from inandout.data.prepare import DataConfig, prepare
 from inandout.errors import InputError
 from inandout.memseg.config import MemSegConfig
 from inandout.memseg.pool import write_pool
+from inandout.memseg.textures import FolderTextures, open_textures
 from inandout.pictures import contact_sheet
 from inandout.tracking import (
     artifact_folder,
@@ -29,12 +31,10 @@ SHEET_SIZE = 32
 """Pictures on the contact sheet of a pool."""
 
 
-class AugmentConfig(DataConfig, MemSegConfig):
+class AugmentConfig(DataConfig, Geometry, MemSegConfig):
     """A MemSeg pool."""
 
     n_aug: int = Field(40, ge=0, le=100_000, description="number of synthetic positives")
-    width: int = Field(64, ge=32, le=4096, description="width in pixels that every picture is fitted to")
-    height: int = Field(192, ge=32, le=4096, description="height in pixels that every picture is fitted to")
     fresh: bool = Field(False, description="run again although a finished run has the same fingerprint")
 
     def memseg(self) -> MemSegConfig:
@@ -52,7 +52,7 @@ class Pool(NamedTuple):
 def augment(config: AugmentConfig) -> Pool:
     """Make the pool, or find it where it was made before."""
     samples = prepare(config)
-    inputs = {"data": fingerprint(samples)}
+    inputs = {"data": fingerprint(samples)} | _texture_digests(config.textures)
     key = stage_fingerprint("augment", config, inputs)
     connect()
     with stage_lock(key):
@@ -74,13 +74,23 @@ def read_pool(folder: Path) -> list[Sample]:
     return read_manifest(path)
 
 
+def _texture_digests(folder: str) -> dict[str, str]:
+    """Identity of a folder of textures; the procedural ones belong to the code."""
+    if not folder:
+        return {}
+    textures = open_textures(folder)
+    assert isinstance(textures, FolderTextures)
+    return {"textures": " ".join(digests(textures.paths))}
+
+
 def _make_and_log(config: AugmentConfig, samples: list[Sample]) -> None:
     negatives = [sample for sample in samples if sample.split == "train" and sample.label == 0]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve() / "pool"
         folder.mkdir()
-        size = {"width": config.width, "height": config.height}
-        pool = write_pool(negatives, folder, n=config.n_aug, seed=config.seed, config=config.memseg(), **size)
+        pool = write_pool(
+            negatives, folder, n=config.n_aug, geometry=config, seed=config.seed, config=config.memseg()
+        )
         mlflow.log_artifacts(str(folder), "pool")
         if pool:
             shown = pool[:SHEET_SIZE]

@@ -16,12 +16,13 @@ from pydantic import Field
 from inandout.classifier.fit import Labels, Logits, fit, predict
 from inandout.classifier.pixels import Pixels, load_pixels
 from inandout.classifier.resnet import DefectNet, build_classifier
-from inandout.data.geometry import survival
+from inandout.data.geometry import Geometry, fit_mask, survival
+from inandout.data.images import Picture, read_mask
 from inandout.data.manifest import Sample, fingerprint
 from inandout.data.prepare import ShotConfig, SourceConfig, prepare_shot
 from inandout.metrics import evaluate, ranking
 from inandout.mixing import mix, share_out
-from inandout.pictures import contact_sheet, pr_curve
+from inandout.pictures import contact_sheet, outline, pr_curve
 from inandout.stages.augment import AugmentConfig, augment, read_pool
 from inandout.tracking import (
     artifact_folder,
@@ -40,12 +41,10 @@ SHOWN = 8
 """Pictures of each kind on a contact sheet."""
 
 
-class TrainingConfig(SourceConfig):
+class TrainingConfig(SourceConfig, Geometry):
     """How a classifier is trained. The defaults are the embedded profile, smaller than the paper's in every respect."""
 
     n_aug: int = Field(40, ge=0, le=100_000, description="synthetic positives added to the training part (paper: 120)")
-    width: int = Field(64, ge=32, le=4096, description="width in pixels that every picture is fitted to (paper: 200)")
-    height: int = Field(192, ge=32, le=4096, description="height in pixels, likewise (paper: 600)")
     weights: str = Field("none", min_length=1, description="start: none, imagenet, or a .safetensors file")
     epochs: int = Field(20, ge=1, le=10_000, description="passes over the positives (paper: 50)")
     batch_size: int = Field(8, ge=2, le=4096, description="pictures a step (paper: 5)")
@@ -112,7 +111,7 @@ def _run(config: ClassifyConfig, real: list[Sample], work: Path) -> dict[str, fl
     log_values(evaluation.values)
     mlflow.set_tag("inandout.notes", " | ".join(evaluation.notes))
     _log_scores((val, test), (val_logits, test_logits))
-    _log_pictures(test, test_logits, evaluation.values)
+    _log_pictures(config, test, test_logits, evaluation.values)
     _log_model(model, test.pixels)
     return evaluation.values
 
@@ -139,7 +138,7 @@ def _rows(samples: Sequence[Sample], split: str) -> list[Sample]:
 
 
 def _load(samples: list[Sample], config: TrainingConfig) -> Part:
-    pixels = load_pixels([sample.image for sample in samples], config.width, config.height)
+    pixels = load_pixels([sample.image for sample in samples], config)
     return Part(samples, pixels, np.array([sample.label for sample in samples], np.int64))
 
 
@@ -160,7 +159,7 @@ def _log_inputs(config: ClassifyConfig, real: list[Sample], train: Part) -> None
     counts = Counter(f"n_{s.split}_{'positives' if s.label else 'negatives'}" for s in real if s.split != "train")
     counts += Counter(f"n_train_{s.origin}_{'positives' if s.label else 'negatives'}" for s in train.samples)
     mlflow.log_params(counts)
-    mlflow.set_tag("inandout.survival", survival(real, config.width, config.height).sentence())
+    mlflow.set_tag("inandout.survival", survival(real, config).sentence())
     kinds: dict[tuple[str, int], list[int]] = {}
     for i, sample in enumerate(train.samples):
         kinds.setdefault((sample.origin, sample.label), []).append(i)
@@ -182,8 +181,11 @@ def _log_scores(parts: Sequence[Part], logits: Sequence[Logits]) -> None:
     mlflow.log_text(text.getvalue(), "scores.csv")
 
 
-def _log_pictures(test: Part, logits: Logits, values: dict[str, float]) -> None:
-    """The PR curve with its operating points, and the worst mistakes: lowest positives, then highest negatives."""
+def _log_pictures(geometry: Geometry, test: Part, logits: Logits, values: dict[str, float]) -> None:
+    """The PR curve with its operating points, and the worst mistakes: lowest positives, then highest negatives.
+
+    Where a mask is known the defect is outlined.
+    """
     if "ap" not in values:
         return
     names = {"honest threshold": "", "best F1 on test (oracle)": "oracle_"}
@@ -197,8 +199,13 @@ def _log_pictures(test: Part, logits: Logits, values: dict[str, float]) -> None:
     positives = [int(i) for i in order if test.labels[i] == 1][:SHOWN]
     negatives = [int(i) for i in order[::-1] if test.labels[i] == 0][:SHOWN]
     captions = [f"{logits[i]:+.1f} {test.samples[i].defect or test.labels[i]}" for i in positives + negatives]
-    sheet = contact_sheet([test.pixels[i] for i in positives + negatives], captions, SHOWN)
+    sheet = contact_sheet([_marked(test, i, geometry) for i in positives + negatives], captions, SHOWN)
     mlflow.log_image(sheet, artifact_file="worst_mistakes.png")
+
+
+def _marked(part: Part, index: int, geometry: Geometry) -> Picture:
+    mask = part.samples[index].mask
+    return outline(part.pixels[index], fit_mask(read_mask(mask), geometry)) if mask else part.pixels[index]
 
 
 def _log_model(model: DefectNet, pixels: Pixels) -> None:

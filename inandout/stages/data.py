@@ -4,22 +4,20 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from inandout.data.check import describe
+from inandout.data.check import describe, without_problems
 from inandout.data.download import download_ksdd2
-from inandout.data.geometry import survival
+from inandout.data.geometry import Geometry, survival
+from inandout.data.manifest import write_manifest
 from inandout.data.prepare import EMBEDDED, check_data, data_path
 from inandout.data.surfaces import SurfacesConfig, write_surfaces
 from inandout.errors import InputError
 
 
-class CheckConfig(BaseModel):
-    """What to check."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class CheckConfig(Geometry):
+    """What to check, and for which size."""
 
     data: str = Field(EMBEDDED, min_length=1, description="as for classify")
-    width: int = Field(64, ge=32, le=4096, description="width in pixels that pictures will be fitted to")
-    height: int = Field(192, ge=32, le=4096, description="height in pixels, likewise")
+    write: str = Field("", description="CSV manifest to write with all pictures that can be used; empty = none")
 
 
 class MakeSurfacesConfig(SurfacesConfig):
@@ -37,19 +35,25 @@ class DownloadConfig(BaseModel):
 
 
 def check(config: CheckConfig) -> None:
-    """List everything that is wrong with a data set; print what it holds where nothing is.
+    """List everything that is wrong with a data set, and what it holds.
 
     Raises:
-        InputError: something is wrong; the message lists all of it.
+        InputError: something is wrong, and no manifest of what can be used was asked for.
     """
     samples, problems = check_data(data_path(config.data))
     if problems:
-        raise InputError(f"{len(problems)} problems:\n{describe(problems)}")
-    for split in sorted({sample.split for sample in samples}):
-        labels = [sample.label for sample in samples if sample.split == split]
+        print(describe(problems))
+    errors = sum(problem.kind != "remark" for problem in problems)
+    if errors and not config.write:
+        raise InputError(f"{errors} problems in {config.data}; mend them, or give write=FILE.csv to leave them out")
+    usable = without_problems(samples, problems)
+    if config.write:
+        write_manifest(usable, Path(config.write))
+        print(f"{config.write}: {len(usable)} of {len(samples)} pictures")
+    for split in sorted({sample.split for sample in usable}):
+        labels = [sample.label for sample in usable if sample.split == split]
         print(f"{split or 'no split':8}  {len(labels) - sum(labels)} negatives, {sum(labels)} positives")
-    print(f"at {config.width}x{config.height}: {survival(samples, config.width, config.height).sentence()}")
-    print("no problems found")
+    print(f"at {config.width}x{config.height}: {survival(usable, config).sentence()}")
 
 
 def surfaces(config: MakeSurfacesConfig) -> None:
@@ -61,4 +65,4 @@ def surfaces(config: MakeSurfacesConfig) -> None:
 
 def download(config: DownloadConfig) -> None:
     """Fetch KolektorSDD2 from its authors."""
-    print(f"{download_ksdd2(Path(config.out))}: ready; use it with data=ksdd2")
+    print(f"ready; use it with data={download_ksdd2(Path(config.out))}")

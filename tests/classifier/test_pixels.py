@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 
 from inandout.classifier.pixels import load_pixels
+from inandout.data.geometry import Geometry
 from inandout.data.images import write_image
 from inandout.errors import InputError
+
+SQUARE = Geometry(width=32, height=32)
 
 
 def write_some(folder: Path, count: int) -> list[Path]:
@@ -18,10 +21,10 @@ def write_some(folder: Path, count: int) -> list[Path]:
 
 def test_pictures_are_uint8_in_order_and_take_three_bytes_a_pixel(tmp_path: Path) -> None:
     paths = write_some(tmp_path, 5)
-    pixels = load_pixels(paths, 32, 48)
+    pixels = load_pixels(paths, Geometry(width=32, height=48))
     assert pixels.shape == (5, 48, 32, 3)
     assert pixels.dtype == np.uint8
-    one_by_one = [load_pixels([path], 32, 48)[0] for path in paths]
+    one_by_one = [load_pixels([path], Geometry(width=32, height=48))[0] for path in paths]
     assert np.array_equal(pixels, one_by_one)
     float_pictures_and_int64_masks = 5 * 48 * 32 * (3 * 4 + 8)
     assert pixels.nbytes * 6 <= float_pictures_and_int64_masks
@@ -29,13 +32,13 @@ def test_pictures_are_uint8_in_order_and_take_three_bytes_a_pixel(tmp_path: Path
 
 def test_above_a_size_they_are_mapped_and_the_same(tmp_path: Path) -> None:
     paths = write_some(tmp_path, 3)
-    mapped = load_pixels(paths, 32, 32, memory_limit=100)
+    mapped = load_pixels(paths, SQUARE, memory_limit=100)
     assert isinstance(mapped, np.memmap)
-    assert np.array_equal(mapped, load_pixels(paths, 32, 32))
+    assert np.array_equal(mapped, load_pixels(paths, SQUARE))
 
 
 def test_a_bad_picture_is_named(tmp_path: Path) -> None:
     paths = write_some(tmp_path, 2)
     paths[1].write_bytes(b"")
-    with pytest.raises(InputError, match="1.png"):
-        load_pixels(paths, 32, 32)
+    with pytest.raises(InputError, match=r"1\.png"):
+        load_pixels(paths, SQUARE)

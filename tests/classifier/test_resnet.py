@@ -45,14 +45,14 @@ def test_weights_come_from_a_safetensors_file_and_the_last_layer_stays_ours(tmp_
 
 def test_a_pickle_is_refused_by_name(tmp_path: Path) -> None:
     torch.save({}, tmp_path / "weights.pth")
-    with pytest.raises(InputError, match="must be 'none', 'imagenet' or the path of a .safetensors file"):
+    with pytest.raises(InputError, match="must be 'none', 'imagenet' or the path of a"):
         build_classifier(str(tmp_path / "weights.pth"), 0)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 64, b"PK\x03\x04"])
 def test_a_broken_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "w.safetensors").write_bytes(content)
-    with pytest.raises(InputError, match="not a readable .safetensors file"):
+    with pytest.raises(InputError, match="not a readable"):
         build_classifier(str(tmp_path / "w.safetensors"), 0)
 
 

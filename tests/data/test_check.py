@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from inandout.data import check as checking
-from inandout.data.check import Problem, check, describe
+from inandout.data.check import Problem, check, describe, without_problems
 from inandout.data.duplicates import group_near_duplicates
 from inandout.data.images import Picture, write_image
 from inandout.data.manifest import Sample, Split, read_manifest
@@ -146,7 +146,8 @@ def test_the_same_content_listed_twice_is_found(tmp_path: Path) -> None:
     within = check([*samples, samples[0].with_(image=tmp_path / "copy.png", mask=None)])
     assert found(within) == [("copy.png", f"the same content as {samples[0].image}")]
     across = check([*samples, samples[0].with_(image=tmp_path / "copy.png", mask=None, split="test")])
-    assert found(across) == [("copy.png", f"the same content as {samples[0].image} (one in test, one in train)")]
+    kept = f"the same content as {tmp_path / 'copy.png'} (one in train, one in test)"
+    assert found(across) == [("0.png", kept)], "the training picture is the one to go"
 
 
 def test_a_flipped_and_re_encoded_copy_of_a_test_picture_in_train_is_found(tmp_path: Path) -> None:
@@ -172,14 +173,40 @@ def test_one_tile_under_six_exposures_leaks_and_grouping_keeps_it_together(tmp_p
         write_image(path, surface(50, exposure))
         samples.append(Sample(image=path, label=0, split="train" if i < 4 else "test"))
     problems = check(samples)
-    assert [problem.path.name for problem in problems] == ["tile_4.png", "tile_5.png"]
-    assert all("shows the same thing as" in problem.what for problem in problems)
+    assert {problem.path.name for problem in problems} == {f"tile_{i}.png" for i in range(4)}
+    assert all("shows the same thing as" in problem.what and problem.kind == "leak" for problem in problems)
     grouped = group_near_duplicates(samples)
     assert len({sample.group for sample in grouped[-6:]}) == 1
     assert grouped[-1].group
     assert any("group" in problem.what and "is in" in problem.what for problem in check(grouped))
     together = [sample.with_(split="test") if sample.group else sample for sample in grouped]
     assert check(together) == []
+
+
+def test_what_can_be_used_is_left_when_leaks_and_their_groups_and_errors_go(tmp_path: Path) -> None:
+    samples = [sample.with_(group=f"part {i}") for i, sample in enumerate(healthy(tmp_path))]
+    write_image(tmp_path / "leak.png", surface(4, 1.2))
+    write_image(tmp_path / "beside.png", surface(99))
+    write_image(tmp_path / "fine.png", surface(98))
+    (tmp_path / "broken.png").write_bytes(b"")
+    added = [
+        Sample(image=tmp_path / f"{name}.png", label=0, split="train", group=group)
+        for name, group in (("leak", "tile"), ("beside", "tile"), ("fine", "other"), ("broken", "other"))
+    ]
+    everything = [*samples, *added]
+    left = without_problems(everything, check(everything))
+    assert left == [*samples, added[2]]
+    assert check(left) == []
+
+
+def test_a_black_mask_of_a_defect_is_a_remark_that_costs_nothing(tmp_path: Path) -> None:
+    samples = healthy(tmp_path)
+    write_image(tmp_path / "black.png", np.zeros(SIZE, bool))
+    positive = next(i for i, sample in enumerate(samples) if sample.label == 1)
+    samples[positive] = samples[positive].with_(mask=tmp_path / "black.png")
+    (problem,) = check(samples)
+    assert problem.kind == "remark"
+    assert without_problems(samples, [problem]) == samples
 
 
 def test_each_picture_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,14 +3,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inandout.data.geometry import centre_box, fit_image, fit_mask, survival
+from inandout.data.geometry import Geometry, fit_image, fit_mask, survival
 from inandout.data.images import write_image
 from inandout.data.manifest import Sample
 
 
 @pytest.mark.parametrize("size", [(230, 630), (200, 600), (630, 230), (33, 517), (100, 100)])
 def test_the_box_is_centred_inside_and_has_the_aspect(size: tuple[int, int]) -> None:
-    left, top, right, bottom = centre_box(*size, 200, 600)
+    left, top, right, bottom = Geometry(width=200, height=600).box(*size)
     assert 0 <= left < right <= size[0]
     assert 0 <= top < bottom <= size[1]
     assert abs(left - (size[0] - right)) <= 1
@@ -19,46 +19,61 @@ def test_the_box_is_centred_inside_and_has_the_aspect(size: tuple[int, int]) -> 
     assert abs((right - left) / (bottom - top) - 1 / 3) < 0.03
 
 
+def small(width: int, height: int) -> Geometry:
+    return Geometry(width=width, height=height)
+
+
+def test_stretching_keeps_the_whole_picture() -> None:
+    geometry = Geometry(width=32, height=32, fit="stretch")
+    assert geometry.box(100, 40) == (0, 0, 100, 40)
+    mask = np.zeros((40, 100), bool)
+    mask[0, 0] = mask[-1, -1] = True
+    fitted = fit_mask(mask, geometry)
+    assert fitted[0, 0]
+    assert fitted[-1, -1]
+    assert fitted.sum() == 2
+
+
 def test_a_picture_of_the_right_size_is_not_touched() -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (60, 20, 3), dtype=np.uint8)
-    assert fit_image(picture, 20, 60) is picture
+    picture = np.random.default_rng(0).integers(0, 256, (60, 48, 3), dtype=np.uint8)
+    assert fit_image(picture, small(48, 60)) is picture
 
 
 def test_fitting_keeps_the_middle_and_the_mean() -> None:
     picture = np.zeros((60, 100, 3), np.uint8)
     picture[:, 40:60] = 200
-    fitted = fit_image(picture, 30, 30)
-    assert fitted.shape == (30, 30, 3)
-    assert fitted[:, 13:17].min() > 190
+    fitted = fit_image(picture, small(36, 36))
+    assert fitted.shape == (36, 36, 3)
+    assert fitted[:, 16:20].min() > 190
     assert fitted[:, :8].max() == 0
 
 
 @pytest.mark.parametrize("to", [(200, 600), (64, 192), (32, 32), (500, 700)])
 def test_a_one_pixel_defect_survives_any_resize(to: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
-    left, top, right, bottom = centre_box(230, 630, *to)
+    left, top, right, bottom = small(*to).box(230, 630)
     for _ in range(50):
         mask = np.zeros((630, 230), bool)
         mask[rng.integers(top, bottom), rng.integers(left, right)] = True
-        assert fit_mask(mask, *to).any()
+        assert fit_mask(mask, small(*to)).any()
 
 
 def test_a_mask_fits_the_picture_it_belongs_to() -> None:
-    mask = np.zeros((90, 60), bool)
-    mask[30:60, 21:39] = True
-    fitted = fit_mask(mask, 20, 30)
-    picture = fit_image(np.repeat(mask[:, :, None], 3, axis=2).astype(np.uint8) * 255, 20, 30)
+    mask = np.zeros((180, 120), bool)
+    mask[60:120, 42:78] = True
+    fitted = fit_mask(mask, small(40, 60))
+    picture = fit_image(np.repeat(mask[:, :, None], 3, axis=2).astype(np.uint8) * 255, small(40, 60))
     assert np.array_equal(fitted, picture[:, :, 0] > 127)
 
 
 def test_what_the_crop_loses_is_reported(tmp_path: Path) -> None:
-    mask = np.zeros((60, 120), bool)
+    mask = np.zeros((64, 128), bool)
     mask[5, 5] = mask[30:33, 60:62] = True
     write_image(tmp_path / "m.png", mask)
-    result = survival([Sample(image=tmp_path / "i.png", mask=tmp_path / "m.png", label=1)], 30, 30)
+    result = survival([Sample(image=tmp_path / "i.png", mask=tmp_path / "m.png", label=1)], small(32, 32))
     assert (result.defects, result.lost, result.smallest, result.pixels_per_pixel) == (2, 1, 6, 4.0)
     assert "1 of 2 defects survive" in result.sentence()
 
 
 def test_without_masks_nothing_is_claimed(tmp_path: Path) -> None:
-    assert survival([Sample(image=tmp_path / "i.png", label=1)], 30, 30).smallest is None
+    assert survival([Sample(image=tmp_path / "i.png", label=1)], small(32, 32)).smallest is None
