@@ -154,8 +154,11 @@ def log_config(config: BaseModel) -> None:
 
 
 def artifact_folder(run_id: str, name: str) -> Path:
-    """Local copy, or the original where it is local, of an artifact folder of a run."""
-    return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=name))
+    """Local copy, or the original where it is local, of an artifact of a run."""
+    try:
+        return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=name))
+    except mlflow.MlflowException as error:
+        raise InputError(f"{run_id}: no run with an artifact {name!r} ({error})") from error
 
 
 def pip_requirements() -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +17,12 @@ from inandout.classifier.sampling import FrequencySampler, Indices
 
 Logits = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
+Optimiser = Literal["sgd", "adamw"]
 OnEpoch = Callable[[int, dict[str, float]], None]
 """Called after every epoch with its number, from 1, and the values of the epoch."""
+
+
+_MOMENTS = "optimiser/"
 
 
 class NonFiniteLossError(RuntimeError):
@@ -32,12 +36,13 @@ def fit(
     *,
     epochs: int,
     batch_size: int,
+    optimiser: Optimiser,
     lr: float,
     seed: int,
     checkpoint: Path | None = None,
     on_epoch: OnEpoch = lambda epoch, values: None,
 ) -> list[dict[str, float]]:
-    """Train in place by the KolektorSDD2 protocol: plain SGD, frequency-of-use sampling, no augmentation, last epoch.
+    """Train in place by the KolektorSDD2 protocol: frequency-of-use sampling, no augmentation, the last epoch counts.
 
     Args:
         model: trained in place; left in training mode.
@@ -45,6 +50,8 @@ def fit(
         labels: (N,) of 0 and 1.
         epochs: the paper has 50.
         batch_size: the paper has 5. Batches of an epoch differ by one picture at most, so that none is of size one.
+        optimiser: the paper has `sgd` (no momentum, no decay), which needs pretrained weights to get anywhere in its 50
+            epochs; `adamw` learns from random ones.
         lr: learning rate; the paper has .01.
         seed: order of the pictures.
         checkpoint: written after every epoch; where it exists, training goes on from it and ends with the same
@@ -59,18 +66,18 @@ def fit(
     """
     model.to(memory_format=torch.channels_last)
     sampler = FrequencySampler(labels, seed)
+    stepper = (torch.optim.SGD if optimiser == "sgd" else torch.optim.AdamW)(model.parameters(), lr=lr)
     history: list[dict[str, float]] = []
     if checkpoint is not None and checkpoint.exists():
-        history = _resume(model, sampler, checkpoint)
-    optimiser = torch.optim.SGD(model.parameters(), lr=lr)  # no momentum: it has no state to save
+        history = _resume(model, stepper, sampler, checkpoint)
     for epoch in tqdm(
         range(len(history) + 1, epochs + 1), "train", total=epochs, initial=len(history), unit="epoch", disable=None
     ):
-        loss = _train_epoch(model, optimiser, pixels, labels, sampler.epoch(), batch_size, epoch)
+        loss = _train_epoch(model, stepper, pixels, labels, sampler.epoch(), batch_size, epoch)
         history.append({"loss": loss})
         if checkpoint is not None:
             progress = {"history": history, "sampler": sampler.state()}
-            save_checkpoint(checkpoint, Checkpoint(dict(model.state_dict()), progress))
+            save_checkpoint(checkpoint, Checkpoint(dict(model.state_dict()) | _moments(stepper), progress))
         on_epoch(epoch, history[-1])
     return history
 
@@ -119,9 +126,23 @@ def _to_tensor(pixels: Pixels) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
 
 
-def _resume(model: DefectNet, sampler: FrequencySampler, path: Path) -> list[dict[str, float]]:
-    weights, progress = load_checkpoint(path)
-    model.load_state_dict(weights)
+def _moments(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The optimiser's tensors, named `optimiser/<parameter number>/<name>`; plain SGD has none."""
+    state = optimiser.state_dict()["state"]
+    return {f"{_MOMENTS}{i}/{name}": tensor for i, entry in state.items() for name, tensor in entry.items()}
+
+
+def _resume(
+    model: DefectNet, optimiser: torch.optim.Optimizer, sampler: FrequencySampler, path: Path
+) -> list[dict[str, float]]:
+    tensors, progress = load_checkpoint(path)
+    model.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith(_MOMENTS)})
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith(_MOMENTS):
+            number, key = name.removeprefix(_MOMENTS).split("/")
+            state.setdefault(int(number), {})[key] = tensor
+    optimiser.load_state_dict(optimiser.state_dict() | {"state": state})
     sampler.restore(progress["sampler"])
     history: list[dict[str, Any]] = progress["history"]
     return history

@@ -22,7 +22,9 @@ class DefectNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.resnet = resnet50(weights=None)
+        # Residual branches that start at zero (Goyal et al. 2017, section 5.1) keep the first logits of random weights
+        # small; pretrained weights replace these values.
+        self.resnet = resnet50(weights=None, zero_init_residual=True)
         self.resnet.fc = nn.Linear(self.resnet.fc.in_features, 1)
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1) * 255, persistent=False)

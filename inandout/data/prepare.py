@@ -1,6 +1,5 @@
 """From the name of a data set to a checked, split manifest."""
 
-import sys
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -61,7 +60,7 @@ def check_data(where: Path) -> tuple[list[Sample], list[Problem]]:
 
 
 def read_checked(name: str) -> list[Sample]:
-    """All samples of a data set in which nothing is wrong; remarks go to standard error.
+    """All samples of a data set in which nothing is wrong; `check` lists remarks, which do not count.
 
     Raises:
         InputError: `check_data` found problems; the message lists them.
@@ -71,8 +70,6 @@ def read_checked(name: str) -> list[Sample]:
     if errors:
         hint = "the entry point 'check' can write a manifest without them (write=FILE.csv)"
         raise InputError(f"{len(errors)} problems in {name}; {hint}\n{describe(errors, at_most=20)}")
-    if problems:
-        print(f"{name}: {len(problems)} remarks; the entry point 'check' lists them", file=sys.stderr)
     return samples
 
 

@@ -34,7 +34,7 @@ SHEET_SIZE = 32
 class AugmentConfig(DataConfig, Geometry, MemSegConfig):
     """A MemSeg pool."""
 
-    n_aug: int = Field(40, ge=0, le=100_000, description="number of synthetic positives")
+    n_aug: int = Field(40, ge=1, le=100_000, description="number of synthetic positives")
     fresh: bool = Field(False, description="run again although a finished run has the same fingerprint")
 
     def memseg(self) -> MemSegConfig:
@@ -92,7 +92,6 @@ def _make_and_log(config: AugmentConfig, samples: list[Sample]) -> None:
             negatives, folder, n=config.n_aug, geometry=config, seed=config.seed, config=config.memseg()
         )
         mlflow.log_artifacts(str(folder), "pool")
-        if pool:
-            shown = pool[:SHEET_SIZE]
-            captions = [f"seed {sample.seed}" for sample in shown]
-            mlflow.log_image(contact_sheet([read_image(s.image) for s in shown], captions), artifact_file="pool.png")
+        shown = pool[:SHEET_SIZE]
+        captions = [f"seed {sample.seed}" for sample in shown]
+        mlflow.log_image(contact_sheet([read_image(s.image) for s in shown], captions), artifact_file="pool.png")

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import mlflow
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from inandout.classifier.fit import Labels, Logits, fit, predict
+from inandout.classifier.fit import Labels, Logits, Optimiser, fit, predict
 from inandout.classifier.pixels import Pixels, load_pixels
 from inandout.classifier.resnet import DefectNet, build_classifier
 from inandout.data.geometry import Geometry, fit_mask, survival
@@ -46,9 +46,10 @@ class TrainingConfig(SourceConfig, Geometry):
 
     n_aug: int = Field(40, ge=0, le=100_000, description="synthetic positives added to the training part (paper: 120)")
     weights: str = Field("none", min_length=1, description="start: none, imagenet, or a .safetensors file")
-    epochs: int = Field(20, ge=1, le=10_000, description="passes over the positives (paper: 50)")
+    epochs: int = Field(15, ge=1, le=10_000, description="passes over the positives (paper: 50)")
     batch_size: int = Field(8, ge=2, le=4096, description="pictures a step (paper: 5)")
-    lr: float = Field(0.01, gt=0, le=10, description="learning rate of SGD (paper: .01)")
+    optimiser: Optimiser = Field("adamw", description="sgd (paper) needs pretrained weights; adamw does not")
+    lr: float = Field(0.001, gt=0, le=10, description="learning rate (paper: .01)")
     val_fpr: float = Field(
         0.05, ge=0, lt=1, description="zero and few shot: share of validation negatives above the threshold"
     )
@@ -62,6 +63,14 @@ class ClassifyConfig(TrainingConfig, ShotConfig):
     alpha: float = Field(0.0, ge=0, le=1, description="LoRA merging weight that the diffusion pool was sampled with")
     memseg_pool: str = Field("", description="folder or run id of a MemSeg pool; empty = as augment makes by default")
     ddpm_pool: str = Field("", description="folder or run id of a pool of diffusion pictures; for ddpm_ratio > 0")
+
+
+    @model_validator(mode="after")
+    def _has_its_pool(self) -> "ClassifyConfig":
+        n_ddpm, _ = share_out(self.n_aug, self.ddpm_ratio)
+        if n_ddpm and not self.ddpm_pool:
+            raise ValueError(f"ddpm_ratio = {self.ddpm_ratio} asks for {n_ddpm} diffusion pictures; give ddpm_pool too")
+        return self
 
 
 class Result(NamedTuple):
@@ -149,8 +158,8 @@ def _train(config: ClassifyConfig, model: DefectNet, train: Part, val: Part, wor
         log_values(values, step=epoch)
 
     fit(
-        model, train.pixels, train.labels, epochs=config.epochs, batch_size=config.batch_size, lr=config.lr,
-        seed=config.seed, checkpoint=work / "checkpoint.safetensors", on_epoch=on_epoch,
+        model, train.pixels, train.labels, epochs=config.epochs, batch_size=config.batch_size, seed=config.seed,
+        optimiser=config.optimiser, lr=config.lr, checkpoint=work / "checkpoint.safetensors", on_epoch=on_epoch,
     )  # fmt: skip
 
 

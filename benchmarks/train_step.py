@@ -1,0 +1,72 @@
+"""How much the training loop costs beyond the bare work of the same batches.
+
+    python benchmarks/train_step.py
+
+Prints seconds a step of `inandout.classifier.fit.fit` and of a bare PyTorch loop on the same pictures, batches and
+initial weights, and their ratio; and the memory of the picture cache against a loader with float32 and int64. Epochs of
+the two alternate, so that a machine that is busy for a while slows both.
+"""
+
+import argparse
+import statistics
+import time
+
+import numpy as np
+import torch
+
+from inandout.classifier.fit import fit
+from inandout.classifier.resnet import build_classifier
+from inandout.classifier.sampling import FrequencySampler
+
+PICTURES, BATCH = 48, 5
+
+
+def bare_epoch(pixels: np.ndarray, labels: np.ndarray) -> float:
+    """Seconds of one epoch with nothing but tensors and PyTorch."""
+    model = build_classifier("none", 0).to(memory_format=torch.channels_last).train()
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.01)
+    order = FrequencySampler(labels, 0).epoch()
+    batches = [
+        (torch.from_numpy(pixels[batch]).permute(0, 3, 1, 2), torch.from_numpy(labels[batch]).float())
+        for batch in np.array_split(order, -(-len(order) // BATCH))
+    ]
+    started = time.perf_counter()
+    for pictures, targets in batches:
+        optimiser.zero_grad()
+        torch.nn.functional.binary_cross_entropy_with_logits(model(pictures), targets).backward()
+        optimiser.step()
+    return time.perf_counter() - started
+
+
+def our_epoch(pixels: np.ndarray, labels: np.ndarray) -> float:
+    """Seconds of one epoch of `fit`, without a checkpoint."""
+    model = build_classifier("none", 0)
+    started = time.perf_counter()
+    fit(model, pixels, labels, epochs=1, batch_size=BATCH, optimiser="sgd", lr=0.01, seed=0)
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7, help="epochs of each, after one to warm up (default 7)")
+    parser.add_argument("--width", type=int, default=96, help="pixels (default 96)")
+    parser.add_argument("--height", type=int, default=96, help="pixels (default 96)")
+    options = parser.parse_args()
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (PICTURES, options.height, options.width, 3), dtype=np.uint8)
+    labels = np.arange(PICTURES) % 2
+    steps = -(-PICTURES // BATCH)
+    times = [(our_epoch(pixels, labels), bare_epoch(pixels, labels)) for _ in range(options.rounds + 1)][1:]
+    ours, bare = (statistics.median(column) / steps for column in zip(*times, strict=True))
+    ratios = [one / other for one, other in times]
+    print(f"{options.width}x{options.height}, batch {BATCH}, {torch.get_num_threads()} threads")
+    print(f"fit        {ours * 1000:7.1f} ms a step")
+    print(f"bare loop  {bare * 1000:7.1f} ms a step")
+    print(f"ratio      {statistics.median(ratios):7.3f}  (median of rounds; {min(ratios):.3f} .. {max(ratios):.3f})")
+    wide = pixels.size * 4 + pixels.size // 3 * 8
+    print(f"cache      {pixels.nbytes / wide:7.3f}  of a loader with float32 pictures and int64 masks")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+import csv
+import json
+import time
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from inandout.classifier.pixels import load_pixels
+from inandout.data.geometry import Geometry
+from inandout.data.manifest import read_manifest
+from inandout.errors import InputError
+from inandout.stages.augment import AugmentConfig, augment
+from inandout.stages.classify import ClassifyConfig, Result, classify
+from inandout.stages.compare import CompareConfig, compare
+from inandout.tracking import artifact_folder
+from tests.conftest import SIDE, start
+
+SMALL = {"n_aug": 4, "width": SIDE, "height": SIDE, "epochs": 2, "batch_size": 8}
+
+
+def train(tiny: Path, **changes: object) -> Result:
+    return classify(ClassifyConfig(**{"data": str(tiny)} | SMALL | changes))
+
+
+def scores(run_id: str) -> list[dict[str, str]]:
+    with artifact_folder(run_id, "scores.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def children(run_id: str, stage: str) -> int:
+    runs = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    return sum(
+        run.data.tags.get("mlflow.parentRunId") == run_id and run.data.tags.get("inandout.stage") == stage
+        for run in runs
+    )
+
+
+def test_a_run_logs_everything_and_is_found_again(tiny: Path, project: Path) -> None:
+    result = train(tiny)
+    run = mlflow.get_run(result.run_id)
+    expected = {"alpha": "0.0", "n_aug": "4", "ddpm_ratio": "0.0", "shot": "full", "seed": "0", "epochs": "2"}
+    assert expected.items() <= run.data.params.items()
+    assert run.data.params["n_train_memseg_positives"] == "4"
+    assert result.metrics.items() <= run.data.metrics.items()
+    assert {"ap", "precision", "recall", "oracle_precision", "ap_low", "loss", "val_ap"} <= set(run.data.metrics)
+    client = mlflow.MlflowClient()
+    assert [metric.step for metric in client.get_metric_history(result.run_id, "loss")] == [1, 2]
+    assert {"config.json", "manifest.csv", "training_mix.png", "worst_mistakes.png", "pr_curve.png", "scores.csv"} <= {
+        artifact.path for artifact in client.list_artifacts(result.run_id)
+    }
+    assert "smallest" in run.data.tags["inandout.survival"]
+    assert run.inputs.dataset_inputs[0].dataset.name == "tiny.csv"
+    assert list(Path(".inandout/work").iterdir()) == [], "the checkpoint of a finished run is of no use"
+    assert train(tiny).run_id == result.run_id
+    assert children(result.run_id, "augment") == 1
+
+
+def test_the_logged_model_gives_the_logged_scores_for_any_batch_and_holds_no_pickle(tiny: Path, project: Path) -> None:
+    result = train(tiny, n_aug=0)
+    (model,) = mlflow.search_logged_models(output_format="list")
+    rows = [row for row in scores(result.run_id) if row["split"] == "test"]
+    by_name = {sample.image.name: sample.image for sample in read_manifest(tiny)}
+    paths = [by_name[Path(row["image"]).name] for row in rows]
+    pixels = load_pixels(paths, Geometry(width=SIDE, height=SIDE)).transpose(0, 3, 1, 2)
+    loaded = mlflow.pyfunc.load_model(model.model_uri)
+    for batch in (1, 3, len(rows)):
+        logits = loaded.predict(np.ascontiguousarray(pixels[:batch]))
+        assert np.ravel(logits) == pytest.approx([float(row["logit"]) for row in rows[:batch]], abs=1e-4)
+    files = [path.suffix for path in Path(model.artifact_location.removeprefix("file://")).rglob("*") if path.is_file()]
+    assert ".pt2" in files
+    assert not {".pkl", ".pth", ".bin", ".pt"} & set(files)
+
+
+def test_each_shot_trains_on_as_many_real_positives_as_it_says(tiny: Path, project: Path) -> None:
+    for shot, expected in (("zero", None), ("few", "3")):
+        run = mlflow.get_run(train(tiny, shot=shot, n_shot=3, epochs=1).run_id)
+        assert run.data.params.get("n_train_real_positives") == expected
+        assert "validation negatives score above it" in run.data.tags["inandout.notes"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shot": "zero", "n_aug": 0}, "no positives"),
+        ({"shot": "few", "n_shot": 99}, "n_shot is 99"),
+        ({"memseg_pool": "no-such-run"}, "no-such-run"),
+        ({"weights": "somewhere.pth"}, "must be 'none', 'imagenet' or the path"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_in_one_sentence(
+    tiny: Path, project: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        train(tiny, **changes)
+    runs = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    assert all(run.info.status != "RUNNING" for run in runs)
+
+
+def test_diffusion_pictures_without_a_pool_are_refused_before_anything_starts() -> None:
+    with pytest.raises(ValidationError, match=r"ddpm_ratio = 0\.5 asks for 2 diffusion pictures"):
+        ClassifyConfig(n_aug=4, ddpm_ratio=0.5)
+    assert ClassifyConfig(n_aug=1, ddpm_ratio=0.5).ddpm_pool == "", "one picture, rounded down, is MemSeg's"
+
+
+def test_a_pool_of_another_seed_s_training_part_is_refused(tiny: Path, project: Path) -> None:
+    size = {"width": SIDE, "height": SIDE}
+    pool = augment(AugmentConfig(data=str(tiny), n_aug=16, seed=5, **size))
+    with pytest.raises(InputError, match="outside the training part"):
+        train(tiny, memseg_pool=pool.run_id, n_aug=16)
+
+
+def test_the_comparison_is_a_table_and_reuses_what_is_finished(
+    tiny: Path, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = CompareConfig(**{"data": str(tiny)} | SMALL | {"epochs": 1, "seeds": "0,1", "shots": "zero,full"})
+    rows = compare(config)
+    assert [(row.shot, row.source, row.seed) for row in rows] == [
+        ("zero", "MemSeg", 0), ("zero", "MemSeg", 1),
+        ("full", "none", 0), ("full", "none", 1), ("full", "MemSeg", 0), ("full", "MemSeg", 1),
+    ]  # fmt: skip
+    printed = capsys.readouterr().out
+    assert "| full | MemSeg | 2 " in printed
+    assert "mlflow ui" in printed
+    assert [row.run_id for row in compare(config)] == [row.run_id for row in rows]
+
+
+def test_a_killed_run_resumes_to_the_scores_of_one_that_was_never_stopped(tiny: Path, project: Path) -> None:
+    arguments = ["classify", "--data", str(tiny), "--n-aug=4", f"--width={SIDE}", f"--height={SIDE}"]
+    arguments += ["--epochs=6", "--batch-size=8"]
+    process = start(*arguments)
+    deadline = time.monotonic() + 120
+    while not list(Path(".inandout/work").glob("*/checkpoint.safetensors")):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    assert list(Path(".inandout/work").glob("*/checkpoint.safetensors"))
+    resumed = train(tiny, epochs=6)
+    status = {run.info.status for run in mlflow.search_runs(search_all_experiments=True, output_format="list")}
+    assert status == {"FINISHED", "KILLED"}
+    assert len(mlflow.MlflowClient().get_metric_history(resumed.run_id, "loss")) < 6, "it began anew"
+    assert scores(resumed.run_id) == scores(train(tiny, epochs=6, fresh=True).run_id)
+
+
+def test_six_processes_on_a_fresh_store_all_succeed(tiny: Path, project: Path) -> None:
+    arguments = ["augment", "--data", str(tiny), "--n-aug=2", f"--width={SIDE}", f"--height={SIDE}"]
+    processes = [start(*arguments, f"--seed={seed // 2}") for seed in range(6)]
+    errors = [process.communicate(timeout=240)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 6, "\n".join(errors)
+    runs = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    assert sorted(run.data.params["seed"] for run in runs) == ["0", "1", "2"], "of two equal ones, one is reused"
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_the_configuration_artifact_is_the_whole_configuration(tiny: Path, project: Path) -> None:
+    result = train(tiny, epochs=1, n_aug=0)
+    logged = json.loads(artifact_folder(result.run_id, "config.json").read_text())
+    assert logged == ClassifyConfig(**{"data": str(tiny)} | SMALL | {"epochs": 1, "n_aug": 0}).model_dump(mode="json")
