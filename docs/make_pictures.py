@@ -1,0 +1,48 @@
+"""Draw the pictures of the README from the package itself.
+
+    python docs/make_pictures.py
+"""
+
+from pathlib import Path
+
+from PIL import Image
+
+from inandout.data.images import Picture
+from inandout.data.surfaces import KINDS, SURFACES, draw_surface
+from inandout.memseg.anomaly import synthesise
+from inandout.memseg.config import MemSegConfig
+from inandout.memseg.textures import open_textures
+from inandout.pictures import contact_sheet, outline
+
+HERE = Path(__file__).parent
+
+
+def surfaces() -> None:
+    """One row a surface, one column a kind of defect."""
+    drawn = [
+        draw_surface(112, 112, 100 * row + column, kind, surface)
+        for row, surface in enumerate(SURFACES)
+        for column, kind in enumerate(("", *KINDS))
+    ]
+    captions = [f"{one.surface} {one.defect or 'good'}" for one in drawn]
+    save("surfaces", contact_sheet([one.picture for one in drawn], captions, 1 + len(KINDS)))
+
+
+def memseg() -> None:
+    """Good parts of one product, the same with a MemSeg anomaly, and with the anomaly outlined."""
+    textures, config = open_textures(""), MemSegConfig()
+    good = [draw_surface(96, 192, seed, "", "ground", product=6).picture for seed in range(8)]
+    made = [synthesise(picture, seed, config, textures) for seed, picture in enumerate(good)]
+    rows = [*good, *(one.picture for one in made), *(outline(one.picture, one.mask) for one in made)]
+    captions = ["good"] * 8 + ["MemSeg"] * 8 + ["its mask"] * 8
+    save("memseg", contact_sheet(rows, captions, 8))
+
+
+def save(name: str, sheet: Picture) -> None:
+    """As JPEG: a README loads faster, and nothing is measured on these."""
+    Image.fromarray(sheet).save(HERE / f"{name}.jpg", quality=85)
+
+
+if __name__ == "__main__":
+    surfaces()
+    memseg()
