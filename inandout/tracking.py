@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import socket
 import sys
 import tempfile
@@ -56,7 +57,10 @@ def code_fingerprint() -> str:
 
 @contextmanager
 def stage_lock(fingerprint: str) -> Iterator[Path]:
-    """The work folder of one result, held by one process at a time; a second one waits and then finds the result."""
+    """The work folder of one result, held by one process at a time; a second one waits and then finds the result.
+
+    The folder goes when the block ends well, and stays with what a resume needs when it does not.
+    """
     folder = STATE / "work" / fingerprint
     (STATE / "locks").mkdir(parents=True, exist_ok=True)
     lock = FileLock(STATE / "locks" / f"{fingerprint}.lock")
@@ -65,6 +69,7 @@ def stage_lock(fingerprint: str) -> Iterator[Path]:
     with lock:
         folder.mkdir(parents=True, exist_ok=True)
         yield folder
+        shutil.rmtree(folder)
 
 
 def lock_is_taken(lock: FileLock) -> bool:

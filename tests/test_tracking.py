@@ -132,6 +132,10 @@ def test_a_stage_lock_is_held_by_one_at_a_time(project: Path) -> None:
         order.append("first")
     thread.join()
     assert order == ["first", "second"]
+    assert not folder.exists(), "nothing is left of a result that is finished"
+    with pytest.raises(ZeroDivisionError), tracking.stage_lock("key") as folder:
+        _ = 1 / 0
+    assert folder.exists(), "what a resume needs stays"
 
 
 def test_sigterm_ends_a_run_as_killed(project: Path) -> None:

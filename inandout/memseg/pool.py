@@ -32,7 +32,7 @@ def write_pool(
         write_image(mask, anomaly.mask)
         pool.append(
             Sample(
-                image=image, mask=mask, label=1, defect="memseg", split="train", group=negatives[source].group,
+                image=image, mask=mask, label=1, split="train", group=negatives[source].group,
                 origin="memseg", seed=picture_seed, sources=(sources[source],),
             )
         )  # fmt: skip

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,7 +104,6 @@ def classify(config: ClassifyConfig) -> Result:
         with open_run("classify", config, key, name) as run:
             log_dataset(config.data, inputs["data"], real)
             metrics = _run(config, real, work)
-        shutil.rmtree(work)
         return Result(run.info.run_id, metrics)
 
 
@@ -174,8 +172,12 @@ def _log_inputs(config: ClassifyConfig, real: list[Sample], train: Part) -> None
         kinds.setdefault((sample.origin, sample.label), []).append(i)
     rng = np.random.default_rng(config.seed)
     shown = [int(i) for kind in sorted(kinds) for i in rng.permutation(kinds[kind])[:SHOWN]]
-    captions = [f"{train.samples[i].origin} {train.samples[i].defect or train.labels[i]}" for i in shown]
+    captions = [_caption(train.samples[i]) for i in shown]
     mlflow.log_image(contact_sheet([train.pixels[i] for i in shown], captions, SHOWN), artifact_file="training_mix.png")
+
+
+def _caption(sample: Sample) -> str:
+    return f"{sample.origin} {sample.defect or ('positive' if sample.label else 'negative')}"
 
 
 def _log_scores(parts: Sequence[Part], logits: Sequence[Logits]) -> None:
@@ -207,7 +209,7 @@ def _log_pictures(geometry: Geometry, test: Part, logits: Logits, values: dict[s
     order = np.argsort(logits)
     positives = [int(i) for i in order if test.labels[i] == 1][:SHOWN]
     negatives = [int(i) for i in order[::-1] if test.labels[i] == 0][:SHOWN]
-    captions = [f"{logits[i]:+.1f} {test.samples[i].defect or test.labels[i]}" for i in positives + negatives]
+    captions = [f"{logits[i]:+.1f} {_caption(test.samples[i])}" for i in positives + negatives]
     sheet = contact_sheet([_marked(test, i, geometry) for i in positives + negatives], captions, SHOWN)
     mlflow.log_image(sheet, artifact_file="worst_mistakes.png")
 

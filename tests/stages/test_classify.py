@@ -74,6 +74,13 @@ def test_the_logged_model_gives_the_logged_scores_for_any_batch_and_holds_no_pic
     assert not {".pkl", ".pth", ".bin", ".pt"} & set(files)
 
 
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exporting a ResNet-50 takes longer than training it here; other tests look at the model."""
+    monkeypatch.setattr("inandout.stages.classify._log_model", lambda model, pixels: None)
+
+
+@pytest.mark.usefixtures("no_model")
 def test_each_shot_trains_on_as_many_real_positives_as_it_says(tiny: Path, project: Path) -> None:
     for shot, expected in (("zero", None), ("few", "3")):
         run = mlflow.get_run(train(tiny, shot=shot, n_shot=3, epochs=1).run_id)
@@ -112,6 +119,7 @@ def test_a_pool_of_another_seed_s_training_part_is_refused(tiny: Path, project: 
         train(tiny, memseg_pool=pool.run_id, n_aug=16)
 
 
+@pytest.mark.usefixtures("no_model")
 def test_the_comparison_is_a_table_and_reuses_what_is_finished(
     tiny: Path, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -156,6 +164,7 @@ def test_six_processes_on_a_fresh_store_all_succeed(tiny: Path, project: Path) -
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 
+@pytest.mark.usefixtures("no_model")
 def test_the_configuration_artifact_is_the_whole_configuration(tiny: Path, project: Path) -> None:
     result = train(tiny, epochs=1, n_aug=0)
     logged = json.loads(artifact_folder(result.run_id, "config.json").read_text())

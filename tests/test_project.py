@@ -1,0 +1,58 @@
+"""`mlflow run` as a user types it."""
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import mlflow
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+
+
+def mlflow_run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    command = [sys.executable, "-m", "mlflow", "run", str(ROOT), "--env-manager", "local", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_an_entry_point_runs_with_odd_spellings_and_its_run_is_the_stage_s(tiny: Path, project: Path) -> None:
+    done = mlflow_run(
+        "--experiment-name", "inandout", "-e", "augment", "-P", f"data={tiny}", "-P", "n_aug=2", "-P", "width=32",
+        "-P", "height=32", "-P", "max_area=.50",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["inandout.stage"] == "augment"
+    assert run.data.params["max_area"] == ".50", "as it was typed"
+    assert run.data.params["textures"] == "''", "as MLflow quotes it"
+
+
+@pytest.mark.parametrize(
+    ("parameter", "expected"),
+    [("ddpm_ratio=1.5", "Input should be less than or equal to 1"), ("ratio=1", "No such option '--ratio'")],
+)
+def test_a_wrong_parameter_is_a_sentence_and_a_failed_run(project: Path, parameter: str, expected: str) -> None:
+    done = mlflow_run("--experiment-name", "inandout", "-e", "classify", "-P", parameter)
+    assert done.returncode != 0
+    assert expected in done.stderr
+    (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    assert run.info.status == "FAILED"
+
+
+def test_the_environment_of_conda_holds_the_lock_and_the_package() -> None:
+    environment = yaml.safe_load((ROOT / "conda.yaml").read_text())
+    (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    assert pip == ["-r requirements.lock", "-e ."]
+
+
+def test_the_lock_names_every_dependency_exactly_and_no_address() -> None:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    assert all("==" in line and "://" not in line and "--" not in line for line in lines)
+    locked = {line.partition("==")[0] for line in lines}
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert {entry.split(">")[0] for entry in declared} <= locked
