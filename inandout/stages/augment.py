@@ -34,7 +34,7 @@ SHEET_SIZE = 32
 class AugmentConfig(DataConfig, Geometry, MemSegConfig):
     """A MemSeg pool."""
 
-    n_aug: int = Field(40, ge=1, le=100_000, description="number of synthetic positives")
+    n_aug: int = Field(60, ge=1, le=100_000, description="number of synthetic positives")
     fresh: bool = Field(False, description="run again although a finished run has the same fingerprint")
 
     def memseg(self) -> MemSegConfig:

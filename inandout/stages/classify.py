@@ -43,9 +43,9 @@ SHOWN = 8
 class TrainingConfig(SourceConfig, Geometry):
     """How a classifier is trained. The defaults are the embedded profile, smaller than the paper's in every respect."""
 
-    n_aug: int = Field(40, ge=0, le=100_000, description="synthetic positives added to the training part (paper: 120)")
+    n_aug: int = Field(60, ge=0, le=100_000, description="synthetic positives added to the training part (paper: 120)")
     weights: str = Field("none", min_length=1, description="start: none, imagenet, or a .safetensors file")
-    epochs: int = Field(15, ge=1, le=10_000, description="passes over the positives (paper: 50)")
+    epochs: int = Field(10, ge=1, le=10_000, description="passes over the positives (paper: 50)")
     batch_size: int = Field(8, ge=2, le=4096, description="pictures a step (paper: 5)")
     optimiser: Optimiser = Field("adamw", description="sgd (paper) needs pretrained weights; adamw does not")
     lr: float = Field(0.001, gt=0, le=10, description="learning rate (paper: .01)")

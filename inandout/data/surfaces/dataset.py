@@ -33,10 +33,10 @@ class SurfacesConfig(BaseModel):
 
     width: int = Field(64, ge=SMALLEST, le=4096, description="width of a picture in px")
     height: int = Field(192, ge=SMALLEST, le=4096, description="height of a picture in px")
-    train_negatives: int = Field(240, ge=1, le=10_000, description="pictures without defect to train on")
-    train_positives: int = Field(48, ge=0, le=10_000, description="pictures with a defect to train on")
-    test_negatives: int = Field(120, ge=1, le=10_000, description="pictures without defect to test on")
-    test_positives: int = Field(40, ge=1, le=10_000, description="pictures with a defect to test on")
+    train_negatives: int = Field(480, ge=1, le=10_000, description="pictures without defect to train on")
+    train_positives: int = Field(96, ge=0, le=10_000, description="pictures with a defect to train on")
+    test_negatives: int = Field(160, ge=1, le=10_000, description="pictures without defect to test on")
+    test_positives: int = Field(60, ge=1, le=10_000, description="pictures with a defect to test on")
     surface: str = Field(
         "brushed",
         description=f"one of {', '.join(SURFACES)}: parts of one product; or {MIXED}: every picture of another product",
