@@ -4,11 +4,14 @@ Protocol `honest`: the threshold is chosen without the test set. Protocol `paper
 test set, as the literature does; its metrics carry `oracle` in their name.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
+
+from inandout.errors import InputError
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -37,10 +40,10 @@ def evaluate(
         seed: of the bootstrap.
 
     Raises:
-        ValueError: a logit is not finite.
+        InputError: a logit is not finite.
     """
     if not (np.isfinite(test_logits).all() and np.isfinite(val_logits).all()):
-        raise ValueError("some logits are NaN or infinite: the model is broken and has no metrics")
+        raise InputError("some logits are NaN or infinite: training broke the model; lower lr and start again")
     if len(np.unique(test_labels)) < 2:
         return Evaluation({}, ("the test part has one class only: average precision, precision and recall undefined",))
     values = ranking(test_logits, test_labels) | bootstrap_ap(test_logits, test_labels, seed)
@@ -60,7 +63,7 @@ def ranking(logits: Floats, labels: Labels) -> dict[str, float]:
     official KolektorSDD2 code has it, which flatters ties.
     """
     precision, recall, _ = precision_recall_curve(labels, logits)
-    fpr, tpr, _ = roc_curve(labels, logits)
+    fpr, tpr, _ = roc_curve(labels, logits, drop_intermediate=False)
     return {
         "ap": float(average_precision_score(labels, logits)),
         "ap_trapezoid": float(auc(recall, precision)),
@@ -96,9 +99,10 @@ def honest_threshold(logits: Floats, labels: Labels, max_fpr: float) -> tuple[fl
         return None, "no validation negatives: no honest threshold, so no honest precision and recall"
     if labels.any():
         return best_f1_threshold(logits, labels), f"threshold: best F1 on {len(labels)} validation pictures"
-    allowed = int(max_fpr * len(negatives))
+    allowed = math.floor(max_fpr * len(negatives) + 1e-9)
     threshold = np.nextafter(np.sort(negatives)[len(negatives) - 1 - allowed], np.inf)
-    return float(threshold), f"threshold: {allowed} of {len(negatives)} validation negatives score above it"
+    above = int((negatives >= threshold).sum())
+    return float(threshold), f"threshold: {above} of {len(negatives)} validation negatives score above it"
 
 
 def operating_point(logits: Floats, labels: Labels, threshold: float, prefix: str) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """The In&Out mix: real pictures plus `n_aug` synthetic positives, a share of them from diffusion (paper, section 4)."""
 
+import math
 from collections.abc import Sequence
 
 from inandout.data.manifest import Origin, Sample, digests
@@ -7,8 +8,8 @@ from inandout.errors import InputError
 
 
 def share_out(n_aug: int, ddpm_ratio: float) -> tuple[int, int]:
-    """How many synthetic positives come from (DDPM, MemSeg); the DDPM part of an odd split is rounded down."""
-    n_ddpm = int(n_aug * ddpm_ratio)
+    """How many synthetic positives come from (DDPM, MemSeg); the DDPM part is rounded down."""
+    n_ddpm = math.floor(n_aug * ddpm_ratio + 1e-9)  # 100 * .29 is 28.999... in floating point, and means 29
     return n_ddpm, n_aug - n_ddpm
 
 
@@ -25,13 +26,14 @@ def mix(
         ddpm_ratio: share of them from `ddpm`, 0..1; see `share_out` for the rounding.
 
     Raises:
-        InputError: a pool is too small, holds a picture that is not a positive of its kind or was made from a picture
-            outside the training part; or the mix would leave a class empty.
+        InputError: a pool is too small, holds a picture that is not a positive of its kind, was rejected in review, is
+            a validation or test picture or was made from one, or does not say what it was made from; or the mix would
+            leave a class empty.
     """
     training = [sample for sample in real if sample.split == "train"]
     n_ddpm, n_memseg = share_out(n_aug, ddpm_ratio)
     synthetic = _take(ddpm, ("ddpm", "inpaint"), n_ddpm) + _take(memseg, ("memseg",), n_memseg)
-    _refuse_leaks(training, synthetic)
+    _refuse_leaks(real, synthetic)
     mixed = [*training, *synthetic]
     positives = sum(sample.label for sample in mixed)
     if positives == 0:
@@ -50,13 +52,22 @@ def _take(pool: Sequence[Sample], origins: tuple[Origin, ...], count: int) -> li
             raise InputError(
                 f"{sample.image}: origin {sample.origin!r} and label {sample.label} in a pool of {origins[0]} positives"
             )
+        if sample.review == "reject":
+            raise InputError(f"{sample.image}: was rejected in review; remove its row from the pool")
     return [sample.with_(split="train") for sample in taken]
 
 
-def _refuse_leaks(training: Sequence[Sample], synthetic: Sequence[Sample]) -> None:
-    """No synthetic picture may know anything of a validation or test picture."""
-    allowed = set(digests([sample.image for sample in training])) if synthetic else set()
-    for sample in synthetic:
+def _refuse_leaks(real: Sequence[Sample], synthetic: Sequence[Sample]) -> None:
+    """No synthetic picture may be, or have been made from, a validation or test picture; each must say its sources."""
+    if not synthetic:
+        return
+    contents = dict(zip(digests([sample.image for sample in real]), real, strict=True))
+    allowed = {content for content, sample in contents.items() if sample.split == "train"}
+    for sample, content in zip(synthetic, digests([sample.image for sample in synthetic]), strict=True):
+        if not sample.sources:
+            raise InputError(f"{sample.image}: its row does not say which training pictures it was made from (sources)")
+        if content in contents:
+            raise InputError(f"{sample.image}: is a picture of the data set, {contents[content].image}; remove its row")
         if not set(sample.sources) <= allowed:
             raise InputError(
                 f"{sample.image}: was made from a picture outside the training part; make the pool anew with the same "

@@ -8,11 +8,12 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Protocol
 
 import mlflow
 import psutil
@@ -28,9 +29,6 @@ from inandout.errors import InputError
 
 EXPERIMENT = "inandout"
 """Experiment of runs that are started without one."""
-STATE = Path(".inandout")
-"""Locks and the work of unfinished runs, beside the tracking store."""
-
 _FINGERPRINT, _STAGE, _PROCESS, _REUSED = (f"inandout.{name}" for name in ("fingerprint", "stage", "process", "reused"))
 
 
@@ -55,18 +53,71 @@ def code_fingerprint() -> str:
     return whole.hexdigest()[:16]
 
 
+class StageConfig(Protocol):
+    """What a configuration needs to be run as a stage."""
+
+    @property
+    def data(self) -> str:
+        """Name of the data set."""
+
+    @property
+    def fresh(self) -> bool:
+        """Whether to run again although the result is known."""
+
+
+def run_stage(
+    stage: str,
+    name: str,
+    config: StageConfig,
+    inputs: Mapping[str, str],
+    samples: Sequence[Sample],
+    work: Callable[[Path], None],
+) -> Run:
+    """The finished run that holds a result: found, where it was made before, or made now.
+
+    Args:
+        stage: entry point.
+        name: what the run is called in the UI.
+        config: a pydantic model.
+        inputs: fingerprints by name, `data` among them; see `stage_fingerprint`.
+        samples: the data set, to be logged.
+        work: makes and logs the result. Its folder is its own while it runs; it goes when all went well, and stays with
+            what a resume needs when it did not.
+    """
+    assert isinstance(config, BaseModel)
+    key = stage_fingerprint(stage, config, inputs)
+    with stage_lock(key, config.fresh) as folder:
+        found = None if config.fresh else find_finished(key)
+        if found is not None:
+            record_reuse(stage, config, found)
+            return found
+        with open_run(stage, config, key, name) as run:
+            log_dataset(config.data, inputs["data"], samples)
+            work(folder)
+    return mlflow.get_run(run.info.run_id)
+
+
+def state_folder() -> Path:
+    """Where locks and the work of unfinished runs lie: beside the database, or in the working folder for a server."""
+    uri = mlflow.get_tracking_uri()
+    return (Path(uri.removeprefix("sqlite:///")).parent if uri.startswith("sqlite:///") else Path()) / ".inandout"
+
+
 @contextmanager
-def stage_lock(fingerprint: str) -> Iterator[Path]:
+def stage_lock(fingerprint: str, fresh: bool) -> Iterator[Path]:
     """The work folder of one result, held by one process at a time; a second one waits and then finds the result.
 
-    The folder goes when the block ends well, and stays with what a resume needs when it does not.
+    With `fresh` nothing that an unfinished run left there is used.
     """
-    folder = STATE / "work" / fingerprint
-    (STATE / "locks").mkdir(parents=True, exist_ok=True)
-    lock = FileLock(STATE / "locks" / f"{fingerprint}.lock")
+    folder = state_folder() / "work" / fingerprint
+    locks = state_folder() / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(locks / f"{fingerprint}.lock")
     if lock_is_taken(lock):
         print("another process is working on the same result; waiting for it", file=sys.stderr)
     with lock:
+        if fresh:
+            shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         yield folder
         shutil.rmtree(folder)
@@ -88,12 +139,15 @@ def connect() -> None:
     closed as KILLED.
     """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it fills a screen for a hundred pictures
-    STATE.mkdir(exist_ok=True)
-    with FileLock(STATE / "store.lock"):
+    state = state_folder()
+    state.mkdir(parents=True, exist_ok=True)
+    with FileLock(state / "store.lock"):
         client = mlflow.MlflowClient()
         experiments = client.search_experiments()
         if "MLFLOW_RUN_ID" not in os.environ and mlflow.active_run() is None:
             mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
+        elif "MLFLOW_RUN_ID" in os.environ:
+            client.set_tag(os.environ["MLFLOW_RUN_ID"], _PROCESS, _this_process())
         for run in client.search_runs([e.experiment_id for e in experiments], "attributes.status = 'RUNNING'"):
             if _is_dead(run.data.tags.get(_PROCESS, "")):
                 client.set_terminated(run.info.run_id, "KILLED")
@@ -210,16 +264,16 @@ def log_dataset(name: str, fingerprint: str, samples: Sequence[Sample]) -> None:
         write_manifest(samples, path)
         mlflow.log_artifact(str(path))
     source = CodeDatasetSource(tags={"manifest": "manifest.csv"})
-    dataset = MetaDataset(source, name=Path(name).name, digest=fingerprint)  # type: ignore[abstract]  # it is concrete
+    dataset = MetaDataset(source, name=Path(name).name[:100], digest=fingerprint)  # type: ignore[abstract]  # it is concrete
     mlflow.log_input(dataset, context="training")
 
 
 def experiment_url(run: Run) -> str:
     """How to look at what was logged: pictures as files, runs in the UI."""
     uri = mlflow.get_tracking_uri()
-    page = f"http://127.0.0.1:5000/#/experiments/{run.info.experiment_id}/runs?workflowType=machine_learning"
-    return (
-        f"pictures: below {run.info.artifact_uri} and the artifact folders of the runs beside it\n"
-        f"compare:  mlflow ui --backend-store-uri {uri}\n"
-        f"          then open {page}"
-    )
+    page = f"#/experiments/{run.info.experiment_id}/runs?workflowType=machine_learning"
+    served = uri.startswith("http")
+    compare = f"{uri}/{page}" if served else f"mlflow ui --backend-store-uri {uri}"
+    pictures = f"pictures: below {run.info.artifact_uri} and in the folders of the runs beside it"
+    then = [] if served else [f"          then open http://127.0.0.1:5000/{page}"]
+    return "\n".join([pictures, f"compare:  {compare}", *then])

@@ -77,6 +77,19 @@ def test_lists_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
     assert "'most' is not a shot" in error
 
 
+@pytest.mark.parametrize("arguments", [["--seeds", "0,0"], ["--seeds", "1, 01"], ["--shots", "full,full"]])
+def test_repetitions_of_the_same_cell_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("main", *arguments, "--dry-run") == 2
+    assert "names one of them twice" in capsys.readouterr().err
+
+
+def test_check_does_not_overwrite_what_it_reads(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = tiny.read_bytes()
+    assert run("check", "--data", str(tiny), "--write", str(tiny)) == 2
+    assert "give another name" in capsys.readouterr().err
+    assert tiny.read_bytes() == before
+
+
 def test_data_that_does_not_exist_is_one_sentence(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("check", "--data", "nowhere") == 2
     error = capsys.readouterr().err

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from inandout.errors import InputError
 from inandout.metrics import best_f1_threshold, bootstrap_ap, evaluate, honest_threshold, operating_point, ranking
 
 LABELS = np.array([0] * 8 + [1] * 2)
@@ -34,7 +35,7 @@ def test_one_class_has_no_metrics_but_a_note() -> None:
 def test_non_finite_scores_are_an_error(bad: float) -> None:
     logits = np.arange(10.0)
     logits[3] = bad
-    with pytest.raises(ValueError, match="NaN or infinite"):
+    with pytest.raises(InputError, match="NaN or infinite"):
         evaluate(logits, LABELS, NO_FLOATS, NO_LABELS, 0.05, 0)
 
 
@@ -53,9 +54,10 @@ def test_without_validation_positives_the_negatives_give_the_threshold() -> None
     assert threshold is not None
     assert (negatives >= threshold).sum() == 5
     assert "5 of 100 validation negatives" in note
-    threshold, _ = honest_threshold(np.zeros(100), np.zeros(100, np.int64), 0.05)
+    threshold, note = honest_threshold(np.zeros(100), np.zeros(100, np.int64), 0.05)
     assert threshold is not None
     assert (np.zeros(100) >= threshold).sum() == 0, "ties must not lift the rate above the limit"
+    assert "0 of 100" in note
 
 
 def test_without_validation_pictures_there_is_no_honest_point() -> None:
@@ -91,6 +93,11 @@ def test_recall_at_a_false_positive_rate_by_hand() -> None:
     values = ranking(logits, labels)
     assert values["recall_at_fpr_1"] == pytest.approx(2 / 3)
     assert values["fpr_at_recall_95"] == pytest.approx(49 / 200)
+
+
+def test_ties_do_not_change_the_false_positive_rate() -> None:
+    logits, labels = np.repeat(np.arange(100.0), 2), np.tile([0, 1], 100)
+    assert ranking(logits, labels)["fpr_at_recall_95"] == pytest.approx(0.95)
 
 
 def test_the_bootstrap_interval_holds_the_value_and_is_seeded() -> None:

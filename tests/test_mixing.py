@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,8 @@ from inandout.data.images import write_image
 from inandout.data.manifest import Origin, Sample, digest
 from inandout.errors import InputError
 from inandout.mixing import mix, share_out
+
+Pool = Callable[[Origin, int, str], list[Sample]]
 
 
 @pytest.fixture
@@ -18,19 +21,34 @@ def real(tmp_path: Path) -> list[Sample]:
     return samples
 
 
-def pool(origin: Origin, count: int, source: str) -> list[Sample]:
-    return [Sample(image=Path(f"/{origin}{i}.png"), label=1, origin=origin, sources=(source,)) for i in range(count)]
+@pytest.fixture
+def pool(tmp_path: Path) -> Pool:
+    def make(origin: Origin, count: int, source: str) -> list[Sample]:
+        paths = [tmp_path / f"{origin}{i}.png" for i in range(count)]
+        for i, path in enumerate(paths):
+            write_image(path, np.full((4, 4, 3), 100 + i, np.uint8))
+        return [Sample(image=path, label=1, origin=origin, sources=(source,)) for path in paths]
+
+    return make
 
 
 @pytest.mark.parametrize(
     ("n_aug", "ratio", "expected"),
-    [(100, 0.5, (50, 50)), (5, 0.5, (2, 3)), (1, 0.5, (0, 1)), (1, 1.0, (1, 0)), (0, 0.5, (0, 0)), (80, 0.0, (0, 80))],
+    [
+        (100, 0.29, (29, 71)),
+        (100, 0.5, (50, 50)),
+        (5, 0.5, (2, 3)),
+        (1, 0.5, (0, 1)),
+        (1, 1.0, (1, 0)),
+        (0, 0.5, (0, 0)),
+        (80, 0.0, (0, 80)),
+    ],
 )
 def test_an_odd_split_gives_memseg_the_odd_picture(n_aug: int, ratio: float, expected: tuple[int, int]) -> None:
     assert share_out(n_aug, ratio) == expected
 
 
-def test_the_mix_is_the_training_part_and_the_first_of_each_pool(real: list[Sample]) -> None:
+def test_the_mix_is_the_training_part_and_the_first_of_each_pool(real: list[Sample], pool: Pool) -> None:
     source = digest(real[0].image)
     mixed = mix(real, pool("memseg", 9, source), pool("ddpm", 9, source), 7, 0.5)
     assert [sample.origin for sample in mixed] == ["real"] * 2 + ["ddpm"] * 3 + ["memseg"] * 4
@@ -38,23 +56,41 @@ def test_the_mix_is_the_training_part_and_the_first_of_each_pool(real: list[Samp
     assert mixed[2].image.name == "ddpm0.png"
 
 
-def test_a_picture_made_from_a_validation_or_test_picture_is_refused(real: list[Sample]) -> None:
+def test_a_picture_made_from_a_validation_or_test_picture_is_refused(real: list[Sample], pool: Pool) -> None:
     for leaked in real[2:]:
         with pytest.raises(InputError, match="outside the training part"):
             mix(real, pool("memseg", 2, digest(leaked.image)), [], 2, 0.0)
 
 
-def test_a_small_pool_is_refused_with_both_numbers(real: list[Sample]) -> None:
+def test_a_picture_that_does_not_say_its_sources_is_refused(real: list[Sample], pool: Pool) -> None:
+    unknown = [sample.with_(sources=()) for sample in pool("ddpm", 1, "x")]
+    with pytest.raises(InputError, match="does not say which training pictures"):
+        mix(real, [], unknown, 1, 1.0)
+
+
+def test_a_test_picture_in_a_pool_is_refused(real: list[Sample]) -> None:
+    leak = real[4].with_(origin="ddpm", sources=(digest(real[0].image),))
+    with pytest.raises(InputError, match="is a picture of the data set"):
+        mix(real, [], [leak], 1, 1.0)
+
+
+def test_a_rejected_picture_is_refused(real: list[Sample], pool: Pool) -> None:
+    rejected = [sample.with_(review="reject") for sample in pool("memseg", 1, digest(real[0].image))]
+    with pytest.raises(InputError, match="rejected in review"):
+        mix(real, rejected, [], 1, 0.0)
+
+
+def test_a_small_pool_is_refused_with_both_numbers(real: list[Sample], pool: Pool) -> None:
     with pytest.raises(InputError, match="5 memseg pictures are needed, the pool has 2"):
         mix(real, pool("memseg", 2, digest(real[0].image)), [], 5, 0.0)
 
 
-def test_a_pool_of_another_kind_is_refused(real: list[Sample]) -> None:
+def test_a_pool_of_another_kind_is_refused(real: list[Sample], pool: Pool) -> None:
     with pytest.raises(InputError, match="in a pool of memseg positives"):
         mix(real, pool("ddpm", 2, digest(real[0].image)), [], 2, 0.0)
 
 
-def test_nothing_to_learn_from_is_refused(real: list[Sample]) -> None:
+def test_nothing_to_learn_from_is_refused(real: list[Sample], pool: Pool) -> None:
     with pytest.raises(InputError, match="no positives"):
         mix([sample for sample in real if sample.label == 0], [], [], 0, 0.0)
     with pytest.raises(InputError, match="no negatives"):

@@ -1,5 +1,6 @@
 """`mlflow run` as a user types it."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -48,6 +49,8 @@ def test_the_environment_of_conda_holds_the_lock_and_the_package() -> None:
     environment = yaml.safe_load((ROOT / "conda.yaml").read_text())
     (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
     assert pip == ["-r requirements.lock", "-e ."]
+    lock = hashlib.sha256((ROOT / "requirements.lock").read_bytes()).hexdigest()[:16]
+    assert f"# {lock}\n" in (ROOT / "conda.yaml").read_text(), f"write {lock} into conda.yaml"
 
 
 def test_the_lock_names_every_dependency_exactly_and_no_address() -> None:

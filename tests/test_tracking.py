@@ -88,6 +88,15 @@ def test_runs_of_dead_processes_are_closed_and_others_left(project: Path) -> Non
     }  # fmt: skip
 
 
+def test_state_lies_beside_the_database_wherever_a_process_stands(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert tracking.state_folder() == project / ".inandout"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert tracking.state_folder() == Path(".inandout")
+
+
 def test_a_run_of_mlflow_run_is_resumed_and_its_quoted_parameters_do_not_clash(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,12 +129,12 @@ def test_a_stage_lock_is_held_by_one_at_a_time(project: Path) -> None:
 
     def second() -> None:
         inside.wait()
-        with tracking.stage_lock("key"):
+        with tracking.stage_lock("key", fresh=False):
             order.append("second")
 
     thread = threading.Thread(target=second)
     thread.start()
-    with tracking.stage_lock("key") as folder:
+    with tracking.stage_lock("key", fresh=False) as folder:
         assert folder.is_dir()
         inside.set()
         thread.join(timeout=0.5)
@@ -133,9 +142,12 @@ def test_a_stage_lock_is_held_by_one_at_a_time(project: Path) -> None:
     thread.join()
     assert order == ["first", "second"]
     assert not folder.exists(), "nothing is left of a result that is finished"
-    with pytest.raises(ZeroDivisionError), tracking.stage_lock("key") as folder:
+    with pytest.raises(ZeroDivisionError), tracking.stage_lock("key", fresh=False) as folder:
         _ = 1 / 0
     assert folder.exists(), "what a resume needs stays"
+    (folder / "half").touch()
+    with tracking.stage_lock("key", fresh=True) as folder:
+        assert not list(folder.iterdir()), "a fresh run does not go on with it"
 
 
 def test_sigterm_ends_a_run_as_killed(project: Path) -> None:

@@ -14,18 +14,22 @@ from inandout.classifier.checkpoint import Checkpoint, load_checkpoint, save_che
 from inandout.classifier.pixels import Pixels
 from inandout.classifier.resnet import DefectNet
 from inandout.classifier.sampling import FrequencySampler, Indices
+from inandout.errors import InputError
 
 Logits = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 Optimiser = Literal["sgd", "adamw"]
 OnEpoch = Callable[[int, dict[str, float]], None]
-"""Called after every epoch with its number, from 1, and the values of the epoch."""
+"""Called after every epoch with its number, from 1, and the values of the epoch, to which it may add.
+
+A resumed run calls it again for the epochs before, with all their values.
+"""
 
 
 _MOMENTS = "optimiser/"
 
 
-class NonFiniteLossError(RuntimeError):
+class NonFiniteLossError(InputError):
     """Training produced NaN or infinity and was stopped; the last checkpoint is from before."""
 
 
@@ -45,7 +49,7 @@ def fit(
     """Train in place by the KolektorSDD2 protocol: frequency-of-use sampling, no augmentation, the last epoch counts.
 
     Args:
-        model: trained in place; left in training mode.
+        model: trained in place, on the device it is on; left in training mode.
         pixels: (N, H, W, 3) uint8.
         labels: (N,) of 0 and 1.
         epochs: the paper has 50.
@@ -70,15 +74,18 @@ def fit(
     history: list[dict[str, float]] = []
     if checkpoint is not None and checkpoint.exists():
         history = _resume(model, stepper, sampler, checkpoint)
+    for epoch, values in enumerate(history, start=1):
+        on_epoch(epoch, values)
     for epoch in tqdm(
         range(len(history) + 1, epochs + 1), "train", total=epochs, initial=len(history), unit="epoch", disable=None
     ):
         loss = _train_epoch(model, stepper, pixels, labels, sampler.epoch(), batch_size, epoch)
+        _refuse_non_finite(model, epoch)
         history.append({"loss": loss})
+        on_epoch(epoch, history[-1])
         if checkpoint is not None:
             progress = {"history": history, "sampler": sampler.state()}
             save_checkpoint(checkpoint, Checkpoint(dict(model.state_dict()) | _moments(stepper), progress))
-        on_epoch(epoch, history[-1])
     return history
 
 
@@ -88,7 +95,8 @@ def predict(model: DefectNet, pixels: Pixels, batch_size: int = 32) -> Logits:
     training = model.training
     model.eval()
     starts = range(0, len(pixels), batch_size)
-    logits = [model(_to_tensor(pixels[start : start + batch_size])).double().numpy() for start in starts]
+    device = model.mean.device
+    logits = [model(_to_tensor(pixels[i : i + batch_size], device)).double().cpu().numpy() for i in starts]
     model.train(training)
     return np.concatenate(logits) if logits else np.empty(0)
 
@@ -104,11 +112,11 @@ def _train_epoch(
 ) -> float:
     """One pass over `order`; the mean loss of its pictures."""
     model.train()
-    total = 0.0
+    device, total = model.mean.device, 0.0
     for step, batch in enumerate(np.array_split(order, -(-len(order) // batch_size)), start=1):
         optimiser.zero_grad()
-        targets = torch.from_numpy(labels[batch]).float()
-        loss = binary_cross_entropy_with_logits(model(_to_tensor(pixels[batch])), targets)
+        targets = torch.from_numpy(labels[batch]).float().to(device)
+        loss = binary_cross_entropy_with_logits(model(_to_tensor(pixels[batch], device)), targets)
         value = loss.item()
         if not np.isfinite(value):
             raise NonFiniteLossError(
@@ -121,9 +129,18 @@ def _train_epoch(
     return total / len(order)
 
 
-def _to_tensor(pixels: Pixels) -> torch.Tensor:
-    """(N, H, W, 3) to (N, 3, H, W) without a copy, which is channels-last."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
+def _to_tensor(pixels: Pixels, device: torch.device) -> torch.Tensor:
+    """(N, H, W, 3) to (N, 3, H, W), which is channels-last; on a CPU without a copy."""
+    return torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2)
+
+
+def _refuse_non_finite(model: DefectNet, epoch: int) -> None:
+    """The last step of an epoch can break what its loss does not show yet."""
+    if not all(torch.isfinite(tensor).all() for tensor in model.state_dict().values()):
+        raise NonFiniteLossError(
+            f"weights are not finite at the end of epoch {epoch}; lower lr and start again; the last finite checkpoint "
+            "is kept"
+        )
 
 
 def _moments(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

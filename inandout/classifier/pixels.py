@@ -1,5 +1,6 @@
 """Pictures decoded once, fitted to one size and held as uint8: 3 bytes a pixel, on disk above a size."""
 
+import os
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from tqdm import tqdm
 
 from inandout.data.geometry import Geometry, fit_image
 from inandout.data.images import read_image
+from inandout.errors import InputError
 
 MEMORY_LIMIT = 2 * 1024**3
 """Bytes above which the pictures are memory-mapped from a temporary file instead of held in memory."""
@@ -20,7 +22,11 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def load_pixels(paths: Sequence[Path], geometry: Geometry, memory_limit: int = MEMORY_LIMIT) -> Pixels:
-    """Decode and fit every picture, in order, to (N, H, W, 3) uint8."""
+    """Decode and fit every picture, in order, to (N, H, W, 3) uint8.
+
+    Raises:
+        InputError: a picture cannot be read, or the temporary folder has no room for all of them.
+    """
     pixels = _allocate((len(paths), geometry.height, geometry.width, 3), memory_limit)
 
     def load(index: int) -> None:
@@ -33,7 +39,17 @@ def load_pixels(paths: Sequence[Path], geometry: Geometry, memory_limit: int = M
 
 
 def _allocate(shape: tuple[int, ...], memory_limit: int) -> Pixels:
-    if np.prod(shape, dtype=np.int64) <= memory_limit:
+    size = int(np.prod(shape, dtype=np.int64))
+    if size <= memory_limit:
         return np.empty(shape, np.uint8)
-    with tempfile.TemporaryFile() as file:  # the mapping keeps the unlinked file alive, and no kill leaves it behind
-        return np.memmap(file, np.uint8, "w+", shape=shape)
+    folder = tempfile.gettempdir()
+    try:
+        # The mapping keeps the unlinked file alive, and no kill leaves it behind.
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if hasattr(os, "posix_fallocate"):  # a hole in the file that finds the disk full later kills by SIGBUS
+                os.posix_fallocate(file.fileno(), 0, size)
+            return np.memmap(file, np.uint8, "w+", shape=shape)
+    except OSError as error:
+        raise InputError(
+            f"the pictures need {-(-size // 10**6)} MB in {folder} ({error.strerror}); free space or set TMPDIR"
+        ) from error

@@ -58,7 +58,7 @@ def check(samples: Sequence[Sample], max_pixels: int = MAX_PIXELS) -> list[Probl
         looks = pool.map(lambda sample: _look(sample, max_pixels), samples)
         seen = list(tqdm(looks, total=len(samples), desc="checking pictures", unit="", disable=None, delay=2))
     problems = [problem for one in seen for problem in one.problems]
-    return [*problems, *_class_problems(samples), *_group_problems(samples), *_repeats(samples, seen)]
+    return [*problems, *class_problems(samples), *_group_problems(samples), *_repeats(samples, seen)]
 
 
 def without_problems(samples: Sequence[Sample], problems: Sequence[Problem]) -> list[Sample]:
@@ -129,8 +129,11 @@ def _mask_problems(sample: Sample, size: tuple[int, int] | None, max_pixels: int
         yield Problem(sample.mask, "the label says no defect, but the mask marks one", "correct the label or the mask")
 
 
-def _class_problems(samples: Sequence[Sample]) -> Iterator[Problem]:
-    """Classes with no picture or a single one, in the splits that need them."""
+def class_problems(samples: Sequence[Sample]) -> Iterator[Problem]:
+    """Classes with no picture or a single one, in the splits that need them; no file is read.
+
+    One positive to train on, and a validation part of one class, are remarks: both can be used.
+    """
     counts = Counter((sample.split, sample.label) for sample in samples)
     where = Path(os.path.commonpath([sample.image.parent for sample in samples])) if samples else Path()
     undivided = any(sample.split == "" for sample in samples)
@@ -144,6 +147,13 @@ def _class_problems(samples: Sequence[Sample]) -> Iterator[Problem]:
             part = f"the {split} split" if split else "the data set"
             what = f"{part} has {'one picture' if count else 'no picture'} {kind}"
             yield Problem(where, what, "two are the least that can be used; add pictures")
+    if counts["train", 1] == 1:
+        what = "the train split has one picture with a defect: one-shot; few conclusions"
+        yield Problem(where, what, "add pictures, or use shot=zero", "remark")
+    if (counts["val", 0] == 0) != (counts["val", 1] == 0):
+        kind = "with a defect" if counts["val", 0] else "without a defect"
+        what = f"the val split has no picture {kind}; thresholds chosen on it mean little"
+        yield Problem(where, what, "add pictures, or leave out the val split to have one cut from train", "remark")
 
 
 def _group_problems(samples: Sequence[Sample]) -> Iterator[Problem]:

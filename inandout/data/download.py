@@ -35,10 +35,11 @@ def download_ksdd2(folder: Path, url: str = URL, md5: str = MD5) -> Path:
     removed once it is unpacked.
 
     Raises:
-        InputError: the server cannot be reached or refuses, the content is not what `md5` says, or cannot be unpacked.
+        InputError: the server cannot be reached or refuses, the content is not what `md5` says, or cannot be unpacked,
+            or `folder` cannot be written.
     """
     print(LICENCE, file=sys.stderr)
-    folder.mkdir(parents=True, exist_ok=True)
+    _make_folder(folder)
     unpacked, archive = folder / NAME, folder / f"{NAME}.zip"
     with FileLock(folder / f".{NAME}.lock"):
         if not unpacked.exists():
@@ -50,9 +51,31 @@ def download_ksdd2(folder: Path, url: str = URL, md5: str = MD5) -> Path:
     return inner if inner.is_dir() else unpacked
 
 
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = "is a file" if folder.is_file() else f"cannot be made ({error.strerror})"
+        raise InputError(f"{folder}: {why}; name a folder that can be written") from error
+
+
 def _fetch(url: str, target: Path, md5: str) -> None:
     """Download to `target`, which appears under its name only when it is complete and right."""
     part = target.with_name(f"{target.name}.part")
+    _complete(url, part)
+    with part.open("rb") as file:
+        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if found != md5:
+        part.unlink()
+        raise InputError(
+            f"{url}: what was downloaded has the md5 {found} instead of {md5} and was removed; run it again, "
+            "and if that does not help look on the official page whether the data set has changed"
+        )
+    part.replace(target)
+
+
+def _complete(url: str, part: Path) -> None:
+    """Download what `part` still lacks; it is kept whatever stops that."""
     with _session() as session:
         for _ in range(_CONNECTIONS):
             before = _size(part)
@@ -64,15 +87,12 @@ def _fetch(url: str, target: Path, md5: str) -> None:
             except requests.RequestException as error:
                 if _size(part) <= before:
                     raise InputError(f"{url}: the download broke off ({error}); run it again to go on") from error
-    with part.open("rb") as file:
-        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if found != md5:
-        part.unlink()
-        raise InputError(
-            f"{url}: what was downloaded has the md5 {found} instead of {md5} and was removed; run it again, "
-            "and if that does not help look on the official page whether the data set has changed"
-        )
-    part.replace(target)
+            except OSError as error:
+                raise InputError(
+                    f"{part}: cannot be written ({error.strerror}); make room for it and run it again to go on"
+                ) from error
+        else:
+            raise InputError(f"{url}: the download broke off {_CONNECTIONS} times; run it again to go on")
 
 
 def _session() -> requests.Session:

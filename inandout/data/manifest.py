@@ -1,5 +1,6 @@
 """The manifest: one row a picture. Every stage takes manifests and gives manifests."""
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -62,7 +63,8 @@ def read_manifest(path: Path) -> list[Sample]:
     """Read a CSV manifest; relative paths are relative to the folder it lies in.
 
     Raises:
-        InputError: no such file, a missing or unknown column, a value outside its range, no row, or a path twice.
+        InputError: no such file, a missing or unknown column, a row with more or fewer cells than the header, a value
+            outside its range, no row, or a path twice.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:  # line breaks inside a prompt stay as they are
@@ -88,14 +90,26 @@ def read_manifest(path: Path) -> list[Sample]:
 
 
 def write_manifest(samples: Iterable[Sample], path: Path) -> None:
-    """Write a CSV manifest; paths below its folder are stored relative, so that the folder can move."""
+    """Write a CSV manifest; paths below its folder are stored relative, so that the folder can move.
+
+    Raises:
+        InputError: it cannot be written there; a manifest that was there before stays as it was.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(Sample.model_fields))
-        writer.writeheader()
-        for sample in samples:
-            writer.writerow(_to_row(sample, path.parent.resolve()))
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(Sample.model_fields))
+            writer.writeheader()
+            for sample in samples:
+                writer.writerow(_to_row(sample, path.parent.resolve()))
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); name a file in a folder that exists and has room"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):  # it is gone after success, and was never there without a folder
+            temporary.unlink()
 
 
 def digest(path: Path) -> str:
@@ -129,8 +143,16 @@ def fingerprint(samples: Sequence[Sample]) -> str:
     return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _parse_row(path: Path, number: int, row: dict[str, str]) -> Sample:
+def _parse_row(path: Path, number: int, row: dict[str | Any, str | Any]) -> Sample:
+    """A row as `csv.DictReader` gives it: None is the value of a missing cell, and the key of those too many."""
     folder = path.parent.resolve()
+    columns = len(row.keys() - {None})
+    cells = columns - list(row.values()).count(None) + len(row.get(None, ()))
+    if cells != columns:
+        raise InputError(
+            f"{path}, line {number}: {cells} cells where the header has {columns}; "
+            "correct the row (a text with a comma needs quotes around it)"
+        )
     try:
         sample = Sample.model_validate(row)
     except ValidationError as error:

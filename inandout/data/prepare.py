@@ -1,15 +1,17 @@
 """From the name of a data set to a checked, split manifest."""
 
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from inandout.data.check import Problem, check, describe
 from inandout.data.duplicates import group_near_duplicates
-from inandout.data.manifest import Sample
+from inandout.data.manifest import Sample, digests
 from inandout.data.readers import scan_data
 from inandout.data.splits import Shot, cut_validation, split_test, take_shot
-from inandout.data.surfaces import SurfacesConfig, write_surfaces
+from inandout.data.surfaces import SurfacesConfig, drawing_fingerprint, write_surfaces
 from inandout.errors import InputError
 
 EMBEDDED = "surfaces"
@@ -48,15 +50,30 @@ def data_path(name: str) -> Path:
     """Where a data set lies; the embedded one is drawn where it is missing."""
     if name != EMBEDDED:
         return Path(name)
-    folder = Path("data") / EMBEDDED
-    write_surfaces(folder, SurfacesConfig())
+    config = SurfacesConfig()
+    folder = Path("data") / f"{EMBEDDED}-{drawing_fingerprint(config)}"
+    write_surfaces(folder, config)
     return folder
 
 
 def check_data(where: Path) -> tuple[list[Sample], list[Problem]]:
     """Everything a data set holds, and everything that is wrong with it."""
     scan = scan_data(where)
-    return scan.samples, [*scan.problems, *check(scan.samples)]
+    if scan.problems:
+        return scan.samples, [*scan.problems, *check(scan.samples)]
+    return scan.samples, list(_check_once(tuple(scan.samples), _contents(scan.samples)))
+
+
+def _contents(samples: Sequence[Sample]) -> str:
+    """Changes with every byte of every file; files that cannot be read are for `check` to name."""
+    paths = [path for sample in samples for path in (sample.image, sample.mask) if path and path.is_file()]
+    return "".join(digests(paths))
+
+
+@lru_cache(maxsize=4)
+def _check_once(samples: tuple[Sample, ...], contents: str) -> tuple[Problem, ...]:
+    """`check`, once in a process for the same rows and the same bytes: a comparison asks again for every cell."""
+    return tuple(check(samples))
 
 
 def read_checked(name: str) -> list[Sample]:
@@ -76,8 +93,8 @@ def read_checked(name: str) -> list[Sample]:
 def prepare(config: DataConfig) -> list[Sample]:
     """Read, check, group and split a data set; raises as `read_checked`."""
     samples = read_checked(config.data)
-    if any(sample.split == "" for sample in samples):
-        samples = group_near_duplicates(samples)
+    if any(sample.group == "" for sample in samples):
+        samples = group_near_duplicates(samples)  # or the validation part would know pictures of the training part
     return cut_validation(split_test(samples, config.test_share, config.seed), config.val_share, config.seed)
 
 

@@ -1,13 +1,15 @@
 """Data sets as people have them, to samples: a CSV manifest, KolektorSDD2, MVTec-AD, or folders `good` and `defect`.
 
 A label comes from a mask, from the layout's own folder of the picture, or from the manifest's column; never from
-another part of a path. Hidden files and files with other suffixes are ignored. A picture that is a broken link is
-kept, so that `inandout.data.check` can name it.
+another part of a path. Hidden files and files with other suffixes are ignored. Pictures where the layout has no place
+for them, in a folder within its folders, are not used and are a problem. A picture that is a broken link is kept, so
+that `inandout.data.check` can name it.
 """
 
 import logging
+import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -71,12 +73,17 @@ def read_ksdd2(folder: Path, official: bool) -> Scan:
     """
     folder = folder.resolve()
     samples: list[Sample] = []
-    problems: list[Problem] = []
+    problems = _unknown_folders([folder / split for split in KSDD2_COUNTS])
     for split, expected in KSDD2_COUNTS.items():
         pictures, masks = _ksdd2_files(folder / split)
         if official and len(pictures) != expected:
             what = f"{len(pictures)} pictures found where KolektorSDD2 has {expected}"
             problems.append(Problem(folder / split, what, "download it again, or describe other data by a manifest"))
+        problems += [
+            Problem(path, "not a .png, which all of KolektorSDD2 is", "convert it, or describe the data by a manifest")
+            for path in _pictures(folder / split)
+            if path.suffix.lower() != ".png"
+        ]
         problems += _unpaired(pictures, masks)
         paired = [(pictures[name], masks[name]) for name in pictures if name in masks]
         with ThreadPoolExecutor() as pool:
@@ -104,7 +111,10 @@ def read_mvtec(folder: Path) -> Scan:
         for path in _folders(folder / "train")
         if path.name != "good"
     ]
-    for kind in sorted({path.name for path in (*_folders(folder / "test"), *_folders(truth))} - {"good"}):
+    kinds = sorted({path.name for path in (*_folders(folder / "test"), *_folders(truth))} - {"good"})
+    normal = [folder / "train" / "good", folder / "test" / "good"]
+    problems += _unknown_folders([*normal, *(part / kind for part in (folder / "test", truth) for kind in kinds)])
+    for kind in kinds:
         pictures = _pictures(folder / "test" / kind)
         masks = {path.stem.removesuffix("_mask"): path for path in _pictures(truth / kind)}
         if truth.is_dir():
@@ -138,6 +148,8 @@ def read_folders(folder: Path) -> Scan:
         if uses[mask] != 1
     ]
     bad = {problem.path for problem in problems}
+    parts = (folder / "defect", folder / "mask")
+    problems += _unknown_folders([folder / "good", *parts, *(kind for part in parts for kind in _folders(part))])
     return Scan([sample for sample in samples if sample.mask not in bad], problems)
 
 
@@ -151,6 +163,26 @@ def _ksdd2_files(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
     pictures = {path.stem: path for path in kept if not path.stem.endswith("_GT")}
     masks = {path.stem.removesuffix("_GT"): path for path in kept if path.stem.endswith("_GT")}
     return pictures, masks
+
+
+def _unknown_folders(read: Sequence[Path]) -> list[Problem]:
+    """Folders with pictures that lie in those that are read, and are not read themselves."""
+    known = {folder.resolve() for folder in read}
+    return [
+        Problem(path, "a folder of pictures where the layout has none", "move them up, or describe them by a manifest")
+        for folder in read
+        for path in _folders(folder)
+        if path.resolve() not in known and _holds_pictures(path)
+    ]
+
+
+def _holds_pictures(folder: Path) -> bool:
+    """Whether a picture lies in a folder or anywhere below it; links below it are not followed."""
+    for _, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if any(Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".") for name in files):
+            return True
+    return False
 
 
 def _label(mask: Path) -> int | Problem:

@@ -50,11 +50,13 @@ def take_shot(samples: Sequence[Sample], shot: Shot, n_shot: int, seed: int) -> 
     part is never touched.
 
     Raises:
-        InputError: `few` asks for more positives than the training part has.
+        InputError: `full` or `few`, and the training part has no positives or, for `few`, not that many.
     """
+    positives = [i for i, sample in enumerate(samples) if sample.label == 1 and sample.split == "train"]
+    if shot != "zero" and not positives:
+        raise InputError(f"shot is {shot}, but the training part has no positives; use shot=zero")
     if shot == "full":
         return list(samples)
-    positives = [i for i, sample in enumerate(samples) if sample.label == 1 and sample.split == "train"]
     wanted = n_shot if shot == "few" else 0
     if wanted > len(positives):
         raise InputError(
@@ -76,21 +78,28 @@ def _move(samples: Sequence[Sample], source: Split, target: Split, share: float,
 
 
 def _group_names(samples: Sequence[Sample]) -> list[str]:
-    """A picture without a group is a group of its own."""
-    return [sample.group or f"#{i}" for i, sample in enumerate(samples)]
+    """A picture without a group is a group of its own, whose name no group of a manifest can have."""
+    return [f"={sample.group}" if sample.group else f"#{i}" for i, sample in enumerate(samples)]
 
 
 def _draw_groups(pictures: Sequence[tuple[str, int]], share: float, seed: int) -> set[str]:
-    """Groups that hold about `share` of the pictures of each label; of each label, one group at least stays behind."""
+    """Groups that hold about `share` of the pictures of each label; of each label, one group at least stays behind.
+
+    A group that holds both labels counts for both.
+    """
     rng = np.random.default_rng(seed)
+    by_label = [Counter(name for name, its_label in pictures if its_label == label) for label in (0, 1)]
+    behind = [set(sizes) for sizes in by_label]
     chosen: set[str] = set()
-    for label in (0, 1):
-        sizes = Counter(name for name, its_label in pictures if its_label == label)
-        names = [str(name) for name in rng.permutation(sorted(sizes))]
+    for sizes in by_label:
+        names = sorted(sizes)
         wanted = share * sizes.total()
         taken = sum(sizes[name] for name in names if name in chosen)
-        for name in names[: len(names) - 1]:
-            if name not in chosen and taken + sizes[name] / 2 <= wanted:
+        for name in (names[i] for i in rng.permutation(len(names))):
+            fits = name not in chosen and taken + sizes[name] / 2 <= wanted
+            if fits and all(groups != {name} for groups in behind):
                 chosen.add(name)
                 taken += sizes[name]
+                for groups in behind:
+                    groups.discard(name)
     return chosen

@@ -1,6 +1,5 @@
 """Entry point `augment`: a pool of synthetic positives from the negatives of the training part."""
 
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,16 +15,7 @@ from inandout.memseg.config import MemSegConfig
 from inandout.memseg.pool import write_pool
 from inandout.memseg.textures import FolderTextures, open_textures
 from inandout.pictures import contact_sheet
-from inandout.tracking import (
-    artifact_folder,
-    connect,
-    find_finished,
-    log_dataset,
-    open_run,
-    record_reuse,
-    stage_fingerprint,
-    stage_lock,
-)
+from inandout.tracking import artifact_folder, connect, run_stage
 
 SHEET_SIZE = 32
 """Pictures on the contact sheet of a pool."""
@@ -51,19 +41,12 @@ class Pool(NamedTuple):
 
 def augment(config: AugmentConfig) -> Pool:
     """Make the pool, or find it where it was made before."""
+    connect()
     samples = prepare(config)
     inputs = {"data": fingerprint(samples)} | _texture_digests(config.textures)
-    key = stage_fingerprint("augment", config, inputs)
-    connect()
-    with stage_lock(key):
-        found = None if config.fresh else find_finished(key)
-        if found is not None:
-            record_reuse("augment", config, found)
-            return Pool(read_pool(artifact_folder(found.info.run_id, "pool")), found.info.run_id)
-        with open_run("augment", config, key, f"memseg n={config.n_aug} seed={config.seed}") as run:
-            log_dataset(config.data, inputs["data"], samples)
-            _make_and_log(config, samples)
-        return Pool(read_pool(artifact_folder(run.info.run_id, "pool")), run.info.run_id)
+    name = f"memseg n={config.n_aug} seed={config.seed}"
+    run = run_stage("augment", name, config, inputs, samples, lambda folder: _make_and_log(config, samples, folder))
+    return Pool(read_pool(artifact_folder(run.info.run_id, "pool")), run.info.run_id)
 
 
 def read_pool(folder: Path) -> list[Sample]:
@@ -83,15 +66,12 @@ def _texture_digests(folder: str) -> dict[str, str]:
     return {"textures": " ".join(digests(textures.paths))}
 
 
-def _make_and_log(config: AugmentConfig, samples: list[Sample]) -> None:
+def _make_and_log(config: AugmentConfig, samples: list[Sample], work: Path) -> None:
     negatives = [sample for sample in samples if sample.split == "train" and sample.label == 0]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name).resolve() / "pool"
-        folder.mkdir()
-        pool = write_pool(
-            negatives, folder, n=config.n_aug, geometry=config, seed=config.seed, config=config.memseg()
-        )
-        mlflow.log_artifacts(str(folder), "pool")
-        shown = pool[:SHEET_SIZE]
-        captions = [f"seed {sample.seed}" for sample in shown]
-        mlflow.log_image(contact_sheet([read_image(s.image) for s in shown], captions), artifact_file="pool.png")
+    folder = work.resolve() / "pool"
+    folder.mkdir(exist_ok=True)
+    pool = write_pool(negatives, folder, n=config.n_aug, geometry=config, seed=config.seed, config=config.memseg())
+    mlflow.log_artifacts(str(folder), "pool")
+    shown = pool[:SHEET_SIZE]
+    captions = [f"seed {sample.seed}" for sample in shown]
+    mlflow.log_image(contact_sheet([read_image(s.image) for s in shown], captions), artifact_file="pool.png")

@@ -17,31 +17,20 @@ from inandout.classifier.pixels import Pixels, load_pixels
 from inandout.classifier.resnet import DefectNet, build_classifier
 from inandout.data.geometry import Geometry, fit_mask, survival
 from inandout.data.images import Picture, read_mask
-from inandout.data.manifest import Sample, fingerprint
+from inandout.data.manifest import Sample, digest, fingerprint
 from inandout.data.prepare import ShotConfig, SourceConfig, prepare_shot
 from inandout.metrics import evaluate, ranking
 from inandout.mixing import mix, share_out
 from inandout.pictures import contact_sheet, outline, pr_curve
 from inandout.stages.augment import AugmentConfig, augment, read_pool
-from inandout.tracking import (
-    artifact_folder,
-    connect,
-    find_finished,
-    log_dataset,
-    log_values,
-    open_run,
-    pip_requirements,
-    record_reuse,
-    stage_fingerprint,
-    stage_lock,
-)
+from inandout.tracking import artifact_folder, connect, log_values, pip_requirements, run_stage
 
 SHOWN = 8
 """Pictures of each kind on a contact sheet."""
 
 
 class TrainingConfig(SourceConfig, Geometry):
-    """How a classifier is trained. The defaults are the embedded profile, smaller than the paper's in every respect."""
+    """How a classifier is trained. The defaults are the embedded profile, which two CPU cores train in minutes."""
 
     n_aug: int = Field(60, ge=0, le=100_000, description="synthetic positives added to the training part (paper: 120)")
     weights: str = Field("none", min_length=1, description="start: none, imagenet, or a .safetensors file")
@@ -89,29 +78,37 @@ class Part(NamedTuple):
 
 def classify(config: ClassifyConfig) -> Result:
     """Train and measure, or find the run that did."""
-    real = prepare_shot(config)
-    inputs = {"data": fingerprint(real)} | {
-        name: fingerprint(_pool(value)) for name in ("memseg_pool", "ddpm_pool") if (value := getattr(config, name))
-    }
-    key = stage_fingerprint("classify", config, inputs)
     connect()
-    with stage_lock(key) as work:
-        found = None if config.fresh else find_finished(key)
-        if found is not None:
-            record_reuse("classify", config, found)
-            return Result(found.info.run_id, found.data.metrics)
-        name = f"{config.shot} n_aug={config.n_aug} ddpm={config.ddpm_ratio:g} seed={config.seed}"
-        with open_run("classify", config, key, name) as run:
-            log_dataset(config.data, inputs["data"], real)
-            metrics = _run(config, real, work)
-        return Result(run.info.run_id, metrics)
+    real = prepare_shot(config)
+    inputs = {"data": fingerprint(real)} | _input_fingerprints(config)
+    name = f"{config.shot} n_aug={config.n_aug} ddpm={config.ddpm_ratio:g} seed={config.seed}"
+    run = run_stage("classify", name, config, inputs, real, lambda work: _train_and_measure(config, real, work))
+    return Result(run.info.run_id, run.data.metrics)
 
 
-def _run(config: ClassifyConfig, real: list[Sample], work: Path) -> dict[str, float]:
+def refuse_impossible(config: ClassifyConfig) -> None:
+    """What `classify` would refuse of the data, the shot or the weights, in seconds and before anything is trained."""
+    real = prepare_shot(config)
+    if config.n_aug == 0:
+        mix(real, [], [], 0, 0.0)
+    build_classifier(config.weights, config.seed)
+
+
+def _input_fingerprints(config: ClassifyConfig) -> dict[str, str]:
+    """Content of everything else that is read: given pools and weights count by what is in them."""
+    pools = {name: value for name in ("memseg_pool", "ddpm_pool") if (value := getattr(config, name))}
+    known = {name: fingerprint(_pool(value)) for name, value in pools.items()}
+    weights = Path(config.weights)
+    return known | ({"weights": digest(weights)} if weights.is_file() else {})
+
+
+def _train_and_measure(config: ClassifyConfig, real: list[Sample], work: Path) -> None:
     training = mix(real, *_pools(config), config.n_aug, config.ddpm_ratio)
     train, val, test = (_load(rows, config) for rows in (training, _rows(real, "val"), _rows(real, "test")))
     _log_inputs(config, real, train)
-    model = build_classifier(config.weights, config.seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    mlflow.set_tag("inandout.device", device)
+    model = build_classifier(config.weights, config.seed).to(device)
     _train(config, model, train, val, work)
     val_logits, test_logits = predict(model, val.pixels), predict(model, test.pixels)
     evaluation = evaluate(test_logits, test.labels, val_logits, val.labels, config.val_fpr, config.seed)
@@ -120,7 +117,6 @@ def _run(config: ClassifyConfig, real: list[Sample], work: Path) -> dict[str, fl
     _log_scores((val, test), (val_logits, test_logits))
     _log_pictures(config, test, test_logits, evaluation.values)
     _log_model(model, test.pixels)
-    return evaluation.values
 
 
 def _pools(config: ClassifyConfig) -> tuple[list[Sample], list[Sample]]:
@@ -151,13 +147,15 @@ def _load(samples: list[Sample], config: TrainingConfig) -> Part:
 
 def _train(config: ClassifyConfig, model: DefectNet, train: Part, val: Part, work: Path) -> None:
     def on_epoch(epoch: int, values: dict[str, float]) -> None:
-        if 0 < val.labels.sum() < len(val.labels):
-            values = values | {"val_ap": ranking(predict(model, val.pixels), val.labels)["ap"]}
+        if "val_ap" not in values and 0 < val.labels.sum() < len(val.labels):
+            values["val_ap"] = ranking(predict(model, val.pixels), val.labels)["ap"]
         log_values(values, step=epoch)
 
+    checkpoint = work / "checkpoint.safetensors"
+    mlflow.set_tag("inandout.resumed", checkpoint.exists())
     fit(
         model, train.pixels, train.labels, epochs=config.epochs, batch_size=config.batch_size, seed=config.seed,
-        optimiser=config.optimiser, lr=config.lr, checkpoint=work / "checkpoint.safetensors", on_epoch=on_epoch,
+        optimiser=config.optimiser, lr=config.lr, checkpoint=checkpoint, on_epoch=on_epoch,
     )  # fmt: skip
 
 
@@ -222,5 +220,5 @@ def _marked(part: Part, index: int, geometry: Geometry) -> Picture:
 def _log_model(model: DefectNet, pixels: Pixels) -> None:
     """The model as `pt2` with signature and example: no pickle, any batch size, evaluation mode."""
     example = np.ascontiguousarray(pixels[:2].transpose(0, 3, 1, 2))
-    model.eval().to(memory_format=torch.contiguous_format)
+    model.eval().cpu().to(memory_format=torch.contiguous_format)
     mlflow.pytorch.log_model(model, name="model", input_example=example, pip_requirements=pip_requirements())

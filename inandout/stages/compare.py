@@ -9,25 +9,34 @@ from pydantic import AfterValidator, Field
 from inandout.data.manifest import fingerprint
 from inandout.data.prepare import read_checked
 from inandout.data.splits import Shot
+from inandout.errors import InputError
 from inandout.report import Row, markdown_table
-from inandout.stages.classify import ClassifyConfig, TrainingConfig, classify
+from inandout.stages.classify import ClassifyConfig, TrainingConfig, classify, refuse_impossible
 from inandout.tracking import connect, experiment_url, log_dataset, open_run, stage_fingerprint
 
 SHOTS: tuple[Shot, ...] = ("zero", "few", "full")
 
 
 def _shots(text: str) -> str:
-    unknown = [name for name in text.split(",") if name not in SHOTS]
+    names = [part.strip() for part in text.split(",")]
+    unknown = [name for name in names if name not in SHOTS]
     if unknown:
         raise ValueError(f"{unknown[0]!r} is not a shot; give some of zero, few, full, separated by commas")
-    return text
+    return _without_repeats(names)
 
 
 def _seeds(text: str) -> str:
     for part in text.split(","):
         if not part.strip().isdigit() or int(part) >= 2**32:
             raise ValueError(f"{part!r} is not a seed; give numbers of 0 to 2**32 - 1, separated by commas")
-    return text
+    return _without_repeats([str(int(part)) for part in text.split(",")])
+
+
+def _without_repeats(names: list[str]) -> str:
+    """A repeated cell would be found finished, and counted as a second measurement with the same result."""
+    if len(set(names)) < len(names):
+        raise ValueError(f"{','.join(names)} names one of them twice; give each once")
+    return ",".join(names)
 
 
 class CompareConfig(TrainingConfig):
@@ -50,13 +59,17 @@ class CompareConfig(TrainingConfig):
 
 def compare(config: CompareConfig) -> list[Row]:
     """Every cell of the comparison; finished ones are reused. Prints the table and says where to look."""
+    connect()
     samples = read_checked(config.data)
     inputs = {"data": fingerprint(samples)}
-    connect()
+    cells = list(config.cells())
+    if not cells:
+        raise InputError("nothing to compare: zero shots need n_aug of 1 or more")
+    for _, cell in cells:
+        refuse_impossible(cell)
     rows = []
     with open_run("main", config, stage_fingerprint("main", config, inputs), f"none v MemSeg on {config.data}") as run:
         log_dataset(config.data, inputs["data"], samples)
-        cells = list(config.cells())
         for number, (source, cell) in enumerate(cells, start=1):
             print(f"[{number}/{len(cells)}] shot={cell.shot} source={source} seed={cell.seed}", flush=True)
             result = classify(cell)

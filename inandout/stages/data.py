@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from inandout.data.check import describe, without_problems
+from inandout.data.check import class_problems, describe, without_problems
 from inandout.data.download import download_ksdd2
 from inandout.data.geometry import Geometry, survival
 from inandout.data.manifest import write_manifest
@@ -40,6 +40,8 @@ def check(config: CheckConfig) -> None:
     Raises:
         InputError: something is wrong, and no manifest of what can be used was asked for.
     """
+    if config.write and Path(config.write).resolve() == Path(config.data).resolve():
+        raise InputError(f"write={config.write} is the manifest itself; give another name, so that nothing is lost")
     samples, problems = check_data(data_path(config.data))
     if problems:
         print(describe(problems))
@@ -47,6 +49,9 @@ def check(config: CheckConfig) -> None:
     if errors and not config.write:
         raise InputError(f"{errors} problems in {config.data}; mend them, or give write=FILE.csv to leave them out")
     usable = without_problems(samples, problems)
+    left = [problem for problem in class_problems(usable) if problem.kind != "remark"]
+    if left:
+        raise InputError(f"what is left cannot be used: {describe(left)}")
     if config.write:
         write_manifest(usable, Path(config.write))
         print(f"{config.write}: {len(usable)} of {len(samples)} pictures")

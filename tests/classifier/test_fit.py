@@ -38,7 +38,7 @@ def test_a_stopped_run_resumes_to_the_same_weights_bit_for_bit(tmp_path: Path, o
     whole = train(3, optimiser=optimiser).state_dict()
     path = tmp_path / "checkpoint.safetensors"
     with pytest.raises(StopError):
-        train(3, path, 1, optimiser)
+        train(3, path, 2, optimiser)
     assert len(load_checkpoint(path).progress["history"]) == 1
     resumed = train(3, path, optimiser=optimiser).state_dict()
     assert whole.keys() == resumed.keys()
@@ -61,6 +61,23 @@ def test_callbacks_see_every_epoch_once() -> None:
         on_epoch=lambda epoch, values: seen.append(epoch),
     )  # fmt: skip
     assert seen == [1, 2]
+
+
+def test_a_resumed_run_tells_the_values_of_all_epochs(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    told: list[tuple[int, dict[str, float]]] = []
+
+    def on_epoch(epoch: int, values: dict[str, float]) -> None:
+        values.setdefault("added", float(len(told)))
+        told.append((epoch, dict(values)))
+
+    for epochs in (1, 3):
+        fit(
+            build_classifier("none", 0), PIXELS, LABELS, epochs=epochs, batch_size=8, optimiser="sgd", lr=0.01, seed=0,
+            checkpoint=path, on_epoch=on_epoch,
+        )  # fmt: skip
+    assert [epoch for epoch, _ in told] == [1, 1, 2, 3]
+    assert told[1] == told[0], "what was added in the first run is kept"
 
 
 def test_a_non_finite_loss_stops_names_the_step_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:

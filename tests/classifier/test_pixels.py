@@ -1,3 +1,6 @@
+import errno
+import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -42,3 +45,29 @@ def test_a_bad_picture_is_named(tmp_path: Path) -> None:
     paths[1].write_bytes(b"")
     with pytest.raises(InputError, match=r"1\.png"):
         load_pixels(paths, SQUARE)
+
+
+def test_space_that_the_disk_lacks_is_missed_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int, start: int, size: int) -> None:
+        assert (start, size) == (0, 3 * 32 * 32 * 3)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(InputError, match=f"need 1 MB in {tmp_path} .*free space or set TMPDIR"):
+        load_pixels([tmp_path / "never read.png"] * 3, SQUARE, memory_limit=100)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this platform cannot reserve space")
+def test_mapped_pictures_have_their_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = []
+    real = np.memmap
+    monkeypatch.setattr(
+        np, "memmap", lambda file, *a, **k: (files.append(os.fstat(file.fileno())), real(file, *a, **k))[1]
+    )
+    load_pixels(write_some(tmp_path, 3), SQUARE, memory_limit=100)
+    (before,) = files
+    assert before.st_size == 3 * 32 * 32 * 3
+    assert before.st_blocks * 512 >= before.st_size

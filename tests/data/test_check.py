@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from inandout.data import check as checking
-from inandout.data.check import Problem, check, describe, without_problems
+from inandout.data.check import Problem, check, class_problems, describe, without_problems
 from inandout.data.duplicates import group_near_duplicates
 from inandout.data.images import Picture, write_image
 from inandout.data.manifest import Sample, Split, read_manifest
@@ -132,6 +132,24 @@ def test_a_class_without_pictures_or_with_one_is_named(tmp_path: Path) -> None:
     assert classes(check(samples[:4] + samples[5:])) == ["the test split has one picture without a defect"]
     assert len(check(samples[:4])) == 2
     assert len(check([])) == 3
+
+
+def test_one_positive_to_train_on_is_a_remark(tmp_path: Path) -> None:
+    samples = healthy(tmp_path)
+    (problem,) = check(samples[:3] + samples[4:])
+    assert problem.kind == "remark"
+    assert problem.what == "the train split has one picture with a defect: one-shot; few conclusions"
+
+
+@pytest.mark.parametrize(("label", "missing"), [(0, "with a defect"), (1, "without a defect")])
+def test_a_validation_part_of_one_class_is_a_remark(label: int, missing: str) -> None:
+    rows: list[tuple[Split, int]] = [("train", 0), ("train", 1), ("test", 0), ("test", 1)] * 2
+    samples = [Sample(image=Path(f"/{i}.png"), label=its, split=split) for i, (split, its) in enumerate(rows)]
+    one, other = (Sample(image=Path(f"/v{its}.png"), label=its, split="val") for its in (label, 1 - label))
+    (problem,) = class_problems([*samples, one])  # the files are not needed
+    assert problem.kind == "remark"
+    assert problem.what.startswith(f"the val split has no picture {missing}")
+    assert list(class_problems([*samples, one, other])) == []
 
 
 def test_an_undivided_data_set_needs_two_of_each_class(tmp_path: Path) -> None:

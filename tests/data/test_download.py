@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import io
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inandout.data import unzip
+from inandout.data import download, unzip
 from inandout.data.download import MD5, URL, download_ksdd2
 from inandout.data.unzip import safe_unzip
 from inandout.errors import InputError
@@ -212,3 +213,37 @@ def test_an_existing_folder_is_not_written_into(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(DATA)
     with pytest.raises(InputError, match="exists already"):
         safe_unzip(tmp_path / "a.zip", tmp_path)
+
+
+def test_connections_that_all_bring_something_but_not_all_leave_the_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "_CONNECTIONS", 2)
+    with server("always drops") as (url, log), pytest.raises(InputError, match=r"broke off 2 times; run it again"):
+        download_ksdd2(tmp_path, url, DATA_MD5)
+    assert len(log) == 2
+    part = (tmp_path / "KolektorSDD2.zip.part").read_bytes()
+    assert part
+    assert DATA.startswith(part)
+
+
+def test_a_full_disk_is_said_and_leaves_the_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write_and_fail(pieces: Iterator[bytes]) -> Iterator[bytes]:
+        yield next(pieces)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    real = download._with_progress
+    monkeypatch.setattr(download, "_with_progress", lambda *given: write_and_fail(real(*given)))
+    with server() as (url, _), pytest.raises(InputError, match=r"part: cannot be written \(No space.*run it again"):
+        download_ksdd2(tmp_path, url, DATA_MD5)
+    part = (tmp_path / "KolektorSDD2.zip.part").read_bytes()
+    assert part
+    assert DATA.startswith(part)
+
+
+@pytest.mark.parametrize(("name", "why"), [("file", "is a file"), ("file/below", "cannot be made")])
+def test_a_file_where_the_folder_should_be_is_said(tmp_path: Path, name: str, why: str) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match=f"{name}: {why}"):
+        download_ksdd2(tmp_path / name, "http://127.0.0.1:9/never", DATA_MD5)
+    assert (tmp_path / "file").read_text() == "x"

@@ -74,10 +74,10 @@ def test_wrong_columns_are_answered_with_the_allowed_ones(tmp_path: Path) -> Non
         read_manifest(manifest(tmp_path, "image,label,colour\n1.png,0,red\n"))
 
 
-@pytest.mark.parametrize("line", ["1.png", "1.png,0,more"])
-def test_a_row_with_too_few_or_too_many_values_is_refused(tmp_path: Path, line: str) -> None:
-    with pytest.raises(InputError, match="line 2"):
-        read_manifest(manifest(tmp_path, f"image,label\n{line}\n"))
+@pytest.mark.parametrize(("line", "cells"), [("1.png,0", 2), ("1.png,0,a,more", 4), ("1.png,0,a,b,c", 5)])
+def test_a_row_with_too_few_or_too_many_cells_is_refused(tmp_path: Path, line: str, cells: int) -> None:
+    with pytest.raises(InputError, match=f"line 3: {cells} cells where the header has 3"):
+        read_manifest(manifest(tmp_path, f"image,label,prompt\n0.png,0,\n{line}\n"))
 
 
 @pytest.mark.parametrize("text", ["", "image,label\n"])
@@ -126,6 +126,17 @@ def test_a_failed_write_leaves_the_old_manifest(tmp_path: Path) -> None:
     write_manifest([sample], path)
     with pytest.raises(AttributeError):
         write_manifest([sample, None], path)  # type: ignore[list-item]
+    assert [file.name for file in tmp_path.iterdir()] == ["m.csv"]
     assert read_manifest(path) == [sample]
     with path.open() as file:
         assert len(list(csv.reader(file))) == 2
+
+
+def test_a_manifest_that_cannot_be_written_is_said_and_leaves_nothing(tmp_path: Path) -> None:
+    sample = Sample(image=tmp_path / "1.png", label=0)
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    for name in ("missing/m.csv", "file/m.csv", "folder"):
+        with pytest.raises(InputError, match=f"{name}: cannot be written"):
+            write_manifest([sample], tmp_path / name)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]

@@ -209,3 +209,40 @@ def test_paths_are_absolute_when_the_folder_is_given_relative(tmp_path: Path, mo
     picture(tmp_path / "defect" / "1.png")
     monkeypatch.chdir(tmp_path)
     assert [sample.image for sample in read_data(Path())] == [tmp_path / "good/1.png", tmp_path / "defect/1.png"]
+
+
+def unknown(folder: Path) -> set[str]:
+    """What a scan says of places that its layout does not know."""
+    return {problem.path.relative_to(folder).as_posix() for problem in scan_data(folder).problems}
+
+
+def test_pictures_too_deep_in_folders_are_named_and_not_used(tmp_path: Path) -> None:
+    for name in ("good/1", "good/line2/2", "good/line2/3", "defect/a/4", "defect/a/deep/er/5", "defect/6"):
+        picture(tmp_path / f"{name}.png")
+    mask(tmp_path / "mask" / "a" / "deep" / "5.png", True)
+    picture(tmp_path / "good" / ".thumbnails" / "1.png")
+    picture(tmp_path / "good" / "notes" / ".thumbnails" / "1.png")
+    (tmp_path / "good" / "empty").mkdir()
+    assert unknown(tmp_path) == {"good/line2", "defect/a/deep", "mask/a/deep"}
+    assert [sample.image.name for sample in scan_data(tmp_path).samples] == ["1.png", "6.png", "4.png"]
+
+
+def test_pictures_too_deep_in_mvtec_are_named_and_not_used(tmp_path: Path) -> None:
+    before = len(read_data(mvtec(tmp_path)))
+    deep = ("train/good/line2", "test/good/line2", "test/crack/deep", "ground_truth/crack/deep")
+    for name in deep:
+        picture(tmp_path / name / "1.png")
+    assert unknown(tmp_path) == set(deep)
+    assert len(scan_data(tmp_path).samples) == before
+
+
+def test_pictures_too_deep_or_of_another_kind_in_ksdd2_are_named_and_not_used(tmp_path: Path) -> None:
+    folder = ksdd2(tmp_path, {"train": (2, 1), "test": (1, 2)})
+    (folder / "surfaces.json").write_text("[]")
+    picture(folder / "train" / "line2" / "1.png")
+    picture(folder / "test" / "7.jpg")
+    mask(folder / "test" / "7_GT.png", False)
+    scan = scan_data(folder)
+    assert unknown(folder) == {"train/line2", "test/7.jpg", "test/7_GT.png"}
+    assert len(scan.samples) == 6
+    assert all(problem.fix for problem in scan.problems)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from inandout.data.manifest import Sample, Split
-from inandout.data.splits import cut_validation, split_test, take_shot
+from inandout.data.splits import Shot, cut_validation, split_test, take_shot
 from inandout.errors import InputError
 
 
@@ -83,3 +83,35 @@ def test_few_shots_depend_on_the_seed_alone() -> None:
 def test_more_shots_than_there_are_positives_are_refused_with_the_number_there_is() -> None:
     with pytest.raises(InputError, match="n_shot is 9, but the training part has 8 positives"):
         take_shot(make(20, 1, 8, "train"), "few", 9, 0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_groups_of_both_labels_do_not_take_a_label_out_of_training(seed: int) -> None:
+    labels = {"A": (0, 1, 1), "B": (0,), "C": (0,), "D": (0,)}
+    samples = [
+        Sample(image=Path(f"/{group}{i}.png"), label=label, group=group, split="train")
+        for group, its_labels in labels.items()
+        for i, label in enumerate(its_labels)
+    ]
+    cut = cut_validation(samples, 0.2, seed)
+    assert {sample.label for sample in cut if sample.split == "train"} == {0, 1}
+
+
+def test_no_group_is_mistaken_for_a_picture_without_one() -> None:
+    named = [f"#{i}" for i in range(20, 40)]
+    samples = [
+        Sample(image=Path(f"/{i}.png"), label=0, group=group, split="train")
+        for i, group in enumerate(named + [""] * 20)
+    ]
+    cut = cut_validation(samples, 0.5, 0)
+    alone = [sample.split for sample in cut if not sample.group]
+    assert [sample.split for sample in cut if sample.group] != alone
+    assert sum(sample.split == "val" for sample in cut) == 20
+
+
+@pytest.mark.parametrize("shot", ["few", "full"])
+def test_a_training_part_without_positives_is_for_zero_shot_alone(shot: Shot) -> None:
+    samples = [*make(8, 1, 0, "train"), *make(6, 1, 3, "test")]
+    with pytest.raises(InputError, match="the training part has no positives; use shot=zero"):
+        take_shot(samples, shot, 5, 0)
+    assert take_shot(samples, "zero", 5, 0) == samples

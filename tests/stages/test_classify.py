@@ -7,8 +7,10 @@ import mlflow
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from safetensors.torch import save_file
 
 from inandout.classifier.pixels import load_pixels
+from inandout.classifier.resnet import build_classifier
 from inandout.data.geometry import Geometry
 from inandout.data.manifest import read_manifest
 from inandout.errors import InputError
@@ -106,6 +108,23 @@ def test_what_cannot_be_trained_is_refused_in_one_sentence(
     assert all(run.info.status != "RUNNING" for run in runs)
 
 
+@pytest.mark.usefixtures("no_model")
+def test_given_weights_count_by_their_content(tiny: Path, project: Path, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file(build_classifier("none", 1).resnet.state_dict(), path)
+    first = train(tiny, weights=str(path), epochs=1)
+    assert train(tiny, weights=str(path), epochs=1).run_id == first.run_id
+    save_file(build_classifier("none", 2).resnet.state_dict(), path)
+    assert train(tiny, weights=str(path), epochs=1).run_id != first.run_id
+
+
+def test_a_comparison_refuses_what_a_later_cell_cannot_do_before_it_trains(tiny: Path, project: Path) -> None:
+    config = CompareConfig(**{"data": str(tiny)} | SMALL | {"shots": "zero,few", "n_shot": 99})
+    with pytest.raises(InputError, match="n_shot is 99"):
+        compare(config)
+    assert mlflow.search_runs(search_all_experiments=True, output_format="list") == []
+
+
 def test_diffusion_pictures_without_a_pool_are_refused_before_anything_starts() -> None:
     with pytest.raises(ValidationError, match=r"ddpm_ratio = 0\.5 asks for 2 diffusion pictures"):
         ClassifyConfig(n_aug=4, ddpm_ratio=0.5)
@@ -150,7 +169,10 @@ def test_a_killed_run_resumes_to_the_scores_of_one_that_was_never_stopped(tiny: 
     resumed = train(tiny, epochs=6)
     status = {run.info.status for run in mlflow.search_runs(search_all_experiments=True, output_format="list")}
     assert status == {"FINISHED", "KILLED"}
-    assert len(mlflow.MlflowClient().get_metric_history(resumed.run_id, "loss")) < 6, "it began anew"
+    assert mlflow.get_run(resumed.run_id).data.tags["inandout.resumed"] == "True"
+    assert [point.step for point in mlflow.MlflowClient().get_metric_history(resumed.run_id, "val_ap")] == [
+        1, 2, 3, 4, 5, 6
+    ], "the curve is whole"  # fmt: skip
     assert scores(resumed.run_id) == scores(train(tiny, epochs=6, fresh=True).run_id)
 
 

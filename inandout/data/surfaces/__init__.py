@@ -4,7 +4,7 @@ A picture is made in this order: a material gives a tone (`textures`), light and
 (`lighting`), and a defect darkens, paints or deforms it (`defects`); `drawing` joins them, `dataset` writes many.
 """
 
-from inandout.data.surfaces.dataset import SurfacesConfig, write_surfaces
+from inandout.data.surfaces.dataset import SurfacesConfig, drawing_fingerprint, write_surfaces
 from inandout.data.surfaces.defects import CONTRASTS, KINDS, SIZES
 from inandout.data.surfaces.drawing import Surface, draw_surface
 from inandout.data.surfaces.lighting import COLOURS, LIGHTINGS, PALETTES
@@ -22,5 +22,6 @@ __all__ = [
     "SurfacesConfig",
     "draw_surface",
     "draw_texture",
+    "drawing_fingerprint",
     "write_surfaces",
 ]

@@ -1,5 +1,6 @@
 """Write a whole data set of surfaces, in the layout of KolektorSDD2."""
 
+import hashlib
 import json
 import tempfile
 from dataclasses import fields
@@ -58,6 +59,14 @@ class _Plan(NamedTuple):
     """Path inside the data set."""
     seed: int
     defect: str
+
+
+def drawing_fingerprint(config: SurfacesConfig) -> str:
+    """Identity of a data set: of its configuration and of the code that draws it."""
+    whole = hashlib.sha256(config.model_dump_json().encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        whole.update(path.read_bytes())
+    return whole.hexdigest()[:12]
 
 
 def write_surfaces(folder: Path, config: SurfacesConfig) -> bool:

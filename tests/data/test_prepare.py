@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from inandout.data.images import read_image, write_image
+from inandout.data.manifest import Sample, digest, write_manifest
+from inandout.data.prepare import DataConfig, data_path, prepare, read_checked
+from inandout.errors import InputError
+
+
+def twins(folder: Path) -> Path:
+    """Twelve textures a split, each also flipped, without groups."""
+    samples = []
+    for number in range(24):
+        noise = gaussian_filter(np.random.default_rng(number).normal(size=(64, 64)), 1.5)
+        picture = np.clip(128 + 300 * noise, 0, 255).astype(np.uint8)[:, :, None].repeat(3, axis=2)
+        for name, pixels in (("a", picture), ("b", picture[:, ::-1])):
+            path = folder / f"{number}{name}.png"
+            write_image(path, np.ascontiguousarray(pixels))
+            samples.append(Sample(image=path, label=number % 3 == 0, split="train" if number < 12 else "test"))
+    write_manifest(samples, folder / "twins.csv")
+    return folder / "twins.csv"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_validation_part_shows_nothing_that_is_trained_on(tmp_path: Path, seed: int) -> None:
+    samples = prepare(DataConfig(data=str(twins(tmp_path)), val_share=0.3, seed=seed))
+    split = {sample.image.name: sample.split for sample in samples}
+    assert "val" in split.values()
+    assert all(split[f"{number}a.png"] == split[f"{number}b.png"] for number in range(24))
+
+
+def test_the_embedded_data_is_drawn_where_it_is_missing_and_reused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = data_path("surfaces")
+    first = digest(folder / "train" / "10000.png")
+    (folder / "mark").touch()
+    assert data_path("surfaces") == folder
+    assert (folder / "mark").exists()
+    assert digest(folder / "train" / "10000.png") == first
+
+
+def test_a_file_that_changes_is_checked_again(tmp_path: Path) -> None:
+    manifest = twins(tmp_path)
+    read_checked(str(manifest))
+    write_image(tmp_path / "0a.png", read_image(tmp_path / "1a.png"))
+    with pytest.raises(InputError, match="the same content as"):
+        read_checked(str(manifest))
