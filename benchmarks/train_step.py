@@ -3,8 +3,8 @@
     python benchmarks/train_step.py
 
 Prints seconds a step of `inandout.classifier.fit.fit` and of a bare PyTorch loop on the same pictures, batches and
-initial weights, and their ratio; and the memory of the picture cache against a loader with float32 and int64. Of each the
-second epoch of two is timed; the two alternate, so that a machine that is busy for a while slows both.
+initial weights, and their ratio; and the memory of the picture cache against a loader with float32 and int64. Of two
+epochs the second is timed; the two loops alternate, so that a machine that is busy for a while slows both.
 """
 
 import argparse
