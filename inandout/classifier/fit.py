@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
-from inandout.classifier.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from inandout.checkpoint import Checkpoint, NonFiniteLossError, load_checkpoint, save_checkpoint
 from inandout.classifier.pixels import Pixels
 from inandout.classifier.resnet import DefectNet
 from inandout.classifier.sampling import FrequencySampler, Indices
@@ -19,10 +19,6 @@ Logits = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 OnEpoch = Callable[[int, dict[str, float]], None]
 """Called after every epoch with its number, from 1, and the values of the epoch."""
-
-
-class NonFiniteLossError(RuntimeError):
-    """Training produced NaN or infinity and was stopped; the last checkpoint is from before."""
 
 
 def fit(

@@ -12,6 +12,10 @@ from torch import Tensor
 from inandout.errors import InputError
 
 
+class NonFiniteLossError(RuntimeError):
+    """Training produced NaN or infinity and was stopped; the last checkpoint is from before."""
+
+
 class Checkpoint(NamedTuple):
     """Everything a run needs to go on as if it had never stopped."""
 

@@ -1,0 +1,32 @@
+"""AdamW: its state as plain tensors for checkpoints, and the learning rate of a step."""
+
+import math
+
+import torch
+from torch import Tensor
+
+_PREFIX = "adam."
+
+
+def pack_adam(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The state of every parameter as `adam.<number>.<name>`."""
+    states = optimiser.state_dict()["state"]
+    return {f"{_PREFIX}{number}.{name}": value for number, state in states.items() for name, value in state.items()}
+
+
+def load_adam(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put back what `pack_adam` gave; other entries of `tensors` are ignored."""
+    states: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith(_PREFIX):
+            number, name = key.removeprefix(_PREFIX).split(".")
+            states.setdefault(int(number), {})[name] = value
+    optimiser.load_state_dict({"state": states, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def warm_up_and_decay(step: int, steps: int, highest: float, warm_up: int = 100) -> float:
+    """Learning rate of step 1..`steps`: linear up to `highest`, then a half cosine down to nothing."""
+    if step <= warm_up:
+        return highest * step / warm_up
+    done = (step - warm_up) / max(steps - warm_up, 1)
+    return highest * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
