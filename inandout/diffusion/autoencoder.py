@@ -1,9 +1,10 @@
 """The VAE: diffusers' `AutoencoderTiny` with a linear encoder in closed form and a trained decoder.
 
-`AutoencoderTiny` fits because its strided convolutions see every pixel of a 2x2 block, so that three of them hold any
-linear map of 4x4 patches exactly, and because it has no norms, which wash small contrasts out. Its decoder enlarges by
-repeating pixels, from which no shuffle of pixels can be built (a 3x3 convolution after it cannot tell the four copies
-apart but by their neighbours); that part is trained.
+`AutoencoderTiny` fits because its strided convolution sees every pixel of a 2x2 block, so that it can hold any linear
+map of a patch exactly, and because it has no norms, which wash small contrasts out. Its decoder enlarges by repeating
+pixels; the convolutions after it cannot tell the copies apart but by their neighbours, so it can make no pattern with
+the period of a patch. With 2x2 px patches that is the Nyquist frequency, where surfaces have nothing to show; with 4x4
+it would be stripes 4 px apart, which many materials have.
 """
 
 import numpy as np
@@ -11,7 +12,8 @@ import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor
 
-from inandout.diffusion.latents import FACTOR, Components
+from inandout.diffusion.fidelity import Pictures
+from inandout.diffusion.latents import Components
 
 SCALING = 8.0
 """`scaling_factor`: the encoder's output is the latent divided by this, where the decoder's tanh(x / 3) * 3 is nearly
@@ -29,7 +31,7 @@ def build_vae(
         components: at most 16 of them.
         seed: of the decoder's random weights.
         width: channels of the decoder.
-        blocks: residual blocks of the decoder at a quarter, a half and the whole of the picture's side.
+        blocks: residual blocks of the decoder before and after it doubles the sides.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -45,27 +47,27 @@ def build_vae(
     return vae
 
 
-def to_tensor(pictures: np.ndarray) -> Tensor:
+def to_tensor(pictures: Pictures) -> Tensor:
     """(N, H, W, 3) in 0..255 to (N, 3, H, W) in -1..1, channels-last."""
     return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
-def to_pictures(tensor: Tensor) -> np.ndarray:
+def to_pictures(tensor: Tensor) -> Pictures:
     """(N, 3, H, W) in -1..1 to (N, H, W, 3) uint8, rounded and cut off."""
     levels = tensor.detach().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
     return np.ascontiguousarray(levels.permute(0, 2, 3, 1).numpy())
 
 
 @torch.no_grad()
-def encode(vae: AutoencoderTiny, pictures: np.ndarray) -> Tensor:
-    """Latents (N, C, H/4, W/4), scaled for the UNet, of pictures (N, H, W, 3) uint8."""
+def encode(vae: AutoencoderTiny, pictures: Pictures) -> Tensor:
+    """Latents (N, C, H/2, W/2), scaled for the UNet, of pictures (N, H, W, 3) uint8."""
     latents: Tensor = vae.encode(to_tensor(pictures)).latents * vae.config.scaling_factor
     return latents
 
 
 @torch.no_grad()
-def decode(vae: AutoencoderTiny, latents: Tensor) -> np.ndarray:
-    """Pictures (N, H, W, 3) uint8 of scaled latents (N, C, H/4, W/4)."""
+def decode(vae: AutoencoderTiny, latents: Tensor) -> Pictures:
+    """Pictures (N, H, W, 3) uint8 of scaled latents (N, C, H/2, W/2)."""
     return to_pictures(vae.decode(latents / vae.config.scaling_factor).sample)
 
 

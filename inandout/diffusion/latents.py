@@ -1,9 +1,9 @@
-"""Latents in closed form: the principal components of 4x4 px patches of surfaces.
+"""Latents in closed form: the principal components of 2x2 px patches of surfaces.
 
-Procedural surfaces and the magnetic tiles have little energy near the Nyquist frequency, so that 14 of the 48 numbers
-of a patch keep 93 % of the gradient energy of the tiles (12 keep 77 %, 16 keep 95 %): a linear encoder does what small
-trained ones with norms did not. Its latents are known before any training, are decorrelated, and need no encoder run
-that costs anything, so UNet and decoder can be trained in any order.
+Procedural surfaces and the magnetic tiles have little energy near the Nyquist frequency, so that 5 of the 12 numbers
+of a patch (brightness, its two slopes, two of colour) keep 45 dB and 90 % of the gradient energy: a linear encoder
+does what small trained ones with norms did not. Its latents are known before any training, are decorrelated, and cost
+nothing to compute, so UNet and decoder can be trained in any order.
 """
 
 from typing import NamedTuple
@@ -14,16 +14,16 @@ import numpy.typing as npt
 from inandout.data.surfaces import KINDS, draw_surface
 
 FACTOR = 2
-"""Side of a patch in px: a latent has a quarter of the width and of the height of the picture."""
+"""Side of a patch in px: a latent has half the width and half the height of the picture."""
 
 CHANNELS = 5
-"""Components that are kept; 12 of them turn out to be brightness and 2 colour."""
+"""Components that are kept: brightness, two of colour, and the slopes of brightness in both directions."""
 
 FLATTENING = 1 / 3
 """Standard deviation of a latent channel, as a power of that of its component.
 
-1 would keep the proportions of the pixels (the first component 40 times the last), 0 would make fine grain as heavy
-in the loss as brightness. A cube root leaves 1.9 to 0.6: the coarse is decided first, at high noise.
+1 would keep the proportions of the pixels (the first component 12 times the last), 0 would make fine grain as heavy
+in the loss as brightness. A cube root leaves 1.5 to 0.65: the coarse is decided first, at high noise.
 """
 
 
@@ -33,7 +33,7 @@ class Components(NamedTuple):
     mean: npt.NDArray[np.float64]
     """(3,): mean red, green and blue in 0..1."""
     basis: npt.NDArray[np.float64]
-    """(C, 4, 4, 3): orthonormal patches; the first has the largest spread."""
+    """(C, 2, 2, 3): orthonormal patches; the first has the largest spread."""
     spread: npt.NDArray[np.float64]
     """(C,): standard deviation of the components."""
     target: npt.NDArray[np.float64]
@@ -48,7 +48,7 @@ def surface_components(pictures: int = 2100, channels: int = CHANNELS, seed: int
 
 
 def principal_components(pictures: npt.NDArray[np.uint8], channels: int = CHANNELS) -> Components:
-    """Principal components of the 4x4 patches of pictures (N, H, W, 3), H and W divisible by 4.
+    """Principal components of the 2x2 patches of pictures (N, H, W, 3), H and W divisible by 2.
 
     The sign of a component is such that its largest entry is positive, so that every machine finds the same.
     """
@@ -65,7 +65,7 @@ def principal_components(pictures: npt.NDArray[np.uint8], channels: int = CHANNE
 
 
 def _patches(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-    """(N, H, W, 3) in 0..255 to (N, H/4, W/4, 4, 4, 3) in 0..1."""
+    """(N, H, W, 3) in 0..255 to (N, H/2, W/2, 2, 2, 3) in 0..1."""
     count, height, width, _ = pictures.shape
     split = pictures.reshape(count, height // FACTOR, FACTOR, width // FACTOR, FACTOR, 3)
     return split.transpose(0, 1, 3, 2, 4, 5) / 255.0

@@ -75,7 +75,7 @@ def _step(vae: AutoencoderTiny, optimiser: torch.optim.Optimizer, pictures: Tens
     if not torch.isfinite(loss):
         raise NonFiniteLossError(f"the loss is {value} at step {step}; lower lr and start again from the checkpoint")
     optimiser.zero_grad()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(vae.decoder.parameters(), 1.0)
     optimiser.step()
     return {"loss": value, "level_error": level.item(), "gradient_error": gradient.item()}
