@@ -36,7 +36,7 @@ class PretrainConfig(BaseModel):
     lr: float = Field(0.0008, gt=0, le=1, description="learning rate of UNet and text encoder, before it decays")
     batch_size: int = Field(32, ge=1, le=4096, description="pictures of 64x64 a step of UNet and text encoder")
     save_every: int = Field(200, ge=1, le=10**7, description="steps between checkpoints, kept in out/checkpoints")
-    sheet_every: int = Field(1000, ge=1, le=10**7, description="steps between contact sheets")
+    sheet_every: int = Field(1000, ge=1, le=10**7, description="steps between contact sheets and exports of the base so far")
 
 
 def pretrain(config: PretrainConfig) -> None:
@@ -58,14 +58,14 @@ def pretrain(config: PretrainConfig) -> None:
         pretrain_unet(
             student, School(config.seed, config.batch_size), steps=config.unet_steps, lr=config.lr,
             checkpoint=checkpoints / "unet.safetensors", save_every=config.save_every,
-            on_step=_logger("unet_", student, config.sheet_every),
+            on_step=_logger("unet_", student, config.sheet_every, out),
         )  # fmt: skip
         assemble(student).save_pretrained(out)
     print(f"{out}: ready; StableDiffusionPipeline.from_pretrained('{out}', local_files_only=True) loads it")
 
 
-def _logger(prefix: str, student: Student | None = None, sheet_every: int = 0) -> OnStep:
-    """Logs the mean of the values of every `_LOGGED_EVERY` steps, and sheets of what the student draws."""
+def _logger(prefix: str, student: Student | None = None, sheet_every: int = 0, out: Path = Path()) -> OnStep:
+    """Logs the mean of the values of every `_LOGGED_EVERY` steps; now and then the base so far, and what it draws."""
     gathered: list[dict[str, float]] = []
 
     def on_step(step: int, values: dict[str, float]) -> None:
@@ -75,6 +75,7 @@ def _logger(prefix: str, student: Student | None = None, sheet_every: int = 0) -
             log_values(means, step=step)
             gathered.clear()
         if student is not None and step % sheet_every == 0:
+            assemble(student).save_pretrained(out)
             _log_sheet(student, step)
 
     return on_step
