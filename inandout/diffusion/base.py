@@ -1,6 +1,7 @@
 """The base model as a folder in diffusers' format, and pictures made with it."""
 
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -39,10 +40,11 @@ def new_student(vae: AutoencoderTiny, seed: int) -> Student:
 
 def assemble(student: Student) -> StableDiffusionPipeline:
     """A pipeline of the running averages, which are copied, with DPM-Solver++ as its scheduler."""
-    fresh = new_student(student.vae, seed=0)
-    fresh.parts().load_state_dict(student.averages.values)
+    parts = deepcopy(student.parts())
+    parts.load_state_dict(student.averages.values)
+    parts.eval()
     pipeline = StableDiffusionPipeline(
-        vae=student.vae, text_encoder=fresh.text_encoder, tokenizer=student.tokenizer, unet=fresh.unet,
+        vae=student.vae, text_encoder=parts["text_encoder"], tokenizer=student.tokenizer, unet=parts["unet"],
         scheduler=DPMSolverMultistepScheduler.from_config(student.scheduler.config),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
