@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -111,13 +111,13 @@ def read_tiles(folder: Path) -> Pictures:
     return np.stack(tiles)
 
 
-def report_vae(base: StableDiffusionPipeline) -> None:
+def report_vae(vae: AutoencoderTiny) -> None:
     """What the VAE keeps."""
     sets = {"unseen surfaces": School(HELD_OUT, 256).batch(0, (64, 64)).pictures}
     if "INANDOUT_TILES" in os.environ:
         sets["magnetic tiles"] = read_tiles(Path(os.environ["INANDOUT_TILES"]))
     for name, pictures in sets.items():
-        copies = np.concatenate([decode(base.vae, encode(base.vae, part)) for part in np.array_split(pictures, 16)])
+        copies = np.concatenate([decode(vae, encode(vae, part)) for part in np.array_split(pictures, 16)])
         psnr, worst, energy = measure_fidelity(pictures, copies)
         print(f"VAE on {len(pictures)} {name}: {psnr:.1f} dB (worst {worst:.1f}), {energy:.1%} of the gradient energy")
 
@@ -151,12 +151,16 @@ def main() -> None:
     """Train or load the judge, then measure."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--base", type=Path, default=EMBEDDED, help="folder in diffusers' format")
+    options.add_argument("--vae-only", action="store_true", help="measure the VAE and stop")
     options.add_argument("--judge", type=Path, default=Path("judge.safetensors"), help="kept here between calls")
     options.add_argument("--steps", type=int, default=1500, help="of the judge's training")
     options.add_argument("--count", type=int, default=48, help="generated pictures of each class")
     options.add_argument("--guidance", type=float, default=GUIDANCE)
     options.add_argument("--sheets", type=Path, default=Path("sheets"), help="folder for contact sheets")
     given = options.parse_args()
+    report_vae(AutoencoderTiny.from_pretrained(given.base / "vae", local_files_only=True))
+    if given.vae_only:
+        return
     judge = Judge().eval()
     if given.judge.exists():
         judge.load_state_dict(load_file(given.judge))
@@ -167,7 +171,6 @@ def main() -> None:
     asked = [CLASSES.index(defect) for batch in unseen for defect in batch.defects]
     print_confusion("unseen procedural pictures", asked, verdicts(judge, np.concatenate([b.pictures for b in unseen])))
     base = load_base(given.base)
-    report_vae(base)
     report_time(base)
     report_defects(base, judge, given.count, given.guidance, given.sheets)
 

@@ -36,7 +36,9 @@ class PretrainConfig(BaseModel):
     lr: float = Field(0.0008, gt=0, le=1, description="learning rate of UNet and text encoder, before it decays")
     batch_size: int = Field(32, ge=1, le=4096, description="pictures of 64x64 a step of UNet and text encoder")
     save_every: int = Field(200, ge=1, le=10**7, description="steps between checkpoints, kept in out/checkpoints")
-    sheet_every: int = Field(1000, ge=1, le=10**7, description="steps between contact sheets and exports of the base so far")
+    sheet_every: int = Field(
+        1000, ge=1, le=10**7, description="steps between contact sheets and exports of the base so far"
+    )
 
 
 def pretrain(config: PretrainConfig) -> None:
