@@ -14,6 +14,7 @@ from inandout.stages.augment import AugmentConfig, augment
 from inandout.stages.classify import ClassifyConfig, classify
 from inandout.stages.compare import CompareConfig, compare
 from inandout.stages.data import CheckConfig, DownloadConfig, MakeSurfacesConfig, check, download, surfaces
+from inandout.stages.pretrain import PretrainConfig, pretrain
 
 
 class Stage(NamedTuple):
@@ -28,6 +29,7 @@ STAGES = {
     "check": Stage(CheckConfig, check),
     "surfaces": Stage(MakeSurfacesConfig, surfaces),
     "download": Stage(DownloadConfig, download),
+    "pretrain": Stage(PretrainConfig, pretrain),
     "augment": Stage(AugmentConfig, augment),
     "classify": Stage(ClassifyConfig, classify),
 }

@@ -6,8 +6,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "inandout"
 LAYERS = [
     {"errors"},
-    {"data"},
-    {"memseg", "classifier"},
+    {"data", "checkpoint"},
+    {"memseg", "classifier", "diffusion"},
     {"mixing", "metrics", "pictures", "report"},
     {"tracking"},
     {"stages"},

@@ -10,11 +10,17 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
-from inandout.classifier.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from inandout.checkpoint import (
+    Checkpoint,
+    NonFiniteLossError,
+    load_checkpoint,
+    pack_optimiser,
+    save_checkpoint,
+    unpack_optimiser,
+)
 from inandout.classifier.pixels import Pixels
 from inandout.classifier.resnet import DefectNet
 from inandout.classifier.sampling import FrequencySampler, Indices
-from inandout.errors import InputError
 
 Logits = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -24,13 +30,6 @@ OnEpoch = Callable[[int, dict[str, float]], None]
 
 A resumed run calls it again for the epochs before, with all their values.
 """
-
-
-_MOMENTS = "optimiser/"
-
-
-class NonFiniteLossError(InputError):
-    """Training produced NaN or infinity and was stopped; the last checkpoint is from before."""
 
 
 def fit(
@@ -85,7 +84,7 @@ def fit(
         on_epoch(epoch, history[-1])
         if checkpoint is not None:
             progress = {"history": history, "sampler": sampler.state()}
-            save_checkpoint(checkpoint, Checkpoint(dict(model.state_dict()) | _moments(stepper), progress))
+            save_checkpoint(checkpoint, Checkpoint(dict(model.state_dict()) | pack_optimiser(stepper), progress))
     return history
 
 
@@ -143,23 +142,11 @@ def _refuse_non_finite(model: DefectNet, epoch: int) -> None:
         )
 
 
-def _moments(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimiser's tensors, named `optimiser/<parameter number>/<name>`; plain SGD has none."""
-    state = optimiser.state_dict()["state"]
-    return {f"{_MOMENTS}{i}/{name}": tensor for i, entry in state.items() for name, tensor in entry.items()}
-
-
 def _resume(
     model: DefectNet, optimiser: torch.optim.Optimizer, sampler: FrequencySampler, path: Path
 ) -> list[dict[str, float]]:
     tensors, progress = load_checkpoint(path)
-    model.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith(_MOMENTS)})
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith(_MOMENTS):
-            number, key = name.removeprefix(_MOMENTS).split("/")
-            state.setdefault(int(number), {})[key] = tensor
-    optimiser.load_state_dict(optimiser.state_dict() | {"state": state})
+    model.load_state_dict(unpack_optimiser(optimiser, tensors))
     sampler.restore(progress["sampler"])
     history: list[dict[str, Any]] = progress["history"]
     return history

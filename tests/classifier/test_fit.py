@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from inandout.classifier.checkpoint import load_checkpoint
-from inandout.classifier.fit import NonFiniteLossError, Optimiser, fit, predict
+from inandout.checkpoint import NonFiniteLossError, load_checkpoint
+from inandout.classifier.fit import Optimiser, fit, predict
 from inandout.classifier.resnet import DefectNet, build_classifier
 from inandout.errors import InputError
 from tests.conftest import draw

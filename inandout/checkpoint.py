@@ -8,8 +8,15 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.optim import Optimizer
 
 from inandout.errors import InputError
+
+_OPTIMISER = "adam."
+
+
+class NonFiniteLossError(InputError):
+    """Training produced NaN or infinity and was stopped; the last checkpoint is from before."""
 
 
 class Checkpoint(NamedTuple):
@@ -49,3 +56,23 @@ def load_checkpoint(path: Path) -> Checkpoint:
             return Checkpoint({name: file.get_tensor(name) for name in file.keys()}, progress)  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise InputError(f"{path}: not a checkpoint of this program ({error}); delete it to start anew") from error
+
+
+def pack_optimiser(optimiser: Optimizer) -> dict[str, Tensor]:
+    """The optimiser's tensors as `adam.<parameter number>.<name>`; plain SGD has none."""
+    state = optimiser.state_dict()["state"]
+    return {f"{_OPTIMISER}{i}.{name}": tensor for i, entry in state.items() for name, tensor in entry.items()}
+
+
+def unpack_optimiser(optimiser: Optimizer, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Put back what `pack_optimiser` gave; returns the other tensors."""
+    state: dict[int, dict[str, Tensor]] = {}
+    others = {}
+    for name, tensor in tensors.items():
+        if name.startswith(_OPTIMISER):
+            number, key = name.removeprefix(_OPTIMISER).split(".")
+            state.setdefault(int(number), {})[key] = tensor
+        else:
+            others[name] = tensor
+    optimiser.load_state_dict(optimiser.state_dict() | {"state": state})
+    return others

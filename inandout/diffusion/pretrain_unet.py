@@ -1,0 +1,146 @@
+"""Train UNet and text encoder together. Knows pictures and captions; knows neither MLflow nor the command line."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from inandout.checkpoint import (
+    Checkpoint,
+    NonFiniteLossError,
+    load_checkpoint,
+    pack_optimiser,
+    save_checkpoint,
+    unpack_optimiser,
+)
+from inandout.diffusion.autoencoder import encode
+from inandout.diffusion.averages import Averages
+from inandout.diffusion.pretrain_vae import OnStep
+from inandout.diffusion.rates import hold_and_decay
+from inandout.diffusion.school import School
+
+GAMMA = 5.0
+"""Of min-SNR weighting (Hang 2023)."""
+UNCONDITIONAL = 0.1
+"""Share of pictures that are trained with an empty caption, for classifier-free guidance."""
+
+
+@dataclass(frozen=True)
+class Student:
+    """What is trained, what it is trained with, and the running averages, which are what is shipped."""
+
+    unet: UNet2DConditionModel
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    vae: AutoencoderTiny
+    scheduler: DDIMScheduler
+    averages: Averages
+
+    def parts(self) -> nn.ModuleDict:
+        """The trained modules by name, sharing their weights."""
+        return nn.ModuleDict({"unet": self.unet, "text_encoder": self.text_encoder})
+
+
+def pretrain_unet(
+    student: Student,
+    school: School,
+    *,
+    steps: int,
+    lr: float,
+    checkpoint: Path | None = None,
+    save_every: int = 200,
+    on_step: OnStep = lambda step, values: None,
+) -> None:
+    """Train in place: v-prediction, min-SNR, guidance dropout, AdamW, running averages.
+
+    Latents need no cache: the encoder is three small convolutions, and a batch is drawn in 3 % of the time of a step.
+    Batch, noise and timesteps of a step are functions of the school's seed and the step alone.
+
+    Args:
+        student: trained in place, the averages, too.
+        school: what to learn.
+        steps: in all, also those before a resume; the learning rate falls over the last 30 %.
+        lr: learning rate before that.
+        checkpoint: written every `save_every` steps and at the end; where it exists, training goes on from it and
+            ends with the same weights, bit for bit, as a run that was never stopped (same machine and threads).
+        save_every: steps between checkpoints.
+        on_step: called with the step and `loss` (unweighted), `weighted_loss`, `gradient_norm`, `lr`.
+
+    Raises:
+        NonFiniteLossError: names the step; the checkpoint is from before.
+    """
+    parts = student.parts().train()
+    optimiser = torch.optim.AdamW(parts.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
+    done = _resume(parts, student.averages, optimiser, checkpoint)
+    for step in tqdm(range(done + 1, steps + 1), "unet", total=steps, initial=done, unit="step", disable=None):
+        rate = hold_and_decay(step, steps, lr)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        loss, values = _loss(student, school, step)
+        if not torch.isfinite(loss):
+            raise NonFiniteLossError(f"the loss is {loss.item()} at step {step}; lower lr and start the command again")
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        values["gradient_norm"] = float(nn.utils.clip_grad_norm_(parts.parameters(), 1.0))
+        optimiser.step()
+        student.averages.update(parts, step)
+        if checkpoint is not None and (step % save_every == 0 or step == steps):
+            state = parts.state_dict() | student.averages.packed() | pack_optimiser(optimiser)
+            save_checkpoint(checkpoint, Checkpoint(state, {"step": step}))
+        on_step(step, values | {"lr": rate})
+
+
+def _loss(student: Student, school: School, step: int) -> tuple[Tensor, dict[str, float]]:
+    batch = school.batch(step - 1)
+    generator = torch.Generator().manual_seed((school.seed << 32) + step)
+    latents = encode(student.vae, batch.pictures)
+    noise = torch.randn(latents.shape, generator=generator)
+    times = draw_times(len(latents), student.scheduler.config.num_train_timesteps, generator)
+    dropped = torch.rand(len(latents), generator=generator) < UNCONDITIONAL
+    captions = ["" if drop else caption for caption, drop in zip(batch.captions, dropped, strict=True)]
+    noisy = student.scheduler.add_noise(latents, noise, times).contiguous(memory_format=torch.channels_last)
+    target = student.scheduler.get_velocity(latents, noise, times)
+    predicted = student.unet(noisy, times, text_states(student.text_encoder, student.tokenizer, captions)).sample
+    errors = (predicted - target).square().mean(dim=(1, 2, 3))
+    loss = (errors * min_snr_weights(student.scheduler.alphas_cumprod[times])).mean()
+    return loss, {"loss": errors.mean().item(), "weighted_loss": loss.item()}
+
+
+def text_states(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
+    """(N, `LENGTH`, width): what the UNet attends to."""
+    tokens = tokenizer(
+        captions, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
+    )
+    states: Tensor = text_encoder(tokens.input_ids)[0]
+    return states
+
+
+def draw_times(count: int, steps: int, generator: torch.Generator) -> Tensor:
+    """Timesteps (count,), evenly spread over 0..steps-1 with one random shift: less noise in the loss of a batch."""
+    shares = (torch.rand(1, generator=generator) + torch.arange(count) / count) % 1
+    return (shares * steps).long().clamp(max=steps - 1)
+
+
+def min_snr_weights(alphas_cumprod: Tensor) -> Tensor:
+    """Weights of the squared error of v for signal shares (N,).
+
+    On the error of the picture they are min(SNR + 1, gamma), as in diffusers' and kohya's scripts for v-prediction:
+    min(SNR, gamma) would leave the last step, pure noise, without any weight.
+    """
+    plus_one = 1 / (1 - alphas_cumprod).clamp(min=1e-8)  # SNR + 1 = a / (1 - a) + 1
+    return plus_one.clamp(max=GAMMA) / plus_one
+
+
+def _resume(parts: nn.ModuleDict, averages: Averages, optimiser: torch.optim.Optimizer, checkpoint: Path | None) -> int:
+    """Put everything back that a checkpoint holds; the number of steps that were done."""
+    if checkpoint is None or not checkpoint.exists():
+        return 0
+    weights, progress = load_checkpoint(checkpoint)
+    parts.load_state_dict({name: weights[name] for name in parts.state_dict()})
+    averages.load(weights)
+    unpack_optimiser(optimiser, weights)
+    return int(progress["step"])

@@ -1,0 +1,59 @@
+"""An endless stream of surfaces and captions to learn from: batch `step` is a function of the seed and of `step`."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from inandout.data.surfaces import KINDS, Surface, draw_surface
+from inandout.diffusion.captions import caption_of
+from inandout.diffusion.fidelity import Pictures
+
+SHAPES: dict[tuple[int, int], float] = {(64, 64): 0.7, (96, 96): 0.1, (64, 192): 0.12, (64, 128): 0.08}
+"""(Width, height) of the pictures of a batch to its share; a batch of larger pictures has fewer of them."""
+
+PLAIN = 0.25
+"""Share of pictures without a defect; every kind has the same share of the rest."""
+
+_AGAIN = 0.7
+"""Chance that a faint defect is drawn again: it teaches little, as even a person often misses it."""
+
+
+class Batch(NamedTuple):
+    """Pictures of one size, and their captions."""
+
+    pictures: Pictures
+    captions: list[str]
+    defects: list[str]
+    """Kind of each, "" for none."""
+
+
+@dataclass(frozen=True)
+class School:
+    """Draws batches for ever; two of different seeds share no picture (of the first 2**32 of each)."""
+
+    seed: int
+    """0..2**20 - 1. Seeds from `HELD_OUT` on are for measuring, never for training."""
+    batch_size: int = 32
+    """Pictures of 64x64 px in a batch."""
+
+    def batch(self, step: int, shape: tuple[int, int] | None = None) -> Batch:
+        """Batch number `step`, 0 or more, of pictures of `shape` (width, height), or of a shape drawn from `SHAPES`."""
+        rng = np.random.default_rng([self.seed, step])
+        width, height = shape or list(SHAPES)[rng.choice(len(SHAPES), p=list(SHAPES.values()))]
+        count = max(self.batch_size * 64 * 64 // (width * height), 1)
+        drawn = [self._draw(width, height, step * self.batch_size + i, rng) for i in range(count)]
+        captions = [caption_of(one, rng) for one in drawn]
+        return Batch(np.stack([one.picture for one in drawn]), captions, [one.defect for one in drawn])
+
+    def _draw(self, width: int, height: int, number: int, rng: np.random.Generator) -> Surface:
+        defect = "" if rng.random() < PLAIN else str(rng.choice(KINDS))
+        first = (self.seed << 33) + 2 * number
+        drawn = draw_surface(width, height, first, defect)
+        if drawn.contrast == "faint" and rng.random() < _AGAIN:
+            return draw_surface(width, height, first + 1, defect)
+        return drawn
+
+
+HELD_OUT = 2**19
+"""First seed of schools that nothing is trained on."""

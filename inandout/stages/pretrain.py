@@ -1,0 +1,90 @@
+"""Entry point `pretrain`: train the embedded Stable Diffusion from procedural surfaces, and write its folder."""
+
+from pathlib import Path
+
+import mlflow
+from pydantic import BaseModel, ConfigDict, Field
+
+from inandout.data.surfaces import KINDS
+from inandout.diffusion.autoencoder import decode, encode
+from inandout.diffusion.base import assemble, new_student, new_vae, sample
+from inandout.diffusion.fidelity import measure_fidelity
+from inandout.diffusion.pretrain_unet import Student, pretrain_unet
+from inandout.diffusion.pretrain_vae import OnStep, pretrain_vae
+from inandout.diffusion.school import HELD_OUT, School
+from inandout.pictures import contact_sheet
+from inandout.tracking import connect, log_values, open_run, stage_fingerprint
+
+PROMPTS = ("background", *(f"background {kind}" for kind in KINDS))
+"""What the sheets show, a row a prompt."""
+
+_SHOWN = 8
+_LOGGED_EVERY = 20
+
+
+class PretrainConfig(BaseModel):
+    """How the base is trained."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    out: str = Field("surface-diffusion", min_length=1, description="folder of the base, and of its checkpoints")
+    seed: int = Field(1, ge=0, lt=HELD_OUT, description="seed of weights, surfaces, captions and noise")
+    vae_steps: int = Field(4000, ge=1, le=10**7, description="steps of the VAE's decoder")
+    vae_lr: float = Field(0.002, gt=0, le=1, description="highest learning rate of the decoder")
+    vae_batch_size: int = Field(8, ge=1, le=4096, description="pictures of 64x64 a step of the decoder")
+    unet_steps: int = Field(60_000, ge=1, le=10**7, description="steps of UNet and text encoder")
+    lr: float = Field(0.0008, gt=0, le=1, description="learning rate of UNet and text encoder, before it decays")
+    batch_size: int = Field(32, ge=1, le=4096, description="pictures of 64x64 a step of UNet and text encoder")
+    save_every: int = Field(200, ge=1, le=10**7, description="steps between checkpoints, kept in out/checkpoints")
+    sheet_every: int = Field(
+        1000, ge=1, le=10**7, description="steps between contact sheets and exports of the base so far"
+    )
+
+
+def pretrain(config: PretrainConfig) -> None:
+    """Train the small Stable Diffusion of the package; the same command goes on where it was stopped."""
+    out = Path(config.out)
+    checkpoints = out / "checkpoints"
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    connect()
+    with open_run("pretrain", config, stage_fingerprint("pretrain", config, {}), f"pretrain seed={config.seed}"):
+        vae = new_vae(config.seed)
+        pretrain_vae(
+            vae, School(config.seed, config.vae_batch_size), steps=config.vae_steps, lr=config.vae_lr,
+            checkpoint=checkpoints / "vae.safetensors", save_every=config.save_every, on_step=_logger("vae_"),
+        )  # fmt: skip
+        held_out = School(HELD_OUT, 64).batch(0, (64, 64)).pictures
+        fidelity = measure_fidelity(held_out, decode(vae, encode(vae, held_out)))
+        log_values({f"vae_{name}": value for name, value in fidelity._asdict().items()})
+        student = new_student(vae, config.seed)
+        pretrain_unet(
+            student, School(config.seed, config.batch_size), steps=config.unet_steps, lr=config.lr,
+            checkpoint=checkpoints / "unet.safetensors", save_every=config.save_every,
+            on_step=_logger("unet_", student, config.sheet_every, out),
+        )  # fmt: skip
+        assemble(student).save_pretrained(out)
+    print(f"{out}: ready; StableDiffusionPipeline.from_pretrained('{out}', local_files_only=True) loads it")
+
+
+def _logger(prefix: str, student: Student | None = None, sheet_every: int = 0, out: Path = Path()) -> OnStep:
+    """Logs the mean of the values of every `_LOGGED_EVERY` steps; now and then the base so far, and what it draws."""
+    gathered: list[dict[str, float]] = []
+
+    def on_step(step: int, values: dict[str, float]) -> None:
+        gathered.append(values)
+        if step % _LOGGED_EVERY == 0:
+            means = {prefix + name: sum(each[name] for each in gathered) / len(gathered) for name in values}
+            log_values(means, step=step)
+            gathered.clear()
+        if student is not None and step % sheet_every == 0:
+            assemble(student).save_pretrained(out)
+            _log_sheet(student, step)
+
+    return on_step
+
+
+def _log_sheet(student: Student, step: int) -> None:
+    prompts = [prompt for prompt in PROMPTS for _ in range(_SHOWN)]
+    seeds = [number % _SHOWN for number in range(len(prompts))]
+    pictures = [picture for batch in sample(assemble(student), prompts, seeds) for picture in batch]
+    mlflow.log_image(contact_sheet(pictures, prompts, _SHOWN), artifact_file=f"samples/{step:07d}.png")

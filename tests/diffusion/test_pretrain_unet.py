@@ -1,0 +1,115 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from inandout.checkpoint import NonFiniteLossError
+from inandout.diffusion.autoencoder import build_vae
+from inandout.diffusion.averages import Averages
+from inandout.diffusion.base import assemble, load_base, sample
+from inandout.diffusion.captions import vocabulary
+from inandout.diffusion.latents import surface_components
+from inandout.diffusion.networks import build_scheduler, build_text_encoder, build_unet
+from inandout.diffusion.pretrain_unet import GAMMA, Student, draw_times, min_snr_weights, pretrain_unet
+from inandout.diffusion.rates import hold_and_decay
+from inandout.diffusion.school import School
+from inandout.diffusion.words import build_tokenizer
+from inandout.errors import InputError
+
+
+class StopError(Exception):
+    """Stands for a kill between two steps."""
+
+
+def tiny() -> Student:
+    tokenizer = build_tokenizer(vocabulary())
+    text_encoder, unet = build_text_encoder(len(tokenizer), 0, width=16), build_unet(0, (8, 8, 8, 8), text_width=16)
+    averages = Averages(nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}))
+    vae = build_vae(surface_components(70), 0, width=8, blocks=(1, 0))
+    return Student(unet, text_encoder, tokenizer, vae, build_scheduler(), averages)
+
+
+def train(steps: int, checkpoint: Path | None = None, stop_after: int | None = None, lr: float = 1e-3) -> Student:
+    def on_step(step: int, values: dict[str, float]) -> None:
+        if step == stop_after:
+            raise StopError
+
+    student = tiny()
+    pretrain_unet(
+        student, School(0, 2), steps=steps, lr=lr, checkpoint=checkpoint, save_every=2, on_step=on_step
+    )  # fmt: skip
+    return student
+
+
+def test_a_stopped_training_ends_with_the_same_weights_and_averages_bit_for_bit(tmp_path: Path) -> None:
+    whole = train(6)
+    with pytest.raises(StopError):
+        train(6, tmp_path / "unet.safetensors", stop_after=3)
+    resumed = train(6, tmp_path / "unet.safetensors")
+    for name, tensor in whole.parts().state_dict().items():
+        assert torch.equal(tensor, resumed.parts().state_dict()[name]), name
+        assert torch.equal(whole.averages.values[name], resumed.averages.values[name]), name
+
+
+def test_text_encoder_and_unet_are_both_trained() -> None:
+    before, after = tiny().parts().state_dict(), train(2).parts().state_dict()
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"unet", "text_encoder"}
+
+
+def test_a_loss_that_is_not_finite_stops_the_training() -> None:
+    with pytest.raises(NonFiniteLossError, match=r"at step \d"):
+        train(40, lr=1e12)
+
+
+def test_the_last_step_is_pure_noise_and_still_counts() -> None:
+    alphas = build_scheduler().alphas_cumprod
+    assert alphas[-1] < 1e-6
+    weights = min_snr_weights(alphas)
+    assert weights[-1] == 1
+    snr = alphas / (1 - alphas)
+    expected = torch.minimum(snr + 1, torch.tensor(GAMMA)) / (snr + 1)
+    assert torch.allclose(weights, expected, atol=1e-4)
+
+
+def test_times_are_spread_evenly() -> None:
+    times = draw_times(10, 1000, torch.Generator().manual_seed(0))
+    assert np.allclose(np.diff(np.sort(times.numpy())), 100, atol=1)
+    assert 0 <= times.min() <= times.max() < 1000
+
+
+def test_the_learning_rate_does_not_depend_on_the_length_before_the_decay() -> None:
+    assert [hold_and_decay(step, 1000, 1.0) for step in (100, 700)] == [0.5, 1.0]
+    assert hold_and_decay(700, 5000, 1.0) == 1.0
+    assert hold_and_decay(1000, 1000, 1.0) == 0.0
+
+
+def test_the_pipeline_holds_the_averages_and_survives_its_folder(tmp_path: Path) -> None:
+    student = train(3)
+    pipeline = assemble(student)
+    for name, value in pipeline.unet.state_dict().items():
+        assert torch.equal(value, student.averages.values[f"unet.{name}"])
+    pipeline.save_pretrained(tmp_path / "base")
+    assert not list((tmp_path / "base").rglob("*.bin"))
+    before, after = (draw(one) for one in (pipeline, load_base(tmp_path / "base")))
+    assert before.shape == (2, 64, 32, 3)
+    assert np.abs(before.astype(int) - after).max() <= 1
+
+
+def draw(pipeline: object, seeds: tuple[int, ...] = (0, 1)) -> np.ndarray:
+    prompts = ["skt background cracked"] * len(seeds)
+    return next(iter(sample(pipeline, prompts, seeds, width=32, height=64, steps=2)))
+
+
+def test_a_picture_does_not_depend_on_its_batch() -> None:
+    pipeline = assemble(tiny())
+    assert np.abs(draw(pipeline)[1].astype(int) - draw(pipeline, (1,))[0]).max() <= 1
+
+
+def test_what_is_no_base_and_what_is_no_size_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not a Stable Diffusion"):
+        load_base(tmp_path)
+    with pytest.raises(InputError, match="divisible by 16"):
+        next(iter(sample(assemble(tiny()), ["background"], [0], width=40)))

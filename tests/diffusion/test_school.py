@@ -1,0 +1,37 @@
+from collections import Counter
+
+import numpy as np
+
+from inandout.data.surfaces import KINDS
+from inandout.diffusion.school import HELD_OUT, PLAIN, SHAPES, School
+
+
+def test_a_batch_depends_on_seed_and_step_alone() -> None:
+    one, again = School(7, 4).batch(11), School(7, 4).batch(11)
+    assert np.array_equal(one.pictures, again.pictures)
+    assert one.captions == again.captions
+    assert one.defects == again.defects
+
+
+def test_steps_and_seeds_differ() -> None:
+    first = School(7, 4).batch(0, (64, 64)).pictures
+    assert not np.array_equal(first, School(7, 4).batch(1, (64, 64)).pictures)
+    assert not np.array_equal(first, School(8, 4).batch(0, (64, 64)).pictures)
+    assert not np.array_equal(first, School(HELD_OUT, 4).batch(0, (64, 64)).pictures)
+
+
+def test_all_shapes_come_up_and_larger_pictures_are_fewer() -> None:
+    batches = [School(0, 3).batch(step) for step in range(60)]
+    shapes = Counter(batch.pictures.shape[2:0:-1] for batch in batches)
+    assert set(shapes) == set(SHAPES)
+    for batch in batches:
+        count, height, width, _ = batch.pictures.shape
+        assert count == len(batch.captions) == len(batch.defects)
+        assert count == 1 or count * width * height <= 3 * 64 * 64
+
+
+def test_plain_pictures_and_every_kind_have_their_share() -> None:
+    counts = Counter(defect for step in range(4) for defect in School(0, 64).batch(step, (16, 16)).defects)
+    total = counts.total()
+    assert abs(counts[""] / total - PLAIN) < 0.06
+    assert all(abs(counts[kind] / total - (1 - PLAIN) / len(KINDS)) < 0.06 for kind in KINDS)
