@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
 from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -19,6 +22,7 @@ from inandout.checkpoint import (
 )
 from inandout.diffusion.autoencoder import encode
 from inandout.diffusion.averages import Averages
+from inandout.diffusion.latents import FACTOR
 from inandout.diffusion.pretrain_vae import OnStep
 from inandout.diffusion.rates import hold_and_decay
 from inandout.diffusion.school import School
@@ -27,6 +31,9 @@ GAMMA = 5.0
 """Of min-SNR weighting (Hang 2023)."""
 UNCONDITIONAL = 0.1
 """Share of pictures that are trained with an empty caption, for classifier-free guidance."""
+DEFECT_WEIGHT = 5.0
+"""Weight of the squared error where there is a defect; 1 elsewhere. It is 4 to 17 % of a picture; without this
+little of the loss hangs on the word that names it."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,7 @@ def pretrain_unet(
     save_every: int = 200,
     on_step: OnStep = lambda step, values: None,
 ) -> None:
-    """Train in place: v-prediction, min-SNR, guidance dropout, AdamW, running averages.
+    """Train in place: v-prediction, min-SNR, heavier defects, guidance dropout, AdamW, running averages.
 
     Latents need no cache: the encoder is three small convolutions, and a batch is drawn in 3 % of the time of a step.
     Batch, noise and timesteps of a step are functions of the school's seed and the step alone.
@@ -105,9 +112,17 @@ def _loss(student: Student, school: School, step: int) -> tuple[Tensor, dict[str
     noisy = student.scheduler.add_noise(latents, noise, times).contiguous(memory_format=torch.channels_last)
     target = student.scheduler.get_velocity(latents, noise, times)
     predicted = student.unet(noisy, times, text_states(student.text_encoder, student.tokenizer, captions)).sample
-    errors = (predicted - target).square().mean(dim=(1, 2, 3))
-    loss = (errors * min_snr_weights(student.scheduler.alphas_cumprod[times])).mean()
+    errors = (predicted - target).square().mean(dim=1)
+    weighted = (errors * defect_weights(batch.masks)).mean(dim=(1, 2))
+    loss = (weighted * min_snr_weights(student.scheduler.alphas_cumprod[times])).mean()
     return loss, {"loss": errors.mean().item(), "weighted_loss": loss.item()}
+
+
+def defect_weights(masks: npt.NDArray[np.bool_]) -> Tensor:
+    """(N, H/2, W/2) for masks (N, H, W): `DEFECT_WEIGHT` at a defect and 2 px around it, else 1."""
+    defects = torch.from_numpy(masks)[:, None].float()
+    near = max_pool2d(defects, kernel_size=FACTOR + 4, stride=FACTOR, padding=2)[:, 0]
+    return 1 + (DEFECT_WEIGHT - 1) * near
 
 
 def text_states(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:

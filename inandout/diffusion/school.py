@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from inandout.data.surfaces import KINDS, Surface, draw_surface
 from inandout.diffusion.captions import caption_of
@@ -23,6 +24,8 @@ class Batch(NamedTuple):
     """Pictures of one size, and their captions."""
 
     pictures: Pictures
+    masks: npt.NDArray[np.bool_]
+    """(N, H, W): where there is a defect."""
     captions: list[str]
     defects: list[str]
     """Kind of each, "" for none."""
@@ -43,8 +46,8 @@ class School:
         width, height = shape or list(SHAPES)[rng.choice(len(SHAPES), p=list(SHAPES.values()))]
         count = max(self.batch_size * 64 * 64 // (width * height), 1)
         drawn = [self._draw(width, height, step * self.batch_size + i, rng) for i in range(count)]
-        captions = [caption_of(one, rng) for one in drawn]
-        return Batch(np.stack([one.picture for one in drawn]), captions, [one.defect for one in drawn])
+        pictures, masks = np.stack([one.picture for one in drawn]), np.stack([one.mask for one in drawn])
+        return Batch(pictures, masks, [caption_of(one, rng) for one in drawn], [one.defect for one in drawn])
 
     def _draw(self, width: int, height: int, number: int, rng: np.random.Generator) -> Surface:
         defect = "" if rng.random() < PLAIN else str(rng.choice(KINDS))

@@ -52,7 +52,6 @@ class ClassifyConfig(TrainingConfig, ShotConfig):
     memseg_pool: str = Field("", description="folder or run id of a MemSeg pool; empty = as augment makes by default")
     ddpm_pool: str = Field("", description="folder or run id of a pool of diffusion pictures; for ddpm_ratio > 0")
 
-
     @model_validator(mode="after")
     def _has_its_pool(self) -> "ClassifyConfig":
         n_ddpm, _ = share_out(self.n_aug, self.ddpm_ratio)

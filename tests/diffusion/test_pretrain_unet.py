@@ -12,7 +12,15 @@ from inandout.diffusion.base import assemble, load_base, sample
 from inandout.diffusion.captions import vocabulary
 from inandout.diffusion.latents import surface_components
 from inandout.diffusion.networks import build_scheduler, build_text_encoder, build_unet
-from inandout.diffusion.pretrain_unet import GAMMA, Student, draw_times, min_snr_weights, pretrain_unet
+from inandout.diffusion.pretrain_unet import (
+    DEFECT_WEIGHT,
+    GAMMA,
+    Student,
+    defect_weights,
+    draw_times,
+    min_snr_weights,
+    pretrain_unet,
+)
 from inandout.diffusion.rates import hold_and_decay
 from inandout.diffusion.school import School
 from inandout.diffusion.words import build_tokenizer
@@ -113,3 +121,14 @@ def test_what_is_no_base_and_what_is_no_size_are_refused(tmp_path: Path) -> None
         load_base(tmp_path)
     with pytest.raises(InputError, match="divisible by 16"):
         next(iter(sample(assemble(tiny()), ["background"], [0], width=40)))
+
+
+def test_a_defect_and_its_border_weigh_more_than_the_rest() -> None:
+    masks = np.zeros((2, 16, 24), bool)
+    masks[1, 8, 12] = True
+    weights = defect_weights(masks)
+    assert weights.shape == (2, 8, 12)
+    assert (weights[0] == 1).all()
+    heavy = (weights[1] == DEFECT_WEIGHT).nonzero().tolist()
+    assert {(row, column) for row, column in heavy} == {(r, c) for r in (3, 4, 5) for c in (5, 6, 7)}
+    assert set(weights.unique().tolist()) == {1.0, DEFECT_WEIGHT}

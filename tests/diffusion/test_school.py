@@ -11,6 +11,8 @@ def test_a_batch_depends_on_seed_and_step_alone() -> None:
     assert np.array_equal(one.pictures, again.pictures)
     assert one.captions == again.captions
     assert one.defects == again.defects
+    assert np.array_equal(one.masks, again.masks)
+    assert one.masks.any(axis=(1, 2)).tolist() == [bool(defect) for defect in one.defects]
 
 
 def test_steps_and_seeds_differ() -> None:
