@@ -22,13 +22,16 @@ from torch.nn.functional import cross_entropy
 from inandout.data.images import write_image
 from inandout.data.surfaces import KINDS, PALETTES
 from inandout.diffusion.autoencoder import decode, encode, to_tensor
-from inandout.diffusion.base import EMBEDDED, GUIDANCE, STEPS, load_base, sample
+from inandout.diffusion.base import BaseConfig, open_base
+from inandout.diffusion.embedded import EMBEDDED
 from inandout.diffusion.fidelity import Pictures, measure_fidelity
+from inandout.diffusion.sampling import SamplingConfig, sample
 from inandout.diffusion.school import HELD_OUT, School
 from inandout.pictures import contact_sheet
 
 CLASSES = ("", *KINDS)
 TILE_SIDE, TILES_EVERY = 96, 8
+SETTINGS = SamplingConfig().resolved("embedded")
 
 
 class Judge(nn.Module):
@@ -127,19 +130,21 @@ def report_time(base: StableDiffusionPipeline) -> None:
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
-        list(sample(base, ["background"] * 8, range(8), width=64, height=192))
+        list(sample(base, ["background"] * 8, range(8), width=64, height=192, config=SETTINGS))
         seconds.append((time.perf_counter() - start) / 8)
-    print(f"64x192, {STEPS} steps, guidance {GUIDANCE}, batch 8: {min(seconds):.2f} s a picture", end="")
+    settings = f"{SETTINGS.steps} steps, guidance {SETTINGS.guidance}, batch 8"
+    print(f"64x192, {settings}: {min(seconds):.2f} s a picture", end="")
     print(f" ({torch.get_num_threads()} threads, others were {', '.join(f'{s:.2f}' for s in sorted(seconds)[1:])})")
 
 
 def report_defects(base: StableDiffusionPipeline, judge: Judge, count: int, guidance: float, sheets: Path) -> None:
     """Confusion matrix of generated pictures, and a contact sheet a class."""
     sheets.mkdir(parents=True, exist_ok=True)
-    asked, seen = [], []
+    asked, seen, settings = [], [], SETTINGS.model_copy(update={"guidance": guidance})
     for number, defect in enumerate(CLASSES):
         prompts, seeds = prompts_for(defect, count), range(1000 * number, 1000 * number + count)
-        pictures = np.concatenate(list(sample(base, prompts, seeds, guidance=guidance)))
+        made = sample(base, prompts, seeds, width=64, height=64, config=settings)
+        pictures = np.concatenate([batch.pictures for batch in made])
         asked += [number] * count
         seen.append(verdicts(judge, pictures))
         captions = [f"{p}: {CLASSES[v] or 'none'}" for p, v in zip(prompts, seen[-1], strict=True)]
@@ -155,7 +160,7 @@ def main() -> None:
     options.add_argument("--judge", type=Path, default=Path("judge.safetensors"), help="kept here between calls")
     options.add_argument("--steps", type=int, default=1500, help="of the judge's training")
     options.add_argument("--count", type=int, default=48, help="generated pictures of each class")
-    options.add_argument("--guidance", type=float, default=GUIDANCE)
+    options.add_argument("--guidance", type=float, default=SETTINGS.guidance)
     options.add_argument("--sheets", type=Path, default=Path("sheets"), help="folder for contact sheets")
     given = options.parse_args()
     report_vae(AutoencoderTiny.from_pretrained(given.base / "vae", local_files_only=True))
@@ -170,7 +175,7 @@ def main() -> None:
     unseen = [School(HELD_OUT + 1, 64).batch(number, (64, 64)) for number in range(10)]
     asked = [CLASSES.index(defect) for batch in unseen for defect in batch.defects]
     print_confusion("unseen procedural pictures", asked, verdicts(judge, np.concatenate([b.pictures for b in unseen])))
-    base = load_base(given.base)
+    base = open_base(BaseConfig(base=str(given.base))).pipeline
     report_time(base)
     report_defects(base, judge, given.count, given.guidance, given.sheets)
 

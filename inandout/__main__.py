@@ -14,6 +14,7 @@ from inandout.stages.augment import AugmentConfig, augment
 from inandout.stages.classify import ClassifyConfig, classify
 from inandout.stages.compare import CompareConfig, compare
 from inandout.stages.data import CheckConfig, DownloadConfig, MakeSurfacesConfig, check, download, surfaces
+from inandout.stages.finetune import FinetuneConfig, finetune
 from inandout.stages.pretrain import PretrainConfig, pretrain
 
 
@@ -30,6 +31,7 @@ STAGES = {
     "surfaces": Stage(MakeSurfacesConfig, surfaces),
     "download": Stage(DownloadConfig, download),
     "pretrain": Stage(PretrainConfig, pretrain),
+    "finetune": Stage(FinetuneConfig, finetune),
     "augment": Stage(AugmentConfig, augment),
     "classify": Stage(ClassifyConfig, classify),
 }

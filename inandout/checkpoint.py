@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -59,19 +60,33 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def pack_optimiser(optimiser: Optimizer) -> dict[str, Tensor]:
-    """The optimiser's tensors as `adam.<parameter number>.<name>`; plain SGD has none."""
+    """The optimiser's state as `adam.<parameter number>.<name>`; plain SGD has none."""
     state = optimiser.state_dict()["state"]
-    return {f"{_OPTIMISER}{i}.{name}": tensor for i, entry in state.items() for name, tensor in entry.items()}
+    return {f"{_OPTIMISER}{i}.{name}": value for i, entry in state.items() for name, value in _flat(entry).items()}
+
+
+def _flat(entry: dict[str, Any]) -> dict[str, Tensor]:
+    """Tensors of the state of one parameter; the 8-bit optimiser has plain numbers and a dictionary among them."""
+    flat: dict[str, Tensor] = {}
+    for name, value in entry.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{inner}": tensor for inner, tensor in _flat(value).items()}
+        else:
+            flat[name] = torch.as_tensor(value)
+    return flat
 
 
 def unpack_optimiser(optimiser: Optimizer, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Put back what `pack_optimiser` gave; returns the other tensors."""
-    state: dict[int, dict[str, Tensor]] = {}
+    state: dict[int, dict[str, Any]] = {}
     others = {}
     for name, tensor in tensors.items():
         if name.startswith(_OPTIMISER):
-            number, key = name.removeprefix(_OPTIMISER).split(".")
-            state.setdefault(int(number), {})[key] = tensor
+            number, *outer, last = name.removeprefix(_OPTIMISER).split(".")
+            entry = state.setdefault(int(number), {})
+            for key in outer:
+                entry = entry.setdefault(key, {})
+            entry[last] = tensor if tensor.is_floating_point() or tensor.ndim else int(tensor)
         else:
             others[name] = tensor
     optimiser.load_state_dict(optimiser.state_dict() | {"state": state})

@@ -13,6 +13,7 @@ import torch
 
 from inandout.data.images import write_image
 from inandout.data.manifest import Sample, write_manifest
+from tests.diffusion.tiny import tiny_pipeline
 
 torch.set_num_threads(1)  # tiny models gain nothing from more, and machines are shared
 SIDE = 32
@@ -60,6 +61,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield folder
     while mlflow.active_run():
         mlflow.end_run()
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Stable Diffusion as a folder in diffusers' format."""
+    folder = tmp_path_factory.mktemp("base") / "tiny-base"
+    tiny_pipeline().save_pretrained(folder)
+    return folder
 
 
 def start(*arguments: str) -> "subprocess.Popen[str]":

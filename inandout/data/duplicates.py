@@ -9,6 +9,7 @@ same place) says nothing about which of them are the same, and is taken out firs
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +46,17 @@ Thumbnail = npt.NDArray[np.float32]
 Pairs = npt.NDArray[np.intp]
 """(K, 2) indices i < j of two pictures, sorted."""
 
+_NO_PART = np.empty((0, SIDE**2 // 4), dtype=np.float32)
+
+
+class _Shared(NamedTuple):
+    """What pictures have in common."""
+
+    axes: list[npt.NDArray[np.float32]]
+    """Its direction, (SIDE²/4,) of unit length, in each of the four parts."""
+    weight: float
+    """How much of it is to be taken out, 0..1."""
+
 
 def thumbnail(picture: Picture) -> Thumbnail:
     """Average a picture over a grid of SIDE x SIDE cells."""
@@ -69,11 +81,44 @@ def similar_pairs(thumbnails: Sequence[Thumbnail], threshold: float = SIMILAR) -
     """
     found = [np.empty((0, 2), dtype=np.intp)]
     if len(thumbnails) > 1:
-        parts = _without_shared(_parts(_structure(np.stack(thumbnails))))
+        parts = _parts(_structure(np.stack(thumbnails)))
+        parts = _without(parts, _shared(parts))
         for start in range(0, len(thumbnails), _ROWS):
             similarity = _similarity([part[start : start + _ROWS] for part in parts], [part[start:] for part in parts])
             found.append(np.argwhere(np.triu(similarity, 1) >= threshold) + start)
     return np.concatenate(found)
+
+
+class Album:
+    """Pictures that single others are compared with, where they come one after the other.
+
+    What pictures share is told from `first` alone, so that the similarity of two never depends on what was added since.
+    """
+
+    def __init__(self, first: Sequence[Thumbnail]):
+        parts = _parts(_structure(np.stack(first))) if first else [_NO_PART] * 4
+        self._shared = _shared(parts)
+        self._length = len(first)
+        self._pages = np.stack(_without(parts, self._shared))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def similarities(self, thumbnail: Thumbnail) -> npt.NDArray[np.float32]:
+        """(N,) similarity (-1..1, the best of four flips) to each picture, in the order in which they came."""
+        similar: Thumbnail = _similarity(self._look(thumbnail), self._pages[:, : self._length])[0]
+        return similar
+
+    def add(self, thumbnail: Thumbnail) -> None:
+        """Put a picture after the last one."""
+        if self._length == self._pages.shape[1]:
+            more = np.empty((4, self._length + 64, self._pages.shape[2]), dtype=np.float32)
+            self._pages = np.concatenate([self._pages, more], axis=1)
+        self._pages[:, self._length] = np.concatenate(self._look(thumbnail))
+        self._length += 1
+
+    def _look(self, thumbnail: Thumbnail) -> list[Thumbnail]:
+        return _without(_parts(_structure(thumbnail[None])), self._shared)
 
 
 def group_near_duplicates(samples: Sequence[Sample], threshold: float = SIMILAR) -> list[Sample]:
@@ -135,21 +180,21 @@ def _parts(structure: Thumbnail) -> list[Thumbnail]:
     return parts
 
 
-def _without_shared(parts: Sequence[Thumbnail]) -> list[Thumbnail]:
-    """The parts without what the pictures share, at unit norm again.
-
-    Of few pictures the mean is mostly what is their own, so it is taken out in part only.
-    """
+def _shared(parts: Sequence[Thumbnail]) -> _Shared:
+    """What pictures have in common; of few, the mean is mostly what is their own, so it counts in part only."""
     count = len(parts[0])
-    weight = count / (count + _SHARED_AFTER)
-    means = [part.mean(axis=0) for part in parts]
-    axes = [mean / max(float(np.linalg.norm(mean)), 1e-6) for mean in means]
-    rest = [part - weight * np.outer(part @ axis, axis) for part, axis in zip(parts, axes, strict=True)]
+    means = [part.sum(axis=0) / max(count, 1) for part in parts]
+    return _Shared([mean / max(float(np.linalg.norm(mean)), 1e-6) for mean in means], count / (count + _SHARED_AFTER))
+
+
+def _without(parts: Sequence[Thumbnail], shared: _Shared) -> list[Thumbnail]:
+    """The parts without what the pictures share, at unit norm again."""
+    rest = [part - shared.weight * np.outer(part @ axis, axis) for part, axis in zip(parts, shared.axes, strict=True)]
     norm = np.maximum(np.linalg.norm(np.concatenate(rest, axis=1), axis=1, keepdims=True), 1e-3)
     return [np.asarray(part / norm, dtype=np.float32) for part in rest]
 
 
-def _similarity(rows: Sequence[Thumbnail], columns: Sequence[Thumbnail]) -> Thumbnail:
+def _similarity(rows: Sequence[Thumbnail], columns: Sequence[Thumbnail] | Thumbnail) -> Thumbnail:
     """(R, C) cosines, each the largest over the four flips."""
     ee, eo, oe, oo = (row @ column.T for row, column in zip(rows, columns, strict=True))
     along_x = np.maximum(ee + eo + oe + oo, ee - eo + oe - oo)

@@ -48,6 +48,12 @@ class Sample(BaseModel):
     seed: Annotated[int | None, BeforeValidator(_none_if_empty)] = None
     """Seed a synthetic picture was drawn with."""
     prompt: str = ""
+    alpha: Annotated[float | None, Field(ge=0, le=1), BeforeValidator(_none_if_empty)] = None
+    """Weight that the LoRA adapter was merged with."""
+    adapter: str = ""
+    """Fingerprint of that adapter."""
+    base: str = ""
+    """Fingerprint of the base model."""
     sources: Annotated[tuple[str, ...], BeforeValidator(_split_ids)] = ()
     """Content digests of the pictures that a synthetic one was made from (`digest`)."""
     run: str = ""

@@ -9,7 +9,7 @@ it would be stripes 4 px apart, which many materials have.
 
 import numpy as np
 import torch
-from diffusers import AutoencoderTiny
+from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor
 
 from inandout.diffusion.fidelity import Pictures
@@ -49,7 +49,7 @@ def build_vae(
 
 def to_tensor(pictures: Pictures) -> Tensor:
     """(N, H, W, 3) in 0..255 to (N, 3, H, W) in -1..1, channels-last."""
-    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    return torch.from_numpy(np.require(pictures, requirements=["C", "W"])).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
 def to_pictures(tensor: Tensor) -> Pictures:
@@ -59,10 +59,14 @@ def to_pictures(tensor: Tensor) -> Pictures:
 
 
 @torch.no_grad()
-def encode(vae: AutoencoderTiny, pictures: Pictures) -> Tensor:
-    """Latents (N, C, H/2, W/2), scaled for the UNet, of pictures (N, H, W, 3) uint8."""
-    latents: Tensor = vae.encode(to_tensor(pictures)).latents * vae.config.scaling_factor
-    return latents
+def encode(vae: AutoencoderTiny | AutoencoderKL, pictures: Pictures) -> Tensor:
+    """Latents (N, C, H/f, W/f), scaled for the UNet, of pictures (N, H, W, 3) uint8, on the device of the VAE.
+
+    Of the distribution that Stable Diffusion's VAE gives it is the most likely one.
+    """
+    encoded = vae.encode(to_tensor(pictures).to(vae.device))
+    latents: Tensor = encoded.latent_dist.mode() if isinstance(vae, AutoencoderKL) else encoded.latents
+    return latents * vae.config.scaling_factor
 
 
 @torch.no_grad()

@@ -1,98 +1,169 @@
-"""The base model as a folder in diffusers' format, and pictures made with it."""
+"""The base model: the embedded one, a folder, one file, or a pinned revision on the hub, as one pipeline."""
 
-from collections.abc import Iterator, Sequence
-from copy import deepcopy
+import hashlib
+import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
-from diffusers import AutoencoderTiny, DPMSolverMultistepScheduler, StableDiffusionPipeline
-from torch import nn
+from diffusers import StableDiffusionPipeline
+from pydantic import BaseModel, ConfigDict, Field
 
-from inandout.diffusion.autoencoder import build_vae
-from inandout.diffusion.averages import Averages
-from inandout.diffusion.captions import vocabulary
-from inandout.diffusion.fidelity import Pictures
-from inandout.diffusion.latents import FACTOR, surface_components
-from inandout.diffusion.networks import build_scheduler, build_text_encoder, build_unet
-from inandout.diffusion.pretrain_unet import Student
-from inandout.diffusion.words import build_tokenizer
+from inandout.data.manifest import digest, digests
+from inandout.diffusion.embedded import EMBEDDED
+from inandout.diffusion.folder import CONFIGURATION, WEIGHTS, files_of, open_folder
+from inandout.diffusion.hub import check_hub_id, fetch, is_hub_id
+from inandout.diffusion.single_file import open_single_file
 from inandout.errors import InputError
 
-EMBEDDED = Path(__file__).parent / "surface-diffusion"
-"""The base that is shipped with the package."""
+Kind = Literal["embedded", "sd"]
+"""The small base of the package, or a Stable Diffusion from elsewhere."""
 
-GUIDANCE, STEPS = 3.0, 20
-"""Guidance and number of steps that the embedded base is measured with."""
-
-
-def new_vae(seed: int) -> AutoencoderTiny:
-    """The VAE with an untrained decoder."""
-    return build_vae(surface_components(), seed)
+_PICKLES = {".ckpt", ".bin", ".pt", ".pth", ".pkl", ".pickle"}
+_ALLOWED = "'embedded', a folder in diffusers' format, owner/name@<40 hex digits> on the hub, or a .safetensors file"
 
 
-def new_student(vae: AutoencoderTiny, seed: int) -> Student:
-    """Untrained UNet and text encoder around a VAE."""
-    tokenizer = build_tokenizer(vocabulary())
-    text_encoder, unet = build_text_encoder(len(tokenizer), seed), build_unet(seed + 1)
-    averages = Averages(nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}))
-    return Student(unet, text_encoder, tokenizer, vae, build_scheduler(), averages)
+class BaseConfig(BaseModel):
+    """Which Stable Diffusion is fine-tuned and sampled."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base: str = Field("embedded", min_length=1, description=f"base model: {_ALLOWED}")
+    base_config: str = Field(
+        "",
+        description="with a .safetensors file: the folder, or owner/name@<40 hex digits> on the hub, that holds its "
+        "configuration and tokenizer in diffusers' format",
+    )
 
 
-def assemble(student: Student) -> StableDiffusionPipeline:
-    """A pipeline of the running averages, which are copied, with DPM-Solver++ as its scheduler."""
-    parts = deepcopy(student.parts())
-    parts.load_state_dict(student.averages.values)
-    parts.eval()
-    pipeline = StableDiffusionPipeline(
-        vae=student.vae, text_encoder=parts["text_encoder"], tokenizer=student.tokenizer, unet=parts["unet"],
-        scheduler=DPMSolverMultistepScheduler.from_config(student.scheduler.config),
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
-    return _quiet(pipeline)
+@dataclass(frozen=True)
+class Base:
+    """A base that is ready to be computed with."""
+
+    pipeline: StableDiffusionPipeline
+    """fp32, in evaluation mode, UNet and VAE channels-last, without safety checker and progress bars."""
+    name: str
+    """What it was asked for by."""
+    fingerprint: str
+    """32 hexadecimal digits, of its weights alone (`weights_fingerprint`)."""
+    kind: Kind
 
 
-def load_base(folder: Path = EMBEDDED) -> StableDiffusionPipeline:
-    """Load a folder in diffusers' format; never the network, never a pickle.
+def open_base(config: BaseConfig) -> Base:
+    """Load the base, downloading what the hub's cache lacks; never a pickle.
 
     Raises:
-        InputError: the folder is not such a folder.
+        InputError: it is not there, not to be had, a pickle, incomplete, or not a Stable Diffusion of version 1.
     """
-    try:
-        pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: not a Stable Diffusion in diffusers' folder format ({error})") from error
+    _check(config)
+    if _is_single_file(config):
+        pipeline = open_single_file(Path(config.base), _folder(config.base_config, CONFIGURATION))
+    else:
+        pipeline = open_folder(_folder(config.base, CONFIGURATION + WEIGHTS), config.base)
+    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+        part.eval()
+    _check_channels(pipeline, config.base)
     pipeline.unet.to(memory_format=torch.channels_last)
     pipeline.vae.to(memory_format=torch.channels_last)
-    return _quiet(pipeline)
-
-
-def sample(
-    pipeline: StableDiffusionPipeline,
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-    *,
-    width: int = 64,
-    height: int = 64,
-    steps: int = STEPS,
-    guidance: float = GUIDANCE,
-    batch_size: int = 8,
-) -> Iterator[Pictures]:
-    """Make pictures, a batch (N, `height`, `width`, 3) at a time; one depends on its prompt and seed alone.
-
-    (Within rounding: sums of another batch size may round differently.)
-    """
-    if width % (8 * FACTOR) or height % (8 * FACTOR):
-        raise InputError(f"{width}x{height}: width and height must be divisible by {8 * FACTOR}")
-    for start in range(0, len(prompts), batch_size):
-        chosen = slice(start, start + batch_size)
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds[chosen]]
-        made = pipeline(
-            prompt=list(prompts[chosen]), generator=generators, width=width, height=height,
-            num_inference_steps=steps, guidance_scale=guidance, output_type="np",
-        )  # fmt: skip
-        yield (made.images * 255).round().astype("uint8")
-
-
-def _quiet(pipeline: StableDiffusionPipeline) -> StableDiffusionPipeline:
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    fingerprint = weights_fingerprint(pipeline)
+    pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
+    return Base(pipeline, config.base, fingerprint, kind_of_base(config.base))
+
+
+def kind_of_base(name: str) -> Kind:
+    """Kind of the base that is asked for by this name."""
+    return "embedded" if name == "embedded" else "sd"
+
+
+def base_identity(config: BaseConfig) -> str:
+    """What the base is, told without loading it, for deciding whether a result exists already.
+
+    `owner/name@revision` of one on the hub, else 32 hexadecimal digits of the files that are read.
+
+    Raises:
+        InputError: it is not there, or cannot be one.
+    """
+    _check(config)
+    if _is_single_file(config):
+        return _hash([digest(Path(config.base)), _folder_identity(config.base_config, CONFIGURATION)])
+    return _folder_identity(config.base, CONFIGURATION + WEIGHTS)
+
+
+def weights_fingerprint(pipeline: StableDiffusionPipeline) -> str:
+    """First 32 hexadecimal digits of a SHA-256 of text encoder, UNet and VAE: names, shapes and values as fp32.
+
+    So it does not depend on the files that they came from, nor on the order of their bytes in memory.
+    """
+    parts = {part: getattr(pipeline, part).state_dict() for part in ("text_encoder", "unet", "vae")}
+    tensors = {f"{part}.{name}": tensor for part, state in parts.items() for name, tensor in state.items()}
+    total = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        total.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        total.update(tensor.detach().cpu().float().numpy().tobytes())  # in C order, whatever the strides
+    return total.hexdigest()[:32]
+
+
+def _check(config: BaseConfig) -> None:
+    """Refuse what can be refused by its name, and a file that is not there."""
+    path = Path(config.base)
+    if path.suffix.lower() in _PICKLES and not path.is_dir():
+        raise InputError(
+            f"{path}: a {path.suffix} file is a pickle, which can run code when it is read; convert it to safetensors "
+            "(diffusers' `save_pretrained` does) and give that file or folder"
+        )
+    if config.base_config and not _is_single_file(config):
+        raise InputError(
+            f"base_config = {config.base_config}: is for a base that is one .safetensors file, which {config.base} "
+            "is not; leave it out"
+        )
+    if _is_single_file(config) and not path.is_file():
+        raise InputError(f"{path}: there is no such file; the base may be {_ALLOWED}")
+    if _is_single_file(config) and not config.base_config:
+        raise InputError(
+            f"{path}: one file holds neither configuration nor tokenizer; name in base_config a folder, or "
+            "owner/name@<40 hex digits> on the hub, that holds them in diffusers' format"
+        )
+
+
+def _is_single_file(config: BaseConfig) -> bool:
+    return config.base.lower().endswith(".safetensors") and not Path(config.base).is_dir()
+
+
+def _folder(name: str, patterns: tuple[str, ...]) -> Path:
+    """Where the files of a base that match `patterns` lie, downloaded if need be."""
+    return fetch(name, patterns) if _on_hub(name) else _local(name)
+
+
+def _folder_identity(name: str, patterns: tuple[str, ...]) -> str:
+    if _on_hub(name):
+        return "@".join(check_hub_id(name))
+    folder = _local(name)
+    files = files_of(folder, patterns)
+    return _hash(list(zip([path.relative_to(folder).as_posix() for path in files], digests(files), strict=True)))
+
+
+def _on_hub(name: str) -> bool:
+    return name != "embedded" and not Path(name).is_dir() and is_hub_id(name)
+
+
+def _local(name: str) -> Path:
+    folder = EMBEDDED if name == "embedded" else Path(name)
+    if not folder.is_dir():
+        raise InputError(f"{name}: there is no such folder; the base may be {_ALLOWED}")
+    return folder
+
+
+def _check_channels(pipeline: StableDiffusionPipeline, name: str) -> None:
+    """Inpainting models have more channels going in than the VAE gives."""
+    wanted, given = pipeline.unet.config.in_channels, pipeline.vae.config.latent_channels
+    if wanted != given:
+        raise InputError(
+            f"{name}: its UNet takes {wanted} channels and its VAE gives {given}; a model for inpainting or depth "
+            "cannot be the base, so give the plain one"
+        )
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:32]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,14 +24,19 @@ from inandout.checkpoint import (
 from inandout.diffusion.autoencoder import encode
 from inandout.diffusion.averages import Averages
 from inandout.diffusion.latents import FACTOR
+from inandout.diffusion.loss import draw_times, min_snr_weights, target
 from inandout.diffusion.pretrain_vae import OnStep
+from inandout.diffusion.prompts import prompt_states
 from inandout.diffusion.rates import hold_and_decay
 from inandout.diffusion.school import School
 
-GAMMA = 5.0
-"""Of min-SNR weighting (Hang 2023)."""
 UNCONDITIONAL = 0.1
 """Share of pictures that are trained with an empty caption, for classifier-free guidance."""
+NOISY = 0.7
+"""Power of the evenly drawn timesteps: below 1, more of them are noisy, where the prompt has something to decide."""
+TEXT_SHARE = 0.1
+"""Learning rate of the text encoder, as a share of the UNet's. With the same one its states collapsed to a single
+vector within 1,000 steps."""
 DEFECT_WEIGHT = 5.0
 """Weight of the squared error where there is a defect; 1 elsewhere. It is 4 to 17 % of a picture; without this
 little of the loss hangs on the word that names it."""
@@ -81,12 +87,12 @@ def pretrain_unet(
         NonFiniteLossError: names the step; the checkpoint is from before.
     """
     parts = student.parts().train()
-    optimiser = torch.optim.AdamW(parts.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
+    optimiser = torch.optim.AdamW(_groups(student), lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
     done = _resume(parts, student.averages, optimiser, checkpoint)
     for step in tqdm(range(done + 1, steps + 1), "unet", total=steps, initial=done, unit="step", disable=None):
         rate = hold_and_decay(step, steps, lr)
         for group in optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         loss, values = _loss(student, school, step)
         if not torch.isfinite(loss):
             raise NonFiniteLossError(f"the loss is {loss.item()} at step {step}; lower lr and start the command again")
@@ -101,20 +107,27 @@ def pretrain_unet(
         on_step(step, values | {"lr": rate})
 
 
+def _groups(student: Student) -> list[dict[str, Any]]:
+    """Parameters, each with its share of the learning rate."""
+    return [
+        {"params": list(student.unet.parameters()), "share": 1.0},
+        {"params": list(student.text_encoder.parameters()), "share": TEXT_SHARE},
+    ]
+
+
 def _loss(student: Student, school: School, step: int) -> tuple[Tensor, dict[str, float]]:
     batch = school.batch(step - 1)
     generator = torch.Generator().manual_seed((school.seed << 32) + step)
     latents = encode(student.vae, batch.pictures)
     noise = torch.randn(latents.shape, generator=generator)
-    times = draw_times(len(latents), student.scheduler.config.num_train_timesteps, generator)
+    times = draw_times(len(latents), student.scheduler.config.num_train_timesteps, generator, NOISY)
     dropped = torch.rand(len(latents), generator=generator) < UNCONDITIONAL
     captions = ["" if drop else caption for caption, drop in zip(batch.captions, dropped, strict=True)]
     noisy = student.scheduler.add_noise(latents, noise, times).contiguous(memory_format=torch.channels_last)
-    target = student.scheduler.get_velocity(latents, noise, times)
-    predicted = student.unet(noisy, times, text_states(student.text_encoder, student.tokenizer, captions)).sample
-    errors = (predicted - target).square().mean(dim=1)
+    predicted = student.unet(noisy, times, prompt_states(student.text_encoder, student.tokenizer, captions)).sample
+    errors = (predicted - target(student.scheduler, latents, noise, times)).square().mean(dim=1)
     weighted = (errors * defect_weights(batch.masks)).mean(dim=(1, 2))
-    loss = (weighted * min_snr_weights(student.scheduler.alphas_cumprod[times])).mean()
+    loss = (weighted * min_snr_weights(student.scheduler, times)).mean()
     return loss, {"loss": errors.mean().item(), "weighted_loss": loss.item()}
 
 
@@ -123,31 +136,6 @@ def defect_weights(masks: npt.NDArray[np.bool_]) -> Tensor:
     defects = torch.from_numpy(masks)[:, None].float()
     near = max_pool2d(defects, kernel_size=FACTOR + 4, stride=FACTOR, padding=2)[:, 0]
     return 1 + (DEFECT_WEIGHT - 1) * near
-
-
-def text_states(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
-    """(N, `LENGTH`, width): what the UNet attends to."""
-    tokens = tokenizer(
-        captions, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
-    )
-    states: Tensor = text_encoder(tokens.input_ids)[0]
-    return states
-
-
-def draw_times(count: int, steps: int, generator: torch.Generator) -> Tensor:
-    """Timesteps (count,), evenly spread over 0..steps-1 with one random shift: less noise in the loss of a batch."""
-    shares = (torch.rand(1, generator=generator) + torch.arange(count) / count) % 1
-    return (shares * steps).long().clamp(max=steps - 1)
-
-
-def min_snr_weights(alphas_cumprod: Tensor) -> Tensor:
-    """Weights of the squared error of v for signal shares (N,).
-
-    On the error of the picture they are min(SNR + 1, gamma), as in diffusers' and kohya's scripts for v-prediction:
-    min(SNR, gamma) would leave the last step, pure noise, without any weight.
-    """
-    plus_one = 1 / (1 - alphas_cumprod).clamp(min=1e-8)  # SNR + 1 = a / (1 - a) + 1
-    return plus_one.clamp(max=GAMMA) / plus_one
 
 
 def _resume(parts: nn.ModuleDict, averages: Averages, optimiser: torch.optim.Optimizer, checkpoint: Path | None) -> int:

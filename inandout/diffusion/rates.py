@@ -20,3 +20,9 @@ def hold_and_decay(step: int, steps: int, highest: float, warm_up: int = 200, de
     if step <= begin:
         return highest * min(step / warm_up, 1.0)
     return highest * 0.5 * (1 + math.cos(math.pi * (step - begin) / (steps - begin)))
+
+
+def cosine_with_restarts(step: int, steps: int, highest: float, restarts: int) -> float:
+    """Learning rate of step 1..`steps`: `restarts` half cosines from `highest` to nothing, one after the other."""
+    progress = (step - 1) / steps
+    return highest * 0.5 * (1 + math.cos(math.pi * (restarts * progress % 1)))

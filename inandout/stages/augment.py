@@ -1,35 +1,81 @@
-"""Entry point `augment`: a pool of synthetic positives from the negatives of the training part."""
+"""Entry point `augment`: a pool of synthetic positives, from MemSeg or from a fine-tuned diffusion model."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import mlflow
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from inandout.data.geometry import Geometry
-from inandout.data.images import read_image
-from inandout.data.manifest import Sample, digests, fingerprint, read_manifest
-from inandout.data.prepare import DataConfig, prepare
+from inandout.data.geometry import Geometry, fit_image
+from inandout.data.images import Picture, read_image
+from inandout.data.manifest import Sample, digests, fingerprint, read_manifest, write_manifest
+from inandout.data.prepare import DataConfig, ShotConfig, prepare, prepare_shot
+from inandout.diffusion.adapter_file import load_adapter
+from inandout.diffusion.base import Base, BaseConfig, base_identity, kind_of_base, open_base
+from inandout.diffusion.merge import merge
+from inandout.diffusion.pool import Filled, fill_folder, sampler
+from inandout.diffusion.profiles import PROFILES
+from inandout.diffusion.sampling import SamplingConfig, picture_seed, sample
+from inandout.diffusion.trained import Adapter
 from inandout.errors import InputError
 from inandout.memseg.config import MemSegConfig
 from inandout.memseg.pool import write_pool
 from inandout.memseg.textures import FolderTextures, open_textures
 from inandout.pictures import contact_sheet
+from inandout.stages.finetune import FinetuneConfig, adapter_of, finetune
 from inandout.tracking import artifact_folder, connect, run_stage
 
 SHEET_SIZE = 32
 """Pictures on the contact sheet of a pool."""
+STRIP = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+"""Values of alpha that a run shows the first picture of a pool at."""
 
 
-class AugmentConfig(DataConfig, Geometry, MemSegConfig):
-    """A MemSeg pool."""
+class PoolConfig(BaseModel):
+    """What any pool has."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     n_aug: int = Field(60, ge=1, le=100_000, description="number of synthetic positives")
     fresh: bool = Field(False, description="run again although a finished run has the same fingerprint")
 
+
+class MemSegPoolConfig(DataConfig, Geometry, MemSegConfig, PoolConfig):
+    """A MemSeg pool."""
+
     def memseg(self) -> MemSegConfig:
         """The part that says how anomalies are drawn."""
         return MemSegConfig(**self.model_dump(include=set(MemSegConfig.model_fields)))
+
+
+class DdpmPoolConfig(ShotConfig, Geometry, BaseConfig, SamplingConfig, PoolConfig):
+    """A pool of diffusion pictures."""
+
+    adapter: str = Field(
+        "", description="run id of a fine-tuning, or its .safetensors file; empty = as finetune makes by default"
+    )
+    alpha: float | None = Field(
+        None, ge=0, le=1, description="merging weight of the adapter; none = by base and shot (paper: .6, .95, .8)"
+    )
+    prompts: str = Field(
+        "", description="separated by |, going round; empty = by shot (paper: 'skt background cracked|...scratched')"
+    )
+
+    def prompt_list(self) -> list[str]:
+        """The prompts, none of them empty."""
+        asked = [prompt.strip() for prompt in self.prompts.split("|") if prompt.strip()]
+        return asked or list(PROFILES[kind_of_base(self.base), self.shot].prompts)
+
+    def weight(self) -> float:
+        """The resolved `alpha`."""
+        return PROFILES[kind_of_base(self.base), self.shot].alpha if self.alpha is None else self.alpha
+
+
+class AugmentConfig(MemSegPoolConfig, DdpmPoolConfig):  # type: ignore[misc]  # the plugin does not know diamonds
+    """One pool; the options of the other source do not matter."""
+
+    source: Literal["memseg", "ddpm"] = Field("memseg", description="memseg, or ddpm: a fine-tuned diffusion model")
 
 
 class Pool(NamedTuple):
@@ -40,13 +86,41 @@ class Pool(NamedTuple):
 
 
 def augment(config: AugmentConfig) -> Pool:
-    """Make the pool, or find it where it was made before."""
+    """Make a pool of synthetic positives, or find it where it was made before."""
+    if config.source == "memseg":
+        return augment_memseg(MemSegPoolConfig(**config.model_dump(include=set(MemSegPoolConfig.model_fields))))
+    return augment_ddpm(DdpmPoolConfig(**config.model_dump(include=set(DdpmPoolConfig.model_fields))))
+
+
+def augment_memseg(config: MemSegPoolConfig) -> Pool:
+    """A pool of MemSeg anomalies on negatives of the training part."""
     connect()
     samples = prepare(config)
     inputs = {"data": fingerprint(samples)} | _texture_digests(config.textures)
     name = f"memseg n={config.n_aug} seed={config.seed}"
-    run = run_stage("augment", name, config, inputs, samples, lambda folder: _make_and_log(config, samples, folder))
+    run = run_stage("augment", name, config, inputs, samples, lambda work: _make_memseg(config, samples, work))
     return Pool(read_pool(artifact_folder(run.info.run_id, "pool")), run.info.run_id)
+
+
+def augment_ddpm(config: DdpmPoolConfig) -> Pool:
+    """A pool of pictures from the base merged with an adapter, which is fine-tuned first where none is given."""
+    connect()
+    samples = prepare_shot(config)
+    path = adapter_path(config)
+    adapter = load_adapter(path)
+    inputs = {"data": fingerprint(samples), "base": base_identity(config), "adapter": adapter.fingerprint}
+    name = f"ddpm {config.shot} alpha={config.weight():g} n={config.n_aug} seed={config.seed}"
+    run = run_stage("augment", name, config, inputs, samples, lambda work: _make_ddpm(config, samples, adapter, work))
+    return Pool(read_pool(artifact_folder(run.info.run_id, "pool")), run.info.run_id)
+
+
+def adapter_path(config: DdpmPoolConfig) -> Path:
+    """The file of the adapter that is asked for."""
+    if not config.adapter:
+        shared = config.model_dump(include=set(FinetuneConfig.model_fields))
+        return finetune(FinetuneConfig(**shared)).adapter
+    given = Path(config.adapter)
+    return given if given.suffix else adapter_of(config.adapter)
 
 
 def read_pool(folder: Path) -> list[Sample]:
@@ -66,12 +140,69 @@ def _texture_digests(folder: str) -> dict[str, str]:
     return {"textures": " ".join(digests(textures.paths))}
 
 
-def _make_and_log(config: AugmentConfig, samples: list[Sample], work: Path) -> None:
+def _make_memseg(config: MemSegPoolConfig, samples: list[Sample], work: Path) -> None:
     negatives = [sample for sample in samples if sample.split == "train" and sample.label == 0]
+    folder = _pool_folder(work)
+    pool = write_pool(negatives, folder, n=config.n_aug, geometry=config, seed=config.seed, config=config.memseg())
+    _log_pool(folder, pool, [f"seed {sample.seed}" for sample in pool])
+
+
+def _make_ddpm(config: DdpmPoolConfig, samples: list[Sample], adapter: Adapter, work: Path) -> None:
+    base = open_base(config)
+    how = SamplingConfig(**config.model_dump(include=set(SamplingConfig.model_fields))).resolved(base.kind)
+    prompts, folder = config.prompt_list(), _pool_folder(work)
+    mlflow.log_image(_strip(config, base, adapter, how), artifact_file="alpha_strip.png")
+    merged = merge(base.pipeline, base.fingerprint, adapter, config.weight())
+    make = sampler(merged, prompts, config.seed, [(config.width, config.height)], how, adapter.meta.clip_skip)
+    filled = fill_folder(folder, config.n_aug, make, how.sample_batch, _training_pictures(samples, config))
+    mlflow.log_metrics({f"rejected_{reason}": count for reason, count in filled.rejected.items()})
+    mlflow.log_params({"used_alpha": config.weight(), "used_prompts": "|".join(prompts)[:500]})
+    pool = _ddpm_rows(config, filled, prompts, base, adapter)
+    write_manifest(pool, folder / "manifest.csv")
+    _log_pool(folder, pool, [f"{sample.prompt}" for sample in pool])
+
+
+def _ddpm_rows(
+    config: DdpmPoolConfig, filled: Filled, prompts: Sequence[str], base: Base, adapter: Adapter
+) -> list[Sample]:  # fmt: skip
+    return [
+        Sample(
+            image=one.path, label=1, split="train", origin="ddpm", seed=picture_seed(config.seed, one.number),
+            prompt=prompts[one.number % len(prompts)], alpha=config.weight(), adapter=adapter.fingerprint,
+            base=base.fingerprint, sources=adapter.meta.sources,
+        )
+        for one in filled.kept
+    ]  # fmt: skip
+
+
+def _training_pictures(samples: Sequence[Sample], geometry: Geometry) -> list[Picture]:
+    """What generated pictures must not be copies of, as the classifier sees it."""
+    return [fit_image(read_image(sample.image), geometry) for sample in samples if sample.split == "train"]
+
+
+def _strip(config: DdpmPoolConfig, base: Base, adapter: Adapter, how: SamplingConfig) -> Picture:
+    """The first picture of every prompt at rising alpha."""
+    prompts = config.prompt_list()
+    columns = []
+    for alpha in STRIP:
+        merged = merge(base.pipeline, base.fingerprint, adapter, alpha)
+        drawn = sample(
+            merged, prompts, [picture_seed(config.seed, 0)] * len(prompts), width=config.width, height=config.height,
+            config=how, clip_skip=adapter.meta.clip_skip,
+        )  # fmt: skip
+        columns.append([picture for batch in drawn for picture in batch.pictures])
+    pictures = [column[row] for row in range(len(prompts)) for column in columns]
+    captions = [f"{prompt} {alpha:g}" for prompt in prompts for alpha in STRIP]
+    return contact_sheet(pictures, captions, len(STRIP))
+
+
+def _pool_folder(work: Path) -> Path:
     folder = work.resolve() / "pool"
     folder.mkdir(exist_ok=True)
-    pool = write_pool(negatives, folder, n=config.n_aug, geometry=config, seed=config.seed, config=config.memseg())
+    return folder
+
+
+def _log_pool(folder: Path, pool: Sequence[Sample], captions: Sequence[str]) -> None:
     mlflow.log_artifacts(str(folder), "pool")
-    shown = pool[:SHEET_SIZE]
-    captions = [f"seed {sample.seed}" for sample in shown]
-    mlflow.log_image(contact_sheet([read_image(s.image) for s in shown], captions), artifact_file="pool.png")
+    shown = [read_image(sample.image) for sample in pool[:SHEET_SIZE]]
+    mlflow.log_image(contact_sheet(shown, list(captions[:SHEET_SIZE])), artifact_file="pool.png")

@@ -22,7 +22,7 @@ from inandout.data.prepare import ShotConfig, SourceConfig, prepare_shot
 from inandout.metrics import evaluate, ranking
 from inandout.mixing import mix, share_out
 from inandout.pictures import contact_sheet, outline, pr_curve
-from inandout.stages.augment import AugmentConfig, augment, read_pool
+from inandout.stages.augment import MemSegPoolConfig, augment_memseg, read_pool
 from inandout.tracking import artifact_folder, connect, log_values, pip_requirements, run_stage
 
 SHOWN = 8
@@ -126,8 +126,8 @@ def _pools(config: ClassifyConfig) -> tuple[list[Sample], list[Sample]]:
         return [], ddpm
     if config.memseg_pool:
         return _pool(config.memseg_pool), ddpm
-    shared = config.model_dump(include=set(AugmentConfig.model_fields) - {"n_aug"})
-    return augment(AugmentConfig(n_aug=n_memseg, **shared)).samples, ddpm
+    shared = config.model_dump(include=set(MemSegPoolConfig.model_fields) - {"n_aug"})
+    return augment_memseg(MemSegPoolConfig(n_aug=n_memseg, **shared)).samples, ddpm
 
 
 def _pool(where: str) -> list[Sample]:

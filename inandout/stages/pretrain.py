@@ -7,10 +7,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from inandout.data.surfaces import KINDS
 from inandout.diffusion.autoencoder import decode, encode
-from inandout.diffusion.base import assemble, new_student, new_vae, sample
+from inandout.diffusion.embedded import assemble, new_student, new_vae
 from inandout.diffusion.fidelity import measure_fidelity
 from inandout.diffusion.pretrain_unet import Student, pretrain_unet
 from inandout.diffusion.pretrain_vae import OnStep, pretrain_vae
+from inandout.diffusion.sampling import SamplingConfig, sample
 from inandout.diffusion.school import HELD_OUT, School
 from inandout.pictures import contact_sheet
 from inandout.tracking import connect, log_values, open_run, stage_fingerprint
@@ -86,5 +87,7 @@ def _logger(prefix: str, student: Student | None = None, sheet_every: int = 0, o
 def _log_sheet(student: Student, step: int) -> None:
     prompts = [prompt for prompt in PROMPTS for _ in range(_SHOWN)]
     seeds = [number % _SHOWN for number in range(len(prompts))]
-    pictures = [picture for batch in sample(assemble(student), prompts, seeds) for picture in batch]
+    settings = SamplingConfig().resolved("embedded")
+    made = sample(assemble(student), prompts, seeds, width=64, height=64, config=settings)
+    pictures = [picture for batch in made for picture in batch.pictures]
     mlflow.log_image(contact_sheet(pictures, prompts, _SHOWN), artifact_file=f"samples/{step:07d}.png")

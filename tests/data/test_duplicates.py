@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from inandout.data.duplicates import SIDE, group_near_duplicates, near_duplicates, similar_pairs, thumbnail
+from inandout.data.duplicates import SIDE, Album, group_near_duplicates, near_duplicates, similar_pairs, thumbnail
 from inandout.data.images import Picture, read_image, write_image
 from inandout.data.manifest import Sample, read_manifest
 
@@ -110,6 +110,39 @@ def test_a_thumbnail_averages_cells() -> None:
     picture[0, :2] = 200
     assert thumbnail(picture)[0, 0] == pytest.approx(50)
     assert thumbnail(picture).shape == (SIDE, SIDE)
+
+
+def test_an_album_finds_the_copies_that_the_pairs_have() -> None:
+    pictures = [surface(seed % 7) for seed in range(20)]
+    album = Album([thumbnail(picture) for picture in pictures])
+    found = [np.flatnonzero(album.similarities(thumbnail(picture[::-1])) >= 0.8).tolist() for picture in pictures]
+    assert [[i, j] for i in range(20) for j in found[i] if j > i] == pairs(pictures)
+
+
+def test_what_is_added_to_an_album_is_found_at_its_place() -> None:
+    album = Album([thumbnail(surface(seed)) for seed in range(3)])
+    for seed in range(3, 200):
+        album.add(thumbnail(surface(seed % 150)))
+    assert len(album) == 200
+    for seed in (1, 64, 66, 67, 131):
+        similar = album.similarities(thumbnail(surface(seed)))
+        assert np.flatnonzero(similar >= 0.8).tolist() == [seed, seed + 150][: 1 + (seed < 50)]
+        assert similar[seed] == pytest.approx(1, abs=1e-5)
+
+
+def test_the_similarity_of_two_does_not_depend_on_what_came_between() -> None:
+    short, long = (Album([thumbnail(surface(0, grain=6))]) for _ in range(2))
+    for seed in range(1, 60):
+        long.add(thumbnail(surface(seed, grain=6)))
+    last = thumbnail(surface(99, grain=6))
+    assert long.similarities(last)[0] == pytest.approx(short.similarities(last)[0], abs=1e-5)
+
+
+def test_an_album_may_begin_empty() -> None:
+    album = Album([])
+    assert album.similarities(thumbnail(surface(1))).tolist() == []
+    album.add(thumbnail(surface(1)))
+    assert album.similarities(thumbnail(surface(1))).tolist() == pytest.approx([1], abs=1e-5)
 
 
 def written(folder: Path, pictures: list[Picture], **fields: object) -> list[Sample]:

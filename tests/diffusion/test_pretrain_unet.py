@@ -8,23 +8,21 @@ from torch import nn
 from inandout.checkpoint import NonFiniteLossError
 from inandout.diffusion.autoencoder import build_vae
 from inandout.diffusion.averages import Averages
-from inandout.diffusion.base import assemble, load_base, sample
+from inandout.diffusion.base import BaseConfig, open_base
 from inandout.diffusion.captions import vocabulary
+from inandout.diffusion.embedded import assemble
 from inandout.diffusion.latents import surface_components
 from inandout.diffusion.networks import build_scheduler, build_text_encoder, build_unet
 from inandout.diffusion.pretrain_unet import (
     DEFECT_WEIGHT,
-    GAMMA,
     Student,
     defect_weights,
-    draw_times,
-    min_snr_weights,
     pretrain_unet,
 )
 from inandout.diffusion.rates import hold_and_decay
+from inandout.diffusion.sampling import SamplingConfig, sample
 from inandout.diffusion.school import School
 from inandout.diffusion.words import build_tokenizer
-from inandout.errors import InputError
 
 
 class StopError(Exception):
@@ -72,22 +70,6 @@ def test_a_loss_that_is_not_finite_stops_the_training() -> None:
         train(40, lr=1e12)
 
 
-def test_the_last_step_is_pure_noise_and_still_counts() -> None:
-    alphas = build_scheduler().alphas_cumprod
-    assert alphas[-1] < 1e-6
-    weights = min_snr_weights(alphas)
-    assert weights[-1] == 1
-    snr = alphas / (1 - alphas)
-    expected = torch.minimum(snr + 1, torch.tensor(GAMMA)) / (snr + 1)
-    assert torch.allclose(weights, expected, atol=1e-4)
-
-
-def test_times_are_spread_evenly() -> None:
-    times = draw_times(10, 1000, torch.Generator().manual_seed(0))
-    assert np.allclose(np.diff(np.sort(times.numpy())), 100, atol=1)
-    assert 0 <= times.min() <= times.max() < 1000
-
-
 def test_the_learning_rate_does_not_depend_on_the_length_before_the_decay() -> None:
     assert [hold_and_decay(step, 1000, 1.0) for step in (100, 700)] == [0.5, 1.0]
     assert hold_and_decay(700, 5000, 1.0) == 1.0
@@ -101,26 +83,16 @@ def test_the_pipeline_holds_the_averages_and_survives_its_folder(tmp_path: Path)
         assert torch.equal(value, student.averages.values[f"unet.{name}"])
     pipeline.save_pretrained(tmp_path / "base")
     assert not list((tmp_path / "base").rglob("*.bin"))
-    before, after = (draw(one) for one in (pipeline, load_base(tmp_path / "base")))
+    opened = open_base(BaseConfig(base=str(tmp_path / "base"))).pipeline
+    before, after = (draw(one) for one in (pipeline, opened))
     assert before.shape == (2, 64, 32, 3)
     assert np.abs(before.astype(int) - after).max() <= 1
 
 
-def draw(pipeline: object, seeds: tuple[int, ...] = (0, 1)) -> np.ndarray:
-    prompts = ["skt background cracked"] * len(seeds)
-    return next(iter(sample(pipeline, prompts, seeds, width=32, height=64, steps=2)))
-
-
-def test_a_picture_does_not_depend_on_its_batch() -> None:
-    pipeline = assemble(tiny())
-    assert np.abs(draw(pipeline)[1].astype(int) - draw(pipeline, (1,))[0]).max() <= 1
-
-
-def test_what_is_no_base_and_what_is_no_size_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="not a Stable Diffusion"):
-        load_base(tmp_path)
-    with pytest.raises(InputError, match="divisible by 16"):
-        next(iter(sample(assemble(tiny()), ["background"], [0], width=40)))
+def draw(pipeline: object) -> np.ndarray:
+    prompts, seeds = ["skt background cracked"] * 2, [0, 1]
+    config = SamplingConfig(steps=2).resolved("embedded")
+    return next(sample(pipeline, prompts, seeds, width=32, height=64, config=config)).pictures
 
 
 def test_a_defect_and_its_border_weigh_more_than_the_rest() -> None:

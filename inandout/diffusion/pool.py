@@ -1,0 +1,98 @@
+"""A folder that is filled with generated pictures, and goes on where it was interrupted."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from diffusers import StableDiffusionPipeline
+from tqdm import tqdm
+
+from inandout.data.images import Picture, read_image, write_image
+from inandout.diffusion.fill import Make, fill
+from inandout.diffusion.gate import Gate, Reason
+from inandout.diffusion.sampling import SamplingConfig, picture_seed, sample
+
+
+class Kept(NamedTuple):
+    """A picture that passed the gate."""
+
+    number: int
+    """Of the candidate, from 0; it decides prompt and seed."""
+    path: Path
+
+
+class Filled(NamedTuple):
+    """What a folder holds."""
+
+    kept: list[Kept]
+    rejected: dict[Reason, int]
+    """How many candidates were kept out, by reason."""
+
+
+def sampler(
+    pipeline: StableDiffusionPipeline,
+    prompts: Sequence[str],
+    seed: int,
+    sizes: Sequence[tuple[int, int]],
+    config: SamplingConfig,
+    clip_skip: int,
+) -> Make:
+    """Draws candidates: number i has prompt i, going round, and seed `picture_seed(seed, i)`.
+
+    `sizes` (width, height) go round from block to block.
+    """
+
+    def make(numbers: range) -> Iterator[tuple[Picture, bool]]:
+        width, height = sizes[(numbers.start // config.sample_batch) % len(sizes)]
+        asked = [prompts[number % len(prompts)] for number in numbers]
+        seeds = [picture_seed(seed, number) for number in numbers]
+        for batch in sample(
+            pipeline, asked, seeds, width=width, height=height, config=config, clip_skip=clip_skip
+        ):  # fmt: skip
+            yield from zip(batch.pictures, batch.finite.tolist(), strict=True)
+
+    return make
+
+
+def fill_folder(
+    folder: Path, n: int, make: Make, batch_size: int, training: Sequence[Picture], name: str = "ddpm"
+) -> Filled:
+    """Write pictures that pass the gate as `<place>.png` until there are `n`; the same ones however often interrupted.
+
+    What is known of them is in `index.jsonl`, a line a picture, written after the picture.
+
+    Args:
+        folder: exists; what an interrupted call left there is used.
+        n: pictures wanted.
+        make: see `fill`.
+        batch_size: pictures that are made at once.
+        training: pictures that must not come back.
+        name: of the progress bar.
+
+    Raises:
+        TooManyRejectedError: see `fill`; what there is stays.
+    """
+    index = folder / "index.jsonl"
+    kept, counts = _read_index(index, folder)
+    gate = Gate(training, counts)
+    for one in kept:
+        gate.remember(read_image(one.path))
+    candidates = fill(n, make, gate, batch_size, accepted=len(kept))
+    for number, picture in tqdm(candidates, name, total=n, initial=len(kept), unit="picture", disable=None):
+        kept.append(Kept(number, folder / f"{len(kept):06d}.png"))
+        write_image(kept[-1].path, picture)
+        with index.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"number": number, "rejected": dict(gate.counts)}) + "\n")
+    return Filled(kept[:n], dict(gate.counts))
+
+
+def _read_index(index: Path, folder: Path) -> tuple[list[Kept], Counter[Reason]]:
+    """What was kept before an interruption, and how many candidates were kept out up to the last of them."""
+    lines = index.read_text(encoding="utf-8").split("\n")[:-1] if index.exists() else []  # a torn last line has no end
+    rows = [json.loads(line) for line in lines]
+    if index.exists():
+        index.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    kept = [Kept(row["number"], folder / f"{place:06d}.png") for place, row in enumerate(rows)]
+    return kept, Counter(rows[-1]["rejected"]) if rows else Counter()

@@ -1,0 +1,36 @@
+"""What changes from scenario to scenario: the paper's values for Stable Diffusion, measured ones for our own base."""
+
+from typing import NamedTuple
+
+from inandout.data.splits import Shot
+from inandout.diffusion.base import Kind
+
+
+class Profile(NamedTuple):
+    """How an adapter is trained and merged in one scenario."""
+
+    epochs: int
+    lr: float
+    alpha: float
+    """Merging weight; see `merge`."""
+    n_prior: int
+    """Pictures of the class prompt for prior preservation."""
+    prompts: tuple[str, ...]
+    """That draw defects."""
+
+
+NEGATIVES = 50
+"""Pictures without a defect that zero shot fine-tunes on (paper, section 5.2)."""
+
+_ASKED = ("skt background cracked", "skt background scratched")
+_LEARNED = ("skt background",)
+
+PROFILES: dict[tuple[Kind, Shot], Profile] = {
+    ("sd", "zero"): Profile(5, 1e-5, 0.60, 200, _ASKED),
+    ("sd", "few"): Profile(49, 1e-5, 0.95, 200, _LEARNED),
+    ("sd", "full"): Profile(25, 1e-5, 0.80, 200, _LEARNED),
+    ("embedded", "zero"): Profile(5, 1e-3, 0.60, 48, _ASKED),
+    ("embedded", "few"): Profile(30, 1e-3, 0.95, 48, _LEARNED),
+    ("embedded", "full"): Profile(3, 1e-3, 0.80, 48, _LEARNED),
+}
+"""The embedded base's own: far smaller, it needs a hundred times the learning rate."""

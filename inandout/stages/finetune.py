@@ -1,0 +1,246 @@
+"""Entry point `finetune`: DreamBooth + LoRA-C3Lier on pictures of the training part."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import mlflow
+import numpy as np
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from filelock import FileLock
+from pydantic import Field
+
+from inandout.data.geometry import Geometry, fit_image
+from inandout.data.images import Picture, read_image
+from inandout.data.manifest import Sample, digests, fingerprint
+from inandout.data.prepare import ShotConfig, prepare_shot
+from inandout.data.splits import Shot
+from inandout.diffusion.adapter import AdapterConfig, add_adapter, count_modules
+from inandout.diffusion.adapter_file import save_adapter
+from inandout.diffusion.autoencoder import encode
+from inandout.diffusion.base import Base, BaseConfig, base_identity, kind_of_base, open_base
+from inandout.diffusion.buckets import bucket_of
+from inandout.diffusion.dreambooth import DreamBoothConfig, OnStep, dreambooth
+from inandout.diffusion.lesson import Lesson, Shown
+from inandout.diffusion.pool import fill_folder, sampler
+from inandout.diffusion.profiles import NEGATIVES, PROFILES, Profile
+from inandout.diffusion.prompts import check_prompt
+from inandout.diffusion.sampling import SamplingConfig
+from inandout.diffusion.trained import Adapter, AdapterMeta
+from inandout.errors import InputError
+from inandout.pictures import contact_sheet
+from inandout.tracking import artifact_folder, code_fingerprint, connect, log_values, run_stage, state_folder
+
+ADAPTER = Path("adapter", "adapter.safetensors")
+"""Where the adapter lies among the artifacts of a run."""
+_SHOWN = 32
+_LOGGED_EVERY = 10
+
+
+class FinetuneConfig(ShotConfig, Geometry, BaseConfig, AdapterConfig, DreamBoothConfig):
+    """One adapter. None stands for what suits base and shot (`inandout/diffusion/profiles.py`)."""
+
+    fit: Literal["crop", "stretch", "bucket"] = Field(  # type: ignore[assignment]
+        "crop",
+        description="crop and stretch: as for the classifier; bucket: every picture keeps about its aspect and gets an "
+        "area of width x height (paper: 512 x 512)",
+    )
+    epochs: int | None = Field(None, ge=1, le=100_000, description="passes over the pictures; none = by base and shot")
+    lr: float | None = Field(None, gt=0, le=1, description="highest learning rate; none = by base and shot")
+    n_prior: int | None = Field(
+        None, ge=0, le=100_000, description="generated pictures of the class prompt; none = by base and shot"
+    )
+    n_negatives: int = Field(NEGATIVES, ge=1, le=100_000, description="zero shot: good pictures that are learned from")
+    instance_prompt: str = Field("skt background", min_length=1, description="stands for the pictures of the product")
+    prior_prompt: str = Field("background", min_length=1, description="class prompt: what the product is one of")
+    clip_skip: int = Field(
+        1, ge=1, le=24, description="layer of the text encoder, from the last (the paper's files: 2)"
+    )
+    fresh: bool = Field(False, description="run again although a finished run has the same fingerprint")
+
+    def profile(self) -> Profile:
+        """What suits base and shot, with what was asked for in its place."""
+        suiting = PROFILES[kind_of_base(self.base), self.shot]
+        return suiting._replace(
+            epochs=suiting.epochs if self.epochs is None else self.epochs,
+            lr=suiting.lr if self.lr is None else self.lr,
+            n_prior=suiting.n_prior if self.n_prior is None else self.n_prior,
+        )
+
+
+class Finetuned(NamedTuple):
+    """An adapter and the run that made it."""
+
+    adapter: Path
+    run_id: str
+
+
+def finetune(config: FinetuneConfig) -> Finetuned:
+    """Train an adapter on the pictures of a product, or find it where it was trained before."""
+    processes = PartialState()
+    if not processes.is_main_process:
+        return _follow(config)
+    connect()
+    samples = prepare_shot(config)
+    inputs = {"data": fingerprint(samples), "base": base_identity(config)}
+    name = f"{config.shot} {config.base.rsplit('/', 1)[-1]} seed={config.seed}"
+    trained = False
+
+    def work(folder: Path) -> None:
+        nonlocal trained
+        trained = True
+        _tell(str(folder))
+        _train_and_log(config, samples, folder)
+
+    run = run_stage("finetune", name, config, inputs, samples, work)
+    if not trained:
+        _tell("")
+    return Finetuned(adapter_of(run.info.run_id), run.info.run_id)
+
+
+def adapter_of(run_id: str) -> Path:
+    """The adapter that a run trained."""
+    return artifact_folder(run_id, str(ADAPTER.parent)) / ADAPTER.name
+
+
+def _follow(config: FinetuneConfig) -> Finetuned:
+    """What the other processes of `accelerate launch` do: their share of every batch, and no tracking."""
+    folder = _tell("")
+    if folder:
+        _train(config, _gather(config, prepare_shot(config)), Path(folder), lambda step, values: None)
+    return Finetuned(Path(), "")
+
+
+def _tell(folder: str) -> str:
+    """From the main process to all: the folder of a training that begins, or "" for none."""
+    message = [folder]
+    if PartialState().num_processes > 1:
+        broadcast_object_list(message)
+    return message[0]
+
+
+class _Gathered(NamedTuple):
+    """What an adapter is trained with."""
+
+    base: Base
+    instances: list[Sample]
+    pictures: list[Picture]
+    """Of the instances, as they are learned."""
+    prior: list[Picture]
+
+
+def _train_and_log(config: FinetuneConfig, samples: Sequence[Sample], work: Path) -> None:
+    gathered = _gather(config, samples)
+    suiting = config.profile()
+    mlflow.log_params({"used_epochs": suiting.epochs, "used_lr": suiting.lr, "used_n_prior": suiting.n_prior})
+    mlflow.log_params({"n_instances": len(gathered.instances), "base_fingerprint": gathered.base.fingerprint})
+    for name, pictures in (("instances", gathered.pictures), ("prior", gathered.prior)):
+        if pictures:
+            mlflow.log_image(
+                contact_sheet(pictures[:_SHOWN], [""] * len(pictures[:_SHOWN])), artifact_file=f"{name}.png"
+            )
+    adapter = _train(config, gathered, work, _logger())
+    save_adapter(work / ADAPTER.name, adapter)
+    mlflow.log_artifact(str(work / ADAPTER.name), str(ADAPTER.parent))
+    mlflow.set_tag("inandout.adapter", adapter.fingerprint)
+
+
+def _gather(config: FinetuneConfig, samples: Sequence[Sample]) -> _Gathered:
+    """Read, generate and check everything before the training begins."""
+    instances = choose_instances(samples, config.shot, config.n_negatives, config.seed)
+    base = open_base(config)
+    for prompt in (config.instance_prompt, config.prior_prompt):
+        check_prompt(base.pipeline.tokenizer, prompt)
+    pictures = fit_pictures([read_image(sample.image) for sample in instances], config, base)
+    with PartialState().main_process_first():
+        prior = prior_pictures(config, base, list(dict.fromkeys(picture.shape[1::-1] for picture in pictures)))
+    return _Gathered(base, instances, pictures, prior)
+
+
+def choose_instances(samples: Sequence[Sample], shot: Shot, n_negatives: int, seed: int) -> list[Sample]:
+    """Pictures of the training part to learn from: the positives there are, or without any some negatives.
+
+    With fewer negatives than asked for all of them are taken.
+    """
+    training = [sample for sample in samples if sample.split == "train"]
+    if shot != "zero":
+        return [sample for sample in training if sample.label == 1]
+    negatives = [sample for sample in training if sample.label == 0]
+    order = np.random.default_rng(seed).permutation(len(negatives))[:n_negatives]
+    return [negatives[int(place)] for place in order]
+
+
+def fit_pictures(pictures: Sequence[Picture], config: FinetuneConfig, base: Base) -> list[Picture]:
+    """Cut and resize to sizes that the base can work on.
+
+    Raises:
+        InputError: width or height are not divisible by what the VAE shrinks them by.
+    """
+    factor = base.pipeline.vae_scale_factor
+    if config.fit == "bucket":
+        area, multiple = config.width * config.height, 8 * factor
+        sizes = [bucket_of(picture.shape[1], picture.shape[0], area, multiple) for picture in pictures]
+        return [fit_image(picture, size) for picture, size in zip(pictures, sizes, strict=True)]
+    if config.width % factor or config.height % factor:
+        raise InputError(f"{config.width}x{config.height}: this base needs a width and height divisible by {factor}")
+    return [fit_image(picture, config) for picture in pictures]
+
+
+def prior_pictures(config: FinetuneConfig, base: Base, sizes: Sequence[tuple[int, int]]) -> list[Picture]:
+    """Pictures that the base makes of the class prompt; kept beside the database for all that need the same."""
+    n = config.profile().n_prior if config.prior_weight else 0
+    if n == 0:
+        return []
+    how = SamplingConfig().resolved(base.kind)
+    asked = [base.fingerprint, config.prior_prompt, config.seed, config.clip_skip, list(sizes), how.model_dump()]
+    key = hashlib.sha256(json.dumps([asked, code_fingerprint()]).encode()).hexdigest()[:32]
+    folder = state_folder() / "prior" / key
+    folder.mkdir(parents=True, exist_ok=True)
+    make = sampler(base.pipeline, [config.prior_prompt], config.seed, sizes, how, config.clip_skip)
+    with FileLock(folder / "lock"):
+        kept = fill_folder(folder, n, make, how.sample_batch, [], "prior").kept
+    return [read_image(one.path) for one in kept]
+
+
+def _train(config: FinetuneConfig, gathered: _Gathered, work: Path, on_step: OnStep) -> Adapter:
+    """The adapter; the same in every process."""
+    base, profile = gathered.base, config.profile()
+    shown = [
+        Shown(encode(base.pipeline.vae, picture[None])[0].cpu(), prior)
+        for pictures, prior in ((gathered.pictures, False), (gathered.prior, True))
+        for picture in pictures
+    ]
+    lesson = Lesson(shown, config.instance_prompt, config.prior_prompt, config.clip_skip)
+    add_adapter(base.pipeline.unet, base.pipeline.text_encoder, config, config.seed)
+    if PartialState().is_main_process:
+        mlflow.log_params(count_modules(base.pipeline.unet, base.pipeline.text_encoder))
+    tensors = dreambooth(
+        base, lesson, epochs=profile.epochs, lr=profile.lr, config=config, seed=config.seed,
+        checkpoint=work / "checkpoint.safetensors", on_step=on_step,
+    )  # fmt: skip
+    meta = AdapterMeta(
+        config=AdapterConfig(**config.model_dump(include=set(AdapterConfig.model_fields))), base=base.fingerprint,
+        instance_prompt=config.instance_prompt, prior_prompt=config.prior_prompt if gathered.prior else "",
+        clip_skip=config.clip_skip, sources=tuple(digests([sample.image for sample in gathered.instances])),
+        code=code_fingerprint(), seed=config.seed,
+    )  # fmt: skip
+    return Adapter(tensors, meta)
+
+
+def _logger() -> OnStep:
+    """Logs the mean of the values of every `_LOGGED_EVERY` steps."""
+    gathered: list[dict[str, float]] = []
+
+    def on_step(step: int, values: dict[str, float]) -> None:
+        gathered.append(values)
+        if step % _LOGGED_EVERY == 0:
+            names = set().union(*gathered)
+            known = {name: [each[name] for each in gathered if name in each] for name in names}
+            means = {name: sum(numbers) / len(numbers) for name, numbers in known.items()}
+            log_values(means | {name: values[name] for name in ("instance_seen", "prior_seen")}, step=step)
+            gathered.clear()
+
+    return on_step

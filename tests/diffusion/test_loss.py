@@ -1,0 +1,39 @@
+import numpy as np
+import torch
+from diffusers import DDPMScheduler
+
+from inandout.diffusion.loss import GAMMA, draw_times, min_snr_weights, target
+from inandout.diffusion.networks import build_scheduler
+
+TIMES = torch.arange(1000)
+
+
+def test_the_last_step_of_v_is_pure_noise_and_still_counts() -> None:
+    scheduler = build_scheduler()
+    signal = scheduler.alphas_cumprod
+    assert signal[-1] < 1e-6
+    weights = min_snr_weights(scheduler, TIMES)
+    assert weights[-1] == 1
+    snr = signal / (1 - signal)
+    assert torch.allclose(weights, torch.minimum(snr + 1, torch.tensor(GAMMA)) / (snr + 1), atol=1e-4)
+
+
+def test_weights_of_the_noise_are_those_of_the_paper() -> None:
+    scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    snr = scheduler.alphas_cumprod / (1 - scheduler.alphas_cumprod)
+    assert torch.allclose(min_snr_weights(scheduler, TIMES), torch.clamp(GAMMA / snr, max=1))
+
+
+def test_the_target_is_the_noise_or_v() -> None:
+    latents, noise, times = torch.randn(2, 1, 4, 4), torch.randn(2, 1, 4, 4), torch.tensor([10, 900])
+    assert target(DDPMScheduler(), latents, noise, times) is noise
+    scheduler = build_scheduler()
+    signal = scheduler.alphas_cumprod[times].reshape(2, 1, 1, 1)
+    expected = signal.sqrt() * noise - (1 - signal).sqrt() * latents
+    assert torch.allclose(target(scheduler, latents, noise, times), expected, atol=1e-6)
+
+
+def test_times_are_spread_evenly() -> None:
+    times = draw_times(10, 1000, torch.Generator().manual_seed(0))
+    assert np.allclose(np.diff(np.sort(times.numpy())), 100, atol=1)
+    assert 0 <= times.min() <= times.max() < 1000

@@ -1,0 +1,50 @@
+"""A random Stable Diffusion that makes 64x64 pictures in a blink, with every kind of module a real one has."""
+
+import math
+
+import torch
+from diffusers import StableDiffusionPipeline
+
+from inandout.diffusion.adapter import AdapterConfig, adapted_layers
+from inandout.diffusion.autoencoder import build_vae
+from inandout.diffusion.captions import vocabulary
+from inandout.diffusion.latents import surface_components
+from inandout.diffusion.networks import build_scheduler, build_text_encoder, build_unet
+from inandout.diffusion.targets import pair_shapes
+from inandout.diffusion.trained import Adapter, AdapterMeta
+from inandout.diffusion.words import build_tokenizer
+
+BASE = "0123456789abcdef" * 2
+"""What stands for the fingerprint of the tiny base."""
+
+
+def tiny_pipeline(seed: int = 0) -> StableDiffusionPipeline:
+    """Same `seed`, same weights; 1x1 and 3x3 convolutions, attention, down- and upsamplers, two text layers."""
+    tokenizer = build_tokenizer(vocabulary())
+    pipeline = StableDiffusionPipeline(
+        vae=build_vae(surface_components(70), seed, width=8, blocks=(1, 0)),
+        text_encoder=build_text_encoder(len(tokenizer), seed, width=16).eval(),
+        tokenizer=tokenizer,
+        unet=build_unet(seed + 1, (8, 8, 8, 8), text_width=16).eval(),
+        scheduler=build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def tiny_adapter(pipeline: StableDiffusionPipeline, **config: float) -> Adapter:
+    """An adapter of random values for the pipeline, strong enough to change every picture."""
+    meta = AdapterMeta(
+        config=AdapterConfig.model_validate(config), base=BASE, instance_prompt="skt background cracked",
+        prior_prompt="background", clip_skip=1, sources=("ab" * 16,), code="cd" * 16, seed=3,
+    )  # fmt: skip
+    generator, tensors = torch.Generator().manual_seed(7), {}
+    for name, layer in adapted_layers(pipeline.unet, pipeline.text_encoder, meta.config).items():
+        shape = layer.weight.shape
+        a, b = pair_shapes(shape, meta.config.dim_and_alpha(shape)[0])
+        tensors[f"{name}.lora_A.weight"] = torch.randn(a, generator=generator) / math.prod(a[1:]) ** 0.5
+        tensors[f"{name}.lora_B.weight"] = torch.randn(b, generator=generator) / 10
+    return Adapter(tensors, meta)

@@ -1,0 +1,115 @@
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+
+from inandout.data.images import read_image, write_image
+from inandout.data.manifest import digest, read_manifest
+from inandout.diffusion.adapter_file import load_adapter
+from inandout.diffusion.dreambooth import dreambooth
+from inandout.errors import InputError
+from inandout.stages import finetune as stage
+from inandout.stages.finetune import FinetuneConfig, Finetuned, choose_instances, finetune
+from tests.conftest import SIDE
+
+QUICK = {
+    "width": SIDE, "height": SIDE, "network_dim": 2, "network_alpha": 1, "conv_dim": 1, "epochs": 1, "repeats": 1,
+    "batch_size": 4, "n_prior": 3, "n_negatives": 6, "shot": "zero",
+}  # fmt: skip
+
+
+def run(tiny: Path, tiny_base: Path, **changes: object) -> Finetuned:
+    return finetune(FinetuneConfig(**{"data": str(tiny), "base": str(tiny_base)} | QUICK | changes))
+
+
+def test_an_adapter_names_its_sources_prompts_and_base(tiny: Path, tiny_base: Path, project: Path) -> None:
+    made = run(tiny, tiny_base)
+    meta = load_adapter(made.adapter).meta
+    negatives = {digest(s.image) for s in read_manifest(tiny) if s.split == "train" and s.label == 0}
+    assert len(meta.sources) == 6
+    assert set(meta.sources) < negatives
+    assert (meta.instance_prompt, meta.prior_prompt, meta.clip_skip) == ("skt background", "background", 1)
+    logged = mlflow.get_run(made.run_id)
+    assert meta.base == logged.data.params["base_fingerprint"]
+    assert int(logged.data.params["unet_conv3x3_modules"]) > 0
+    assert {"adapter", "instances.png", "prior.png"} <= {
+        artifact.path for artifact in mlflow.MlflowClient().list_artifacts(made.run_id)
+    }
+
+
+def test_the_same_adapter_is_found_again_and_another_seed_is_another(
+    tiny: Path, tiny_base: Path, project: Path
+) -> None:  # fmt: skip
+    first = run(tiny, tiny_base)
+    assert run(tiny, tiny_base).run_id == first.run_id
+    assert run(tiny, tiny_base, seed=1).run_id != first.run_id
+
+
+def test_prior_pictures_are_made_once(
+    tiny: Path, tiny_base: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    run(tiny, tiny_base)
+    monkeypatch.setattr("inandout.diffusion.pool.sample", lambda *_, **__: pytest.fail("was made again"))
+    run(tiny, tiny_base, epochs=2)
+
+
+def test_an_interrupted_training_goes_on(
+    tiny: Path, tiny_base: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    def dies(path: Path, adapter: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stage, "save_adapter", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run(tiny, tiny_base)
+    went_on = []
+
+    def watched(*arguments: Any, **named: Any) -> Any:
+        went_on.append(named["checkpoint"].exists())
+        return dreambooth(*arguments, **named)
+
+    monkeypatch.setattr(stage, "dreambooth", watched)
+    resumed = load_adapter(run(tiny, tiny_base).adapter)
+    whole = load_adapter(run(tiny, tiny_base, fresh=True).adapter)
+    assert went_on == [True, False]
+    assert resumed.fingerprint == whole.fingerprint
+
+
+def test_zero_shot_learns_from_negatives_and_the_others_from_positives(tiny: Path) -> None:
+    samples = read_manifest(tiny)
+    assert {sample.label for sample in choose_instances(samples, "zero", 5, 0)} == {0}
+    assert len(choose_instances(samples, "zero", 500, 0)) == 20
+    full = choose_instances(samples, "full", 5, 0)
+    assert {sample.label for sample in full} == {1}
+    assert {sample.split for sample in full} == {"train"}
+    assert len(full) == 8
+
+
+def test_pictures_of_many_shapes_are_trained_in_buckets(tiny: Path, tiny_base: Path, project: Path) -> None:
+    for number in range(0, 20, 2):
+        path = tiny.parent / f"{number}.png"
+        write_image(path, read_image(path).repeat(2, axis=1))
+        write_image(tiny.parent / f"{number}_mask.png", np.zeros((SIDE, 2 * SIDE), bool))
+    made = run(tiny, tiny_base, fit="bucket", width=64, n_prior=9)
+    assert mlflow.get_run(made.run_id).info.status == "FINISHED"
+    kept = (project / ".inandout" / "prior").rglob("*.png")
+    assert {read_image(path).shape[:2] for path in kept} == {(32, 64), (32, 48)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"width": 33}, "divisible by 2"),
+        ({"instance_prompt": "crack " * 40}, "shorten it"),
+        ({"clip_skip": 5}, "clip_skip = 5"),
+        ({"base": "nowhere"}, "there is no such folder"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(
+    tiny: Path, tiny_base: Path, project: Path, changes: dict[str, object], sentence: str
+) -> None:  # fmt: skip
+    with pytest.raises(InputError, match=sentence):
+        run(tiny, tiny_base, **changes)
