@@ -1,0 +1,24 @@
+"""What the classifier sees in pictures, before it decides."""
+
+import numpy as np
+import numpy.typing as npt
+
+from inandout.classifier.fit import predict
+from inandout.classifier.pixels import Pixels
+from inandout.classifier.resnet import DefectNet
+
+WIDTH = 2048
+"""Features of a picture."""
+
+
+def features(model: DefectNet, pixels: Pixels, batch_size: int = 32) -> npt.NDArray[np.float32]:
+    """Input of the last layer (N, 2048), for pixels (N, H, W, 3), in evaluation mode; the model is left as it was."""
+    found = [np.empty((0, WIDTH), np.float32)]
+    hook = model.resnet.fc.register_forward_pre_hook(
+        lambda layer, inputs: found.append(inputs[0].float().cpu().numpy())
+    )
+    try:
+        predict(model, pixels, batch_size)
+    finally:
+        hook.remove()
+    return np.concatenate(found)

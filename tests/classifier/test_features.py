@@ -1,0 +1,32 @@
+import numpy as np
+import pytest
+import torch
+
+from inandout.classifier.features import features
+from inandout.classifier.fit import predict
+from inandout.classifier.resnet import build_classifier
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (5, 40, 32, 3), dtype=np.uint8)
+
+
+def test_the_last_layer_makes_the_logits_of_the_features() -> None:
+    model = build_classifier("none", 0).eval()
+    found = features(model, PIXELS, batch_size=2)
+    assert (found.shape, found.dtype) == ((5, 2048), np.float32)
+    with torch.no_grad():
+        logits = model.resnet.fc(torch.from_numpy(found)).flatten().numpy()
+    assert logits == pytest.approx(predict(model, PIXELS), abs=1e-5)
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = build_classifier("none", 0).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    first = features(model, PIXELS)
+    assert model.training
+    assert not model.resnet.fc._forward_pre_hooks
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert np.array_equal(first, features(model, PIXELS)), "in training mode statistics would have moved"
+
+
+def test_no_pictures_have_no_features() -> None:
+    assert features(build_classifier("none", 0), PIXELS[:0]).shape == (0, 2048)
