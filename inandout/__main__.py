@@ -13,7 +13,9 @@ from inandout.errors import InputError
 from inandout.stages.augment import AugmentConfig, augment
 from inandout.stages.classify import ClassifyConfig, classify
 from inandout.stages.compare import CompareConfig, compare
+from inandout.stages.convert import ConvertConfig, convert
 from inandout.stages.data import CheckConfig, DownloadConfig, MakeSurfacesConfig, check, download, surfaces
+from inandout.stages.distance import DistanceConfig, distance
 from inandout.stages.finetune import FinetuneConfig, finetune
 from inandout.stages.pretrain import PretrainConfig, pretrain
 
@@ -32,8 +34,10 @@ STAGES = {
     "download": Stage(DownloadConfig, download),
     "pretrain": Stage(PretrainConfig, pretrain),
     "finetune": Stage(FinetuneConfig, finetune),
+    "convert": Stage(ConvertConfig, convert),
     "augment": Stage(AugmentConfig, augment),
     "classify": Stage(ClassifyConfig, classify),
+    "distance": Stage(DistanceConfig, distance),
 }
 """Every entry point of MLproject, which repeats their fields and defaults; a test compares."""
 

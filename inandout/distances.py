@@ -93,7 +93,7 @@ def _mean_and_root(features: Features) -> tuple[_Floats, _Floats]:
     """Mean (D,), and a matrix (min(N, D), D) whose transpose times itself is the covariance."""
     exact = features.astype(np.float64)
     mean = exact.mean(axis=0)
-    return mean, np.linalg.qr((exact - mean) / np.sqrt(len(exact) - 1), mode="r")
+    return mean, np.linalg.qr((exact - mean) / np.sqrt(len(exact) - 1)).R
 
 
 def _check(first: Features, second: Features) -> None:

@@ -7,9 +7,10 @@ The embedded base: `captions` and `words` say in text what was drawn, `school` d
 Any base: `base` opens the embedded one, a `folder`, a `single_file` or a pinned revision on the `hub`; `prompts` reads
 prompts, `loss` says what a UNet is asked for.
 
-Fine-tuning: `targets` and `adapter` put LoRA-C3Lier into a base, `buckets` and `lesson` order the pictures, `dreambooth`
-trains with the values of `profiles`; `trained`, `adapter_file`, `kohya` and `kohya_file` keep what was learned.
+Fine-tuning: `targets` and `adapter` put LoRA-C3Lier into a base, `buckets` and `lesson` order the pictures,
+`dreambooth` trains with the values of `profiles`; `trained`, `adapter_file`, `kohya` and `kohya_file` keep what was
+learned.
 
-Pictures: `merge` adds an adapter to a copy of its base, `sampling` draws, `gate` says what is of no use, `fill` and `pool`
-draw until there are enough.
+Pictures: `merge` adds an adapter to a copy of its base, `sampling` draws, `gate` says what is of no use, `fill` and
+`pool` draw until there are enough.
 """

@@ -15,15 +15,15 @@ class Profile(NamedTuple):
     """Merging weight; see `merge`."""
     n_prior: int
     """Pictures of the class prompt for prior preservation."""
-    prompts: tuple[str, ...]
-    """That draw defects."""
+    defects: tuple[str, ...]
+    """Words that, after the instance prompt, draw defects: none where those were learned."""
 
 
 NEGATIVES = 50
 """Pictures without a defect that zero shot fine-tunes on (paper, section 5.2)."""
 
-_ASKED = ("skt background cracked", "skt background scratched")
-_LEARNED = ("skt background",)
+_ASKED = ("cracked", "scratched")
+_LEARNED = ("",)
 
 PROFILES: dict[tuple[Kind, Shot], Profile] = {
     ("sd", "zero"): Profile(5, 1e-5, 0.60, 200, _ASKED),

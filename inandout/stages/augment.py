@@ -23,7 +23,7 @@ from inandout.memseg.config import MemSegConfig
 from inandout.memseg.pool import write_pool
 from inandout.memseg.textures import FolderTextures, open_textures
 from inandout.pictures import contact_sheet
-from inandout.stages.finetune import FinetuneConfig, adapter_of, finetune
+from inandout.stages.finetune import FinetuneConfig, find_adapter, finetune
 from inandout.tracking import artifact_folder, connect, run_stage
 
 SHEET_SIZE = 32
@@ -59,13 +59,22 @@ class DdpmPoolConfig(ShotConfig, Geometry, BaseConfig, SamplingConfig, PoolConfi
         None, ge=0, le=1, description="merging weight of the adapter; none = by base and shot (paper: .6, .95, .8)"
     )
     prompts: str = Field(
-        "", description="separated by |, going round; empty = by shot (paper: 'skt background cracked|...scratched')"
+        "",
+        description="separated by |, going round; empty = the adapter's own, and with zero shots a defect after it "
+        "(paper: skt background cracked|skt background scratched)",
     )
 
-    def prompt_list(self) -> list[str]:
-        """The prompts, none of them empty."""
+    def prompt_list(self, instance_prompt: str) -> list[str]:
+        """The prompts, none of them empty.
+
+        Raises:
+            InputError: none is given, and none is known of the adapter.
+        """
         asked = [prompt.strip() for prompt in self.prompts.split("|") if prompt.strip()]
-        return asked or list(PROFILES[kind_of_base(self.base), self.shot].prompts)
+        if not asked and not instance_prompt:
+            raise InputError("the adapter does not say which prompt it was trained on; give prompts")
+        defects = PROFILES[kind_of_base(self.base), self.shot].defects
+        return asked or [f"{instance_prompt} {defect}".strip() for defect in defects]
 
     def weight(self) -> float:
         """The resolved `alpha`."""
@@ -119,8 +128,7 @@ def adapter_path(config: DdpmPoolConfig) -> Path:
     if not config.adapter:
         shared = config.model_dump(include=set(FinetuneConfig.model_fields))
         return finetune(FinetuneConfig(**shared)).adapter
-    given = Path(config.adapter)
-    return given if given.suffix else adapter_of(config.adapter)
+    return find_adapter(config.adapter)
 
 
 def read_pool(folder: Path) -> list[Sample]:
@@ -150,7 +158,7 @@ def _make_memseg(config: MemSegPoolConfig, samples: list[Sample], work: Path) ->
 def _make_ddpm(config: DdpmPoolConfig, samples: list[Sample], adapter: Adapter, work: Path) -> None:
     base = open_base(config)
     how = SamplingConfig(**config.model_dump(include=set(SamplingConfig.model_fields))).resolved(base.kind)
-    prompts, folder = config.prompt_list(), _pool_folder(work)
+    prompts, folder = config.prompt_list(adapter.meta.instance_prompt), _pool_folder(work)
     mlflow.log_image(_strip(config, base, adapter, how), artifact_file="alpha_strip.png")
     merged = merge(base.pipeline, base.fingerprint, adapter, config.weight())
     make = sampler(merged, prompts, config.seed, [(config.width, config.height)], how, adapter.meta.clip_skip)
@@ -182,7 +190,7 @@ def _training_pictures(samples: Sequence[Sample], geometry: Geometry) -> list[Pi
 
 def _strip(config: DdpmPoolConfig, base: Base, adapter: Adapter, how: SamplingConfig) -> Picture:
     """The first picture of every prompt at rising alpha."""
-    prompts = config.prompt_list()
+    prompts = config.prompt_list(adapter.meta.instance_prompt)
     columns = []
     for alpha in STRIP:
         merged = merge(base.pipeline, base.fingerprint, adapter, alpha)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import mlflow
 import numpy as np
 import torch
 from pydantic import Field, model_validator
+from safetensors.torch import save_file
 
 from inandout.classifier.fit import Labels, Logits, Optimiser, fit, predict
 from inandout.classifier.pixels import Pixels, load_pixels
@@ -27,6 +29,9 @@ from inandout.tracking import artifact_folder, connect, log_values, pip_requirem
 
 SHOWN = 8
 """Pictures of each kind on a contact sheet."""
+WEIGHTS = "classifier.safetensors"
+"""Artifact with the ResNet-50's state dict, which `weights` takes, too: a `pt2` can neither be trained on nor looked
+into."""
 
 
 class TrainingConfig(SourceConfig, Geometry):
@@ -96,7 +101,7 @@ def refuse_impossible(config: ClassifyConfig) -> None:
 def _input_fingerprints(config: ClassifyConfig) -> dict[str, str]:
     """Content of everything else that is read: given pools and weights count by what is in them."""
     pools = {name: value for name in ("memseg_pool", "ddpm_pool") if (value := getattr(config, name))}
-    known = {name: fingerprint(_pool(value)) for name, value in pools.items()}
+    known = {name: fingerprint(open_pool(value)) for name, value in pools.items()}
     weights = Path(config.weights)
     return known | ({"weights": digest(weights)} if weights.is_file() else {})
 
@@ -121,16 +126,17 @@ def _train_and_measure(config: ClassifyConfig, real: list[Sample], work: Path) -
 def _pools(config: ClassifyConfig) -> tuple[list[Sample], list[Sample]]:
     """The (MemSeg, DDPM) pools, as far as the mix needs them."""
     n_ddpm, n_memseg = share_out(config.n_aug, config.ddpm_ratio)
-    ddpm = _pool(config.ddpm_pool) if n_ddpm else []
+    ddpm = open_pool(config.ddpm_pool) if n_ddpm else []
     if n_memseg == 0:
         return [], ddpm
     if config.memseg_pool:
-        return _pool(config.memseg_pool), ddpm
+        return open_pool(config.memseg_pool), ddpm
     shared = config.model_dump(include=set(MemSegPoolConfig.model_fields) - {"n_aug"})
     return augment_memseg(MemSegPoolConfig(n_aug=n_memseg, **shared)).samples, ddpm
 
 
-def _pool(where: str) -> list[Sample]:
+def open_pool(where: str) -> list[Sample]:
+    """The manifest of a pool, by its folder or the run id of `augment`."""
     folder = Path(where)
     return read_pool(folder if folder.is_dir() else artifact_folder(where, "pool"))
 
@@ -217,7 +223,11 @@ def _marked(part: Part, index: int, geometry: Geometry) -> Picture:
 
 
 def _log_model(model: DefectNet, pixels: Pixels) -> None:
-    """The model as `pt2` with signature and example: no pickle, any batch size, evaluation mode."""
+    """The model as `pt2` with signature and example (any batch size, evaluation mode), and its weights; no pickle."""
     example = np.ascontiguousarray(pixels[:2].transpose(0, 3, 1, 2))
     model.eval().cpu().to(memory_format=torch.contiguous_format)
     mlflow.pytorch.log_model(model, name="model", input_example=example, pip_requirements=pip_requirements())
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / WEIGHTS
+        save_file(model.resnet.state_dict(), path)
+        mlflow.log_artifact(str(path))

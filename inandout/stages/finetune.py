@@ -98,12 +98,12 @@ def finetune(config: FinetuneConfig) -> Finetuned:
     run = run_stage("finetune", name, config, inputs, samples, work)
     if not trained:
         _tell("")
-    return Finetuned(adapter_of(run.info.run_id), run.info.run_id)
+    return Finetuned(find_adapter(run.info.run_id), run.info.run_id)
 
 
-def adapter_of(run_id: str) -> Path:
-    """The adapter that a run trained."""
-    return artifact_folder(run_id, str(ADAPTER.parent)) / ADAPTER.name
+def find_adapter(name: str) -> Path:
+    """The file of an adapter, given as a file or as the run that trained it."""
+    return Path(name) if Path(name).suffix else artifact_folder(name, str(ADAPTER.parent)) / ADAPTER.name
 
 
 def _follow(config: FinetuneConfig) -> Finetuned:

@@ -1,0 +1,39 @@
+"""Entry point `convert`: adapters to and from the format of kohya-ss/sd-scripts; it opens no run."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from inandout.diffusion.adapter_file import load_adapter, save_adapter
+from inandout.diffusion.base import BaseConfig, open_base
+from inandout.diffusion.kohya_file import export_kohya, import_kohya
+from inandout.errors import InputError
+from inandout.stages.finetune import find_adapter
+
+
+class ConvertConfig(BaseConfig):
+    """Which adapter, and where to."""
+
+    adapter: str = Field("", description="run id of a fine-tuning, or a .safetensors file; needed")
+    to: Literal["kohya", "inandout"] = Field(
+        "kohya", description="kohya: for A1111, ComfyUI and others; inandout: from kohya's format, for this base"
+    )
+    out: str = Field("adapter-converted.safetensors", min_length=1, description="file to write")
+
+
+def convert(config: ConvertConfig) -> None:
+    """Write an adapter in kohya's format, or read one of that format for a base."""
+    if not config.adapter:
+        raise InputError("no adapter was given; name the run id of a fine-tuning, or a .safetensors file")
+    given, out = find_adapter(config.adapter), Path(config.out)
+    if out.suffix != ".safetensors":
+        raise InputError(f"out = {out}: adapters are .safetensors files; give a name that ends so")
+    if out.exists():
+        raise InputError(f"out = {out}: is there already; give another name, so that nothing is lost")
+    if config.to == "kohya":
+        export_kohya(out, load_adapter(given))
+    else:
+        base = open_base(config)
+        save_adapter(out, import_kohya(given, base.pipeline, base.fingerprint))
+    print(f"{out}: ready")

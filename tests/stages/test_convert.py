@@ -1,0 +1,34 @@
+from pathlib import Path
+
+import pytest
+
+from inandout.diffusion.adapter_file import load_adapter, save_adapter
+from inandout.diffusion.base import BaseConfig, open_base
+from inandout.diffusion.trained import Adapter
+from inandout.errors import InputError
+from inandout.stages.convert import ConvertConfig, convert
+from tests.diffusion.tiny import tiny_adapter
+
+
+@pytest.fixture
+def adapter(tiny_base: Path, tmp_path: Path) -> Path:
+    base = open_base(BaseConfig(base=str(tiny_base)))
+    made = tiny_adapter(base.pipeline)
+    save_adapter(
+        tmp_path / "a.safetensors", Adapter(made.tensors, made.meta.model_copy(update={"base": base.fingerprint}))
+    )
+    return tmp_path / "a.safetensors"
+
+
+def test_there_and_back_it_is_the_same_adapter(adapter: Path, tiny_base: Path) -> None:
+    there, back = adapter.with_name("kohya.safetensors"), adapter.with_name("back.safetensors")
+    convert(ConvertConfig(adapter=str(adapter), out=str(there)))
+    convert(ConvertConfig(adapter=str(there), out=str(back), to="inandout", base=str(tiny_base)))
+    assert load_adapter(back).fingerprint == load_adapter(adapter).fingerprint
+
+
+def test_nothing_is_overwritten_and_only_safetensors_are_written(adapter: Path) -> None:
+    with pytest.raises(InputError, match="is there already"):
+        convert(ConvertConfig(adapter=str(adapter), out=str(adapter)))
+    with pytest.raises(InputError, match="ends so"):
+        convert(ConvertConfig(adapter=str(adapter), out="adapter.ckpt"))
