@@ -1,5 +1,6 @@
 """Entry point `augment`: a pool of synthetic positives, from MemSeg or from a fine-tuned diffusion model."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -14,7 +15,7 @@ from inandout.data.prepare import DataConfig, ShotConfig, prepare, prepare_shot
 from inandout.diffusion.adapter_file import load_adapter
 from inandout.diffusion.base import Base, BaseConfig, base_identity, kind_of_base, open_base
 from inandout.diffusion.merge import merge
-from inandout.diffusion.pool import Filled, fill_folder, sampler
+from inandout.diffusion.pool import Filled, sampler
 from inandout.diffusion.profiles import PROFILES
 from inandout.diffusion.sampling import SamplingConfig, picture_seed, sample
 from inandout.diffusion.trained import Adapter
@@ -24,6 +25,7 @@ from inandout.memseg.pool import write_pool
 from inandout.memseg.textures import FolderTextures, open_textures
 from inandout.pictures import contact_sheet
 from inandout.stages.finetune import FinetuneConfig, find_adapter, finetune
+from inandout.stages.generated import generate
 from inandout.tracking import artifact_folder, connect, run_stage
 
 SHEET_SIZE = 32
@@ -139,6 +141,12 @@ def read_pool(folder: Path) -> list[Sample]:
     return read_manifest(path)
 
 
+def open_pool(where: str) -> list[Sample]:
+    """The manifest of a pool, by its folder or the run id of `augment`."""
+    folder = Path(where)
+    return read_pool(folder if folder.is_dir() else artifact_folder(where, "pool"))
+
+
 def _texture_digests(folder: str) -> dict[str, str]:
     """Identity of a folder of textures; the procedural ones belong to the code."""
     if not folder:
@@ -162,10 +170,16 @@ def _make_ddpm(config: DdpmPoolConfig, samples: list[Sample], adapter: Adapter, 
     mlflow.log_image(_strip(config, base, adapter, how), artifact_file="alpha_strip.png")
     merged = merge(base.pipeline, base.fingerprint, adapter, config.weight())
     make = sampler(merged, prompts, config.seed, [(config.width, config.height)], how, adapter.meta.clip_skip)
-    filled = fill_folder(folder, config.n_aug, make, how.sample_batch, _training_pictures(samples, config))
+    asked = [
+        "ddpm", base.fingerprint, adapter.fingerprint, config.weight(), prompts, config.seed, config.width,
+        config.height, config.fit, how.model_dump(), fingerprint(samples),
+    ]  # fmt: skip
+    training = _training_pictures(samples, config)
+    filled = generate(asked, config.n_aug, make, how.sample_batch, training, "ddpm")
     mlflow.log_metrics({f"rejected_{reason}": count for reason, count in filled.rejected.items()})
     mlflow.log_params({"used_alpha": config.weight(), "used_prompts": "|".join(prompts)[:500]})
-    pool = _ddpm_rows(config, filled, prompts, base, adapter)
+    rows = _ddpm_rows(config, filled, prompts, base, adapter)
+    pool = [row.with_(image=Path(shutil.copy(row.image, folder))) for row in rows]
     write_manifest(pool, folder / "manifest.csv")
     _log_pool(folder, pool, [f"{sample.prompt}" for sample in pool])
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import mlflow
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from safetensors.torch import save_file
 
 from inandout.classifier.fit import Labels, Logits, Optimiser, fit, predict
@@ -21,11 +21,12 @@ from inandout.data.geometry import Geometry, fit_mask, survival
 from inandout.data.images import Picture, read_mask
 from inandout.data.manifest import Sample, digest, fingerprint
 from inandout.data.prepare import ShotConfig, SourceConfig, prepare_shot
+from inandout.diffusion.base import BaseConfig
 from inandout.metrics import evaluate, ranking
 from inandout.mixing import mix, share_out
 from inandout.pictures import contact_sheet, outline, pr_curve
-from inandout.stages.augment import MemSegPoolConfig, augment_memseg, read_pool
-from inandout.tracking import artifact_folder, connect, log_values, pip_requirements, run_stage
+from inandout.stages.augment import DdpmPoolConfig, MemSegPoolConfig, augment_ddpm, augment_memseg, open_pool
+from inandout.tracking import connect, log_values, pip_requirements, run_stage
 
 SHOWN = 8
 """Pictures of each kind on a contact sheet."""
@@ -49,20 +50,15 @@ class TrainingConfig(SourceConfig, Geometry):
     fresh: bool = Field(False, description="run again although a finished run has the same fingerprint")
 
 
-class ClassifyConfig(TrainingConfig, ShotConfig):
+class ClassifyConfig(TrainingConfig, ShotConfig, BaseConfig):
     """One classifier."""
 
-    ddpm_ratio: float = Field(0.0, ge=0, le=1, description="share of n_aug from the diffusion pool; 0 = MemSeg only")
-    alpha: float = Field(0.0, ge=0, le=1, description="LoRA merging weight that the diffusion pool was sampled with")
+    ddpm_ratio: float = Field(0.0, ge=0, le=1, description="share of n_aug made by diffusion: 0 = MemSeg, .5 = In&Out")
+    alpha: float | None = Field(
+        None, ge=0, le=1, description="LoRA merging weight of the diffusion pool; none = by base and shot"
+    )
     memseg_pool: str = Field("", description="folder or run id of a MemSeg pool; empty = as augment makes by default")
-    ddpm_pool: str = Field("", description="folder or run id of a pool of diffusion pictures; for ddpm_ratio > 0")
-
-    @model_validator(mode="after")
-    def _has_its_pool(self) -> "ClassifyConfig":
-        n_ddpm, _ = share_out(self.n_aug, self.ddpm_ratio)
-        if n_ddpm and not self.ddpm_pool:
-            raise ValueError(f"ddpm_ratio = {self.ddpm_ratio} asks for {n_ddpm} diffusion pictures; give ddpm_pool too")
-        return self
+    ddpm_pool: str = Field("", description="folder or run id of a diffusion pool; empty = as augment makes by default")
 
 
 class Result(NamedTuple):
@@ -126,19 +122,21 @@ def _train_and_measure(config: ClassifyConfig, real: list[Sample], work: Path) -
 def _pools(config: ClassifyConfig) -> tuple[list[Sample], list[Sample]]:
     """The (MemSeg, DDPM) pools, as far as the mix needs them."""
     n_ddpm, n_memseg = share_out(config.n_aug, config.ddpm_ratio)
-    ddpm = open_pool(config.ddpm_pool) if n_ddpm else []
-    if n_memseg == 0:
-        return [], ddpm
+    return _memseg_pool(config, n_memseg) if n_memseg else [], _ddpm_pool(config, n_ddpm) if n_ddpm else []
+
+
+def _memseg_pool(config: ClassifyConfig, n: int) -> list[Sample]:
     if config.memseg_pool:
-        return open_pool(config.memseg_pool), ddpm
+        return open_pool(config.memseg_pool)
     shared = config.model_dump(include=set(MemSegPoolConfig.model_fields) - {"n_aug"})
-    return augment_memseg(MemSegPoolConfig(n_aug=n_memseg, **shared)).samples, ddpm
+    return augment_memseg(MemSegPoolConfig(n_aug=n, **shared)).samples
 
 
-def open_pool(where: str) -> list[Sample]:
-    """The manifest of a pool, by its folder or the run id of `augment`."""
-    folder = Path(where)
-    return read_pool(folder if folder.is_dir() else artifact_folder(where, "pool"))
+def _ddpm_pool(config: ClassifyConfig, n: int) -> list[Sample]:
+    if config.ddpm_pool:
+        return open_pool(config.ddpm_pool)
+    shared = config.model_dump(include=set(DdpmPoolConfig.model_fields) - {"n_aug"})
+    return augment_ddpm(DdpmPoolConfig(n_aug=n, **shared)).samples
 
 
 def _rows(samples: Sequence[Sample], split: str) -> list[Sample]:
@@ -223,11 +221,16 @@ def _marked(part: Part, index: int, geometry: Geometry) -> Picture:
 
 
 def _log_model(model: DefectNet, pixels: Pixels) -> None:
-    """The model as `pt2` with signature and example (any batch size, evaluation mode), and its weights; no pickle."""
-    example = np.ascontiguousarray(pixels[:2].transpose(0, 3, 1, 2))
+    """The model for use, and its weights for everything else; no pickle."""
     model.eval().cpu().to(memory_format=torch.contiguous_format)
-    mlflow.pytorch.log_model(model, name="model", input_example=example, pip_requirements=pip_requirements())
+    _log_export(model, pixels)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / WEIGHTS
         save_file(model.resnet.state_dict(), path)
         mlflow.log_artifact(str(path))
+
+
+def _log_export(model: DefectNet, pixels: Pixels) -> None:
+    """As `pt2` with signature and example: any batch size, evaluation mode."""
+    example = np.ascontiguousarray(pixels[:2].transpose(0, 3, 1, 2))
+    mlflow.pytorch.log_model(model, name="model", input_example=example, pip_requirements=pip_requirements())

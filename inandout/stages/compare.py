@@ -1,6 +1,7 @@
 """Entry point `main`: the same classifier with and without synthetic defects, over seeds, as one table."""
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Annotated
 
 import mlflow
@@ -9,19 +10,30 @@ from pydantic import AfterValidator, Field
 from inandout.data.manifest import fingerprint
 from inandout.data.prepare import read_checked
 from inandout.data.splits import Shot
+from inandout.diffusion.base import BaseConfig
 from inandout.errors import InputError
 from inandout.report import Row, markdown_table
 from inandout.stages.classify import ClassifyConfig, TrainingConfig, classify, refuse_impossible
 from inandout.tracking import connect, experiment_url, log_dataset, open_run, stage_fingerprint
 
 SHOTS: tuple[Shot, ...] = ("zero", "few", "full")
+SOURCES = {"none": ("none", 0.0), "memseg": ("MemSeg", 0.0), "ddpm": ("DDPM", 1.0), "inout": ("In&Out", 0.5)}
+"""Sources of synthetic positives: what a table calls them, and the share that diffusion makes."""
 
 
 def _shots(text: str) -> str:
+    return _some_of(SHOTS, text, "shot")
+
+
+def _sources(text: str) -> str:
+    return _some_of(tuple(SOURCES), text, "source")
+
+
+def _some_of(allowed: tuple[str, ...], text: str, what: str) -> str:
     names = [part.strip() for part in text.split(",")]
-    unknown = [name for name in names if name not in SHOTS]
+    unknown = [name for name in names if name not in allowed]
     if unknown:
-        raise ValueError(f"{unknown[0]!r} is not a shot; give some of zero, few, full, separated by commas")
+        raise ValueError(f"{unknown[0]!r} is not a {what}; give some of {', '.join(allowed)}, separated by commas")
     return _without_repeats(names)
 
 
@@ -39,22 +51,26 @@ def _without_repeats(names: list[str]) -> str:
     return ",".join(names)
 
 
-class CompareConfig(TrainingConfig):
+class CompareConfig(TrainingConfig, BaseConfig):
     """The comparison; every seed is one repetition of everything, from the validation part to the order of pictures."""
 
     shots: Annotated[str, AfterValidator(_shots)] = Field("zero,full", description="scenarios, separated by commas")
+    sources: Annotated[str, AfterValidator(_sources)] = Field(
+        "none,memseg", description="of synthetic positives, some of none, memseg, ddpm, inout (half and half)"
+    )
     seeds: Annotated[str, AfterValidator(_seeds)] = Field("0", description="repetitions, separated by commas")
     n_shot: int = Field(5, ge=1, description="real positives of shot=few")
 
     def cells(self) -> Iterator[tuple[str, ClassifyConfig]]:
         """(source of synthetic positives, classifier) of every cell; zero shots without synthetic ones cannot be."""
         shared = self.model_dump(include=set(ClassifyConfig.model_fields) - {"seed", "shot", "n_aug"})
-        for shot in self.shots.split(","):
-            for source, n_aug in (("none", 0), ("MemSeg", self.n_aug)):
-                if n_aug == 0 and (shot == "zero" or source != "none"):
-                    continue
-                for seed in self.seeds.split(","):
-                    yield source, ClassifyConfig(**shared, shot=shot, n_aug=n_aug, seed=int(seed))
+        for shot, source in product(self.shots.split(","), self.sources.split(",")):
+            name, ratio = SOURCES[source]
+            n_aug = 0 if source == "none" else self.n_aug
+            if n_aug == 0 and (shot == "zero" or source != "none"):
+                continue
+            for seed in self.seeds.split(","):
+                yield name, ClassifyConfig(**shared, shot=shot, n_aug=n_aug, ddpm_ratio=ratio, seed=int(seed))
 
 
 def compare(config: CompareConfig) -> list[Row]:
@@ -68,7 +84,9 @@ def compare(config: CompareConfig) -> list[Row]:
     for _, cell in cells:
         refuse_impossible(cell)
     rows = []
-    with open_run("main", config, stage_fingerprint("main", config, inputs), f"none v MemSeg on {config.data}") as run:
+    with open_run(
+        "main", config, stage_fingerprint("main", config, inputs), f"{config.sources} on {config.data}"
+    ) as run:
         log_dataset(config.data, inputs["data"], samples)
         for number, (source, cell) in enumerate(cells, start=1):
             print(f"[{number}/{len(cells)}] shot={cell.shot} source={source} seed={cell.seed}", flush=True)

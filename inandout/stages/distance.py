@@ -116,8 +116,8 @@ def _trained_with(run_id: str) -> ClassifyConfig:
 
 def _refuse_other_data(run_id: str, samples: Sequence[Sample]) -> None:
     """Features of training pictures are special; so the split must still be the one that the classifier knew."""
-    known = [entry.dataset.digest for entry in mlflow.get_run(run_id).inputs.dataset_inputs]
-    if fingerprint(samples) not in known:
+    inputs = mlflow.get_run(run_id).inputs
+    if fingerprint(samples) not in [entry.dataset.digest for entry in (inputs.dataset_inputs if inputs else [])]:
         raise InputError(f"model = {run_id}: its data set has changed since; train it again and give that run")
 
 
@@ -181,7 +181,7 @@ def _draw(samples: Sequence[Sample], n: int, seed: int) -> list[Sample]:
 def _features(trained: ClassifyConfig, weights: Path, groups: Sequence[Sequence[Sample]]) -> list[Floats]:
     """(N, 2048) of each group, whose pictures are fitted as the classifier's were."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = build_classifier(str(weights), trained.seed).to(device, memory_format=torch.channels_last)
+    model = build_classifier(str(weights), trained.seed).to(device).to(memory_format=torch.channels_last)
     return [features(model, load_pixels([sample.image for sample in group], trained)) for group in groups]
 
 
@@ -198,8 +198,8 @@ def distance_table(rows: Sequence[Row]) -> str:
     """A line a group, in order; the spread of the kernel distance in brackets."""
     lines = [["pictures", "there are", "kernel distance (KID)", "Frechet distance"]]
     for row in rows:
-        kernel = f"{row.kernel.mean:.4f} ({row.kernel.spread:.4f})"
-        lines.append([row.group.name, str(len(row.group.samples)), kernel, f"{row.frechet:.2f}"])
+        kernel = f"{row.kernel.mean:.3g} ({row.kernel.spread:.3g})"
+        lines.append([row.group.name, str(len(row.group.samples)), kernel, f"{row.frechet:.4g}"])
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     lines.insert(1, ["-" * width for width in widths])
     return "\n".join(
@@ -212,12 +212,15 @@ def feature_map(reference: Floats, groups: Sequence[tuple[str, Floats]]) -> Figu
 
     The components are those of the reference and the negatives alone: synthetic pictures do not turn the map.
     """
-    axes_of = PCA(2, svd_solver="full").fit(np.concatenate([reference, *(f for name, f in groups if name == NEGATIVES)]))
+    axes_of = PCA(2, svd_solver="full").fit(
+        np.concatenate([reference, *(f for name, f in groups if name == NEGATIVES)])
+    )
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.subplots()
     for number, (name, found) in enumerate([*groups, (REFERENCE, reference)]):
         colour, marker = _LOOKS.get(name, (f"C{number}", "x"))
-        axes.scatter(*axes_of.transform(found).T, s=22, c=colour, marker=marker, alpha=0.7, linewidths=1, label=name)
+        x, y = axes_of.transform(found).T
+        axes.scatter(x, y, s=22, c=colour, marker=marker, alpha=0.7, linewidths=1, label=name)
     shares = axes_of.explained_variance_ratio_
     axes.set(xlabel=f"first component ({shares[0]:.0%} of real variance)", ylabel=f"second ({shares[1]:.0%})")
     axes.legend(fontsize="small")

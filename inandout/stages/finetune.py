@@ -1,7 +1,5 @@
 """Entry point `finetune`: DreamBooth + LoRA-C3Lier on pictures of the training part."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -10,7 +8,6 @@ import mlflow
 import numpy as np
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from filelock import FileLock
 from pydantic import Field
 
 from inandout.data.geometry import Geometry, fit_image
@@ -25,14 +22,15 @@ from inandout.diffusion.base import Base, BaseConfig, base_identity, kind_of_bas
 from inandout.diffusion.buckets import bucket_of
 from inandout.diffusion.dreambooth import DreamBoothConfig, OnStep, dreambooth
 from inandout.diffusion.lesson import Lesson, Shown
-from inandout.diffusion.pool import fill_folder, sampler
+from inandout.diffusion.pool import sampler
 from inandout.diffusion.profiles import NEGATIVES, PROFILES, Profile
 from inandout.diffusion.prompts import check_prompt
 from inandout.diffusion.sampling import SamplingConfig
 from inandout.diffusion.trained import Adapter, AdapterMeta
 from inandout.errors import InputError
 from inandout.pictures import contact_sheet
-from inandout.tracking import artifact_folder, code_fingerprint, connect, log_values, run_stage, state_folder
+from inandout.stages.generated import generate
+from inandout.tracking import artifact_folder, code_fingerprint, connect, log_values, run_stage
 
 ADAPTER = Path("adapter", "adapter.safetensors")
 """Where the adapter lies among the artifacts of a run."""
@@ -195,13 +193,9 @@ def prior_pictures(config: FinetuneConfig, base: Base, sizes: Sequence[tuple[int
     if n == 0:
         return []
     how = SamplingConfig().resolved(base.kind)
-    asked = [base.fingerprint, config.prior_prompt, config.seed, config.clip_skip, list(sizes), how.model_dump()]
-    key = hashlib.sha256(json.dumps([asked, code_fingerprint()]).encode()).hexdigest()[:32]
-    folder = state_folder() / "prior" / key
-    folder.mkdir(parents=True, exist_ok=True)
+    asked = ["prior", base.fingerprint, config.prior_prompt, config.seed, config.clip_skip, sizes, how.model_dump()]
     make = sampler(base.pipeline, [config.prior_prompt], config.seed, sizes, how, config.clip_skip)
-    with FileLock(folder / "lock"):
-        kept = fill_folder(folder, n, make, how.sample_batch, [], "prior").kept
+    kept = generate(asked, n, make, how.sample_batch, [], "prior").kept
     return [read_image(one.path) for one in kept]
 
 

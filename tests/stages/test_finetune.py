@@ -95,7 +95,7 @@ def test_pictures_of_many_shapes_are_trained_in_buckets(tiny: Path, tiny_base: P
         write_image(tiny.parent / f"{number}_mask.png", np.zeros((SIDE, 2 * SIDE), bool))
     made = run(tiny, tiny_base, fit="bucket", width=64, n_prior=16)
     assert mlflow.get_run(made.run_id).info.status == "FINISHED"
-    kept = (project / ".inandout" / "prior").rglob("*.png")
+    kept = (project / ".inandout" / "generated").rglob("*.png")
     assert {read_image(path).shape[:2] for path in kept} == {(32, 64), (64, 32)}
 
 

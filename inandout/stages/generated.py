@@ -1,0 +1,35 @@
+"""Generated pictures that are kept beside the database, for every result that needs the same ones, and more of them."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+from filelock import FileLock
+
+from inandout.data.images import Picture
+from inandout.diffusion.fill import Make
+from inandout.diffusion.pool import Filled, fill_folder
+from inandout.tracking import code_fingerprint, state_folder
+
+
+def generate(
+    asked: Sequence[object], n: int, make: Make, batch_size: int, training: Sequence[Picture], name: str
+) -> Filled:  # fmt: skip
+    """The first `n` pictures of an endless sequence, made as far as they are not there yet.
+
+    Args:
+        asked: JSON-compatible; everything that the sequence depends on, but for the code and `n`.
+        n: pictures wanted.
+        make: see `fill`.
+        batch_size: pictures that are made at once.
+        training: pictures that must not come back.
+        name: of the progress bar.
+
+    Raises:
+        TooManyRejectedError: see `fill`.
+    """
+    key = hashlib.sha256(json.dumps([*asked, batch_size, code_fingerprint()]).encode()).hexdigest()[:32]
+    folder = state_folder() / "generated" / key
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):
+        return fill_folder(folder, n, make, batch_size, training, name)

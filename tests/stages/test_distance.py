@@ -1,0 +1,122 @@
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+
+from inandout.classifier.resnet import build_classifier
+from inandout.data.images import write_image
+from inandout.data.manifest import Sample, digest, read_manifest, write_manifest
+from inandout.errors import InputError
+from inandout.stages.augment import AugmentConfig, augment
+from inandout.stages.classify import WEIGHTS, ClassifyConfig, Result, classify
+from inandout.stages.distance import DistanceConfig, distance, feature_map
+from inandout.tracking import artifact_folder
+from tests.conftest import SIDE, draw
+
+SIZE = {"width": SIDE, "height": SIDE}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """CSV manifest with enough positives to compare; of the validation part there are too few."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    samples = []
+    parts = [("train", 0)] * 24 + [("train", 1)] * 14 + [("val", 1)] * 3 + [("test", 0)] * 4 + [("test", 1)] * 12
+    for number, (split, label) in enumerate(parts):
+        path = folder / f"{number}.png"
+        write_image(path, draw(number, bool(label))[0])
+        samples.append(Sample(image=path, label=label, split=split, group=f"part {number}"))
+    write_manifest(samples, folder / "data.csv")
+    return folder / "data.csv"
+
+
+@pytest.fixture
+def trained(data: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> Result:
+    monkeypatch.setattr("inandout.stages.classify._log_export", lambda *_: None)  # takes longer than the training
+    return classify(ClassifyConfig(data=str(data), n_aug=0, epochs=4, batch_size=8, shot="few", n_shot=8, **SIZE))
+
+
+def copies(data: Path, folder: Path) -> Path:
+    """A pool of pictures with the real defect, drawn anew."""
+    sources = tuple(digest(s.image) for s in read_manifest(data) if s.split == "train" and s.label == 1)
+    folder.mkdir()
+    samples = []
+    for number in range(11):
+        path = folder / f"{number}.png"
+        write_image(path, draw(1000 + number, True)[0])
+        samples.append(Sample(image=path, label=1, split="train", origin="ddpm", sources=sources, seed=number))
+    write_manifest(samples, folder / "manifest.csv")
+    return folder
+
+
+def test_like_pictures_are_near_and_the_run_holds_what_it_says(
+    data: Path, trained: Result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    memseg = augment(AugmentConfig(data=str(data), n_aug=13, **SIZE)).run_id
+    near = copies(data, tmp_path / "near")
+    config = DistanceConfig(model=trained.run_id, pools=f"{near}, {memseg}")
+    found = distance(config)
+    run = mlflow.get_run(found.run_id)
+    values = run.data.metrics
+    assert values["kid_pool_1"] < values["kid_train_negatives"]
+    assert values["frechet_pool_1"] < values["frechet_train_negatives"]
+    assert {"kid_pool_2", "frechet_pool_2", "kid_train_positives"} <= set(values)
+    assert (run.data.params["n_compared"], run.data.params["n_reference"]) == ("11", "12")
+    assert run.data.params["data"] == str(data)
+    assert f"| memseg n=13 seed=0 ({memseg[:8]}) | 13 " in found.table
+    assert f"{values['kid_pool_1']:.3g} (" in found.table
+    assert "Left out, with less than 10 pictures: real validation positives (3)." in found.table
+    assert found.table in capsys.readouterr().out
+    artifacts = {artifact.path for artifact in mlflow.MlflowClient().list_artifacts(found.run_id)}
+    assert {"distance.md", "features.png", "config.json", "manifest.csv"} <= artifacts
+    assert distance(config) == found
+
+
+def test_the_logged_weights_start_another_training(trained: Result) -> None:
+    weights = artifact_folder(trained.run_id, WEIGHTS)
+    model = build_classifier(str(weights), 0)
+    assert int(model.resnet.bn1.num_batches_tracked) == 4 * 2, "4 epochs of 16 pictures"
+
+
+def test_a_picture_that_came_out_of_the_test_part_is_refused(data: Path, trained: Result, tmp_path: Path) -> None:
+    pool = copies(data, tmp_path / "pool")
+    test = tuple(digest(sample.image) for sample in read_manifest(data) if sample.split == "test")
+    write_manifest([s.with_(sources=test) for s in read_manifest(pool / "manifest.csv")], pool / "manifest.csv")
+    with pytest.raises(InputError, match="outside the training part"):
+        distance(DistanceConfig(model=trained.run_id, pools=str(pool)))
+
+
+def test_data_that_have_changed_since_are_refused(data: Path, trained: Result, tmp_path: Path) -> None:
+    pool = copies(data, tmp_path / "pool")
+    write_manifest(read_manifest(data)[1:], data)
+    with pytest.raises(InputError, match="its data set has changed since"):
+        distance(DistanceConfig(model=trained.run_id, pools=str(pool)))
+
+
+def test_what_cannot_be_compared_is_refused_in_one_sentence(data: Path, trained: Result, tmp_path: Path) -> None:
+    small = augment(AugmentConfig(data=str(data), n_aug=4, **SIZE)).run_id
+    for changes, message in (
+        ({"model": "", "pools": small}, "model is empty"),
+        ({"model": "no-such-run", "pools": small}, "no-such-run: no run with an artifact"),
+        ({"model": small, "pools": small}, "is not a run of classify"),
+        ({"pools": " , "}, "pools is empty"),
+        ({"pools": small}, "has 4 pictures; a comparison needs 10"),
+        ({"pools": str(tmp_path)}, "not a pool"),
+    ):
+        with pytest.raises(InputError, match=message):
+            distance(DistanceConfig(**{"model": trained.run_id} | changes))
+    runs = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_synthetic_pictures_do_not_turn_the_map() -> None:
+    rng = np.random.default_rng(0)
+    real, negatives, pool = rng.normal(1, 1, (20, 8)), rng.normal(0, 1, (20, 8)), rng.normal(50, 9, (20, 8))
+    figure = feature_map(real, [("a pool", pool), ("training negatives", negatives)])
+    without = feature_map(real, [("training negatives", negatives)])
+    points = {line.get_label(): line.get_offsets() for line in figure.axes[0].collections}
+    expected = {line.get_label(): line.get_offsets() for line in without.axes[0].collections}
+    assert set(points) == {"a pool", "training negatives", "real test positives"}
+    assert all(np.allclose(points[name], expected[name]) for name in expected)
