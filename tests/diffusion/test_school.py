@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 
 from inandout.data.surfaces import KINDS
-from inandout.diffusion.school import HELD_OUT, PLAIN, SHAPES, School
+from inandout.diffusion.school import CLOSE_UP, HELD_OUT, PLAIN, SHAPES, WHOLE, School
 
 
 def test_a_batch_depends_on_seed_and_step_alone() -> None:
@@ -37,3 +37,10 @@ def test_plain_pictures_and_every_kind_have_their_share() -> None:
     total = counts.total()
     assert abs(counts[""] / total - PLAIN) < 0.06
     assert all(abs(counts[kind] / total - (1 - PLAIN) / len(KINDS)) < 0.06 for kind in KINDS)
+
+
+def test_a_close_up_shows_some_of_the_defect() -> None:
+    batch = School(0, 8).batch(3, CLOSE_UP)
+    assert batch.pictures.shape == (32, 32, 32, 3)
+    assert batch.masks.any(axis=(1, 2)).tolist() == [bool(defect) for defect in batch.defects]
+    assert School(0, 8).batch(3, WHOLE).masks.mean() < 0.7 * batch.masks.mean()
