@@ -1,23 +1,17 @@
 """`python -m inandout <stage> [options]`: the only module that reads the command line."""
 
 import json
+import logging
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import click
 from pydantic import BaseModel, ValidationError
 
 from inandout.errors import InputError
-from inandout.stages.augment import AugmentConfig, augment
-from inandout.stages.classify import ClassifyConfig, classify
-from inandout.stages.compare import CompareConfig, compare
-from inandout.stages.convert import ConvertConfig, convert
-from inandout.stages.data import CheckConfig, DownloadConfig, MakeSurfacesConfig, check, download, surfaces
-from inandout.stages.distance import DistanceConfig, distance
-from inandout.stages.finetune import FinetuneConfig, finetune
-from inandout.stages.pretrain import PretrainConfig, pretrain
 
 
 class Stage(NamedTuple):
@@ -27,19 +21,52 @@ class Stage(NamedTuple):
     run: Callable[[Any], object]
 
 
-STAGES = {
-    "main": Stage(CompareConfig, compare),
-    "check": Stage(CheckConfig, check),
-    "surfaces": Stage(MakeSurfacesConfig, surfaces),
-    "download": Stage(DownloadConfig, download),
-    "pretrain": Stage(PretrainConfig, pretrain),
-    "finetune": Stage(FinetuneConfig, finetune),
-    "convert": Stage(ConvertConfig, convert),
-    "augment": Stage(AugmentConfig, augment),
-    "classify": Stage(ClassifyConfig, classify),
-    "distance": Stage(DistanceConfig, distance),
-}
+class Stages(Mapping[str, Stage]):
+    """Entry points by name, imported when they are asked for: what `check` needs is there seconds before diffusers."""
+
+    def __init__(self, places: dict[str, tuple[str, str, str]]) -> None:
+        """`places`: name to module in `inandout.stages`, configuration, function."""
+        self._places = places
+
+    def __getitem__(self, name: str) -> Stage:
+        module, config, run = self._places[name]
+        found = import_module(f"inandout.stages.{module}")
+        return Stage(getattr(found, config), getattr(found, run))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+STAGES: Mapping[str, Stage] = Stages(
+    {
+        "main": ("compare", "CompareConfig", "compare"),
+        "check": ("data", "CheckConfig", "check"),
+        "surfaces": ("data", "MakeSurfacesConfig", "surfaces"),
+        "download": ("data", "DownloadConfig", "download"),
+        "pretrain": ("pretrain", "PretrainConfig", "pretrain"),
+        "finetune": ("finetune", "FinetuneConfig", "finetune"),
+        "convert": ("convert", "ConvertConfig", "convert"),
+        "augment": ("augment", "AugmentConfig", "augment"),
+        "classify": ("classify", "ClassifyConfig", "classify"),
+        "distance": ("distance", "DistanceConfig", "distance"),
+    }
+)
 """Every entry point of MLproject, which repeats their fields and defaults; a test compares."""
+
+
+class Commands(click.Group):
+    """The entry points as commands."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Their names."""
+        return list(STAGES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The one of this name."""
+        return build_command(cmd_name, STAGES[cmd_name]) if cmd_name in STAGES else None
 
 
 def build_command(name: str, stage: Stage) -> click.Command:
@@ -95,9 +122,8 @@ def _sentence(config: type[BaseModel], problem: Any) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; an error of the user's is one message and exit code 2."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that runs are closed, not left RUNNING
-    group = click.Group("inandout", help="Make the missing defects, and find out whether they helped.")
-    for name, stage in STAGES.items():
-        group.add_command(build_command(name, stage))
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels for 4 bits, which nothing here uses
+    group = Commands("inandout", help="Make the missing defects, and find out whether they helped.")
     try:
         group.main(arguments, standalone_mode=True, prog_name="inandout")
     except InputError as error:
