@@ -94,6 +94,7 @@ def run_stage(
         with open_run(stage, config, key, name) as run:
             log_dataset(config.data, inputs["data"], samples)
             work(folder)
+    print(f"{stage}: run {run.info.run_id}", file=sys.stderr)
     return mlflow.get_run(run.info.run_id)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from diffusers import DDIMScheduler
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
@@ -128,7 +128,12 @@ def _accelerator(config: DreamBoothConfig) -> Accelerator:
             f"precision = {config.precision}: there is no GPU, and 16 bits are about 200 times slower on most CPUs; "
             "use fp32"
         )
-    return Accelerator(mixed_precision=_PRECISIONS[config.precision])
+    return Accelerator(mixed_precision=_PRECISIONS[config.precision], cpu=not torch.cuda.is_available())
+
+
+def processes() -> PartialState:
+    """Those of `accelerate launch` or `torchrun`; without a GPU they talk to each other over the network card."""
+    return PartialState(cpu=not torch.cuda.is_available())
 
 
 def _prepare(

@@ -22,7 +22,8 @@ from inandout.data.splits import take_shot
 from inandout.distances import FEWEST, KernelDistance, frechet_distance, kernel_distance
 from inandout.errors import InputError
 from inandout.mixing import mix
-from inandout.stages.classify import WEIGHTS, ClassifyConfig, open_pool
+from inandout.stages.augment import open_pool
+from inandout.stages.classify import WEIGHTS, ClassifyConfig
 from inandout.tracking import artifact_folder, connect, experiment_url, log_values, run_stage
 
 Floats = npt.NDArray[np.float32]

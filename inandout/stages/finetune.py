@@ -6,7 +6,6 @@ from typing import Literal, NamedTuple
 
 import mlflow
 import numpy as np
-from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from pydantic import Field
 
@@ -20,7 +19,7 @@ from inandout.diffusion.adapter_file import save_adapter
 from inandout.diffusion.autoencoder import encode
 from inandout.diffusion.base import Base, BaseConfig, base_identity, kind_of_base, open_base
 from inandout.diffusion.buckets import bucket_of
-from inandout.diffusion.dreambooth import DreamBoothConfig, OnStep, dreambooth
+from inandout.diffusion.dreambooth import DreamBoothConfig, OnStep, dreambooth, processes
 from inandout.diffusion.lesson import Lesson, Shown
 from inandout.diffusion.pool import sampler
 from inandout.diffusion.profiles import NEGATIVES, PROFILES, Profile
@@ -78,8 +77,7 @@ class Finetuned(NamedTuple):
 
 def finetune(config: FinetuneConfig) -> Finetuned:
     """Train an adapter on the pictures of a product, or find it where it was trained before."""
-    processes = PartialState()
-    if not processes.is_main_process:
+    if not processes().is_main_process:
         return _follow(config)
     connect()
     samples = prepare_shot(config)
@@ -115,7 +113,7 @@ def _follow(config: FinetuneConfig) -> Finetuned:
 def _tell(folder: str) -> str:
     """From the main process to all: the folder of a training that begins, or "" for none."""
     message = [folder]
-    if PartialState().num_processes > 1:
+    if processes().num_processes > 1:
         broadcast_object_list(message)
     return message[0]
 
@@ -153,7 +151,7 @@ def _gather(config: FinetuneConfig, samples: Sequence[Sample]) -> _Gathered:
     for prompt in (config.instance_prompt, config.prior_prompt):
         check_prompt(base.pipeline.tokenizer, prompt)
     pictures = fit_pictures([read_image(sample.image) for sample in instances], config, base)
-    with PartialState().main_process_first():
+    with processes().main_process_first():
         prior = prior_pictures(config, base, list(dict.fromkeys(picture.shape[1::-1] for picture in pictures)))
     return _Gathered(base, instances, pictures, prior)
 
@@ -209,7 +207,7 @@ def _train(config: FinetuneConfig, gathered: _Gathered, work: Path, on_step: OnS
     ]
     lesson = Lesson(shown, config.instance_prompt, config.prior_prompt, config.clip_skip)
     add_adapter(base.pipeline.unet, base.pipeline.text_encoder, config, config.seed)
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         mlflow.log_params(count_modules(base.pipeline.unet, base.pipeline.text_encoder))
     tensors = dreambooth(
         base, lesson, epochs=profile.epochs, lr=profile.lr, config=config, seed=config.seed,

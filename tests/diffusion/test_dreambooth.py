@@ -175,7 +175,7 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
     root = str(Path(__file__).parents[2])
     subprocess.run(
         [*launch, str(script), str(result)], cwd=root, check=True, timeout=120, capture_output=True,
-        env={**os.environ, "PYTHONPATH": root, "ACCELERATE_USE_CPU": "true"},
+        env={**os.environ, "PYTHONPATH": root},
     )  # fmt: skip
     processes, losses = json.loads(result.read_text())
     _, logged = train(lesson(other_size=True))

@@ -1,0 +1,153 @@
+"""Speed and memory of DreamBooth here against a bare loop in the manner of diffusers' example.
+
+    python benchmarks/finetune_speed.py --threads 2
+
+The bare loop does what `train_dreambooth_lora.py` of diffusers does with a trained text encoder and prior preservation:
+every step it encodes the batch by the VAE and tokenises and encodes the prompt of every picture, instance and class
+pictures concatenated, in PyTorch's default memory layout. Ours encodes every picture once, reads each of the two
+prompts once a step, and computes channels-last. Base (the embedded architecture, untrained), adapter, pictures, sizes,
+prompts, loss and optimiser are the same.
+
+The two take turns in one process, so that a machine that is busy for a while slows both. Peak memory is that of a
+process of its own for each, less that of one that only imports.
+"""
+
+import argparse
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler
+
+from inandout.diffusion.adapter import AdapterConfig, adapter_parameters, add_adapter
+from inandout.diffusion.autoencoder import encode, to_tensor
+from inandout.diffusion.base import Base
+from inandout.diffusion.dreambooth import MAX_GRADIENT_NORM, DreamBoothConfig, dreambooth
+from inandout.diffusion.embedded import assemble, new_student, new_vae
+from inandout.diffusion.fidelity import Pictures
+from inandout.diffusion.lesson import Lesson, Shown
+from inandout.diffusion.loss import min_snr_weights, target
+
+PROMPTS = ("skt background", "background")
+SIZES = ((64, 64), (64, 192))
+BATCH = 12
+LR = 1e-4
+
+
+def new_base(channels_last: bool) -> Base:
+    """The embedded architecture with an adapter."""
+    pipeline = assemble(new_student(new_vae(0), 0))
+    pipeline.unet.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    add_adapter(pipeline.unet, pipeline.text_encoder, AdapterConfig(), 0)
+    return Base(pipeline, "untrained", "0" * 32, "embedded")
+
+
+def draw_pictures(width: int, height: int, count: int) -> Pictures:
+    """Noise: the time of a step does not depend on what is seen."""
+    return np.random.default_rng(0).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+
+
+def our_loop(width: int, height: int, steps: int) -> float:
+    """Seconds a step of `dreambooth`; the latents are computed within them."""
+    base, pictures = new_base(channels_last=True), draw_pictures(width, height, BATCH)
+    started = time.perf_counter()
+    latents = encode(base.pipeline.vae, pictures)
+    shown = [Shown(latent, prior=place >= BATCH // 2) for place, latent in enumerate(latents)]
+    config = DreamBoothConfig(batch_size=BATCH, repeats=steps, optimiser="adamw")
+    done: list[int] = []
+    dreambooth(
+        base, Lesson(shown, *PROMPTS), epochs=1, lr=LR, config=config, seed=0, on_step=lambda step, _: done.append(step)
+    )
+    assert len(done) == steps, f"{len(done)} steps were made"
+    return (time.perf_counter() - started) / steps
+
+
+def bare_loop(width: int, height: int, steps: int) -> float:
+    """Seconds a step of the bare loop."""
+    base, pictures = new_base(channels_last=False), draw_pictures(width, height, BATCH)
+    pipeline, scheduler = base.pipeline, DDIMScheduler.from_config(base.pipeline.scheduler.config)
+    pipeline.unet.train()
+    pipeline.text_encoder.train()
+    parameters = adapter_parameters(pipeline.unet, pipeline.text_encoder)
+    optimiser = torch.optim.AdamW(parameters, lr=LR)
+    prompts = [PROMPTS[place >= BATCH // 2] for place in range(BATCH)]
+    started = time.perf_counter()
+    for _ in range(steps):
+        loss = bare_loss(pipeline, scheduler, pictures, prompts)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
+        optimiser.step()
+        optimiser.zero_grad()
+        loss.item()
+    return (time.perf_counter() - started) / steps
+
+
+def bare_loss(pipeline: object, scheduler: DDIMScheduler, pictures: Pictures, prompts: list[str]) -> torch.Tensor:
+    """Of a batch whose first half are instance pictures and whose second half are class pictures."""
+    with torch.no_grad():
+        latents = pipeline.vae.encode(to_tensor(pictures).contiguous()).latents * pipeline.vae.config.scaling_factor
+    tokenizer = pipeline.tokenizer
+    tokens = tokenizer(
+        prompts, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
+    )
+    states = pipeline.text_encoder(tokens.input_ids)[0]
+    noise, times = torch.randn_like(latents), torch.randint(0, scheduler.config.num_train_timesteps, (len(latents),))
+    predicted = pipeline.unet(scheduler.add_noise(latents, noise, times), times, states).sample
+    errors = (predicted - target(scheduler, latents, noise, times)).square().mean(dim=(1, 2, 3))
+    instance, prior = (errors * min_snr_weights(scheduler, times)).chunk(2)
+    return instance.mean() + prior.mean()
+
+
+LOOPS: dict[str, Callable[[int, int, int], float]] = {"ours": our_loop, "bare": bare_loop}
+
+
+def peak_memory(loop: str, width: int, height: int, threads: int) -> float:
+    """MB that a process of its own has at most held for a few steps of a loop; with "" it does nothing but import."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak, (loop, width, height, threads))
+
+
+def _peak(loop: str, width: int, height: int, threads: int) -> float:
+    torch.set_num_threads(threads)
+    if loop:
+        LOOPS[loop](width, height, 4)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def measure(width: int, height: int, rounds: int, steps: int) -> dict[str, list[float]]:
+    """Seconds a step of both loops, a round to warm up left out."""
+    times: dict[str, list[float]] = {name: [] for name in LOOPS}
+    for number in range(rounds + 1):
+        for name in list(LOOPS)[:: 1 if number % 2 else -1]:
+            times[name].append(LOOPS[name](width, height, steps))
+    return {name: values[1:] for name, values in times.items()}
+
+
+def main() -> None:
+    """Print a block a size."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7, help="of each, after one to warm up (default 7)")
+    parser.add_argument("--steps", type=int, default=20, help="steps of a round (default 20)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of PyTorch")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    imported = peak_memory("", 0, 0, options.threads)
+    for width, height in SIZES:
+        times = measure(width, height, options.rounds, options.steps)
+        ratios = [bare / ours for ours, bare in zip(times["ours"], times["bare"], strict=True)]
+        memory = {name: peak_memory(name, width, height, options.threads) - imported for name in LOOPS}
+        print(f"{width}x{height}, batch {BATCH}, {options.threads} threads, {options.rounds} rounds")
+        for name, seconds in times.items():
+            print(f"  {name}   {1 / statistics.median(seconds):6.2f} steps a second, {memory[name]:6.0f} MB")
+        spread = f"{min(ratios):.2f} .. {max(ratios):.2f}"
+        print(f"  ours is {statistics.median(ratios):.2f} times as fast (median of rounds; {spread})", flush=True)
+
+
+if __name__ == "__main__":
+    main()
