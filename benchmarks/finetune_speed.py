@@ -19,6 +19,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ from inandout.diffusion.embedded import assemble, new_student, new_vae
 from inandout.diffusion.fidelity import Pictures
 from inandout.diffusion.lesson import Lesson, Shown
 from inandout.diffusion.loss import min_snr_weights, target
+from inandout.diffusion.pretrain_unet import Student
 
 PROMPTS = ("skt background", "background")
 SIZES = ((64, 64), (64, 192))
@@ -39,9 +41,15 @@ BATCH = 12
 LR = 1e-4
 
 
+@cache
+def student() -> Student:
+    """What `assemble` copies; its VAE takes seconds to make."""
+    return new_student(new_vae(0), 0)
+
+
 def new_base(channels_last: bool) -> Base:
     """The embedded architecture with an adapter."""
-    pipeline = assemble(new_student(new_vae(0), 0))
+    pipeline = assemble(student())
     pipeline.unet.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
     add_adapter(pipeline.unet, pipeline.text_encoder, AdapterConfig(), 0)
     return Base(pipeline, "untrained", "0" * 32, "embedded")

@@ -31,6 +31,7 @@ from inandout.diffusion.rates import cosine_with_restarts
 from inandout.errors import InputError
 
 OnStep = Callable[[int, dict[str, float]], None]
+Optimiser = Literal["auto", "adamw", "adamw8bit"]
 
 MAX_GRADIENT_NORM = 1.0
 """The paper's; a longer gradient is shortened to it."""
@@ -49,7 +50,7 @@ class DreamBoothConfig(BaseModel):
     restarts: int = Field(3, ge=1, le=1000, description="cosines, one after the other, in schedule_epochs")
     prior_weight: float = Field(1.0, ge=0, le=100, description="weight of the loss on pictures of the class prompt")
     precision: Literal["fp32", "fp16", "bf16"] = Field("fp32", description="of the frozen weights; 16 bits need a GPU")
-    optimiser: Literal["auto", "adamw", "adamw8bit"] = Field(
+    optimiser: Optimiser = Field(
         "auto", description="auto: AdamW8bit of bitsandbytes (paper) on a GPU, where it saves memory, else AdamW"
     )
     gradient_checkpointing: bool = Field(False, description="compute activations twice to save memory")
@@ -149,16 +150,21 @@ def _prepare(
         unet.enable_gradient_checkpointing()
         text_encoder.activation_checkpointing_enable()
     parameters = adapter_parameters(unet, text_encoder)
-    optimiser = build_optimiser(parameters, lr, config.optimiser, accelerator.device)
+    optimiser = build_optimiser(parameters, lr, config.optimiser)
     scheduler = DDIMScheduler.from_config(base.pipeline.scheduler.config)
     return _Training(base, scheduler, lesson, parameters, accelerator.prepare(optimiser), accelerator)
 
 
-def build_optimiser(
-    parameters: list[nn.Parameter], lr: float, name: Literal["auto", "adamw", "adamw8bit"], device: torch.device
-) -> torch.optim.Optimizer:
+def chosen_optimiser(asked: Optimiser) -> Optimiser:
+    """What "auto" is on this machine."""
+    if asked == "auto":
+        return "adamw8bit" if torch.cuda.is_available() else "adamw"
+    return asked
+
+
+def build_optimiser(parameters: list[nn.Parameter], lr: float, asked: Optimiser) -> torch.optim.Optimizer:
     """AdamW with PyTorch's defaults, or its 8-bit version, which keeps a quarter of the state."""
-    if name == "adamw8bit" or (name == "auto" and device.type == "cuda"):
+    if chosen_optimiser(asked) == "adamw8bit":
         from bitsandbytes.optim import AdamW8bit  # takes seconds to import
 
         optimiser: torch.optim.Optimizer = AdamW8bit(parameters, lr=lr)

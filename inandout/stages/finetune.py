@@ -19,7 +19,7 @@ from inandout.diffusion.adapter_file import save_adapter
 from inandout.diffusion.autoencoder import encode
 from inandout.diffusion.base import Base, BaseConfig, base_identity, kind_of_base, open_base
 from inandout.diffusion.buckets import bucket_of
-from inandout.diffusion.dreambooth import DreamBoothConfig, OnStep, dreambooth, processes
+from inandout.diffusion.dreambooth import DreamBoothConfig, OnStep, chosen_optimiser, dreambooth, processes
 from inandout.diffusion.lesson import Lesson, Shown
 from inandout.diffusion.pool import sampler
 from inandout.diffusion.profiles import NEGATIVES, PROFILES, Profile
@@ -133,6 +133,7 @@ def _train_and_log(config: FinetuneConfig, samples: Sequence[Sample], work: Path
     suiting = config.profile()
     mlflow.log_params({"used_epochs": suiting.epochs, "used_lr": suiting.lr, "used_n_prior": suiting.n_prior})
     mlflow.log_params({"n_instances": len(gathered.instances), "base_fingerprint": gathered.base.fingerprint})
+    mlflow.log_param("used_optimiser", chosen_optimiser(config.optimiser))
     for name, pictures in (("instances", gathered.pictures), ("prior", gathered.prior)):
         if pictures:
             mlflow.log_image(

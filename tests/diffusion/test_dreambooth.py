@@ -126,7 +126,7 @@ def test_eight_bit_adam_resumes_too(tmp_path: Path) -> None:
 def test_the_optimiser_is_what_was_asked_for() -> None:
     parameters = [torch.nn.Parameter(torch.zeros(3))]
     names = {
-        name: type(build_optimiser(parameters, 0.1, name, torch.device("cpu"))).__name__  # type: ignore[arg-type]
+        name: type(build_optimiser(parameters, 0.1, name)).__name__  # type: ignore[arg-type]
         for name in ("auto", "adamw", "adamw8bit")
     }
     assert names == {"auto": "AdamW", "adamw": "AdamW", "adamw8bit": "AdamW8bit"}

@@ -33,6 +33,7 @@ def test_an_adapter_names_its_sources_prompts_and_base(tiny: Path, tiny_base: Pa
     assert (meta.instance_prompt, meta.prior_prompt, meta.clip_skip) == ("skt background", "background", 1)
     logged = mlflow.get_run(made.run_id)
     assert meta.base == logged.data.params["base_fingerprint"]
+    assert logged.data.params["used_optimiser"] == "adamw"
     assert int(logged.data.params["unet_conv3x3_modules"]) > 0
     assert {"adapter", "instances.png", "prior.png"} <= {
         artifact.path for artifact in mlflow.MlflowClient().list_artifacts(made.run_id)
