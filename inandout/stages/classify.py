@@ -26,7 +26,8 @@ from inandout.metrics import evaluate, ranking
 from inandout.mixing import mix, share_out
 from inandout.pictures import contact_sheet, outline, pr_curve
 from inandout.stages.augment import DdpmPoolConfig, MemSegPoolConfig, augment_ddpm, augment_memseg, open_pool
-from inandout.tracking import connect, log_values, pip_requirements, run_stage
+from inandout.tracking import artifact_folder, connect, log_values, pip_requirements, run_stage
+from inandout.verdict import Scored
 
 SHOWN = 8
 """Pictures of each kind on a contact sheet."""
@@ -191,6 +192,14 @@ def _log_scores(parts: Sequence[Part], logits: Sequence[Logits]) -> None:
             name = "/".join(sample.image.parts[-3:])
             writer.writerow([name, sample.split, sample.label, sample.defect, repr(float(score))])
     mlflow.log_text(text.getvalue(), "scores.csv")
+
+
+def read_scores(run_id: str) -> Scored:
+    """The test part of a run's `scores.csv`."""
+    with artifact_folder(run_id, "scores.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    labels = np.array([int(row["label"]) for row in rows], np.int64)
+    return Scored(labels, np.array([float(row["logit"]) for row in rows]))
 
 
 def _log_pictures(geometry: Geometry, test: Part, logits: Logits, values: dict[str, float]) -> None:

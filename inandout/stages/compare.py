@@ -1,6 +1,6 @@
 """Entry point `main`: the same classifier with and without synthetic defects, over seeds, as one table."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Annotated
 
@@ -13,8 +13,9 @@ from inandout.data.splits import Shot
 from inandout.diffusion.base import BaseConfig
 from inandout.errors import InputError
 from inandout.report import Row, markdown_table
-from inandout.stages.classify import ClassifyConfig, TrainingConfig, classify, refuse_impossible
+from inandout.stages.classify import ClassifyConfig, TrainingConfig, classify, read_scores, refuse_impossible
 from inandout.tracking import connect, experiment_url, log_dataset, open_run, stage_fingerprint
+from inandout.verdict import verdict
 
 SHOTS: tuple[Shot, ...] = ("zero", "few", "full")
 SOURCES = {"none": ("none", 0.0), "memseg": ("MemSeg", 0.0), "ddpm": ("DDPM", 1.0), "inout": ("In&Out", 0.5)}
@@ -92,7 +93,22 @@ def compare(config: CompareConfig) -> list[Row]:
             print(f"[{number}/{len(cells)}] shot={cell.shot} source={source} seed={cell.seed}", flush=True)
             result = classify(cell)
             rows.append(Row(cell.shot, source, cell.seed, result.run_id, result.metrics))
-        table = markdown_table(rows)
-        mlflow.log_text(table, "results.md")
-    print(f"\n{table}\n\n{experiment_url(run)}")
+        text = f"{markdown_table(rows)}\n\n{verdicts(rows)}".rstrip()
+        mlflow.log_text(text, "results.md")
+    print(f"\n{text}\n\n{experiment_url(run)}")
     return rows
+
+
+def verdicts(rows: Sequence[Row]) -> str:
+    """Of every shot: In&Out, or what comes last without it, against each other source, seed by seed."""
+    lines = []
+    for shot in dict.fromkeys(row.shot for row in rows):
+        runs = {(row.source, row.seed): row.run_id for row in rows if row.shot == shot and "ap" in row.metrics}
+        sources = list(dict.fromkeys(source for source, _ in runs))
+        ours = "In&Out" if "In&Out" in sources else next(reversed(sources), "")
+        for theirs in sources:
+            seeds = [seed for source, seed in runs if source == ours and (theirs, seed) in runs]
+            if theirs != ours and seeds:
+                pairs = [(read_scores(runs[ours, seed]), read_scores(runs[theirs, seed])) for seed in seeds]
+                lines.append(verdict(shot, ours, theirs, pairs))
+    return "\n".join(lines)
