@@ -17,10 +17,10 @@ _PAPER, _INK = (255, 255, 255), (30, 30, 30)
 
 
 def contact_sheet(pictures: Sequence[Picture], captions: Sequence[str], columns: int = 8) -> Picture:
-    """Pictures (H, W, 3) of one size on a white grid, each with its caption below; `columns` in a row."""
+    """Pictures (H, W, 3) on a white grid, each with its caption below; `columns` in a row."""
     if not pictures:
         raise ValueError("a contact sheet needs at least one picture")
-    height, width = pictures[0].shape[:2]
+    height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
     cell = max(width, 90)
     wrapped = [textwrap.wrap(caption, cell // 6, max_lines=3, placeholder="…") for caption in captions]
     step_x, step_y = cell + _MARGIN, height + _MARGIN + _LINE * max(1, *map(len, wrapped))

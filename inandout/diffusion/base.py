@@ -73,8 +73,10 @@ def open_base(config: BaseConfig) -> Base:
 
 
 def kind_of_base(name: str) -> Kind:
-    """Kind of the base that is asked for by this name."""
-    return "embedded" if name == "embedded" else "sd"
+    """Kind of the base that is asked for by this name: a folder that `pretrain` wrote is like the embedded one."""
+    index = Path(name) / "model_index.json"
+    ours = index.is_file() and json.loads(index.read_text(encoding="utf-8")).get("vae", [None])[-1] == "AutoencoderTiny"
+    return "embedded" if name == "embedded" or ours else "sd"
 
 
 def base_identity(config: BaseConfig) -> str:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,7 +85,8 @@ def dreambooth(
             on a CPU, with the same weights bit for bit.
         save_every: steps.
         on_step: called with the step and `loss`, `instance_loss`, `prior_loss` (both without `prior_weight`), the
-            number of pictures of both that the loss has seen (`instance_seen`, `prior_seen`), `gradient_norm`, `lr`.
+            number of pictures of both that the loss has seen (`instance_seen`, `prior_seen`), `gradient_norm`, `lr`,
+            and `progress`, which is 1 at the last step.
 
     Raises:
         NonFiniteLossError: names the step; the checkpoint is from before.
@@ -103,7 +105,8 @@ def dreambooth(
         if checkpoint is not None and (step % save_every == 0 or step == len(steps)) and accelerator.is_main_process:
             state = training.weights() | pack_optimiser(training.optimiser)
             save_checkpoint(checkpoint, Checkpoint(state, {"step": step, "seen": seen}))
-        on_step(step, values | {"instance_seen": seen[0], "prior_seen": seen[1], "lr": rate})
+        values |= {"instance_seen": seen[0], "prior_seen": seen[1], "lr": rate, "progress": step / len(steps)}
+        on_step(step, values)
     return training.weights()
 
 
@@ -133,8 +136,8 @@ def _accelerator(config: DreamBoothConfig) -> Accelerator:
 
 
 def processes() -> PartialState:
-    """Those of `accelerate launch` or `torchrun`; without a GPU they talk to each other over the network card."""
-    return PartialState(cpu=not torch.cuda.is_available())
+    """Those of `accelerate launch` or `torchrun`; they wait for each other as long as prior pictures may take."""
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
 
 
 def _prepare(
@@ -156,10 +159,18 @@ def _prepare(
 
 
 def chosen_optimiser(asked: Optimiser) -> Optimiser:
-    """What "auto" is on this machine."""
-    if asked == "auto":
-        return "adamw8bit" if torch.cuda.is_available() else "adamw"
-    return asked
+    """What "auto" is on this machine: 8 bits where there is a GPU that bitsandbytes can use."""
+    if asked != "auto":
+        return asked
+    if not torch.cuda.is_available():
+        return "adamw"
+    try:
+        weight = nn.Parameter(torch.zeros(8192, device="cuda"))
+        weight.grad = torch.ones_like(weight)
+        build_optimiser([weight], 1e-3, "adamw8bit").step()
+    except (ImportError, OSError, RuntimeError, AttributeError):  # no kernels for this GPU: it says so in many ways
+        return "adamw"
+    return "adamw8bit"
 
 
 def build_optimiser(parameters: list[nn.Parameter], lr: float, asked: Optimiser) -> torch.optim.Optimizer:

@@ -1,7 +1,7 @@
 """Which generated pictures may enter a pool: no black, flat, broken or repeated ones, and none of the training set."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -51,7 +51,7 @@ The same background with a new defect mostly counts as the same picture: 83 % at
 class Gate:
     """Judges pictures one after the other; of two that are the same, the first stays."""
 
-    def __init__(self, training: Sequence[Picture], counts: Mapping[Reason, int] | None = None):
+    def __init__(self, training: Iterable[Picture], counts: Mapping[Reason, int] | None = None):
         """Remember what the model was trained on.
 
         Args:

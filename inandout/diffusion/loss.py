@@ -28,9 +28,9 @@ def target(scheduler: DDIMScheduler, latents: Tensor, noise: Tensor, times: Tens
 def min_snr_weights(scheduler: DDIMScheduler, times: Tensor) -> Tensor:
     """Weights (N,) of the squared errors at timesteps (N,).
 
-    For the noise min(SNR, gamma) / SNR. For v min(SNR + 1, gamma) / (SNR + 1): on the error of the picture that is
-    min(SNR + 1, gamma), as in diffusers' and kohya's scripts; min(SNR, gamma) would leave the last step of a schedule
-    that ends in pure noise without any weight.
+    For the noise min(SNR, gamma) / SNR. For v min(SNR + 1, gamma) / (SNR + 1), which on the error of the picture is
+    min(SNR + 1, gamma). (kohya's scripts have min(SNR, gamma) / (SNR + 1), which would leave the last step of a
+    schedule that ends in pure noise without any weight.)
     """
     signal = scheduler.alphas_cumprod.to(times.device)[times]
     if scheduler.config.prediction_type == "v_prediction":

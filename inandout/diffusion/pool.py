@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,7 +57,7 @@ def sampler(
 
 
 def fill_folder(
-    folder: Path, n: int, make: Make, batch_size: int, training: Sequence[Picture], name: str = "ddpm"
+    folder: Path, n: int, make: Make, batch_size: int, training: Iterable[Picture], name: str = "ddpm"
 ) -> Filled:
     """Write pictures that pass the gate as `<place>.png` until there are `n`; the same ones however often interrupted.
 
@@ -75,7 +75,7 @@ def fill_folder(
         TooManyRejectedError: see `fill`; what there is stays.
     """
     index = folder / "index.jsonl"
-    kept, counts = _read_index(index, folder)
+    kept, counts = _read_index(index, folder, n)
     gate = Gate(training, counts)
     for one in kept:
         gate.remember(read_image(one.path))
@@ -85,14 +85,17 @@ def fill_folder(
         write_image(kept[-1].path, picture)
         with index.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"number": number, "rejected": dict(gate.counts)}) + "\n")
-    return Filled(kept[:n], dict(gate.counts))
+    return Filled(kept, dict(gate.counts))
 
 
-def _read_index(index: Path, folder: Path) -> tuple[list[Kept], Counter[Reason]]:
-    """What was kept before an interruption, and how many candidates were kept out up to the last of them."""
-    lines = index.read_text(encoding="utf-8").split("\n")[:-1] if index.exists() else []  # a torn last line has no end
-    rows = [json.loads(line) for line in lines]
-    if index.exists():
-        index.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+def _read_index(index: Path, folder: Path, most: int) -> tuple[list[Kept], Counter[Reason]]:
+    """The first `most` that were kept before, and how many candidates were kept out up to the last of them."""
+    text = index.read_text(encoding="utf-8") if index.exists() else ""
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:  # killed in the middle of the last line
+        temporary = index.with_suffix(".tmp")
+        temporary.write_text(whole, encoding="utf-8")
+        temporary.replace(index)
+    rows = [json.loads(line) for line in whole.splitlines()[:most]]
     kept = [Kept(row["number"], folder / f"{place:06d}.png") for place, row in enumerate(rows)]
     return kept, Counter(rows[-1]["rejected"]) if rows else Counter()

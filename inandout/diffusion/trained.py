@@ -34,6 +34,7 @@ class AdapterMeta(BaseModel):
     sources: tuple[str, ...] = Field(description="digests of the training pictures' files; none = not known")
     code: str = Field(description="fingerprint of the code that trained it; empty = it was trained elsewhere")
     seed: int
+    shot: str = Field("", description="zero (good pictures were learned), few, full (defects); empty = not known")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +47,7 @@ class Adapter:
     @property
     def fingerprint(self) -> str:
         """Identity of what it does to a picture: of names, shapes and values, configuration and base."""
-        whole = hashlib.sha256(f"{self.meta.config.model_dump_json()}{self.meta.base}".encode())
+        whole = hashlib.sha256(f"{self.meta.config.model_dump_json()}{self.meta.base}{self.meta.clip_skip}".encode())
         for name, tensor in sorted(self.tensors.items()):
             whole.update(json.dumps([name, list(tensor.shape)]).encode())
             whole.update(tensor.float().numpy().tobytes())

@@ -24,7 +24,7 @@ from inandout.memseg.config import MemSegConfig
 from inandout.memseg.pool import write_pool
 from inandout.memseg.textures import FolderTextures, open_textures
 from inandout.pictures import contact_sheet
-from inandout.stages.finetune import FinetuneConfig, find_adapter, finetune
+from inandout.stages.finetune import FinetuneConfig, find_adapter, finetune, finetune_fingerprint
 from inandout.stages.generated import generate
 from inandout.tracking import artifact_folder, connect, run_stage
 
@@ -117,20 +117,32 @@ def augment_ddpm(config: DdpmPoolConfig) -> Pool:
     """A pool of pictures from the base merged with an adapter, which is fine-tuned first where none is given."""
     connect()
     samples = prepare_shot(config)
-    path = adapter_path(config)
-    adapter = load_adapter(path)
-    inputs = {"data": fingerprint(samples), "base": base_identity(config), "adapter": adapter.fingerprint}
+    inputs = {"data": fingerprint(samples), "base": base_identity(config), "adapter": _adapter_identity(config)}
     name = f"ddpm {config.shot} alpha={config.weight():g} n={config.n_aug} seed={config.seed}"
-    run = run_stage("augment", name, config, inputs, samples, lambda work: _make_ddpm(config, samples, adapter, work))
+    run = run_stage("augment", name, config, inputs, samples, lambda work: _make_ddpm(config, samples, work))
     return Pool(read_pool(artifact_folder(run.info.run_id, "pool")), run.info.run_id)
 
 
-def adapter_path(config: DdpmPoolConfig) -> Path:
-    """The file of the adapter that is asked for."""
-    if not config.adapter:
-        shared = config.model_dump(include=set(FinetuneConfig.model_fields))
-        return finetune(FinetuneConfig(**shared)).adapter
-    return find_adapter(config.adapter)
+def _adapter_identity(config: DdpmPoolConfig) -> str:
+    """Of the adapter that is asked for, which need not be trained yet."""
+    if config.adapter:
+        return _given_adapter(config).fingerprint
+    return finetune_fingerprint(_finetuning(config))
+
+
+def _given_adapter(config: DdpmPoolConfig) -> Adapter:
+    adapter = load_adapter(find_adapter(config.adapter))
+    if adapter.meta.shot not in ("", config.shot):
+        raise InputError(
+            f"shot = {config.shot}: the adapter was fine-tuned with shot = {adapter.meta.shot}, so its pictures are of "
+            f"another kind; give shot={adapter.meta.shot}, or another adapter"
+        )
+    return adapter
+
+
+def _finetuning(config: DdpmPoolConfig) -> FinetuneConfig:
+    """As `finetune` does it by default."""
+    return FinetuneConfig(**config.model_dump(include=set(FinetuneConfig.model_fields) - {"fresh"}))
 
 
 def read_pool(folder: Path) -> list[Sample]:
@@ -163,25 +175,26 @@ def _make_memseg(config: MemSegPoolConfig, samples: list[Sample], work: Path) ->
     _log_pool(folder, pool, [f"seed {sample.seed}" for sample in pool])
 
 
-def _make_ddpm(config: DdpmPoolConfig, samples: list[Sample], adapter: Adapter, work: Path) -> None:
+def _make_ddpm(config: DdpmPoolConfig, samples: list[Sample], work: Path) -> None:
+    adapter = _given_adapter(config) if config.adapter else load_adapter(finetune(_finetuning(config)).adapter)
     base = open_base(config)
     how = SamplingConfig(**config.model_dump(include=set(SamplingConfig.model_fields))).resolved(base.kind)
     prompts, folder = config.prompt_list(adapter.meta.instance_prompt), _pool_folder(work)
-    mlflow.log_image(_strip(config, base, adapter, how), artifact_file="alpha_strip.png")
     merged = merge(base.pipeline, base.fingerprint, adapter, config.weight())
     make = sampler(merged, prompts, config.seed, [(config.width, config.height)], how, adapter.meta.clip_skip)
     asked = [
-        "ddpm", base.fingerprint, adapter.fingerprint, config.weight(), prompts, config.seed, config.width,
+        "ddpm", base_identity(config), adapter.fingerprint, config.weight(), prompts, config.seed, config.width,
         config.height, config.fit, how.model_dump(), fingerprint(samples),
     ]  # fmt: skip
-    training = _training_pictures(samples, config)
+    training = (fit_image(read_image(sample.image), config) for sample in samples if sample.split == "train")
     filled = generate(asked, config.n_aug, make, how.sample_batch, training, "ddpm")
     mlflow.log_metrics({f"rejected_{reason}": count for reason, count in filled.rejected.items()})
     mlflow.log_params({"used_alpha": config.weight(), "used_prompts": "|".join(prompts)[:500]})
     rows = _ddpm_rows(config, filled, prompts, base, adapter)
     pool = [row.with_(image=Path(shutil.copy(row.image, folder))) for row in rows]
     write_manifest(pool, folder / "manifest.csv")
-    _log_pool(folder, pool, [f"{sample.prompt}" for sample in pool])
+    _log_pool(folder, pool, [sample.prompt for sample in pool])
+    mlflow.log_image(_strip(config, base, adapter, how), artifact_file="alpha_strip.png")
 
 
 def _ddpm_rows(
@@ -197,25 +210,18 @@ def _ddpm_rows(
     ]  # fmt: skip
 
 
-def _training_pictures(samples: Sequence[Sample], geometry: Geometry) -> list[Picture]:
-    """What generated pictures must not be copies of, as the classifier sees it."""
-    return [fit_image(read_image(sample.image), geometry) for sample in samples if sample.split == "train"]
-
-
 def _strip(config: DdpmPoolConfig, base: Base, adapter: Adapter, how: SamplingConfig) -> Picture:
-    """The first picture of every prompt at rising alpha."""
-    prompts = config.prompt_list(adapter.meta.instance_prompt)
-    columns = []
+    """The first candidate of the pool at rising alpha."""
+    prompt, seed = config.prompt_list(adapter.meta.instance_prompt)[0], picture_seed(config.seed, 0)
+    pictures = []
     for alpha in STRIP:
         merged = merge(base.pipeline, base.fingerprint, adapter, alpha)
         drawn = sample(
-            merged, prompts, [picture_seed(config.seed, 0)] * len(prompts), width=config.width, height=config.height,
-            config=how, clip_skip=adapter.meta.clip_skip,
+            merged, [prompt], [seed], width=config.width, height=config.height, config=how,
+            clip_skip=adapter.meta.clip_skip,
         )  # fmt: skip
-        columns.append([picture for batch in drawn for picture in batch.pictures])
-    pictures = [column[row] for row in range(len(prompts)) for column in columns]
-    captions = [f"{prompt} {alpha:g}" for prompt in prompts for alpha in STRIP]
-    return contact_sheet(pictures, captions, len(STRIP))
+        pictures.append(next(drawn).pictures[0])
+    return contact_sheet(pictures, [f"{prompt} {alpha:g}" for alpha in STRIP], len(STRIP))
 
 
 def _pool_folder(work: Path) -> Path:

@@ -21,7 +21,7 @@ from inandout.data.geometry import Geometry, fit_mask, survival
 from inandout.data.images import Picture, read_mask
 from inandout.data.manifest import Sample, digest, fingerprint
 from inandout.data.prepare import ShotConfig, SourceConfig, prepare_shot
-from inandout.diffusion.base import BaseConfig
+from inandout.diffusion.base import BaseConfig, base_identity
 from inandout.metrics import evaluate, ranking
 from inandout.mixing import mix, share_out
 from inandout.pictures import contact_sheet, outline, pr_curve
@@ -88,11 +88,12 @@ def classify(config: ClassifyConfig) -> Result:
 
 
 def refuse_impossible(config: ClassifyConfig) -> None:
-    """What `classify` would refuse of the data, the shot or the weights, in seconds and before anything is trained."""
+    """What `classify` would refuse of data, shot, weights or base, in seconds and before anything is trained."""
     real = prepare_shot(config)
     if config.n_aug == 0:
         mix(real, [], [], 0, 0.0)
     build_classifier(config.weights, config.seed)
+    _diffusion_inputs(config)
 
 
 def _input_fingerprints(config: ClassifyConfig) -> dict[str, str]:
@@ -100,7 +101,15 @@ def _input_fingerprints(config: ClassifyConfig) -> dict[str, str]:
     pools = {name: value for name in ("memseg_pool", "ddpm_pool") if (value := getattr(config, name))}
     known = {name: fingerprint(open_pool(value)) for name, value in pools.items()}
     weights = Path(config.weights)
-    return known | ({"weights": digest(weights)} if weights.is_file() else {})
+    known |= {"weights": digest(weights)} if weights.is_file() else {}
+    return known | _diffusion_inputs(config)
+
+
+def _diffusion_inputs(config: ClassifyConfig) -> dict[str, str]:
+    """What is drawn with; where nothing is drawn, neither base nor alpha count."""
+    if share_out(config.n_aug, config.ddpm_ratio)[0] and not config.ddpm_pool:
+        return {"base": base_identity(config), "base_config": ""}
+    return {"base": "", "base_config": "", "alpha": ""}
 
 
 def _train_and_measure(config: ClassifyConfig, real: list[Sample], work: Path) -> None:
@@ -136,7 +145,7 @@ def _memseg_pool(config: ClassifyConfig, n: int) -> list[Sample]:
 def _ddpm_pool(config: ClassifyConfig, n: int) -> list[Sample]:
     if config.ddpm_pool:
         return open_pool(config.ddpm_pool)
-    shared = config.model_dump(include=set(DdpmPoolConfig.model_fields) - {"n_aug"})
+    shared = config.model_dump(include=set(DdpmPoolConfig.model_fields) - {"n_aug", "fresh"})
     return augment_ddpm(DdpmPoolConfig(n_aug=n, **shared)).samples
 
 

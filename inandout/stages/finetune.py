@@ -26,10 +26,9 @@ from inandout.diffusion.profiles import NEGATIVES, PROFILES, Profile
 from inandout.diffusion.prompts import check_prompt
 from inandout.diffusion.sampling import SamplingConfig
 from inandout.diffusion.trained import Adapter, AdapterMeta
-from inandout.errors import InputError
 from inandout.pictures import contact_sheet
 from inandout.stages.generated import generate
-from inandout.tracking import artifact_folder, code_fingerprint, connect, log_values, run_stage
+from inandout.tracking import artifact_folder, code_fingerprint, connect, log_values, run_stage, stage_fingerprint
 
 ADAPTER = Path("adapter", "adapter.safetensors")
 """Where the adapter lies among the artifacts of a run."""
@@ -81,7 +80,7 @@ def finetune(config: FinetuneConfig) -> Finetuned:
         return _follow(config)
     connect()
     samples = prepare_shot(config)
-    inputs = {"data": fingerprint(samples), "base": base_identity(config)}
+    inputs = _inputs(config, samples)
     name = f"{config.shot} {config.base.rsplit('/', 1)[-1]} seed={config.seed}"
     trained = False
 
@@ -95,6 +94,15 @@ def finetune(config: FinetuneConfig) -> Finetuned:
     if not trained:
         _tell("")
     return Finetuned(find_adapter(run.info.run_id), run.info.run_id)
+
+
+def finetune_fingerprint(config: FinetuneConfig) -> str:
+    """Identity of the adapter that `finetune` gives, told without training it."""
+    return stage_fingerprint("finetune", config, _inputs(config, prepare_shot(config)))
+
+
+def _inputs(config: FinetuneConfig, samples: Sequence[Sample]) -> dict[str, str]:
+    return {"data": fingerprint(samples), "base": base_identity(config)}
 
 
 def find_adapter(name: str) -> Path:
@@ -171,19 +179,15 @@ def choose_instances(samples: Sequence[Sample], shot: Shot, n_negatives: int, se
 
 
 def fit_pictures(pictures: Sequence[Picture], config: FinetuneConfig, base: Base) -> list[Picture]:
-    """Cut and resize to sizes that the base can work on.
-
-    Raises:
-        InputError: width or height are not divisible by what the VAE shrinks them by.
-    """
+    """Cut and resize to sizes that the base can work on: to the next ones that its VAE can divide."""
     factor = base.pipeline.vae_scale_factor
     if config.fit == "bucket":
         area, multiple = config.width * config.height, 8 * factor
         sizes = [bucket_of(picture.shape[1], picture.shape[0], area, multiple) for picture in pictures]
         return [fit_image(picture, size) for picture, size in zip(pictures, sizes, strict=True)]
-    if config.width % factor or config.height % factor:
-        raise InputError(f"{config.width}x{config.height}: this base needs a width and height divisible by {factor}")
-    return [fit_image(picture, config) for picture in pictures]
+    width, height = (-(-side // factor) * factor for side in (config.width, config.height))
+    size = Geometry(width=width, height=height, fit=config.fit)
+    return [fit_image(picture, size) for picture in pictures]
 
 
 def prior_pictures(config: FinetuneConfig, base: Base, sizes: Sequence[tuple[int, int]]) -> list[Picture]:
@@ -192,7 +196,15 @@ def prior_pictures(config: FinetuneConfig, base: Base, sizes: Sequence[tuple[int
     if n == 0:
         return []
     how = SamplingConfig().resolved(base.kind)
-    asked = ["prior", base.fingerprint, config.prior_prompt, config.seed, config.clip_skip, sizes, how.model_dump()]
+    asked = [
+        "prior",
+        base_identity(config),
+        config.prior_prompt,
+        config.seed,
+        config.clip_skip,
+        sizes,
+        how.model_dump(),
+    ]
     make = sampler(base.pipeline, [config.prior_prompt], config.seed, sizes, how, config.clip_skip)
     kept = generate(asked, n, make, how.sample_batch, [], "prior").kept
     return [read_image(one.path) for one in kept]
@@ -217,19 +229,19 @@ def _train(config: FinetuneConfig, gathered: _Gathered, work: Path, on_step: OnS
     meta = AdapterMeta(
         config=AdapterConfig(**config.model_dump(include=set(AdapterConfig.model_fields))), base=base.fingerprint,
         instance_prompt=config.instance_prompt, prior_prompt=config.prior_prompt if gathered.prior else "",
-        clip_skip=config.clip_skip, sources=tuple(digests([sample.image for sample in gathered.instances])),
+        clip_skip=config.clip_skip, shot=config.shot, sources=tuple(digests([sample.image for sample in gathered.instances])),
         code=code_fingerprint(), seed=config.seed,
     )  # fmt: skip
     return Adapter(tensors, meta)
 
 
 def _logger() -> OnStep:
-    """Logs the mean of the values of every `_LOGGED_EVERY` steps."""
+    """Logs the mean of the values of every `_LOGGED_EVERY` steps, and of what is left after the last."""
     gathered: list[dict[str, float]] = []
 
     def on_step(step: int, values: dict[str, float]) -> None:
         gathered.append(values)
-        if step % _LOGGED_EVERY == 0:
+        if step % _LOGGED_EVERY == 0 or values["progress"] == 1:
             names = set().union(*gathered)
             known = {name: [each[name] for each in gathered if name in each] for name in names}
             means = {name: sum(numbers) / len(numbers) for name, numbers in known.items()}

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from filelock import FileLock
 
@@ -13,7 +13,7 @@ from inandout.tracking import code_fingerprint, state_folder
 
 
 def generate(
-    asked: Sequence[object], n: int, make: Make, batch_size: int, training: Sequence[Picture], name: str
+    asked: Sequence[object], n: int, make: Make, batch_size: int, training: Iterable[Picture], name: str
 ) -> Filled:  # fmt: skip
     """The first `n` pictures of an endless sequence, made as far as they are not there yet.
 
@@ -28,7 +28,7 @@ def generate(
     Raises:
         TooManyRejectedError: see `fill`.
     """
-    key = hashlib.sha256(json.dumps([*asked, batch_size, code_fingerprint()]).encode()).hexdigest()[:32]
+    key = hashlib.sha256(json.dumps([*asked, code_fingerprint()]).encode()).hexdigest()[:32]
     folder = state_folder() / "generated" / key
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):

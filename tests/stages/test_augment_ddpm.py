@@ -88,6 +88,13 @@ def test_an_adapter_of_another_base_is_refused(
         make(tiny, tmp_path / "other", adapter)
 
 
+def test_an_adapter_of_good_parts_does_not_draw_defects_for_another_shot(
+    tiny: Path, tiny_base: Path, adapter: Path
+) -> None:  # fmt: skip
+    with pytest.raises(InputError, match="give shot=zero"):
+        make(tiny, tiny_base, adapter, shot="full")
+
+
 def test_an_adapter_that_is_not_there_is_refused(tiny: Path, tiny_base: Path, project: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere\.safetensors"):
         make(tiny, tiny_base, Path("nowhere.safetensors"))

@@ -103,7 +103,6 @@ def test_pictures_of_many_shapes_are_trained_in_buckets(tiny: Path, tiny_base: P
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"width": 33}, "divisible by 2"),
         ({"instance_prompt": "crack " * 40}, "shorten it"),
         ({"clip_skip": 5}, "clip_skip = 5"),
         ({"base": "nowhere"}, "there is no such folder"),
