@@ -13,13 +13,14 @@ process of its own for each, less that of one that only imports.
 """
 
 import argparse
-import multiprocessing
 import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from functools import cache
+from multiprocessing import get_context
 
 import numpy as np
 import torch
@@ -115,9 +116,12 @@ LOOPS: dict[str, Callable[[int, int, int], float]] = {"ours": our_loop, "bare": 
 
 
 def peak_memory(loop: str, width: int, height: int, threads: int) -> float:
-    """MB that a process of its own has at most held for a few steps of a loop; with "" it does nothing but import."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, (loop, width, height, threads))
+    """MB that a process of its own has at most held for a few steps of a loop; with "" it does nothing but import.
+
+    To be called before anything is computed: a process begins with the peak of the one that starts it.
+    """
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(_peak, loop, width, height, threads).result()
 
 
 def _peak(loop: str, width: int, height: int, threads: int) -> float:
@@ -146,13 +150,15 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     imported = peak_memory("", 0, 0, options.threads)
+    held = {(size, name): peak_memory(name, *size, options.threads) - imported for size in SIZES for name in LOOPS}
     for width, height in SIZES:
         times = measure(width, height, options.rounds, options.steps)
         ratios = [bare / ours for ours, bare in zip(times["ours"], times["bare"], strict=True)]
-        memory = {name: peak_memory(name, width, height, options.threads) - imported for name in LOOPS}
         print(f"{width}x{height}, batch {BATCH}, {options.threads} threads, {options.rounds} rounds")
         for name, seconds in times.items():
-            print(f"  {name}   {1 / statistics.median(seconds):6.2f} steps a second, {memory[name]:6.0f} MB")
+            print(
+                f"  {name}   {1 / statistics.median(seconds):6.2f} steps a second, {held[(width, height), name]:6.0f} MB"
+            )
         spread = f"{min(ratios):.2f} .. {max(ratios):.2f}"
         print(f"  ours is {statistics.median(ratios):.2f} times as fast (median of rounds; {spread})", flush=True)
 

@@ -142,6 +142,8 @@ def _folder_identity(name: str, patterns: tuple[str, ...]) -> str:
     if _on_hub(name):
         return "@".join(check_hub_id(name))
     folder = _local(name)
+    if not (folder / "model_index.json").is_file():
+        raise InputError(f"{name}: no model_index.json in it, so not a base in diffusers' format; give another folder")
     files = files_of(folder, patterns)
     return _hash(list(zip([path.relative_to(folder).as_posix() for path in files], digests(files), strict=True)))
 

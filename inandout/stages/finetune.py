@@ -229,8 +229,8 @@ def _train(config: FinetuneConfig, gathered: _Gathered, work: Path, on_step: OnS
     meta = AdapterMeta(
         config=AdapterConfig(**config.model_dump(include=set(AdapterConfig.model_fields))), base=base.fingerprint,
         instance_prompt=config.instance_prompt, prior_prompt=config.prior_prompt if gathered.prior else "",
-        clip_skip=config.clip_skip, shot=config.shot, sources=tuple(digests([sample.image for sample in gathered.instances])),
-        code=code_fingerprint(), seed=config.seed,
+        clip_skip=config.clip_skip, sources=tuple(digests([sample.image for sample in gathered.instances])),
+        code=code_fingerprint(), seed=config.seed, shot=config.shot,
     )  # fmt: skip
     return Adapter(tensors, meta)
 

@@ -52,7 +52,7 @@ def change_weights(path: Path, kind: torch.dtype) -> None:
 
 def test_a_folder_is_opened_ready_to_be_computed_with(saved: Path, capfd: pytest.CaptureFixture[str]) -> None:
     base = open_at(saved)
-    assert (base.name, base.kind) == (str(saved), "sd")
+    assert (base.name, base.kind) == (str(saved), "embedded"), "its VAE is of our own kind"
     for name in ("unet", "vae", "text_encoder"):
         part = getattr(base.pipeline, name)
         assert not any(module.training for module in part.modules())
