@@ -156,9 +156,8 @@ def main() -> None:
         ratios = [bare / ours for ours, bare in zip(times["ours"], times["bare"], strict=True)]
         print(f"{width}x{height}, batch {BATCH}, {options.threads} threads, {options.rounds} rounds")
         for name, seconds in times.items():
-            print(
-                f"  {name}   {1 / statistics.median(seconds):6.2f} steps a second, {held[(width, height), name]:6.0f} MB"
-            )
+            memory = held[(width, height), name]
+            print(f"  {name}   {1 / statistics.median(seconds):6.2f} steps a second, {memory:6.0f} MB")
         spread = f"{min(ratios):.2f} .. {max(ratios):.2f}"
         print(f"  ours is {statistics.median(ratios):.2f} times as fast (median of rounds; {spread})", flush=True)
 
