@@ -8,7 +8,7 @@ LAYERS = [
     {"errors"},
     {"data", "checkpoint"},
     {"memseg", "classifier", "diffusion"},
-    {"mixing", "metrics", "pictures", "report"},
+    {"mixing", "metrics", "pictures", "report", "review"},
     {"tracking"},
     {"stages"},
     {"__main__"},
