@@ -23,6 +23,7 @@ from inandout.memseg.config import MemSegConfig
 from inandout.memseg.pool import write_pool
 from inandout.memseg.textures import FolderTextures, open_textures
 from inandout.pictures import contact_sheet
+from inandout.review.gallery import write_gallery
 from inandout.stages.finetune import FinetuneConfig, adapter_of, finetune
 from inandout.tracking import artifact_folder, connect, run_stage
 
@@ -204,5 +205,8 @@ def _pool_folder(work: Path) -> Path:
 
 def _log_pool(folder: Path, pool: Sequence[Sample], captions: Sequence[str]) -> None:
     mlflow.log_artifacts(str(folder), "pool")
+    gallery = folder.with_name("index.html")
+    write_gallery(gallery, f"{len(pool)} {pool[0].origin} pictures", folder, pool, "../pool")
+    mlflow.log_artifact(str(gallery), "gallery")
     shown = [read_image(sample.image) for sample in pool[:SHEET_SIZE]]
     mlflow.log_image(contact_sheet(shown, list(captions[:SHEET_SIZE])), artifact_file="pool.png")
