@@ -16,6 +16,7 @@ from inandout.stages.compare import CompareConfig, compare
 from inandout.stages.data import CheckConfig, DownloadConfig, MakeSurfacesConfig, check, download, surfaces
 from inandout.stages.finetune import FinetuneConfig, finetune
 from inandout.stages.pretrain import PretrainConfig, pretrain
+from inandout.stages.review import ReviewConfig, review
 
 
 class Stage(NamedTuple):
@@ -33,6 +34,7 @@ STAGES = {
     "pretrain": Stage(PretrainConfig, pretrain),
     "finetune": Stage(FinetuneConfig, finetune),
     "augment": Stage(AugmentConfig, augment),
+    "review": Stage(ReviewConfig, review),
     "classify": Stage(ClassifyConfig, classify),
 }
 """Every entry point of MLproject, which repeats their fields and defaults; a test compares."""

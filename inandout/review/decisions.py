@@ -105,6 +105,15 @@ class DecisionLog:
             self._write(again)
             return again
 
+    def add(self, decisions: Sequence[Decision]) -> None:
+        """Take over decisions that were kept elsewhere, if they are not here already."""
+        with self._mutex, self._lock:
+            self._catch_up()
+            known = set(self._known)
+            for one in decisions:
+                if one not in known:
+                    self._write(one)
+
     def _catch_up(self) -> None:
         """Read what was written since; a torn last line has no end and does not count."""
         if not self.path.exists():

@@ -54,6 +54,10 @@ class Desk:
         sample = self.sample(picture)
         return _source(sample, self.real, read_image(sample.image), self.fit)
 
+    def has_source(self, sample: Sample) -> bool:
+        """Whether `source` knows one."""
+        return _has_source(sample, self.real)
+
 
 def identity_of(pictures: Sequence[str]) -> str:
     """32 hexadecimal digits of a set of digests."""
@@ -110,8 +114,12 @@ def _flag(samples: Sequence[Sample], real: dict[str, Sample], fit: Literal["crop
 def _source(
     sample: Sample, real: dict[str, Sample], picture: Picture, fit: Literal["crop", "stretch"]
 ) -> Picture | None:  # fmt: skip
-    if sample.origin not in _LOCAL or len(sample.sources) != 1 or sample.sources[0] not in real:
+    if not _has_source(sample, real):
         return None
     height, width = picture.shape[:2]
     size = Geometry.model_construct(width=width, height=height, fit=fit)
     return fit_image(read_image(real[sample.sources[0]].image), size)
+
+
+def _has_source(sample: Sample, real: dict[str, Sample]) -> bool:
+    return sample.origin in _LOCAL and len(sample.sources) == 1 and sample.sources[0] in real

@@ -1,4 +1,4 @@
-"""A pool as one HTML file that needs no server: small pictures inside it, whole ones beside it, moved through by key."""
+"""A pool as one HTML file that needs no server: small pictures in it, whole ones beside it, keys to move."""
 
 import base64
 from collections.abc import Sequence

@@ -22,7 +22,9 @@ from inandout.data.prepare import ShotConfig, SourceConfig, prepare_shot
 from inandout.metrics import evaluate, ranking
 from inandout.mixing import mix, share_out
 from inandout.pictures import contact_sheet, outline, pr_curve
+from inandout.review.news import summarise
 from inandout.stages.augment import MemSegPoolConfig, augment_memseg, read_pool
+from inandout.stages.reviewed import kept, review_of
 from inandout.tracking import artifact_folder, connect, log_values, pip_requirements, run_stage
 
 SHOWN = 8
@@ -52,11 +54,18 @@ class ClassifyConfig(TrainingConfig, ShotConfig):
     memseg_pool: str = Field("", description="folder or run id of a MemSeg pool; empty = as augment makes by default")
     ddpm_pool: str = Field("", description="folder or run id of a pool of diffusion pictures; for ddpm_ratio > 0")
 
+    reviewed: bool = Field(
+        False,
+        description="take only pictures that reviewers kept from the pools that are given by ddpm_pool, memseg_pool",
+    )
+
     @model_validator(mode="after")
     def _has_its_pool(self) -> "ClassifyConfig":
         n_ddpm, _ = share_out(self.n_aug, self.ddpm_ratio)
         if n_ddpm and not self.ddpm_pool:
             raise ValueError(f"ddpm_ratio = {self.ddpm_ratio} asks for {n_ddpm} diffusion pictures; give ddpm_pool too")
+        if self.reviewed and not (self.ddpm_pool or self.memseg_pool):
+            raise ValueError("reviewed = True is about given pools; give ddpm_pool or memseg_pool too")
         return self
 
 
@@ -95,8 +104,8 @@ def refuse_impossible(config: ClassifyConfig) -> None:
 
 def _input_fingerprints(config: ClassifyConfig) -> dict[str, str]:
     """Content of everything else that is read: given pools and weights count by what is in them."""
-    pools = {name: value for name in ("memseg_pool", "ddpm_pool") if (value := getattr(config, name))}
-    known = {name: fingerprint(_pool(value)) for name, value in pools.items()}
+    pools = [name for name in ("memseg_pool", "ddpm_pool") if getattr(config, name)]
+    known = {name: fingerprint(_given(config, name)) for name in pools}
     weights = Path(config.weights)
     return known | ({"weights": digest(weights)} if weights.is_file() else {})
 
@@ -121,13 +130,33 @@ def _train_and_measure(config: ClassifyConfig, real: list[Sample], work: Path) -
 def _pools(config: ClassifyConfig) -> tuple[list[Sample], list[Sample]]:
     """The (MemSeg, DDPM) pools, as far as the mix needs them."""
     n_ddpm, n_memseg = share_out(config.n_aug, config.ddpm_ratio)
-    ddpm = _pool(config.ddpm_pool) if n_ddpm else []
+    ddpm = _usable(config, "ddpm_pool", n_ddpm) if n_ddpm else []
     if n_memseg == 0:
         return [], ddpm
     if config.memseg_pool:
-        return _pool(config.memseg_pool), ddpm
+        return _usable(config, "memseg_pool", n_memseg), ddpm
     shared = config.model_dump(include=set(MemSegPoolConfig.model_fields) - {"n_aug"})
     return augment_memseg(MemSegPoolConfig(n_aug=n_memseg, **shared)).samples, ddpm
+
+
+def _usable(config: ClassifyConfig, name: str, needed: int) -> list[Sample]:
+    """The pictures of a given pool that may be trained with; with `reviewed` those that were kept, and it is logged."""
+    if not config.reviewed:
+        return _given(config, name)
+    samples, pictures, decisions = review_of(_pool(getattr(config, name)))
+    summary = summarise(samples, pictures, decisions)
+    mlflow.log_dict(summary, f"review_{name}.json")
+    mlflow.log_params(
+        {f"{name}_decided": sum(summary["together"].values()), f"{name}_kept": summary["together"]["keep"]}
+    )
+    mlflow.set_tag(f"inandout.reviewers_{name}", ", ".join(summary["reviewers"])[:500])
+    return kept(name, getattr(config, name), samples, needed)
+
+
+def _given(config: ClassifyConfig, name: str) -> list[Sample]:
+    """A given pool; with `reviewed` what was decided on it is in its rows."""
+    samples = _pool(getattr(config, name))
+    return review_of(samples)[0] if config.reviewed else samples
 
 
 def _pool(where: str) -> list[Sample]:

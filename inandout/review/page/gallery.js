@@ -3,6 +3,7 @@ const cards = [...document.querySelectorAll("figure")];
 const large = document.getElementById("large");
 const whole = document.getElementById("whole");
 let current = 0;
+let enlarged = 0;  // when the large view closes, the browser gives the focus to where it was opened
 
 function columns() {
   const top = cards[0].offsetTop;
@@ -17,6 +18,7 @@ function show(number) {
   const card = cards[current];
   card.tabIndex = 0;
   if (large.open) {
+    enlarged = current;
     const small = card.querySelector("img");
     whole.onerror = () => { whole.onerror = null; whole.src = small.src; };  // where only this file was copied
     whole.src = card.dataset.whole;
@@ -32,7 +34,7 @@ function open() { large.showModal(); show(current); }
 
 document.getElementById("previous").onclick = () => show(current - 1);
 document.getElementById("next").onclick = () => show(current + 1);
-large.addEventListener("close", () => show(current));
+large.addEventListener("close", () => show(enlarged));
 cards.forEach((card, number) => {
   card.onclick = () => { current = number; open(); };
   card.onfocus = () => { current = number; };
