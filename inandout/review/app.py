@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,6 +17,8 @@ from inandout.review.decisions import ConflictError, DecisionLog, PictureId, Rea
 from inandout.review.desk import Desk
 from inandout.review.flags import MEANING, count_flags
 from inandout.review.news import news_since
+from inandout.review.room import Room, Wish
+from inandout.review.room_app import serve_room
 from inandout.review.views import heat_map, thumbnail_webp, whole_png
 
 REASONS = (
@@ -51,19 +53,33 @@ class Who(BaseModel):
     reviewer: Reviewer
 
 
-def build_app(desk: Desk, log: DecisionLog, finish: Callable[[], str]) -> FastAPI:
+class Painted(NamedTuple):
+    """A prompt room, and what its form is filled with first."""
+
+    room: Room
+    start: Wish
+
+
+def build_app(desk: Desk, log: DecisionLog, finish: Callable[[], str], painted: Painted | None = None) -> FastAPI:
     """The server.
 
     Args:
         desk: the pictures.
         log: where decisions go.
         finish: keeps what was decided so far for good, and says in a sentence where; may be called again.
+        painted: the prompt room, where there is a base to draw with.
     """
     app = FastAPI(title="inandout review", docs_url=None, redoc_url=None, openapi_url=None)
     _answer_errors(app)
     _serve_page(app)
     _serve_pictures(app, desk)
     _serve_decisions(app, desk, log)
+    if painted is not None:
+        serve_room(app, painted.room, painted.start)
+
+    @app.get("/api/desk")
+    def the_desk() -> dict[str, Any]:
+        return _describe(desk) | {"room": painted is not None}
 
     @app.post("/api/finish")
     def finish_now() -> dict[str, str]:
@@ -144,10 +160,6 @@ def _serve_pictures(app: FastAPI, desk: Desk) -> None:
 
 def _serve_decisions(app: FastAPI, desk: Desk, log: DecisionLog) -> None:
     ids = set(desk.ids)
-
-    @app.get("/api/desk")
-    def the_desk() -> dict[str, Any]:
-        return _describe(desk)
 
     @app.get("/api/news")
     def news(since: int = 0) -> dict[str, Any]:

@@ -50,8 +50,8 @@ class MemSegPoolConfig(DataConfig, Geometry, MemSegConfig, PoolConfig):
         return MemSegConfig(**self.model_dump(include=set(MemSegConfig.model_fields)))
 
 
-class DdpmPoolConfig(ShotConfig, Geometry, BaseConfig, SamplingConfig, PoolConfig):
-    """A pool of diffusion pictures."""
+class DdpmConfig(ShotConfig, Geometry, BaseConfig, SamplingConfig):
+    """What diffusion pictures are drawn with."""
 
     adapter: str = Field(
         "", description="run id of a fine-tuning, or its .safetensors file; empty = as finetune makes by default"
@@ -71,6 +71,10 @@ class DdpmPoolConfig(ShotConfig, Geometry, BaseConfig, SamplingConfig, PoolConfi
     def weight(self) -> float:
         """The resolved `alpha`."""
         return PROFILES[kind_of_base(self.base), self.shot].alpha if self.alpha is None else self.alpha
+
+
+class DdpmPoolConfig(DdpmConfig, PoolConfig):
+    """A pool of diffusion pictures."""
 
 
 class AugmentConfig(MemSegPoolConfig, DdpmPoolConfig):  # type: ignore[misc]  # the plugin does not know diamonds
@@ -115,7 +119,7 @@ def augment_ddpm(config: DdpmPoolConfig) -> Pool:
     return Pool(read_pool(artifact_folder(run.info.run_id, "pool")), run.info.run_id)
 
 
-def adapter_path(config: DdpmPoolConfig) -> Path:
+def adapter_path(config: DdpmConfig) -> Path:
     """The file of the adapter that is asked for."""
     if not config.adapter:
         shared = config.model_dump(include=set(FinetuneConfig.model_fields))

@@ -3,32 +3,35 @@
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import mlflow
+from fastapi import FastAPI
 from mlflow.entities import Metric, RunTag
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from inandout.data.manifest import Sample, read_manifest
-from inandout.errors import InputError
 from inandout.review.app import build_app
 from inandout.review.decisions import Decision, DecisionLog
 from inandout.review.desk import Desk, lay_out
 from inandout.review.news import summarise
 from inandout.review.server import new_token, serve
-from inandout.stages.augment import read_pool
+from inandout.stages.augment import DdpmConfig, read_pool
 from inandout.stages.reviewed import DECISIONS, POOL_TAG, decisions_on
+from inandout.stages.room import keep_room, open_room
 from inandout.tracking import artifact_folder, connect, open_run, stage_fingerprint, state_folder
 
 
-class ReviewConfig(BaseModel):
-    """Which pictures are reviewed, and where the page is to be had."""
+class ReviewConfig(DdpmConfig):
+    """Which pictures are reviewed, or drawn where there are none yet, and where the page is to be had."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    pool: str = Field("", description="run id of an augment run, or a folder with a manifest.csv")
+    pool: str = Field(
+        "",
+        description="run id of an augment run, or a folder with a manifest.csv; empty = the prompt room, which all "
+        "options but host and port are for",
+    )
     host: str = Field(
         "127.0.0.1",
         min_length=1,
@@ -48,9 +51,14 @@ class Opened(NamedTuple):
 
 def review(config: ReviewConfig) -> None:
     """Serve the review page until Ctrl-C; every decision is saved at once, and goes into an MLflow run at the end."""
-    if not config.pool:
-        raise InputError("pool = '': give the run id of an augment run, or a folder with a manifest.csv")
     connect()
+    if config.pool:
+        _certify(config)
+    else:
+        _try_prompts(config)
+
+
+def _certify(config: ReviewConfig) -> None:
     opened = open_pool(config.pool)
     name = Path(config.pool).name
     desk = lay_out(f"pool {name}", opened.folder, read_pool(opened.folder), opened.real, opened.fit)
@@ -63,12 +71,26 @@ def review(config: ReviewConfig) -> None:
         def finish() -> str:
             return _keep(run.info.run_id, desk, log.read())
 
-        mlflow.set_tags({POOL_TAG: desk.identity})
-        app = build_app(desk, log, finish)
-        try:
-            serve(app, config.host, config.port, new_token(config.host), _tell)
-        finally:
-            print(finish(), file=sys.stderr)
+        mlflow.set_tag(POOL_TAG, desk.identity)
+        _serve(config, build_app(desk, log, finish), finish)
+
+
+def _try_prompts(config: ReviewConfig) -> None:
+    opened = open_room(config)
+    with open_run("review", config, stage_fingerprint("review", config, opened.inputs), "prompt room") as run:
+
+        def finish() -> str:
+            return keep_room(run.info.run_id, opened.painted.room)
+
+        log = DecisionLog(opened.painted.room.folder / DECISIONS)  # stays empty: there is nothing to decide on
+        _serve(config, build_app(opened.desk, log, finish, opened.painted), finish)
+
+
+def _serve(config: ReviewConfig, app: FastAPI, finish: Callable[[], str]) -> None:
+    try:
+        serve(app, config.host, config.port, new_token(config.host), _tell)
+    finally:
+        print(finish(), file=sys.stderr)
 
 
 def open_pool(where: str) -> Opened:

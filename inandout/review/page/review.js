@@ -271,7 +271,7 @@ function setName(name) {
   $("who").textContent = `☺ ${me}`;
   for (const picture of desk.pictures) paint(picture.id);
   paintSummary();
-  go(here);
+  if (list.length) go(here);
 }
 
 async function finish() {
@@ -384,7 +384,9 @@ async function start() {
   await hear();
   $("certify").hidden = !desk.pictures.length;
   filter();
-  if (me) setName(me); else askName();
+  if (!desk.pictures.length) $("who").hidden = true;
+  else if (me) setName(me);
+  else askName();
   setInterval(() => { if (!document.hidden) hear().then(() => { if ($("trouble").textContent.startsWith("The server")) trouble(null); }, trouble); }, 3000);
 }
 
