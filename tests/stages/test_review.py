@@ -1,5 +1,6 @@
 import json
 import signal
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -7,6 +8,8 @@ from typing import Any
 
 import mlflow
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
 from inandout.data.manifest import Review, Sample, digests
@@ -16,10 +19,12 @@ from inandout.review.decisions import DecisionLog
 from inandout.stages import review as stage
 from inandout.stages.augment import AugmentConfig, Pool, augment
 from inandout.stages.classify import ClassifyConfig, Result, classify
+from inandout.stages.finetune import FinetuneConfig, finetune
 from inandout.stages.review import ReviewConfig, review
 from inandout.tracking import artifact_folder
 from tests.conftest import SIDE, start
 from tests.review.desks import write_pool
+from tests.stages.test_finetune import QUICK
 
 
 def make(tiny: Path, n: int = 6) -> Pool:
@@ -114,10 +119,43 @@ def test_reviewed_without_a_given_pool_is_refused() -> None:
         ClassifyConfig(reviewed=True)
 
 
-@pytest.mark.parametrize("where", ["", "no-such-run"])
-def test_what_is_no_pool_is_one_sentence(project: Path, where: str) -> None:
-    with pytest.raises(InputError, match=where or "pool = ''"):
-        review(ReviewConfig(pool=where))
+def test_what_is_no_pool_is_one_sentence(project: Path) -> None:
+    with pytest.raises(InputError, match="no-such-run"):
+        review(ReviewConfig(pool="no-such-run"))
+
+
+def test_the_prompt_room_is_a_run_with_its_tries_and_the_chosen_prompts(
+    tiny: Path, tiny_base: Path, project: Path
+) -> None:  # fmt: skip
+    adapter = finetune(FinetuneConfig(**{"data": str(tiny), "base": str(tiny_base)} | QUICK)).adapter
+
+    def try_it(app: FastAPI, *_: object) -> None:
+        client = TestClient(app)
+        start = client.get("/api/room").json()["start"]
+        assert (start["alpha"], start["prompts"]) == (0.5, ["a scratch"])
+        client.post("/api/tries", json=start | {"prompts": ["a scratch", "a crack"], "number": 2}).raise_for_status()
+        deadline = time.monotonic() + 120
+        while (one := client.get("/api/tries").json()["tries"][0])["state"] != "done":
+            assert one["state"] != "failed", one
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        client.post("/api/prompts", json={"prompt": "a crack", "use": True}).raise_for_status()
+        assert "--prompts 'a crack'" in client.post("/api/finish").json()["message"]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(stage, "serve", try_it)
+        review(
+            ReviewConfig(
+                data=str(tiny), base=str(tiny_base), adapter=str(adapter), alpha=0.5, prompts="a scratch",
+                shot="zero", width=SIDE, height=SIDE, steps=2, guidance=2, scheduler="dpm++",
+            )
+        )  # fmt: skip
+    (run,) = runs_of("review")
+    folder = artifact_folder(run.info.run_id, "room")
+    assert (folder / "prompts.txt").read_text() == "a crack\n"
+    assert {path.name for path in (folder / "try-0001").iterdir()} == {
+        "0-00.png", "0-01.png", "1-00.png", "1-01.png", "try.json"
+    }  # fmt: skip
 
 
 def ask(address: str, body: dict[str, object] | None = None) -> Any:

@@ -12,7 +12,10 @@ let summary = null;
 let heard = 0;             // decisions heard of so far
 let me = localStorage.getItem("reviewer") || "";
 let large = false;
+let rows = "";             // of the grid that are in the page: first, last, pictures in each
 let queue = Promise.resolve();  // keys are worked off one after the other
+
+const ROW = 272, EDGE = 12;  // px, as in review.css: a row of the grid with its gap, and the margin around all
 
 // ---- talking to the server -------------------------------------------------------------------------------------
 
@@ -155,7 +158,10 @@ function filter() {
   const nothing = document.createElement("p");
   nothing.className = "nothing";
   nothing.textContent = "No picture fits these filters.";
-  $("grid").replaceChildren(...(list.length ? list.map((picture) => cards.get(picture.id)) : [nothing]));
+  $("grid").replaceChildren(...(list.length ? [] : [nothing]));
+  $("grid").scrollTop = 0;
+  rows = "";
+  render();
   $("shown").textContent = `${list.length} of ${desk.pictures.length} shown`;
   if (large && !list.length) view(false); else go(here, false);
 }
@@ -165,10 +171,31 @@ function clearFilters() {
   filter();
 }
 
-function columns() {
-  const top = cards.get(list[0].id).offsetTop;
-  const next = list.findIndex((picture) => cards.get(picture.id).offsetTop > top);
-  return next < 0 ? list.length : next;
+const columns = () => getComputedStyle($("grid")).gridTemplateColumns.split(" ").length;
+
+/* Only cards near to what is seen are in the page, so that thousands scroll as well as a dozen. */
+function render() {
+  const grid = $("grid");
+  if (!grid.clientHeight || !list.length) return;
+  const across = columns(), all = Math.ceil(list.length / across);
+  const first = Math.max(0, Math.floor(grid.scrollTop / ROW) - 3);
+  const last = Math.min(all, Math.ceil((grid.scrollTop + grid.clientHeight) / ROW) + 3);
+  if (rows === `${first} ${last} ${across}`) return;
+  rows = `${first} ${last} ${across}`;
+  grid.style.paddingTop = `${EDGE + first * ROW}px`;
+  grid.style.paddingBottom = `${EDGE + (all - last) * ROW}px`;
+  const near = list.slice(first * across, last * across).map((picture) => cards.get(picture.id)), wanted = new Set(near);
+  for (const card of [...grid.children]) if (!wanted.has(card)) card.remove();
+  let at = grid.firstElementChild;
+  for (const card of near) {  // cards that stay are not moved, or they would lose the focus
+    if (card === at) at = at.nextElementSibling; else grid.insertBefore(card, at);
+  }
+}
+
+function reveal(place) {
+  const grid = $("grid"), top = Math.floor(place / columns()) * ROW, bottom = top + ROW + 2 * EDGE - grid.clientHeight;
+  if (top < grid.scrollTop) grid.scrollTop = top; else if (bottom > grid.scrollTop) grid.scrollTop = bottom;
+  render();
 }
 
 // ---- moving ----------------------------------------------------------------------------------------------------
@@ -180,7 +207,7 @@ function go(place, focus = true) {
   here = Math.max(0, Math.min(list.length - 1, place));
   const card = cards.get(list[here].id);
   card.tabIndex = 0;
-  if (large) paintOne(); else if (focus) { card.focus({ preventScroll: true }); card.scrollIntoView({ block: "nearest" }); }
+  if (large) paintOne(); else { reveal(here); if (focus) card.focus({ preventScroll: true }); }
 }
 
 const step = (by) => go(here + by);
@@ -256,7 +283,9 @@ function paintSummary() {
   $("progress").value = done;
   $("progress-text").textContent = done === summary.pictures && done ? `all ${done} decided: press Finish` : `${done} of ${summary.pictures} decided by you`;
   const one = summary.agreements.find((each) => each.reviewers.includes(me) && each.pictures) || summary.agreements.find((each) => each.pictures);
-  $("agreement").textContent = one ? `${one.reviewers.join(" and ")} agree on ${one.same} of ${one.pictures}${one.kappa === null ? "" : `, Cohen's κ ${one.kappa.toFixed(2)}`}` : "";
+  const kappa = one && one.kappa !== null ? `, κ ${one.kappa.toFixed(2)}` : "";
+  $("agreement").textContent = one ? `${one.reviewers.join(" and ")} agree on ${one.same} of ${one.pictures}${kappa}` : "";
+  $("agreement").title = "κ is Cohen's kappa: 1 is full agreement, 0 is what chance gives";
   $("names").replaceChildren(...Object.keys(summary.reviewers).map((name) => { const option = document.createElement("option"); option.value = name; return option; }));
 }
 
@@ -364,6 +393,8 @@ function layOut() {
 function bind() {
   for (const button of document.querySelectorAll("[data-verdict]")) button.onclick = () => decide(button.dataset.verdict);
   for (const id of ["by-verdict", "by-prompt", "by-flag"]) $(id).onchange = filter;
+  $("grid").addEventListener("scroll", render);
+  new ResizeObserver(render).observe($("grid"));
   $("to-grid").onclick = () => view(false);
   $("to-one").onclick = () => view(true);
   $("undo").onclick = undo;
