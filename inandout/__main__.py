@@ -50,6 +50,7 @@ STAGES: Mapping[str, Stage] = Stages(
         "finetune": ("finetune", "FinetuneConfig", "finetune"),
         "convert": ("convert", "ConvertConfig", "convert"),
         "augment": ("augment", "AugmentConfig", "augment"),
+        "review": ("review", "ReviewConfig", "review"),
         "classify": ("classify", "ClassifyConfig", "classify"),
         "distance": ("distance", "DistanceConfig", "distance"),
     }

@@ -8,7 +8,7 @@ LAYERS = [
     {"errors"},
     {"data", "checkpoint"},
     {"memseg", "classifier", "diffusion"},
-    {"mixing", "metrics", "distances", "pictures", "report"},
+    {"mixing", "metrics", "distances", "pictures", "report", "review"},
     {"verdict"},
     {"tracking"},
     {"stages"},

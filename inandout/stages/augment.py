@@ -24,6 +24,7 @@ from inandout.memseg.config import MemSegConfig
 from inandout.memseg.pool import write_pool
 from inandout.memseg.textures import FolderTextures, open_textures
 from inandout.pictures import contact_sheet
+from inandout.review.gallery import write_gallery
 from inandout.stages.finetune import FinetuneConfig, find_adapter, finetune, finetune_fingerprint
 from inandout.stages.generated import generate
 from inandout.tracking import artifact_folder, connect, run_stage
@@ -51,8 +52,8 @@ class MemSegPoolConfig(DataConfig, Geometry, MemSegConfig, PoolConfig):
         return MemSegConfig(**self.model_dump(include=set(MemSegConfig.model_fields)))
 
 
-class DdpmPoolConfig(ShotConfig, Geometry, BaseConfig, SamplingConfig, PoolConfig):
-    """A pool of diffusion pictures."""
+class DdpmConfig(ShotConfig, Geometry, BaseConfig, SamplingConfig):
+    """What diffusion pictures are drawn with."""
 
     adapter: str = Field(
         "", description="run id of a fine-tuning, or its .safetensors file; empty = as finetune makes by default"
@@ -81,6 +82,10 @@ class DdpmPoolConfig(ShotConfig, Geometry, BaseConfig, SamplingConfig, PoolConfi
     def weight(self) -> float:
         """The resolved `alpha`."""
         return PROFILES[kind_of_base(self.base), self.shot].alpha if self.alpha is None else self.alpha
+
+
+class DdpmPoolConfig(DdpmConfig, PoolConfig):
+    """A pool of diffusion pictures."""
 
 
 class AugmentConfig(MemSegPoolConfig, DdpmPoolConfig):  # type: ignore[misc]  # the plugin does not know diamonds
@@ -123,14 +128,19 @@ def augment_ddpm(config: DdpmPoolConfig) -> Pool:
     return Pool(read_pool(artifact_folder(run.info.run_id, "pool")), run.info.run_id)
 
 
-def _adapter_identity(config: DdpmPoolConfig) -> str:
+def _adapter_identity(config: DdpmConfig) -> str:
     """Of the adapter that is asked for, which need not be trained yet."""
     if config.adapter:
         return _given_adapter(config).fingerprint
     return finetune_fingerprint(_finetuning(config))
 
 
-def _given_adapter(config: DdpmPoolConfig) -> Adapter:
+def adapter_for(config: DdpmConfig) -> Adapter:
+    """The adapter that is asked for, fine-tuned first where none is given."""
+    return _given_adapter(config) if config.adapter else load_adapter(finetune(_finetuning(config)).adapter)
+
+
+def _given_adapter(config: DdpmConfig) -> Adapter:
     adapter = load_adapter(find_adapter(config.adapter))
     if adapter.meta.shot not in ("", config.shot):
         raise InputError(
@@ -140,7 +150,7 @@ def _given_adapter(config: DdpmPoolConfig) -> Adapter:
     return adapter
 
 
-def _finetuning(config: DdpmPoolConfig) -> FinetuneConfig:
+def _finetuning(config: DdpmConfig) -> FinetuneConfig:
     """As `finetune` does it by default."""
     return FinetuneConfig(**config.model_dump(include=set(FinetuneConfig.model_fields) - {"fresh"}))
 
@@ -176,7 +186,7 @@ def _make_memseg(config: MemSegPoolConfig, samples: list[Sample], work: Path) ->
 
 
 def _make_ddpm(config: DdpmPoolConfig, samples: list[Sample], work: Path) -> None:
-    adapter = _given_adapter(config) if config.adapter else load_adapter(finetune(_finetuning(config)).adapter)
+    adapter = adapter_for(config)
     base = open_base(config)
     how = SamplingConfig(**config.model_dump(include=set(SamplingConfig.model_fields))).resolved(base.kind)
     prompts, folder = config.prompt_list(adapter.meta.instance_prompt), _pool_folder(work)
@@ -232,5 +242,8 @@ def _pool_folder(work: Path) -> Path:
 
 def _log_pool(folder: Path, pool: Sequence[Sample], captions: Sequence[str]) -> None:
     mlflow.log_artifacts(str(folder), "pool")
+    gallery = folder.with_name("index.html")
+    write_gallery(gallery, f"{len(pool)} {pool[0].origin} pictures", folder, pool, "../pool")
+    mlflow.log_artifact(str(gallery), "gallery")
     shown = [read_image(sample.image) for sample in pool[:SHEET_SIZE]]
     mlflow.log_image(contact_sheet(shown, list(captions[:SHEET_SIZE])), artifact_file="pool.png")

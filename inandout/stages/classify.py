@@ -11,7 +11,7 @@ from typing import NamedTuple
 import mlflow
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors.torch import save_file
 
 from inandout.classifier.fit import Labels, Logits, Optimiser, fit, predict
@@ -25,7 +25,9 @@ from inandout.diffusion.base import BaseConfig, base_identity
 from inandout.metrics import evaluate, ranking
 from inandout.mixing import mix, share_out
 from inandout.pictures import contact_sheet, outline, pr_curve
+from inandout.review.news import summarise
 from inandout.stages.augment import DdpmPoolConfig, MemSegPoolConfig, augment_ddpm, augment_memseg, open_pool
+from inandout.stages.reviewed import kept, review_of
 from inandout.tracking import artifact_folder, connect, log_values, pip_requirements, run_stage
 from inandout.verdict import Scored
 
@@ -60,6 +62,16 @@ class ClassifyConfig(TrainingConfig, ShotConfig, BaseConfig):
     )
     memseg_pool: str = Field("", description="folder or run id of a MemSeg pool; empty = as augment makes by default")
     ddpm_pool: str = Field("", description="folder or run id of a diffusion pool; empty = as augment makes by default")
+    reviewed: bool = Field(
+        False,
+        description="take only pictures that reviewers kept from the pools that are given by ddpm_pool, memseg_pool",
+    )
+
+    @model_validator(mode="after")
+    def _has_its_pool(self) -> "ClassifyConfig":
+        if self.reviewed and not (self.ddpm_pool or self.memseg_pool):
+            raise ValueError("reviewed = True is about given pools; give ddpm_pool or memseg_pool too")
+        return self
 
 
 class Result(NamedTuple):
@@ -98,8 +110,8 @@ def refuse_impossible(config: ClassifyConfig) -> None:
 
 def _input_fingerprints(config: ClassifyConfig) -> dict[str, str]:
     """Content of everything else that is read: given pools and weights count by what is in them."""
-    pools = {name: value for name in ("memseg_pool", "ddpm_pool") if (value := getattr(config, name))}
-    known = {name: fingerprint(open_pool(value)) for name, value in pools.items()}
+    pools = [name for name in ("memseg_pool", "ddpm_pool") if getattr(config, name)]
+    known = {name: fingerprint(_given(config, name)) for name in pools}
     weights = Path(config.weights)
     known |= {"weights": digest(weights)} if weights.is_file() else {}
     return known | _diffusion_inputs(config)
@@ -137,16 +149,36 @@ def _pools(config: ClassifyConfig) -> tuple[list[Sample], list[Sample]]:
 
 def _memseg_pool(config: ClassifyConfig, n: int) -> list[Sample]:
     if config.memseg_pool:
-        return open_pool(config.memseg_pool)
+        return _usable(config, "memseg_pool", n)
     shared = config.model_dump(include=set(MemSegPoolConfig.model_fields) - {"n_aug"})
     return augment_memseg(MemSegPoolConfig(n_aug=n, **shared)).samples
 
 
 def _ddpm_pool(config: ClassifyConfig, n: int) -> list[Sample]:
     if config.ddpm_pool:
-        return open_pool(config.ddpm_pool)
+        return _usable(config, "ddpm_pool", n)
     shared = config.model_dump(include=set(DdpmPoolConfig.model_fields) - {"n_aug", "fresh"})
     return augment_ddpm(DdpmPoolConfig(n_aug=n, **shared)).samples
+
+
+def _usable(config: ClassifyConfig, name: str, needed: int) -> list[Sample]:
+    """The pictures of a given pool that may be trained with; with `reviewed` those that were kept, and it is logged."""
+    if not config.reviewed:
+        return _given(config, name)
+    samples, pictures, decisions = review_of(open_pool(getattr(config, name)))
+    summary = summarise(samples, pictures, decisions)
+    mlflow.log_dict(summary, f"review_{name}.json")
+    mlflow.log_params(
+        {f"{name}_decided": sum(summary["together"].values()), f"{name}_kept": summary["together"]["keep"]}
+    )
+    mlflow.set_tag(f"inandout.reviewers_{name}", ", ".join(summary["reviewers"])[:500])
+    return kept(name, getattr(config, name), samples, needed)
+
+
+def _given(config: ClassifyConfig, name: str) -> list[Sample]:
+    """A given pool; with `reviewed` what was decided on it is in its rows."""
+    samples = open_pool(getattr(config, name))
+    return review_of(samples)[0] if config.reviewed else samples
 
 
 def _rows(samples: Sequence[Sample], split: str) -> list[Sample]:

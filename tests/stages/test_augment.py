@@ -27,7 +27,7 @@ def test_a_pool_holds_positives_with_masks_made_from_training_negatives(tiny: Pa
         assert sample.mask is not None
         assert read_mask(sample.mask).any()
     assert mlflow.get_run(pool.run_id).info.status == "FINISHED"
-    assert {"pool.png", "config.json", "manifest.csv"} <= {
+    assert {"pool.png", "config.json", "manifest.csv", "gallery"} <= {
         artifact.path for artifact in mlflow.MlflowClient().list_artifacts(pool.run_id)
     }
 

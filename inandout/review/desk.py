@@ -1,0 +1,125 @@
+"""The pictures that lie on the reviewer's desk: a pool, what is known of it, and real ones to compare with."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tqdm import tqdm
+
+from inandout.data.geometry import Geometry, fit_image
+from inandout.data.images import Picture, read_image
+from inandout.data.manifest import Sample, digests
+from inandout.errors import InputError
+from inandout.review.flags import Flag, Flagger
+
+_LOCAL = ("memseg", "inpaint")
+"""Origins that change a part of one picture, the only one of their sources."""
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What is reviewed. Pictures are told apart by content: one that is there twice lies here once."""
+
+    title: str
+    samples: list[Sample]
+    ids: list[str]
+    """Digests of `samples`."""
+    flags: list[list[Flag]]
+    """Of `samples`."""
+    real: dict[str, Sample] = field(default_factory=dict)
+    """Training pictures of the data set by digest."""
+    fit: Literal["crop", "stretch"] = "crop"
+    """How real pictures are brought to the size of the pool's."""
+
+    @property
+    def identity(self) -> str:
+        """32 hexadecimal digits of what the pictures are, whatever is known of them."""
+        return identity_of(self.ids)
+
+    def sample(self, picture: str) -> Sample:
+        """The row of a digest.
+
+        Raises:
+            KeyError: there is none.
+        """
+        try:
+            return self.samples[self.ids.index(picture)]
+        except ValueError:
+            raise KeyError(picture) from None
+
+    def source(self, picture: str) -> Picture | None:
+        """The real picture that one was made from by a local change, in its size; None where none is known."""
+        sample = self.sample(picture)
+        return _source(sample, self.real, read_image(sample.image), self.fit)
+
+    def has_source(self, sample: Sample) -> bool:
+        """Whether `source` knows one."""
+        return _has_source(sample, self.real)
+
+
+def identity_of(pictures: Sequence[str]) -> str:
+    """32 hexadecimal digits of a set of digests."""
+    return hashlib.sha256("".join(sorted(set(pictures))).encode()).hexdigest()[:32]
+
+
+def lay_out(
+    title: str, folder: Path, pool: Sequence[Sample], real: Sequence[Sample], fit: Literal["crop", "stretch"] = "crop"
+) -> Desk:
+    """Read every picture of a pool once, and flag what strikes.
+
+    Args:
+        title: names the pool to a person.
+        folder: of the pool.
+        pool: its rows.
+        real: rows of the data set it was made from; only its training part is used. May be empty.
+        fit: how real pictures are brought to the size of the pool's.
+
+    Raises:
+        InputError: a row points outside of the folder, or a picture cannot be read.
+    """
+    refuse_outside(folder, pool)
+    samples = dict(zip(digests([sample.image for sample in pool]), pool, strict=True))
+    training = [sample for sample in real if sample.split == "train"]
+    known = dict(zip(digests([sample.image for sample in training]), training, strict=True))
+    return Desk(title, list(samples.values()), list(samples), _flag(list(samples.values()), known, fit), known, fit)
+
+
+def refuse_outside(folder: Path, pool: Sequence[Sample]) -> None:
+    """What lies elsewhere is not shown to anyone, whatever a manifest says.
+
+    Raises:
+        InputError: a picture or a mask lies outside of the folder, symbolic links followed.
+    """
+    inside = folder.resolve()
+    for sample in pool:
+        for path in (sample.image, sample.mask):
+            if path is not None and not path.resolve().is_relative_to(inside):
+                raise InputError(f"{path}: lies outside of the pool {folder}; a pool holds its pictures itself")
+
+
+def _flag(samples: Sequence[Sample], real: dict[str, Sample], fit: Literal["crop", "stretch"]) -> list[list[Flag]]:
+    height, width = read_image(samples[0].image).shape[:2]
+    size = Geometry.model_construct(width=width, height=height, fit=fit)
+    fitted = [(one.label, fit_image(read_image(one.image), size)) for one in real.values()]
+    flagger = Flagger([picture for _, picture in fitted], [picture for label, picture in fitted if label == 1])
+    flags = []
+    for sample in tqdm(samples, "flags", disable=None):
+        picture = read_image(sample.image)
+        flags.append(flagger.judge(picture, _source(sample, real, picture, fit)))
+    return flags
+
+
+def _source(
+    sample: Sample, real: dict[str, Sample], picture: Picture, fit: Literal["crop", "stretch"]
+) -> Picture | None:  # fmt: skip
+    if not _has_source(sample, real):
+        return None
+    height, width = picture.shape[:2]
+    size = Geometry.model_construct(width=width, height=height, fit=fit)
+    return fit_image(read_image(real[sample.sources[0]].image), size)
+
+
+def _has_source(sample: Sample, real: dict[str, Sample]) -> bool:
+    return sample.origin in _LOCAL and len(sample.sources) == 1 and sample.sources[0] in real

@@ -1,0 +1,97 @@
+"""What decisions add up to: per person and picture, per prompt, and how far two people agree."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+from sklearn.metrics import cohen_kappa_score
+
+from inandout.data.manifest import Review, Sample
+from inandout.review.decisions import Decision
+
+VERDICTS: tuple[Review, ...] = ("keep", "reject", "unsure")
+
+
+class Agreement(NamedTuple):
+    """Of two people who judged the same pictures."""
+
+    reviewers: tuple[str, str]
+    pictures: int
+    """That both decided on."""
+    same: int
+    """Of these, on which they said the same."""
+    kappa: float | None
+    """Cohen's, of the three verdicts: 1 is full agreement, 0 what chance gives. None where it is undefined: no picture
+    in common, or both said one and the same of all."""
+
+
+class PromptShare(NamedTuple):
+    """How the pictures of one prompt fared."""
+
+    prompt: str
+    pictures: int
+    decided: int
+    kept: int
+
+    @property
+    def accepted(self) -> float | None:
+        """Kept of those decided, 0..1; None before the first decision."""
+        return self.kept / self.decided if self.decided else None
+
+
+Latest = Mapping[str, Mapping[str, Decision]]
+"""Reviewer to picture to the decision that holds."""
+
+
+def latest(decisions: Iterable[Decision]) -> Latest:
+    """The decision that holds for every person and picture; none where it was taken back."""
+    holding: dict[str, dict[str, Decision]] = defaultdict(dict)
+    for one in decisions:
+        if one.verdict:
+            holding[one.reviewer][one.picture] = one
+        else:
+            holding[one.reviewer].pop(one.picture, None)
+    return {reviewer: pictures for reviewer, pictures in holding.items() if pictures}
+
+
+def verdicts(decisions: Iterable[Decision]) -> dict[str, Review]:
+    """Picture to what its reviewers say together: what all who decided said, or unsure where they differ."""
+    said: dict[str, set[Review]] = defaultdict(set)
+    for pictures in latest(decisions).values():
+        for picture, one in pictures.items():
+            said[picture].add(one.verdict)
+    return {picture: next(iter(each)) if len(each) == 1 else "unsure" for picture, each in said.items()}
+
+
+def agreements(decisions: Iterable[Decision]) -> list[Agreement]:
+    """Every pair of people."""
+    return [_agreement((a, b), mine, theirs) for (a, mine), (b, theirs) in combinations(latest(decisions).items(), 2)]
+
+
+def _agreement(
+    names: tuple[str, str], mine: Mapping[str, Decision], theirs: Mapping[str, Decision]
+) -> Agreement:  # fmt: skip
+    both = sorted(set(mine) & set(theirs))
+    a, b = [mine[picture].verdict for picture in both], [theirs[picture].verdict for picture in both]
+    same = sum(x == y for x, y in zip(a, b, strict=True))
+    kappa = float(cohen_kappa_score(a, b, labels=VERDICTS)) if len({*a, *b}) > 1 else None
+    return Agreement(names, len(both), same, kappa)
+
+
+def prompt_shares(samples: Sequence[Sample], pictures: Sequence[str], said: Mapping[str, Review]) -> list[PromptShare]:
+    """Every prompt in order of appearance; `pictures` are the digests of `samples`, `said` is `verdicts`."""
+    rows: dict[str, list[Review]] = defaultdict(list)
+    for sample, picture in zip(samples, pictures, strict=True):
+        rows[sample.prompt].append(said.get(picture, ""))
+    return [
+        PromptShare(prompt, len(each), sum(one != "" for one in each), each.count("keep"))
+        for prompt, each in rows.items()
+    ]
+
+
+def apply_decisions(samples: Sequence[Sample], pictures: Sequence[str], said: Mapping[str, Review]) -> list[Sample]:
+    """The rows with what was decided in `review`; `pictures` are their digests, `said` is `verdicts`."""
+    return [
+        sample.with_(review=said.get(picture, "")) for sample, picture in zip(samples, pictures, strict=True)
+    ]  # fmt: skip

@@ -1,0 +1,147 @@
+"""Entry point `review`: a local web page on which people keep or reject the pictures of a pool."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import mlflow
+from fastapi import FastAPI
+from mlflow.entities import Metric, RunTag
+from pydantic import Field
+
+from inandout.data.manifest import Sample, read_manifest
+from inandout.review.app import build_app
+from inandout.review.decisions import Decision, DecisionLog
+from inandout.review.desk import Desk, lay_out
+from inandout.review.news import summarise
+from inandout.review.server import new_token, serve
+from inandout.stages.augment import DdpmConfig, read_pool
+from inandout.stages.reviewed import DECISIONS, POOL_TAG, decisions_on
+from inandout.stages.room import keep_room, open_room
+from inandout.tracking import artifact_folder, connect, open_run, stage_fingerprint, state_folder
+
+
+class ReviewConfig(DdpmConfig):
+    """Which pictures are reviewed, or drawn where there are none yet, and where the page is to be had."""
+
+    pool: str = Field(
+        "",
+        description="run id of an augment run, or a folder with a manifest.csv; empty = the prompt room, which all "
+        "options but host and port are for",
+    )
+    host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="address to listen on; with any other than that of this machine alone, a token is needed to get in",
+    )
+    port: int = Field(8765, ge=0, le=65535, description="port to listen on; 0 = any that is free")
+
+
+class Opened(NamedTuple):
+    """A pool, and where it comes from."""
+
+    folder: Path
+    real: list[Sample]
+    """The data set that it was made from; empty where that is not known."""
+    fit: Literal["crop", "stretch"]
+
+
+def review(config: ReviewConfig) -> None:
+    """Serve the review page until Ctrl-C; every decision is saved at once, and goes into an MLflow run at the end."""
+    connect()
+    if config.pool:
+        _certify(config)
+    else:
+        _try_prompts(config)
+
+
+def _certify(config: ReviewConfig) -> None:
+    opened = open_pool(config.pool)
+    name = Path(config.pool).name
+    desk = lay_out(f"pool {name}", opened.folder, read_pool(opened.folder), opened.real, opened.fit)
+    log = DecisionLog(state_folder() / "review" / desk.identity / DECISIONS)
+    log.add(decisions_on(desk.ids))
+    with open_run(
+        "review", config, stage_fingerprint("review", config, {"pool": desk.identity}), f"review {name}"
+    ) as run:
+
+        def finish() -> str:
+            return _keep(run.info.run_id, desk, log.read())
+
+        mlflow.set_tag(POOL_TAG, desk.identity)
+        _serve(config, build_app(desk, log, finish), finish)
+
+
+def _try_prompts(config: ReviewConfig) -> None:
+    opened = open_room(config)
+    with open_run("review", config, stage_fingerprint("review", config, opened.inputs), "prompt room") as run:
+
+        def finish() -> str:
+            return keep_room(run.info.run_id, opened.painted.room)
+
+        log = DecisionLog(opened.painted.room.folder / DECISIONS)  # stays empty: there is nothing to decide on
+        _serve(config, build_app(opened.desk, log, finish, opened.painted), finish)
+
+
+def _serve(config: ReviewConfig, app: FastAPI, finish: Callable[[], str]) -> None:
+    try:
+        serve(app, config.host, config.port, new_token(config.host), _tell)
+    finally:
+        print(finish(), file=sys.stderr)
+
+
+def open_pool(where: str) -> Opened:
+    """The pool of a run, with the data set of that run; or a folder.
+
+    Raises:
+        InputError: there is none.
+    """
+    folder = Path(where)
+    if folder.is_dir():
+        return Opened(folder, [], "crop")
+    folder = artifact_folder(where, "pool")
+    config = json.loads(artifact_folder(where, "config.json").read_text())
+    return Opened(folder, _still_there(artifact_folder(where, "manifest.csv")), config["fit"])
+
+
+def _still_there(manifest: Path) -> list[Sample]:
+    """The data set of a run, if its pictures still lie where they were."""
+    samples = read_manifest(manifest)
+    if all(sample.image.exists() for sample in samples):
+        return samples
+    print(
+        "remark: pictures of the data set are not where the run of the pool found them, so there are no real pictures "
+        "beside, and no flags that compare with them",
+        file=sys.stderr,
+    )
+    return []
+
+
+def _tell(address: str) -> None:
+    print(f"review: open {address} in a browser; Ctrl-C here when you have finished", flush=True)
+
+
+def _keep(run_id: str, desk: Desk, decisions: Sequence[Decision]) -> str:
+    """Put what was decided so far into the run, in place of what was there; from any thread."""
+    client = mlflow.MlflowClient()
+    summary = summarise(desk.samples, desk.ids, decisions)
+    text = "".join(one.model_dump_json(ensure_ascii=True) + "\n" for one in decisions)
+    client.log_text(run_id, text, DECISIONS)
+    client.log_text(run_id, json.dumps(summary, indent=2), "summary.json")
+    known = {verdict: float(count) for verdict, count in summary["together"].items()}
+    known |= {"pictures": float(summary["pictures"]), "reviewers": float(len(summary["reviewers"]))}
+    kappas = [one["kappa"] for one in summary["agreements"] if one["kappa"] is not None]
+    known |= {"lowest_kappa": min(kappas)} if kappas else {}
+    now = int(time.time() * 1000)
+    client.log_batch(
+        run_id, [Metric(f"review_{name}", value, now, 0) for name, value in known.items()],
+        tags=[RunTag("inandout.reviewers", ", ".join(summary["reviewers"])[:500])],
+    )  # fmt: skip
+    counts = summary["together"]
+    return (
+        f"{counts['keep']} kept, {counts['reject']} rejected, {counts['unsure']} unsure of {summary['pictures']}, in "
+        f"run {run_id}. To train with the kept pictures alone, add reviewed=true to classify."
+    )

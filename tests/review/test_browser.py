@@ -1,0 +1,262 @@
+"""The page in a real browser, as people use it; skipped where there is no Chromium."""
+
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import uvicorn
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from inandout.review.app import Painted, build_app
+from inandout.review.decisions import DecisionLog
+from inandout.review.desk import Desk
+from inandout.review.gallery import write_gallery
+from inandout.review.guard import Guard
+from inandout.review.room import Room, Wish
+from inandout.review.server import _listen
+from tests.review.desks import ODD, noise, small_desk, write_pool
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@contextmanager
+def serving(desk: Desk, log: Path, port: int = 0, painted: Painted | None = None) -> Iterator[str]:
+    """The address of a server in a thread."""
+    listener = _listen("127.0.0.1", port)
+    app = Guard(build_app(desk, DecisionLog(log), lambda: "in run 0123", painted))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    server.should_exit = True
+    thread.join()
+    listener.close()
+
+
+def enter(browser: Browser, address: str, name: str) -> Page:
+    """A person with a browser of their own, who typed a name; every error of the page fails the test."""
+    page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
+    page.set_default_timeout(60_000)
+    page.on("pageerror", lambda error: pytest.fail(str(error)))
+    page.on("request", lambda request: request.url.startswith(address) or pytest.fail(request.url))
+    page.goto(address)
+    page.wait_for_selector("#name-dialog[open]")
+    page.keyboard.type(name)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#name-dialog", state="hidden")
+    return page
+
+
+def press(page: Page, *keys: str) -> None:
+    for key in keys:
+        page.keyboard.press(key)
+
+
+def said(log: Path, n: int) -> list[tuple[str, str, str]]:
+    """Decisions on the disk, once there are `n`."""
+    deadline = time.monotonic() + 30
+    while len(found := DecisionLog(log).read()) < n:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
+    return [(one.reviewer, one.verdict, one.reason) for one in found]
+
+
+def test_a_pool_is_certified_by_keys_alone(browser: Browser, tmp_path: Path) -> None:
+    desk, log, own = small_desk(tmp_path), tmp_path / "decisions.jsonl", "<b>'my own'</b> 😀"
+    with serving(desk, log) as address:
+        page = enter(browser, address, "Anna")
+        press(page, "k", "2", "u", "Enter", "r", "t")
+        page.keyboard.type(own)
+        press(page, "Enter", "r", "k", "k")
+        assert said(log, 7) == [
+            ("Anna", "keep", ""), ("Anna", "reject", "does not look real"), ("Anna", "unsure", ""),
+            ("Anna", "reject", ""), ("Anna", "reject", own), ("Anna", "keep", ""), ("Anna", "keep", ""),
+        ]  # fmt: skip
+        page.wait_for_selector("text=all 7 decided: press Finish")
+        press(page, "z", "z")
+        said(log, 9)
+        page.wait_for_selector("text=5 of 7 decided by you")
+        assert page.text_content("#where") == "6 of 7"
+        page.click("#finish")
+        page.wait_for_selector("#finish-dialog[open]")
+        assert page.text_content("#finish-text") == "in run 0123"
+
+
+def test_odd_texts_are_shown_as_text(browser: Browser, tmp_path: Path) -> None:
+    with serving(small_desk(tmp_path), tmp_path / "d.jsonl") as address:
+        page = enter(browser, address, "<img src=x onerror=alert(1)>")
+        press(page, "Home", "Enter")
+        for prompt in ODD:
+            assert page.text_content("#facts dd") == prompt
+            press(page, "ArrowRight")
+        assert page.title() == "Review: pool <i>one</i>"
+        assert page.text_content("#who") == "☺ <img src=x onerror=alert(1)>"
+        assert page.locator("#title i, #who img, #facts b, #facts script").count() == 0
+
+
+def test_two_reviewers_see_their_agreement_and_not_each_other_s_verdict_before_their_own(
+    browser: Browser, tmp_path: Path
+) -> None:
+    log = tmp_path / "d.jsonl"
+    with serving(small_desk(tmp_path), log) as address:
+        anna, ben = enter(browser, address, "Anna"), enter(browser, address, "Ben")
+        press(anna, "k", "r", "k")
+        said(log, 3)
+        ben.wait_for_timeout(3500)
+        press(ben, "Home", "Enter")
+        assert "Anna" not in (ben.text_content("#facts") or "")
+        press(ben, "k", "k", "ArrowLeft")
+        ben.wait_for_selector("text=Anna and Ben agree on 1 of 2, κ 0.00")
+        assert "Annareject" in (ben.text_content("#facts") or "")
+        ben.select_option("#by-verdict", "differ")
+        assert ben.text_content("#shown") == "1 of 7 shown"
+
+
+def test_reload_and_a_killed_server_lose_nothing_and_trouble_is_said(browser: Browser, tmp_path: Path) -> None:
+    desk, log = small_desk(tmp_path), tmp_path / "d.jsonl"
+    with serving(desk, log) as address:
+        page = enter(browser, address, "Anna")
+        press(page, "k", "r")
+        said(log, 2)
+        page.reload()
+        page.wait_for_selector("text=2 of 7 decided by you")
+    press(page, "n", "k")
+    page.wait_for_selector("#trouble:has-text('nothing is saved now')")
+    shown = "queue.then(() => document.querySelectorAll('.card.keep').length)"
+    assert page.evaluate(shown) == 1, "what was not saved is not shown as kept"
+    with serving(desk, log, int(address.rsplit(":", 1)[1].strip("/"))):
+        page.wait_for_selector("#trouble", state="hidden")
+        press(page, "k")
+        assert len(said(log, 3)) == 3
+
+
+def test_a_second_tab_does_not_overwrite_the_first(browser: Browser, tmp_path: Path) -> None:
+    log = tmp_path / "d.jsonl"
+    with serving(small_desk(tmp_path), log) as address:
+        one, two = enter(browser, address, "Anna"), enter(browser, address, "Anna")
+        two.evaluate("hear = async () => {}")  # a tab that has not heard the news yet
+        press(one, "r")
+        said(log, 1)
+        press(two, "k")
+        two.wait_for_selector("#trouble:has-text('in another tab')")
+        assert said(log, 1) == [("Anna", "reject", "")]
+
+
+def test_filters_leave_what_fits(browser: Browser, tmp_path: Path) -> None:
+    with serving(small_desk(tmp_path), tmp_path / "d.jsonl") as address:
+        page = enter(browser, address, "Anna")
+        press(page, "k", "r")
+        page.wait_for_selector("text=2 of 7 decided by you")
+        for choice, number in (("keep", 1), ("reject", 1), ("none", 5), ("unsure", 0), ("", 7)):
+            page.select_option("#by-verdict", choice)
+            assert page.locator("#grid .card").count() == number
+        page.select_option("#by-prompt", "1")
+        assert page.locator("#grid .card").count() == 1
+
+
+def test_everything_is_reached_by_tab_and_the_focus_is_seen(browser: Browser, tmp_path: Path) -> None:
+    with serving(small_desk(tmp_path), tmp_path / "d.jsonl") as address:
+        page = enter(browser, address, "Anna")
+        press(page, "Enter")
+        page.evaluate("document.activeElement.blur()")
+        reached = set()
+        for _ in range(30):
+            press(page, "Tab")
+            reached.add(page.evaluate("document.activeElement.id || document.activeElement.dataset.verdict"))
+            assert page.evaluate(FOCUS_IS_SEEN)
+        assert {"finish", "who", "undo", "by-verdict", "by-prompt", "by-flag"} <= reached
+        assert {"keep", "reject", "unsure", "note", "previous", "zoom", "next"} <= reached
+        assert page.evaluate("document.documentElement.scrollWidth") == 1280
+
+
+FETCHED = "performance.getEntriesByType('resource').filter((one) => one.name.includes('/small/')).length"
+FOCUS_IS_SEEN = """document.activeElement === document.body
+    || getComputedStyle(document.activeElement).outlineStyle !== 'none'"""
+
+
+def test_prompts_are_tried_compared_and_chosen(browser: Browser, tmp_path: Path) -> None:
+    room = Room(tmp_path / "room", lambda wish: ((n % len(wish.prompts), noise(n)) for n in range(2 * wish.number)))
+    start = Wish(prompts=["<b>scratched</b>"], alpha=0.6, guidance=3, number=2, seed=0)
+    with serving(Desk("Prompt room", [], [], []), tmp_path / "d.jsonl", painted=Painted(room, start)) as address:
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page.on("pageerror", lambda error: pytest.fail(str(error)))
+        page.goto(address)
+        page.wait_for_selector("text=No try yet")
+        page.fill("#prompt-b", "cracked")
+        page.keyboard.press("Enter")
+        page.wait_for_function("document.querySelectorAll('#tries img').length === 4")
+        assert page.locator("#tries b").all_text_contents() == ["<b>scratched</b>", "cracked"]
+        page.locator("#tries .line button").first.click()
+        page.wait_for_selector("text=used, take away")
+        assert page.text_content("#chosen code") == "--prompts '<b>scratched</b>'"
+        page.fill("#prompt-a", "a|b")
+        page.click("#make")
+        page.wait_for_selector("#trouble:has-text('separates prompts')")
+    assert room.chosen() == ["<b>scratched</b>"]
+
+
+def test_two_thousand_pictures_scroll_smoothly(browser: Browser, tmp_path: Path) -> None:
+    rows = write_pool(tmp_path / "pool", 40)
+    rows = [rows[number % 40] for number in range(2000)]
+    ids = [f"{number:032x}" for number in range(2000)]
+    with serving(Desk("large", rows, ids, [[] for _ in rows]), tmp_path / "d.jsonl") as address:
+        page = enter(browser, address, "Anna")
+        assert page.text_content("#shown") == "2000 of 2000 shown"
+        fetched = page.evaluate(FETCHED)
+        assert 0 < fetched < 500, "small pictures come when they are about to be seen"
+        milliseconds = busy(page, SCROLL) / 60
+        print(f"main thread: {milliseconds:.1f} ms a frame")
+        assert milliseconds < 17, "the main thread's own time, which other programs do not lengthen"
+        press(page, "End")
+        page.wait_for_function("document.activeElement.querySelector('img')?.naturalWidth > 0")
+        assert (page.text_content(":focus") or "").startswith("2000. ")
+        press(page, "Home", "ArrowDown", "ArrowRight")
+        assert (page.text_content(":focus") or "").startswith("9. ")
+
+
+def busy(page: Page, script: str) -> float:
+    """Milliseconds that the main thread of the page works while a script runs."""
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def worked() -> float:
+        metrics = session.send("Performance.getMetrics")["metrics"]
+        return next(one["value"] for one in metrics if one["name"] == "ThreadTime") * 1000
+
+    before = worked()
+    page.evaluate(script)
+    return worked() - before
+
+
+SCROLL = """async () => {
+    for (let i = 0; i < 60; i++) {
+        document.getElementById("grid").scrollTop += 100;  // 6000 px a second
+        await new Promise(requestAnimationFrame);
+    }
+}"""
+
+
+def test_the_gallery_is_moved_through_by_keys(browser: Browser, tmp_path: Path) -> None:
+    rows = write_pool(tmp_path / "pool", 20)
+    write_gallery(tmp_path / "index.html", "a pool", tmp_path / "pool", rows, "pool")
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.on("pageerror", lambda error: pytest.fail(str(error)))
+    page.goto((tmp_path / "index.html").as_uri())
+    press(page, "Tab", "ArrowRight", "ArrowDown", "Enter", "ArrowRight")
+    assert (page.text_content("#caption") or "").startswith("9 of 20")
+    page.wait_for_function("document.getElementById('whole').naturalWidth === 32")
+    press(page, "Escape")
+    assert page.evaluate("document.activeElement.tagName + current") == "FIGURE8"

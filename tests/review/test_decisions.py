@@ -1,0 +1,149 @@
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from inandout.errors import InputError
+from inandout.review.decisions import ConflictError, DecisionLog, merge_logs
+
+A, B = "a" * 32, "b" * 32
+
+
+def log_in(folder: Path) -> DecisionLog:
+    return DecisionLog(folder / "pool" / "decisions.jsonl")
+
+
+def test_a_decision_is_a_line_with_who_and_when_and_is_read_again(tmp_path: Path) -> None:
+    log = log_in(tmp_path)
+    made = log.decide(A, "reject", "smeared", "Anna", seen=0)
+    (line,) = log.path.read_text().splitlines()
+    assert {"picture": A, "verdict": "reject", "reason": "smeared", "reviewer": "Anna"}.items() <= json.loads(
+        line
+    ).items()
+    assert made.when.utcoffset() is not None, "a time with its zone"
+    assert log_in(tmp_path).read() == [made]
+
+
+def test_the_file_only_grows(tmp_path: Path) -> None:
+    log, before = log_in(tmp_path), b""
+    for number in range(5):
+        log.decide(A, "keep" if number % 2 else "reject", "", "Anna", seen=number)
+        now = log.path.read_bytes()
+        assert now.startswith(before)
+        assert len(now) > len(before)
+        before = now
+
+
+@pytest.mark.parametrize("torn", [b'{"picture": "aaaa', b"\xff\xfe", b'{"picture":"' + A.encode() + b'"}'])
+def test_a_torn_last_line_is_ignored_and_the_next_decision_is_whole(tmp_path: Path, torn: bytes) -> None:
+    first = log_in(tmp_path).decide(A, "keep", "", "Anna", seen=0)
+    with log_in(tmp_path).path.open("ab") as file:
+        file.write(torn)
+    again = log_in(tmp_path)
+    assert again.read() == [first]
+    second = again.decide(B, "keep", "", "Anna", seen=0)
+    assert log_in(tmp_path).read() == [first, second]
+
+
+def test_a_broken_line_in_the_middle_is_not_passed_over(tmp_path: Path) -> None:
+    log = log_in(tmp_path)
+    log.decide(A, "keep", "", "Anna", seen=0)
+    log.path.write_bytes(b"nonsense\n" + log.path.read_bytes())
+    with pytest.raises(InputError, match="no decision"):
+        log_in(tmp_path).read()
+
+
+def test_a_tab_that_is_out_of_date_does_not_overwrite_another(tmp_path: Path) -> None:
+    tab, other = log_in(tmp_path), log_in(tmp_path)
+    tab.decide(A, "keep", "", "Anna", seen=0)
+    with pytest.raises(ConflictError):
+        other.decide(A, "reject", "", "Anna", seen=0)
+    other.decide(A, "reject", "", "Anna", seen=1)
+    other.decide(A, "keep", "", "Ben", seen=0)
+    assert [(one.reviewer, one.verdict) for one in tab.read()] == [
+        ("Anna", "keep"),
+        ("Anna", "reject"),
+        ("Ben", "keep"),
+    ]
+
+
+def test_undo_goes_back_step_by_step_also_after_a_restart(tmp_path: Path) -> None:
+    log = log_in(tmp_path)
+    log.decide(A, "keep", "good", "Anna", seen=0)
+    log.decide(A, "reject", "", "Anna", seen=1)
+    log.decide(B, "keep", "", "Ben", seen=0)
+    first = log_in(tmp_path).undo("Anna")
+    assert first is not None
+    assert (first.picture, first.verdict, first.reason) == (A, "keep", "good")
+    second = log_in(tmp_path).undo("Anna")
+    assert second is not None
+    assert (second.picture, second.verdict) == (A, "")
+    assert log_in(tmp_path).undo("Anna") is None
+    assert len(log.read()) == 5, "nothing is removed"
+
+
+def test_sixteen_threads_and_three_processes_lose_nothing(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from inandout.review.decisions import DecisionLog\n"
+        "log = DecisionLog(Path(sys.argv[1]) / 'pool' / 'decisions.jsonl')\n"
+        "for n in range(20): log.decide(f'{n:032x}', 'keep', '', sys.argv[2], 0)"
+    )
+    others = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), f"process {n}"]) for n in range(3)]
+    log = log_in(tmp_path)
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda n: log.decide(f"{n:032x}", "keep", "", f"thread {n % 16}", 0), range(64)))
+    assert [other.wait(60) for other in others] == [0, 0, 0]
+    said = log_in(tmp_path).read()
+    assert len(said) == len(set(said)) == 64 + 60
+    assert log.read() == said
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\"quotes' `", "<script>alert(1)</script>", "two\nlines\r\n\u2028\u2029", "\x00\x1b", "😀" * 300, "x" * 300],
+)
+def test_odd_texts_come_back_as_they_were(tmp_path: Path, text: str) -> None:
+    log_in(tmp_path).decide(A, "reject", text, f"n{text[:50]}", seen=0)
+    (one,) = log_in(tmp_path).read()
+    assert (one.reason, one.reviewer) == (text.strip(), f"n{text[:50]}".strip())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"reason": "x" * 301}, {"reviewer": "  "}, {"reviewer": "x" * 101}, {"verdict": "maybe"},
+        {"picture": "../../etc/passwd"},
+    ],
+)  # fmt: skip
+def test_what_is_no_decision_is_refused_and_not_written(tmp_path: Path, changes: dict[str, str]) -> None:
+    log = log_in(tmp_path)
+    with pytest.raises(ValidationError):
+        log.decide(**{"picture": A, "verdict": "keep", "reason": "", "reviewer": "Anna", "seen": 0} | changes)  # type: ignore[arg-type]
+    assert log.read() == []
+
+
+def test_a_full_disk_is_said_and_the_file_stays_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = log_in(tmp_path)
+    log.decide(A, "keep", "", "Anna", seen=0)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        with pytest.raises(InputError, match=r"not saved.*No space left"):
+            log.decide(B, "keep", "", "Anna", seen=0)
+    log.decide(B, "reject", "", "Anna", seen=0)
+    assert [one.verdict for one in log_in(tmp_path).read()] == ["keep", "reject"]
+
+
+def test_logs_of_two_machines_are_joined_without_repeats(tmp_path: Path) -> None:
+    one, two = log_in(tmp_path / "1"), log_in(tmp_path / "2")
+    shared = one.decide(A, "keep", "", "Anna", seen=0)
+    more = one.decide(B, "keep", "", "Anna", seen=0)
+    other = two.decide(A, "reject", "", "Ben", seen=0)
+    assert merge_logs([[shared], [other], [shared, more]]) == [shared, more, other]
