@@ -30,8 +30,8 @@ class Painter:
         Raises:
             InputError: a prompt is too long for the base.
         """
-        for prompt in (*wish.prompts, wish.negative_prompt):
-            check_prompt(self._base.pipeline.tokenizer, prompt)
+        for words in (*wish.prompts, wish.negative_prompt):
+            check_prompt(self._base.pipeline.tokenizer, words)
         changes = {"negative_prompt": wish.negative_prompt, "guidance": wish.guidance, "sample_batch": _AT_ONCE}
         places = [(prompt, number) for number in range(wish.number) for prompt in range(len(wish.prompts))]
         batches = sample(

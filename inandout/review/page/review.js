@@ -158,7 +158,7 @@ function filter() {
   const nothing = document.createElement("p");
   nothing.className = "nothing";
   nothing.textContent = "No picture fits these filters.";
-  $("grid").replaceChildren(...(list.length ? [] : [nothing]));
+  $("cards").replaceChildren(...(list.length ? [] : [nothing]));
   $("grid").scrollTop = 0;
   rows = "";
   render();
@@ -171,24 +171,24 @@ function clearFilters() {
   filter();
 }
 
-const columns = () => getComputedStyle($("grid")).gridTemplateColumns.split(" ").length;
+const columns = () => getComputedStyle($("cards")).gridTemplateColumns.split(" ").length;
 
 /* Only cards near to what is seen are in the page, so that thousands scroll as well as a dozen. */
 function render() {
-  const grid = $("grid");
+  const grid = $("grid"), inside = $("cards");
   if (!grid.clientHeight || !list.length) return;
   const across = columns(), all = Math.ceil(list.length / across);
   const first = Math.max(0, Math.floor(grid.scrollTop / ROW) - 3);
   const last = Math.min(all, Math.ceil((grid.scrollTop + grid.clientHeight) / ROW) + 3);
   if (rows === `${first} ${last} ${across}`) return;
   rows = `${first} ${last} ${across}`;
-  grid.style.paddingTop = `${EDGE + first * ROW}px`;
-  grid.style.paddingBottom = `${EDGE + (all - last) * ROW}px`;
+  inside.style.paddingTop = `${EDGE + first * ROW}px`;
+  inside.style.paddingBottom = `${EDGE + (all - last) * ROW}px`;
   const near = list.slice(first * across, last * across).map((picture) => cards.get(picture.id)), wanted = new Set(near);
-  for (const card of [...grid.children]) if (!wanted.has(card)) card.remove();
-  let at = grid.firstElementChild;
+  for (const card of [...inside.children]) if (!wanted.has(card)) card.remove();
+  let at = inside.firstElementChild;
   for (const card of near) {  // cards that stay are not moved, or they would lose the focus
-    if (card === at) at = at.nextElementSibling; else grid.insertBefore(card, at);
+    if (card === at) at = at.nextElementSibling; else inside.insertBefore(card, at);
   }
 }
 
