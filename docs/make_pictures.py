@@ -1,6 +1,6 @@
 """Draw the pictures of the README from the package itself.
 
-    python docs/make_pictures.py
+python docs/make_pictures.py
 """
 
 from pathlib import Path
