@@ -1,7 +1,9 @@
 """Training state on disk: one safetensors file, replaced atomically, never a pickle."""
 
+import contextlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +15,8 @@ from torch.optim import Optimizer
 
 from inandout.errors import InputError
 
+PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
+"""Endings of files that are never opened."""
 _OPTIMISER = "adam."
 
 
@@ -29,20 +33,40 @@ class Checkpoint(NamedTuple):
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write under a temporary name, flush to disk, rename: a kill or a full disk leaves the previous one intact."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    """Write it; a kill or a full disk leaves the previous one intact."""
+    write_tensors(path, checkpoint.weights, {"progress": json.dumps(checkpoint.progress)})
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str]) -> None:
+    """Write a safetensors file under a temporary name, flush it to disk, rename it.
+
+    Raises:
+        InputError: it cannot be written; a file that was there before stays as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.weights.items()}
-        save_file(weights, temporary, metadata={"progress": json.dumps(checkpoint.progress)})
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(plain, temporary, metadata=header)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
         raise InputError(
-            f"{path}: the checkpoint cannot be written ({error}); the previous one is intact: free some space and "
-            "start the same command again"
+            f"{path}: cannot be written ({error}), and what was there before is intact; name a file in a folder that "
+            "exists, or free some space and start the same command again"
         ) from error
+    finally:
+        with contextlib.suppress(OSError):  # it is gone after success, and was never there without a folder
+            temporary.unlink()
+
+
+def refuse_pickle(path: Path) -> None:
+    """Raise an InputError for the name of a file that could run code when it is read."""
+    if path.suffix.lower() in PICKLES:
+        raise InputError(
+            f"{path}: a {path.suffix} file is a pickle, which can run code when it is read; convert it to .safetensors "
+            "(diffusers' `save_pretrained` does), or take the .safetensors file that most authors offer, too"
+        )
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -34,8 +34,13 @@ def markdown_table(rows: Sequence[Row]) -> str:
         cell = [row for row in rows if (row.shot, row.source) == (shot, source)]
         numbers = [_mean_and_spread([row.metrics.get(metric) for row in cell]) for metric in COLUMNS.values()]
         lines.append([shot, source, str(len(cell)), *numbers])
+    return aligned(lines)
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table of cells, the first line of which is its head."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    lines.insert(1, ["-" * width for width in widths])
+    lines = [lines[0], ["-" * width for width in widths], *lines[1:]]
     return "\n".join(
         "| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |" for line in lines
     )

@@ -258,6 +258,24 @@ def log_values(values: Mapping[str, float], step: int | None = None) -> None:
     mlflow.log_metrics(dict(values), step=step)
 
 
+def mean_logger(every: int, prefix: str = "") -> Callable[[int, dict[str, float]], None]:
+    """An `on_step` that logs the mean of every `every` steps, and of what is left when `progress` is 1.
+
+    A value that only some steps have is averaged over those.
+    """
+    gathered: list[dict[str, float]] = []
+
+    def on_step(step: int, values: dict[str, float]) -> None:
+        gathered.append(values)
+        if step % every == 0 or values.get("progress") == 1:
+            names = dict.fromkeys(name for each in gathered for name in each)
+            known = {name: [each[name] for each in gathered if name in each] for name in names}
+            log_values({prefix + name: sum(each) / len(each) for name, each in known.items()}, step=step)
+            gathered.clear()
+
+    return on_step
+
+
 def log_dataset(name: str, fingerprint: str, samples: Sequence[Sample]) -> None:
     """The data set as an MLflow input with its fingerprint, and its rows as `manifest.csv`."""
     with tempfile.TemporaryDirectory() as folder:

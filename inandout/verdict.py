@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import average_precision_score
+from tqdm import tqdm
 
 from inandout.metrics import BOOTSTRAP_ROUNDS, Floats, Labels, best_f1_threshold, operating_point
 
@@ -71,7 +72,7 @@ def paired_difference(
     whole = [_rise(a, b, np.arange(len(a.labels)), metric) for a, b in pairs]
     parts = {a.labels.tobytes(): a.labels for a, _ in pairs}
     drawn = []
-    for _ in range(rounds):
+    for _ in tqdm(range(rounds), "bootstrap", leave=False, disable=None):
         chosen = rng.integers(len(pairs), size=len(pairs))
         draws = {part: _draw(labels, rng) for part, labels in parts.items()}
         drawn.append(np.mean([_rise(a, b, draws[a.labels.tobytes()], metric) for a, b in (pairs[i] for i in chosen)]))

@@ -170,3 +170,12 @@ def test_sigterm_ends_a_run_as_killed(project: Path) -> None:
     assert process.wait(30) == 143
     process.stdout.close()
     assert mlflow.get_run(run_id).info.status == "KILLED"
+
+
+def test_means_are_logged_in_groups_and_what_is_left_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: list[tuple[int | None, dict[str, float]]] = []
+    monkeypatch.setattr(tracking, "log_values", lambda values, step=None: logged.append((step, dict(values))))
+    on_step = tracking.mean_logger(2, "x_")
+    for step, values in enumerate([{"a": 1.0}, {"a": 2.0, "b": 5.0}, {"a": 7.0, "progress": 1.0}], start=1):
+        on_step(step, values)
+    assert logged == [(2, {"x_a": 1.5, "x_b": 5.0}), (3, {"x_a": 7.0, "x_progress": 1.0})]

@@ -1,8 +1,6 @@
 """An adapter as one safetensors file, which diffusers' `load_lora_weights` reads, too."""
 
-import contextlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,17 +9,15 @@ import torch
 from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from inandout.checkpoint import refuse_pickle, write_tensors
 from inandout.diffusion.adapter import peft_configs
 from inandout.diffusion.trained import Adapter, AdapterMeta
 from inandout.errors import InputError
 
 META = "inandout"
 """Where the file's header holds the `AdapterMeta`."""
-
-PICKLES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
 
 
 def save_adapter(path: Path, adapter: Adapter) -> None:
@@ -54,7 +50,9 @@ def load_adapter(path: Path) -> Adapter:
     """
     tensors, header = read_tensors(path)
     if any(name.startswith("lora_") for name in tensors):
-        raise InputError(f"{path}: an adapter in kohya's format; import it first")
+        raise InputError(
+            f"{path}: an adapter in kohya's format; import it first, with the entry point convert and to=inandout"
+        )
     if META not in header:
         raise InputError(
             f"{path}: not an adapter of this program, which records the base and the prompts in the file's header; "
@@ -75,34 +73,13 @@ def read_meta(path: Path, header: Mapping[str, str]) -> AdapterMeta:
         ) from error
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str]) -> None:
-    """Write a safetensors file under a temporary name, flush it to disk, rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=header)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"{path}: cannot be written ({error}); name a file in a folder that exists and has room"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):  # it is gone after success, and was never there without a folder
-            temporary.unlink()
-
-
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors, which are finite, and header of a safetensors file.
 
     Raises:
         InputError: the file is a pickle, cannot be read, or holds values that are not finite.
     """
-    if path.suffix.lower() in PICKLES:
-        raise InputError(
-            f"{path}: a pickle can run any program when it is opened; convert it to .safetensors, "
-            "or take the .safetensors file that most authors offer, too"
-        )
+    refuse_pickle(path)
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

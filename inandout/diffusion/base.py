@@ -10,6 +10,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from pydantic import BaseModel, ConfigDict, Field
 
+from inandout.checkpoint import refuse_pickle
 from inandout.data.manifest import digest, digests
 from inandout.diffusion.embedded import EMBEDDED
 from inandout.diffusion.folder import CONFIGURATION, WEIGHTS, files_of, open_folder
@@ -20,7 +21,6 @@ from inandout.errors import InputError
 Kind = Literal["embedded", "sd"]
 """The small base of the package, or a Stable Diffusion from elsewhere."""
 
-_PICKLES = {".ckpt", ".bin", ".pt", ".pth", ".pkl", ".pickle"}
 _ALLOWED = "'embedded', a folder in diffusers' format, owner/name@<40 hex digits> on the hub, or a .safetensors file"
 
 
@@ -43,8 +43,6 @@ class Base:
 
     pipeline: StableDiffusionPipeline
     """fp32, in evaluation mode, UNet and VAE channels-last, without safety checker and progress bars."""
-    name: str
-    """What it was asked for by."""
     fingerprint: str
     """32 hexadecimal digits, of its weights alone (`weights_fingerprint`)."""
     kind: Kind
@@ -69,7 +67,7 @@ def open_base(config: BaseConfig) -> Base:
     pipeline.set_progress_bar_config(disable=True)
     fingerprint = weights_fingerprint(pipeline)
     pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
-    return Base(pipeline, config.base, fingerprint, kind_of_base(config.base))
+    return Base(pipeline, fingerprint, kind_of_base(config.base))
 
 
 def kind_of_base(name: str) -> Kind:
@@ -110,11 +108,8 @@ def weights_fingerprint(pipeline: StableDiffusionPipeline) -> str:
 def _check(config: BaseConfig) -> None:
     """Refuse what can be refused by its name, and a file that is not there."""
     path = Path(config.base)
-    if path.suffix.lower() in _PICKLES and not path.is_dir():
-        raise InputError(
-            f"{path}: a {path.suffix} file is a pickle, which can run code when it is read; convert it to safetensors "
-            "(diffusers' `save_pretrained` does) and give that file or folder"
-        )
+    if not path.is_dir():
+        refuse_pickle(path)
     if config.base_config and not _is_single_file(config):
         raise InputError(
             f"base_config = {config.base_config}: is for a base that is one .safetensors file, which {config.base} "

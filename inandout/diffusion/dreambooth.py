@@ -1,7 +1,7 @@
 """DreamBooth on a LoRA-C3Lier adapter (paper, sections 3, 4.1 and 5.1). Knows neither MLflow nor the command line."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -29,9 +29,9 @@ from inandout.diffusion.lesson import Lesson, plan
 from inandout.diffusion.loss import draw_times, min_snr_weights, target
 from inandout.diffusion.prompts import prompt_states
 from inandout.diffusion.rates import cosine_with_restarts
+from inandout.diffusion.steps import OnStep, set_rate
 from inandout.errors import InputError
 
-OnStep = Callable[[int, dict[str, float]], None]
 Optimiser = Literal["auto", "adamw", "adamw8bit"]
 
 MAX_GRADIENT_NORM = 1.0
@@ -188,8 +188,7 @@ def _step(
 ) -> dict[str, float]:
     """One step of the optimiser; nothing moves if loss or gradient are not finite."""
     accelerator, optimiser = training.accelerator, training.optimiser
-    for group in optimiser.param_groups:
-        group["lr"] = rate
+    set_rate(optimiser, rate)
     loss, values = _loss(training, batch, step, seed, config.prior_weight)
     optimiser.zero_grad()
     accelerator.backward(loss)
@@ -214,8 +213,9 @@ def _loss(
     whole = torch.stack([lesson.pictures[index].latent for index in batch])
     noise = torch.randn(whole.shape, generator=generator)
     times = draw_times(len(batch), training.scheduler.config.num_train_timesteps, generator)
-    mine = [place % len(batch) for place in _share(len(batch), accelerator)]
-    counted = torch.tensor([float(place < len(batch)) for place in _share(len(batch), accelerator)])
+    share = _share(len(batch), accelerator)
+    mine = [place % len(batch) for place in share]
+    counted = torch.tensor([float(place < len(batch)) for place in share])
     latents, noise, times = (tensor[mine].to(accelerator.device) for tensor in (whole, noise, times))
     prior = torch.tensor([float(lesson.pictures[batch[place]].prior) for place in mine])
     errors = _errors(training, latents, noise, times, prior)

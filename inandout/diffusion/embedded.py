@@ -3,12 +3,14 @@
 from copy import deepcopy
 from pathlib import Path
 
+import torch
 from diffusers import AutoencoderTiny, DPMSolverMultistepScheduler, StableDiffusionPipeline
 from torch import nn
 
 from inandout.diffusion.autoencoder import build_vae
 from inandout.diffusion.averages import Averages
 from inandout.diffusion.captions import vocabulary
+from inandout.diffusion.folder import open_folder
 from inandout.diffusion.latents import surface_components
 from inandout.diffusion.networks import build_scheduler, build_text_encoder, build_unet
 from inandout.diffusion.pretrain_unet import Student
@@ -29,6 +31,14 @@ def new_student(vae: AutoencoderTiny, seed: int) -> Student:
     text_encoder, unet = build_text_encoder(len(tokenizer), seed), build_unet(seed + 1)
     averages = Averages(nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}))
     return Student(unet, text_encoder, tokenizer, vae, build_scheduler(), averages)
+
+
+def learned_student(folder: Path) -> Student:
+    """A base that `pretrain` wrote, to be trained further; the averages begin with its weights."""
+    pipeline = open_folder(folder, str(folder))
+    unet = pipeline.unet.to(memory_format=torch.channels_last)
+    averages = Averages(nn.ModuleDict({"unet": unet, "text_encoder": pipeline.text_encoder}))
+    return Student(unet, pipeline.text_encoder, pipeline.tokenizer, pipeline.vae, build_scheduler(), averages)
 
 
 def assemble(student: Student) -> StableDiffusionPipeline:

@@ -11,7 +11,7 @@ import transformers
 from diffusers import StableDiffusionPipeline
 from safetensors import SafetensorError, safe_open
 
-from inandout.errors import InputError
+from inandout.errors import InputError, brief
 
 CONFIGURATION = (
     "model_index.json", "unet/config.json", "vae/config.json", "text_encoder/config.json",
@@ -59,7 +59,7 @@ def open_folder(folder: Path, name: str) -> StableDiffusionPipeline:
                 folder, use_safetensors=True, requires_safety_checker=False, image_encoder=None, **OPTIONS
             )
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
-        raise InputError(f"{name}: not a Stable Diffusion in diffusers' folder format ({_line(error)})") from error
+        raise InputError(f"{name}: not a Stable Diffusion in diffusers' folder format ({brief(error)})") from error
     check_whole(pipeline, counts, name)
     return pipeline
 
@@ -76,7 +76,7 @@ def check_configuration(folder: Path, name: str) -> dict[str, list[str]]:
         parts = {part: list(index[part]) for part in _CLASSES}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{name}: not a Stable Diffusion in diffusers' folder format (model_index.json: {_line(error)})"
+            f"{name}: not a Stable Diffusion in diffusers' folder format (model_index.json: {brief(error)})"
         ) from error
     libraries = {"diffusers", "transformers"}
     wrong = [
@@ -132,8 +132,3 @@ def quiet() -> Iterator[None]:
             library.set_verbosity(verbosity)
             if shown:
                 library.enable_progress_bar()
-
-
-def _line(error: Exception) -> str:
-    """The first line of what a library says, which may be a page."""
-    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}".rstrip(":. ")

@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of httpx or httpx2, as the hub's version has it
 
-from inandout.errors import InputError
+from inandout.errors import InputError, brief
 
 _ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[^@]*))?")
 _REVISION = re.compile(r"[0-9a-f]{40}")
@@ -45,8 +45,7 @@ def fetch(name: str, patterns: Sequence[str]) -> Path:
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
     except (OSError, ValueError, HTTPError) as error:
-        reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}".rstrip(":. ")
         raise InputError(
-            f"{name}: is not in the hub's cache and cannot be downloaded ({reason}); check id, revision and network, "
-            "or give a local folder in diffusers' format, a .safetensors file, or 'embedded'"
+            f"{name}: is not in the hub's cache and cannot be downloaded ({brief(error)}); check id, revision and "
+            "network, or give a local folder in diffusers' format, a .safetensors file, or 'embedded'"
         ) from error

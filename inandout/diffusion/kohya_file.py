@@ -5,8 +5,9 @@ from pathlib import Path
 
 from diffusers import StableDiffusionPipeline
 
+from inandout.checkpoint import write_tensors
 from inandout.diffusion.adapter import AdapterConfig
-from inandout.diffusion.adapter_file import META, read_meta, read_tensors, write_tensors
+from inandout.diffusion.adapter_file import META, read_meta, read_tensors
 from inandout.diffusion.kohya import from_kohya, to_kohya
 from inandout.diffusion.trained import Adapter, AdapterMeta
 

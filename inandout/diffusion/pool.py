@@ -10,6 +10,7 @@ from diffusers import StableDiffusionPipeline
 from tqdm import tqdm
 
 from inandout.data.images import Picture, read_image, write_image
+from inandout.data.text import write_text
 from inandout.diffusion.fill import Make, fill
 from inandout.diffusion.gate import Gate, Reason
 from inandout.diffusion.sampling import SamplingConfig, picture_seed, sample
@@ -93,9 +94,7 @@ def _read_index(index: Path, folder: Path, most: int) -> tuple[list[Kept], Count
     text = index.read_text(encoding="utf-8") if index.exists() else ""
     whole = text[: text.rfind("\n") + 1]
     if whole != text:  # killed in the middle of the last line
-        temporary = index.with_suffix(".tmp")
-        temporary.write_text(whole, encoding="utf-8")
-        temporary.replace(index)
+        write_text(index, whole)
     rows = [json.loads(line) for line in whole.splitlines()[:most]]
     kept = [Kept(row["number"], folder / f"{place:06d}.png") for place, row in enumerate(rows)]
     return kept, Counter(rows[-1]["rejected"]) if rows else Counter()

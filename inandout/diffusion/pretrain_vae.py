@@ -1,6 +1,5 @@
 """Train the decoder of the VAE. Knows pictures; knows neither MLflow nor the command line."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -20,9 +19,7 @@ from inandout.checkpoint import (
 from inandout.diffusion.autoencoder import to_tensor
 from inandout.diffusion.rates import warm_up_and_decay
 from inandout.diffusion.school import School
-
-OnStep = Callable[[int, dict[str, float]], None]
-"""Called after every step with its number, from 1, and the values of the step."""
+from inandout.diffusion.steps import OnStep, set_rate
 
 GRADIENT_WEIGHT = 2.0
 """Weight of the error of the gradients, beside that of the levels: it is what keeps grain sharp."""
@@ -63,8 +60,7 @@ def pretrain_vae(
         done = int(progress["step"])
     for step in tqdm(range(done + 1, steps + 1), "vae", total=steps, initial=done, unit="step", disable=None):
         rate = warm_up_and_decay(step, steps, lr)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
+        set_rate(optimiser, rate)
         values = _step(vae, optimiser, to_tensor(school.batch(step - 1).pictures), step)
         if checkpoint is not None and (step % save_every == 0 or step == steps):
             state = {f"de.{name}": value for name, value in decoder.state_dict().items()} | pack_optimiser(optimiser)

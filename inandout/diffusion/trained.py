@@ -9,12 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from transformers import CLIPTextModel
 
-from inandout.diffusion.adapter import (
-    AdapterConfig,
-    adapted_layers,
-    add_adapter,
-    set_adapter_tensors,
-)
+from inandout.diffusion.adapter import AdapterConfig, adapted_layers
 from inandout.diffusion.targets import pair_shapes, refuse_misfit
 from inandout.errors import InputError
 
@@ -52,19 +47,6 @@ class Adapter:
             whole.update(json.dumps([name, list(tensor.shape)]).encode())
             whole.update(tensor.float().numpy().tobytes())
         return whole.hexdigest()[:32]
-
-
-def attach_adapter(
-    base_fingerprint: str, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, adapter: Adapter
-) -> None:  # fmt: skip
-    """Put a trained adapter into plain models, in place, beside their weights.
-
-    Raises:
-        InputError: it was trained on another base, or does not fit; the models are as before.
-    """
-    check_adapter(base_fingerprint, unet, text_encoder, adapter)
-    add_adapter(unet, text_encoder, adapter.meta.config, seed=0)
-    set_adapter_tensors(unet, text_encoder, adapter.tensors)
 
 
 def check_adapter(

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from inandout.data.images import read_image
 from inandout.data.manifest import Sample
+from inandout.data.text import write_text
 from inandout.review.views import thumbnail_webp
 
 MOST = 2000
@@ -35,9 +36,7 @@ def write_gallery(file: Path, title: str, folder: Path, pool: Sequence[Sample], 
     }  # fmt: skip
     pieces = _part("gallery.html").split("{{")
     text = pieces[0] + "".join(parts[name] + rest for name, rest in (piece.split("}}", 1) for piece in pieces[1:]))
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(file)
+    write_text(file, text)
 
 
 def caption(sample: Sample) -> str:

@@ -1,7 +1,6 @@
 """The prompt room: pictures of prompts that people try, the history of all tries, and the prompts they chose."""
 
 import json
-import os
 import queue
 import shlex
 import threading
@@ -12,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from inandout.data.images import Picture, write_image
+from inandout.data.text import write_text
 from inandout.errors import InputError
 
 MOST_PICTURES = 16
@@ -110,7 +110,7 @@ class Room:
         with self._mutex:
             rest = [one for one in self.chosen() if one != prompt]
             lines = [*rest, prompt] if use else rest
-            _write(self.folder / "prompts.txt", "".join(f"{line}\n" for line in lines))
+            write_text(self.folder / "prompts.txt", "".join(f"{line}\n" for line in lines))
             return lines
 
     def option(self) -> str:
@@ -137,7 +137,7 @@ class Room:
             with self._mutex:
                 one.made[prompt] += 1
         whole = one.model_copy(update={"state": "done"})
-        _write(folder / "try.json", json.dumps(whole.model_dump(mode="json")))
+        write_text(folder / "try.json", json.dumps(whole.model_dump(mode="json")))
 
     def _set(self, one: Try, state: Literal["drawing", "done", "failed"], error: str = "") -> None:
         with self._mutex:
@@ -149,9 +149,3 @@ class Room:
 
 def _read(path: Path) -> Try:
     return Try.model_validate_json(path.read_text(encoding="utf-8"))
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

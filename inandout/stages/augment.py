@@ -165,8 +165,12 @@ def read_pool(folder: Path) -> list[Sample]:
 
 def open_pool(where: str) -> list[Sample]:
     """The manifest of a pool, by its folder or the run id of `augment`."""
-    folder = Path(where)
-    return read_pool(folder if folder.is_dir() else artifact_folder(where, "pool"))
+    return read_pool(pool_folder(where))
+
+
+def pool_folder(where: str) -> Path:
+    """Where a pool lies, given as a folder or as the run that made it."""
+    return Path(where) if Path(where).is_dir() else artifact_folder(where, "pool")
 
 
 def _texture_digests(folder: str) -> dict[str, str]:

@@ -22,6 +22,7 @@ from inandout.data.splits import take_shot
 from inandout.distances import FEWEST, KernelDistance, frechet_distance, kernel_distance
 from inandout.errors import InputError
 from inandout.mixing import mix
+from inandout.report import aligned
 from inandout.stages.augment import open_pool
 from inandout.stages.classify import WEIGHTS, ClassifyConfig
 from inandout.tracking import artifact_folder, connect, experiment_url, log_values, run_stage
@@ -201,11 +202,7 @@ def distance_table(rows: Sequence[Row]) -> str:
     for row in rows:
         kernel = f"{row.kernel.mean:.3g} ({row.kernel.spread:.3g})"
         lines.append([row.group.name, str(len(row.group.samples)), kernel, f"{row.frechet:.4g}"])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    lines.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |" for line in lines
-    )
+    return aligned(lines)
 
 
 def feature_map(reference: Floats, groups: Sequence[tuple[str, Floats]]) -> Figure:

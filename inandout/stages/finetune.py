@@ -19,21 +19,31 @@ from inandout.diffusion.adapter_file import save_adapter
 from inandout.diffusion.autoencoder import encode
 from inandout.diffusion.base import Base, BaseConfig, base_identity, kind_of_base, open_base
 from inandout.diffusion.buckets import bucket_of
-from inandout.diffusion.dreambooth import DreamBoothConfig, OnStep, chosen_optimiser, dreambooth, processes
+from inandout.diffusion.dreambooth import DreamBoothConfig, chosen_optimiser, dreambooth, processes
 from inandout.diffusion.lesson import Lesson, Shown
 from inandout.diffusion.pool import sampler
 from inandout.diffusion.profiles import NEGATIVES, PROFILES, Profile
 from inandout.diffusion.prompts import check_prompt
 from inandout.diffusion.sampling import SamplingConfig
+from inandout.diffusion.steps import OnStep
 from inandout.diffusion.trained import Adapter, AdapterMeta
 from inandout.pictures import contact_sheet
 from inandout.stages.generated import generate
-from inandout.tracking import artifact_folder, code_fingerprint, connect, log_values, run_stage, stage_fingerprint
+from inandout.tracking import (
+    artifact_folder,
+    code_fingerprint,
+    connect,
+    log_values,
+    mean_logger,
+    run_stage,
+    stage_fingerprint,
+)
 
 ADAPTER = Path("adapter", "adapter.safetensors")
 """Where the adapter lies among the artifacts of a run."""
 _SHOWN = 32
 _LOGGED_EVERY = 10
+_COUNTS = ("instance_seen", "prior_seen")
 
 
 class FinetuneConfig(ShotConfig, Geometry, BaseConfig, AdapterConfig, DreamBoothConfig):
@@ -144,9 +154,8 @@ def _train_and_log(config: FinetuneConfig, samples: Sequence[Sample], work: Path
     mlflow.log_param("used_optimiser", chosen_optimiser(config.optimiser))
     for name, pictures in (("instances", gathered.pictures), ("prior", gathered.prior)):
         if pictures:
-            mlflow.log_image(
-                contact_sheet(pictures[:_SHOWN], [""] * len(pictures[:_SHOWN])), artifact_file=f"{name}.png"
-            )
+            first = pictures[:_SHOWN]
+            mlflow.log_image(contact_sheet(first, [""] * len(first)), artifact_file=f"{name}.png")
     adapter = _train(config, gathered, work, _logger())
     save_adapter(work / ADAPTER.name, adapter)
     mlflow.log_artifact(str(work / ADAPTER.name), str(ADAPTER.parent))
@@ -197,14 +206,8 @@ def prior_pictures(config: FinetuneConfig, base: Base, sizes: Sequence[tuple[int
         return []
     how = SamplingConfig().resolved(base.kind)
     asked = [
-        "prior",
-        base_identity(config),
-        config.prior_prompt,
-        config.seed,
-        config.clip_skip,
-        sizes,
-        how.model_dump(),
-    ]
+        "prior", base_identity(config), config.prior_prompt, config.seed, config.clip_skip, sizes, how.model_dump(),
+    ]  # fmt: skip
     make = sampler(base.pipeline, [config.prior_prompt], config.seed, sizes, how, config.clip_skip)
     kept = generate(asked, n, make, how.sample_batch, [], "prior").kept
     return [read_image(one.path) for one in kept]
@@ -236,16 +239,12 @@ def _train(config: FinetuneConfig, gathered: _Gathered, work: Path, on_step: OnS
 
 
 def _logger() -> OnStep:
-    """Logs the mean of the values of every `_LOGGED_EVERY` steps, and of what is left after the last."""
-    gathered: list[dict[str, float]] = []
+    """Means of the losses; of the pictures that the loss has seen, their number so far."""
+    log_means = mean_logger(_LOGGED_EVERY)
 
     def on_step(step: int, values: dict[str, float]) -> None:
-        gathered.append(values)
+        log_means(step, {name: value for name, value in values.items() if name not in _COUNTS})
         if step % _LOGGED_EVERY == 0 or values["progress"] == 1:
-            names = set().union(*gathered)
-            known = {name: [each[name] for each in gathered if name in each] for name in names}
-            means = {name: sum(numbers) / len(numbers) for name, numbers in known.items()}
-            log_values(means | {name: values[name] for name in ("instance_seen", "prior_seen")}, step=step)
-            gathered.clear()
+            log_values({name: values[name] for name in _COUNTS}, step=step)
 
     return on_step

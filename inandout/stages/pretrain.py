@@ -7,14 +7,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from inandout.data.surfaces import KINDS
 from inandout.diffusion.autoencoder import decode, encode
-from inandout.diffusion.embedded import assemble, new_student, new_vae
+from inandout.diffusion.base import BaseConfig, base_identity
+from inandout.diffusion.embedded import assemble, learned_student, new_student, new_vae
 from inandout.diffusion.fidelity import measure_fidelity
 from inandout.diffusion.pretrain_unet import Student, pretrain_unet
-from inandout.diffusion.pretrain_vae import OnStep, pretrain_vae
+from inandout.diffusion.pretrain_vae import pretrain_vae
 from inandout.diffusion.sampling import SamplingConfig, sample
 from inandout.diffusion.school import HELD_OUT, School
+from inandout.diffusion.steps import OnStep
 from inandout.pictures import contact_sheet
-from inandout.tracking import connect, log_values, open_run, stage_fingerprint
+from inandout.tracking import connect, log_values, mean_logger, open_run, stage_fingerprint
 
 PROMPTS = ("background", *(f"background {kind}" for kind in KINDS))
 """What the sheets show, a row a prompt."""
@@ -29,6 +31,11 @@ class PretrainConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     out: str = Field("surface-diffusion", min_length=1, description="folder of the base, and of its checkpoints")
+    start: str = Field(
+        "",
+        description="folder of a base that this entry point wrote, to train its UNet and text encoder further and take "
+        "its VAE as it is; empty = from nothing",
+    )
     seed: int = Field(1, ge=0, lt=HELD_OUT, description="seed of weights, surfaces, captions and noise")
     vae_steps: int = Field(4000, ge=1, le=10**7, description="steps of the VAE's decoder")
     vae_lr: float = Field(0.002, gt=0, le=1, description="highest learning rate of the decoder")
@@ -48,36 +55,39 @@ def pretrain(config: PretrainConfig) -> None:
     checkpoints = out / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
     connect()
-    with open_run("pretrain", config, stage_fingerprint("pretrain", config, {}), f"pretrain seed={config.seed}"):
-        vae = new_vae(config.seed)
-        pretrain_vae(
-            vae, School(config.seed, config.vae_batch_size), steps=config.vae_steps, lr=config.vae_lr,
-            checkpoint=checkpoints / "vae.safetensors", save_every=config.save_every, on_step=_logger("vae_"),
-        )  # fmt: skip
-        held_out = School(HELD_OUT, 64).batch(0, (64, 64)).pictures
-        fidelity = measure_fidelity(held_out, decode(vae, encode(vae, held_out)))
-        log_values({f"vae_{name}": value for name, value in fidelity._asdict().items()})
-        student = new_student(vae, config.seed)
+    inputs = {"start": base_identity(BaseConfig(base=config.start))} if config.start else {}
+    with open_run("pretrain", config, stage_fingerprint("pretrain", config, inputs), f"pretrain seed={config.seed}"):
+        student = learned_student(Path(config.start)) if config.start else _begin(config, checkpoints)
         pretrain_unet(
             student, School(config.seed, config.batch_size), steps=config.unet_steps, lr=config.lr,
             checkpoint=checkpoints / "unet.safetensors", save_every=config.save_every,
-            on_step=_logger("unet_", student, config.sheet_every, out),
+            on_step=_exporter(student, config.sheet_every, out),
         )  # fmt: skip
         assemble(student).save_pretrained(out)
     print(f"{out}: ready; StableDiffusionPipeline.from_pretrained('{out}', local_files_only=True) loads it")
 
 
-def _logger(prefix: str, student: Student | None = None, sheet_every: int = 0, out: Path = Path()) -> OnStep:
-    """Logs the mean of the values of every `_LOGGED_EVERY` steps; now and then the base so far, and what it draws."""
-    gathered: list[dict[str, float]] = []
+def _begin(config: PretrainConfig, checkpoints: Path) -> Student:
+    """Train the decoder of a new VAE, measure it, and put an untrained UNet and text encoder around it."""
+    vae = new_vae(config.seed)
+    pretrain_vae(
+        vae, School(config.seed, config.vae_batch_size), steps=config.vae_steps, lr=config.vae_lr,
+        checkpoint=checkpoints / "vae.safetensors", save_every=config.save_every,
+        on_step=mean_logger(_LOGGED_EVERY, "vae_"),
+    )  # fmt: skip
+    held_out = School(HELD_OUT, 64).batch(0, (64, 64)).pictures
+    fidelity = measure_fidelity(held_out, decode(vae, encode(vae, held_out)))
+    log_values({f"vae_{name}": value for name, value in fidelity._asdict().items()})
+    return new_student(vae, config.seed)
+
+
+def _exporter(student: Student, sheet_every: int, out: Path) -> OnStep:
+    """Logs means; now and then writes the base so far, and logs what it draws."""
+    log_means = mean_logger(_LOGGED_EVERY, "unet_")
 
     def on_step(step: int, values: dict[str, float]) -> None:
-        gathered.append(values)
-        if step % _LOGGED_EVERY == 0:
-            means = {prefix + name: sum(each[name] for each in gathered) / len(gathered) for name in values}
-            log_values(means, step=step)
-            gathered.clear()
-        if student is not None and step % sheet_every == 0:
+        log_means(step, values)
+        if step % sheet_every == 0:
             assemble(student).save_pretrained(out)
             _log_sheet(student, step)
 

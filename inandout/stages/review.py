@@ -18,7 +18,7 @@ from inandout.review.decisions import Decision, DecisionLog
 from inandout.review.desk import Desk, lay_out
 from inandout.review.news import summarise
 from inandout.review.server import new_token, serve
-from inandout.stages.augment import DdpmConfig, read_pool
+from inandout.stages.augment import DdpmConfig, pool_folder, read_pool
 from inandout.stages.reviewed import DECISIONS, POOL_TAG, decisions_on
 from inandout.stages.room import keep_room, open_room
 from inandout.tracking import artifact_folder, connect, open_run, stage_fingerprint, state_folder
@@ -59,7 +59,7 @@ def review(config: ReviewConfig) -> None:
 
 
 def _certify(config: ReviewConfig) -> None:
-    opened = open_pool(config.pool)
+    opened = _open(config.pool)
     name = Path(config.pool).name
     desk = lay_out(f"pool {name}", opened.folder, read_pool(opened.folder), opened.real, opened.fit)
     log = DecisionLog(state_folder() / "review" / desk.identity / DECISIONS)
@@ -93,16 +93,15 @@ def _serve(config: ReviewConfig, app: FastAPI, finish: Callable[[], str]) -> Non
         print(finish(), file=sys.stderr)
 
 
-def open_pool(where: str) -> Opened:
+def _open(where: str) -> Opened:
     """The pool of a run, with the data set of that run; or a folder.
 
     Raises:
         InputError: there is none.
     """
-    folder = Path(where)
-    if folder.is_dir():
+    folder = pool_folder(where)
+    if Path(where).is_dir():
         return Opened(folder, [], "crop")
-    folder = artifact_folder(where, "pool")
     config = json.loads(artifact_folder(where, "config.json").read_text())
     return Opened(folder, _still_there(artifact_folder(where, "manifest.csv")), config["fit"])
 

@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from inandout.diffusion.adapter_file import META, load_adapter, save_adapter
 from inandout.diffusion.kohya_file import export_kohya
-from inandout.diffusion.trained import Adapter, attach_adapter
+from inandout.diffusion.trained import Adapter
 from inandout.errors import InputError
-from tests.diffusion.tiny import BASE, tiny_adapter, tiny_pipeline
+from tests.diffusion.tiny import attach_adapter, tiny_adapter, tiny_pipeline
 
 STRENGTHS = {"network_dim": 6, "network_alpha": 3, "conv_dim": 5, "conv_alpha": 2}
 
@@ -53,7 +53,7 @@ def test_diffusers_loads_every_layer_with_its_strength(
     path, ours, theirs = tmp_path / "adapter.safetensors", tiny_pipeline(), tiny_pipeline()
     adapter, without = tiny_adapter(ours, **config), draw(theirs)
     write(path, adapter)
-    attach_adapter(BASE, ours.unet, ours.text_encoder, adapter)
+    attach_adapter(ours, adapter)
     theirs.load_lora_weights(path)
     assert len(strengths(theirs)) == (96 if config.get("conv_dim") == 0 else 152)
     assert strengths(theirs) == strengths(ours)
@@ -80,7 +80,7 @@ def test_what_is_no_adapter_of_ours_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.bin", "a.ckpt", "a.PT"])
 def test_a_pickle_is_not_opened(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"")
-    with pytest.raises(InputError, match=r"a pickle can run any program.*convert it to \.safetensors"):
+    with pytest.raises(InputError, match=r"is a pickle, which can run code.*convert it to \.safetensors"):
         load_adapter(tmp_path / name)
 
 
@@ -116,7 +116,7 @@ def test_a_file_that_cannot_be_written_says_so_and_leaves_the_old_one(
         file.write_bytes(b"half of it")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("inandout.diffusion.adapter_file.save_file", run_out_of_room)
+    monkeypatch.setattr("inandout.checkpoint.save_file", run_out_of_room)
     with pytest.raises(InputError, match="No space left"):
         save_adapter(path, adapter)
     assert load_adapter(path).fingerprint == adapter.fingerprint

@@ -27,7 +27,7 @@ class StopError(Exception):
 def base_with_adapter() -> Base:
     pipeline = tiny_pipeline()
     add_adapter(pipeline.unet, pipeline.text_encoder, AdapterConfig(network_dim=2, network_alpha=1, conv_dim=1), seed=0)
-    return Base(pipeline, "tiny", BASE, "sd")
+    return Base(pipeline, BASE, "sd")
 
 
 def lesson(priors: int = 3, other_size: bool = False) -> Lesson:

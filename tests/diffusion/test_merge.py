@@ -8,9 +8,9 @@ from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
 from inandout.diffusion.merge import merge
-from inandout.diffusion.trained import Adapter, attach_adapter
+from inandout.diffusion.trained import Adapter
 from inandout.errors import InputError
-from tests.diffusion.tiny import BASE, tiny_adapter, tiny_pipeline
+from tests.diffusion.tiny import BASE, attach_adapter, tiny_adapter, tiny_pipeline
 
 CONV, LINEAR = "mid_block.resnets.0.conv1", "mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
 
@@ -44,7 +44,7 @@ def test_merged_with_1_does_what_the_attached_adapter_does(config: dict[str, flo
     adapter = tiny_adapter(pipeline, **config)
     merged = merge(pipeline, BASE, adapter, 1.0)
     plain = outputs(pipeline)
-    attach_adapter(BASE, pipeline.unet, pipeline.text_encoder, adapter)
+    attach_adapter(pipeline, adapter)
     for ours, attached, base in zip(outputs(merged), outputs(pipeline), plain, strict=True):
         assert (ours - attached).abs().max() < 1e-5
         assert (ours - base).abs().max() > 1e-2

@@ -10,7 +10,7 @@ from inandout.diffusion.autoencoder import build_vae
 from inandout.diffusion.averages import Averages
 from inandout.diffusion.base import BaseConfig, open_base
 from inandout.diffusion.captions import vocabulary
-from inandout.diffusion.embedded import assemble
+from inandout.diffusion.embedded import assemble, learned_student
 from inandout.diffusion.latents import surface_components
 from inandout.diffusion.networks import build_scheduler, build_text_encoder, build_unet
 from inandout.diffusion.pretrain_unet import (
@@ -87,6 +87,18 @@ def test_the_pipeline_holds_the_averages_and_survives_its_folder(tmp_path: Path)
     before, after = (draw(one) for one in (pipeline, opened))
     assert before.shape == (2, 64, 32, 3)
     assert np.abs(before.astype(int) - after).max() <= 1
+
+
+def test_a_base_is_trained_further_from_its_averages(tmp_path: Path) -> None:
+    student = train(3)
+    assemble(student).save_pretrained(tmp_path / "base")
+    further = learned_student(tmp_path / "base")
+    for name, value in further.parts().state_dict().items():
+        assert torch.equal(value, student.averages.values[name]), name
+    pretrain_unet(further, School(1, 2), steps=2, lr=1e-3)
+    before = student.averages.values
+    moved = {name for name, value in further.averages.values.items() if not torch.equal(value, before[name])}
+    assert {name.split(".")[0] for name in moved} == {"unet", "text_encoder"}
 
 
 def draw(pipeline: object) -> np.ndarray:

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from inandout.diffusion.adapter import adapter_tensors
-from inandout.diffusion.trained import Adapter, attach_adapter
+from inandout.diffusion.trained import Adapter, check_adapter
 from inandout.errors import InputError
-from tests.diffusion.tiny import BASE, tiny_adapter, tiny_pipeline
+from tests.diffusion.tiny import BASE, attach_adapter, tiny_adapter, tiny_pipeline
 
 NAME = "unet.mid_block.resnets.0.conv1.lora_A.weight"
 
@@ -18,23 +18,22 @@ def changed(adapter: Adapter, **meta: object) -> Adapter:
 def test_an_attached_adapter_is_in_the_models_as_it_was_trained() -> None:
     pipeline = tiny_pipeline()
     adapter = tiny_adapter(pipeline)
-    attach_adapter(BASE, pipeline.unet, pipeline.text_encoder, adapter)
+    attach_adapter(pipeline, adapter)
     for name, tensor in adapter_tensors(pipeline.unet, pipeline.text_encoder).items():
         assert torch.equal(tensor, adapter.tensors[name]), name
 
 
-def test_an_adapter_of_another_base_or_shape_is_refused_and_nothing_is_attached() -> None:
+def test_an_adapter_of_another_base_or_shape_is_refused() -> None:
     pipeline = tiny_pipeline()
     models, adapter = (pipeline.unet, pipeline.text_encoder), tiny_adapter(tiny_pipeline())
     with pytest.raises(InputError, match=f"trained on base {BASE}, this is {'f' * 32}"):
-        attach_adapter("f" * 32, *models, adapter)
+        check_adapter("f" * 32, *models, adapter)
     with pytest.raises(InputError, match=r"conv1.*\(4, 8, 3, 2\) does not fit"):
-        attach_adapter(BASE, *models, Adapter({**adapter.tensors, NAME: adapter.tensors[NAME][..., :2]}, adapter.meta))
+        check_adapter(BASE, *models, Adapter({**adapter.tensors, NAME: adapter.tensors[NAME][..., :2]}, adapter.meta))
     with pytest.raises(InputError, match=r"unet\.other.* is not a layer of this model"):
-        attach_adapter(BASE, *models, Adapter({**adapter.tensors, "unet.other": adapter.tensors[NAME]}, adapter.meta))
+        check_adapter(BASE, *models, Adapter({**adapter.tensors, "unet.other": adapter.tensors[NAME]}, adapter.meta))
     with pytest.raises(InputError, match=r"does not fit"):
-        attach_adapter(BASE, *models, changed(adapter, config=adapter.meta.config.model_copy(update={"conv_dim": 3})))
-    assert not adapter_tensors(*models)
+        check_adapter(BASE, *models, changed(adapter, config=adapter.meta.config.model_copy(update={"conv_dim": 3})))
 
 
 def test_the_fingerprint_is_that_of_what_the_adapter_does() -> None:

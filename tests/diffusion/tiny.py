@@ -5,7 +5,7 @@ import math
 import torch
 from diffusers import StableDiffusionPipeline
 
-from inandout.diffusion.adapter import AdapterConfig, adapted_layers
+from inandout.diffusion.adapter import AdapterConfig, adapted_layers, add_adapter, set_adapter_tensors
 from inandout.diffusion.autoencoder import build_vae
 from inandout.diffusion.captions import vocabulary
 from inandout.diffusion.latents import surface_components
@@ -48,3 +48,9 @@ def tiny_adapter(pipeline: StableDiffusionPipeline, **config: float) -> Adapter:
         tensors[f"{name}.lora_A.weight"] = torch.randn(a, generator=generator) / math.prod(a[1:]) ** 0.5
         tensors[f"{name}.lora_B.weight"] = torch.randn(b, generator=generator) / 10
     return Adapter(tensors, meta)
+
+
+def attach_adapter(pipeline: StableDiffusionPipeline, adapter: Adapter) -> None:
+    """Put a trained adapter beside the weights of a pipeline, unmerged: what `merge` is compared with."""
+    add_adapter(pipeline.unet, pipeline.text_encoder, adapter.meta.config, seed=0)
+    set_adapter_tensors(pipeline.unet, pipeline.text_encoder, adapter.tensors)

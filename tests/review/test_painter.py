@@ -18,7 +18,7 @@ WISH = Wish(prompts=["cracked", "scratched"], alpha=0.5, guidance=2, number=2, s
 def painter() -> Painter:
     pipeline = tiny_pipeline()
     how = SamplingConfig(steps=2, guidance=3, scheduler="dpm++")
-    return Painter(Base(pipeline, "tiny", BASE, "embedded"), tiny_adapter(pipeline), 32, 32, how)
+    return Painter(Base(pipeline, BASE, "embedded"), tiny_adapter(pipeline), 32, 32, how)
 
 
 def drawn(painter: Painter, **changes: object) -> list[tuple[int, Picture]]:
