@@ -8,8 +8,8 @@ from inandout.data.images import Picture
 from inandout.diffusion.gate import Gate, Reason
 from inandout.errors import InputError
 
-Make = Callable[[range], Iterable[tuple[Picture, bool]]]
-"""Makes the candidates of some numbers: a picture (H, W, 3) for each, in order, and whether it is finite."""
+Make = Callable[[range], Iterable[tuple[Picture, Reason | None]]]
+"""Makes the candidates of some numbers: a picture (H, W, 3) for each, in order, and its fault where one is known."""
 
 SPARE = 20
 """Pictures that may be kept out beyond as many as are wanted."""
@@ -56,18 +56,18 @@ def fill(n: int, make: Make, gate: Gate, batch_size: int, accepted: int = 0) -> 
     """
     candidates = _candidates(make, accepted + gate.counts.total(), batch_size)
     while accepted < n:
-        number, picture, finite = next(candidates)
-        if gate.judge(picture, finite) is None:
+        number, picture, fault = next(candidates)
+        if gate.judge(picture, fault) is None:
             accepted += 1
             yield number, picture
         elif gate.counts.total() > allowance(n):
             raise TooManyRejectedError(n, accepted, gate.counts)
 
 
-def _candidates(make: Make, first: int, batch_size: int) -> Iterator[tuple[int, Picture, bool]]:
-    """Number, picture and finiteness of candidates from `first` on, without end, made in whole blocks."""
+def _candidates(make: Make, first: int, batch_size: int) -> Iterator[tuple[int, Picture, Reason | None]]:
+    """Number, picture and known fault of candidates from `first` on, without end, made in whole blocks."""
     for start in count(first - first % batch_size, batch_size):
         numbers = range(start, start + batch_size)
-        for number, (picture, finite) in zip(numbers, make(numbers), strict=True):
+        for number, (picture, fault) in zip(numbers, make(numbers), strict=True):
             if number >= first:
-                yield number, picture, finite
+                yield number, picture, fault

@@ -11,9 +11,9 @@ from PIL import Image
 from inandout.data.duplicates import Album, Thumbnail, thumbnail
 from inandout.data.images import Picture
 
-Reason = Literal["non-finite", "black", "flat", "duplicate", "copy"]
-"""Why a picture is kept out: NaN or infinity on the way to it; (nearly) all black; all of one tone; one that was
-accepted before, again; a picture of the training set."""
+Reason = Literal["non-finite", "unchanged", "black", "flat", "duplicate", "copy"]
+"""Why a picture is kept out: NaN or infinity on the way to it; drawn on a part, but not to be seen there; (nearly) all
+black; all of one tone; one that was accepted before, again; a picture of the training set."""
 
 BLACK = 16.0
 """Grey level that 99 % of the pixels of a black picture stay below.
@@ -51,23 +51,28 @@ The same background with a new defect mostly counts as the same picture: 83 % at
 class Gate:
     """Judges pictures one after the other; of two that are the same, the first stays."""
 
-    def __init__(self, training: Iterable[Picture], counts: Mapping[Reason, int] | None = None):
+    def __init__(self, training: Iterable[Picture] | None, counts: Mapping[Reason, int] | None = None):
         """Remember what the model was trained on.
 
         Args:
             training: pictures (H, W, 3) uint8, cut as for training; the sizes may differ, the part shown must not.
-                From 30 on, what all parts of the product share is told from what is each one's own.
+                From 30 on, what all parts of the product share is told from what is each one's own. None where
+                pictures are drawn on training pictures: they are alike, and neither copies nor repeats are looked for.
             counts: of an interrupted pool, to count on from.
         """
         self.counts: Counter[Reason] = Counter(counts or {})
         """Pictures that were kept out, by reason."""
-        self._album = Album([thumbnail(picture) for picture in training])
+        self._compared = training is not None
+        self._album = Album([thumbnail(picture) for picture in training or ()])
         self._trained = len(self._album)
 
-    def judge(self, picture: Picture, finite: bool = True) -> Reason | None:
-        """Why `picture` (H, W, 3) is kept out, which is counted, or None where it is accepted, which is remembered."""
+    def judge(self, picture: Picture, fault: Reason | None = None) -> Reason | None:
+        """Why `picture` (H, W, 3) is kept out, which is counted, or None where it is accepted, which is remembered.
+
+        `fault` is what its maker knows to be wrong with it.
+        """
         small = thumbnail(picture)
-        reason = "non-finite" if not finite else _nothing_to_see(picture) or self._seen(small)
+        reason = fault or _nothing_to_see(picture) or self._seen(small)
         if reason is None:
             self._album.add(small)
         else:
@@ -79,6 +84,8 @@ class Gate:
         self._album.add(thumbnail(picture))
 
     def _seen(self, small: Thumbnail) -> Reason | None:
+        if not self._compared:
+            return None
         same = self._album.similarities(small) >= SAME
         if same[: self._trained].any():
             return "copy"

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from inandout.data.images import Picture, read_image, write_image
 from inandout.data.text import write_text
 from inandout.diffusion.fill import Make, fill
 from inandout.diffusion.gate import Gate, Reason
+from inandout.diffusion.inpaint import Canvas, fault_of
 from inandout.diffusion.sampling import SamplingConfig, picture_seed, sample
 
 
@@ -45,20 +46,45 @@ def sampler(
     `sizes` (width, height) go round from block to block.
     """
 
-    def make(numbers: range) -> Iterator[tuple[Picture, bool]]:
+    def make(numbers: range) -> Iterator[tuple[Picture, Reason | None]]:
         width, height = sizes[(numbers.start // config.sample_batch) % len(sizes)]
         asked = [prompts[number % len(prompts)] for number in numbers]
         seeds = [picture_seed(seed, number) for number in numbers]
         for batch in sample(
             pipeline, asked, seeds, width=width, height=height, config=config, clip_skip=clip_skip
         ):  # fmt: skip
-            yield from zip(batch.pictures, batch.finite.tolist(), strict=True)
+            yield from zip(batch.pictures, [None if finite else "non-finite" for finite in batch.finite], strict=True)
+
+    return make
+
+
+def inpainter(
+    pipeline: StableDiffusionPipeline,
+    prompts: Sequence[str],
+    seed: int,
+    canvas_of: Callable[[range], Canvas],
+    config: SamplingConfig,
+    clip_skip: int,
+) -> Make:
+    """Draws candidates as `sampler` does, on the canvases of their numbers."""
+
+    def make(numbers: range) -> Iterator[tuple[Picture, Reason | None]]:
+        canvas = canvas_of(numbers)
+        asked = [prompts[number % len(prompts)] for number in numbers]
+        seeds = [picture_seed(seed, number) for number in numbers]
+        height, width = canvas.masks.shape[1:]
+        batches = sample(
+            pipeline, asked, seeds, width=width, height=height, config=config, clip_skip=clip_skip, canvas=canvas
+        )  # fmt: skip
+        made = [pair for batch in batches for pair in zip(batch.pictures, batch.finite, strict=True)]
+        for (picture, finite), before, mask in zip(made, canvas.pictures, canvas.masks, strict=True):
+            yield picture, fault_of(picture, bool(finite), before, mask)
 
     return make
 
 
 def fill_folder(
-    folder: Path, n: int, make: Make, batch_size: int, training: Iterable[Picture], name: str = "ddpm"
+    folder: Path, n: int, make: Make, batch_size: int, training: Iterable[Picture] | None, name: str = "ddpm"
 ) -> Filled:
     """Write pictures that pass the gate as `<place>.png` until there are `n`; the same ones however often interrupted.
 
@@ -69,7 +95,7 @@ def fill_folder(
         n: pictures wanted.
         make: see `fill`.
         batch_size: pictures that are made at once.
-        training: pictures that must not come back.
+        training: pictures that must not come back; None where pictures are drawn on them.
         name: of the progress bar.
 
     Raises:

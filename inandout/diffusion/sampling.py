@@ -22,6 +22,7 @@ from tqdm import tqdm
 from inandout.diffusion.autoencoder import to_pictures
 from inandout.diffusion.base import Kind
 from inandout.diffusion.fidelity import Pictures
+from inandout.diffusion.inpaint import Canvas, Held, hold, paints, paste
 from inandout.diffusion.prompts import check_prompt, prompt_states
 from inandout.errors import InputError
 
@@ -88,6 +89,7 @@ def sample(
     height: int,
     config: SamplingConfig,
     clip_skip: int = 1,
+    canvas: Canvas | None = None,
 ) -> Iterator[Sampled]:
     """Draw a picture a prompt, `config.sample_batch` at a time, on the device that the pipeline is on.
 
@@ -104,20 +106,25 @@ def sample(
         height: as `width`.
         config: resolved, that is without None.
         clip_skip: as in `prompt_states`; the value that the base was fine-tuned with.
+        canvas: as many pictures of this size as prompts, to draw on inside their masks alone; without it whole
+            pictures are drawn.
 
     Raises:
-        InputError: a prompt is too long, a side less than 1, more steps than the base's schedule has, or a `clip_skip`
-            without a layer. (On the call, not when the first batch is asked for.)
+        InputError: a prompt is too long, a side less than 1, more steps than the base's schedule has, a `clip_skip`
+            without a layer, or a base for inpainting without a canvas. (On the call, not when the first batch is asked
+            for.)
     """
     if width < 1 or height < 1:
         raise InputError(f"{width}x{height}: width and height must be 1 px or more")
     if len(prompts) != len(seeds):
         raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds were given; a picture needs one of each")
+    if canvas is None and paints(pipeline):
+        raise InputError("this base is made for inpainting and cannot draw whole pictures; use source=inpaint")
     for prompt in {*prompts, config.negative_prompt}:
         check_prompt(pipeline.tokenizer, prompt)
     scheduler = _build_scheduler(pipeline, config)
     states = _states_of([config.negative_prompt, *prompts], pipeline, clip_skip)
-    return _batches(pipeline, scheduler, states, prompts, seeds, (width, height), config)
+    return _batches(pipeline, scheduler, states, prompts, seeds, (width, height), config, canvas)
 
 
 def _batches(
@@ -128,6 +135,7 @@ def _batches(
     seeds: Sequence[int],
     size: tuple[int, int],
     config: SamplingConfig,
+    canvas: Canvas | None,
 ) -> Iterator[Sampled]:
     guidance = config.guidance or 1.0
     unconditional = [config.negative_prompt] if guidance > 1 else []
@@ -136,7 +144,10 @@ def _batches(
             chosen = prompts[start : start + config.sample_batch]
             asked = torch.cat([states[prompt] for prompt in unconditional * len(chosen) + list(chosen)])
             noise = _noise(pipeline, seeds[start : start + config.sample_batch], size)
-            yield _decode(pipeline.vae, _denoise(pipeline.unet, scheduler, noise, asked, guidance), size)
+            part = canvas and canvas.part(start, start + len(chosen))
+            held = part and hold(pipeline, part, noise)
+            made = _decode(pipeline.vae, _denoise(pipeline.unet, scheduler, noise, asked, guidance, held), size)
+            yield made._replace(pictures=paste(part, made.pictures)) if part else made
             bar.update(len(chosen))
 
 
@@ -188,29 +199,32 @@ def _set_steps(scheduler: Scheduler, steps: int, device: torch.device) -> None:
 def _noise(pipeline: StableDiffusionPipeline, seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
     """(N, C, H, W) of standard normal latents that cover `size`, each from its own seed."""
     width, height = (-(-side // pipeline.vae_scale_factor) for side in size)
-    shape = (1, pipeline.unet.config.in_channels, height, width)
+    shape = (1, pipeline.unet.config.out_channels, height, width)
     latents = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     return torch.cat(latents).to(pipeline.device)
 
 
 @torch.inference_mode()
 def _denoise(
-    unet: UNet2DConditionModel, scheduler: Scheduler, noise: Tensor, states: Tensor, guidance: float
+    unet: UNet2DConditionModel, scheduler: Scheduler, noise: Tensor, states: Tensor, guidance: float, held: Held | None
 ) -> Tensor:
-    """Latents (N, C, H, W), fp32, from noise of that shape.
+    """Latents (N, C, H, W), fp32, from noise of that shape; with a canvas, outside its masks the canvas's.
 
     `states` are (N, tokens, width), or (2 N, ...) with the unconditional ones first where `guidance` is more than 1.
     """
     scheduler = deepcopy(scheduler)  # it remembers its last steps
     latents = noise * scheduler.init_noise_sigma
-    for time in scheduler.timesteps:
-        twice = latents.repeat(len(states) // len(latents), 1, 1, 1).contiguous(memory_format=torch.channels_last)
-        noisy = scheduler.scale_model_input(twice, time).to(unet.dtype)
+    for time, following in zip(scheduler.timesteps, [*scheduler.timesteps[1:], None], strict=True):
+        seen = scheduler.scale_model_input(latents, time)
+        seen = torch.cat([seen, held.beside], dim=1) if held else seen
+        twice = seen.repeat(len(states) // len(latents), 1, 1, 1).contiguous(memory_format=torch.channels_last)
+        noisy = twice.to(unet.dtype)
         predicted = unet(noisy, time, encoder_hidden_states=states.to(unet.dtype)).sample.float()
         if guidance > 1:
             without, with_ = predicted.chunk(2)
             predicted = without + guidance * (with_ - without)
         latents = scheduler.step(predicted, time, latents).prev_sample
+        latents = held.keep(latents, following, scheduler) if held else latents
     return latents
 
 

@@ -5,8 +5,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
-class MemSegConfig(BaseModel):
-    """How synthetic anomalies are drawn. The defaults are MemSeg's (Yang, Wu and Feng 2023) but for what is noted."""
+class MaskConfig(BaseModel):
+    """Where synthetic anomalies lie."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -19,6 +19,26 @@ class MemSegConfig(BaseModel):
     max_area: float = Field(
         default=0.5, gt=0, le=1, description="largest anomaly, as a share of the foreground's pixels"
     )
+    foreground_threshold: int | None = Field(
+        default=None,
+        ge=0,
+        le=254,
+        description="grey value 0..254 that divides object and background; none = the whole picture is object",
+    )
+    foreground_is: Literal["brighter", "darker"] = Field(
+        default="brighter", description="the object is brighter than the threshold, or not brighter"
+    )
+
+    @model_validator(mode="after")
+    def _check_area(self) -> "MaskConfig":
+        if self.min_area >= self.max_area:
+            raise ValueError(f"min_area = {self.min_area} must be less than max_area = {self.max_area}")
+        return self
+
+
+class MemSegConfig(MaskConfig):
+    """How synthetic anomalies are drawn. The defaults are MemSeg's (Yang, Wu and Feng 2023) but for what is noted."""
+
     opacity_min: float = Field(
         default=0.15, ge=0.05, le=1, description="least weight of the source in the blend; 1 hides the picture"
     )
@@ -35,15 +55,6 @@ class MemSegConfig(BaseModel):
     textures: str = Field(
         default="", description="folder of texture pictures, such as DTD, searched recursively; empty = procedural ones"
     )
-    foreground_threshold: int | None = Field(
-        default=None,
-        ge=0,
-        le=254,
-        description="grey value 0..254 that divides object and background; none = the whole picture is object",
-    )
-    foreground_is: Literal["brighter", "darker"] = Field(
-        default="brighter", description="the object is brighter than the threshold, or not brighter"
-    )
     keep_grey: bool = Field(
         default=True,
         description="a picture without colour gets an anomaly without colour, as its camera could not record any "
@@ -51,9 +62,7 @@ class MemSegConfig(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _check_order(self) -> "MemSegConfig":
-        if self.min_area >= self.max_area:
-            raise ValueError(f"min_area = {self.min_area} must be less than max_area = {self.max_area}")
+    def _check_opacity(self) -> "MemSegConfig":
         if self.opacity_min > self.opacity_max:
             raise ValueError(f"opacity_min = {self.opacity_min} must not exceed opacity_max = {self.opacity_max}")
         return self

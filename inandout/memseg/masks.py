@@ -10,7 +10,7 @@ import numpy as np
 
 from inandout.data.images import Mask, Picture
 from inandout.errors import InputError
-from inandout.memseg.config import MemSegConfig
+from inandout.memseg.config import MaskConfig
 from inandout.memseg.perlin import Noise, rotated_perlin_noise
 
 THRESHOLD = 0.5
@@ -30,7 +30,7 @@ class AreaLimits(NamedTuple):
     most: int
 
 
-def find_foreground(picture: Picture, config: MemSegConfig) -> Mask | None:
+def find_foreground(picture: Picture, config: MaskConfig) -> Mask | None:
     """(H, W) mask of the object, or none if the whole picture is object. Grey is ITU-R 601 luma."""
     if config.foreground_threshold is None:
         return None
@@ -46,7 +46,7 @@ def luma(pixels: Picture) -> np.typing.NDArray[np.uint8]:
     return ((total + 0x8000) >> 16).astype(np.uint8)
 
 
-def area_limits(pixels: int, config: MemSegConfig) -> AreaLimits:
+def area_limits(pixels: int, config: MaskConfig) -> AreaLimits:
     """The limits of the area in whole pixels, for a foreground of that many pixels.
 
     Raises:

@@ -15,7 +15,7 @@ from inandout.errors import InputError
 from inandout.review.flags import Flag, Flagger
 
 _LOCAL = ("memseg", "inpaint")
-"""Origins that change a part of one picture, the only one of their sources."""
+"""Origins that change a part of one picture, the first of their sources."""
 
 
 @dataclass(frozen=True)
@@ -122,4 +122,4 @@ def _source(
 
 
 def _has_source(sample: Sample, real: dict[str, Sample]) -> bool:
-    return sample.origin in _LOCAL and len(sample.sources) == 1 and sample.sources[0] in real
+    return sample.origin in _LOCAL and bool(sample.sources) and sample.sources[0] in real

@@ -6,7 +6,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import mlflow
 import numpy as np
@@ -26,7 +26,10 @@ from inandout.metrics import evaluate, ranking
 from inandout.mixing import mix, share_out
 from inandout.pictures import contact_sheet, outline, pr_curve
 from inandout.review.news import summarise
-from inandout.stages.augment import DdpmPoolConfig, MemSegPoolConfig, augment_ddpm, augment_memseg, open_pool
+from inandout.stages.augment import MemSegPoolConfig, augment_memseg
+from inandout.stages.ddpm import DdpmPoolConfig, augment_ddpm
+from inandout.stages.inpaint import InpaintPoolConfig, augment_inpaint
+from inandout.stages.pools import open_pool
 from inandout.stages.reviewed import kept, review_of
 from inandout.tracking import artifact_folder, connect, log_values, pip_requirements, run_stage
 from inandout.verdict import Scored
@@ -57,6 +60,9 @@ class ClassifyConfig(TrainingConfig, ShotConfig, BaseConfig):
     """One classifier."""
 
     ddpm_ratio: float = Field(0.0, ge=0, le=1, description="share of n_aug made by diffusion: 0 = MemSeg, .5 = In&Out")
+    diffusion: Literal["ddpm", "inpaint"] = Field(
+        "ddpm", description="how diffusion makes its share: whole pictures, or defects drawn on good parts"
+    )
     alpha: float | None = Field(
         None, ge=0, le=1, description="LoRA merging weight of the diffusion pool; none = by base and shot"
     )
@@ -121,7 +127,7 @@ def _diffusion_inputs(config: ClassifyConfig) -> dict[str, str]:
     """What is drawn with; where nothing is drawn, neither base nor alpha count."""
     if share_out(config.n_aug, config.ddpm_ratio)[0] and not config.ddpm_pool:
         return {"base": base_identity(config), "base_config": ""}
-    return {"base": "", "base_config": "", "alpha": ""}
+    return {"base": "", "base_config": "", "alpha": "", "diffusion": ""}
 
 
 def _train_and_measure(config: ClassifyConfig, real: list[Sample], work: Path) -> None:
@@ -158,6 +164,8 @@ def _ddpm_pool(config: ClassifyConfig, n: int) -> list[Sample]:
     if config.ddpm_pool:
         return _usable(config, "ddpm_pool", n)
     shared = config.model_dump(include=set(DdpmPoolConfig.model_fields) - {"n_aug", "fresh"})
+    if config.diffusion == "inpaint":
+        return augment_inpaint(InpaintPoolConfig(n_aug=n, **shared)).samples
     return augment_ddpm(DdpmPoolConfig(n_aug=n, **shared)).samples
 
 

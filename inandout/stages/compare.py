@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import product
-from typing import Annotated
+from typing import Annotated, Literal, NamedTuple
 
 import mlflow
 from pydantic import AfterValidator, Field
@@ -18,8 +18,24 @@ from inandout.tracking import connect, experiment_url, log_dataset, open_run, st
 from inandout.verdict import verdict
 
 SHOTS: tuple[Shot, ...] = ("zero", "few", "full")
-SOURCES = {"none": ("none", 0.0), "memseg": ("MemSeg", 0.0), "ddpm": ("DDPM", 1.0), "inout": ("In&Out", 0.5)}
-"""Sources of synthetic positives: what a table calls them, and the share that diffusion makes."""
+
+
+class Source(NamedTuple):
+    """Where synthetic positives come from."""
+
+    title: str
+    """What a table calls it."""
+    ddpm_ratio: float
+    diffusion: Literal["ddpm", "inpaint"] = "ddpm"
+
+
+SOURCES = {
+    "none": Source("none", 0.0),
+    "memseg": Source("MemSeg", 0.0),
+    "ddpm": Source("DDPM", 1.0),
+    "inout": Source("In&Out", 0.5),
+    "inpaint": Source("inpainting", 1.0, "inpaint"),
+}
 
 
 def _shots(text: str) -> str:
@@ -57,7 +73,7 @@ class CompareConfig(TrainingConfig, BaseConfig):
 
     shots: Annotated[str, AfterValidator(_shots)] = Field("zero,full", description="scenarios, separated by commas")
     sources: Annotated[str, AfterValidator(_sources)] = Field(
-        "none,memseg", description="of synthetic positives, some of none, memseg, ddpm, inout (half and half)"
+        "none,memseg", description="of synthetic positives, some of none, memseg, ddpm, inout (half and half), inpaint"
     )
     seeds: Annotated[str, AfterValidator(_seeds)] = Field("0", description="repetitions, separated by commas")
     n_shot: int = Field(5, ge=1, description="real positives of shot=few")
@@ -66,12 +82,14 @@ class CompareConfig(TrainingConfig, BaseConfig):
         """(source of synthetic positives, classifier) of every cell; zero shots without synthetic ones cannot be."""
         shared = self.model_dump(include=set(ClassifyConfig.model_fields) - {"seed", "shot", "n_aug"})
         for shot, source in product(self.shots.split(","), self.sources.split(",")):
-            name, ratio = SOURCES[source]
+            title, ratio, diffusion = SOURCES[source]
             n_aug = 0 if source == "none" else self.n_aug
             if n_aug == 0 and (shot == "zero" or source != "none"):
                 continue
             for seed in self.seeds.split(","):
-                yield name, ClassifyConfig(**shared, shot=shot, n_aug=n_aug, ddpm_ratio=ratio, seed=int(seed))
+                yield title, ClassifyConfig(
+                    **shared, shot=shot, n_aug=n_aug, ddpm_ratio=ratio, diffusion=diffusion, seed=int(seed)
+                )
 
 
 def compare(config: CompareConfig) -> list[Row]:

@@ -13,7 +13,7 @@ from inandout.tracking import code_fingerprint, state_folder
 
 
 def generate(
-    asked: Sequence[object], n: int, make: Make, batch_size: int, training: Iterable[Picture], name: str
+    asked: Sequence[object], n: int, make: Make, batch_size: int, training: Iterable[Picture] | None, name: str
 ) -> Filled:  # fmt: skip
     """The first `n` pictures of an endless sequence, made as far as they are not there yet.
 
@@ -22,7 +22,7 @@ def generate(
         n: pictures wanted.
         make: see `fill`.
         batch_size: pictures that are made at once.
-        training: pictures that must not come back.
+        training: pictures that must not come back; None where pictures are drawn on them.
         name: of the progress bar.
 
     Raises:

@@ -18,7 +18,8 @@ from inandout.review.decisions import Decision, DecisionLog
 from inandout.review.desk import Desk, lay_out
 from inandout.review.news import summarise
 from inandout.review.server import new_token, serve
-from inandout.stages.augment import DdpmConfig, pool_folder, read_pool
+from inandout.stages.ddpm import DdpmConfig
+from inandout.stages.pools import pool_folder, read_pool
 from inandout.stages.reviewed import DECISIONS, POOL_TAG, decisions_on
 from inandout.stages.room import keep_room, open_room
 from inandout.tracking import artifact_folder, connect, open_run, stage_fingerprint, state_folder

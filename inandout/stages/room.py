@@ -13,7 +13,7 @@ from inandout.review.app import Painted
 from inandout.review.desk import Desk
 from inandout.review.painter import Painter
 from inandout.review.room import Room, Wish
-from inandout.stages.augment import DdpmConfig, adapter_for
+from inandout.stages.ddpm import DdpmConfig, adapter_for
 from inandout.tracking import state_folder
 
 _FIRST = 4

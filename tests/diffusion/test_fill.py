@@ -8,7 +8,7 @@ import pytest
 from inandout.data.images import Picture
 from inandout.data.surfaces import draw_surface
 from inandout.diffusion.fill import TooManyRejectedError, fill
-from inandout.diffusion.gate import Gate
+from inandout.diffusion.gate import Gate, Reason
 from inandout.errors import InputError
 
 BLACK = np.zeros((32, 32, 3), dtype=np.uint8)
@@ -23,11 +23,11 @@ class Model:
         self.made = 0
         self._black, self._repeated, self._copied = black, repeated, copied
 
-    def __call__(self, numbers: range) -> Iterator[tuple[Picture, bool]]:
+    def __call__(self, numbers: range) -> Iterator[tuple[Picture, Reason | None]]:
         self.asked.append(numbers)
         for number in numbers:
             self.made += 1
-            yield self._draw(number), number % 13 != 12
+            yield self._draw(number), "non-finite" if number % 13 == 12 else None
 
     def _draw(self, number: int) -> Picture:
         if number % self._black == self._black - 1:
@@ -85,7 +85,7 @@ def test_a_larger_pool_begins_with_the_smaller_one() -> None:
     assert large[:5] == small
 
 
-def one_good(numbers: range) -> Iterator[tuple[Picture, bool]]:
+def one_good(numbers: range) -> Iterator[tuple[Picture, Reason | None]]:
     return ((draw_surface(32, 32, number).picture if number == 0 else BLACK, number != 4) for number in numbers)
 
 
@@ -101,8 +101,8 @@ def test_a_model_that_makes_nothing_of_use_is_stopped() -> None:
     assert gate.counts.total() == 27
 
 
-def late(good_from: int, numbers: range) -> Iterator[tuple[Picture, bool]]:
-    return ((draw_surface(32, 32, number).picture if number >= good_from else BLACK, True) for number in numbers)
+def late(good_from: int, numbers: range) -> Iterator[tuple[Picture, Reason | None]]:
+    return ((draw_surface(32, 32, number).picture if number >= good_from else BLACK, None) for number in numbers)
 
 
 def test_a_pool_that_just_fills_with_2n_and_20_candidates_is_let_through() -> None:

@@ -34,8 +34,8 @@ COPIES = {
 
 def test_a_picture_made_of_nan_is_kept_out_whatever_it_looks_like() -> None:
     gate = Gate([])
-    assert gate.judge(part(0), finite=False) == "non-finite"
-    assert gate.judge(np.zeros((64, 64, 3), dtype=np.uint8), finite=False) == "non-finite"
+    assert gate.judge(part(0), "non-finite") == "non-finite"
+    assert gate.judge(np.zeros((64, 64, 3), dtype=np.uint8), "non-finite") == "non-finite"
     assert gate.judge(part(0)) is None  # the first was not remembered
 
 

@@ -27,7 +27,7 @@ class Maker:
 
     def __call__(self, numbers: range) -> Iterator[tuple[Picture, bool]]:
         self.asked += numbers
-        return ((draw(number), True) for number in numbers)
+        return ((draw(number), None) for number in numbers)
 
 
 def test_pictures_of_no_use_are_counted_and_replaced(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 from inandout.data.images import read_image, read_mask, write_image
 from inandout.data.manifest import digest, read_manifest
 from inandout.errors import InputError
-from inandout.stages.augment import AugmentConfig, Pool, augment, read_pool
+from inandout.stages.augment import AugmentConfig, augment
+from inandout.stages.pools import Pool, read_pool
 from tests.conftest import SIDE
 
 

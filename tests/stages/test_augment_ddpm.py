@@ -8,9 +8,10 @@ from inandout.data.manifest import Sample, digest, read_manifest
 from inandout.diffusion.adapter_file import load_adapter
 from inandout.errors import InputError
 from inandout.mixing import mix
-from inandout.stages import augment as stage
-from inandout.stages.augment import AugmentConfig, Pool, augment
+from inandout.stages import ddpm as stage
+from inandout.stages.augment import AugmentConfig, augment
 from inandout.stages.finetune import FinetuneConfig, finetune
+from inandout.stages.pools import Pool
 from tests.conftest import SIDE
 from tests.diffusion.tiny import tiny_pipeline
 from tests.stages.test_finetune import QUICK

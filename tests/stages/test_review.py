@@ -17,9 +17,10 @@ from inandout.errors import InputError
 from inandout.mixing import mix
 from inandout.review.decisions import DecisionLog
 from inandout.stages import review as stage
-from inandout.stages.augment import AugmentConfig, Pool, augment
+from inandout.stages.augment import AugmentConfig, augment
 from inandout.stages.classify import ClassifyConfig, Result, classify
 from inandout.stages.finetune import FinetuneConfig, finetune
+from inandout.stages.pools import Pool
 from inandout.stages.review import ReviewConfig, review
 from inandout.tracking import artifact_folder
 from tests.conftest import SIDE, start

@@ -1,0 +1,162 @@
+"""A pool of whole pictures from a fine-tuned diffusion model (paper, sections 3 and 4)."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import mlflow
+from pydantic import Field
+
+from inandout.data.geometry import Geometry, fit_image
+from inandout.data.images import Picture, read_image
+from inandout.data.manifest import Sample, fingerprint, write_manifest
+from inandout.data.prepare import ShotConfig, prepare_shot
+from inandout.diffusion.adapter_file import load_adapter
+from inandout.diffusion.base import Base, BaseConfig, Kind, base_identity, kind_of_base, open_base
+from inandout.diffusion.merge import merge
+from inandout.diffusion.pool import Filled, sampler
+from inandout.diffusion.profiles import PROFILES
+from inandout.diffusion.sampling import SamplingConfig, picture_seed, sample
+from inandout.diffusion.trained import Adapter
+from inandout.errors import InputError
+from inandout.pictures import contact_sheet
+from inandout.stages.finetune import FinetuneConfig, find_adapter, finetune, finetune_fingerprint
+from inandout.stages.generated import generate
+from inandout.stages.pools import Pool, PoolConfig, log_pool, new_pool_folder, read_pool
+from inandout.tracking import artifact_folder, connect, run_stage
+
+STRIP = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+"""Values of alpha that a run shows the first picture of a pool at."""
+
+
+class DdpmConfig(ShotConfig, Geometry, BaseConfig, SamplingConfig):
+    """What diffusion pictures are drawn with."""
+
+    adapter: str = Field(
+        "", description="run id of a fine-tuning, or its .safetensors file; empty = as finetune makes by default"
+    )
+    alpha: float | None = Field(
+        None, ge=0, le=1, description="merging weight of the adapter; none = by base and shot (paper: .6, .95, .8)"
+    )
+    prompts: str = Field(
+        "",
+        description="separated by |, going round; empty = the adapter's own, and with zero shots a defect after it "
+        "(paper: skt background cracked|skt background scratched)",
+    )
+
+    def prompt_list(self, instance_prompt: str) -> list[str]:
+        """The prompts, none of them empty.
+
+        Raises:
+            InputError: none is given, and none is known of the adapter.
+        """
+        asked = [prompt.strip() for prompt in self.prompts.split("|") if prompt.strip()]
+        if not asked and not instance_prompt:
+            raise InputError("the adapter does not say which prompt it was trained on; give prompts")
+        defects = PROFILES[kind_of_base(self.base), self.shot].defects
+        return asked or [f"{instance_prompt} {defect}".strip() for defect in defects]
+
+    def sampling(self, kind: Kind) -> SamplingConfig:
+        """The part that says how pictures are drawn, resolved."""
+        return SamplingConfig(**self.model_dump(include=set(SamplingConfig.model_fields))).resolved(kind)
+
+    def weight(self) -> float:
+        """The resolved `alpha`."""
+        return PROFILES[kind_of_base(self.base), self.shot].alpha if self.alpha is None else self.alpha
+
+
+class DdpmPoolConfig(DdpmConfig, PoolConfig):
+    """A pool of diffusion pictures."""
+
+
+def augment_ddpm(config: DdpmPoolConfig) -> Pool:
+    """A pool of pictures from the base merged with an adapter, which is fine-tuned first where none is given."""
+    connect()
+    samples = prepare_shot(config)
+    inputs = {"data": fingerprint(samples), "base": base_identity(config), "adapter": adapter_identity(config)}
+    name = f"ddpm {config.shot} alpha={config.weight():g} n={config.n_aug} seed={config.seed}"
+    run = run_stage("augment", name, config, inputs, samples, lambda work: _make_ddpm(config, samples, work))
+    return Pool(read_pool(artifact_folder(run.info.run_id, "pool")), run.info.run_id)
+
+
+def adapter_identity(config: DdpmConfig) -> str:
+    """Of the adapter that is asked for, which need not be trained yet."""
+    if config.adapter:
+        return _given_adapter(config).fingerprint
+    return finetune_fingerprint(_finetuning(config))
+
+
+def adapter_for(config: DdpmConfig) -> Adapter:
+    """The adapter that is asked for, fine-tuned first where none is given."""
+    return _given_adapter(config) if config.adapter else load_adapter(finetune(_finetuning(config)).adapter)
+
+
+def _given_adapter(config: DdpmConfig) -> Adapter:
+    adapter = load_adapter(find_adapter(config.adapter))
+    if adapter.meta.shot not in ("", config.shot):
+        raise InputError(
+            f"shot = {config.shot}: the adapter was fine-tuned with shot = {adapter.meta.shot}, so its pictures are of "
+            f"another kind; give shot={adapter.meta.shot}, or another adapter"
+        )
+    return adapter
+
+
+def _finetuning(config: DdpmConfig) -> FinetuneConfig:
+    """As `finetune` does it by default."""
+    return FinetuneConfig(**config.model_dump(include=set(FinetuneConfig.model_fields) - {"fresh"}))
+
+
+def _make_ddpm(config: DdpmPoolConfig, samples: list[Sample], work: Path) -> None:
+    adapter = adapter_for(config)
+    base = open_base(config)
+    how = config.sampling(base.kind)
+    prompts, folder = config.prompt_list(adapter.meta.instance_prompt), new_pool_folder(work)
+    merged = merge(base.pipeline, base.fingerprint, adapter, config.weight())
+    make = sampler(merged, prompts, config.seed, [(config.width, config.height)], how, adapter.meta.clip_skip)
+    asked = [
+        "ddpm", base_identity(config), adapter.fingerprint, config.weight(), prompts, config.seed, config.width,
+        config.height, config.fit, how.model_dump(), fingerprint(samples),
+    ]  # fmt: skip
+    training = (fit_image(read_image(sample.image), config) for sample in samples if sample.split == "train")
+    filled = generate(asked, config.n_aug, make, how.sample_batch, training, "ddpm")
+    log_filling(filled, config.weight(), prompts)
+    rows = _ddpm_rows(config, filled, prompts, base, adapter)
+    pool = [row.with_(image=Path(shutil.copy(row.image, folder))) for row in rows]
+    write_manifest(pool, folder / "manifest.csv")
+    log_pool(folder, pool, [sample.prompt for sample in pool])
+    mlflow.log_image(_strip(config, base, adapter, how), artifact_file="alpha_strip.png")
+
+
+def log_filling(filled: Filled, alpha: float | None, prompts: Sequence[str]) -> None:
+    """What was kept out, and with what the rest was drawn."""
+    mlflow.log_metrics({f"rejected_{reason}": count for reason, count in filled.rejected.items()})
+    mlflow.log_params({"used_alpha": alpha, "used_prompts": "|".join(prompts)[:500]})
+
+
+def _ddpm_rows(
+    config: DdpmPoolConfig, filled: Filled, prompts: Sequence[str], base: Base, adapter: Adapter
+) -> list[Sample]:  # fmt: skip
+    return [
+        Sample(
+            image=one.path, label=1, split="train", origin="ddpm", seed=picture_seed(config.seed, one.number),
+            prompt=prompts[one.number % len(prompts)], alpha=config.weight(), adapter=adapter.fingerprint,
+            base=base.fingerprint, sources=adapter.meta.sources,
+        )
+        for one in filled.kept
+    ]  # fmt: skip
+
+
+def _strip(config: DdpmPoolConfig, base: Base, adapter: Adapter, how: SamplingConfig) -> Picture:
+    """The first candidate of the pool at rising alpha."""
+    prompt, seed = config.prompt_list(adapter.meta.instance_prompt)[0], picture_seed(config.seed, 0)
+    pictures = []
+    for alpha in STRIP:
+        merged = merge(base.pipeline, base.fingerprint, adapter, alpha)
+        drawn = sample(
+            merged, [prompt], [seed], width=config.width, height=config.height, config=how,
+            clip_skip=adapter.meta.clip_skip,
+        )  # fmt: skip
+        pictures.append(next(drawn).pictures[0])
+    return contact_sheet(pictures, [f"{prompt} {alpha:g}" for alpha in STRIP], len(STRIP))
+
+

@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inandout.data.images import read_image, read_mask
+from inandout.data.manifest import digest, read_manifest
+from inandout.diffusion.adapter_file import load_adapter
+from inandout.errors import InputError
+from inandout.mixing import mix
+from inandout.stages.augment import AugmentConfig, augment
+from inandout.stages.finetune import FinetuneConfig, finetune
+from inandout.stages.pools import Pool
+from tests.conftest import SIDE
+from tests.stages.test_finetune import QUICK
+
+
+@pytest.fixture
+def adapter(tiny: Path, tiny_base: Path, project: Path) -> Path:
+    return finetune(FinetuneConfig(**{"data": str(tiny), "base": str(tiny_base)} | QUICK)).adapter
+
+
+def make(tiny: Path, base: Path, adapter: Path | str, **changes: object) -> Pool:
+    quick = {"steps": 2, "guidance": 2, "scheduler": "dpm++", "sample_batch": 4, "n_aug": 5, "shot": "zero"}
+    where = {"data": str(tiny), "base": str(base), "adapter": str(adapter), "width": SIDE, "height": SIDE}
+    return augment(AugmentConfig(**{"source": "inpaint"} | where | quick | changes))
+
+
+def test_a_defect_lies_on_a_good_part_that_keeps_its_pixels(tiny: Path, tiny_base: Path, adapter: Path) -> None:
+    pool = make(tiny, tiny_base, adapter, alpha=0.5)
+    trained = load_adapter(adapter)
+    parts = {digest(sample.image): sample for sample in read_manifest(tiny)}
+    for sample in pool.samples:
+        assert (sample.origin, sample.label, sample.split, sample.alpha) == ("inpaint", 1, "train", 0.5)
+        assert set(sample.sources) == {sample.sources[0], *trained.meta.sources}
+        part, mask = parts[sample.sources[0]], read_mask(sample.mask)
+        assert (part.label, part.group) == (0, sample.group)
+        before, after = read_image(part.image), read_image(sample.image)
+        assert mask.any()
+        assert np.array_equal(after[~mask], before[~mask])
+        assert not np.array_equal(after[mask], before[mask])
+    assert len({sample.sources[0] for sample in pool.samples}) == 5
+
+
+def test_the_pool_is_mixed_without_a_leak_and_a_larger_one_begins_with_it(
+    tiny: Path, tiny_base: Path, adapter: Path
+) -> None:
+    pool, larger = make(tiny, tiny_base, adapter), make(tiny, tiny_base, adapter, n_aug=7)
+    mixed = mix(read_manifest(tiny), [], pool.samples, 5, 1.0)
+    assert sum(sample.origin == "inpaint" for sample in mixed) == 5
+    assert [digest(s.image) for s in larger.samples[:5]] == [digest(s.image) for s in pool.samples]
+
+
+def test_without_an_adapter_the_base_draws_as_it_is(tiny: Path, tiny_base: Path, project: Path) -> None:
+    pool = make(tiny, tiny_base, "none", prompts="background cracked")
+    assert {(sample.adapter, sample.alpha, len(sample.sources)) for sample in pool.samples} == {("", None, 1)}
+    with pytest.raises(InputError, match="adapter = none.*give prompts"):
+        make(tiny, tiny_base, "none")
+
+
+def test_real_masks_need_real_defects(tiny: Path, tiny_base: Path, project: Path) -> None:
+    given = {"masks": "real", "prompts": "background cracked"}
+    with pytest.raises(InputError, match=r"masks = real: .*shot = zero.*masks=perlin"):
+        make(tiny, tiny_base, "none", **given)
+    known = [s.mask for s in read_manifest(tiny) if s.split == "train" and s.label == 1 and s.mask]
+    pool = make(tiny, tiny_base, "none", shot="full", val_share=0, **given)
+    real = {read_mask(path).tobytes() for path in known}
+    assert {read_mask(sample.mask).tobytes() for sample in pool.samples} <= real
