@@ -86,7 +86,8 @@ def test_a_larger_pool_begins_with_the_smaller_one() -> None:
 
 
 def one_good(numbers: range) -> Iterator[tuple[Picture, Reason | None]]:
-    return ((draw_surface(32, 32, number).picture if number == 0 else BLACK, number != 4) for number in numbers)
+    for number in numbers:
+        yield draw_surface(32, 32, number).picture if number == 0 else BLACK, "non-finite" if number == 4 else None
 
 
 def test_a_model_that_makes_nothing_of_use_is_stopped() -> None:

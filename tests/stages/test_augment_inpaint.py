@@ -54,7 +54,7 @@ def test_the_pool_is_mixed_without_a_leak_and_a_larger_one_begins_with_it(
 def test_without_an_adapter_the_base_draws_as_it_is(tiny: Path, tiny_base: Path, project: Path) -> None:
     pool = make(tiny, tiny_base, "none", prompts="background cracked")
     assert {(sample.adapter, sample.alpha, len(sample.sources)) for sample in pool.samples} == {("", None, 1)}
-    with pytest.raises(InputError, match="adapter = none.*give prompts"):
+    with pytest.raises(InputError, match=r"adapter = none: .*give prompts"):
         make(tiny, tiny_base, "none")
 
 
