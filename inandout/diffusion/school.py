@@ -12,10 +12,12 @@ from inandout.diffusion.fidelity import Pictures
 
 CLOSE_UP, WHOLE = (32, 32), (64, 64)
 """(Width, height) of a part of a picture that shows some of the defect, and of the picture it is cut from. A defect is
-small: in the time for one picture, four close-ups teach far more of what its name means."""
+small: in the time for one picture, four close-ups teach far more of what its name means. But they show one in every
+part of a picture, so that whole ones must have the last word."""
 
-SHAPES: dict[tuple[int, int], float] = {CLOSE_UP: 0.5, WHOLE: 0.3, (96, 96): 0.06, (64, 192): 0.08, (64, 128): 0.06}
-"""(Width, height) of the pictures of a batch to its share; a batch of larger pictures has fewer of them."""
+SHAPES: dict[tuple[int, int], float] = {WHOLE: 0.6, (96, 96): 0.12, (64, 192): 0.16, (64, 128): 0.12}
+"""(Width, height) of the pictures of a batch to its share of those that are no close-ups; a batch of larger pictures
+has fewer of them."""
 
 PLAIN = 0.25
 """Share of pictures without a defect; every kind has the same share of the rest."""
@@ -43,15 +45,21 @@ class School:
     """0..2**20 - 1. Seeds from `HELD_OUT` on are for measuring, never for training."""
     batch_size: int = 32
     """Pictures of 64x64 px in a batch."""
+    close_ups: float = 0.5
+    """Share of the batches that are close-ups."""
 
     def batch(self, step: int, shape: tuple[int, int] | None = None) -> Batch:
-        """Batch number `step`, 0 or more, of pictures of `shape` (width, height), or of a shape drawn from `SHAPES`."""
+        """Batch number `step`, 0 or more, of pictures of `shape` (width, height), or of a drawn shape."""
         rng = np.random.default_rng([self.seed, step])
-        width, height = shape or list(SHAPES)[rng.choice(len(SHAPES), p=list(SHAPES.values()))]
+        width, height = shape or self._shape(rng)
         count = max(self.batch_size * 64 * 64 // (width * height), 1)
         drawn = [self._draw(width, height, step * _MOST * self.batch_size + i, rng) for i in range(count)]
         pictures, masks = np.stack([one.picture for one in drawn]), np.stack([one.mask for one in drawn])
         return Batch(pictures, masks, [caption_of(one, rng) for one in drawn], [one.defect for one in drawn])
+
+    def _shape(self, rng: np.random.Generator) -> tuple[int, int]:
+        shares = {CLOSE_UP: self.close_ups} | {shape: (1 - self.close_ups) * share for shape, share in SHAPES.items()}
+        return list(shares)[rng.choice(len(shares), p=list(shares.values()))]
 
     def _draw(self, width: int, height: int, number: int, rng: np.random.Generator) -> Surface:
         if (width, height) == CLOSE_UP:

@@ -43,6 +43,9 @@ class PretrainConfig(BaseModel):
     unet_steps: int = Field(60_000, ge=1, le=10**7, description="steps of UNet and text encoder")
     lr: float = Field(0.0008, gt=0, le=1, description="learning rate of UNet and text encoder, before it decays")
     batch_size: int = Field(32, ge=1, le=4096, description="pictures of 64x64 a step of UNet and text encoder")
+    close_ups: float = Field(
+        0.5, ge=0, le=1, description="share of the batches of UNet and text encoder that are close-ups of defects"
+    )
     save_every: int = Field(200, ge=1, le=10**7, description="steps between checkpoints, kept in out/checkpoints")
     sheet_every: int = Field(
         1000, ge=1, le=10**7, description="steps between contact sheets and exports of the base so far"
@@ -59,7 +62,7 @@ def pretrain(config: PretrainConfig) -> None:
     with open_run("pretrain", config, stage_fingerprint("pretrain", config, inputs), f"pretrain seed={config.seed}"):
         student = learned_student(Path(config.start)) if config.start else _begin(config, checkpoints)
         pretrain_unet(
-            student, School(config.seed, config.batch_size), steps=config.unet_steps, lr=config.lr,
+            student, School(config.seed, config.batch_size, config.close_ups), steps=config.unet_steps, lr=config.lr,
             checkpoint=checkpoints / "unet.safetensors", save_every=config.save_every,
             on_step=_exporter(student, config.sheet_every, out),
         )  # fmt: skip

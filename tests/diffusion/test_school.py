@@ -22,10 +22,17 @@ def test_steps_and_seeds_differ() -> None:
     assert not np.array_equal(first, School(HELD_OUT, 4).batch(0, (64, 64)).pictures)
 
 
+def test_the_share_of_close_ups_is_what_was_asked_for() -> None:
+    for share, least, most in ((0.0, 0, 0), (0.5, 35, 65), (1.0, 100, 100)):
+        school = School(0, 1, share)
+        drawn = [school.batch(step).pictures.shape[2:0:-1] == CLOSE_UP for step in range(100)]
+        assert least <= sum(drawn) <= most, share
+
+
 def test_all_shapes_come_up_and_larger_pictures_are_fewer() -> None:
     batches = [School(0, 3).batch(step) for step in range(60)]
     shapes = Counter(batch.pictures.shape[2:0:-1] for batch in batches)
-    assert set(shapes) == set(SHAPES)
+    assert set(shapes) == {CLOSE_UP, *SHAPES}
     for batch in batches:
         count, height, width, _ = batch.pictures.shape
         assert count == len(batch.captions) == len(batch.defects)
