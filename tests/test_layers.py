@@ -9,7 +9,7 @@ LAYERS = [
     {"data", "checkpoint"},
     {"memseg", "classifier", "diffusion"},
     {"mixing", "metrics", "distances", "pictures", "report", "review"},
-    {"verdict"},
+    {"verdict", "operating"},
     {"tracking"},
     {"stages"},
     {"__main__"},
