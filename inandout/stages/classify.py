@@ -19,7 +19,7 @@ from inandout.classifier.pixels import Pixels, load_pixels
 from inandout.classifier.resnet import DefectNet, build_classifier
 from inandout.data.geometry import Geometry, fit_mask, survival
 from inandout.data.images import Picture, read_mask
-from inandout.data.manifest import Sample, digest, fingerprint
+from inandout.data.manifest import Sample, Split, digest, fingerprint
 from inandout.data.prepare import ShotConfig, SourceConfig, prepare_shot
 from inandout.diffusion.base import BaseConfig, base_identity
 from inandout.metrics import evaluate, ranking
@@ -232,10 +232,10 @@ def _log_scores(parts: Sequence[Part], logits: Sequence[Logits]) -> None:
     mlflow.log_text(text.getvalue(), "scores.csv")
 
 
-def read_scores(run_id: str) -> Scored:
-    """The test part of a run's `scores.csv`."""
+def read_scores(run_id: str, split: Split = "test") -> Scored:
+    """One part of a run's `scores.csv`."""
     with artifact_folder(run_id, "scores.csv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
+        rows = [row for row in csv.DictReader(file) if row["split"] == split]
     labels = np.array([int(row["label"]) for row in rows], np.int64)
     return Scored(labels, np.array([float(row["logit"]) for row in rows]))
 
