@@ -67,7 +67,7 @@ def _training(facts: Facts) -> list[str]:
     synthetic = f"{_count(facts, 'train_memseg_positives')} from MemSeg, {_ddpm(facts)}"
     return [
         f"Data: `{config['data']}`, fingerprint `{facts.data_fingerprint}`, shot {config['shot']}.",
-        f"Real: {_count(facts, 'train_real_negatives')} good pictures, {_count(facts, 'train_real_positives')} defective.",
+        f"Real: {_count(facts, 'train_real_negatives')} good, {_count(facts, 'train_real_positives')} defective.",
         f"Synthetic defects: {synthetic}.",
         f"Size {config['width']}x{config['height']} (fit {config['fit']}), start {config['weights']}, "
         f"{config['epochs']} epochs of {config['optimiser']} at {config['lr']}, batch {config['batch_size']}, "

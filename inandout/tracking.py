@@ -29,6 +29,9 @@ from inandout.errors import InputError
 
 EXPERIMENT = "inandout"
 """Experiment of runs that are started without one."""
+WEIGHTS = "classifier.safetensors"
+"""Artifact of a `classify` run with the ResNet-50's state dict, which its `weights` takes, too: a `pt2` can neither be
+trained on nor looked into."""
 _FINGERPRINT, _STAGE, _PROCESS, _REUSED = (f"inandout.{name}" for name in ("fingerprint", "stage", "process", "reused"))
 
 

@@ -28,14 +28,11 @@ from inandout.pictures import contact_sheet, outline, pr_curve
 from inandout.review.news import summarise
 from inandout.stages.augment import DdpmPoolConfig, MemSegPoolConfig, augment_ddpm, augment_memseg, open_pool
 from inandout.stages.reviewed import kept, review_of
-from inandout.tracking import artifact_folder, connect, log_values, pip_requirements, run_stage
+from inandout.tracking import WEIGHTS, artifact_folder, connect, log_values, pip_requirements, run_stage
 from inandout.verdict import Scored
 
 SHOWN = 8
 """Pictures of each kind on a contact sheet."""
-WEIGHTS = "classifier.safetensors"
-"""Artifact with the ResNet-50's state dict, which `weights` takes, too: a `pt2` can neither be trained on nor looked
-into."""
 
 TEST_TAG = "inandout.test"
 """Fingerprint of the test part: classifiers that share it can be compared picture by picture."""

@@ -24,8 +24,8 @@ from inandout.errors import InputError
 from inandout.mixing import mix
 from inandout.report import aligned
 from inandout.stages.augment import open_pool
-from inandout.stages.classify import WEIGHTS, ClassifyConfig
-from inandout.tracking import artifact_folder, connect, experiment_url, log_values, run_stage
+from inandout.stages.classify import ClassifyConfig
+from inandout.tracking import WEIGHTS, artifact_folder, connect, experiment_url, log_values, run_stage
 
 Floats = npt.NDArray[np.float32]
 
