@@ -7,6 +7,8 @@ itself a score is Wilks' tolerance limit (1941). What no outcome on so few pictu
 
 import math
 import re
+from bisect import bisect_right
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -93,6 +95,7 @@ def mistakes(wrong: int, of: int) -> Mistakes | None:
     return Mistakes(wrong=wrong, of=of, per_1000=1000 * wrong / of, per_1000_at_most=1000 * upper_bound(wrong, of))
 
 
+@lru_cache(maxsize=4096)
 def upper_bound(wrong: int, of: int) -> float:
     """The share, 0..1, that is exceeded with at most 5 % probability given `wrong` of `of`."""
     return float(binomtest(wrong, of, alternative="less").proportion_ci(CONFIDENCE, method="exact").high)
@@ -179,12 +182,14 @@ def _by_recall(rule: Rule, positives: Floats) -> float:
 
 
 def _by_fpr(rule: Rule, negatives: Floats) -> float:
-    """The lowest threshold that no more negatives reach than the bound allows: just above the score of the next one.
-
-    The step is one of float32, in which classifiers compute.
-    """
+    """The lowest threshold that no more negatives reach than the bound allows: just above the score of the next one."""
     allowed = _allowed(rule, len(negatives), rule.values[0], "negatives")
-    return float(np.nextafter(np.float32(np.sort(negatives)[len(negatives) - 1 - allowed]), np.float32(np.inf)))
+    return _above(np.sort(negatives)[len(negatives) - 1 - allowed])
+
+
+def _above(score: float) -> float:
+    """The next threshold; a step of float32, in which classifiers compute, or it would be lost there."""
+    return float(np.nextafter(np.float32(score), np.float32(np.inf)))
 
 
 def _allowed(rule: Rule, of: int, share: float, what: str) -> int:
@@ -195,7 +200,7 @@ def _allowed(rule: Rule, of: int, share: float, what: str) -> int:
             f"{rule.name} needs {needed} validation {what} to be claimed with 95 % confidence, and there are {of}; "
             + (_possible(what, of) if of else _NONE[what])
         )
-    return max(wrong for wrong in range(of) if upper_bound(wrong, of) <= share + 1e-12)
+    return bisect_right(range(of), share + 1e-12, key=lambda wrong: upper_bound(wrong, of)) - 1
 
 
 _NONE = {
@@ -222,8 +227,7 @@ def _refuse_few_for_cost(rule: Rule, labels: Labels) -> None:
 def _by_cost(rule: Rule, logits: Floats, labels: Labels, share: float) -> float:
     """The threshold of the least mean cost of a part; of equal ones the lowest, which misses least."""
     positives, negatives = np.sort(logits[labels == 1]), np.sort(logits[labels == 0])
-    above_all = float(np.nextafter(np.float32(logits.max()), np.float32(np.inf)))
-    candidates = np.append(np.unique(logits), above_all)
+    candidates = np.append(np.unique(logits), _above(logits.max()))
     missed = np.searchsorted(positives, candidates) / len(positives)
     rejected = 1 - np.searchsorted(negatives, candidates) / len(negatives)
     costs = rule.values[0] * share * missed + rule.values[1] * (1 - share) * rejected
@@ -234,4 +238,5 @@ def _by_validation(logits: Floats, labels: Labels, max_fpr: float) -> float:
     threshold, note = honest_threshold(logits, labels, max_fpr)
     if threshold is None:
         raise InputError(f"validation: {note}")
-    return threshold
+    rounded = float(np.float32(threshold))
+    return rounded if rounded >= threshold else _above(rounded)

@@ -157,6 +157,18 @@ def connect() -> None:
                 client.set_terminated(run.info.run_id, "KILLED")
 
 
+def current_experiment() -> str:
+    """Id of the experiment that a run opened now goes to; call `connect` before."""
+    client, active = mlflow.MlflowClient(), mlflow.active_run()
+    if active is not None:
+        return active.info.experiment_id
+    if "MLFLOW_RUN_ID" in os.environ:
+        return client.get_run(os.environ["MLFLOW_RUN_ID"]).info.experiment_id
+    found = client.get_experiment_by_name(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
+    assert found is not None, "connect() makes it"
+    return found.experiment_id
+
+
 @contextmanager
 def open_run(stage: str, config: BaseModel, fingerprint: str, name: str) -> Iterator[Run]:
     """A run of one stage, below the active run where there is one; closed as FINISHED, FAILED or KILLED.

@@ -34,6 +34,9 @@ from inandout.verdict import Scored
 SHOWN = 8
 """Pictures of each kind on a contact sheet."""
 
+TEST_TAG = "inandout.test"
+"""Fingerprint of the test part: classifiers that share it can be compared picture by picture."""
+
 
 class TrainingConfig(SourceConfig, Geometry):
     """How a classifier is trained. The defaults are the embedded profile, which two CPU cores train in minutes."""
@@ -206,7 +209,11 @@ def _log_inputs(config: ClassifyConfig, real: list[Sample], train: Part) -> None
     counts = Counter(f"n_{s.split}_{'positives' if s.label else 'negatives'}" for s in real if s.split != "train")
     counts += Counter(f"n_train_{s.origin}_{'positives' if s.label else 'negatives'}" for s in train.samples)
     mlflow.log_params(counts)
-    mlflow.set_tag("inandout.survival", survival(real, config).sentence())
+    mlflow.set_tags(
+        {"inandout.survival": survival(real, config).sentence(), TEST_TAG: fingerprint(_rows(real, "test"))}
+    )
+    if alphas := sorted({sample.alpha for sample in train.samples if sample.alpha is not None}):
+        mlflow.log_param("used_alpha", ", ".join(f"{alpha:g}" for alpha in alphas))
     kinds: dict[tuple[str, int], list[int]] = {}
     for i, sample in enumerate(train.samples):
         kinds.setdefault((sample.origin, sample.label), []).append(i)
