@@ -1,7 +1,9 @@
 """Entry point `export`: a trained classifier as an ONNX file that is proven to agree, and how fast it is."""
 
 import json
+import os
 import platform
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +37,7 @@ class ExportConfig(BaseModel):
         description="operating point whose threshold goes in: of a run any, fpr<=0.01 say, empty = validation; of a "
         "model one that it has, empty = its default",
     )
+    out: str = Field("classifier.onnx", pattern=r"\.onnx$", description="file to write, beside the run's artifact")
     rounds: int = Field(100, ge=10, le=10_000, description="answers of each kind that are timed")
     fresh: bool = Field(False, description="run again although a finished run has the same fingerprint")
 
@@ -58,6 +61,8 @@ class Exported(NamedTuple):
 
     run_id: str
     path: Path
+    difference: float
+    """Of a logit from torch, the largest."""
     table: str
 
 
@@ -67,20 +72,38 @@ def export(config: ExportConfig) -> Exported:
     The file has normalisation and threshold inside and takes any number of uint8 RGB pictures (N, 3, H, W) of the
     model's size; cutting and resizing them is left to the caller, because ONNX has not Pillow's filter.
     """
+    out = Path(config.out)
+    if out.exists():
+        raise InputError(f"out = {out}: is there already; give another name, so that nothing is lost")
+    if not out.parent.is_dir():
+        raise InputError(f"out = {out}: the folder {out.parent} is not there; make it, or name a file in another one")
     connect()
     trained, point = _from_model(config) if config.model else _from_run(config)
     inputs = {
         "data": fingerprint(present(trained)), "run": digest(trained.weights), "model": "",
-        "rule": point.model_dump_json(),
+        "rule": point.model_dump_json(), "out": "",
     }  # fmt: skip
     located = LocatedConfig(**config.model_dump(), data=trained.data)
     name = f"export of {trained.run_id[:8]} at {point.rule}"
     run = run_stage("export", name, located, inputs, trained.test, lambda work: _write(config, trained, point, work))
+    _copy(artifact_folder(run.info.run_id, FILE), out)
     table = artifact_folder(run.info.run_id, "latency.md").read_text(encoding="utf-8")
-    path = artifact_folder(run.info.run_id, FILE)
     difference = run.data.metrics["export_max_difference"]
-    print(f"\n{table}\n\nlargest difference of a logit from torch: {difference:.2g}\n{path}\n\n{experiment_url(run)}")
-    return Exported(run.info.run_id, path, table)
+    print(
+        f"\n{table}\n\n{out}: ready; its logits differ from torch's by {difference:.2g} at most\n{experiment_url(run)}"
+    )
+    return Exported(run.info.run_id, out, difference, table)
+
+
+def _copy(source: Path, out: Path) -> None:
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        shutil.copyfile(source, temporary)
+        temporary.replace(out)
+    except OSError as error:
+        raise InputError(f"out = {out}: cannot be written ({error.strerror}); free some space") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _from_run(config: ExportConfig) -> tuple[Trained, OperatingPoint]:
@@ -112,7 +135,8 @@ def _write(config: ExportConfig, trained: Trained, point: OperatingPoint, work: 
     threads = torch.get_num_threads()
     title = (
         f"Milliseconds an answer at {trained.geometry.width}x{trained.geometry.height}, from encoded pictures to "
-        f"logits, on {threads} thread{'s' * (threads > 1)} of a CPU ({platform.machine()}); cold: with reading the model:"
+        f"logits, on {threads} thread{'s' * (threads > 1)} of a CPU ({platform.machine()}); cold is with reading the "
+        "model:"
     )
     mlflow.log_text(f"{title}\n\n{latency_table(timings)}", "latency.md")
     log_values({f"{each.engine}_{each.state}_{each.batch}_p50_ms": each.milliseconds()[0] for each in timings})
