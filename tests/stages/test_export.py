@@ -8,9 +8,10 @@ import pytest
 from inandout.classifier.fit import predict
 from inandout.classifier.pixels import load_pixels
 from inandout.errors import InputError
-from inandout.serving.log import measure_pointing
+from inandout.operating import choose_point, parse_rule
+from inandout.serving.log import log_servable, measure_pointing
 from inandout.serving.trained import read_trained
-from inandout.stages.classify import ClassifyConfig, Result, classify
+from inandout.stages.classify import ClassifyConfig, Result, classify, read_scores
 from inandout.stages.export import ExportConfig, export
 from tests.conftest import SIDE
 
@@ -37,10 +38,14 @@ def test_a_run_becomes_a_file_that_agrees_and_is_timed(
     run = mlflow.get_run(exported.run_id)
     assert run.data.metrics["export_max_difference"] == float(about["max_difference"]) == exported.difference
     assert 0 < run.data.metrics["onnxruntime_warm_1_p50_ms"] < run.data.metrics["torch_cold_1_p50_ms"]
-    assert exported.table.count("\n| ") == 9, "a head, its line, and 2 engines x 2 batches x cold and warm, less one"
+    assert exported.table.count("\n| ") == 2 + 8, "head and rule, then 2 engines x 2 batches x cold and warm"
     assert exported.table in capsys.readouterr().out
-    again = export(ExportConfig(run=trained.run_id, rounds=10, out="again.onnx"))
-    assert again.run_id == exported.run_id, "validation is what an empty rule means, and where to does not count"
+    scored = read_scores(trained.run_id, "val")
+    point = choose_point(parse_rule("validation"), scored.logits, scored.labels, ClassifyConfig().val_fpr)
+    with mlflow.start_run():
+        version = mlflow.register_model(log_servable(trained.run_id, [point], point.rule), "tiny")
+    again = export(ExportConfig(model=f"models:/tiny/{version.version}", rounds=10, out="again.onnx"))
+    assert again.run_id == exported.run_id, "the same classifier and threshold by another address"
     assert Path("again.onnx").read_bytes() == exported.path.read_bytes()
     for changes, message in (
         ({}, "out = classifier.onnx: is there already"),
