@@ -53,6 +53,8 @@ STAGES: Mapping[str, Stage] = Stages(
         "review": ("review", "ReviewConfig", "review"),
         "classify": ("classify", "ClassifyConfig", "classify"),
         "distance": ("distance", "DistanceConfig", "distance"),
+        "promote": ("promote", "PromoteConfig", "promote"),
+        "rollback": ("promote", "RollbackConfig", "rollback"),
     }
 )
 """Every entry point of MLproject, which repeats their fields and defaults; a test compares."""

@@ -2,7 +2,6 @@
 
 import json
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -105,6 +104,7 @@ class Trained(NamedTuple):
     @property
     def data(self) -> str:
         """Fingerprint of its data set."""
+        assert self.run.inputs is not None, "run_stage logs it"
         return self.run.inputs.dataset_inputs[0].dataset.digest
 
 
@@ -210,8 +210,7 @@ def _released(config: PromoteConfig, trained: Trained, points: Points) -> Run:
 
 def _release(run_id: str, points: Points, card: str) -> None:
     """Check the export, then log the model with its card; the first operating point decides unless told otherwise."""
-    difference = max(check_export(run_id, point) for point in points.measured)
-    mlflow.log_metric("export_difference", difference)
+    mlflow.log_metric("export_difference", check_export(run_id, points.measured[0]))
     mlflow.log_dict({"points": [point.model_dump(mode="json") for point in points.measured]}, "operating_points.json")
     uri = log_servable(run_id, points.measured, points.measured[0].rule)
     with tempfile.TemporaryDirectory() as folder:
@@ -254,7 +253,7 @@ def _register(config: PromoteConfig, trained: Trained, run: Run) -> Promotion:
     champion = version_at(config.name, CHAMPION)
     version = version_of(config.name, run.info.run_id)
     if champion is not None and version is not None and champion.version == version.version:
-        return Promotion(int(version.version), True, "it was already")
+        return Promotion(int(version.version), True, "it is the champion already")
     _refuse_other_test(config.name, trained, champion)
     theirs = read_scores(champion.tags[RUN_TAG]) if champion is not None else None
     wins, why = decide(read_scores(trained.id), theirs, str(champion.version) if champion is not None else "")
@@ -268,7 +267,7 @@ def _register(config: PromoteConfig, trained: Trained, run: Run) -> Promotion:
     return Promotion(int(version.version), wins, why)
 
 
-def _tags(config: PromoteConfig, trained: Trained) -> Mapping[str, str]:
+def _tags(config: PromoteConfig, trained: Trained) -> dict[str, str]:
     """What a version says of itself in the registry."""
     return {
         RUN_TAG: trained.id,
