@@ -222,7 +222,8 @@ def _release(run_id: str, points: Points, card: str) -> None:
 
 
 def _facts(config: PromoteConfig, trained: Trained, points: Points) -> Facts:
-    run, asked = trained.run, config.model_dump(exclude_defaults=True) | {"run": trained.id}
+    run = trained.run
+    asked = {"run": trained.id} | config.model_dump(exclude_defaults=True, exclude={"run", "name", "fresh"})
     return Facts(
         run_id=trained.id, config=trained.config.model_dump(mode="json"), params=run.data.params,
         metrics=run.data.metrics, tags=run.data.tags, data_fingerprint=trained.data, test_fingerprint=trained.test,

@@ -148,7 +148,7 @@ def test_a_version_says_what_it_is_and_its_model_works(shop: Shop) -> None:
     card = (folder / "model_card.md").read_text()
     assert card == Path(mlflow.artifacts.download_artifacts(f"runs:/{version.run_id}/model_card.md")).read_text()
     assert "Licence of the data: CC0." in card
-    assert f"python -m inandout promote --run {shop.good} --data-licence CC0 --name whole" in card
+    assert f"python -m inandout promote --run {shop.good} --data-licence CC0" in card
     assert " of 30 missed: fewer than " in card
     points = json.loads(
         Path(mlflow.artifacts.download_artifacts(f"runs:/{version.run_id}/operating_points.json")).read_text()
