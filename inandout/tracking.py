@@ -231,8 +231,9 @@ def log_config(config: BaseModel) -> None:
 def artifact_folder(run_id: str, name: str) -> Path:
     """Local copy, or the original where it is local, of an artifact of a run."""
     try:
-        return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=name))
-    except mlflow.MlflowException as error:
+        where = mlflow.get_run(run_id).info.artifact_uri  # by run id MLflow copies local files, too, and keeps them
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{where}/{name}"))
+    except (mlflow.MlflowException, OSError) as error:
         raise InputError(f"{run_id}: no run with an artifact {name!r} ({error})") from error
 
 

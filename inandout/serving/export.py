@@ -18,10 +18,10 @@ def check_export(classify_run_id: str, point: OperatingPoint) -> float:
         InputError: it is above 1e-4, the run is none of `classify`, or its test pictures cannot be read.
     """
     with tempfile.TemporaryDirectory() as folder:
-        return export(read_trained(classify_run_id), point, Path(folder) / "classifier.onnx")
+        return write_export(read_trained(classify_run_id), point, Path(folder) / "classifier.onnx")
 
 
-def export(trained: Trained, point: OperatingPoint, path: Path) -> float:
+def write_export(trained: Trained, point: OperatingPoint, path: Path) -> float:
     """Write `path`, see `write_onnx`; its metadata tell run, rule, threshold, size and fit of the pictures."""
     size = {name: str(value) for name, value in trained.geometry.model_dump().items()}
     about = {"run": trained.run_id, "rule": point.rule, "threshold": repr(point.threshold), **size}

@@ -30,7 +30,7 @@ def prepare_rows(rows: list[dict[str, Any]], geometry: Geometry) -> np.ndarray:
         InputError: no row, too many, or one whose picture cannot be used; names the first, counted from 0.
     """
     if not 0 < len(rows) <= MAX_ROWS:
-        raise InputError(f"{len(rows)} pictures in a request; send 1 to {MAX_ROWS}")
+        raise InputError(f"{len(rows)} pictures in the request; send 1 to {MAX_ROWS}, each as image or path")
     return np.stack([fit_image(_picture(row, f"picture {i}"), geometry) for i, row in enumerate(rows)])
 
 

@@ -18,6 +18,8 @@ class Trained(NamedTuple):
     """A finished classifier."""
 
     run_id: str
+    data: str
+    """Name of the data set it was trained on."""
     weights: Path
     geometry: Geometry
     """How its pictures were prepared."""
@@ -39,18 +41,31 @@ def read_trained(run_id: str) -> Trained:
     config = json.loads(artifact_folder(run_id, "config.json").read_text(encoding="utf-8"))
     samples = read_manifest(artifact_folder(run_id, "manifest.csv"))
     geometry = Geometry(**{name: config[name] for name in Geometry.model_fields})
-    return Trained(run_id, weights, geometry, [sample for sample in samples if sample.split == "test"])
+    return Trained(run_id, config["data"], weights, geometry, [sample for sample in samples if sample.split == "test"])
+
+
+def present(trained: Trained) -> list[Sample]:
+    """The test part, all of whose files are on the disk.
+
+    Raises:
+        InputError: one of them is not, or there are fewer than two pictures.
+    """
+    files = [path for sample in trained.test for path in (sample.image, sample.mask) if path]
+    gone = [path for path in files if not path.is_file()]
+    if gone:
+        raise InputError(
+            f"{len(gone)} files of the test part of run {trained.run_id} are gone, {gone[0]} for example; an export is "
+            "checked with real pictures: put them back where they were"
+        )
+    if len(trained.test) < 2:
+        raise InputError(
+            f"run {trained.run_id} has {len(trained.test)} test pictures; checking an export needs 2 or more"
+        )
+    return trained.test
 
 
 def real_pictures(trained: Trained, number: int) -> Pixels:
-    """(`number`, H, W, 3) of the test part, spread over it and so over its labels; all there are where there are fewer.
-
-    Raises:
-        InputError: fewer than two, or one of them cannot be read.
-    """
-    chosen = np.unique(np.linspace(0, len(trained.test) - 1, min(number, len(trained.test))).astype(int))
-    if len(chosen) < 2:
-        raise InputError(
-            f"run {trained.run_id} has {len(trained.test)} test pictures; the check of an export needs 2 or more"
-        )
-    return load_pixels([trained.test[int(i)].image for i in chosen], trained.geometry)
+    """Up to `number` pictures (N, H, W, 3), spread over the test part and so over its labels; raises as `present`."""
+    samples = present(trained)
+    chosen = np.unique(np.linspace(0, len(samples) - 1, number).astype(int))
+    return load_pixels([samples[int(i)].image for i in chosen], trained.geometry)
