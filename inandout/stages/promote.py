@@ -19,6 +19,7 @@ from inandout.operating import OperatingPoint, choose_point, measure_point, pars
 from inandout.registry import (
     CHAMPION,
     GATE,
+    ROLLED_BACK,
     add_version,
     crown,
     decide,
@@ -30,7 +31,7 @@ from inandout.registry import (
 from inandout.serving.export import check_export
 from inandout.serving.log import log_servable
 from inandout.stages.classify import TEST_TAG, ClassifyConfig, read_scores
-from inandout.tracking import artifact_folder, connect, current_experiment, run_stage
+from inandout.tracking import artifact_folder, connect, current_experiment, original_run, run_stage
 
 CARD = "model_card.md"
 """Artifact of the version's run and of the model."""
@@ -130,7 +131,7 @@ def promote(config: PromoteConfig) -> Promotion:
     was measured on another test part.
     """
     connect()
-    trained = _trained(config.run or _best_by_validation())
+    trained = _trained(original_run(config.run or _best_by_validation()))
     points = _points(config, trained)
     _refuse_other_test(config.name, trained, version_at(config.name, CHAMPION))
     run = _released(config, trained, points)
@@ -151,7 +152,8 @@ def rollback(config: RollbackConfig) -> None:
 def _best_by_validation() -> str:
     """The finished classifier with the highest AP on its validation part; the test part has no say."""
     wanted = "tags.`inandout.stage` = 'classify' and attributes.status = 'FINISHED'"
-    runs = mlflow.MlflowClient().search_runs([current_experiment()], wanted, max_results=1000)
+    runs = mlflow.search_runs([current_experiment()], wanted, output_format="list")
+    assert isinstance(runs, list)
     known = [run for run in runs if "val_ap" in run.data.metrics]
     if not known:
         raise InputError(
@@ -255,6 +257,11 @@ def _register(config: PromoteConfig, trained: Trained, run: Run) -> Promotion:
     version = version_of(config.name, run.info.run_id)
     if champion is not None and version is not None and champion.version == version.version:
         return Promotion(int(version.version), True, "it is the champion already")
+    if version is not None and ROLLED_BACK in version.tags:
+        back = (
+            f"not passed: it was rolled back, {version.tags[ROLLED_BACK]}; only `rollback` gives the place back to it"
+        )
+        return Promotion(int(version.version), False, back)
     _refuse_other_test(config.name, trained, champion)
     theirs = read_scores(champion.tags[RUN_TAG]) if champion is not None else None
     wins, why = decide(read_scores(trained.id), theirs, str(champion.version) if champion is not None else "")

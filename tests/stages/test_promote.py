@@ -121,6 +121,10 @@ def test_the_champion_moves_only_to_what_beats_it_and_back(shop: Shop, capsys: p
     rollback(RollbackConfig(name="story"))
     assert holders("story") == (1, 3)
     assert "version 1 took its place" in versions("story")[3][ROLLED_BACK]
+    again = release(shop.good, "story")
+    assert (again.version, again.champion) == (3, False), "people took it back, so no gate brings it back"
+    assert "rolled back" in again.why
+    assert holders("story") == (1, 3)
     rollback(RollbackConfig(name="story"))
     assert holders("story") == (3, 1)
     assert ROLLED_BACK not in versions("story")[3]
@@ -166,7 +170,7 @@ def test_a_version_says_what_it_is_and_its_model_works(shop: Shop) -> None:
 
 def test_a_broken_export_is_not_registered(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_file, "run_onnx", lambda session, pixels: (np.full(len(pixels), 9.0),))
-    with pytest.raises(InputError, match="ONNX"):
+    with pytest.raises(InputError, match="differs from the trained one by"):
         release(shop.good, "broken", data_licence="nobody else's")
     assert version_at("broken", CHAMPION) is None
     assert versions("broken") == {}
