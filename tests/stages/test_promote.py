@@ -189,16 +189,26 @@ def test_another_test_part_is_refused(shop: Shop) -> None:
 def test_the_best_of_the_experiment_is_that_of_the_validation_part(
     shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    runs = {run: mlflow.get_run(run).data.metrics for run in (shop.blind, shop.middling, shop.good, shop.elsewhere)}
-    mlflow.MlflowClient().log_metric(shop.blind, "val_ap", 2.0)  # the worst on test
+    known = mlflow.get_run(shop.blind).data.metrics["val_ap"]
+    mlflow.MlflowClient().log_metric(shop.blind, "val_ap", 2.0, step=98)  # the worst on test
     try:
         release("", "chosen")
     finally:
-        mlflow.MlflowClient().log_metric(shop.blind, "val_ap", runs[shop.blind]["val_ap"])
+        mlflow.MlflowClient().log_metric(shop.blind, "val_ap", known, step=99)
     version = version_at("chosen", CHAMPION)
     assert version is not None
     assert version.tags["run"] == shop.blind
     assert "best of 4; 1 others have none" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_run_that_only_found_its_result_stands_for_it(shop: Shop) -> None:
+    with mlflow.start_run() as pointer:
+        mlflow.set_tag("inandout.reused", shop.middling)
+    release(pointer.info.run_id, "pointed")
+    version = version_at("pointed", CHAMPION)
+    assert version is not None
+    assert version.tags["run"] == shop.middling
 
 
 @pytest.mark.parametrize(
