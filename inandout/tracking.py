@@ -215,16 +215,10 @@ def record_reuse(stage: str, config: BaseModel, found: Run) -> None:
             mlflow.log_metrics(found.data.metrics)
 
 
-def original_run(run_id: str) -> str:
-    """The run that holds a result: this one, or the one that it was found in.
-
-    Raises:
-        InputError: there is no such run.
-    """
-    try:
-        return mlflow.get_run(run_id).data.tags.get(_REUSED, run_id)
-    except mlflow.MlflowException as error:
-        raise InputError(f"{run_id}: there is no run with this id; copy it from the UI") from error
+def original_run(run: Run) -> Run:
+    """The run that holds a result: this one, or the one that it was found in."""
+    reused = run.data.tags.get(_REUSED)
+    return mlflow.get_run(reused) if reused else run
 
 
 def log_config(config: BaseModel) -> None:

@@ -131,7 +131,7 @@ def promote(config: PromoteConfig) -> Promotion:
     was measured on another test part.
     """
     connect()
-    trained = _trained(original_run(config.run or _best_by_validation()))
+    trained = _trained(_given(config.run) if config.run else _best_by_validation())
     points = _points(config, trained)
     _refuse_other_test(config.name, trained, version_at(config.name, CHAMPION))
     run = _released(config, trained, points)
@@ -149,31 +149,39 @@ def rollback(config: RollbackConfig) -> None:
     print(f"{config.name}: version {champion.version} is the champion, version {previous.version} the previous one")
 
 
-def _best_by_validation() -> str:
+def _given(run_id: str) -> Run:
+    try:
+        return original_run(mlflow.get_run(run_id))
+    except mlflow.MlflowException as error:
+        raise InputError(f"run = {run_id}: there is no run with this id; copy one of a classify from the UI") from error
+
+
+def _best_by_validation() -> Run:
     """The finished classifier with the highest AP on its validation part; the test part has no say."""
     wanted = "tags.`inandout.stage` = 'classify' and attributes.status = 'FINISHED'"
     runs = mlflow.search_runs([current_experiment()], wanted, output_format="list")
     assert isinstance(runs, list)
-    known = [run for run in runs if "val_ap" in run.data.metrics]
+    there = {run.info.run_id: run for run in map(original_run, runs)}
+    known = [run for run in there.values() if "val_ap" in run.data.metrics and TEST_TAG in run.data.tags]
     if not known:
         raise InputError(
             "no finished classify of this experiment has a validation AP (zero and few shots have no defects to "
             "validate on); give run=<run id>"
         )
     best = max(known, key=lambda run: run.data.metrics["val_ap"])
-    left = f"; {len(runs) - len(known)} others have none" if len(runs) > len(known) else ""
+    left = f"; {len(there) - len(known)} others have none" if len(there) > len(known) else ""
     print(f"run {best.info.run_id}: validation AP {best.data.metrics['val_ap']:.3f}, best of {len(known)}{left}")
-    return best.info.run_id
+    return best
 
 
-def _trained(run_id: str) -> Trained:
-    """A run that can be promoted."""
+def _trained(run: Run) -> Trained:
+    """What a run that can be promoted says."""
+    run_id = run.info.run_id
     values = json.loads(artifact_folder(run_id, "config.json").read_text(encoding="utf-8"))
     try:
         config = ClassifyConfig(**values)
     except ValidationError as error:
         raise InputError(f"run = {run_id}: is not a run of classify; give the id of one") from error
-    run = mlflow.get_run(run_id)
     if run.info.status != "FINISHED" or TEST_TAG not in run.data.tags:
         raise InputError(f"run = {run_id}: is not finished, or of an older version of the package; run classify again")
     if "ap" not in run.data.metrics:
