@@ -54,6 +54,8 @@ STAGES: Mapping[str, Stage] = Stages(
         "classify": ("classify", "ClassifyConfig", "classify"),
         "export": ("export", "ExportConfig", "export"),
         "distance": ("distance", "DistanceConfig", "distance"),
+        "promote": ("promote", "PromoteConfig", "promote"),
+        "rollback": ("promote", "RollbackConfig", "rollback"),
     }
 )
 """Every entry point of MLproject, which repeats their fields and defaults; a test compares."""

@@ -97,7 +97,14 @@ def crown(name: str, version: ModelVersion) -> None:
     champion = version_at(name, CHAMPION)
     if champion is not None and champion.version != version.version:
         client.set_registered_model_alias(name, PREVIOUS, champion.version)
+    _lead(name, version)
+
+
+def _lead(name: str, version: ModelVersion) -> None:
+    client = mlflow.MlflowClient()
     client.set_registered_model_alias(name, CHAMPION, version.version)
+    if ROLLED_BACK in version.tags:
+        client.delete_model_version_tag(name, version.version, ROLLED_BACK)
 
 
 def roll_back(name: str) -> tuple[ModelVersion, ModelVersion]:
@@ -112,7 +119,7 @@ def roll_back(name: str) -> tuple[ModelVersion, ModelVersion]:
     if previous is None or previous.version == champion.version:
         raise InputError(f"name = {name!r}: version {champion.version} is the champion, and there is none before it")
     client = mlflow.MlflowClient()
-    client.set_registered_model_alias(name, CHAMPION, previous.version)
+    _lead(name, previous)
     client.set_registered_model_alias(name, PREVIOUS, champion.version)
     when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC: version {previous.version} took its place"
     client.set_model_version_tag(name, champion.version, ROLLED_BACK, when)

@@ -215,6 +215,12 @@ def record_reuse(stage: str, config: BaseModel, found: Run) -> None:
             mlflow.log_metrics(found.data.metrics)
 
 
+def original_run(run: Run) -> Run:
+    """The run that holds a result: this one, or the one that it was found in."""
+    reused = run.data.tags.get(_REUSED)
+    return mlflow.get_run(reused) if reused else run
+
+
 def log_config(config: BaseModel) -> None:
     """The whole resolved configuration, as `config.json` and as parameters.
 

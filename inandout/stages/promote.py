@@ -2,7 +2,6 @@
 
 import json
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ from inandout.operating import OperatingPoint, choose_point, measure_point, pars
 from inandout.registry import (
     CHAMPION,
     GATE,
+    ROLLED_BACK,
     add_version,
     crown,
     decide,
@@ -31,7 +31,7 @@ from inandout.registry import (
 from inandout.serving.export import check_export
 from inandout.serving.log import log_servable
 from inandout.stages.classify import TEST_TAG, ClassifyConfig, read_scores
-from inandout.tracking import artifact_folder, connect, current_experiment, run_stage
+from inandout.tracking import artifact_folder, connect, current_experiment, original_run, run_stage
 
 CARD = "model_card.md"
 """Artifact of the version's run and of the model."""
@@ -105,6 +105,7 @@ class Trained(NamedTuple):
     @property
     def data(self) -> str:
         """Fingerprint of its data set."""
+        assert self.run.inputs is not None, "run_stage logs it"
         return self.run.inputs.dataset_inputs[0].dataset.digest
 
 
@@ -130,7 +131,7 @@ def promote(config: PromoteConfig) -> Promotion:
     was measured on another test part.
     """
     connect()
-    trained = _trained(config.run or _best_by_validation())
+    trained = _trained(_given(config.run) if config.run else _best_by_validation())
     points = _points(config, trained)
     _refuse_other_test(config.name, trained, version_at(config.name, CHAMPION))
     run = _released(config, trained, points)
@@ -148,30 +149,39 @@ def rollback(config: RollbackConfig) -> None:
     print(f"{config.name}: version {champion.version} is the champion, version {previous.version} the previous one")
 
 
-def _best_by_validation() -> str:
+def _given(run_id: str) -> Run:
+    try:
+        return original_run(mlflow.get_run(run_id))
+    except mlflow.MlflowException as error:
+        raise InputError(f"run = {run_id}: there is no run with this id; copy one of a classify from the UI") from error
+
+
+def _best_by_validation() -> Run:
     """The finished classifier with the highest AP on its validation part; the test part has no say."""
     wanted = "tags.`inandout.stage` = 'classify' and attributes.status = 'FINISHED'"
-    runs = mlflow.MlflowClient().search_runs([current_experiment()], wanted, max_results=1000)
-    known = [run for run in runs if "val_ap" in run.data.metrics]
+    runs = mlflow.search_runs([current_experiment()], wanted, output_format="list")
+    assert isinstance(runs, list)
+    there = {run.info.run_id: run for run in map(original_run, runs)}
+    known = [run for run in there.values() if "val_ap" in run.data.metrics and TEST_TAG in run.data.tags]
     if not known:
         raise InputError(
             "no finished classify of this experiment has a validation AP (zero and few shots have no defects to "
             "validate on); give run=<run id>"
         )
     best = max(known, key=lambda run: run.data.metrics["val_ap"])
-    left = f"; {len(runs) - len(known)} others have none" if len(runs) > len(known) else ""
+    left = f"; {len(there) - len(known)} others have none" if len(there) > len(known) else ""
     print(f"run {best.info.run_id}: validation AP {best.data.metrics['val_ap']:.3f}, best of {len(known)}{left}")
-    return best.info.run_id
+    return best
 
 
-def _trained(run_id: str) -> Trained:
-    """A run that can be promoted."""
+def _trained(run: Run) -> Trained:
+    """What a run that can be promoted says."""
+    run_id = run.info.run_id
     values = json.loads(artifact_folder(run_id, "config.json").read_text(encoding="utf-8"))
     try:
         config = ClassifyConfig(**values)
     except ValidationError as error:
         raise InputError(f"run = {run_id}: is not a run of classify; give the id of one") from error
-    run = mlflow.get_run(run_id)
     if run.info.status != "FINISHED" or TEST_TAG not in run.data.tags:
         raise InputError(f"run = {run_id}: is not finished, or of an older version of the package; run classify again")
     if "ap" not in run.data.metrics:
@@ -210,8 +220,7 @@ def _released(config: PromoteConfig, trained: Trained, points: Points) -> Run:
 
 def _release(run_id: str, points: Points, card: str) -> None:
     """Check the export, then log the model with its card; the first operating point decides unless told otherwise."""
-    difference = max(check_export(run_id, point) for point in points.measured)
-    mlflow.log_metric("export_difference", difference)
+    mlflow.log_metric("export_difference", check_export(run_id, points.measured[0]))
     mlflow.log_dict({"points": [point.model_dump(mode="json") for point in points.measured]}, "operating_points.json")
     uri = log_servable(run_id, points.measured, points.measured[0].rule)
     with tempfile.TemporaryDirectory() as folder:
@@ -223,7 +232,8 @@ def _release(run_id: str, points: Points, card: str) -> None:
 
 
 def _facts(config: PromoteConfig, trained: Trained, points: Points) -> Facts:
-    run, asked = trained.run, config.model_dump(exclude_defaults=True) | {"run": trained.id}
+    run = trained.run
+    asked = {"run": trained.id} | config.model_dump(exclude_defaults=True, exclude={"run", "name", "fresh"})
     return Facts(
         run_id=trained.id, config=trained.config.model_dump(mode="json"), params=run.data.params,
         metrics=run.data.metrics, tags=run.data.tags, data_fingerprint=trained.data, test_fingerprint=trained.test,
@@ -254,7 +264,12 @@ def _register(config: PromoteConfig, trained: Trained, run: Run) -> Promotion:
     champion = version_at(config.name, CHAMPION)
     version = version_of(config.name, run.info.run_id)
     if champion is not None and version is not None and champion.version == version.version:
-        return Promotion(int(version.version), True, "it was already")
+        return Promotion(int(version.version), True, "it is the champion already")
+    if version is not None and ROLLED_BACK in version.tags:
+        back = (
+            f"not passed: it was rolled back, {version.tags[ROLLED_BACK]}; only `rollback` gives the place back to it"
+        )
+        return Promotion(int(version.version), False, back)
     _refuse_other_test(config.name, trained, champion)
     theirs = read_scores(champion.tags[RUN_TAG]) if champion is not None else None
     wins, why = decide(read_scores(trained.id), theirs, str(champion.version) if champion is not None else "")
@@ -268,7 +283,7 @@ def _register(config: PromoteConfig, trained: Trained, run: Run) -> Promotion:
     return Promotion(int(version.version), wins, why)
 
 
-def _tags(config: PromoteConfig, trained: Trained) -> Mapping[str, str]:
+def _tags(config: PromoteConfig, trained: Trained) -> dict[str, str]:
     """What a version says of itself in the registry."""
     return {
         RUN_TAG: trained.id,
