@@ -52,7 +52,10 @@ STAGES: Mapping[str, Stage] = Stages(
         "augment": ("augment", "AugmentConfig", "augment"),
         "review": ("review", "ReviewConfig", "review"),
         "classify": ("classify", "ClassifyConfig", "classify"),
+        "export": ("export", "ExportConfig", "export"),
         "distance": ("distance", "DistanceConfig", "distance"),
+        "promote": ("promote", "PromoteConfig", "promote"),
+        "rollback": ("promote", "RollbackConfig", "rollback"),
     }
 )
 """Every entry point of MLproject, which repeats their fields and defaults; a test compares."""

@@ -29,6 +29,9 @@ from inandout.errors import InputError
 
 EXPERIMENT = "inandout"
 """Experiment of runs that are started without one."""
+WEIGHTS = "classifier.safetensors"
+"""Artifact of a `classify` run with the ResNet-50's state dict, which its `weights` takes, too: a `pt2` can neither be
+trained on nor looked into."""
 _FINGERPRINT, _STAGE, _PROCESS, _REUSED = (f"inandout.{name}" for name in ("fingerprint", "stage", "process", "reused"))
 
 
@@ -154,6 +157,18 @@ def connect() -> None:
                 client.set_terminated(run.info.run_id, "KILLED")
 
 
+def current_experiment() -> str:
+    """Id of the experiment that a run opened now goes to; call `connect` before."""
+    client, active = mlflow.MlflowClient(), mlflow.active_run()
+    if active is not None:
+        return active.info.experiment_id
+    if "MLFLOW_RUN_ID" in os.environ:
+        return client.get_run(os.environ["MLFLOW_RUN_ID"]).info.experiment_id
+    found = client.get_experiment_by_name(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
+    assert found is not None, "connect() makes it"
+    return found.experiment_id
+
+
 @contextmanager
 def open_run(stage: str, config: BaseModel, fingerprint: str, name: str) -> Iterator[Run]:
     """A run of one stage, below the active run where there is one; closed as FINISHED, FAILED or KILLED.
@@ -200,6 +215,12 @@ def record_reuse(stage: str, config: BaseModel, found: Run) -> None:
             mlflow.log_metrics(found.data.metrics)
 
 
+def original_run(run: Run) -> Run:
+    """The run that holds a result: this one, or the one that it was found in."""
+    reused = run.data.tags.get(_REUSED)
+    return mlflow.get_run(reused) if reused else run
+
+
 def log_config(config: BaseModel) -> None:
     """The whole resolved configuration, as `config.json` and as parameters.
 
@@ -216,8 +237,9 @@ def log_config(config: BaseModel) -> None:
 def artifact_folder(run_id: str, name: str) -> Path:
     """Local copy, or the original where it is local, of an artifact of a run."""
     try:
-        return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=name))
-    except mlflow.MlflowException as error:
+        where = mlflow.get_run(run_id).info.artifact_uri  # by run id MLflow copies local files, too, and keeps them
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{where}/{name}"))
+    except (mlflow.MlflowException, OSError) as error:
         raise InputError(f"{run_id}: no run with an artifact {name!r} ({error})") from error
 
 

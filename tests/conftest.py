@@ -33,8 +33,12 @@ def draw(seed: int, defect: bool) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
+    """See `write_tiny`."""
+    return write_tiny(tmp_path / "tiny")
+
+
+def write_tiny(folder: Path) -> Path:
     """CSV manifest: 20 negatives and 8 positives to train on, 8 and 6 to test on."""
-    folder = tmp_path / "tiny"
     folder.mkdir()
     samples = []
     for number, (split, label) in enumerate(

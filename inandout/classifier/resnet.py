@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights, resnet50
 
-from inandout.errors import InputError
+from inandout.errors import InputError, brief
 
 
 class DefectNet(nn.Module):
@@ -54,6 +54,22 @@ def build_classifier(weights: str, seed: int) -> DefectNet:
         state = _imagenet() if weights == "imagenet" else _from_file(Path(weights))
         _load_backbone(model, state, weights)
     return model
+
+
+def load_classifier(path: Path) -> DefectNet:
+    """A trained `DefectNet`, its last layer included, in evaluation mode and with nothing to train.
+
+    Raises:
+        InputError: the file is not the state dict of one, as `classify` keeps it.
+    """
+    model = DefectNet()
+    try:
+        model.resnet.load_state_dict(load_file(path))
+    except Exception as error:  # safetensors raises its own type as well as OSError, torch a RuntimeError
+        raise InputError(
+            f"{path}: not the weights of a trained classifier ({brief(error)}); give those of a classify run"
+        ) from error
+    return model.eval().requires_grad_(False)
 
 
 def _imagenet() -> dict[str, Tensor]:

@@ -12,12 +12,13 @@ What is accepted, and how it becomes 8-bit RGB:
 | float, 32-bit, multi-frame, anything else | refused                                                   |
 """
 
+import io
 import os
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from inandout.errors import InputError
 
@@ -31,6 +32,10 @@ MAX_PIXELS = 50_000_000
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
+SERVED_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+"""What is decoded of bytes that came over a network, the formats of `IMAGE_SUFFIXES`: Pillow knows more, and hands some
+to other programs."""
+
 _EIGHT_BIT_MODES = frozenset({"1", "L", "P", "RGB", "CMYK", "YCbCr"})
 _ALPHA_MODES = frozenset({"LA", "PA", "RGBA"})
 _SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
@@ -42,7 +47,15 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
     Raises:
         InputError: the file cannot be read, is truncated, too large, or of a kind that is not in the table.
     """
-    image = _load(path, max_pixels)
+    return _to_rgb(_load(path, str(path), max_pixels))
+
+
+def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Picture:
+    """`read_image` of the content of a file in one of `SERVED_FORMATS`; `name` is what errors call it."""
+    return _to_rgb(_load(data, name, max_pixels))
+
+
+def _to_rgb(image: Image.Image) -> Picture:
     if image.mode in _SIXTEEN_BIT_MODES:
         grey = np.rint(np.asarray(image, dtype=np.float32) / 257).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
@@ -58,7 +71,7 @@ def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> Mask:
     Raises:
         InputError: as `read_image`.
     """
-    image = _load(path, max_pixels)
+    image = _load(path, str(path), max_pixels)
     if image.mode in _SIXTEEN_BIT_MODES or (image.mode in ("1", "L") and "transparency" not in image.info):
         return np.greater(np.asarray(image), 0)
     red, green, blue, alpha = np.moveaxis(np.asarray(image.convert("RGBA")), 2, 0)
@@ -73,25 +86,25 @@ def write_image(path: Path, pixels: Picture | Mask) -> None:
     temporary.replace(path)
 
 
-def _load(path: Path, max_pixels: int) -> Image.Image:
-    """Open, check and fully decode one file, upright."""
+def _load(source: Path | bytes, name: str, max_pixels: int) -> Image.Image:
+    """Open, check and fully decode one picture, upright."""
     try:
-        with Image.open(path) as image:
+        with _open(source) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise InputError(
-                    f"{path}: {width}x{height} is {width * height:,} pixels, more than the limit of {max_pixels:,}; "
+                    f"{name}: {width}x{height} is {width * height:,} pixels, more than the limit of {max_pixels:,}; "
                     "crop or shrink it"
                 )
             if getattr(image, "n_frames", 1) > 1:
-                raise InputError(f"{path}: holds several frames; save the one you mean as a file of its own")
+                raise InputError(f"{name}: holds several frames; save the one you mean as a file of its own")
             if image.mode not in _EIGHT_BIT_MODES | _ALPHA_MODES | _SIXTEEN_BIT_MODES:
                 raise InputError(
-                    f"{path}: pixels are stored as {image.mode!r}, which has no agreed range; "
+                    f"{name}: pixels are stored as {image.mode!r}, which has no agreed range; "
                     "save it as 8- or 16-bit grey, or 8-bit RGB"
                 )
             if image.format == "PNG":
-                with Image.open(path) as unread:
+                with _open(source) as unread:
                     unread.verify()  # the checksums of the pixel data, which decoding does not look at
             image.load()
             upright: Image.Image = ImageOps.exif_transpose(image)
@@ -99,8 +112,16 @@ def _load(path: Path, max_pixels: int) -> Image.Image:
     except InputError:
         raise
     except Image.DecompressionBombError as error:
-        raise InputError(f"{path}: more than the limit of {max_pixels:,} pixels; crop or shrink it") from error
+        raise InputError(f"{name}: more than the limit of {max_pixels:,} pixels; crop or shrink it") from error
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
+        raise InputError(f"{name}: no such file") from error
+    except UnidentifiedImageError as error:
+        raise InputError(
+            f"{name}: cannot be decoded (no picture in a known format); replace or remove the file"
+        ) from error
     except Exception as error:  # on damaged files Pillow raises nearly anything: OSError, SyntaxError, TypeError ...
-        raise InputError(f"{path}: cannot be decoded ({error}); replace or remove the file") from error
+        raise InputError(f"{name}: cannot be decoded ({error}); replace or remove the file") from error
+
+
+def _open(source: Path | bytes) -> Image.Image:
+    return Image.open(source) if isinstance(source, Path) else Image.open(io.BytesIO(source), formats=SERVED_FORMATS)

@@ -19,7 +19,7 @@ from inandout.classifier.pixels import Pixels, load_pixels
 from inandout.classifier.resnet import DefectNet, build_classifier
 from inandout.data.geometry import Geometry, fit_mask, survival
 from inandout.data.images import Picture, read_mask
-from inandout.data.manifest import Sample, digest, fingerprint
+from inandout.data.manifest import Sample, Split, digest, fingerprint
 from inandout.data.prepare import ShotConfig, SourceConfig, prepare_shot
 from inandout.diffusion.base import BaseConfig, base_identity
 from inandout.metrics import evaluate, ranking
@@ -31,14 +31,14 @@ from inandout.stages.ddpm import DdpmPoolConfig, augment_ddpm
 from inandout.stages.inpaint import InpaintPoolConfig, augment_inpaint
 from inandout.stages.pools import open_pool
 from inandout.stages.reviewed import kept, review_of
-from inandout.tracking import artifact_folder, connect, log_values, pip_requirements, run_stage
+from inandout.tracking import WEIGHTS, artifact_folder, connect, log_values, pip_requirements, run_stage
 from inandout.verdict import Scored
 
 SHOWN = 8
 """Pictures of each kind on a contact sheet."""
-WEIGHTS = "classifier.safetensors"
-"""Artifact with the ResNet-50's state dict, which `weights` takes, too: a `pt2` can neither be trained on nor looked
-into."""
+
+TEST_TAG = "inandout.test"
+"""Fingerprint of the test part: classifiers that share it can be compared picture by picture."""
 
 
 class TrainingConfig(SourceConfig, Geometry):
@@ -217,7 +217,11 @@ def _log_inputs(config: ClassifyConfig, real: list[Sample], train: Part) -> None
     counts = Counter(f"n_{s.split}_{'positives' if s.label else 'negatives'}" for s in real if s.split != "train")
     counts += Counter(f"n_train_{s.origin}_{'positives' if s.label else 'negatives'}" for s in train.samples)
     mlflow.log_params(counts)
-    mlflow.set_tag("inandout.survival", survival(real, config).sentence())
+    mlflow.set_tags(
+        {"inandout.survival": survival(real, config).sentence(), TEST_TAG: fingerprint(_rows(real, "test"))}
+    )
+    if alphas := sorted({sample.alpha for sample in train.samples if sample.alpha is not None}):
+        mlflow.log_param("used_alpha", ", ".join(f"{alpha:g}" for alpha in alphas))
     kinds: dict[tuple[str, int], list[int]] = {}
     for i, sample in enumerate(train.samples):
         kinds.setdefault((sample.origin, sample.label), []).append(i)
@@ -243,10 +247,10 @@ def _log_scores(parts: Sequence[Part], logits: Sequence[Logits]) -> None:
     mlflow.log_text(text.getvalue(), "scores.csv")
 
 
-def read_scores(run_id: str) -> Scored:
-    """The test part of a run's `scores.csv`."""
+def read_scores(run_id: str, split: Split = "test") -> Scored:
+    """One part of a run's `scores.csv`."""
     with artifact_folder(run_id, "scores.csv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
+        rows = [row for row in csv.DictReader(file) if row["split"] == split]
     labels = np.array([int(row["label"]) for row in rows], np.int64)
     return Scored(labels, np.array([float(row["logit"]) for row in rows]))
 

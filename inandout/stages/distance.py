@@ -23,9 +23,9 @@ from inandout.distances import FEWEST, KernelDistance, frechet_distance, kernel_
 from inandout.errors import InputError
 from inandout.mixing import mix
 from inandout.report import aligned
-from inandout.stages.classify import WEIGHTS, ClassifyConfig
+from inandout.stages.classify import ClassifyConfig
 from inandout.stages.pools import open_pool
-from inandout.tracking import artifact_folder, connect, experiment_url, log_values, run_stage
+from inandout.tracking import WEIGHTS, artifact_folder, connect, experiment_url, log_values, run_stage
 
 Floats = npt.NDArray[np.float32]
 

@@ -1,0 +1,1 @@
+"""A trained classifier for use: served over HTTP by MLflow, or as an ONNX file."""

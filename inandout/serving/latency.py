@@ -1,0 +1,90 @@
+"""How long an answer takes, from the encoded picture to the logit."""
+
+import time
+from collections.abc import Callable, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Literal, NamedTuple, NoReturn
+
+import numpy as np
+from tqdm import tqdm
+
+from inandout.classifier.fit import predict
+from inandout.classifier.onnx_file import open_onnx, run_onnx
+from inandout.classifier.pixels import Pixels
+from inandout.data.geometry import Geometry, fit_image
+from inandout.data.images import decode_image
+from inandout.report import aligned
+from inandout.serving.trained import Trained, present
+
+Answer = Callable[[Pixels], object]
+"""A loaded model: pixels (N, H, W, 3) to logits."""
+State = Literal["cold", "warm"]
+
+BATCHES = (1, 8)
+COLD_ROUNDS = 5
+WARM_UP = 3
+
+
+class Timing(NamedTuple):
+    """Measured times of one kind of answer."""
+
+    engine: str
+    state: State
+    """cold: reading the model and its first answer, in a process that runs already; warm: any later answer."""
+    batch: int
+    seconds: Sequence[float]
+
+    def milliseconds(self) -> list[float]:
+        """Percentiles 50, 95 and 99."""
+        return [1000 * float(value) for value in np.percentile(self.seconds, [50, 95, 99])]
+
+
+def measure_latency(trained: Trained, onnx: Path, rounds: int) -> list[Timing]:
+    """Torch and onnxruntime on the CPU, with as many threads as torch has; decoding and preparation included.
+
+    Args:
+        trained: whose test pictures are read from the disk once, and decoded in every round.
+        onnx: the exported file.
+        rounds: answers that are timed warm, of each kind, after `WARM_UP` that are not; cold there are `COLD_ROUNDS`.
+    """
+    files = [sample.image.read_bytes() for sample in present(trained)[: max(BATCHES)]]
+    engines: dict[str, Callable[[], Answer]] = {"torch": lambda: _torch(trained), "onnxruntime": lambda: _onnx(onnx)}
+    timings = []
+    total = len(engines) * len(BATCHES) * (COLD_ROUNDS + WARM_UP + rounds)
+    with tqdm(total=total, desc="latency", unit="answer", disable=None) as bar:
+        for (name, load), batch in product(engines.items(), BATCHES):
+            pictures = [files[i % len(files)] for i in range(batch)]
+            cold = [_time(load, pictures, trained.geometry, bar) for _ in range(COLD_ROUNDS)]
+            loaded = load()
+            warm = [_time(lambda: loaded, pictures, trained.geometry, bar) for _ in range(WARM_UP + rounds)]  # noqa: B023
+            timings += [Timing(name, "cold", batch, cold), Timing(name, "warm", batch, warm[WARM_UP:])]
+    return timings
+
+
+def _time(load: Callable[[], Answer], files: Sequence[bytes], geometry: Geometry, bar: "tqdm[NoReturn]") -> float:
+    """Seconds of one answer, from the model and the encoded pictures."""
+    started = time.perf_counter()
+    answer = load()
+    answer(np.stack([fit_image(decode_image(file, "test picture"), geometry) for file in files]))
+    bar.update()
+    return time.perf_counter() - started
+
+
+def _torch(trained: Trained) -> Answer:
+    model = trained.load()
+    return lambda pixels: predict(model, pixels)
+
+
+def _onnx(path: Path) -> Answer:
+    session = open_onnx(path)
+    return lambda pixels: run_onnx(session, pixels)
+
+
+def latency_table(timings: Sequence[Timing]) -> str:
+    """As Markdown: milliseconds an answer, at the 50th, 95th and 99th percentile."""
+    lines = [["engine", "state", "pictures", "rounds", "p50 ms", "p95 ms", "p99 ms"]]
+    for timing in timings:
+        numbers = [f"{value:.1f}" for value in timing.milliseconds()]
+        lines.append([timing.engine, timing.state, str(timing.batch), str(len(timing.seconds)), *numbers])
+    return aligned(lines)

@@ -1,0 +1,237 @@
+"""One real server for all of these: a tiny classifier, registered, served by `mlflow models serve`, asked over HTTP."""
+
+import base64
+import io
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mlflow
+import numpy as np
+import pytest
+import requests
+from PIL import Image
+
+from inandout.classifier.fit import predict
+from inandout.classifier.heatmap import heat_maps
+from inandout.classifier.pixels import load_pixels
+from inandout.data.geometry import Geometry
+from inandout.operating import OperatingPoint
+from inandout.serving.log import log_servable
+from inandout.serving.pictures import FOLDER, MAX_TEXT
+from inandout.serving.trained import Trained, read_trained
+from inandout.stages.classify import ClassifyConfig, classify, read_scores
+from tests.conftest import write_tiny
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SECTION = README[README.index("## Serve\n") : README.index("## Export\n")]
+PORT = "5001"
+"""In the README; the test takes a free one."""
+GEOMETRY = Geometry(width=48, height=64)
+
+
+class Served(NamedTuple):
+    url: str
+    port: int
+    trained: Trained
+    folder: Path
+    uri: str
+
+    def post(self, body: Any, **options: Any) -> requests.Response:
+        return requests.post(f"{self.url}/invocations", **{"json": body, "timeout": 60, **options})
+
+    def ask(self, *rows: dict[str, Any], **params: Any) -> list[dict[str, Any]]:
+        answer = self.post({"dataframe_records": list(rows), "params": params})
+        assert answer.status_code == 200, answer.text
+        predictions: list[dict[str, Any]] = answer.json()["predictions"]
+        return predictions
+
+
+def point(rule: str, threshold: float) -> OperatingPoint:
+    return OperatingPoint(
+        rule=rule,
+        threshold=threshold,
+        measured_on="validation",
+        recall=None,
+        fpr=None,
+        escapes=None,
+        false_rejects=None,
+    )
+
+
+def in_base64(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("served")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+            patch.delenv(name)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.setattr("inandout.stages.classify._log_export", lambda *_: None)  # takes longer than the training
+        data = write_tiny(folder / "tiny")
+        run = classify(ClassifyConfig(data=str(data), n_aug=0, epochs=2, **GEOMETRY.model_dump())).run_id
+        with mlflow.start_run():
+            middle = float(np.median(read_scores(run).logits))
+            uri = log_servable(run, [point("validation", middle), point("recall>=0.9", -1000.0)], "validation")
+        version = mlflow.register_model(uri, "inandout")
+        mlflow.MlflowClient().set_registered_model_alias("inandout", "champion", version.version)
+        yield from serve(folder, read_trained(run), uri)
+
+
+def serve(folder: Path, trained: Trained, uri: str) -> Iterator[Served]:
+    """By the command of the README."""
+    (command,) = re.findall(r"^(mlflow models serve .*?) +#", SECTION, re.MULTILINE)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1", "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", FOLDER: str(folder / "tiny"),
+    }  # fmt: skip
+    with (folder / "server.log").open("w") as log:
+        process = subprocess.Popen(
+            command.replace(PORT, str(port)).split(), env=environment, cwd=folder, stdout=log, stderr=log
+        )
+        try:
+            wait_for(process, port, folder / "server.log")
+            yield Served(f"http://127.0.0.1:{port}", port, trained, folder, uri)
+        finally:
+            process.terminate()  # MLflow has its server end with it
+            process.wait(30)
+
+
+def wait_for(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+    until = time.monotonic() + 240
+    while time.monotonic() < until:
+        assert process.poll() is None, log.read_text()
+        try:
+            if requests.get(f"http://127.0.0.1:{port}/ping", timeout=5).ok:
+                return
+        except requests.ConnectionError:
+            time.sleep(0.2)
+    raise AssertionError(log.read_text())
+
+
+def test_served_logits_are_those_of_the_run(served: Served) -> None:
+    files = [sample.image for sample in served.trained.test]
+    answer = served.ask(*({"image": in_base64(path)} for path in files))
+    logits = np.array([row["logit"] for row in answer])
+    pixels = load_pixels(files, GEOMETRY)
+    np.testing.assert_allclose(logits, predict(served.trained.load(), pixels), atol=1e-5)
+    np.testing.assert_allclose(logits, read_scores(served.trained.run_id).logits, atol=1e-5)
+    assert np.ptp(logits) > 1e-3, "equal scores would agree with anything"
+    np.testing.assert_allclose([row["score"] for row in answer], 1 / (1 + np.exp(-logits)), atol=1e-6)
+    assert [row["decision"] for row in answer] == [row["logit"] >= row["threshold"] for row in answer]
+    assert {row["decision"] for row in answer} == {True, False}
+    assert {(row["rule"], row["model_version"]) for row in answer} == {("validation", "inandout/1")}
+    assert all("heatmap" not in row for row in answer)
+
+
+def test_text_levels_and_path_are_one_picture_to_it(served: Served) -> None:
+    path = served.trained.test[-1].image
+    levels = np.array(Image.open(path))
+    rows = [
+        {"image": in_base64(path)},
+        {"image": levels.tolist()},
+        {"image": levels[:, :, 0].tolist()},
+        {"path": path.name},
+    ]
+    logits = [row["logit"] for row in served.ask(*rows)]
+    np.testing.assert_allclose(logits, logits[0], atol=1e-5)
+
+
+def test_another_rule_decides_otherwise_and_an_unknown_one_names_the_known(served: Served) -> None:
+    row = {"image": in_base64(served.trained.test[0].image)}
+    (answer,) = served.ask(row, rule="recall>=0.9")
+    assert (answer["threshold"], answer["decision"], answer["rule"]) == (-1000, True, "recall>=0.9")
+    refused = served.post({"dataframe_records": [row], "params": {"rule": "fpr<=0.01"}})
+    assert refused.status_code == 400
+    expected = "rule 'fpr<=0.01' is not an operating point of this model; it has validation, recall>=0.9"
+    assert refused.json()["message"] == expected
+
+
+def test_the_heat_map_on_request_is_that_of_the_classifier(served: Served) -> None:
+    files = [sample.image for sample in served.trained.test]
+    answer = served.ask(*({"image": in_base64(path)} for path in files), heatmap=True)
+    maps = [np.array(Image.open(io.BytesIO(base64.b64decode(row["heatmap"])))) for row in answer]
+    expected = heat_maps(served.trained.load(), load_pixels(files, GEOMETRY))
+    assert expected.any()
+    for seen, heat in zip(maps, expected, strict=True):
+        assert seen.shape == (64, 48)
+        np.testing.assert_allclose(seen, heat * 255, atol=1.5)
+
+
+def test_ten_kinds_of_broken_requests_get_400_and_leave_the_server_well(served: Served) -> None:
+    good = {"image": in_base64(served.trained.test[0].image)}
+    before = served.ask(good)
+    gif = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(gif, "GIF")
+    for row, message in (
+        ({"image": "part.png"}, "not base64"),
+        ({"image": base64.b64encode(b"hello").decode()}, "no picture in a known format"),
+        ({"image": base64.b64encode(gif.getvalue()).decode()}, "no picture in a known format"),
+        ({"image": good["image"][:400]}, "cannot be decoded"),
+        ({"image": "A" * (MAX_TEXT + 4)}, "more than the limit of 16,777,216"),
+        ({"image": [[1, 2], [3]]}, "rows of different lengths"),
+        ({"image": [[[0, 0, 300]]]}, "whole numbers of 0 to 255"),
+        ({"image": None}, "not none"),
+        ({**good, "path": "0.png"}, "not both"),
+        ({"path": "../server.log"}, "outside the folder"),
+        ({"path": "/etc/passwd"}, "outside the folder"),
+        ({"path": "tiny.csv"}, "no picture in a known format"),
+    ):
+        answer = served.post({"dataframe_records": [good, row]})
+        assert answer.status_code == 400, (row, answer.text)
+        assert answer.json()["message"].startswith("picture 1: "), "the sentence, and nothing of the request"
+        assert message in answer.json()["message"]
+        assert len(answer.json()["message"]) < 200
+    for body, options in (
+        ({"dataframe_records": []}, {}),
+        ({"dataframe_records": [{"picture": good["image"]}]}, {}),
+        ({"dataframe_records": [good], "params": {"heatmap": "yes"}}, {}),
+        ({"pictures": [good]}, {}),
+        (None, {"data": b"{", "json": None, "headers": {"Content-Type": "application/json"}}),
+        (None, {"data": b"\xff", "json": None, "headers": {"Content-Type": "text/csv"}}),
+        (None, {"data": b"x", "json": None, "headers": {"Content-Type": "image/png"}}),
+    ):
+        assert 400 <= served.post(body, **options).status_code < 500, (body, options)
+    assert served.ask(good) == before
+
+
+def test_the_client_of_the_readme_works(served: Served, tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
+    assert PORT in code
+    (tmp_path / "part.png").write_bytes(served.trained.test[-1].image.read_bytes())
+    command = [sys.executable, "-c", code.replace(PORT, str(served.port))]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"(defect|good) 0\.\d+ -?\d+\.\d+ validation inandout/1\n", done.stdout)
+    assert Image.open(tmp_path / "heatmap.png").size == (48, 64)
+    (tmp_path / "part.png").write_bytes(b"no picture")
+    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("picture 0: cannot be decoded")
+
+
+def test_the_model_holds_no_pickle_and_says_how_far_to_trust_its_maps(served: Served) -> None:
+    folder = Path(mlflow.artifacts.download_artifacts(served.uri))
+    files = {path.name: path.read_bytes()[:4] for path in folder.rglob("*") if path.is_file()}
+    assert {"MLmodel", "model_code.py", "settings.json", "classifier.safetensors"} <= set(files)
+    assert not [name for name, start in files.items() if start.startswith((b"\x80", b"PK"))], (
+        "a pickle, or a zip of some"
+    )
+    measured = {metric.key: metric.value for metric in mlflow.get_logged_model(served.uri.split("/")[1]).metrics}
+    assert set(measured) == {"pointing", "pointing_chance", "pointing_energy"}
+    assert 0 < measured["pointing_chance"] < 1
+    assert "of 6 pictures" in (folder / "artifacts" / "settings.json").read_text()
