@@ -1,6 +1,5 @@
 """Entry points `promote` and `rollback`: a trained classifier becomes a version of a registered model."""
 
-import json
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +7,7 @@ from typing import NamedTuple
 import mlflow
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from inandout.card import Facts, ap_with_interval, command_line, model_card
 from inandout.data.manifest import read_manifest
@@ -30,8 +29,9 @@ from inandout.registry import (
 )
 from inandout.serving.export import check_export
 from inandout.serving.log import log_servable
-from inandout.stages.classify import TEST_TAG, ClassifyConfig, read_scores
-from inandout.tracking import artifact_folder, connect, current_experiment, original_run, run_stage
+from inandout.stages.candidates import Trained, find_trained
+from inandout.stages.classify import ClassifyConfig, read_scores
+from inandout.tracking import artifact_folder, connect, run_stage
 
 CARD = "model_card.md"
 """Artifact of the version's run and of the model."""
@@ -86,29 +86,6 @@ class Release(ReleaseConfig):
     data: str
 
 
-class Trained(NamedTuple):
-    """A finished run of `classify`."""
-
-    run: Run
-    config: ClassifyConfig
-
-    @property
-    def id(self) -> str:
-        """Of the run."""
-        return self.run.info.run_id
-
-    @property
-    def test(self) -> str:
-        """Fingerprint of its test part."""
-        return self.run.data.tags[TEST_TAG]
-
-    @property
-    def data(self) -> str:
-        """Fingerprint of its data set."""
-        assert self.run.inputs is not None, "run_stage logs it"
-        return self.run.inputs.dataset_inputs[0].dataset.digest
-
-
 class Points(NamedTuple):
     """Operating points, on the part they were chosen on and on the test part."""
 
@@ -131,7 +108,7 @@ def promote(config: PromoteConfig) -> Promotion:
     was measured on another test part.
     """
     connect()
-    trained = _trained(_given(config.run) if config.run else _best_by_validation())
+    trained = find_trained(config.run)
     points = _points(config, trained)
     _refuse_other_test(config.name, trained, version_at(config.name, CHAMPION))
     run = _released(config, trained, points)
@@ -147,46 +124,6 @@ def rollback(config: RollbackConfig) -> None:
     with registry_lock(config.name):
         champion, previous = roll_back(config.name)
     print(f"{config.name}: version {champion.version} is the champion, version {previous.version} the previous one")
-
-
-def _given(run_id: str) -> Run:
-    try:
-        return original_run(mlflow.get_run(run_id))
-    except mlflow.MlflowException as error:
-        raise InputError(f"run = {run_id}: there is no run with this id; copy one of a classify from the UI") from error
-
-
-def _best_by_validation() -> Run:
-    """The finished classifier with the highest AP on its validation part; the test part has no say."""
-    wanted = "tags.`inandout.stage` = 'classify' and attributes.status = 'FINISHED'"
-    runs = mlflow.search_runs([current_experiment()], wanted, output_format="list")
-    assert isinstance(runs, list)
-    there = {run.info.run_id: run for run in map(original_run, runs)}
-    known = [run for run in there.values() if "val_ap" in run.data.metrics and TEST_TAG in run.data.tags]
-    if not known:
-        raise InputError(
-            "no finished classify of this experiment has a validation AP (zero and few shots have no defects to "
-            "validate on); give run=<run id>"
-        )
-    best = max(known, key=lambda run: run.data.metrics["val_ap"])
-    left = f"; {len(there) - len(known)} others have none" if len(there) > len(known) else ""
-    print(f"run {best.info.run_id}: validation AP {best.data.metrics['val_ap']:.3f}, best of {len(known)}{left}")
-    return best
-
-
-def _trained(run: Run) -> Trained:
-    """What a run that can be promoted says."""
-    run_id = run.info.run_id
-    values = json.loads(artifact_folder(run_id, "config.json").read_text(encoding="utf-8"))
-    try:
-        config = ClassifyConfig(**values)
-    except ValidationError as error:
-        raise InputError(f"run = {run_id}: is not a run of classify; give the id of one") from error
-    if run.info.status != "FINISHED" or TEST_TAG not in run.data.tags:
-        raise InputError(f"run = {run_id}: is not finished, or of an older version of the package; run classify again")
-    if "ap" not in run.data.metrics:
-        raise InputError(f"run = {run_id}: has no test AP ({run.data.tags.get('inandout.notes')}); give another run")
-    return Trained(run, config)
 
 
 def _points(config: ReleaseConfig, trained: Trained) -> Points:
