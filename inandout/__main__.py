@@ -52,6 +52,7 @@ STAGES: Mapping[str, Stage] = Stages(
         "augment": ("augment", "AugmentConfig", "augment"),
         "review": ("review", "ReviewConfig", "review"),
         "classify": ("classify", "ClassifyConfig", "classify"),
+        "search": ("search", "SearchConfig", "search"),
         "distance": ("distance", "DistanceConfig", "distance"),
     }
 )

@@ -5,11 +5,11 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "inandout"
 LAYERS = [
-    {"errors"},
+    {"errors", "processes"},
     {"data", "checkpoint"},
     {"memseg", "classifier", "diffusion"},
     {"mixing", "metrics", "distances", "pictures", "report", "review"},
-    {"verdict"},
+    {"verdict", "search"},
     {"tracking"},
     {"stages"},
     {"__main__"},
@@ -50,3 +50,9 @@ def test_no_module_imports_from_a_later_or_a_neighbouring_layer() -> None:
 def test_only_tracking_and_stages_know_mlflow() -> None:
     knowing = {layer_of(path) for path in files() if any(m.split(".")[0] == "mlflow" for m in modules_of(path))}
     assert knowing == {"tracking", "stages"}
+
+
+def test_only_search_knows_optuna() -> None:
+    assert {layer_of(path) for path in files() if any(m.split(".")[0] == "optuna" for m in modules_of(path))} == {
+        "search"
+    }
