@@ -12,14 +12,18 @@ def this_process() -> str:
     return json.dumps([socket.gethostname(), os.getpid(), psutil.Process().create_time()])
 
 
-def is_dead(process: str) -> bool:
-    """Whether a process, as `this_process` names it, was on this machine and is gone; of "" nothing is known."""
-    if not process:
+def is_dead(name: str) -> bool:
+    """Whether a process, as `this_process` names it, was on this machine and is gone; of "" nothing is known.
+
+    One that has ended but whose parent has not asked how is gone, too.
+    """
+    if not name:
         return False
-    host, pid, started = json.loads(process)
+    host, pid, started = json.loads(name)
     if host != socket.gethostname():
         return False
     try:
-        return bool(abs(psutil.Process(pid).create_time() - started) > 1)
+        process = psutil.Process(pid)
+        return bool(abs(process.create_time() - started) > 1) or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True

@@ -62,7 +62,7 @@ def open_store(url: str, folder: Path, name: str) -> Store:
     if not url:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{name}.log"
-        return Store(JournalStorage(JournalFileBackend(str(path))), lambda: FileLock(f"{path}.lock"))
+        return Store(JournalStorage(JournalFileBackend(str(path))), lambda: FileLock(f"{path}.claim"))  # .lock is Optuna's
     if find_spec("psycopg") is None:
         raise InputError(f"storage = {url}: needs psycopg; pip install 'inandout[postgres]'")
     try:

@@ -1,6 +1,7 @@
 """A study that several workers share: each trial is claimed by one, and those of dead workers are run once more."""
 
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import NamedTuple
 import optuna
 from optuna import Study as Study
 from optuna import Trial as Trial
+from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import MedianPruner
 from optuna.storages import fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
@@ -143,7 +145,9 @@ def _bury_dead(study: Study) -> list[FrozenTrial]:
     for trial in running:
         if PROCESS not in trial.user_attrs or is_dead(trial.user_attrs[PROCESS]):
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-    fail_stale_trials(study)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # it has been experimental since Optuna 2.9
+        fail_stale_trials(study)
     ended = {trial.number for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.FAIL}
     return [trial for trial in running if trial.number in ended]
 
