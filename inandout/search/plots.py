@@ -1,5 +1,6 @@
 """Optuna's own figures of a study."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from optuna import Study
+from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState
 
 
@@ -27,7 +29,9 @@ def figures(study: Study) -> dict[str, Figure]:
         "contour": draw.plot_contour,
     }
     wanted = (one if values else {}) | (two if len(set(values)) > 1 else {})
-    return {name: _figure(plot(study)) for name, plot in wanted.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # they have been experimental since Optuna 2.2
+        return {name: _figure(plot(study)) for name, plot in wanted.items()}
 
 
 def _figure(axes: Any) -> Figure:

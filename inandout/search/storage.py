@@ -1,6 +1,7 @@
 """Where a study is kept, and the lock that its workers share."""
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from filelock import FileLock
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy import create_engine, text
@@ -62,19 +64,27 @@ def open_store(url: str, folder: Path, name: str) -> Store:
     if not url:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{name}.log"
-        return Store(JournalStorage(JournalFileBackend(str(path))), lambda: FileLock(f"{path}.claim"))  # .lock is Optuna's
+        return Store(
+            JournalStorage(JournalFileBackend(str(path))), lambda: FileLock(f"{path}.claim")
+        )  # .lock is Optuna's
     if find_spec("psycopg") is None:
         raise InputError(f"storage = {url}: needs psycopg; pip install 'inandout[postgres]'")
     try:
         engine = create_engine(url, pool_pre_ping=True)
         key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
         with _advisory_lock(engine, 0):  # tables are made once, of all studies
-            storage = RDBStorage(
-                url, engine_kwargs={"pool_pre_ping": True}, heartbeat_interval=HEARTBEAT, grace_period=GRACE
-            )
+            storage = _open_database(url)
     except SQLAlchemyError as error:
         raise InputError(f"storage = {url}: the server cannot be used ({brief(error)}); is it running?") from error
     return Store(storage, lambda: _advisory_lock(engine, key))
+
+
+def _open_database(url: str) -> RDBStorage:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # signs of life have been experimental since Optuna 2.9
+        return RDBStorage(
+            url, engine_kwargs={"pool_pre_ping": True}, heartbeat_interval=HEARTBEAT, grace_period=GRACE
+        )  # fmt: skip
 
 
 @contextmanager

@@ -35,8 +35,7 @@ def test_a_server_that_does_not_answer_is_one_sentence(tmp_path: Path) -> None:
 
 def test_the_lock_keeps_others_out(tmp_path: Path) -> None:
     first, second = (open_store("", tmp_path, "study").lock() for _ in range(2))
-    with first:
-        with pytest.raises(TimeoutError):
-            second.acquire(timeout=0)  # type: ignore[attr-defined]
+    with first, pytest.raises(TimeoutError):
+        second.acquire(timeout=0)  # type: ignore[attr-defined]
     with second:
         pass
