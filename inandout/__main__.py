@@ -53,6 +53,7 @@ STAGES: Mapping[str, Stage] = Stages(
         "review": ("review", "ReviewConfig", "review"),
         "classify": ("classify", "ClassifyConfig", "classify"),
         "export": ("export", "ExportConfig", "export"),
+        "search": ("search", "SearchConfig", "search"),
         "distance": ("distance", "DistanceConfig", "distance"),
         "promote": ("promote", "PromoteConfig", "promote"),
         "rollback": ("promote", "RollbackConfig", "rollback"),

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-import socket
 import sys
 import tempfile
 import time
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Protocol
 
 import mlflow
-import psutil
 from filelock import FileLock
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
@@ -26,6 +24,7 @@ from pydantic import BaseModel
 import inandout
 from inandout.data.manifest import Sample, write_manifest
 from inandout.errors import InputError
+from inandout.processes import is_dead, this_process
 
 EXPERIMENT = "inandout"
 """Experiment of runs that are started without one."""
@@ -151,9 +150,9 @@ def connect() -> None:
         if "MLFLOW_RUN_ID" not in os.environ and mlflow.active_run() is None:
             mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
         elif "MLFLOW_RUN_ID" in os.environ:
-            client.set_tag(os.environ["MLFLOW_RUN_ID"], _PROCESS, _this_process())
+            client.set_tag(os.environ["MLFLOW_RUN_ID"], _PROCESS, this_process())
         for run in client.search_runs([e.experiment_id for e in experiments], "attributes.status = 'RUNNING'"):
-            if _is_dead(run.data.tags.get(_PROCESS, "")):
+            if is_dead(run.data.tags.get(_PROCESS, "")):
                 client.set_terminated(run.info.run_id, "KILLED")
 
 
@@ -170,15 +169,17 @@ def current_experiment() -> str:
 
 
 @contextmanager
-def open_run(stage: str, config: BaseModel, fingerprint: str, name: str) -> Iterator[Run]:
+def open_run(
+    stage: str, config: BaseModel, fingerprint: str, name: str, run_id: str | None = None
+) -> Iterator[Run]:  # fmt: skip
     """A run of one stage, below the active run where there is one; closed as FINISHED, FAILED or KILLED.
 
-    Under `mlflow run` the first run opened is the one that was started from outside.
+    Under `mlflow run` the first run opened is the one that was started from outside. With `run_id` that one goes on.
     """
-    run = mlflow.start_run(run_name=name, nested=mlflow.active_run() is not None)
+    run = mlflow.start_run(run_id, run_name=name, nested=mlflow.active_run() is not None)
     try:
         _refuse_proxied_artifacts(run)
-        mlflow.set_tags({_STAGE: stage, _PROCESS: _this_process(), "inandout.code": code_fingerprint()})
+        mlflow.set_tags({_STAGE: stage, _PROCESS: this_process(), "inandout.code": code_fingerprint()})
         log_config(config)
         started = time.monotonic()
         yield run
@@ -256,23 +257,6 @@ def _refuse_proxied_artifacts(run: Run) -> None:
             "this experiment was made by `mlflow ui` and stores artifacts through a server; add "
             f"`--experiment-name {EXPERIMENT}` to mlflow run, or set MLFLOW_EXPERIMENT_NAME"
         )
-
-
-def _this_process() -> str:
-    return json.dumps([socket.gethostname(), os.getpid(), psutil.Process().create_time()])
-
-
-def _is_dead(process: str) -> bool:
-    """Whether the process of a run was on this machine and is gone; a process id can have been given to another."""
-    if not process:
-        return False
-    host, pid, started = json.loads(process)
-    if host != socket.gethostname():
-        return False
-    try:
-        return bool(abs(psutil.Process(pid).create_time() - started) > 1)
-    except psutil.NoSuchProcess:
-        return True
 
 
 def log_values(values: Mapping[str, float], step: int | None = None) -> None:

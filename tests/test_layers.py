@@ -5,11 +5,11 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "inandout"
 LAYERS = [
-    {"errors"},
+    {"errors", "processes"},
     {"data", "checkpoint"},
     {"memseg", "classifier", "diffusion"},
     {"mixing", "metrics", "distances", "pictures", "report", "review"},
-    {"verdict", "operating"},
+    {"verdict", "operating", "search"},
     {"tracking", "card"},
     {"serving", "registry"},
     {"stages"},
@@ -51,3 +51,9 @@ def test_no_module_imports_from_a_later_or_a_neighbouring_layer() -> None:
 def test_only_tracking_serving_registry_and_stages_know_mlflow() -> None:
     knowing = {layer_of(path) for path in files() if any(m.split(".")[0] == "mlflow" for m in modules_of(path))}
     assert knowing == {"tracking", "serving", "registry", "stages"}
+
+
+def test_only_search_knows_optuna() -> None:
+    assert {layer_of(path) for path in files() if any(m.split(".")[0] == "optuna" for m in modules_of(path))} == {
+        "search"
+    }

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from inandout import tracking
 from inandout.errors import InputError
+from inandout.processes import this_process
 
 
 class Config(BaseModel):
@@ -73,7 +74,7 @@ def test_runs_of_dead_processes_are_closed_and_others_left(project: Path) -> Non
     here = socket.gethostname()
     processes = {
         "gone": [here, dead.pid, 1.0],
-        "alive": json.loads(tracking._this_process()),
+        "alive": json.loads(this_process()),
         "another process with our number": [here, os.getpid(), 1.0],
         "elsewhere": ["another-host", 1, 1.0],
     }

@@ -31,6 +31,8 @@ class Filled(NamedTuple):
     kept: list[Kept]
     rejected: dict[Reason, int]
     """How many candidates were kept out, by reason."""
+    drawn: int
+    """How many of `kept` were not there before."""
 
 
 def sampler(
@@ -104,6 +106,7 @@ def fill_folder(
     index = folder / "index.jsonl"
     kept, counts = _read_index(index, folder, n)
     gate = Gate(training, counts)
+    found = len(kept)
     for one in kept:
         gate.remember(read_image(one.path))
     candidates = fill(n, make, gate, batch_size, accepted=len(kept))
@@ -112,7 +115,7 @@ def fill_folder(
         write_image(kept[-1].path, picture)
         with index.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"number": number, "rejected": dict(gate.counts)}) + "\n")
-    return Filled(kept, dict(gate.counts))
+    return Filled(kept, dict(gate.counts), len(kept) - found)
 
 
 def _read_index(index: Path, folder: Path, most: int) -> tuple[list[Kept], Counter[Reason]]:

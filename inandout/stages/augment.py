@@ -44,10 +44,13 @@ def augment(config: AugmentConfig) -> Pool:
     return augment_ddpm(DdpmPoolConfig(**config.model_dump(include=set(DdpmPoolConfig.model_fields))))
 
 
-def augment_memseg(config: MemSegPoolConfig) -> Pool:
-    """A pool of MemSeg anomalies on negatives of the training part."""
+def augment_memseg(config: MemSegPoolConfig, parted: list[Sample] | None = None) -> Pool:
+    """A pool of MemSeg anomalies on negatives of the training part.
+
+    `parted` is the data set where another seed than the pictures' parts it.
+    """
     connect()
-    samples = prepare(config)
+    samples = prepare(config) if parted is None else parted
     inputs = {"data": fingerprint(samples)} | _texture_digests(config.textures)
     name = f"memseg n={config.n_aug} seed={config.seed}"
     run = run_stage("augment", name, config, inputs, samples, lambda work: _make_memseg(config, samples, work))

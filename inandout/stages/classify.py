@@ -1,8 +1,7 @@
 """Entry point `classify`: mix real and synthetic pictures, train the ResNet-50, measure it by both protocols."""
 
-import csv
-import io
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from inandout.classifier.pixels import Pixels, load_pixels
 from inandout.classifier.resnet import DefectNet, build_classifier
 from inandout.data.geometry import Geometry, fit_mask, survival
 from inandout.data.images import Picture, read_mask
-from inandout.data.manifest import Sample, Split, digest, fingerprint
+from inandout.data.manifest import Sample, digest, fingerprint
 from inandout.data.prepare import ShotConfig, SourceConfig, prepare_shot
 from inandout.diffusion.base import BaseConfig, base_identity
 from inandout.metrics import evaluate, ranking
@@ -31,8 +30,8 @@ from inandout.stages.ddpm import DdpmPoolConfig, augment_ddpm
 from inandout.stages.inpaint import InpaintPoolConfig, augment_inpaint
 from inandout.stages.pools import open_pool
 from inandout.stages.reviewed import kept, review_of
-from inandout.tracking import WEIGHTS, artifact_folder, connect, log_values, pip_requirements, run_stage
-from inandout.verdict import Scored
+from inandout.stages.scores import log_scores
+from inandout.tracking import WEIGHTS, connect, log_values, pip_requirements, run_stage
 
 SHOWN = 8
 """Pictures of each kind on a contact sheet."""
@@ -53,12 +52,17 @@ class TrainingConfig(SourceConfig, Geometry):
     val_fpr: float = Field(
         0.05, ge=0, lt=1, description="zero and few shot: share of validation negatives above the threshold"
     )
-    fresh: bool = Field(False, description="run again although a finished run has the same fingerprint")
 
 
 class ClassifyConfig(TrainingConfig, ShotConfig, BaseConfig):
     """One classifier."""
 
+    training_seed: int | None = Field(
+        None,
+        ge=0,
+        lt=2**32,
+        description="seed of weights and order of pictures, but not of split and pools; none = seed",
+    )
     ddpm_ratio: float = Field(0.0, ge=0, le=1, description="share of n_aug made by diffusion: 0 = MemSeg, .5 = In&Out")
     diffusion: Literal["ddpm", "inpaint"] = Field(
         "ddpm", description="how diffusion makes its share: whole pictures, or defects drawn on good parts"
@@ -66,18 +70,26 @@ class ClassifyConfig(TrainingConfig, ShotConfig, BaseConfig):
     alpha: float | None = Field(
         None, ge=0, le=1, description="LoRA merging weight of the diffusion pool; none = by base and shot"
     )
+    guidance: float | None = Field(
+        None, ge=1, le=50, description="weight of the prompt in the diffusion pool; none = by the base"
+    )
     memseg_pool: str = Field("", description="folder or run id of a MemSeg pool; empty = as augment makes by default")
     ddpm_pool: str = Field("", description="folder or run id of a diffusion pool; empty = as augment makes by default")
     reviewed: bool = Field(
         False,
         description="take only pictures that reviewers kept from the pools that are given by ddpm_pool, memseg_pool",
     )
+    fresh: bool = Field(False, description="run again although a finished run has the same fingerprint")
 
     @model_validator(mode="after")
     def _has_its_pool(self) -> "ClassifyConfig":
         if self.reviewed and not (self.ddpm_pool or self.memseg_pool):
             raise ValueError("reviewed = True is about given pools; give ddpm_pool or memseg_pool too")
         return self
+
+    def own_seed(self) -> int:
+        """The resolved `training_seed`."""
+        return self.seed if self.training_seed is None else self.training_seed
 
 
 class Result(NamedTuple):
@@ -99,10 +111,16 @@ def classify(config: ClassifyConfig) -> Result:
     """Train and measure, or find the run that did."""
     connect()
     real = prepare_shot(config)
-    inputs = {"data": fingerprint(real)} | _input_fingerprints(config)
-    name = f"{config.shot} n_aug={config.n_aug} ddpm={config.ddpm_ratio:g} seed={config.seed}"
-    run = run_stage("classify", name, config, inputs, real, lambda work: _train_and_measure(config, real, work))
+    inputs = {"data": fingerprint(real)} | input_fingerprints(config)
+    run = run_stage(
+        "classify", run_name(config), config, inputs, real, lambda work: _train_and_measure(config, real, work)
+    )
     return Result(run.info.run_id, run.data.metrics)
+
+
+def run_name(config: ClassifyConfig) -> str:
+    """What a run is called in the UI."""
+    return f"{config.shot} n_aug={config.n_aug} ddpm={config.ddpm_ratio:g} seed={config.own_seed()}"
 
 
 def refuse_impossible(config: ClassifyConfig) -> None:
@@ -110,11 +128,11 @@ def refuse_impossible(config: ClassifyConfig) -> None:
     real = prepare_shot(config)
     if config.n_aug == 0:
         mix(real, [], [], 0, 0.0)
-    build_classifier(config.weights, config.seed)
+    build_classifier(config.weights, config.own_seed())
     _diffusion_inputs(config)
 
 
-def _input_fingerprints(config: ClassifyConfig) -> dict[str, str]:
+def input_fingerprints(config: ClassifyConfig) -> dict[str, str]:
     """Content of everything else that is read: given pools and weights count by what is in them."""
     pools = [name for name in ("memseg_pool", "ddpm_pool") if getattr(config, name)]
     known = {name: fingerprint(_given(config, name)) for name in pools}
@@ -127,24 +145,32 @@ def _diffusion_inputs(config: ClassifyConfig) -> dict[str, str]:
     """What is drawn with; where nothing is drawn, neither base nor alpha count."""
     if share_out(config.n_aug, config.ddpm_ratio)[0] and not config.ddpm_pool:
         return {"base": base_identity(config), "base_config": ""}
-    return {"base": "", "base_config": "", "alpha": "", "diffusion": ""}
+    return {"base": "", "base_config": "", "alpha": "", "diffusion": "", "guidance": ""}
 
 
 def _train_and_measure(config: ClassifyConfig, real: list[Sample], work: Path) -> None:
-    training = mix(real, *_pools(config), config.n_aug, config.ddpm_ratio)
-    train, val, test = (_load(rows, config) for rows in (training, _rows(real, "val"), _rows(real, "test")))
-    _log_inputs(config, real, train)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    mlflow.set_tag("inandout.device", device)
-    model = build_classifier(config.weights, config.seed).to(device)
-    _train(config, model, train, val, work)
+    val, test = load_part(_rows(real, "val"), config), load_part(_rows(real, "test"), config)
+    model = train_classifier(config, real, val, work)
     val_logits, test_logits = predict(model, val.pixels), predict(model, test.pixels)
     evaluation = evaluate(test_logits, test.labels, val_logits, val.labels, config.val_fpr, config.seed)
     log_values(evaluation.values)
     mlflow.set_tag("inandout.notes", " | ".join(evaluation.notes))
-    _log_scores((val, test), (val_logits, test_logits))
+    log_scores([*val.samples, *test.samples], np.concatenate([val_logits, test_logits]))
     _log_pictures(config, test, test_logits, evaluation.values)
     _log_model(model, test.pixels)
+
+
+def train_classifier(config: ClassifyConfig, real: list[Sample], val: Part, work: Path) -> DefectNet:
+    """Mix, train and log what was trained on, the curves with those of `val`, and how long it took."""
+    train = load_part(mix(real, *_pools(config), config.n_aug, config.ddpm_ratio), config)
+    _log_inputs(config, real, train)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    mlflow.set_tag("inandout.device", device)
+    model = build_classifier(config.weights, config.own_seed()).to(device)
+    started = time.monotonic()
+    _train(config, model, train, val, work)
+    mlflow.log_metric("seconds_training", time.monotonic() - started)
+    return model
 
 
 def _pools(config: ClassifyConfig) -> tuple[list[Sample], list[Sample]]:
@@ -193,7 +219,8 @@ def _rows(samples: Sequence[Sample], split: str) -> list[Sample]:
     return [sample for sample in samples if sample.split == split]
 
 
-def _load(samples: list[Sample], config: TrainingConfig) -> Part:
+def load_part(samples: list[Sample], config: TrainingConfig) -> Part:
+    """Decode pictures."""
     pixels = load_pixels([sample.image for sample in samples], config)
     return Part(samples, pixels, np.array([sample.label for sample in samples], np.int64))
 
@@ -207,7 +234,7 @@ def _train(config: ClassifyConfig, model: DefectNet, train: Part, val: Part, wor
     checkpoint = work / "checkpoint.safetensors"
     mlflow.set_tag("inandout.resumed", checkpoint.exists())
     fit(
-        model, train.pixels, train.labels, epochs=config.epochs, batch_size=config.batch_size, seed=config.seed,
+        model, train.pixels, train.labels, epochs=config.epochs, batch_size=config.batch_size, seed=config.own_seed(),
         optimiser=config.optimiser, lr=config.lr, checkpoint=checkpoint, on_epoch=on_epoch,
     )  # fmt: skip
 
@@ -233,26 +260,6 @@ def _log_inputs(config: ClassifyConfig, real: list[Sample], train: Part) -> None
 
 def _caption(sample: Sample) -> str:
     return f"{sample.origin} {sample.defect or ('positive' if sample.label else 'negative')}"
-
-
-def _log_scores(parts: Sequence[Part], logits: Sequence[Logits]) -> None:
-    """`scores.csv`: one row a validation and test picture."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["image", "split", "label", "defect", "logit"])
-    for part, scores in zip(parts, logits, strict=True):
-        for sample, score in zip(part.samples, scores, strict=True):
-            name = "/".join(sample.image.parts[-3:])
-            writer.writerow([name, sample.split, sample.label, sample.defect, repr(float(score))])
-    mlflow.log_text(text.getvalue(), "scores.csv")
-
-
-def read_scores(run_id: str, split: Split = "test") -> Scored:
-    """One part of a run's `scores.csv`."""
-    with artifact_folder(run_id, "scores.csv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] == split]
-    labels = np.array([int(row["label"]) for row in rows], np.int64)
-    return Scored(labels, np.array([float(row["logit"]) for row in rows]))
 
 
 def _log_pictures(geometry: Geometry, test: Part, logits: Logits, values: dict[str, float]) -> None:

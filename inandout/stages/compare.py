@@ -13,7 +13,8 @@ from inandout.data.splits import Shot
 from inandout.diffusion.base import BaseConfig
 from inandout.errors import InputError
 from inandout.report import Row, markdown_table
-from inandout.stages.classify import ClassifyConfig, TrainingConfig, classify, read_scores, refuse_impossible
+from inandout.stages.classify import ClassifyConfig, TrainingConfig, classify, refuse_impossible
+from inandout.stages.scores import read_scores
 from inandout.tracking import connect, experiment_url, log_dataset, open_run, stage_fingerprint
 from inandout.verdict import verdict
 
@@ -68,6 +69,10 @@ def _without_repeats(names: list[str]) -> str:
     return ",".join(names)
 
 
+Seeds = Annotated[str, AfterValidator(_seeds)]
+"""Different ones, separated by commas."""
+
+
 class CompareConfig(TrainingConfig, BaseConfig):
     """The comparison; every seed is one repetition of everything, from the validation part to the order of pictures."""
 
@@ -75,8 +80,9 @@ class CompareConfig(TrainingConfig, BaseConfig):
     sources: Annotated[str, AfterValidator(_sources)] = Field(
         "none,memseg", description="of synthetic positives, some of none, memseg, ddpm, inout (half and half), inpaint"
     )
-    seeds: Annotated[str, AfterValidator(_seeds)] = Field("0", description="repetitions, separated by commas")
+    seeds: Seeds = Field("0", description="repetitions, separated by commas")
     n_shot: int = Field(5, ge=1, description="real positives of shot=few")
+    fresh: bool = Field(False, description="run again although a finished run has the same fingerprint")
 
     def cells(self) -> Iterator[tuple[str, ClassifyConfig]]:
         """(source of synthetic positives, classifier) of every cell; zero shots without synthetic ones cannot be."""

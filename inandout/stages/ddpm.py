@@ -69,10 +69,13 @@ class DdpmPoolConfig(DdpmConfig, PoolConfig):
     """A pool of diffusion pictures."""
 
 
-def augment_ddpm(config: DdpmPoolConfig) -> Pool:
-    """A pool of pictures from the base merged with an adapter, which is fine-tuned first where none is given."""
+def augment_ddpm(config: DdpmPoolConfig, parted: list[Sample] | None = None) -> Pool:
+    """A pool of pictures from the base merged with an adapter, which is fine-tuned first where none is given.
+
+    `parted` is the data set where another seed than the pictures' parts it.
+    """
     connect()
-    samples = prepare_shot(config)
+    samples = prepare_shot(config) if parted is None else parted
     inputs = {"data": fingerprint(samples), "base": base_identity(config), "adapter": adapter_identity(config)}
     name = f"ddpm {config.shot} alpha={config.weight():g} n={config.n_aug} seed={config.seed}"
     run = run_stage("augment", name, config, inputs, samples, lambda work: _make_ddpm(config, samples, work))
@@ -104,6 +107,11 @@ def _given_adapter(config: DdpmConfig) -> Adapter:
 def _finetuning(config: DdpmConfig) -> FinetuneConfig:
     """As `finetune` does it by default."""
     return FinetuneConfig(**config.model_dump(include=set(FinetuneConfig.model_fields) - {"fresh"}))
+
+
+def adapter_run(config: DdpmConfig) -> str:
+    """The run of the fine-tuning that is done where no adapter is given, done now if need be."""
+    return finetune(_finetuning(config)).run_id
 
 
 def _make_ddpm(config: DdpmPoolConfig, samples: list[Sample], work: Path) -> None:

@@ -18,7 +18,7 @@ from inandout.serving.export import write_export
 from inandout.serving.latency import latency_table, measure_latency
 from inandout.serving.settings import Settings
 from inandout.serving.trained import Trained, present, read_trained
-from inandout.stages.classify import read_scores
+from inandout.stages.scores import read_scores
 from inandout.tracking import artifact_folder, connect, experiment_url, log_values, run_stage
 
 FILE = "classifier.onnx"

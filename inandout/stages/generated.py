@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 
+import mlflow
 from filelock import FileLock
 
 from inandout.data.images import Picture
@@ -15,7 +16,7 @@ from inandout.tracking import code_fingerprint, state_folder
 def generate(
     asked: Sequence[object], n: int, make: Make, batch_size: int, training: Iterable[Picture] | None, name: str
 ) -> Filled:  # fmt: skip
-    """The first `n` pictures of an endless sequence, made as far as they are not there yet.
+    """The first `n` pictures of an endless sequence, made as far as they are not there yet; logs how many that were.
 
     Args:
         asked: JSON-compatible; everything that the sequence depends on, but for the code and `n`.
@@ -32,4 +33,6 @@ def generate(
     folder = state_folder() / "generated" / key
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
-        return fill_folder(folder, n, make, batch_size, training, name)
+        filled = fill_folder(folder, n, make, batch_size, training, name)
+    mlflow.log_metric(f"{name}_drawn", filled.drawn)
+    return filled

@@ -30,7 +30,8 @@ from inandout.registry import (
 from inandout.serving.export import check_export
 from inandout.serving.log import log_servable
 from inandout.stages.candidates import Trained, find_trained
-from inandout.stages.classify import ClassifyConfig, read_scores
+from inandout.stages.classify import ClassifyConfig
+from inandout.stages.scores import read_scores
 from inandout.tracking import artifact_folder, connect, run_stage
 
 CARD = "model_card.md"

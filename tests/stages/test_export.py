@@ -11,8 +11,9 @@ from inandout.errors import InputError
 from inandout.operating import choose_point, parse_rule
 from inandout.serving.log import log_servable, measure_pointing
 from inandout.serving.trained import read_trained
-from inandout.stages.classify import ClassifyConfig, Result, classify, read_scores
+from inandout.stages.classify import ClassifyConfig, Result, classify
 from inandout.stages.export import ExportConfig, export
+from inandout.stages.scores import read_scores
 from tests.conftest import SIDE
 
 

@@ -1,0 +1,170 @@
+"""A study that several workers share: each trial is claimed by one, and those of dead workers are run once more."""
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import optuna
+from optuna import Study as Study
+from optuna import Trial as Trial
+from optuna.exceptions import ExperimentalWarning
+from optuna.pruners import MedianPruner
+from optuna.storages import fail_stale_trials
+from optuna.trial import FrozenTrial, TrialState
+
+from inandout.processes import is_dead, this_process
+from inandout.search.sampler import FreshPoints
+from inandout.search.space import Point, Space
+from inandout.search.storage import HEARTBEAT, Lock, open_store
+
+PROCESS, ERROR, RETRY_OF, RUN = "process", "error", "retry_of", "run"
+"""User attributes of a trial: who runs it; why it failed by its own fault; whose point it has; its run's id."""
+_STARTUP = 5
+"""Trials that are not cut short, so that there is a median to be below."""
+
+
+class Shared(NamedTuple):
+    """A study, its space, and the lock that is held while a trial is claimed."""
+
+    study: Study
+    space: Space
+    lock: Lock
+
+
+class Claim(NamedTuple):
+    """A trial of this process's, or None, and trials of others that were found dead on the way."""
+
+    trial: Trial | None
+    dead: list[FrozenTrial]
+
+
+def open_study(url: str, folder: Path, name: str, space: Space, seed: int) -> Shared:
+    """The study of this name, made where there is none; see `open_store`.
+
+    A trial is cut short when the mean over its seeds so far is below the median of the others' after as many seeds:
+    the same seeds in the same order, so a hard draw of the validation part is hard for all.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    store = open_store(url, folder, name)
+    with store.lock():
+        study = optuna.create_study(
+            study_name=name, storage=store.storage, direction="maximize", load_if_exists=True,
+            sampler=FreshPoints(space, seed), pruner=MedianPruner(n_startup_trials=_STARTUP),
+        )  # fmt: skip
+    return Shared(study, space, store.lock)
+
+
+def claim(shared: Shared, n_trials: int) -> Claim:
+    """The next trial for this process; None when there are `n_trials`, of which others may be running still.
+
+    Trials whose process died or that were interrupted do not count; one other trial gets the point of each.
+    """
+    study = shared.study
+    with shared.lock():
+        dead = _bury_dead(study)
+        trials = study.get_trials(deepcopy=False)
+        again = _unrepeated(trials, shared.space)
+        if again:
+            study.enqueue_trial(again[0].params, user_attrs={RETRY_OF: again[0].number})
+        elif all(trial.state != TrialState.WAITING for trial in trials) and _counted(trials) >= n_trials:
+            return Claim(None, dead)
+        trial = study.ask(fixed_distributions=dict(shared.space.distributions))
+        trial.set_user_attr(PROCESS, this_process())
+    return Claim(trial, dead)
+
+
+def is_running(study: Study) -> bool:
+    """Whether a trial of any worker is under way."""
+    return any(trial.state == TrialState.RUNNING for trial in study.get_trials(deepcopy=False))
+
+
+def finish(study: Study, trial: Trial, value: float | None) -> None:
+    """The objective of a finished trial; None for one that was cut short, which keeps its last mean."""
+    state = TrialState.PRUNED if value is None else TrialState.COMPLETE
+    study.tell(trial, value, state=state, skip_if_finished=True)
+
+
+def fail(study: Study, trial: Trial, reason: str) -> None:
+    """The point cannot be measured, today or tomorrow: it counts, and never wins."""
+    trial.set_user_attr(ERROR, reason)
+    study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+
+
+def abandon(study: Study, trial: Trial) -> None:
+    """This process cannot finish the trial; another one will."""
+    study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+
+
+def ended(study: Study) -> list[FrozenTrial]:
+    """Trials that count and have ended."""
+    return [
+        trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished() and not _is_abandoned(trial)
+    ]
+
+
+def best(study: Study, count: int) -> list[FrozenTrial]:
+    """Finished trials with the highest objective, the best first."""
+    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return sorted(done, key=lambda trial: (-(trial.value or 0.0), trial.number))[:count]
+
+
+def point_of(trial: Trial | FrozenTrial, space: Space) -> Point:
+    """What is tried."""
+    return space.rounded(trial.params)
+
+
+@contextmanager
+def signs_of_life(study: Study, trial: Trial) -> Iterator[None]:
+    """Tell a database now and then that the trial is alive; a journal file needs no telling, its machine can look."""
+    record: Callable[[int], None] | None = getattr(study._storage, "record_heartbeat", None)
+    if record is None:
+        yield
+        return
+    ended = threading.Event()
+
+    def beat() -> None:
+        record(trial._trial_id)
+        while not ended.wait(HEARTBEAT):
+            record(trial._trial_id)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _bury_dead(study: Study) -> list[FrozenTrial]:
+    """End trials without a process. Called under the lock, so one that names none was left there in the middle."""
+    running = study.get_trials(states=(TrialState.RUNNING,))
+    for trial in running:
+        if PROCESS not in trial.user_attrs or is_dead(trial.user_attrs[PROCESS]):
+            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # it has been experimental since Optuna 2.9
+        fail_stale_trials(study)
+    ended = {trial.number for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.FAIL}
+    return [trial for trial in running if trial.number in ended]
+
+
+def _unrepeated(trials: Sequence[FrozenTrial], space: Space) -> list[FrozenTrial]:
+    """Abandoned trials whose point no other trial has got yet."""
+    repeated = {trial.user_attrs.get(RETRY_OF) for trial in trials}
+    return [
+        trial
+        for trial in trials
+        if _is_abandoned(trial) and trial.number not in repeated and trial.params.keys() == space.distributions.keys()
+    ]
+
+
+def _is_abandoned(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.FAIL and ERROR not in trial.user_attrs
+
+
+def _counted(trials: Sequence[FrozenTrial]) -> int:
+    return sum(trial.state != TrialState.WAITING and not _is_abandoned(trial) for trial in trials)

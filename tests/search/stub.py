@@ -1,0 +1,68 @@
+"""A search whose classifiers are numbers, for this process and for others that a test starts."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+from mlflow.entities import Run
+
+from inandout.data.manifest import Sample
+from inandout.stages.classify import ClassifyConfig
+from inandout.stages.finale import Finale
+from inandout.stages.objective import Judged
+from inandout.stages.search_config import SearchConfig
+from inandout.tracking import open_run
+
+MODULE = "inandout.stages.search"
+OTHER = """
+import sys
+from tests.search.stub import MODULE, config, install
+from inandout.stages.search import search
+install(lambda name, value: setattr(sys.modules[MODULE], name, value), deadly=int(sys.argv[3]))
+search(config(sys.argv[1], n_trials=int(sys.argv[2])))
+"""
+
+
+def config(data: str | Path, **changes: Any) -> SearchConfig:
+    size = {"width": 32, "height": 32, "n_aug": 10, "val_share": 0.3}
+    return SearchConfig(**{"data": str(data)} | size | {"seeds": "0,1", "fresh_seeds": "7"} | changes)
+
+
+def hill(config: ClassifyConfig) -> float:
+    assert config.alpha is not None
+    return 0.8 - (config.alpha - 0.7) ** 2 - (config.ddpm_ratio - 0.4) ** 2 + 0.001 * config.own_seed()
+
+
+def install(
+    patch: Callable[[str, object], None], value: Callable[[ClassifyConfig], float] = hill, deadly: int = -1
+) -> list[ClassifyConfig]:
+    """Replace what trains and draws; gives the list of what is asked for. Call number `deadly` kills the process."""
+    asked: list[ClassifyConfig] = []
+
+    def validate(config: ClassifyConfig, judged: Sequence[Sample]) -> Run:
+        asked.append(config)
+        with open_run("validate", config, "", "stub") as run:
+            mlflow.log_image(np.zeros((8, 8, 3), np.uint8), artifact_file="training_mix.png")
+            if len(asked) - 1 == deadly:
+                os.kill(os.getpid(), signal.SIGKILL)
+            mlflow.log_metrics({"val_ap": value(config), "val_precision": 0.5, "val_recall": 0.25})
+        return mlflow.get_run(run.info.run_id)
+
+    patch("validate", validate)
+    patch("adapter_run", lambda config: "")
+    patch("judged_by", lambda objective, pool: Judged([], f"AP of a stub, {objective}"))
+    patch("measure_finalists", lambda finalists, paper: Finale("a table", f"{list(finalists)}", None))
+    return asked
+
+
+def start(data: Path, n_trials: int, deadly: int) -> "subprocess.Popen[str]":
+    """The same in another process, in the current folder."""
+    arguments = [sys.executable, "-c", OTHER, str(data), str(n_trials), str(deadly)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
