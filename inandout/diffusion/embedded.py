@@ -36,6 +36,8 @@ def new_student(vae: AutoencoderTiny, seed: int) -> Student:
 def learned_student(folder: Path) -> Student:
     """A base that `pretrain` wrote, to be trained further; the averages begin with its weights."""
     pipeline = open_folder(folder, str(folder))
+    for part in (pipeline.unet, pipeline.vae):
+        part.register_to_config(_name_or_path="")  # or where this one lay would be written beside the new weights
     unet = pipeline.unet.to(memory_format=torch.channels_last)
     averages = Averages(nn.ModuleDict({"unet": unet, "text_encoder": pipeline.text_encoder}))
     return Student(unet, pipeline.text_encoder, pipeline.tokenizer, pipeline.vae, build_scheduler(), averages)

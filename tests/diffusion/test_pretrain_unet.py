@@ -96,6 +96,8 @@ def test_a_base_is_trained_further_from_its_averages(tmp_path: Path) -> None:
     for name, value in further.parts().state_dict().items():
         assert torch.equal(value, student.averages.values[name]), name
     pretrain_unet(further, School(1, 2), steps=2, lr=1e-3)
+    assemble(further).save_pretrained(tmp_path / "further")
+    assert not [path for path in (tmp_path / "further").rglob("*.json") if str(tmp_path) in path.read_text()]
     before = student.averages.values
     moved = {name for name, value in further.averages.values.items() if not torch.equal(value, before[name])}
     assert {name.split(".")[0] for name in moved} == {"unet", "text_encoder"}
