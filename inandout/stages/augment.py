@@ -1,5 +1,6 @@
 """Entry point `augment`: a pool of synthetic positives, from MemSeg or from a fine-tuned diffusion model."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,15 +25,15 @@ from inandout.memseg.config import MemSegConfig
 from inandout.memseg.pool import write_pool
 from inandout.memseg.textures import FolderTextures, open_textures
 from inandout.pictures import contact_sheet
-from inandout.review.gallery import write_gallery
 from inandout.stages.finetune import FinetuneConfig, find_adapter, finetune, finetune_fingerprint
 from inandout.stages.generated import generate
+from inandout.stages.pools import log_pool, work_pool
 from inandout.tracking import artifact_folder, connect, run_stage
 
-SHEET_SIZE = 32
-"""Pictures on the contact sheet of a pool."""
 STRIP = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """Values of alpha that a run shows the first picture of a pool at."""
+DRAWN_WITH = "drawn_with.json"
+"""Artifact of a diffusion pool: all that its pictures can be drawn again with."""
 
 
 class PoolConfig(BaseModel):
@@ -137,7 +138,11 @@ def _adapter_identity(config: DdpmConfig) -> str:
 
 def adapter_for(config: DdpmConfig) -> Adapter:
     """The adapter that is asked for, fine-tuned first where none is given."""
-    return _given_adapter(config) if config.adapter else load_adapter(finetune(_finetuning(config)).adapter)
+    return _given_adapter(config) if config.adapter else load_adapter(_adapter_file(config))
+
+
+def _adapter_file(config: DdpmConfig) -> Path:
+    return find_adapter(config.adapter) if config.adapter else finetune(_finetuning(config)).adapter
 
 
 def _given_adapter(config: DdpmConfig) -> Adapter:
@@ -183,71 +188,112 @@ def _texture_digests(folder: str) -> dict[str, str]:
 
 
 def _make_memseg(config: MemSegPoolConfig, samples: list[Sample], work: Path) -> None:
+    folder = work_pool(work)
+    log_pool(folder, draw_memseg(config, samples, folder, config.seed))
+
+
+def draw_memseg(config: MemSegPoolConfig, samples: Sequence[Sample], folder: Path, seed: int) -> list[Sample]:
+    """`n_aug` MemSeg pictures and their manifest in a folder."""
     negatives = [sample for sample in samples if sample.split == "train" and sample.label == 0]
-    folder = _pool_folder(work)
-    pool = write_pool(negatives, folder, n=config.n_aug, geometry=config, seed=config.seed, config=config.memseg())
-    _log_pool(folder, pool, [f"seed {sample.seed}" for sample in pool])
+    return write_pool(negatives, folder, n=config.n_aug, geometry=config, seed=seed, config=config.memseg())
 
 
 def _make_ddpm(config: DdpmPoolConfig, samples: list[Sample], work: Path) -> None:
-    adapter = adapter_for(config)
-    base = open_base(config)
+    tools, folder = open_tools(config), work_pool(work)
+    log_pool(folder, draw_ddpm(tools, samples, folder, config.seed))
+    mlflow.log_image(_strip(tools), artifact_file="alpha_strip.png")
+
+
+class Tools(NamedTuple):
+    """What diffusion pictures are drawn with, opened."""
+
+    config: DdpmPoolConfig
+    """Without None and with nothing left to look up: drawn again from it, a picture is the same."""
+    base: Base
+    adapter: Adapter
+
+    @property
+    def how(self) -> SamplingConfig:
+        """The part that says how pictures are drawn."""
+        return SamplingConfig(**self.config.model_dump(include=set(SamplingConfig.model_fields)))
+
+    @property
+    def prompts(self) -> list[str]:
+        """They go round."""
+        return self.config.prompt_list(self.adapter.meta.instance_prompt)
+
+
+def open_tools(config: DdpmPoolConfig) -> Tools:
+    """Load base and adapter, and resolve what hangs on them."""
+    adapter, base = adapter_for(config), open_base(config)
     how = SamplingConfig(**config.model_dump(include=set(SamplingConfig.model_fields))).resolved(base.kind)
-    prompts, folder = config.prompt_list(adapter.meta.instance_prompt), _pool_folder(work)
+    known = {"prompts": "|".join(config.prompt_list(adapter.meta.instance_prompt)), "alpha": config.weight()}
+    known |= {"adapter": str(_adapter_file(config).resolve())}
+    return Tools(config.model_copy(update=how.model_dump() | known), base, adapter)
+
+
+def draw_ddpm(
+    tools: Tools, samples: Sequence[Sample], folder: Path, seed: int, before: Sequence[Sample] = ()
+) -> list[Sample]:  # fmt: skip
+    """`n_aug` diffusion pictures and their manifest in a folder; logs what became of the others and `drawn_with.json`.
+
+    Args:
+        tools: as opened.
+        samples: the data set.
+        folder: exists.
+        seed: of the pictures; that of the configuration says how the data set is parted.
+        before: pictures of a pool that must not come back, as those of the training part must not.
+    """
+    config, base, adapter = tools.config, tools.base, tools.adapter
     merged = merge(base.pipeline, base.fingerprint, adapter, config.weight())
-    make = sampler(merged, prompts, config.seed, [(config.width, config.height)], how, adapter.meta.clip_skip)
+    make = sampler(
+        merged, tools.prompts, seed, [(config.width, config.height)], tools.how, adapter.meta.clip_skip
+    )  # fmt: skip
     asked = [
-        "ddpm", base_identity(config), adapter.fingerprint, config.weight(), prompts, config.seed, config.width,
-        config.height, config.fit, how.model_dump(), fingerprint(samples),
+        "ddpm", base_identity(config), adapter.fingerprint, config.weight(), tools.prompts, seed, config.width,
+        config.height, config.fit, tools.how.model_dump(), fingerprint(samples), *digests([one.image for one in before])
     ]  # fmt: skip
-    training = (fit_image(read_image(sample.image), config) for sample in samples if sample.split == "train")
-    filled = generate(asked, config.n_aug, make, how.sample_batch, training, "ddpm")
+    known = [*(sample for sample in samples if sample.split == "train"), *before]
+    training = (fit_image(read_image(sample.image), config) for sample in known)
+    filled = generate(asked, config.n_aug, make, config.sample_batch, training, "ddpm")
     mlflow.log_metrics({f"rejected_{reason}": count for reason, count in filled.rejected.items()})
-    mlflow.log_params({"used_alpha": config.weight(), "used_prompts": "|".join(prompts)[:500]})
-    rows = _ddpm_rows(config, filled, prompts, base, adapter)
+    mlflow.log_params({"used_alpha": config.weight(), "used_prompts": config.prompts[:500]})
+    mlflow.log_dict(config.model_dump(mode="json"), DRAWN_WITH)
+    rows = _ddpm_rows(tools, filled, seed)
     pool = [row.with_(image=Path(shutil.copy(row.image, folder))) for row in rows]
     write_manifest(pool, folder / "manifest.csv")
-    _log_pool(folder, pool, [sample.prompt for sample in pool])
-    mlflow.log_image(_strip(config, base, adapter, how), artifact_file="alpha_strip.png")
+    return pool
 
 
-def _ddpm_rows(
-    config: DdpmPoolConfig, filled: Filled, prompts: Sequence[str], base: Base, adapter: Adapter
-) -> list[Sample]:  # fmt: skip
+def _ddpm_rows(tools: Tools, filled: Filled, seed: int) -> list[Sample]:
+    prompts, adapter = tools.prompts, tools.adapter
     return [
         Sample(
-            image=one.path, label=1, split="train", origin="ddpm", seed=picture_seed(config.seed, one.number),
-            prompt=prompts[one.number % len(prompts)], alpha=config.weight(), adapter=adapter.fingerprint,
-            base=base.fingerprint, sources=adapter.meta.sources,
+            image=one.path, label=1, split="train", origin="ddpm", seed=picture_seed(seed, one.number),
+            prompt=prompts[one.number % len(prompts)], alpha=tools.config.weight(), adapter=adapter.fingerprint,
+            base=tools.base.fingerprint, sources=adapter.meta.sources,
         )
         for one in filled.kept
     ]  # fmt: skip
 
 
-def _strip(config: DdpmPoolConfig, base: Base, adapter: Adapter, how: SamplingConfig) -> Picture:
+def _strip(tools: Tools) -> Picture:
     """The first candidate of the pool at rising alpha."""
-    prompt, seed = config.prompt_list(adapter.meta.instance_prompt)[0], picture_seed(config.seed, 0)
+    config, prompt, seed = tools.config, tools.prompts[0], picture_seed(tools.config.seed, 0)
     pictures = []
     for alpha in STRIP:
-        merged = merge(base.pipeline, base.fingerprint, adapter, alpha)
+        merged = merge(tools.base.pipeline, tools.base.fingerprint, tools.adapter, alpha)
         drawn = sample(
-            merged, [prompt], [seed], width=config.width, height=config.height, config=how,
-            clip_skip=adapter.meta.clip_skip,
+            merged, [prompt], [seed], width=config.width, height=config.height, config=tools.how,
+            clip_skip=tools.adapter.meta.clip_skip,
         )  # fmt: skip
         pictures.append(next(drawn).pictures[0])
     return contact_sheet(pictures, [f"{prompt} {alpha:g}" for alpha in STRIP], len(STRIP))
 
 
-def _pool_folder(work: Path) -> Path:
-    folder = work.resolve() / "pool"
-    folder.mkdir(exist_ok=True)
-    return folder
-
-
-def _log_pool(folder: Path, pool: Sequence[Sample], captions: Sequence[str]) -> None:
-    mlflow.log_artifacts(str(folder), "pool")
-    gallery = folder.with_name("index.html")
-    write_gallery(gallery, f"{len(pool)} {pool[0].origin} pictures", folder, pool, "../pool")
-    mlflow.log_artifact(str(gallery), "gallery")
-    shown = [read_image(sample.image) for sample in pool[:SHEET_SIZE]]
-    mlflow.log_image(contact_sheet(shown, list(captions[:SHEET_SIZE])), artifact_file="pool.png")
+def drawn_with(run_id: str) -> DdpmPoolConfig | None:
+    """What the pictures of a run were drawn with, nothing left open; None where the run says nothing of that."""
+    names = {artifact.path for artifact in mlflow.MlflowClient().list_artifacts(run_id)}
+    if DRAWN_WITH not in names:
+        return None
+    return DdpmPoolConfig(**json.loads(artifact_folder(run_id, DRAWN_WITH).read_text(encoding="utf-8")))

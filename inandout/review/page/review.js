@@ -1,7 +1,28 @@
 "use strict";
 const $ = (id) => document.getElementById(id);
-const WORD = { keep: "keep", reject: "reject", unsure: "unsure" };
 const SIGN = { keep: "✓", reject: "✗", unsure: "?" };
+const LABEL = ["good", "defect"];
+const SAYS = {
+  pool: {
+    word: { keep: "keep", reject: "reject", unsure: "unsure" },
+    mine: { keep: "kept by me", reject: "rejected by me", unsure: "unsure to me" },
+    question: () => "Could this be a real defect of this product?",
+    reasons: "Or reject because", groups: "Prompt",
+    intro: "You will see pictures of defects that a computer made. For each one, decide as you would on the line:",
+    keys: [["K", "Keep", "this could be a real defect of this product."], ["R", "Reject", "it shows no defect, or one that could not be."], ["U", "Unsure", "someone else should look."]],
+    outro: "Only kept pictures are used for training when that is asked for. You can stop at any time and go on later.",
+  },
+  labels: {
+    word: { keep: "right", reject: "wrong", unsure: "unsure" },
+    mine: { keep: "label right, by me", reject: "label wrong, by me", unsure: "unsure to me" },
+    question: (picture) => `The label says “${LABEL[picture.label]}”. Is that right?`,
+    reasons: "Or the label is wrong because", groups: "Label",
+    intro: "You will see real pictures, those first whose labels a classifier doubts. For each one:",
+    keys: [["K", "Right", "the label says what the picture shows."], ["R", "Wrong", "it is the other way round."], ["U", "Unsure", "someone else should look."]],
+    outro: "The labels stay as they are: at the end you get one list with the wrong ones corrected, and one without the doubtful ones. You can stop at any time and go on later.",
+  },
+};
+let says = SAYS.pool;      // the words of what is decided here
 
 let desk = null;           // what /api/desk said
 let cards = new Map();     // picture id to its element of the grid
@@ -77,7 +98,7 @@ function decide(verdict, reason) {
     try {
       await ask("/api/decisions", { picture: picture.id, verdict, reason: said.reason, reviewer: who, seen: before.count });
       trouble(null);
-      announce(`picture ${picture.number}: ${WORD[verdict]}`);
+      announce(`picture ${picture.number}: ${says.word[verdict]}`);
       await hear();
     } catch (error) {
       note(who, picture.id, before);
@@ -108,6 +129,12 @@ function announce(text) { $("said").textContent = text; }
 
 // ---- the grid --------------------------------------------------------------------------------------------------
 
+const percent = (score) => `${Math.round(100 * score)} %`;
+
+/* The words below a picture, and what it is filtered by. */
+const groupOf = (picture) => (desk.about === "labels" ? LABEL[picture.label] : picture.prompt);
+const captionOf = (picture) => (desk.about === "labels" ? `labelled ${groupOf(picture)}, looks like a defect: ${percent(picture.score)}` : picture.prompt || picture.defect || picture.origin);
+
 function makeCard(picture) {
   const card = document.createElement("button");
   card.type = "button";
@@ -120,7 +147,7 @@ function makeCard(picture) {
   image.alt = "";
   const words = document.createElement("span");
   words.className = "words";
-  words.textContent = `${picture.number}. ${picture.prompt || picture.defect || picture.origin}`;
+  words.textContent = `${picture.number}. ${captionOf(picture)}`;
   card.append(image, words);
   if (picture.flags.length) {
     const flags = document.createElement("span");
@@ -139,15 +166,15 @@ function paint(id) {
   card.className = verdict ? `card ${verdict}` : "card";
   let mark = card.querySelector(".mark");
   if (verdict && !mark) { mark = document.createElement("span"); mark.className = "mark"; card.append(mark); }
-  if (mark) { mark.textContent = verdict ? `${SIGN[verdict]} ${WORD[verdict]}` : ""; mark.hidden = !verdict; }
-  card.setAttribute("aria-label", `picture ${picture.number}, ${verdict || "not decided"}${picture.flags.length ? `, flags: ${picture.flags.join(", ")}` : ""}, ${picture.prompt}`);
+  if (mark) { mark.textContent = verdict ? `${SIGN[verdict]} ${says.word[verdict]}` : ""; mark.hidden = !verdict; }
+  card.setAttribute("aria-label", `picture ${picture.number}, ${verdict ? says.word[verdict] : "not decided"}${picture.flags.length ? `, flags: ${picture.flags.join(", ")}` : ""}, ${captionOf(picture)}`);
 }
 
 function fits(picture) {
   const { verdict } = mine(picture.id), wanted = $("by-verdict").value;
   const byVerdict = !wanted || (wanted === "none" ? !verdict : wanted === "differ" ? others(picture.id).some((one) => verdict && one.verdict !== verdict) : verdict === wanted);
   const prompt = $("by-prompt").value, flag = $("by-flag").value;
-  return byVerdict && (prompt === "" || picture.prompt === desk.prompts[prompt])
+  return byVerdict && (prompt === "" || groupOf(picture) === desk.groups[prompt])
     && (!flag || (flag === "any" ? picture.flags.length > 0 : flag === "none" ? !picture.flags.length : picture.flags.includes(flag)));
 }
 
@@ -237,16 +264,16 @@ function paintOne() {
   const picture = list[here], own = mine(picture.id), said = own.verdict ? others(picture.id) : [];
   $("picture").src = `/whole/${picture.id}`;
   $("where").textContent = `${here + 1} of ${list.length}`;
-  for (const kind of ["source", "change"]) {
-    const figure = $(`figure-${kind}`);
-    figure.hidden = !picture.has_source || figure.dataset.off === "yes";
-    if (!figure.hidden) $(kind).src = `/${kind}/${picture.id}`;
-  }
+  $("question").textContent = says.question(picture);
+  $("figure-labelled").hidden = !picture.has_mask || $("figure-labelled").dataset.off === "yes";
+  if (!$("figure-labelled").hidden) $("labelled").src = `/labelled/${picture.id}`;
+  paintCompared(picture);
   for (const button of document.querySelectorAll("[data-verdict]")) button.setAttribute("aria-pressed", String(button.dataset.verdict === own.verdict));
-  $("mine").textContent = own.verdict ? `You: ${WORD[own.verdict]}${own.reason ? `, “${own.reason}”` : ""}` : "Not decided by you yet.";
-  const facts = [["prompt", picture.prompt], ["made by", picture.origin], ["kind", picture.defect], ["seed", picture.seed], ["alpha", picture.alpha]];
+  $("mine").textContent = own.verdict ? `You: ${says.word[own.verdict]}${own.reason ? `, “${own.reason}”` : ""}` : "Not decided by you yet.";
+  const facts = [["prompt", picture.prompt], ["made by", desk.about === "labels" ? "" : picture.origin], ["label", desk.about === "labels" ? LABEL[picture.label] : ""],
+    ["classifier", picture.score === null ? "" : `${percent(picture.score)} defect, by one that has not seen it`], ["kind", picture.defect], ["seed", picture.seed], ["alpha", picture.alpha]];
   for (const flag of picture.flags) facts.push(["⚑ flag", desk.flags[flag].meaning]);
-  for (const one of said) facts.push([one.reviewer, WORD[one.verdict] + (one.reason ? `, “${one.reason}”` : "")]);
+  for (const one of said) facts.push([one.reviewer, says.word[one.verdict] + (one.reason ? `, “${one.reason}”` : "")]);
   $("facts").replaceChildren(...facts.filter(([, value]) => value !== null && value !== "").flatMap(([name, value]) => {
     const dt = document.createElement("dt"), dd = document.createElement("dd");
     dt.textContent = name;
@@ -257,9 +284,30 @@ function paintOne() {
   if (after) new Image().src = `/whole/${after.id}`;
 }
 
-function toggle(kind) {
-  const figure = $(`figure-${kind}`);
-  figure.dataset.off = figure.dataset.off === "yes" ? "" : "yes";
+/* What a picture is compared with, and where they differ; a twin at alpha 0 is drawn when it is looked at first. */
+async function paintCompared(picture) {
+  const show = (words, ready) => {
+    $("source-words").textContent = words;
+    for (const kind of ["source", "change"]) {
+      const figure = $(`figure-${kind}`);
+      figure.hidden = !words || figure.dataset.off === "yes" || (kind === "change" && !ready);
+      if (!figure.hidden && ready) $(kind).src = `/${kind}/${picture.id}`; else $(kind).removeAttribute("src");
+    }
+  };
+  if (!picture.has_twin) { show(picture.has_source ? "made from this good part" : "", picture.has_source); return; }
+  if (!picture.twin) show("the same seed at alpha 0 is being drawn …", false);
+  while (!picture.twin && large && list[here] === picture) {
+    try {
+      const { state, error } = await ask(`/api/twin/${picture.id}`);
+      if (state !== "drawing") picture.twin = state === "ready" ? "the same seed at alpha 0, without what was learned" : `the same seed at alpha 0 cannot be drawn: ${error}`;
+    } catch { return; }  // the trouble is said by what listens for news
+    if (!picture.twin) await new Promise((done) => setTimeout(done, 300));
+  }
+  if (list[here] === picture) show(picture.twin, !picture.twin.includes("cannot"));
+}
+
+function toggle(...kinds) {
+  for (const figure of kinds.map((kind) => $(`figure-${kind}`))) figure.dataset.off = figure.dataset.off === "yes" ? "" : "yes";
   if (large) paintOne();
 }
 
@@ -310,13 +358,13 @@ async function finish() {
     const { message } = await ask("/api/finish", {});
     await hear();
     $("finish-text").textContent = message;
-    const rows = [["prompt", "kept", "decided", "pictures"], ...summary.prompts.map((one) => [one.prompt || "(none)", one.kept, one.decided, one.pictures])];
+    const rows = [["prompt", "kept", "of decided", "pictures"], ...summary.prompts.map((one) => [one.prompt || "(none)", one.kept, one.decided ? `${one.decided} (${percent(one.accepted)})` : 0, one.pictures])];
     $("finish-table").replaceChildren(...rows.map((cells, number) => {
       const row = document.createElement("tr");
       row.append(...cells.map((value) => { const cell = document.createElement(number ? "td" : "th"); cell.textContent = value; return cell; }));
       return row;
     }));
-    $("finish-table").hidden = !summary.pictures;
+    $("finish-table").hidden = !summary.prompts.some((one) => one.prompt);
     $("finish-dialog").showModal();
     trouble(null);
   } catch (error) { trouble(error); }
@@ -327,7 +375,7 @@ async function finish() {
 
 const KEYS = {
   k: () => decide("keep"), r: () => decide("reject"), u: () => decide("unsure"), z: undo, n: nextUndecided,
-  h: () => toggle("change"), s: () => toggle("source"),
+  h: () => toggle("change"), s: () => toggle("source", "labelled"),
   t: () => { if (!large) view(true); $("note").focus(); },
   " ": () => { if (large) $("stage").classList.toggle("zoomed"); else view(true); },
   ArrowRight: () => step(1), ArrowLeft: () => step(-1),
@@ -368,15 +416,32 @@ function fillSelect(id, options) {
   }));
 }
 
+/* Everything that is said otherwise of labels than of synthetic pictures. */
+function speak() {
+  says = SAYS[desk.about];
+  for (const word of document.querySelectorAll("[data-word]")) word.textContent = says.word[word.dataset.word];
+  for (const button of document.querySelectorAll("[data-verdict]")) { const word = says.word[button.dataset.verdict]; button.querySelector("span").textContent = word[0].toUpperCase() + word.slice(1); }
+  for (const [id, words] of [["reasons-head", says.reasons], ["by-prompt-head", says.groups], ["intro", says.intro], ["outro", says.outro]]) $(id).textContent = words;
+  $("intro-keys").replaceChildren(...says.keys.map(([key, name, meaning]) => {
+    const line = document.createElement("li"), cap = document.createElement("kbd"), bold = document.createElement("b");
+    cap.textContent = key;
+    bold.textContent = name;
+    line.append(cap, " ", bold, `: ${meaning}`);
+    return line;
+  }));
+  fillSelect("by-verdict", [["", "any"], ["none", "not decided by me"], ...Object.entries(says.mine), ["differ", "reviewers differ"]]);
+}
+
 function layOut() {
   document.title = `Review: ${desk.title}`;
   $("title").textContent = desk.title;
   $("title").title = desk.title;
   desk.pictures.forEach((picture, place) => { picture.number = place + 1; });
   desk.byId = new Map(desk.pictures.map((picture) => [picture.id, picture]));
-  desk.prompts = [...new Set(desk.pictures.map((picture) => picture.prompt))];
+  desk.groups = [...new Set(desk.pictures.map(groupOf))];
+  speak();
   cards = new Map(desk.pictures.map((picture) => [picture.id, makeCard(picture)]));
-  fillSelect("by-prompt", [["", "any"], ...desk.prompts.map((prompt, place) => [String(place), prompt || "(none)"])]);
+  fillSelect("by-prompt", [["", "any"], ...desk.groups.map((group, place) => [String(place), group || "(none)"])]);
   fillSelect("by-flag", [["", "any or none"], ["none", "without a flag"], ["any", "with a flag"], ...Object.entries(desk.flags).map(([flag, { pictures }]) => [flag, `${flag} (${pictures})`])]);
   $("reasons").replaceChildren(...desk.reasons.map((reason, place) => {
     const button = document.createElement("button"), key = document.createElement("kbd");
