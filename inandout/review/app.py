@@ -35,7 +35,8 @@ LABEL_REASONS = (
 BESIDE = 12
 """Real pictures of each kind that are shown beside."""
 
-_PAGE = {"review.css": "text/css", "review.js": "text/javascript", "room.js": "text/javascript"}
+_SCRIPTS = ("words", "grid", "one", "review", "room")
+_PAGE = {"review.css": "text/css"} | {f"{name}.js": "text/javascript" for name in _SCRIPTS}
 _FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}  # what has a digest as its name cannot change
 
 

@@ -1,29 +1,6 @@
 "use strict";
+/* The review page: what it knows, deciding, moving, keys. Its parts words.js, grid.js and one.js come before it. */
 const $ = (id) => document.getElementById(id);
-const SIGN = { keep: "✓", reject: "✗", unsure: "?" };
-const LABEL = ["good", "defect"];
-const SAYS = {
-  pool: {
-    word: { keep: "keep", reject: "reject", unsure: "unsure" },
-    mine: { keep: "kept by me", reject: "rejected by me", unsure: "unsure to me" },
-    question: () => "Could this be a real defect of this product?",
-    reasons: "Or reject because", groups: "Prompt",
-    intro: "You will see pictures of defects that a computer made. For each one, decide as you would on the line:",
-    keys: [["K", "Keep", "this could be a real defect of this product."], ["R", "Reject", "it shows no defect, or one that could not be."], ["U", "Unsure", "someone else should look."]],
-    outro: "Only kept pictures are used for training when that is asked for. You can stop at any time and go on later.",
-  },
-  labels: {
-    word: { keep: "right", reject: "wrong", unsure: "unsure" },
-    mine: { keep: "label right, by me", reject: "label wrong, by me", unsure: "unsure to me" },
-    question: (picture) => `The label says “${LABEL[picture.label]}”. Is that right?`,
-    reasons: "Or the label is wrong because", groups: "Label",
-    intro: "You will see real pictures, those first whose labels a classifier doubts. For each one:",
-    keys: [["K", "Right", "the label says what the picture shows."], ["R", "Wrong", "it is the other way round."], ["U", "Unsure", "someone else should look."]],
-    outro: "The labels stay as they are: at the end you get one list with the wrong ones corrected, and one without the doubtful ones. You can stop at any time and go on later.",
-  },
-};
-let says = SAYS.pool;      // the words of what is decided here
-
 let desk = null;           // what /api/desk said
 let cards = new Map();     // picture id to its element of the grid
 let list = [];             // pictures that the filters leave, in order
@@ -127,104 +104,6 @@ function undo() {
 
 function announce(text) { $("said").textContent = text; }
 
-// ---- the grid --------------------------------------------------------------------------------------------------
-
-const percent = (score) => `${Math.round(100 * score)} %`;
-
-/* The words below a picture, and what it is filtered by. */
-const groupOf = (picture) => (desk.about === "labels" ? LABEL[picture.label] : picture.prompt);
-const captionOf = (picture) => (desk.about === "labels" ? `labelled ${groupOf(picture)}, looks like a defect: ${percent(picture.score)}` : picture.prompt || picture.defect || picture.origin);
-
-function makeCard(picture) {
-  const card = document.createElement("button");
-  card.type = "button";
-  card.className = "card";
-  card.tabIndex = -1;
-  const image = document.createElement("img");
-  image.loading = "lazy";
-  image.decoding = "async";
-  image.src = `/small/${picture.id}`;
-  image.alt = "";
-  const words = document.createElement("span");
-  words.className = "words";
-  words.textContent = `${picture.number}. ${captionOf(picture)}`;
-  card.append(image, words);
-  if (picture.flags.length) {
-    const flags = document.createElement("span");
-    flags.className = "flags";
-    flags.textContent = `⚑ ${picture.flags.join(", ")}`;
-    flags.title = picture.flags.map((flag) => desk.flags[flag].meaning).join("; ");
-    card.append(flags);
-  }
-  card.addEventListener("focus", () => { here = list.indexOf(picture); });
-  card.addEventListener("dblclick", () => view(true));
-  return card;
-}
-
-function paint(id) {
-  const card = cards.get(id), { verdict } = mine(id), picture = desk.byId.get(id);
-  card.className = verdict ? `card ${verdict}` : "card";
-  let mark = card.querySelector(".mark");
-  if (verdict && !mark) { mark = document.createElement("span"); mark.className = "mark"; card.append(mark); }
-  if (mark) { mark.textContent = verdict ? `${SIGN[verdict]} ${says.word[verdict]}` : ""; mark.hidden = !verdict; }
-  card.setAttribute("aria-label", `picture ${picture.number}, ${verdict ? says.word[verdict] : "not decided"}${picture.flags.length ? `, flags: ${picture.flags.join(", ")}` : ""}, ${captionOf(picture)}`);
-}
-
-function fits(picture) {
-  const { verdict } = mine(picture.id), wanted = $("by-verdict").value;
-  const byVerdict = !wanted || (wanted === "none" ? !verdict : wanted === "differ" ? others(picture.id).some((one) => verdict && one.verdict !== verdict) : verdict === wanted);
-  const prompt = $("by-prompt").value, flag = $("by-flag").value;
-  return byVerdict && (prompt === "" || groupOf(picture) === desk.groups[prompt])
-    && (!flag || (flag === "any" ? picture.flags.length > 0 : flag === "none" ? !picture.flags.length : picture.flags.includes(flag)));
-}
-
-function filter() {
-  const before = list[here];
-  list = desk.pictures.filter(fits);
-  here = Math.max(0, list.indexOf(before));
-  const nothing = document.createElement("p");
-  nothing.className = "nothing";
-  nothing.textContent = "No picture fits these filters.";
-  $("cards").replaceChildren(...(list.length ? [] : [nothing]));
-  $("grid").scrollTop = 0;
-  rows = "";
-  render();
-  $("shown").textContent = `${list.length} of ${desk.pictures.length} shown`;
-  if (large && !list.length) view(false); else go(here, false);
-}
-
-function clearFilters() {
-  for (const id of ["by-verdict", "by-prompt", "by-flag"]) $(id).value = "";
-  filter();
-}
-
-const columns = () => getComputedStyle($("cards")).gridTemplateColumns.split(" ").length;
-
-/* Only cards near to what is seen are in the page, so that thousands scroll as well as a dozen. */
-function render() {
-  const grid = $("grid"), inside = $("cards");
-  if (!grid.clientHeight || !list.length) return;
-  const across = columns(), all = Math.ceil(list.length / across);
-  const first = Math.max(0, Math.floor(grid.scrollTop / ROW) - 3);
-  const last = Math.min(all, Math.ceil((grid.scrollTop + grid.clientHeight) / ROW) + 3);
-  if (rows === `${first} ${last} ${across}`) return;
-  rows = `${first} ${last} ${across}`;
-  inside.style.paddingTop = `${EDGE + first * ROW}px`;
-  inside.style.paddingBottom = `${EDGE + (all - last) * ROW}px`;
-  const near = list.slice(first * across, last * across).map((picture) => cards.get(picture.id)), wanted = new Set(near);
-  for (const card of [...inside.children]) if (!wanted.has(card)) card.remove();
-  let at = inside.firstElementChild;
-  for (const card of near) {  // cards that stay are not moved, or they would lose the focus
-    if (card === at) at = at.nextElementSibling; else inside.insertBefore(card, at);
-  }
-}
-
-function reveal(place) {
-  const grid = $("grid"), top = Math.floor(place / columns()) * ROW, bottom = top + ROW + 2 * EDGE - grid.clientHeight;
-  if (top < grid.scrollTop) grid.scrollTop = top; else if (bottom > grid.scrollTop) grid.scrollTop = bottom;
-  render();
-}
-
 // ---- moving ----------------------------------------------------------------------------------------------------
 
 function go(place, focus = true) {
@@ -256,71 +135,6 @@ function view(one) {
   $("to-one").setAttribute("aria-pressed", String(one));
   document.activeElement?.blur();
   go(here);
-}
-
-// ---- one picture -----------------------------------------------------------------------------------------------
-
-function paintOne() {
-  const picture = list[here], own = mine(picture.id), said = own.verdict ? others(picture.id) : [];
-  $("picture").src = `/whole/${picture.id}`;
-  $("where").textContent = `${here + 1} of ${list.length}`;
-  $("question").textContent = says.question(picture);
-  $("figure-labelled").hidden = !picture.has_mask || $("figure-labelled").dataset.off === "yes";
-  if (!$("figure-labelled").hidden) $("labelled").src = `/labelled/${picture.id}`;
-  paintCompared(picture);
-  for (const button of document.querySelectorAll("[data-verdict]")) button.setAttribute("aria-pressed", String(button.dataset.verdict === own.verdict));
-  $("mine").textContent = own.verdict ? `You: ${says.word[own.verdict]}${own.reason ? `, “${own.reason}”` : ""}` : "Not decided by you yet.";
-  const facts = [["prompt", picture.prompt], ["made by", desk.about === "labels" ? "" : picture.origin], ["label", desk.about === "labels" ? LABEL[picture.label] : ""],
-    ["classifier", picture.score === null ? "" : `${percent(picture.score)} defect, by one that has not seen it`], ["kind", picture.defect], ["seed", picture.seed], ["alpha", picture.alpha]];
-  for (const flag of picture.flags) facts.push(["⚑ flag", desk.flags[flag].meaning]);
-  for (const one of said) facts.push([one.reviewer, says.word[one.verdict] + (one.reason ? `, “${one.reason}”` : "")]);
-  $("facts").replaceChildren(...facts.filter(([, value]) => value !== null && value !== "").flatMap(([name, value]) => {
-    const dt = document.createElement("dt"), dd = document.createElement("dd");
-    dt.textContent = name;
-    dd.textContent = value;
-    return [dt, dd];
-  }));
-  const after = list[here + 1];
-  if (after) new Image().src = `/whole/${after.id}`;
-}
-
-/* What a picture is compared with, and where they differ; a twin at alpha 0 is drawn when it is looked at first. */
-async function paintCompared(picture) {
-  const show = (words, ready) => {
-    $("source-words").textContent = words;
-    for (const kind of ["source", "change"]) {
-      const figure = $(`figure-${kind}`);
-      figure.hidden = !words || figure.dataset.off === "yes" || (kind === "change" && !ready);
-      if (!figure.hidden && ready) $(kind).src = `/${kind}/${picture.id}`; else $(kind).removeAttribute("src");
-    }
-  };
-  if (!picture.has_twin) { show(picture.has_source ? "made from this good part" : "", picture.has_source); return; }
-  if (!picture.twin) show("the same seed at alpha 0 is being drawn …", false);
-  while (!picture.twin && large && list[here] === picture) {
-    try {
-      const { state, error } = await ask(`/api/twin/${picture.id}`);
-      if (state !== "drawing") picture.twin = state === "ready" ? "the same seed at alpha 0, without what was learned" : `the same seed at alpha 0 cannot be drawn: ${error}`;
-    } catch { return; }  // the trouble is said by what listens for news
-    if (!picture.twin) await new Promise((done) => setTimeout(done, 300));
-  }
-  if (list[here] === picture) show(picture.twin, !picture.twin.includes("cannot"));
-}
-
-function toggle(...kinds) {
-  for (const figure of kinds.map((kind) => $(`figure-${kind}`))) figure.dataset.off = figure.dataset.off === "yes" ? "" : "yes";
-  if (large) paintOne();
-}
-
-function paintBeside() {
-  const strips = [["Real defects of this product", desk.real_defects], ["Real good parts", desk.real_good]];
-  $("beside").replaceChildren(...strips.filter(([, ids]) => ids.length).flatMap(([words, ids]) => {
-    const head = document.createElement("p"), strip = document.createElement("div");
-    head.className = "head";
-    head.textContent = words;
-    strip.className = "strip";
-    strip.append(...ids.map((id) => { const image = document.createElement("img"); image.loading = "lazy"; image.src = `/small/${id}`; image.alt = words; return image; }));
-    return [head, strip];
-  }));
 }
 
 // ---- header ----------------------------------------------------------------------------------------------------
@@ -414,22 +228,6 @@ function fillSelect(id, options) {
     option.title = text;
     return option;
   }));
-}
-
-/* Everything that is said otherwise of labels than of synthetic pictures. */
-function speak() {
-  says = SAYS[desk.about];
-  for (const word of document.querySelectorAll("[data-word]")) word.textContent = says.word[word.dataset.word];
-  for (const button of document.querySelectorAll("[data-verdict]")) { const word = says.word[button.dataset.verdict]; button.querySelector("span").textContent = word[0].toUpperCase() + word.slice(1); }
-  for (const [id, words] of [["reasons-head", says.reasons], ["by-prompt-head", says.groups], ["intro", says.intro], ["outro", says.outro]]) $(id).textContent = words;
-  $("intro-keys").replaceChildren(...says.keys.map(([key, name, meaning]) => {
-    const line = document.createElement("li"), cap = document.createElement("kbd"), bold = document.createElement("b");
-    cap.textContent = key;
-    bold.textContent = name;
-    line.append(cap, " ", bold, `: ${meaning}`);
-    return line;
-  }));
-  fillSelect("by-verdict", [["", "any"], ["none", "not decided by me"], ...Object.entries(says.mine), ["differ", "reviewers differ"]]);
 }
 
 function layOut() {
