@@ -55,7 +55,7 @@ def test_from_prompt_to_certified_pool_to_classifier(
     page.keyboard.press("Enter")
     until(page, "document.querySelectorAll('#tries img').length === 2")
     assert page.locator("#room-beside img").count() > 4, "real pictures are beside"
-    page.locator("text=Use this prompt").click()
+    page.locator("#tries .line button").first.click()
     page.wait_for_selector("#chosen code")
     option = page.text_content("#chosen code") or ""
     assert option in close_server(server)

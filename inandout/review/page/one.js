@@ -3,7 +3,7 @@
 function paintOne() {
   const picture = list[here], own = mine(picture.id), said = own.verdict ? others(picture.id) : [];
   $("picture").src = `/whole/${picture.id}`;
-  $("where").textContent = `${here + 1} of ${list.length}`;
+  $("where").textContent = `the picture to judge, ${here + 1} of ${list.length}`;
   $("question").textContent = says.question(picture);
   $("figure-labelled").hidden = !picture.has_mask || $("figure-labelled").dataset.off === "yes";
   if (!$("figure-labelled").hidden) $("labelled").src = `/labelled/${picture.id}`;
@@ -39,7 +39,7 @@ async function paintCompared(picture) {
   while (!picture.twin && large && list[here] === picture) {
     try {
       const { state, error } = await ask(`/api/twin/${picture.id}`);
-      if (state !== "drawing") picture.twin = state === "ready" ? "the same seed at alpha 0, without what was learned" : `the same seed at alpha 0 cannot be drawn: ${error}`;
+      if (state !== "drawing") picture.twin = state === "ready" ? "the same seed at alpha 0" : `the same seed at alpha 0 cannot be drawn: ${error}`;
     } catch { return; }  // the trouble is said by what listens for news
     if (!picture.twin) await new Promise((done) => setTimeout(done, 300));
   }

@@ -240,6 +240,7 @@ function layOut() {
   speak();
   cards = new Map(desk.pictures.map((picture) => [picture.id, makeCard(picture)]));
   fillSelect("by-prompt", [["", "any"], ...desk.groups.map((group, place) => [String(place), group || "(none)"])]);
+  $("by-prompt").parentElement.hidden = desk.groups.length < 2;
   fillSelect("by-flag", [["", "any or none"], ["none", "without a flag"], ["any", "with a flag"], ...Object.entries(desk.flags).map(([flag, { pictures }]) => [flag, `${flag} (${pictures})`])]);
   $("reasons").replaceChildren(...desk.reasons.map((reason, place) => {
     const button = document.createElement("button"), key = document.createElement("kbd");
