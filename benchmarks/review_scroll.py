@@ -10,14 +10,10 @@ machine do not lengthen. Without a graphics card, Chromium draws in software, wh
 
 import argparse
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import uvicorn
 from playwright.sync_api import Page, sync_playwright
 from tqdm import tqdm
 
@@ -27,8 +23,7 @@ from inandout.data.surfaces import KINDS, draw_surface
 from inandout.review.app import build_app
 from inandout.review.decisions import DecisionLog
 from inandout.review.desk import Desk, lay_out
-from inandout.review.guard import Guard
-from inandout.review.server import _listen
+from inandout.review.server import serve_in_thread
 
 SCROLL = """async () => {
     const grid = document.getElementById("grid"), times = [], long = [];
@@ -57,19 +52,6 @@ def draw_pool(folder: Path, count: int) -> Desk:
     return lay_out(f"{count} surfaces", folder, rows, [])
 
 
-@contextmanager
-def serving(desk: Desk, folder: Path) -> Iterator[str]:
-    """The address of the page."""
-    listener = _listen("127.0.0.1", 0)
-    app = Guard(build_app(desk, DecisionLog(folder / "log" / "decisions.jsonl"), lambda: ""))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-    server.should_exit = True
-    thread.join()
-
-
 def first_picture(page: Page, address: str) -> float:
     """Seconds from opening the page to the first card's picture."""
     started = time.perf_counter()
@@ -88,7 +70,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         desk = draw_pool(Path(name), options.count)
         browser = playwright.chromium.launch(executable_path=options.chromium, args=["--no-sandbox"])
-        with serving(desk, Path(name)) as address:
+        log = DecisionLog(Path(name) / "log" / "decisions.jsonl")
+        with serve_in_thread(build_app(desk, log, lambda: "")) as address:
             page = browser.new_page(viewport={"width": 1280, "height": 800})
             page.set_default_timeout(600_000)
             waited, fetched = first_picture(page, address), page.evaluate(FETCHED)

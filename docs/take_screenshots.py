@@ -5,12 +5,8 @@ python docs/take_screenshots.py      # needs Chromium and the extra `dev`
 
 import argparse
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import uvicorn
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -22,8 +18,7 @@ from inandout.memseg.pool import write_pool
 from inandout.review.app import build_app
 from inandout.review.decisions import DecisionLog
 from inandout.review.desk import Desk, lay_out
-from inandout.review.guard import Guard
-from inandout.review.server import _listen
+from inandout.review.server import serve_in_thread
 
 HERE = Path(__file__).parent
 BEN = ("keep", "reject", "keep", "keep", "unsure", "keep", "keep", "reject", "keep", "keep")
@@ -39,25 +34,11 @@ def memseg_desk(folder: Path) -> Desk:
     return lay_out("pool of MemSeg pictures", folder, pool, real)
 
 
-@contextmanager
-def serving(desk: Desk, log: DecisionLog) -> Iterator[str]:
-    """The address of the page."""
-    listener = _listen("127.0.0.1", 0)
-    app = Guard(build_app(desk, log, lambda: "nothing is kept of a screenshot"))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-    server.should_exit = True
-    thread.join()
-
-
 def photograph(browser: Browser, address: str) -> None:
-    """The dialog at the start, the grid in the middle of the work, and one picture."""
+    """The grid in the middle of the work, and one picture."""
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.goto(address)
     page.wait_for_selector("#name-dialog[open]")
-    save(page, "review_start")
     page.keyboard.type("Anna")
     page.keyboard.press("Enter")
     page.wait_for_selector("#name-dialog", state="hidden")
@@ -89,7 +70,7 @@ def main() -> None:
         for picture, verdict in zip(desk.ids, BEN, strict=False):
             log.decide(picture, verdict, "", "Ben", 0)
         browser = playwright.chromium.launch(executable_path=options.chromium, args=["--no-sandbox"])
-        with serving(desk, log) as address:
+        with serve_in_thread(build_app(desk, log, lambda: "nothing is kept of a screenshot")) as address:
             photograph(browser, address)
         browser.close()
 

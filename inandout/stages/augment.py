@@ -138,11 +138,14 @@ def _adapter_identity(config: DdpmConfig) -> str:
 
 def adapter_for(config: DdpmConfig) -> Adapter:
     """The adapter that is asked for, fine-tuned first where none is given."""
-    return _given_adapter(config) if config.adapter else load_adapter(_adapter_file(config))
+    return _given_adapter(config) if config.adapter else load_adapter(finetune(_finetuning(config)).adapter)
 
 
-def _adapter_file(config: DdpmConfig) -> Path:
-    return find_adapter(config.adapter) if config.adapter else finetune(_finetuning(config)).adapter
+def _name_adapter(config: DdpmConfig) -> str:
+    """What finds the adapter again, from any folder: the run that trained it, or its file."""
+    if not config.adapter:
+        return finetune(_finetuning(config)).run_id
+    return str(Path(config.adapter).resolve()) if Path(config.adapter).suffix else config.adapter
 
 
 def _given_adapter(config: DdpmConfig) -> Adapter:
@@ -225,10 +228,10 @@ class Tools(NamedTuple):
 
 def open_tools(config: DdpmPoolConfig) -> Tools:
     """Load base and adapter, and resolve what hangs on them."""
+    config = config.model_copy(update={"adapter": _name_adapter(config)})
     adapter, base = adapter_for(config), open_base(config)
     how = SamplingConfig(**config.model_dump(include=set(SamplingConfig.model_fields))).resolved(base.kind)
     known = {"prompts": "|".join(config.prompt_list(adapter.meta.instance_prompt)), "alpha": config.weight()}
-    known |= {"adapter": str(_adapter_file(config).resolve())}
     return Tools(config.model_copy(update=how.model_dump() | known), base, adapter)
 
 

@@ -12,6 +12,7 @@ import mlflow
 import numpy as np
 import torch
 from pydantic import Field
+from scipy.special import expit
 from sklearn.metrics import average_precision_score
 
 from inandout.classifier.fit import Logits, fit, predict
@@ -47,6 +48,11 @@ class Suspect(NamedTuple):
     """Of a defect."""
     loss: float
     """Cross-entropy of the label, in nats; above ln 2 the two disagree."""
+
+    @property
+    def chance(self) -> float:
+        """Probability of a defect, 0..1."""
+        return float(expit(self.logit))
 
     @property
     def contrary(self) -> bool:
@@ -127,7 +133,7 @@ def _table(suspects: Sequence[Suspect]) -> str:
 
 def _caption(one: Suspect) -> str:
     label = "defect" if one.sample.label else "good"
-    return f"labelled {label}, {1 / (1 + np.exp(-one.logit)):.0%} defect"
+    return f"labelled {label}, {one.chance:.0%} defect"
 
 
 def is_labels_run(run_id: str) -> bool:

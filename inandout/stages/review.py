@@ -1,7 +1,6 @@
 """Entry point `review`: a local web page on which people judge the pictures of a pool, or labels of real ones."""
 
 import json
-import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -99,8 +98,9 @@ def _lay_out(where: str) -> tuple[Desk, Close]:
 def lay_out_suspects(run_id: str) -> Desk:
     """The pictures of a run of `labels`, the most suspicious first."""
     suspects = read_suspects(run_id)
-    scores = [1 / (1 + math.exp(-one.logit)) for one in suspects]
-    return lay_out_labels(f"labels {run_id}", [one.sample for one in suspects], scores)
+    return lay_out_labels(
+        f"labels {run_id}", [one.sample for one in suspects], [one.chance for one in suspects]
+    )  # fmt: skip
 
 
 def _folder_of(desk: Desk) -> Path:

@@ -67,7 +67,7 @@ def topup(config: TopUpConfig) -> Pool:
     reviewed = Reviewed(folder, rows, decisions)
     prompts = certified(rows)
     if not prompts:
-        raise InputError(f"pool = {config.pool}: no picture was kept in review, so there is nothing to go on with")
+        raise InputError(f"pool = {config.pool}: no picture was kept in a review that was finished; press Finish there")
     drawn = _asked_again(config, rows[0].origin, prompts)
     samples = prepare_shot(drawn) if isinstance(drawn, DdpmPoolConfig) else prepare(drawn)
     inputs = {"data": fingerprint(samples), "pool": fingerprint(rows)}

@@ -2,13 +2,11 @@
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import uvicorn
 from playwright.sync_api import Browser, Page
 
 from inandout.data.images import Picture, write_image
@@ -18,9 +16,8 @@ from inandout.review.app import Painted, build_app
 from inandout.review.decisions import DecisionLog
 from inandout.review.desk import Desk, lay_out_labels
 from inandout.review.gallery import write_gallery
-from inandout.review.guard import Guard
 from inandout.review.room import Room, Wish
-from inandout.review.server import _listen
+from inandout.review.server import serve_in_thread
 from inandout.review.twins import Twins
 from tests.review.browsing import ERRORS, enter, needs_chromium, press, until
 from tests.review.desks import ODD, noise, small_desk, write_pool, write_real
@@ -28,18 +25,11 @@ from tests.review.desks import ODD, noise, small_desk, write_pool, write_real
 pytestmark = [needs_chromium, pytest.mark.usefixtures("no_page_breaks")]
 
 
-@contextmanager
-def serving(desk: Desk, log: Path, port: int = 0, painted: Painted | None = None) -> Iterator[str]:
+def serving(
+    desk: Desk, log: Path, port: int = 0, painted: Painted | None = None
+) -> AbstractContextManager[str]:  # fmt: skip
     """The address of a server in a thread."""
-    listener = _listen("127.0.0.1", port)
-    app = Guard(build_app(desk, DecisionLog(log), lambda: "in run 0123", painted))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-    server.should_exit = True
-    thread.join()
-    listener.close()
+    return serve_in_thread(build_app(desk, DecisionLog(log), lambda: "in run 0123", painted), port)
 
 
 def said(log: Path, n: int) -> list[tuple[str, str, str]]:

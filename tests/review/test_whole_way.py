@@ -4,6 +4,7 @@ import re
 import shlex
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -18,15 +19,28 @@ from tests.conftest import SIDE, start
 from tests.review.browsing import enter, needs_chromium, press, until
 from tests.stages.test_finetune import QUICK
 
-pytestmark = [needs_chromium, pytest.mark.usefixtures("no_page_breaks")]
+pytestmark = [needs_chromium, pytest.mark.usefixtures("no_page_breaks", "no_server_stays")]
+
+
+SERVERS: list["subprocess.Popen[str]"] = []
+
+
+@pytest.fixture
+def no_server_stays() -> Iterator[None]:
+    yield
+    for server in SERVERS:
+        server.kill()
+        server.communicate()
+    SERVERS.clear()
 
 
 def open_server(*options: str) -> "tuple[subprocess.Popen[str], str]":
     server = start("review", *options)
+    SERVERS.append(server)
     assert server.stdout is not None
     line = server.stdout.readline()
     found = re.search(r"http://\S+", line)
-    assert found is not None, line + str(server.communicate())
+    assert found is not None, line
     return server, found.group()
 
 
