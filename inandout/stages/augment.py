@@ -247,8 +247,8 @@ def draw_ddpm(
         seed: of the pictures; that of the configuration says how the data set is parted.
         before: pictures of a pool that must not come back, as those of the training part must not.
     """
-    config, base, adapter = tools.config, tools.base, tools.adapter
-    merged = merge(base.pipeline, base.fingerprint, adapter, config.weight())
+    config, adapter = tools.config, tools.adapter
+    merged = merge(tools.base.pipeline, tools.base.fingerprint, adapter, config.weight())
     make = sampler(
         merged, tools.prompts, seed, [(config.width, config.height)], tools.how, adapter.meta.clip_skip
     )  # fmt: skip
@@ -262,8 +262,7 @@ def draw_ddpm(
     mlflow.log_metrics({f"rejected_{reason}": count for reason, count in filled.rejected.items()})
     mlflow.log_params({"used_alpha": config.weight(), "used_prompts": config.prompts[:500]})
     mlflow.log_dict(config.model_dump(mode="json"), DRAWN_WITH)
-    rows = _ddpm_rows(tools, filled, seed)
-    pool = [row.with_(image=Path(shutil.copy(row.image, folder))) for row in rows]
+    pool = [row.with_(image=Path(shutil.copy(row.image, folder))) for row in _ddpm_rows(tools, filled, seed)]
     write_manifest(pool, folder / "manifest.csv")
     return pool
 
@@ -282,13 +281,12 @@ def _ddpm_rows(tools: Tools, filled: Filled, seed: int) -> list[Sample]:
 
 def _strip(tools: Tools) -> Picture:
     """The first candidate of the pool at rising alpha."""
-    config, prompt, seed = tools.config, tools.prompts[0], picture_seed(tools.config.seed, 0)
-    pictures = []
+    config, prompt, pictures = tools.config, tools.prompts[0], []
     for alpha in STRIP:
         merged = merge(tools.base.pipeline, tools.base.fingerprint, tools.adapter, alpha)
         drawn = sample(
-            merged, [prompt], [seed], width=config.width, height=config.height, config=tools.how,
-            clip_skip=tools.adapter.meta.clip_skip,
+            merged, [prompt], [picture_seed(config.seed, 0)], width=config.width, height=config.height,
+            config=tools.how, clip_skip=tools.adapter.meta.clip_skip,
         )  # fmt: skip
         pictures.append(next(drawn).pictures[0])
     return contact_sheet(pictures, [f"{prompt} {alpha:g}" for alpha in STRIP], len(STRIP))
