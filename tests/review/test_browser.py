@@ -241,6 +241,11 @@ def test_labels_of_real_pictures_are_judged_with_the_mask_and_what_a_classifier_
         press(page, "Enter")
         assert page.text_content("#question") == "The label says “defect”. Is that right?"
         until(page, "document.getElementById('labelled').naturalWidth === 32")
+        small = page.locator("#picture").bounding_box()
+        press(page, " ")
+        zoomed = page.locator("#picture").bounding_box()
+        assert small is not None and zoomed is not None and zoomed["height"] > 2 * small["height"]
+        press(page, " ")
         press(page, "r", "k", "1")
         page.wait_for_selector("text=3 of 4 decided by you")
         assert said(tmp_path / "d.jsonl", 3)[2] == ("Anna", "reject", "a defect was overlooked")
