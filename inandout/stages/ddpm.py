@@ -9,6 +9,7 @@ from typing import NamedTuple
 import mlflow
 from pydantic import Field
 
+from inandout.data.colour import is_grey
 from inandout.data.geometry import Geometry, fit_image
 from inandout.data.images import Picture, read_image
 from inandout.data.manifest import Sample, digests, fingerprint, write_manifest
@@ -16,7 +17,7 @@ from inandout.data.prepare import ShotConfig, prepare_shot
 from inandout.diffusion.adapter_file import load_adapter
 from inandout.diffusion.base import Base, BaseConfig, Kind, base_identity, kind_of_base, open_base
 from inandout.diffusion.merge import merge
-from inandout.diffusion.pool import Filled, sampler
+from inandout.diffusion.pool import Filled, grey_maker, sampler
 from inandout.diffusion.profiles import PROFILES
 from inandout.diffusion.sampling import SamplingConfig, picture_seed, sample
 from inandout.diffusion.trained import Adapter
@@ -181,7 +182,8 @@ def draw_ddpm(
         config.height, config.fit, tools.how.model_dump(), fingerprint(samples), *digests([one.image for one in before])
     ]  # fmt: skip
     known = [*(sample for sample in samples if sample.split == "train"), *before]
-    training = (fit_image(read_image(sample.image), config) for sample in known)
+    training = [fit_image(read_image(sample.image), config) for sample in known]
+    make = grey_maker(make) if all(is_grey(picture) for picture in training) else make
     filled = generate(asked, config.n_aug, make, config.sample_batch, training, "ddpm")
     log_filling(filled, config.weight(), tools.prompts)
     mlflow.log_dict(config.model_dump(mode="json"), DRAWN_WITH)
