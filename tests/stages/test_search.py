@@ -87,7 +87,7 @@ def test_what_is_not_finite_fails_its_trial_and_never_wins(
 
 def test_where_all_fail_it_says_why(tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     patch_with(monkeypatch, lambda config: float("nan"))
-    with pytest.raises(InputError, match=r"all 2 trials failed, the first with: .* not finite"):
+    with pytest.raises(InputError, match=r"all 2 trials failed, the first with: .* not within 0..1"):
         search(config(tiny, n_trials=2))
     assert runs("search")[0].info.status == "FAILED"
 
