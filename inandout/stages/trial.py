@@ -97,7 +97,7 @@ def _measure(trial: Trial, configs: Sequence[ClassifyConfig], validate: Validate
 
 
 def _refuse_impossible(values: dict[str, float]) -> None:
-    """Optuna would take an infinite objective for the best of all, and MLflow gives it back as 1.8e308, a finite one."""
+    """Optuna would take an infinite objective for the best of all; MLflow gives it back as 1.8e308, which is finite."""
     broken = {name: value for name, value in values.items() if not 0 <= value <= 1}
     if broken:
         raise InputError(f"{broken} is not within 0..1: training broke the model, so this point has failed; lower lr")
