@@ -13,13 +13,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import mlflow
 import requests
 from playwright.sync_api import Page, sync_playwright
 
 HERE = Path(__file__).parent
+PARENT = "mlflow.parentRunId"
+COLUMNS = [
+    *(f"params.`{name}`" for name in ("shot", "n_aug", "seed")),
+    *(f"metrics.`{name}`" for name in ("ap", "precision", "recall")),
+]
+SETTLING = 4000
+"""Milliseconds in which the UI draws its charts."""
 
 
 def options() -> argparse.Namespace:
@@ -54,3 +61,70 @@ def _answering(address: str, server: "subprocess.Popen[bytes]") -> str:
         except requests.ConnectionError:
             time.sleep(0.5)
     raise SystemExit("mlflow ui ended before it answered; its message is above")
+
+
+def compare(page: Page, address: str, experiment: str) -> None:
+    """The runs of `classify` as a table, the highest average precision first."""
+    asked = {
+        "workflowType": "machine_learning",
+        "searchFilter": "tags.`inandout.stage` = 'classify' and attributes.status = 'FINISHED'",
+        "orderByKey": "metrics.`ap`",
+        "orderByAsc": "false",
+    }
+    page.goto(f"{address}/#/experiments/{experiment}/runs?{urlencode(asked, quote_via=quote)}")
+    page.get_by_role("button", name="Toggle sidebar").click()
+    page.get_by_role("link", name="n_aug=").first.wait_for()
+
+
+def study(page: Page, address: str, experiment: str) -> None:
+    """The trials of the newest search as parallel coordinates of what was tried and what came out."""
+    wanted = "tags.`inandout.stage` = 'trial' and attributes.status = 'FINISHED'"
+    trials = mlflow.MlflowClient(address).search_runs([experiment], wanted)
+    newest = [run for run in trials if run.data.tags[PARENT] == trials[0].data.tags[PARENT]]
+    asked = {"runs": json.dumps([run.info.run_id for run in newest]), "experiments": json.dumps([experiment])}
+    page.goto(f"{address}/#/compare-runs?{urlencode(asked, quote_via=quote)}")
+    page.get_by_role("button", name="Clear All").click()
+    for box, name in ((0, "alpha"), (0, "ddpm_ratio"), (1, "val_ap")):
+        page.get_by_role("combobox").nth(box).click()
+        page.keyboard.type(name)
+        page.keyboard.press("Enter")
+        page.keyboard.press("Escape")
+    page.locator(".parcoords, .js-plotly-plot").first.wait_for()
+
+
+def photograph(page: Page, path: Path) -> None:
+    """As JPEG, when the page has come to rest."""
+    page.wait_for_timeout(SETTLING)
+    page.screenshot(path=path, type="jpeg", quality=85)
+    print(f"{path}: {path.stat().st_size // 1000} kB")
+
+
+def main() -> None:
+    """Both pictures."""
+    asked = options()
+    with mlflow_ui(asked.store) as address, sync_playwright() as playwright:
+        found = mlflow.MlflowClient(address).get_experiment_by_name(asked.experiment)
+        if found is None:
+            raise SystemExit(f"no experiment {asked.experiment!r} in {asked.store}")
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        for name, open_page, height in (("ui_compare", compare, 480), ("ui_study", study, 600)):
+            page = browser.new_page(viewport={"width": 1280, "height": height})
+            page.set_default_timeout(120_000)
+            page.add_init_script(_remembered(found.experiment_id))
+            open_page(page, address, found.experiment_id)
+            photograph(page, asked.out / f"{name}.jpg")
+        browser.close()
+
+
+def _remembered(experiment: str) -> str:
+    """What the UI keeps in the browser: the columns that were chosen, and that its assistant was closed."""
+    columns = json.dumps({"selectedColumns": COLUMNS})
+    kept = {
+        f'MLflowLocalStorage-1.1-ExperimentPage-["{experiment}"]-ReactComponentState': columns,
+        "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",
+    }
+    return "".join(f"localStorage.setItem({json.dumps(key)}, {json.dumps(value)});" for key, value in kept.items())
+
+
+if __name__ == "__main__":
+    main()
