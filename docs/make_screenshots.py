@@ -89,7 +89,7 @@ def study(page: Page, address: str, experiment: str) -> None:
         page.keyboard.type(name)
         page.keyboard.press("Enter")
         page.keyboard.press("Escape")
-    page.locator(".parcoords, .js-plotly-plot").first.wait_for()
+    page.locator(".js-plotly-plot").first.wait_for()
 
 
 def photograph(page: Page, path: Path) -> None:
