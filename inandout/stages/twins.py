@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from inandout.data.images import Picture
+from inandout.data.colour import is_grey, without_colour
+from inandout.data.images import Picture, read_image
 from inandout.data.manifest import Sample
 from inandout.diffusion.sampling import sample
 from inandout.errors import InputError
@@ -33,7 +34,7 @@ def open_twins(run_id: str, pool: Sequence[Sample], folder: Path) -> Twins | Non
 
 
 def _at_zero(tools: Tools, row: Sample) -> Picture:
-    """The picture of a row as the base alone draws it, which is what `merge` gives at alpha 0."""
+    """The picture of a row as the base alone draws it, which is what `merge` gives at alpha 0; grey where it is."""
     if tools.base.fingerprint != row.base:
         raise InputError(f"base {tools.config.base}: is no longer the one that this picture was drawn with")
     assert row.seed is not None
@@ -41,4 +42,5 @@ def _at_zero(tools: Tools, row: Sample) -> Picture:
         tools.base.pipeline, [row.prompt], [row.seed], width=tools.config.width, height=tools.config.height,
         config=tools.how, clip_skip=tools.adapter.meta.clip_skip,
     )  # fmt: skip
-    return next(drawn).pictures[0]
+    picture: Picture = next(drawn).pictures[0]
+    return without_colour(picture) if is_grey(read_image(row.image)) else picture
