@@ -1,6 +1,6 @@
 """Photograph the MLflow UI for the README: runs side by side, and the trials of a search.
 
-python docs/make_screenshots.py --store sqlite:////path/to/mlflow.db --experiment inandout
+python docs/mlflow_screenshots.py --store sqlite:////path/to/mlflow.db --experiment inandout
 """
 
 import argparse
