@@ -51,6 +51,8 @@ STAGES: Mapping[str, Stage] = Stages(
         "convert": ("convert", "ConvertConfig", "convert"),
         "augment": ("augment", "AugmentConfig", "augment"),
         "review": ("review", "ReviewConfig", "review"),
+        "topup": ("topup", "TopUpConfig", "topup"),
+        "labels": ("labels", "LabelsConfig", "labels"),
         "classify": ("classify", "ClassifyConfig", "classify"),
         "export": ("export", "ExportConfig", "export"),
         "search": ("search", "SearchConfig", "search"),

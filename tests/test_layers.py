@@ -7,8 +7,8 @@ PACKAGE = Path(__file__).parents[1] / "inandout"
 LAYERS = [
     {"errors", "processes"},
     {"data", "checkpoint"},
-    {"memseg", "classifier", "diffusion"},
-    {"mixing", "metrics", "distances", "pictures", "report", "review"},
+    {"memseg", "classifier", "diffusion", "pictures"},
+    {"mixing", "metrics", "distances", "report", "review"},
     {"verdict", "operating", "search"},
     {"tracking", "card"},
     {"serving", "registry"},

@@ -14,6 +14,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusio
 from scipy import ndimage
 from torch import Tensor
 
+from inandout.data.colour import is_grey, without_colour
 from inandout.data.images import Mask, Picture
 from inandout.diffusion.autoencoder import encode
 from inandout.diffusion.fidelity import Pictures
@@ -90,7 +91,12 @@ def hold(pipeline: StableDiffusionPipeline, canvas: Canvas, noise: Tensor) -> He
 
 
 def paste(canvas: Canvas, drawn: Pictures) -> Pictures:
-    """What was drawn, on the canvas: bit-identical outside the masks, with a soft edge inside them. (N, H, W, 3)."""
+    """What was drawn, on the canvas: bit-identical outside the masks, with a soft edge inside them. (N, H, W, 3).
+
+    On a picture without colour, what was drawn loses its own.
+    """
+    grey = np.array([is_grey(picture) for picture in canvas.pictures])
+    drawn = np.where(grey[:, None, None, None], without_colour(drawn), drawn)
     share = ndimage.gaussian_filter(canvas.masks.astype(np.float32), (0, SOFT, SOFT)) * canvas.masks
     share /= np.maximum(share.max(axis=(1, 2), keepdims=True), 1e-6)  # a thin mask is drawn, too
     mixed = canvas.pictures + share[..., None] * (drawn.astype(np.float32) - canvas.pictures)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from diffusers import StableDiffusionPipeline
 from tqdm import tqdm
 
+from inandout.data.colour import without_colour
 from inandout.data.images import Picture, read_image, write_image
 from inandout.data.text import write_text
 from inandout.diffusion.fill import Make, fill
@@ -58,6 +59,11 @@ def sampler(
             yield from zip(batch.pictures, [None if finite else "non-finite" for finite in batch.finite], strict=True)
 
     return make
+
+
+def grey_maker(make: Make) -> Make:
+    """The same candidates without colour, for data that has none."""
+    return lambda numbers: ((without_colour(picture), fault) for picture, fault in make(numbers))
 
 
 def inpainter(

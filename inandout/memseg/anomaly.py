@@ -4,10 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from inandout.data.colour import is_grey, without_colour
 from inandout.data.images import Mask, Picture
 from inandout.errors import InputError
 from inandout.memseg.config import MemSegConfig
-from inandout.memseg.masks import area_limits, draw_mask, find_foreground, luma
+from inandout.memseg.masks import area_limits, draw_mask, find_foreground
 from inandout.memseg.sources import Box, bounding_box, structure_source, texture_source
 from inandout.memseg.textures import TextureBank
 
@@ -62,11 +63,11 @@ def _draw_pixels(
     box = bounding_box(mask)
     inside = np.flatnonzero(mask[box.slices])
     old = picture[box.slices].reshape(-1, 3).take(inside, axis=0)
-    colourless = config.keep_grey and _is_grey(picture)
+    colourless = config.keep_grey and is_grey(picture)
     for _ in range(MAX_DRAWS):
         new = _draw_source(picture, box, config, textures, rng).reshape(-1, 3).take(inside, axis=0)
         if colourless:
-            new = np.repeat(luma(new)[:, None], 3, axis=1)
+            new = without_colour(new)
         opacity = rng.uniform(config.opacity_min, config.opacity_max)
         blended = blend(old, new, opacity)
         if _change(old, blended) >= MIN_CHANGE:
@@ -94,8 +95,3 @@ def _change(old: Picture, new: Picture) -> float:
     """Mean over the pixels of the greatest change of a channel, 0..255."""
     red, green, blue = np.abs(new.astype(np.int16) - old).T
     return float(np.maximum(np.maximum(red, green), blue).mean())
-
-
-def _is_grey(picture: Picture) -> bool:
-    red, green, blue = picture[..., 0], picture[..., 1], picture[..., 2]
-    return np.array_equal(red, green) and np.array_equal(green, blue)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from inandout.data.colour import luma
 from inandout.data.images import Mask, Picture
 from inandout.errors import InputError
 from inandout.memseg.config import MaskConfig
@@ -36,14 +37,6 @@ def find_foreground(picture: Picture, config: MaskConfig) -> Mask | None:
         return None
     brighter = luma(picture) > config.foreground_threshold
     return brighter if config.foreground_is == "brighter" else ~brighter
-
-
-def luma(pixels: Picture) -> np.typing.NDArray[np.uint8]:
-    """ITU-R 601 luma of (..., 3) RGB: (...), 0..255, rounded; exactly the value of a pixel that has no colour."""
-    weights = np.array([19595, 38470, 7471], np.uint32)
-    wide = pixels.astype(np.uint32)
-    total = wide[..., 0] * weights[0] + wide[..., 1] * weights[1] + wide[..., 2] * weights[2]
-    return ((total + 0x8000) >> 16).astype(np.uint8)
 
 
 def area_limits(pixels: int, config: MaskConfig) -> AreaLimits:

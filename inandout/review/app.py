@@ -10,9 +10,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from inandout.data.images import read_image
-from inandout.data.manifest import Review
+from inandout.data.images import read_image, read_mask
+from inandout.data.manifest import Review, Sample
 from inandout.errors import InputError
+from inandout.pictures import outline
 from inandout.review.decisions import ConflictError, DecisionLog, PictureId, Reason, Reviewer
 from inandout.review.desk import Desk
 from inandout.review.flags import MEANING, count_flags
@@ -26,10 +27,16 @@ REASONS = (
     "the same as another picture", "defect where none can be",
 )  # fmt: skip
 """Why pictures are rejected mostly; offered by number."""
+LABEL_REASONS = (
+    "a defect was overlooked", "no defect to be seen", "dirt or a mark, no defect", "too faint to call a defect",
+    "shows another product", "broken picture",
+)  # fmt: skip
+"""Why labels of real pictures are wrong mostly."""
 BESIDE = 12
 """Real pictures of each kind that are shown beside."""
 
-_PAGE = {"review.css": "text/css", "review.js": "text/javascript", "room.js": "text/javascript"}
+_SCRIPTS = ("words", "grid", "one", "review", "room")
+_PAGE = {"review.css": "text/css"} | {f"{name}.js": "text/javascript" for name in _SCRIPTS}
 _FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}  # what has a digest as its name cannot change
 
 
@@ -143,6 +150,20 @@ def _serve_pictures(app: FastAPI, desk: Desk) -> None:
     def whole(picture: str) -> Response:
         return _picture(whole_png(read_image(desk.sample(known(picture)).image)), "png")
 
+    @app.get("/labelled/{picture}")
+    def labelled(picture: str) -> Response:
+        sample = desk.sample(known(picture))
+        if sample.mask is None:
+            raise HTTPException(404)
+        return _picture(whole_png(outline(read_image(sample.image), read_mask(sample.mask))), "png")
+
+    @app.get("/api/twin/{picture}")
+    def twin(picture: str) -> dict[str, str]:
+        found = desk.twin(known(picture))
+        if found is None:
+            raise HTTPException(404)
+        return {"state": found.state, "error": found.error}
+
     @app.get("/source/{picture}")
     def source(picture: str) -> Response:
         before = desk.source(known(picture))
@@ -180,22 +201,25 @@ def _serve_decisions(app: FastAPI, desk: Desk, log: DecisionLog) -> None:
 
 def _describe(desk: Desk) -> dict[str, Any]:
     """All that the page knows of the pictures; no paths."""
-    fields = {"prompt", "seed", "alpha", "origin", "defect", "label"}
-    local = {picture for picture, one in zip(desk.ids, desk.samples, strict=True) if desk.has_source(one)}
     pictures = [
-        {
-            "id": picture,
-            "flags": flags,
-            "has_source": picture in local,
-            **sample.model_dump(mode="json", include=fields),
-        }
-        for picture, sample, flags in zip(desk.ids, desk.samples, desk.flags, strict=True)
-    ]
+        _describe_one(desk, place, picture, sample)
+        for place, (picture, sample) in enumerate(zip(desk.ids, desk.samples, strict=True))
+    ]  # fmt: skip
     beside = {label: [picture for picture, one in desk.real.items() if one.label == label][:BESIDE] for label in (1, 0)}
     flags = {flag: {"meaning": MEANING[flag], "pictures": count} for flag, count in count_flags(desk.flags).items()}
     return {
-        "title": desk.title, "pictures": pictures, "flags": flags, "reasons": REASONS,
+        "title": desk.title, "about": desk.about, "pictures": pictures, "flags": flags,
+        "reasons": LABEL_REASONS if desk.about == "labels" else REASONS,
         "real_defects": beside[1], "real_good": beside[0],
+    }  # fmt: skip
+
+
+def _describe_one(desk: Desk, place: int, picture: str, sample: Sample) -> dict[str, Any]:
+    return {
+        "id": picture, "flags": desk.flags[place], "score": desk.scores[place] if desk.scores else None,
+        "has_source": desk.has_source(sample), "has_twin": desk.has_twin(sample),
+        "has_mask": desk.about == "labels" and sample.mask is not None,
+        **sample.model_dump(mode="json", include={"prompt", "seed", "alpha", "origin", "defect", "label"}),
     }  # fmt: skip
 
 

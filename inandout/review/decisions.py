@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from inandout.data.manifest import Review
 from inandout.errors import InputError
 
-Reviewer = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
+Reviewer = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=300)]
 """Name of a person, as typed."""
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, max_length=300)]
 """Why, in a few words; any characters."""

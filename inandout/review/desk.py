@@ -13,6 +13,7 @@ from inandout.data.images import Picture, read_image
 from inandout.data.manifest import Sample, digests
 from inandout.errors import InputError
 from inandout.review.flags import Flag, Flagger
+from inandout.review.twins import Twin, Twins, has_twin
 
 _LOCAL = ("memseg", "inpaint")
 """Origins that change a part of one picture, the first of their sources."""
@@ -32,6 +33,12 @@ class Desk:
     """Training pictures of the data set by digest."""
     fit: Literal["crop", "stretch"] = "crop"
     """How real pictures are brought to the size of the pool's."""
+    about: Literal["pool", "labels"] = "pool"
+    """What is decided: whether a synthetic picture is any good, or whether the label of a real one is right."""
+    scores: list[float] = field(default_factory=list)
+    """Of `samples`, the probability of a defect by a classifier that has not seen them; empty where there is none."""
+    twins: Twins | None = None
+    """Draws diffusion pictures again at alpha 0, where it is known how."""
 
     @property
     def identity(self) -> str:
@@ -50,13 +57,27 @@ class Desk:
             raise KeyError(picture) from None
 
     def source(self, picture: str) -> Picture | None:
-        """The real picture that one was made from by a local change, in its size; None where none is known."""
+        """What one is compared with, in its size: the real picture that it was made from by a local change, or what
+        the base alone makes of its prompt and seed; None where neither is there.
+        """
         sample = self.sample(picture)
+        twin = self.twin(picture)
+        if twin is not None:
+            return read_image(twin.path) if twin.state == "ready" else None
         return _source(sample, self.real, read_image(sample.image), self.fit)
 
     def has_source(self, sample: Sample) -> bool:
         """Whether `source` knows one."""
         return _has_source(sample, self.real)
+
+    def has_twin(self, sample: Sample) -> bool:
+        """Whether a row can be drawn again at alpha 0."""
+        return self.twins is not None and has_twin(sample)
+
+    def twin(self, picture: str) -> Twin | None:
+        """The same prompt and seed at alpha 0, drawn when it is asked for first; None where it cannot be."""
+        sample = self.sample(picture)
+        return self.twins.of(picture, sample) if self.twins is not None and has_twin(sample) else None
 
 
 def identity_of(pictures: Sequence[str]) -> str:
@@ -84,6 +105,20 @@ def lay_out(
     training = [sample for sample in real if sample.split == "train"]
     known = dict(zip(digests([sample.image for sample in training]), training, strict=True))
     return Desk(title, list(samples.values()), list(samples), _flag(list(samples.values()), known, fit), known, fit)
+
+
+def lay_out_labels(title: str, suspects: Sequence[Sample], scores: Sequence[float]) -> Desk:
+    """Real pictures whose labels are to be judged, in this order; the least suspicious ones lie beside.
+
+    `scores` are the probabilities of a defect by a classifier that has not seen them.
+    """
+    scored = dict(zip(digests([sample.image for sample in suspects]), zip(suspects, scores, strict=True), strict=True))
+    samples, known = [sample for sample, _ in scored.values()], [score for _, score in scored.values()]
+    flags: list[list[Flag]] = [
+        ["contrary"] if (score > 0.5) != (sample.label == 1) else [] for sample, score in scored.values()
+    ]  # fmt: skip
+    beside = {picture: sample for picture, (sample, _) in reversed(scored.items())}
+    return Desk(title, samples, list(scored), flags, beside, about="labels", scores=known)
 
 
 def refuse_outside(folder: Path, pool: Sequence[Sample]) -> None:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from inandout.data.images import Picture
 from inandout.diffusion.gate import Gate
 
-Flag = Literal["black", "flat", "duplicate", "copy", "unchanged", "far"]
+Flag = Literal["black", "flat", "duplicate", "copy", "unchanged", "far", "contrary"]
 
 MEANING: Mapping[Flag, str] = {
     "black": "nearly all black",
@@ -18,6 +18,7 @@ MEANING: Mapping[Flag, str] = {
     "copy": "shows the same as a picture of the training part",
     "unchanged": "nothing differs from the picture that it was made from",
     "far": "brighter, darker, rougher, smoother or of another colour than the real defects",
+    "contrary": "a classifier that has not seen this picture says the other label",
 }
 """A flag in words, in the order of the page."""
 

@@ -3,7 +3,9 @@
 import asyncio
 import secrets
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -39,6 +41,21 @@ def serve(app: ASGIApp, host: str, port: int, token: str, on_ready: Callable[[st
     except (KeyboardInterrupt, SystemExit):
         return  # the server has closed in order; uvicorn then raises the signal that it was stopped by once more
     finally:
+        listener.close()
+
+
+@contextmanager
+def serve_in_thread(app: ASGIApp, port: int = 0) -> Iterator[str]:
+    """Serve the page to this machine beside what the program does; the address to open."""
+    listener = _listen("127.0.0.1", port)
+    server = uvicorn.Server(uvicorn.Config(Guard(app), log_level="warning", access_log=False))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    finally:
+        server.should_exit = True
+        thread.join()
         listener.close()
 
 

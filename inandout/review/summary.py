@@ -1,5 +1,6 @@
 """What decisions add up to: per person and picture, per prompt, and how far two people agree."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
@@ -95,3 +96,18 @@ def apply_decisions(samples: Sequence[Sample], pictures: Sequence[str], said: Ma
     return [
         sample.with_(review=said.get(picture, "")) for sample, picture in zip(samples, pictures, strict=True)
     ]  # fmt: skip
+
+
+def certified(samples: Sequence[Sample]) -> list[str]:
+    """Prompts of which a picture was kept, in order of appearance; `samples` have what was decided in `review`."""
+    return list(dict.fromkeys(sample.prompt for sample in samples if sample.review == "keep"))
+
+
+def enough(samples: Sequence[Sample], missing: int) -> int:
+    """How many new pictures of the certified prompts it takes until `missing` more are kept, if the share stays.
+
+    `samples` have what was decided in `review`, and one of them at least was kept.
+    """
+    prompts = set(certified(samples))
+    said = [sample.review for sample in samples if sample.prompt in prompts and sample.review]
+    return math.ceil(missing * len(said) / said.count("keep"))

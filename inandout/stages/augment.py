@@ -1,5 +1,6 @@
 """Entry point `augment`: a pool of synthetic positives, from MemSeg, diffusion, or diffusion on good parts."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +14,7 @@ from inandout.memseg.pool import write_pool
 from inandout.memseg.textures import FolderTextures, open_textures
 from inandout.stages.ddpm import DdpmPoolConfig, augment_ddpm
 from inandout.stages.inpaint import InpaintPoolConfig, augment_inpaint
-from inandout.stages.pools import Pool, PoolConfig, log_pool, new_pool_folder, read_pool
+from inandout.stages.pools import Pool, PoolConfig, log_pool, read_pool, work_pool
 from inandout.tracking import artifact_folder, connect, run_stage
 
 
@@ -67,7 +68,11 @@ def _texture_digests(folder: str) -> dict[str, str]:
 
 
 def _make_memseg(config: MemSegPoolConfig, samples: list[Sample], work: Path) -> None:
+    folder = work_pool(work)
+    log_pool(folder, draw_memseg(config, samples, folder, config.seed))
+
+
+def draw_memseg(config: MemSegPoolConfig, samples: Sequence[Sample], folder: Path, seed: int) -> list[Sample]:
+    """`n_aug` MemSeg pictures and their manifest in a folder."""
     negatives = [sample for sample in samples if sample.split == "train" and sample.label == 0]
-    folder = new_pool_folder(work)
-    pool = write_pool(negatives, folder, n=config.n_aug, geometry=config, seed=config.seed, config=config.memseg())
-    log_pool(folder, pool, [f"seed {sample.seed}" for sample in pool])
+    return write_pool(negatives, folder, n=config.n_aug, geometry=config, seed=seed, config=config.memseg())

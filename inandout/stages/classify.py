@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import mlflow
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors.torch import save_file
 
 from inandout.classifier.fit import Labels, Logits, Optimiser, fit, predict
@@ -40,15 +40,22 @@ TEST_TAG = "inandout.test"
 """Fingerprint of the test part: classifiers that share it can be compared picture by picture."""
 
 
-class TrainingConfig(SourceConfig, Geometry):
+class FitConfig(BaseModel):
     """How a classifier is trained. The defaults are the embedded profile, which two CPU cores train in minutes."""
 
-    n_aug: int = Field(60, ge=0, le=100_000, description="synthetic positives added to the training part (paper: 120)")
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     weights: str = Field("none", min_length=1, description="start: none, imagenet, or a .safetensors file")
     epochs: int = Field(10, ge=1, le=10_000, description="passes over the positives (paper: 50)")
     batch_size: int = Field(8, ge=2, le=4096, description="pictures a step (paper: 5)")
     optimiser: Optimiser = Field("adamw", description="sgd (paper) needs pretrained weights; adamw does not")
     lr: float = Field(0.001, gt=0, le=10, description="learning rate (paper: .01)")
+
+
+class TrainingConfig(SourceConfig, Geometry, FitConfig):
+    """What a classifier is trained and measured on."""
+
+    n_aug: int = Field(60, ge=0, le=100_000, description="synthetic positives added to the training part (paper: 120)")
     val_fpr: float = Field(
         0.05, ge=0, lt=1, description="zero and few shot: share of validation negatives above the threshold"
     )
@@ -219,10 +226,10 @@ def _rows(samples: Sequence[Sample], split: str) -> list[Sample]:
     return [sample for sample in samples if sample.split == split]
 
 
-def load_part(samples: list[Sample], config: TrainingConfig) -> Part:
-    """Decode pictures."""
-    pixels = load_pixels([sample.image for sample in samples], config)
-    return Part(samples, pixels, np.array([sample.label for sample in samples], np.int64))
+def load_part(samples: Sequence[Sample], geometry: Geometry) -> Part:
+    """Rows with their pictures, decoded and fitted."""
+    pixels = load_pixels([sample.image for sample in samples], geometry)
+    return Part(list(samples), pixels, np.array([sample.label for sample in samples], np.int64))
 
 
 def _train(config: ClassifyConfig, model: DefectNet, train: Part, val: Part, work: Path) -> None:
@@ -280,11 +287,12 @@ def _log_pictures(geometry: Geometry, test: Part, logits: Logits, values: dict[s
     positives = [int(i) for i in order if test.labels[i] == 1][:SHOWN]
     negatives = [int(i) for i in order[::-1] if test.labels[i] == 0][:SHOWN]
     captions = [f"{logits[i]:+.1f} {_caption(test.samples[i])}" for i in positives + negatives]
-    sheet = contact_sheet([_marked(test, i, geometry) for i in positives + negatives], captions, SHOWN)
+    sheet = contact_sheet([marked(test, i, geometry) for i in positives + negatives], captions, SHOWN)
     mlflow.log_image(sheet, artifact_file="worst_mistakes.png")
 
 
-def _marked(part: Part, index: int, geometry: Geometry) -> Picture:
+def marked(part: Part, index: int, geometry: Geometry) -> Picture:
+    """A picture with its defect outlined, where a mask is known."""
     mask = part.samples[index].mask
     return outline(part.pixels[index], fit_mask(read_mask(mask), geometry)) if mask else part.pixels[index]
 

@@ -1,20 +1,23 @@
 """A pool of whole pictures from a fine-tuned diffusion model (paper, sections 3 and 4)."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import mlflow
 from pydantic import Field
 
+from inandout.data.colour import is_grey
 from inandout.data.geometry import Geometry, fit_image
 from inandout.data.images import Picture, read_image
-from inandout.data.manifest import Sample, fingerprint, write_manifest
+from inandout.data.manifest import Sample, digests, fingerprint, write_manifest
 from inandout.data.prepare import ShotConfig, prepare_shot
 from inandout.diffusion.adapter_file import load_adapter
 from inandout.diffusion.base import Base, BaseConfig, Kind, base_identity, kind_of_base, open_base
 from inandout.diffusion.merge import merge
-from inandout.diffusion.pool import Filled, sampler
+from inandout.diffusion.pool import Filled, grey_maker, sampler
 from inandout.diffusion.profiles import PROFILES
 from inandout.diffusion.sampling import SamplingConfig, picture_seed, sample
 from inandout.diffusion.trained import Adapter
@@ -22,9 +25,11 @@ from inandout.errors import InputError
 from inandout.pictures import contact_sheet
 from inandout.stages.finetune import FinetuneConfig, find_adapter, finetune, finetune_fingerprint
 from inandout.stages.generated import generate
-from inandout.stages.pools import Pool, PoolConfig, log_pool, new_pool_folder, read_pool
+from inandout.stages.pools import Pool, PoolConfig, log_pool, read_pool, work_pool
 from inandout.tracking import artifact_folder, connect, run_stage
 
+DRAWN_WITH = "drawn_with.json"
+"""Artifact of a diffusion pool: all that its pictures can be drawn again with."""
 STRIP = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """Values of alpha that a run shows the first picture of a pool at."""
 
@@ -114,25 +119,77 @@ def adapter_run(config: DdpmConfig) -> str:
     return finetune(_finetuning(config)).run_id
 
 
+def _name_adapter(config: DdpmConfig) -> str:
+    """What finds the adapter again, from any folder: the run that trained it, or its file."""
+    if not config.adapter:
+        return adapter_run(config)
+    return str(Path(config.adapter).resolve()) if Path(config.adapter).suffix else config.adapter
+
+
 def _make_ddpm(config: DdpmPoolConfig, samples: list[Sample], work: Path) -> None:
-    adapter = adapter_for(config)
-    base = open_base(config)
+    tools, folder = open_tools(config), work_pool(work)
+    log_pool(folder, draw_ddpm(tools, samples, folder, config.seed))
+    mlflow.log_image(_strip(tools), artifact_file="alpha_strip.png")
+
+
+class Tools(NamedTuple):
+    """What diffusion pictures are drawn with, opened."""
+
+    config: DdpmPoolConfig
+    """Without None and with nothing left to look up: drawn again from it, a picture is the same."""
+    base: Base
+    adapter: Adapter
+
+    @property
+    def how(self) -> SamplingConfig:
+        """The part that says how pictures are drawn."""
+        return self.config.sampling(self.base.kind)
+
+    @property
+    def prompts(self) -> list[str]:
+        """They go round."""
+        return self.config.prompt_list(self.adapter.meta.instance_prompt)
+
+
+def open_tools(config: DdpmPoolConfig) -> Tools:
+    """Load base and adapter, and resolve what hangs on them."""
+    config = config.model_copy(update={"adapter": _name_adapter(config)})
+    adapter, base = adapter_for(config), open_base(config)
     how = config.sampling(base.kind)
-    prompts, folder = config.prompt_list(adapter.meta.instance_prompt), new_pool_folder(work)
-    merged = merge(base.pipeline, base.fingerprint, adapter, config.weight())
-    make = sampler(merged, prompts, config.seed, [(config.width, config.height)], how, adapter.meta.clip_skip)
+    known = {"prompts": "|".join(config.prompt_list(adapter.meta.instance_prompt)), "alpha": config.weight()}
+    return Tools(config.model_copy(update=how.model_dump() | known), base, adapter)
+
+
+def draw_ddpm(
+    tools: Tools, samples: Sequence[Sample], folder: Path, seed: int, before: Sequence[Sample] = ()
+) -> list[Sample]:  # fmt: skip
+    """`n_aug` diffusion pictures and their manifest in a folder; logs what became of the others and `drawn_with.json`.
+
+    Args:
+        tools: as opened.
+        samples: the data set.
+        folder: exists.
+        seed: of the pictures; that of the configuration says how the data set is parted.
+        before: pictures of a pool that must not come back, as those of the training part must not.
+    """
+    config, adapter = tools.config, tools.adapter
+    merged = merge(tools.base.pipeline, tools.base.fingerprint, adapter, config.weight())
+    make = sampler(
+        merged, tools.prompts, seed, [(config.width, config.height)], tools.how, adapter.meta.clip_skip
+    )  # fmt: skip
     asked = [
-        "ddpm", base_identity(config), adapter.fingerprint, config.weight(), prompts, config.seed, config.width,
-        config.height, config.fit, how.model_dump(), fingerprint(samples),
+        "ddpm", base_identity(config), adapter.fingerprint, config.weight(), tools.prompts, seed, config.width,
+        config.height, config.fit, tools.how.model_dump(), fingerprint(samples), *digests([one.image for one in before])
     ]  # fmt: skip
-    training = (fit_image(read_image(sample.image), config) for sample in samples if sample.split == "train")
-    filled = generate(asked, config.n_aug, make, how.sample_batch, training, "ddpm")
-    log_filling(filled, config.weight(), prompts)
-    rows = _ddpm_rows(config, filled, prompts, base, adapter)
-    pool = [row.with_(image=Path(shutil.copy(row.image, folder))) for row in rows]
+    known = [*(sample for sample in samples if sample.split == "train"), *before]
+    training = [fit_image(read_image(sample.image), config) for sample in known]
+    make = grey_maker(make) if all(is_grey(picture) for picture in training) else make
+    filled = generate(asked, config.n_aug, make, config.sample_batch, training, "ddpm")
+    log_filling(filled, config.weight(), tools.prompts)
+    mlflow.log_dict(config.model_dump(mode="json"), DRAWN_WITH)
+    pool = [row.with_(image=Path(shutil.copy(row.image, folder))) for row in _ddpm_rows(tools, filled, seed)]
     write_manifest(pool, folder / "manifest.csv")
-    log_pool(folder, pool, [sample.prompt for sample in pool])
-    mlflow.log_image(_strip(config, base, adapter, how), artifact_file="alpha_strip.png")
+    return pool
 
 
 def log_filling(filled: Filled, alpha: float | None, prompts: Sequence[str]) -> None:
@@ -141,30 +198,34 @@ def log_filling(filled: Filled, alpha: float | None, prompts: Sequence[str]) -> 
     mlflow.log_params({"used_alpha": alpha, "used_prompts": "|".join(prompts)[:500]})
 
 
-def _ddpm_rows(
-    config: DdpmPoolConfig, filled: Filled, prompts: Sequence[str], base: Base, adapter: Adapter
-) -> list[Sample]:  # fmt: skip
+def _ddpm_rows(tools: Tools, filled: Filled, seed: int) -> list[Sample]:
+    prompts, adapter = tools.prompts, tools.adapter
     return [
         Sample(
-            image=one.path, label=1, split="train", origin="ddpm", seed=picture_seed(config.seed, one.number),
-            prompt=prompts[one.number % len(prompts)], alpha=config.weight(), adapter=adapter.fingerprint,
-            base=base.fingerprint, sources=adapter.meta.sources,
+            image=one.path, label=1, split="train", origin="ddpm", seed=picture_seed(seed, one.number),
+            prompt=prompts[one.number % len(prompts)], alpha=tools.config.weight(), adapter=adapter.fingerprint,
+            base=tools.base.fingerprint, sources=adapter.meta.sources,
         )
         for one in filled.kept
     ]  # fmt: skip
 
 
-def _strip(config: DdpmPoolConfig, base: Base, adapter: Adapter, how: SamplingConfig) -> Picture:
+def _strip(tools: Tools) -> Picture:
     """The first candidate of the pool at rising alpha."""
-    prompt, seed = config.prompt_list(adapter.meta.instance_prompt)[0], picture_seed(config.seed, 0)
-    pictures = []
+    config, prompt, pictures = tools.config, tools.prompts[0], []
     for alpha in STRIP:
-        merged = merge(base.pipeline, base.fingerprint, adapter, alpha)
+        merged = merge(tools.base.pipeline, tools.base.fingerprint, tools.adapter, alpha)
         drawn = sample(
-            merged, [prompt], [seed], width=config.width, height=config.height, config=how,
-            clip_skip=adapter.meta.clip_skip,
+            merged, [prompt], [picture_seed(config.seed, 0)], width=config.width, height=config.height,
+            config=tools.how, clip_skip=tools.adapter.meta.clip_skip,
         )  # fmt: skip
         pictures.append(next(drawn).pictures[0])
     return contact_sheet(pictures, [f"{prompt} {alpha:g}" for alpha in STRIP], len(STRIP))
 
 
+def drawn_with(run_id: str) -> DdpmPoolConfig | None:
+    """What the pictures of a run were drawn with, nothing left open; None where the run says nothing of that."""
+    names = {artifact.path for artifact in mlflow.MlflowClient().list_artifacts(run_id)}
+    if DRAWN_WITH not in names:
+        return None
+    return DdpmPoolConfig(**json.loads(artifact_folder(run_id, DRAWN_WITH).read_text(encoding="utf-8")))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import mlflow
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from inandout.data.manifest import digest, fingerprint
 from inandout.errors import InputError, brief
@@ -41,14 +41,6 @@ class ExportConfig(BaseModel):
     rounds: int = Field(100, ge=10, le=10_000, description="answers of each kind that are timed")
     fresh: bool = Field(False, description="run again although a finished run has the same fingerprint")
 
-    @model_validator(mode="after")
-    def _has_one_source(self) -> "ExportConfig":
-        if bool(self.run) == bool(self.model):
-            raise ValueError("give either run, the id of a classify, or model, models:/NAME@champion")
-        if self.model and not self.model.startswith("models:/"):
-            raise ValueError(f"model = {self.model!r}: is no address of a model; give models:/NAME@champion")
-        return self
-
 
 class LocatedConfig(ExportConfig):
     """The same with the data set that the model was trained on."""
@@ -73,10 +65,7 @@ def export(config: ExportConfig) -> Exported:
     model's size; cutting and resizing them is left to the caller, because ONNX has not Pillow's filter.
     """
     out = Path(config.out)
-    if out.exists():
-        raise InputError(f"out = {out}: is there already; give another name, so that nothing is lost")
-    if not out.parent.is_dir():
-        raise InputError(f"out = {out}: the folder {out.parent} is not there; make it, or name a file in another one")
+    _refuse_unclear(config, out)
     connect()
     trained, point = _from_model(config) if config.model else _from_run(config)
     inputs = {
@@ -93,6 +82,18 @@ def export(config: ExportConfig) -> Exported:
         f"\n{table}\n\n{out}: ready; its logits differ from torch's by {difference:.2g} at most\n{experiment_url(run)}"
     )
     return Exported(run.info.run_id, out, difference, table)
+
+
+def _refuse_unclear(config: ExportConfig, out: Path) -> None:
+    """What can be told before anything is read."""
+    if bool(config.run) == bool(config.model):
+        raise InputError("give either run, the id of a classify, or model, models:/NAME@champion")
+    if config.model and not config.model.startswith("models:/"):
+        raise InputError(f"model = {config.model!r}: is no address of a model; give models:/NAME@champion")
+    if out.exists():
+        raise InputError(f"out = {out}: is there already; give another name, so that nothing is lost")
+    if not out.parent.is_dir():
+        raise InputError(f"out = {out}: the folder {out.parent} is not there; make it, or name a file in another one")
 
 
 def _copy(source: Path, out: Path) -> None:

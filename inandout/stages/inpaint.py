@@ -25,7 +25,7 @@ from inandout.memseg.masks import area_limits, draw_mask, find_foreground
 from inandout.memseg.plan import plan
 from inandout.stages.ddpm import DdpmPoolConfig, adapter_for, adapter_identity, log_filling
 from inandout.stages.generated import generate
-from inandout.stages.pools import Pool, log_pool, new_pool_folder, read_pool
+from inandout.stages.pools import Pool, log_pool, read_pool, work_pool
 from inandout.tracking import artifact_folder, connect, run_stage
 
 NO_ADAPTER = "none"
@@ -115,10 +115,10 @@ def _make(config: InpaintPoolConfig, samples: list[Sample], sites: _Sites, work:
     ]  # fmt: skip
     filled = generate(asked, config.n_aug, make, how.sample_batch, None, "inpaint")
     log_filling(filled, config.weight() if adapter else None, prompts)
-    folder, contents = new_pool_folder(work), digests([sample.image for sample in sites.negatives])
+    folder, contents = work_pool(work), digests([sample.image for sample in sites.negatives])
     pool = [_row(one, sites, contents, prompts, base, adapter, folder) for one in filled.kept]
     write_manifest(pool, folder / "manifest.csv")
-    log_pool(folder, pool, [sample.prompt for sample in pool])
+    log_pool(folder, pool)
 
 
 def _merged(config: InpaintPoolConfig, base: Base, adapter: Adapter | None) -> StableDiffusionPipeline:

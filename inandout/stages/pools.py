@@ -52,18 +52,19 @@ def pool_folder(where: str) -> Path:
     return Path(where) if Path(where).is_dir() else artifact_folder(where, "pool")
 
 
-def new_pool_folder(work: Path) -> Path:
-    """Where a run puts its pool before it is logged."""
+def work_pool(work: Path) -> Path:
+    """The folder of a pool that is being made."""
     folder = work.resolve() / "pool"
     folder.mkdir(exist_ok=True)
     return folder
 
 
-def log_pool(folder: Path, pool: Sequence[Sample], captions: Sequence[str]) -> None:
-    """The pool as artifact, as gallery and as contact sheet."""
+def log_pool(folder: Path, pool: Sequence[Sample]) -> None:
+    """A pool as artifacts: its folder, a gallery and a contact sheet."""
     mlflow.log_artifacts(str(folder), "pool")
     gallery = folder.with_name("index.html")
     write_gallery(gallery, f"{len(pool)} {pool[0].origin} pictures", folder, pool, "../pool")
     mlflow.log_artifact(str(gallery), "gallery")
     shown = [read_image(sample.image) for sample in pool[:SHEET_SIZE]]
-    mlflow.log_image(contact_sheet(shown, list(captions[:SHEET_SIZE])), artifact_file="pool.png")
+    captions = [sample.prompt or f"seed {sample.seed}" for sample in pool[:SHEET_SIZE]]
+    mlflow.log_image(contact_sheet(shown, captions), artifact_file="pool.png")

@@ -1,27 +1,33 @@
-"""Entry point `review`: a local web page on which people keep or reject the pictures of a pool."""
+"""Entry point `review`: a local web page on which people judge the pictures of a pool, or labels of real ones."""
 
 import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import mlflow
 from fastapi import FastAPI
 from mlflow.entities import Metric, RunTag
 from pydantic import Field
 
-from inandout.data.manifest import Sample, read_manifest
+from inandout.data.manifest import Sample, digests, read_manifest
 from inandout.review.app import build_app
 from inandout.review.decisions import Decision, DecisionLog
-from inandout.review.desk import Desk, lay_out
+from inandout.review.desk import Desk, lay_out, lay_out_labels
 from inandout.review.news import summarise
 from inandout.review.server import new_token, serve
+from inandout.review.summary import verdicts
 from inandout.stages.ddpm import DdpmConfig
+from inandout.stages.labels import is_labels_run, read_suspects
 from inandout.stages.pools import pool_folder, read_pool
+from inandout.stages.relabel import CORRECTED, WITHOUT, log_relabelled
 from inandout.stages.reviewed import DECISIONS, POOL_TAG, decisions_on
 from inandout.stages.room import keep_room, open_room
+from inandout.stages.twins import open_twins
 from inandout.tracking import artifact_folder, connect, open_run, stage_fingerprint, state_folder
 
 
@@ -30,8 +36,8 @@ class ReviewConfig(DdpmConfig):
 
     pool: str = Field(
         "",
-        description="run id of an augment run, or a folder with a manifest.csv; empty = the prompt room, which all "
-        "options but host and port are for",
+        description="run id of augment, topup or labels, or a folder with a manifest.csv; empty = the prompt room, "
+        "which all options but host and port are for",
     )
     host: str = Field(
         "127.0.0.1",
@@ -60,20 +66,46 @@ def review(config: ReviewConfig) -> None:
 
 
 def _certify(config: ReviewConfig) -> None:
-    opened = _open(config.pool)
-    name = Path(config.pool).name
-    desk = lay_out(f"pool {name}", opened.folder, read_pool(opened.folder), opened.real, opened.fit)
-    log = DecisionLog(state_folder() / "review" / desk.identity / DECISIONS)
+    desk, close = _lay_out(config.pool)
+    log = DecisionLog(_folder_of(desk) / DECISIONS)
     log.add(decisions_on(desk.ids))
-    with open_run(
-        "review", config, stage_fingerprint("review", config, {"pool": desk.identity}), f"review {name}"
-    ) as run:
+    key = stage_fingerprint("review", config, {"pool": desk.identity})
+    with open_run("review", config, key, f"review {Path(config.pool).name}") as run:
 
         def finish() -> str:
-            return _keep(run.info.run_id, desk, log.read())
+            decisions = log.read()
+            return close(run.info.run_id, keep_decisions(run.info.run_id, desk, decisions), decisions)
 
         mlflow.set_tag(POOL_TAG, desk.identity)
         _serve(config, build_app(desk, log, finish), finish)
+
+
+Close = Callable[[str, dict[str, Any], Sequence[Decision]], str]
+"""Ends a review, given its run, its summary and all decisions: says in a sentence what is to be had, and where."""
+
+
+def _lay_out(where: str) -> tuple[Desk, Close]:
+    """The pictures of a pool, or real ones whose labels are in doubt."""
+    if not Path(where).is_dir() and is_labels_run(where):
+        return lay_out_suspects(where), partial(_close_labels, read_manifest(artifact_folder(where, "manifest.csv")))
+    opened = _open(where)
+    pool = read_pool(opened.folder)
+    desk = lay_out(f"pool {Path(where).name}", opened.folder, pool, opened.real, opened.fit)
+    if not Path(where).is_dir():
+        desk = replace(desk, twins=open_twins(where, desk.samples, _folder_of(desk) / "alpha-0"))
+    return desk, _close_pool
+
+
+def lay_out_suspects(run_id: str) -> Desk:
+    """The pictures of a run of `labels`, the most suspicious first."""
+    suspects = read_suspects(run_id)
+    return lay_out_labels(
+        f"labels {run_id}", [one.sample for one in suspects], [one.chance for one in suspects]
+    )  # fmt: skip
+
+
+def _folder_of(desk: Desk) -> Path:
+    return state_folder() / "review" / desk.identity
 
 
 def _try_prompts(config: ReviewConfig) -> None:
@@ -124,8 +156,8 @@ def _tell(address: str) -> None:
     print(f"review: open {address} in a browser; Ctrl-C here when you have finished", flush=True)
 
 
-def _keep(run_id: str, desk: Desk, decisions: Sequence[Decision]) -> str:
-    """Put what was decided so far into the run, in place of what was there; from any thread."""
+def keep_decisions(run_id: str, desk: Desk, decisions: Sequence[Decision]) -> dict[str, Any]:
+    """Put what was decided so far into the run, in place of what was there, from any thread; the summary of it."""
     client = mlflow.MlflowClient()
     summary = summarise(desk.samples, desk.ids, decisions)
     text = "".join(one.model_dump_json(ensure_ascii=True) + "\n" for one in decisions)
@@ -140,8 +172,24 @@ def _keep(run_id: str, desk: Desk, decisions: Sequence[Decision]) -> str:
         run_id, [Metric(f"review_{name}", value, now, 0) for name, value in known.items()],
         tags=[RunTag("inandout.reviewers", ", ".join(summary["reviewers"])[:500])],
     )  # fmt: skip
+    return summary
+
+
+def _close_pool(run_id: str, summary: dict[str, Any], _: Sequence[Decision]) -> str:
     counts = summary["together"]
     return (
         f"{counts['keep']} kept, {counts['reject']} rejected, {counts['unsure']} unsure of {summary['pictures']}, in "
         f"run {run_id}. To train with the kept pictures alone, add reviewed=true to classify."
+    )
+
+
+def _close_labels(
+    data: Sequence[Sample], run_id: str, summary: dict[str, Any], decisions: Sequence[Decision]
+) -> str:  # fmt: skip
+    log_relabelled(run_id, data, digests([sample.image for sample in data]), verdicts(decisions))
+    counts = summary["together"]
+    return (
+        f"{counts['keep']} labels right, {counts['reject']} wrong, {counts['unsure']} unsure of {summary['pictures']}, "
+        f"in run {run_id}. To train with the wrong ones corrected: data={artifact_folder(run_id, CORRECTED)}; without "
+        f"those that are wrong or unsure: data={artifact_folder(run_id, WITHOUT)}"
     )

@@ -10,7 +10,7 @@ from inandout.data.manifest import Sample, digests
 from inandout.errors import InputError
 from inandout.review.decisions import Decision, merge_logs, parse
 from inandout.review.desk import identity_of
-from inandout.review.summary import apply_decisions, verdicts
+from inandout.review.summary import apply_decisions, certified, enough, verdicts
 from inandout.tracking import artifact_folder
 
 POOL_TAG = "inandout.pool"
@@ -54,10 +54,24 @@ def kept(name: str, where: str, pool: Sequence[Sample], needed: int) -> list[Sam
     found = [sample for sample in pool if sample.review == "keep"]
     if len(found) < needed:
         counts = Counter(sample.review for sample in pool)
+        missing = needed - len(found)
         raise InputError(
             f"{name} = {where}: {needed} pictures are needed and {len(found)} of {len(pool)} were kept in review, so "
-            f"{needed - len(found)} are missing ({counts['reject']} rejected, {counts['unsure']} unsure, "
-            f"{counts['']} not decided); go on with `python -m inandout review --pool {Path(where)}`, and press "
-            "Finish there, or make a larger pool and review that"
+            f"{missing} are missing ({counts['reject']} rejected, {counts['unsure']} unsure, "
+            f"{counts['']} not decided); {_way_on(where, pool, missing)}"
         )
     return found
+
+
+def _way_on(where: str, pool: Sequence[Sample], missing: int) -> str:
+    """What to do about missing pictures: decide on the others, then draw more, or make another pool."""
+    steps = []
+    if any(sample.review == "" for sample in pool):
+        steps.append(f"go on with `python -m inandout review --pool {where}`, and press Finish there")
+    if certified(pool) and not Path(where).is_dir():
+        n = enough(pool, missing)
+        more = f"`python -m inandout topup --pool {where} --n-aug {n}`"
+        steps.append(f"draw {n} more of the certified prompts with {more}, and review those")
+    else:
+        steps.append("make a larger pool, of other prompts if these are no good, and review that")
+    return "; or ".join(steps)

@@ -1,6 +1,5 @@
 """One trial of a search: a run with a run below it for each seed, and what it cost."""
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -86,7 +85,7 @@ def _measure(trial: Trial, configs: Sequence[ClassifyConfig], validate: Validate
             mlflow.log_image(picture, artifact_file="samples.png")
         rows.append([run.data.metrics[name] for name in METRICS])
         means = dict(zip(METRICS, np.mean(rows, axis=0).tolist(), strict=True))
-        _refuse_non_finite(means)
+        _refuse_impossible(means)
         log_values(means, step=step)
         trial.report(means["val_ap"], step)
         if step < len(configs) - 1 and trial.should_prune():
@@ -97,11 +96,11 @@ def _measure(trial: Trial, configs: Sequence[ClassifyConfig], validate: Validate
     return Outcome(means["val_ap"], len(rows), False)
 
 
-def _refuse_non_finite(values: dict[str, float]) -> None:
-    """Optuna would take an infinite objective for the best of all."""
-    broken = {name: value for name, value in values.items() if not math.isfinite(value)}
+def _refuse_impossible(values: dict[str, float]) -> None:
+    """Optuna would take an infinite objective for the best of all; MLflow gives it back as 1.8e308, which is finite."""
+    broken = {name: value for name, value in values.items() if not 0 <= value <= 1}
     if broken:
-        raise InputError(f"{broken} is not finite: training broke the model, so this point counts as failed; lower lr")
+        raise InputError(f"{broken} is not within 0..1: training broke the model, so this point has failed; lower lr")
 
 
 def _log_cost(trial: Trial, run_id: str, configs: Sequence[ClassifyConfig], started: float) -> None:

@@ -51,7 +51,7 @@ def test_maps_are_those_of_grad_cam_by_hooks_one_by_one(model: DefectNet) -> Non
     maps = heat_maps(model, pixels, batch_size=2)
     assert maps.shape == (3, 96, 64)
     assert maps.dtype == np.float32
-    assert np.ptp(maps, axis=(1, 2)).min() > 0.5, "a flat map would agree with anything"
+    assert np.ptp(maps, axis=(1, 2)).min() > 0.3, "a flat map would agree with anything"
     for heat, picture in zip(maps, pixels, strict=True):
         np.testing.assert_allclose(heat, slow_map(model, picture), atol=1e-4)
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from inandout.classifier import onnx_file
 from inandout.classifier.fit import predict
-from inandout.classifier.onnx_file import largest_difference, open_onnx, run_onnx, write_onnx
+from inandout.classifier.onnx_file import Deciding, largest_difference, open_onnx, run_onnx, write_onnx
 from inandout.classifier.resnet import DefectNet
 from inandout.errors import InputError
 
@@ -17,6 +17,9 @@ Written = tuple[DefectNet, float, onnxruntime.InferenceSession, Path, float]
 
 def pictures(n: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (n, 48, 32, 3), dtype=np.uint8)
+
+
+PARTED = pictures(8, seed=1)
 
 
 def small() -> DefectNet:
@@ -32,10 +35,10 @@ def small() -> DefectNet:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
-    """A file whose threshold lies just above one score, closer than float32 can tell."""
+    """A file whose threshold parts the `PARTED` pictures."""
     model = small()
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
-    threshold = float(np.nextafter(predict(model, pictures(1))[0], np.inf))
+    threshold = float(np.median(predict(model, PARTED)))
     difference = write_onnx(model, threshold, pictures(4), path, {"run": "abc"})
     session = open_onnx(path)
     return model, threshold, session, path, difference
@@ -50,11 +53,19 @@ def test_any_number_of_pictures_gets_the_logits_of_torch(written: Written) -> No
         np.testing.assert_allclose(score, 1 / (1 + np.exp(-expected)), atol=1e-5)
 
 
-def test_the_threshold_inside_decides_to_the_last_bit(written: Written) -> None:
+def test_the_threshold_inside_decides(written: Written) -> None:
     _, threshold, session, _, _ = written
-    logit, _, decision = run_onnx(session, np.concatenate([pictures(1), pictures(7, seed=1)]))
+    logit, _, decision = run_onnx(session, PARTED)
     np.testing.assert_array_equal(decision, logit >= threshold)
-    assert decision.any() != decision.all(), "both decisions occur"
+    assert decision.sum() == 4
+
+
+def test_a_threshold_just_above_a_score_is_not_rounded_to_it() -> None:
+    model = small()
+    one = torch.from_numpy(pictures(1).transpose(0, 3, 1, 2).copy())
+    score = float(model(one)[0])
+    assert Deciding(model, score)(one)[2].tolist() == [True]
+    assert Deciding(model, float(np.nextafter(score, np.inf)))(one)[2].tolist() == [False]
 
 
 def test_the_file_says_what_it_is_and_how_well_it_agrees(written: Written) -> None:

@@ -173,10 +173,11 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
     script.write_text(TWO)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     root = str(Path(__file__).parents[2])
-    subprocess.run(
-        [*launch, str(script), str(result)], cwd=root, check=True, timeout=120, capture_output=True,
-        env={**os.environ, "PYTHONPATH": root},
-    )  # fmt: skip
+    with (tmp_path / "log").open("w") as log:  # a pipe would be held open by processes that outlive a timeout
+        subprocess.run(
+            [*launch, str(script), str(result)], cwd=root, check=True, timeout=300, stdout=log, stderr=log,
+            env={**os.environ, "PYTHONPATH": root},
+        )  # fmt: skip
     processes, losses = json.loads(result.read_text())
     _, logged = train(lesson(other_size=True))
     assert processes == 2

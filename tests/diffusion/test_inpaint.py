@@ -3,9 +3,10 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
+from inandout.data.colour import is_grey
 from inandout.data.surfaces import draw_surface
 from inandout.diffusion.inpaint import UNSEEN, Canvas, fault_of, hold, paints, paste
-from inandout.diffusion.pool import inpainter
+from inandout.diffusion.pool import grey_maker, inpainter
 from inandout.diffusion.sampling import SamplingConfig, sample
 from inandout.errors import InputError
 from tests.diffusion.tiny import tiny_pipeline
@@ -103,6 +104,18 @@ def test_a_mask_of_one_pixel_is_drawn_in_full_and_edges_are_soft() -> None:
     assert pasted[1, 12, 12, 0] == 200
     assert 0 < pasted[1, 4, 12, 0] < 150
     assert pasted[~masks].sum() == 0
+
+
+def test_a_part_without_colour_gets_a_defect_without_colour() -> None:
+    masks = np.ones((2, 8, 8), bool)
+    pictures = np.full((2, 8, 8, 3), 90, np.uint8)
+    pictures[1, ..., 0] = 91
+    drawn = np.tile(np.array([200, 100, 0], np.uint8), (2, 8, 8, 1))
+    grey, coloured = paste(Canvas(pictures, masks), drawn)
+    assert is_grey(grey)
+    assert not is_grey(coloured)
+    made = list(grey_maker(lambda numbers: [(drawn[0], "flat") for _ in numbers])(range(2)))
+    assert [(is_grey(picture), fault) for picture, fault in made] == [(True, "flat")] * 2
 
 
 def test_what_cannot_be_seen_is_a_fault() -> None:

@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from inandout.memseg import masks
 from inandout.memseg.config import MemSegConfig
-from inandout.memseg.masks import area_limits, draw_mask, find_foreground, luma
+from inandout.memseg.masks import area_limits, draw_mask, find_foreground
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 
@@ -41,8 +40,3 @@ def test_every_pixel_is_object_or_background_and_none_is_both() -> None:
     assert brighter is not None
     assert darker is not None
     np.testing.assert_array_equal(brighter, ~darker)
-
-
-def test_luma_is_pillows() -> None:
-    picture = PICTURE
-    np.testing.assert_array_equal(luma(picture), np.asarray(Image.fromarray(picture).convert("L")))

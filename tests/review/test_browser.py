@@ -1,87 +1,35 @@
 """The page in a real browser, as people use it; skipped where there is no Chromium."""
 
-import shutil
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import uvicorn
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
+from inandout.data.images import Picture, write_image
+from inandout.data.manifest import Sample
+from inandout.errors import InputError
 from inandout.review.app import Painted, build_app
 from inandout.review.decisions import DecisionLog
-from inandout.review.desk import Desk
+from inandout.review.desk import Desk, lay_out_labels
 from inandout.review.gallery import write_gallery
-from inandout.review.guard import Guard
 from inandout.review.room import Room, Wish
-from inandout.review.server import _listen
-from tests.review.desks import ODD, noise, small_desk, write_pool
+from inandout.review.server import serve_in_thread
+from inandout.review.twins import Twins
+from tests.review.browsing import ERRORS, enter, needs_chromium, press, until
+from tests.review.desks import ODD, noise, small_desk, write_pool, write_real
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
+pytestmark = [needs_chromium, pytest.mark.usefixtures("no_page_breaks")]
 
 
-ERRORS: list[str] = []
-"""Of the pages, and requests that go elsewhere."""
-
-
-@pytest.fixture(autouse=True)
-def no_page_breaks() -> Iterator[None]:
-    ERRORS.clear()
-    yield
-    assert ERRORS == []
-
-
-@contextmanager
-def serving(desk: Desk, log: Path, port: int = 0, painted: Painted | None = None) -> Iterator[str]:
+def serving(
+    desk: Desk, log: Path, port: int = 0, painted: Painted | None = None
+) -> AbstractContextManager[str]:  # fmt: skip
     """The address of a server in a thread."""
-    listener = _listen("127.0.0.1", port)
-    app = Guard(build_app(desk, DecisionLog(log), lambda: "in run 0123", painted))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-    server.should_exit = True
-    thread.join()
-    listener.close()
-
-
-def enter(browser: Browser, address: str, name: str) -> Page:
-    """A person with a browser of their own, who typed a name; every error of the page fails the test."""
-    page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
-    page.set_default_timeout(60_000)
-    page.on("pageerror", lambda error: ERRORS.append(str(error)))
-    page.on("request", lambda request: request.url.startswith(address) or ERRORS.append(request.url))
-    page.goto(address)
-    page.wait_for_selector("#name-dialog[open]")
-    page.keyboard.type(name)
-    page.keyboard.press("Enter")
-    page.wait_for_selector("#name-dialog", state="hidden")
-    return page
-
-
-def press(page: Page, *keys: str) -> None:
-    for key in keys:
-        page.keyboard.press(key)
-
-
-def until(page: Page, expression: str) -> None:
-    """Wait for something to be true; Playwright's own way needs `eval`, which the page forbids."""
-    deadline = time.monotonic() + 60
-    while not page.evaluate(expression):
-        assert time.monotonic() < deadline, expression
-        time.sleep(0.05)
+    return serve_in_thread(build_app(desk, DecisionLog(log), lambda: "in run 0123", painted), port)
 
 
 def said(log: Path, n: int) -> list[tuple[str, str, str]]:
@@ -108,7 +56,7 @@ def test_a_pool_is_certified_by_keys_alone(browser: Browser, tmp_path: Path) -> 
         press(page, "z", "z")
         said(log, 9)
         page.wait_for_selector("text=5 of 7 decided by you")
-        assert page.text_content("#where") == "6 of 7"
+        assert page.text_content("#where") == "the picture to judge, 6 of 7"
         page.click("#finish")
         page.wait_for_selector("#finish-dialog[open]")
         assert page.text_content("#finish-text") == "in run 0123"
@@ -124,6 +72,23 @@ def test_odd_texts_are_shown_as_text(browser: Browser, tmp_path: Path) -> None:
         assert page.title() == "Review: pool <i>one</i>"
         assert page.text_content("#who") == "☺ <img src=x onerror=alert(1)>"
         assert page.locator("#title i, #who img, #facts b, #facts script").count() == 0
+
+
+def test_odd_names_and_reasons_of_others_are_stored_and_shown_as_text(browser: Browser, tmp_path: Path) -> None:
+    desk, log = small_desk(tmp_path), DecisionLog(tmp_path / "d.jsonl")
+    for picture, text in zip(desk.ids, ODD, strict=False):
+        log.decide(picture, "reject", text, f"{text[:290]} (name)", 0)
+    with serving(desk, tmp_path / "d.jsonl") as address:
+        page = enter(browser, address, "Anna")
+        press(page, "Home", "Enter")
+        for place, text in enumerate(ODD):
+            press(page, "k", "ArrowLeft")
+            until(page, f"document.querySelectorAll('#facts dt').length > 4 && here === {place}")
+            assert page.locator("#facts dt").last.text_content() == f"{text[:290]} (name)"
+            assert page.locator("#facts dd").last.text_content() == f"reject, “{text}”"
+            press(page, "ArrowRight")
+        assert page.title() == "Review: pool <i>one</i>"
+        assert page.locator("#facts b, #facts script, #agreement b, #agreement script, #names script").count() == 0
 
 
 def test_two_reviewers_see_their_agreement_and_not_each_other_s_verdict_before_their_own(
@@ -199,6 +164,124 @@ def test_everything_is_reached_by_tab_and_the_focus_is_seen(browser: Browser, tm
         assert {"finish", "who", "undo", "by-verdict", "by-prompt", "by-flag"} <= reached
         assert {"keep", "reject", "unsure", "note", "previous", "zoom", "next"} <= reached
         assert page.evaluate("document.documentElement.scrollWidth") == 1280
+
+
+def test_every_text_has_the_contrast_of_wcag_aa_and_all_fits_at_1280(browser: Browser, tmp_path: Path) -> None:
+    desk = small_desk(tmp_path)
+    desk.flags[1].append("far")
+    with serving(desk, tmp_path / "d.jsonl") as address:
+        page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
+        page.goto(address)
+        page.wait_for_selector("#name-dialog[open]")
+        assert page.evaluate(TOO_FAINT) == []
+        page.keyboard.type("Anna")
+        press(page, "Enter")
+        page.wait_for_selector("#name-dialog", state="hidden")
+        press(page, "k", "r", "u")
+        page.wait_for_selector("text=3 of 7 decided by you")
+        assert page.locator(".card .flags").count() == 1
+        for keys in ((), ("Enter",), ("Home",), ("ArrowRight",), ("ArrowRight",)):
+            press(page, *keys)
+            assert page.evaluate(TOO_FAINT) == []
+            assert page.evaluate("document.documentElement.scrollWidth") == 1280
+        page.evaluate("trouble(new Error('some trouble'))")
+        assert page.evaluate(TOO_FAINT) == []
+        page.click("#finish")
+        page.wait_for_selector("#finish-dialog[open]")
+        assert page.evaluate(TOO_FAINT) == []
+
+
+TOO_FAINT = """() => {
+    const numbers = (colour) => colour.match(/[0-9.]+/g).map(Number);
+    const light = (colour) => numbers(colour).slice(0, 3).map((one) => one / 255)
+        .map((one) => one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, one, place) => sum + one * [0.2126, 0.7152, 0.0722][place], 0);
+    const ground = (element) => {
+        for (let at = element; at; at = at.parentElement) {
+            const colour = getComputedStyle(at).backgroundColor, alpha = numbers(colour)[3];
+            if (alpha === undefined || alpha === 1) return colour;
+        }
+        return "rgb(255, 255, 255)";
+    };
+    const ratio = (a, b) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    const open = document.querySelector("dialog[open]") || document.body;
+    const faint = [];
+    for (const element of open.querySelectorAll("*")) {
+        const words = [...element.childNodes].filter((node) => node.nodeType === 3 && node.data.trim());
+        if (!words.length && !element.placeholder || !element.checkVisibility()) continue;
+        if (element.matches(":disabled, option")) continue;
+        const style = getComputedStyle(element, element.placeholder ? "::placeholder" : null);
+        const size = parseFloat(style.fontSize), large = size >= 24 || size >= 18.66 && style.fontWeight >= 700;
+        const found = ratio(light(style.color), light(ground(element)));
+        const name = `${element.tagName} ${element.id || element.className}`;
+        if (found < (large ? 3 : 4.5)) faint.push(`${name}: ${found.toFixed(2)}`);
+    }
+    return faint;
+}"""
+"""What is written in a colour too near to that behind it (WCAG 2.2, 1.4.3)."""
+
+
+def test_the_contrast_is_measured_on_real_colours(browser: Browser) -> None:
+    page = browser.new_page()
+    page.set_content("<p style='color:#777;background:#fff'>a</p><b style='color:#767676'>b</b><i>c</i>")
+    assert page.evaluate(TOO_FAINT) == ["P : 4.48"]
+
+
+def test_labels_of_real_pictures_are_judged_with_the_mask_and_what_a_classifier_says(
+    browser: Browser, tmp_path: Path
+) -> None:
+    rows = write_real(tmp_path / "real", 2, 2)
+    write_image(tmp_path / "mask.png", noise(0)[:, :, 0] > 120)
+    rows[0] = rows[0].with_(mask=tmp_path / "mask.png")
+    desk = lay_out_labels("labels 0123", rows, [0.1, 0.8, 0.9, 0.2])
+    with serving(desk, tmp_path / "d.jsonl") as address:
+        page = enter(browser, address, "Anna")
+        assert page.locator(".card .words").all_text_contents()[0] == "1. labelled defect, looks like a defect: 10 %"
+        assert page.locator(".card .flags").count() == 2
+        press(page, "Enter")
+        assert page.text_content("#question") == "The label says “defect”. Is that right?"
+        until(page, "document.getElementById('labelled').naturalWidth === 32")
+        small = page.locator("#picture").bounding_box()
+        press(page, " ")
+        zoomed = page.locator("#picture").bounding_box()
+        assert small is not None and zoomed is not None and zoomed["height"] > 2 * small["height"]
+        press(page, " ")
+        press(page, "r", "k", "1")
+        page.wait_for_selector("text=3 of 4 decided by you")
+        assert said(tmp_path / "d.jsonl", 3)[2] == ("Anna", "reject", "a defect was overlooked")
+        assert page.text_content("#question") == "The label says “good”. Is that right?"
+        assert page.locator("#figure-labelled").is_hidden()
+        press(page, "Escape")
+        page.select_option("#by-prompt", label="good")
+        assert page.locator(".card").count() == 2
+        assert page.locator(".card .mark").all_text_contents() == ["✗ wrong"]
+        assert page.evaluate(TOO_FAINT) == []
+
+
+def test_a_diffusion_picture_is_shown_beside_the_same_seed_at_alpha_zero(browser: Browser, tmp_path: Path) -> None:
+    go = threading.Event()
+
+    def draw(row: Sample) -> Picture:
+        go.wait()
+        if row.seed == 1:
+            raise InputError("the base has gone")
+        return noise(500 + (row.seed or 0))
+
+    desk = replace(small_desk(tmp_path), twins=Twins(tmp_path / "alpha-0", draw))
+    with serving(desk, tmp_path / "d.jsonl") as address:
+        page = enter(browser, address, "Anna")
+        press(page, "Enter")
+        page.wait_for_selector("text=the same seed at alpha 0 is being drawn")
+        assert page.locator("#figure-change").is_hidden()
+        go.set()
+        until(page, "document.getElementById('change').naturalWidth === 32")
+        assert page.text_content("#source-words") == "the same seed at alpha 0"
+        press(page, "ArrowRight")
+        page.wait_for_selector("text=cannot be drawn: the base has gone")
+        press(page, "h", "s", "ArrowLeft")
+        assert page.locator("#figure-change, #figure-source").evaluate_all("all => all.every((one) => one.hidden)")
+        press(page, "End")
+        assert page.text_content("#source-words") == "made from this good part"
 
 
 FETCHED = "performance.getEntriesByType('resource').filter((one) => one.name.includes('/small/')).length"

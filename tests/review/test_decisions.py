@@ -115,7 +115,7 @@ def test_odd_texts_come_back_as_they_were(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"reason": "x" * 301}, {"reviewer": "  "}, {"reviewer": "x" * 101}, {"verdict": "maybe"},
+        {"reason": "x" * 301}, {"reviewer": "  "}, {"reviewer": "x" * 301}, {"verdict": "maybe"},
         {"picture": "../../etc/passwd"},
     ],
 )  # fmt: skip

@@ -73,8 +73,19 @@ def test_without_masks_the_heat_maps_are_not_measured_and_it_is_said(trained: Re
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"run": "a", "model": "models:/b/1"}, {"model": "b@champion"}, {"run": "a", "out": "a.txt"}]
+    ("given", "message"),
+    [
+        ({}, "give either run"),
+        ({"run": "a", "model": "models:/b/1"}, "give either run"),
+        ({"model": "b@champion"}, "'b@champion': is no address of a model"),
+    ],
 )
-def test_what_is_not_one_classifier_is_refused(changes: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match=r"give either run|no address of a model|match pattern"):
-        ExportConfig(**changes)
+def test_what_is_not_one_classifier_is_refused(given: dict[str, str], message: str, project: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        export(ExportConfig(**given))
+    assert not list(project.iterdir())
+
+
+def test_a_file_must_be_called_onnx() -> None:
+    with pytest.raises(ValueError, match="should match pattern"):
+        ExportConfig(run="a", out="a.txt")

@@ -241,9 +241,11 @@ def test_names_cannot_leave_the_registry() -> None:
             PromoteConfig(name=name)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_two_promotions_at_once_make_one_champion(shop: Shop) -> None:
-    arguments = [["promote", "--run", run, "--name", "race", "--points", "validation"] for run in shop[1:3]]
-    processes = [start(*each) for each in arguments]
+    for run in (shop.middling, shop.good):
+        release(run, f"before {run}")  # what is slow is found again, so that both come to the gate at once
+    processes = [start("promote", "--run", run, "--name", "race") for run in (shop.middling, shop.good)]
     said = [process.communicate(timeout=400) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(error for _, error in said)
     found = versions("race")

@@ -1,8 +1,6 @@
 "use strict";
+/* The review page: what it knows, deciding, moving, keys. Its parts words.js, grid.js and one.js come before it. */
 const $ = (id) => document.getElementById(id);
-const WORD = { keep: "keep", reject: "reject", unsure: "unsure" };
-const SIGN = { keep: "✓", reject: "✗", unsure: "?" };
-
 let desk = null;           // what /api/desk said
 let cards = new Map();     // picture id to its element of the grid
 let list = [];             // pictures that the filters leave, in order
@@ -77,7 +75,7 @@ function decide(verdict, reason) {
     try {
       await ask("/api/decisions", { picture: picture.id, verdict, reason: said.reason, reviewer: who, seen: before.count });
       trouble(null);
-      announce(`picture ${picture.number}: ${WORD[verdict]}`);
+      announce(`picture ${picture.number}: ${says.word[verdict]}`);
       await hear();
     } catch (error) {
       note(who, picture.id, before);
@@ -105,98 +103,6 @@ function undo() {
 }
 
 function announce(text) { $("said").textContent = text; }
-
-// ---- the grid --------------------------------------------------------------------------------------------------
-
-function makeCard(picture) {
-  const card = document.createElement("button");
-  card.type = "button";
-  card.className = "card";
-  card.tabIndex = -1;
-  const image = document.createElement("img");
-  image.loading = "lazy";
-  image.decoding = "async";
-  image.src = `/small/${picture.id}`;
-  image.alt = "";
-  const words = document.createElement("span");
-  words.className = "words";
-  words.textContent = `${picture.number}. ${picture.prompt || picture.defect || picture.origin}`;
-  card.append(image, words);
-  if (picture.flags.length) {
-    const flags = document.createElement("span");
-    flags.className = "flags";
-    flags.textContent = `⚑ ${picture.flags.join(", ")}`;
-    flags.title = picture.flags.map((flag) => desk.flags[flag].meaning).join("; ");
-    card.append(flags);
-  }
-  card.addEventListener("focus", () => { here = list.indexOf(picture); });
-  card.addEventListener("dblclick", () => view(true));
-  return card;
-}
-
-function paint(id) {
-  const card = cards.get(id), { verdict } = mine(id), picture = desk.byId.get(id);
-  card.className = verdict ? `card ${verdict}` : "card";
-  let mark = card.querySelector(".mark");
-  if (verdict && !mark) { mark = document.createElement("span"); mark.className = "mark"; card.append(mark); }
-  if (mark) { mark.textContent = verdict ? `${SIGN[verdict]} ${WORD[verdict]}` : ""; mark.hidden = !verdict; }
-  card.setAttribute("aria-label", `picture ${picture.number}, ${verdict || "not decided"}${picture.flags.length ? `, flags: ${picture.flags.join(", ")}` : ""}, ${picture.prompt}`);
-}
-
-function fits(picture) {
-  const { verdict } = mine(picture.id), wanted = $("by-verdict").value;
-  const byVerdict = !wanted || (wanted === "none" ? !verdict : wanted === "differ" ? others(picture.id).some((one) => verdict && one.verdict !== verdict) : verdict === wanted);
-  const prompt = $("by-prompt").value, flag = $("by-flag").value;
-  return byVerdict && (prompt === "" || picture.prompt === desk.prompts[prompt])
-    && (!flag || (flag === "any" ? picture.flags.length > 0 : flag === "none" ? !picture.flags.length : picture.flags.includes(flag)));
-}
-
-function filter() {
-  const before = list[here];
-  list = desk.pictures.filter(fits);
-  here = Math.max(0, list.indexOf(before));
-  const nothing = document.createElement("p");
-  nothing.className = "nothing";
-  nothing.textContent = "No picture fits these filters.";
-  $("cards").replaceChildren(...(list.length ? [] : [nothing]));
-  $("grid").scrollTop = 0;
-  rows = "";
-  render();
-  $("shown").textContent = `${list.length} of ${desk.pictures.length} shown`;
-  if (large && !list.length) view(false); else go(here, false);
-}
-
-function clearFilters() {
-  for (const id of ["by-verdict", "by-prompt", "by-flag"]) $(id).value = "";
-  filter();
-}
-
-const columns = () => getComputedStyle($("cards")).gridTemplateColumns.split(" ").length;
-
-/* Only cards near to what is seen are in the page, so that thousands scroll as well as a dozen. */
-function render() {
-  const grid = $("grid"), inside = $("cards");
-  if (!grid.clientHeight || !list.length) return;
-  const across = columns(), all = Math.ceil(list.length / across);
-  const first = Math.max(0, Math.floor(grid.scrollTop / ROW) - 3);
-  const last = Math.min(all, Math.ceil((grid.scrollTop + grid.clientHeight) / ROW) + 3);
-  if (rows === `${first} ${last} ${across}`) return;
-  rows = `${first} ${last} ${across}`;
-  inside.style.paddingTop = `${EDGE + first * ROW}px`;
-  inside.style.paddingBottom = `${EDGE + (all - last) * ROW}px`;
-  const near = list.slice(first * across, last * across).map((picture) => cards.get(picture.id)), wanted = new Set(near);
-  for (const card of [...inside.children]) if (!wanted.has(card)) card.remove();
-  let at = inside.firstElementChild;
-  for (const card of near) {  // cards that stay are not moved, or they would lose the focus
-    if (card === at) at = at.nextElementSibling; else inside.insertBefore(card, at);
-  }
-}
-
-function reveal(place) {
-  const grid = $("grid"), top = Math.floor(place / columns()) * ROW, bottom = top + ROW + 2 * EDGE - grid.clientHeight;
-  if (top < grid.scrollTop) grid.scrollTop = top; else if (bottom > grid.scrollTop) grid.scrollTop = bottom;
-  render();
-}
 
 // ---- moving ----------------------------------------------------------------------------------------------------
 
@@ -229,50 +135,6 @@ function view(one) {
   $("to-one").setAttribute("aria-pressed", String(one));
   document.activeElement?.blur();
   go(here);
-}
-
-// ---- one picture -----------------------------------------------------------------------------------------------
-
-function paintOne() {
-  const picture = list[here], own = mine(picture.id), said = own.verdict ? others(picture.id) : [];
-  $("picture").src = `/whole/${picture.id}`;
-  $("where").textContent = `${here + 1} of ${list.length}`;
-  for (const kind of ["source", "change"]) {
-    const figure = $(`figure-${kind}`);
-    figure.hidden = !picture.has_source || figure.dataset.off === "yes";
-    if (!figure.hidden) $(kind).src = `/${kind}/${picture.id}`;
-  }
-  for (const button of document.querySelectorAll("[data-verdict]")) button.setAttribute("aria-pressed", String(button.dataset.verdict === own.verdict));
-  $("mine").textContent = own.verdict ? `You: ${WORD[own.verdict]}${own.reason ? `, “${own.reason}”` : ""}` : "Not decided by you yet.";
-  const facts = [["prompt", picture.prompt], ["made by", picture.origin], ["kind", picture.defect], ["seed", picture.seed], ["alpha", picture.alpha]];
-  for (const flag of picture.flags) facts.push(["⚑ flag", desk.flags[flag].meaning]);
-  for (const one of said) facts.push([one.reviewer, WORD[one.verdict] + (one.reason ? `, “${one.reason}”` : "")]);
-  $("facts").replaceChildren(...facts.filter(([, value]) => value !== null && value !== "").flatMap(([name, value]) => {
-    const dt = document.createElement("dt"), dd = document.createElement("dd");
-    dt.textContent = name;
-    dd.textContent = value;
-    return [dt, dd];
-  }));
-  const after = list[here + 1];
-  if (after) new Image().src = `/whole/${after.id}`;
-}
-
-function toggle(kind) {
-  const figure = $(`figure-${kind}`);
-  figure.dataset.off = figure.dataset.off === "yes" ? "" : "yes";
-  if (large) paintOne();
-}
-
-function paintBeside() {
-  const strips = [["Real defects of this product", desk.real_defects], ["Real good parts", desk.real_good]];
-  $("beside").replaceChildren(...strips.filter(([, ids]) => ids.length).flatMap(([words, ids]) => {
-    const head = document.createElement("p"), strip = document.createElement("div");
-    head.className = "head";
-    head.textContent = words;
-    strip.className = "strip";
-    strip.append(...ids.map((id) => { const image = document.createElement("img"); image.loading = "lazy"; image.src = `/small/${id}`; image.alt = words; return image; }));
-    return [head, strip];
-  }));
 }
 
 // ---- header ----------------------------------------------------------------------------------------------------
@@ -310,13 +172,13 @@ async function finish() {
     const { message } = await ask("/api/finish", {});
     await hear();
     $("finish-text").textContent = message;
-    const rows = [["prompt", "kept", "decided", "pictures"], ...summary.prompts.map((one) => [one.prompt || "(none)", one.kept, one.decided, one.pictures])];
+    const rows = [["prompt", "kept", "of decided", "pictures"], ...summary.prompts.map((one) => [one.prompt || "(none)", one.kept, one.decided ? `${one.decided} (${percent(one.accepted)})` : 0, one.pictures])];
     $("finish-table").replaceChildren(...rows.map((cells, number) => {
       const row = document.createElement("tr");
       row.append(...cells.map((value) => { const cell = document.createElement(number ? "td" : "th"); cell.textContent = value; return cell; }));
       return row;
     }));
-    $("finish-table").hidden = !summary.pictures;
+    $("finish-table").hidden = !summary.prompts.some((one) => one.prompt);
     $("finish-dialog").showModal();
     trouble(null);
   } catch (error) { trouble(error); }
@@ -327,7 +189,7 @@ async function finish() {
 
 const KEYS = {
   k: () => decide("keep"), r: () => decide("reject"), u: () => decide("unsure"), z: undo, n: nextUndecided,
-  h: () => toggle("change"), s: () => toggle("source"),
+  h: () => toggle("change"), s: () => toggle("source", "labelled"),
   t: () => { if (!large) view(true); $("note").focus(); },
   " ": () => { if (large) $("stage").classList.toggle("zoomed"); else view(true); },
   ArrowRight: () => step(1), ArrowLeft: () => step(-1),
@@ -374,9 +236,11 @@ function layOut() {
   $("title").title = desk.title;
   desk.pictures.forEach((picture, place) => { picture.number = place + 1; });
   desk.byId = new Map(desk.pictures.map((picture) => [picture.id, picture]));
-  desk.prompts = [...new Set(desk.pictures.map((picture) => picture.prompt))];
+  desk.groups = [...new Set(desk.pictures.map(groupOf))];
+  speak();
   cards = new Map(desk.pictures.map((picture) => [picture.id, makeCard(picture)]));
-  fillSelect("by-prompt", [["", "any"], ...desk.prompts.map((prompt, place) => [String(place), prompt || "(none)"])]);
+  fillSelect("by-prompt", [["", "any"], ...desk.groups.map((group, place) => [String(place), group || "(none)"])]);
+  $("by-prompt").parentElement.hidden = desk.groups.length < 2;
   fillSelect("by-flag", [["", "any or none"], ["none", "without a flag"], ["any", "with a flag"], ...Object.entries(desk.flags).map(([flag, { pictures }]) => [flag, `${flag} (${pictures})`])]);
   $("reasons").replaceChildren(...desk.reasons.map((reason, place) => {
     const button = document.createElement("button"), key = document.createElement("kbd");

@@ -1,0 +1,100 @@
+"""How smoothly a pool of 2000 pictures scrolls on the review page, in Chromium.
+
+    python benchmarks/review_scroll.py
+
+Draws 2000 surfaces, opens the page on them, and prints: the time until the first card shows its picture; how many small
+pictures were fetched by then; and, while the grid scrolls 100 px a frame (6000 px a second at 60 frames) through all of
+it, the time between frames, tasks over 50 ms, and the main thread's own work a frame, which other programs on the
+machine do not lengthen. Without a graphics card, Chromium draws in software, which the time between frames includes.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from playwright.sync_api import Page, sync_playwright
+from tqdm import tqdm
+
+from inandout.data.images import write_image
+from inandout.data.manifest import Sample
+from inandout.data.surfaces import KINDS, draw_surface
+from inandout.review.app import build_app
+from inandout.review.decisions import DecisionLog
+from inandout.review.desk import Desk, lay_out
+from inandout.review.server import serve_in_thread
+
+SCROLL = """async () => {
+    const grid = document.getElementById("grid"), times = [], long = [];
+    new PerformanceObserver((list) => long.push(...list.getEntries().map((one) => one.duration)))
+        .observe({ type: "longtask" });
+    let before = await new Promise(requestAnimationFrame);
+    while (grid.scrollTop + grid.clientHeight < grid.scrollHeight - 1) {
+        grid.scrollTop += 100;
+        const now = await new Promise(requestAnimationFrame);
+        times.push(now - before);
+        before = now;
+    }
+    await new Promise((done) => setTimeout(done, 200));
+    return [times, long];
+}"""
+FETCHED = "performance.getEntriesByType('resource').filter((one) => one.name.includes('/small/')).length"
+
+
+def draw_pool(folder: Path, count: int) -> Desk:
+    """Surfaces with defects, as large as those of the embedded data."""
+    rows = []
+    for number in tqdm(range(count), "surfaces", unit="picture", disable=None):
+        path = folder / f"{number:06d}.png"
+        write_image(path, draw_surface(64, 192, number, KINDS[number % len(KINDS)], "ground").picture)
+        rows.append(Sample(image=path, label=1, split="train", origin="ddpm", seed=number, prompt="skt ground cracked"))
+    return lay_out(f"{count} surfaces", folder, rows, [])
+
+
+def first_picture(page: Page, address: str) -> float:
+    """Seconds from opening the page to the first card's picture."""
+    started = time.perf_counter()
+    page.goto(address)
+    while not page.evaluate("document.querySelector('.card img')?.naturalWidth > 0"):
+        time.sleep(0.01)
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Print the numbers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=2000, help="pictures (default 2000)")
+    parser.add_argument("--chromium", default="/usr/bin/chromium", help="the browser (default /usr/bin/chromium)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
+        desk = draw_pool(Path(name), options.count)
+        browser = playwright.chromium.launch(executable_path=options.chromium, args=["--no-sandbox"])
+        log = DecisionLog(Path(name) / "log" / "decisions.jsonl")
+        with serve_in_thread(build_app(desk, log, lambda: "")) as address:
+            page = browser.new_page(viewport={"width": 1280, "height": 800})
+            page.set_default_timeout(600_000)
+            waited, fetched = first_picture(page, address), page.evaluate(FETCHED)
+            page.fill("#name", "benchmark")
+            page.keyboard.press("Enter")
+            session = page.context.new_cdp_session(page)
+            session.send("Performance.enable", {"timeDomain": "threadTicks"})
+            before = _thread_seconds(session.send("Performance.getMetrics"))
+            times, long = page.evaluate(SCROLL)
+            worked = _thread_seconds(session.send("Performance.getMetrics")) - before
+        browser.close()
+    print(f"{len(desk.ids)} pictures, 1280x800, {len(times)} frames")
+    print(f"first picture  {waited:6.2f} s after opening, {fetched} small pictures fetched by then")
+    print(
+        f"frames         {np.median(times):6.1f} ms median, {np.quantile(times, 0.95):.1f} p95, {max(times):.0f} most"
+    )
+    print(f"long tasks     {len(long):6d} over 50 ms, the longest {max(long, default=0):.0f} ms")
+    print(f"main thread    {worked / len(times) * 1000:6.2f} ms a frame of its own work; a frame has 16.7")
+
+
+def _thread_seconds(metrics: dict) -> float:
+    return next(one["value"] for one in metrics["metrics"] if one["name"] == "ThreadTime")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""Pictures without colour: what is drawn for them has none either, or colour alone would give it away."""
+
+import numpy as np
+import numpy.typing as npt
+
+from inandout.data.images import Picture
+
+
+def luma(pixels: Picture) -> npt.NDArray[np.uint8]:
+    """ITU-R 601 luma of (..., 3) RGB: (...), 0..255, rounded; exactly the value of a pixel that has no colour."""
+    weights = np.array([19595, 38470, 7471], np.uint32)
+    wide = pixels.astype(np.uint32)
+    total = wide[..., 0] * weights[0] + wide[..., 1] * weights[1] + wide[..., 2] * weights[2]
+    return ((total + 0x8000) >> 16).astype(np.uint8)
+
+
+def is_grey(picture: Picture) -> bool:
+    """Whether no pixel of (..., 3) has a colour."""
+    red, green, blue = picture[..., 0], picture[..., 1], picture[..., 2]
+    return np.array_equal(red, green) and np.array_equal(green, blue)
+
+
+def without_colour(pixels: Picture) -> Picture:
+    """The same (..., 3) with the luma in every channel."""
+    return np.repeat(luma(pixels)[..., None], 3, axis=-1)

@@ -1,0 +1,91 @@
+"use strict";
+/* All pictures that the filters leave, as cards. */
+function makeCard(picture) {
+  const card = document.createElement("button");
+  card.type = "button";
+  card.className = "card";
+  card.tabIndex = -1;
+  const image = document.createElement("img");
+  image.loading = "lazy";
+  image.decoding = "async";
+  image.src = `/small/${picture.id}`;
+  image.alt = "";
+  const words = document.createElement("span");
+  words.className = "words";
+  words.textContent = `${picture.number}. ${captionOf(picture)}`;
+  card.append(image, words);
+  if (picture.flags.length) {
+    const flags = document.createElement("span");
+    flags.className = "flags";
+    flags.textContent = `⚑ ${picture.flags.join(", ")}`;
+    flags.title = picture.flags.map((flag) => desk.flags[flag].meaning).join("; ");
+    card.append(flags);
+  }
+  card.addEventListener("focus", () => { here = list.indexOf(picture); });
+  card.addEventListener("dblclick", () => view(true));
+  return card;
+}
+
+function paint(id) {
+  const card = cards.get(id), { verdict } = mine(id), picture = desk.byId.get(id);
+  card.className = verdict ? `card ${verdict}` : "card";
+  let mark = card.querySelector(".mark");
+  if (verdict && !mark) { mark = document.createElement("span"); mark.className = "mark"; card.append(mark); }
+  if (mark) { mark.textContent = verdict ? `${SIGN[verdict]} ${says.word[verdict]}` : ""; mark.hidden = !verdict; }
+  card.setAttribute("aria-label", `picture ${picture.number}, ${verdict ? says.word[verdict] : "not decided"}${picture.flags.length ? `, flags: ${picture.flags.join(", ")}` : ""}, ${captionOf(picture)}`);
+}
+
+function fits(picture) {
+  const { verdict } = mine(picture.id), wanted = $("by-verdict").value;
+  const byVerdict = !wanted || (wanted === "none" ? !verdict : wanted === "differ" ? others(picture.id).some((one) => verdict && one.verdict !== verdict) : verdict === wanted);
+  const prompt = $("by-prompt").value, flag = $("by-flag").value;
+  return byVerdict && (prompt === "" || groupOf(picture) === desk.groups[prompt])
+    && (!flag || (flag === "any" ? picture.flags.length > 0 : flag === "none" ? !picture.flags.length : picture.flags.includes(flag)));
+}
+
+function filter() {
+  const before = list[here];
+  list = desk.pictures.filter(fits);
+  here = Math.max(0, list.indexOf(before));
+  const nothing = document.createElement("p");
+  nothing.className = "nothing";
+  nothing.textContent = "No picture fits these filters.";
+  $("cards").replaceChildren(...(list.length ? [] : [nothing]));
+  $("grid").scrollTop = 0;
+  rows = "";
+  render();
+  $("shown").textContent = `${list.length} of ${desk.pictures.length} shown`;
+  if (large && !list.length) view(false); else go(here, false);
+}
+
+function clearFilters() {
+  for (const id of ["by-verdict", "by-prompt", "by-flag"]) $(id).value = "";
+  filter();
+}
+
+const columns = () => getComputedStyle($("cards")).gridTemplateColumns.split(" ").length;
+
+/* Only cards near to what is seen are in the page, so that thousands scroll as well as a dozen. */
+function render() {
+  const grid = $("grid"), inside = $("cards");
+  if (!grid.clientHeight || !list.length) return;
+  const across = columns(), all = Math.ceil(list.length / across);
+  const first = Math.max(0, Math.floor(grid.scrollTop / ROW) - 3);
+  const last = Math.min(all, Math.ceil((grid.scrollTop + grid.clientHeight) / ROW) + 3);
+  if (rows === `${first} ${last} ${across}`) return;
+  rows = `${first} ${last} ${across}`;
+  inside.style.paddingTop = `${EDGE + first * ROW}px`;
+  inside.style.paddingBottom = `${EDGE + (all - last) * ROW}px`;
+  const near = list.slice(first * across, last * across).map((picture) => cards.get(picture.id)), wanted = new Set(near);
+  for (const card of [...inside.children]) if (!wanted.has(card)) card.remove();
+  let at = inside.firstElementChild;
+  for (const card of near) {  // cards that stay are not moved, or they would lose the focus
+    if (card === at) at = at.nextElementSibling; else inside.insertBefore(card, at);
+  }
+}
+
+function reveal(place) {
+  const grid = $("grid"), top = Math.floor(place / columns()) * ROW, bottom = top + ROW + 2 * EDGE - grid.clientHeight;
+  if (top < grid.scrollTop) grid.scrollTop = top; else if (bottom > grid.scrollTop) grid.scrollTop = bottom;
+  render();
+}
