@@ -58,7 +58,7 @@ def _answering(address: str, server: "subprocess.Popen[bytes]") -> str:
         try:
             requests.get(f"{address}/health", timeout=5)
             return address
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):  # not yet, or busy with its first seconds
             time.sleep(0.5)
     raise SystemExit("mlflow ui ended before it answered; its message is above")
 
