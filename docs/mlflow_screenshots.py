@@ -1,6 +1,6 @@
 """Photograph the MLflow UI for the README: runs side by side, and the trials of a search.
 
-python docs/make_screenshots.py --store sqlite:////path/to/mlflow.db --experiment inandout
+python docs/mlflow_screenshots.py --store sqlite:////path/to/mlflow.db     # needs Chromium and the extra `dev`
 """
 
 import argparse
@@ -58,7 +58,7 @@ def _answering(address: str, server: "subprocess.Popen[bytes]") -> str:
         try:
             requests.get(f"{address}/health", timeout=5)
             return address
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):  # not yet, or busy with its first seconds
             time.sleep(0.5)
     raise SystemExit("mlflow ui ended before it answered; its message is above")
 
@@ -80,6 +80,8 @@ def study(page: Page, address: str, experiment: str) -> None:
     """The trials of the newest search as parallel coordinates of what was tried and what came out."""
     wanted = "tags.`inandout.stage` = 'trial' and attributes.status = 'FINISHED'"
     trials = mlflow.MlflowClient(address).search_runs([experiment], wanted)
+    if not trials:
+        raise SystemExit("no finished trial in this experiment; run `python -m inandout search` first")
     newest = [run for run in trials if run.data.tags[PARENT] == trials[0].data.tags[PARENT]]
     asked = {"runs": json.dumps([run.info.run_id for run in newest]), "experiments": json.dumps([experiment])}
     page.goto(f"{address}/#/compare-runs?{urlencode(asked, quote_via=quote)}")
