@@ -9,10 +9,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import mlflow
 from filelock import FileLock
@@ -32,6 +33,47 @@ WEIGHTS = "classifier.safetensors"
 """Artifact of a `classify` run with the ResNet-50's state dict, which its `weights` takes, too: a `pt2` can neither be
 trained on nor looked into."""
 _FINGERPRINT, _STAGE, _PROCESS, _REUSED = (f"inandout.{name}" for name in ("fingerprint", "stage", "process", "reused"))
+
+
+class Place(NamedTuple):
+    """Where the runs of this process go, for another process that works for it."""
+
+    store: str
+    """Address of the tracking store."""
+    folder: str
+    """Working folder, which paths may be relative to."""
+    experiment_id: str
+    run_id: str
+    """The run that those of the other process are below."""
+
+
+_PLACE: ContextVar[Place | None] = ContextVar("place", default=None)
+
+
+def this_place() -> Place:
+    """Of the active run."""
+    run = mlflow.active_run()
+    assert run is not None
+    return Place(mlflow.get_tracking_uri(), str(Path.cwd()), run.info.experiment_id, run.info.run_id)
+
+
+@contextmanager
+def below(place: Place) -> Iterator[None]:
+    """Runs that are opened in here are below the run of `place`, whichever process and machine this is.
+
+    Raises:
+        InputError: this machine has not the working folder.
+    """
+    try:
+        os.chdir(place.folder)
+    except OSError as error:
+        raise InputError(f"{place.folder}: is not on every machine; start from a folder that all share") from error
+    mlflow.set_tracking_uri(place.store)
+    token = _PLACE.set(place)
+    try:
+        yield
+    finally:
+        _PLACE.reset(token)
 
 
 def stage_fingerprint(stage: str, config: BaseModel, inputs: Mapping[str, str]) -> str:
@@ -147,7 +189,7 @@ def connect() -> None:
     with FileLock(state / "store.lock"):
         client = mlflow.MlflowClient()
         experiments = client.search_experiments()
-        if "MLFLOW_RUN_ID" not in os.environ and mlflow.active_run() is None:
+        if "MLFLOW_RUN_ID" not in os.environ and mlflow.active_run() is None and _PLACE.get() is None:
             mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
         elif "MLFLOW_RUN_ID" in os.environ:
             client.set_tag(os.environ["MLFLOW_RUN_ID"], _PROCESS, this_process())
@@ -158,9 +200,11 @@ def connect() -> None:
 
 def current_experiment() -> str:
     """Id of the experiment that a run opened now goes to; call `connect` before."""
-    client, active = mlflow.MlflowClient(), mlflow.active_run()
+    client, active, place = mlflow.MlflowClient(), mlflow.active_run(), _PLACE.get()
     if active is not None:
         return active.info.experiment_id
+    if place is not None:
+        return place.experiment_id
     if "MLFLOW_RUN_ID" in os.environ:
         return client.get_run(os.environ["MLFLOW_RUN_ID"]).info.experiment_id
     found = client.get_experiment_by_name(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
@@ -172,11 +216,15 @@ def current_experiment() -> str:
 def open_run(
     stage: str, config: BaseModel, fingerprint: str, name: str, run_id: str | None = None
 ) -> Iterator[Run]:  # fmt: skip
-    """A run of one stage, below the active run where there is one; closed as FINISHED, FAILED or KILLED.
+    """A run of one stage, below the active one, or that of `below`; closed as FINISHED, FAILED or KILLED.
 
     Under `mlflow run` the first run opened is the one that was started from outside. With `run_id` that one goes on.
     """
-    run = mlflow.start_run(run_id, run_name=name, nested=mlflow.active_run() is not None)
+    active, place = mlflow.active_run(), _PLACE.get()
+    experiment, parent = (place.experiment_id, place.run_id) if place and not active else (None, None)
+    run = mlflow.start_run(
+        run_id, run_name=name, nested=active is not None, experiment_id=experiment, parent_run_id=parent
+    )  # fmt: skip
     try:
         _refuse_proxied_artifacts(run)
         mlflow.set_tags({_STAGE: stage, _PROCESS: this_process(), "inandout.code": code_fingerprint()})

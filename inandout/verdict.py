@@ -90,12 +90,17 @@ def _draw(labels: Labels, rng: np.random.Generator) -> npt.NDArray[np.intp]:
     )
 
 
-def verdict(shot: str, ours: str, theirs: str, pairs: Sequence[tuple[Scored, Scored]]) -> str:
-    """One line a metric: "zero shot, In&Out against MemSeg: AP +0.034 (95 % -0.010 .. +0.080, 4 seeds): ..."."""
+def verdict(question: str, pairs: Sequence[tuple[Scored, Scored]]) -> str:
+    """One line a metric: "zero shot, In&Out against MemSeg: AP +0.034 (95 % -0.010 .. +0.080, 4 seeds): ...".
+
+    Args:
+        question: what stands before the colon.
+        pairs: ours and theirs, one a seed.
+    """
     lines = []
     for name, metric in METRICS.items():
         found = paired_difference([a for a, _ in pairs], [b for _, b in pairs], metric)
         seeds = f"{len(pairs)} seeds" if len(pairs) > 1 else "1 seed, so without the spread of training"
         interval = f"95 % {found.low:+.3f} .. {found.high:+.3f}, {seeds}"
-        lines.append(f"- {shot} shot, {ours} against {theirs}: {name} {found.mean:+.3f} ({interval}): {found.words()}")
+        lines.append(f"- {question}: {name} {found.mean:+.3f} ({interval}): {found.words()}")
     return "\n".join(lines)

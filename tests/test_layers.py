@@ -6,8 +6,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "inandout"
 LAYERS = [
     {"errors", "processes"},
-    {"data", "checkpoint"},
-    {"memseg", "classifier", "diffusion", "pictures"},
+    {"data", "checkpoint", "engine"},
+    {"memseg", "classifier", "diffusion", "pictures", "published"},
     {"mixing", "metrics", "distances", "report", "review"},
     {"verdict", "operating", "search"},
     {"tracking", "card"},

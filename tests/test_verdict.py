@@ -62,7 +62,7 @@ def test_other_test_pictures_are_refused() -> None:
 
 
 def test_a_verdict_names_both_sides_the_interval_and_the_seeds() -> None:
-    text = verdict("zero", "In&Out", "MemSeg", [(scored(0, 2.0), scored(0, 0.5))])
+    text = verdict("zero shot, In&Out against MemSeg", [(scored(0, 2.0), scored(0, 0.5))])
     assert text.startswith("- zero shot, In&Out against MemSeg: AP +0.")
     assert "1 seed, so without the spread of training" in text
     assert text.count("\n") == len(METRICS) - 1

@@ -31,7 +31,7 @@ def measure_finalists(finalists: dict[str, list[ClassifyConfig]], paper: list[Cl
         paper: the same seeds with the paper's alpha and a half of diffusion.
     """
     rows = [
-        Row(config.shot, name, config.own_seed(), result.run_id, result.metrics)
+        Row(config.shot, name, config.n_aug, config.own_seed(), result.run_id, result.metrics)
         for name, configs in (finalists | {PAPER: paper}).items()
         for config, result in ((config, classify(config)) for config in configs)
     ]

@@ -142,7 +142,7 @@ def test_the_comparison_is_a_table_and_reuses_what_is_finished(
         ("full", "none", 0), ("full", "none", 1), ("full", "MemSeg", 0), ("full", "MemSeg", 1),
     ]  # fmt: skip
     printed = capsys.readouterr().out
-    assert "| full | MemSeg | 2 " in printed
+    assert "| full | MemSeg | 4     | 2 " in printed
     assert "mlflow ui" in printed
     assert [row.run_id for row in compare(config)] == [row.run_id for row in rows]
 

@@ -1,0 +1,142 @@
+"""Independent pieces of work, whatever they are: in turn, in processes of this machine, or on a Ray cluster."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Annotated, Any, NamedTuple, TypeVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from inandout.errors import InputError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+TRIES = 3
+"""Times that a piece of work is begun at most, when what it ran in was killed."""
+
+
+class EngineConfig(BaseModel):
+    """Where independent pieces of work run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    workers: int = Field(1, ge=1, le=256, description="processes on this machine, which share its cores")
+    cluster: Annotated[str, StringConstraints(strip_whitespace=True)] = Field(
+        "", description="address of a Ray cluster (host:6379, or auto), whose machines see the same files; empty = here"
+    )
+
+    @model_validator(mode="after")
+    def _is_one_of_both(self) -> "EngineConfig":
+        if self.cluster and self.workers > 1:
+            raise ValueError(f"workers = {self.workers}: a cluster decides itself how many; give workers or cluster")
+        return self
+
+
+class Ended(NamedTuple):
+    """A piece of work that ended: with a result, or with an error of the user's."""
+
+    number: int
+    """Its place among the pieces."""
+    result: Any
+    error: InputError | None
+
+
+def run_all(work: Callable[[Item], Result], items: Sequence[Item], config: EngineConfig) -> Iterator[Ended]:
+    """Do `work` for every item and give what came out, in the order in which it is ready.
+
+    An `InputError` ends its piece alone; any other exception ends all. A piece whose process or machine was killed is
+    begun again, so `work` must be safe to repeat.
+
+    Args:
+        work: can be pickled, as can items and results, unless it runs in turn.
+        items: independent of each other.
+        config: one worker and no cluster: in this process, in turn.
+
+    Raises:
+        InputError: processes were killed again and again, or there is no such cluster.
+    """
+    if config.cluster:
+        return _on_cluster(work, items, config.cluster)
+    if config.workers == 1 or len(items) < 2:
+        return (Ended(number, *attempt(work, item)) for number, item in enumerate(items))
+    return _in_processes(partial(attempt, work), items, config.workers)
+
+
+def attempt(work: Callable[[Item], Result], item: Item) -> tuple[Result | None, InputError | None]:
+    """The result, or the error of the user's."""
+    try:
+        return work(item), None
+    except InputError as error:
+        return None, error
+
+
+def _in_processes(work: Callable[[Item], Any], items: Sequence[Item], workers: int) -> Iterator[Ended]:
+    """A killed process takes the whole pool with it, so what has not ended goes to a new one."""
+    left = dict(enumerate(items))
+    threads = max((os.cpu_count() or 1) // workers, 1)
+    for _ in range(TRIES):
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(min(workers, len(left)), context, initializer=_begin, initargs=(threads,))
+        try:
+            futures = {pool.submit(work, item): number for number, item in left.items()}
+            for future in as_completed(futures):
+                yield Ended(futures[future], *future.result())
+                del left[futures[future]]
+            pool.shutdown()
+            return
+        except BrokenProcessPool:
+            print("a worker was killed; what it was at is begun again", file=sys.stderr)
+        except BaseException:
+            for process in multiprocessing.active_children():
+                process.terminate()
+            pool.shutdown(cancel_futures=True)
+            raise
+    raise InputError(
+        f"workers = {workers}: one of them was killed {TRIES} times, perhaps for want of memory; give fewer workers"
+    )
+
+
+def _begin(threads: int) -> None:
+    """Set up a process: its share of the cores; it ends, and closes what it has open, when it is told or left alone."""
+    torch.set_num_threads(threads)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends the others
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _on_cluster(work: Callable[[Item], Result], items: Sequence[Item], address: str) -> Iterator[Ended]:
+    """Every piece has a core, and a GPU where there are some; Ray begins again what a lost machine was at."""
+    if find_spec("ray") is None:
+        raise InputError(f"cluster = {address}: needs Ray; pip install 'inandout[cluster]', on every machine")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray: Any = import_module("ray")
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="error")
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError(f"cluster = {address}: no Ray cluster answers there ({error}); `ray start --head`") from error
+    try:
+        share = {"num_cpus": 1, "num_gpus": 1 if ray.cluster_resources().get("GPU") else 0, "max_retries": TRIES - 1}
+        remote = ray.remote(**share)(attempt)
+        waiting = {remote.remote(work, item): number for number, item in enumerate(items)}
+        while waiting:
+            (ready, *_), _ = ray.wait(list(waiting))
+            yield Ended(waiting.pop(ready), *ray.get(ready))
+    finally:
+        ray.shutdown()
