@@ -19,19 +19,21 @@ class Stage(NamedTuple):
 
     config: type[BaseModel]
     run: Callable[[Any], object]
+    plan: Callable[[Any], object] | None = None
+    """Prints what `run` would cost."""
 
 
 class Stages(Mapping[str, Stage]):
     """Entry points by name, imported when they are asked for: what `check` needs is there seconds before diffusers."""
 
-    def __init__(self, places: dict[str, tuple[str, str, str]]) -> None:
-        """`places`: name to module in `inandout.stages`, configuration, function."""
+    def __init__(self, places: dict[str, tuple[str, ...]]) -> None:
+        """`places`: name to module in `inandout.stages`, configuration, function, and what tells its cost, if any."""
         self._places = places
 
     def __getitem__(self, name: str) -> Stage:
-        module, config, run = self._places[name]
+        module, *names = self._places[name]
         found = import_module(f"inandout.stages.{module}")
-        return Stage(getattr(found, config), getattr(found, run))
+        return Stage(*(getattr(found, each) for each in names))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
@@ -57,6 +59,8 @@ STAGES: Mapping[str, Stage] = Stages(
         "export": ("export", "ExportConfig", "export"),
         "search": ("search", "SearchConfig", "search"),
         "distance": ("distance", "DistanceConfig", "distance"),
+        "experiment": ("experiment", "ExperimentConfig", "experiment", "plan"),
+        "report": ("report", "ReportConfig", "report"),
         "promote": ("promote", "PromoteConfig", "promote"),
         "rollback": ("promote", "RollbackConfig", "rollback"),
     }
@@ -83,6 +87,8 @@ def build_command(name: str, stage: Stage) -> click.Command:
         config = _parse(stage.config, {key: value for key, value in given.items() if value is not None})
         if dry_run == "true":
             click.echo(json.dumps(config.model_dump(mode="json"), indent=2))
+            if stage.plan:
+                stage.plan(config)
         else:
             stage.run(config)
 
@@ -90,7 +96,8 @@ def build_command(name: str, stage: Stage) -> click.Command:
     options.append(
         click.Option(
             ["--dry-run", "--dry_run", "dry_run"], type=click.Choice(["true", "false"]), default="false",
-            is_flag=False, flag_value="true", help="print the resolved configuration and stop",
+            is_flag=False, flag_value="true",
+            help="print the resolved configuration" + (", what it will cost," if stage.plan else "") + " and stop",
         )
     )  # fmt: skip
     return click.Command(name, callback=call, params=options, help=stage.run.__doc__)

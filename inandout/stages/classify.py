@@ -4,6 +4,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -28,10 +29,10 @@ from inandout.review.news import summarise
 from inandout.stages.augment import MemSegPoolConfig, augment_memseg
 from inandout.stages.ddpm import DdpmPoolConfig, augment_ddpm
 from inandout.stages.inpaint import InpaintPoolConfig, augment_inpaint
-from inandout.stages.pools import open_pool
+from inandout.stages.pools import Pool, open_pool
 from inandout.stages.reviewed import kept, review_of
 from inandout.stages.scores import log_scores
-from inandout.tracking import WEIGHTS, connect, log_values, pip_requirements, run_stage
+from inandout.tracking import WEIGHTS, connect, log_values, pip_requirements, run_stage, stage_fingerprint
 
 SHOWN = 8
 """Pictures of each kind on a contact sheet."""
@@ -118,11 +119,18 @@ def classify(config: ClassifyConfig) -> Result:
     """Train and measure, or find the run that did."""
     connect()
     real = prepare_shot(config)
-    inputs = {"data": fingerprint(real)} | input_fingerprints(config)
-    run = run_stage(
-        "classify", run_name(config), config, inputs, real, lambda work: _train_and_measure(config, real, work)
-    )
+    work = partial(_train_and_measure, config, real)
+    run = run_stage("classify", run_name(config), config, _inputs(config, real), real, work)
     return Result(run.info.run_id, run.data.metrics)
+
+
+def classify_fingerprint(config: ClassifyConfig) -> str:
+    """Identity of what `classify` gives, told without training it."""
+    return stage_fingerprint("classify", config, _inputs(config, prepare_shot(config)))
+
+
+def _inputs(config: ClassifyConfig, real: Sequence[Sample]) -> dict[str, str]:
+    return {"data": fingerprint(real)} | input_fingerprints(config)
 
 
 def run_name(config: ClassifyConfig) -> str:
@@ -187,19 +195,30 @@ def _pools(config: ClassifyConfig) -> tuple[list[Sample], list[Sample]]:
 
 
 def _memseg_pool(config: ClassifyConfig, n: int) -> list[Sample]:
-    if config.memseg_pool:
-        return _usable(config, "memseg_pool", n)
+    return _usable(config, "memseg_pool", n) if config.memseg_pool else make_memseg_pool(config, n).samples
+
+
+def make_memseg_pool(config: ClassifyConfig, n: int) -> Pool:
+    """`n` MemSeg pictures as `augment` makes them by default, or the run that did."""
     shared = config.model_dump(include=set(MemSegPoolConfig.model_fields) - {"n_aug"})
-    return augment_memseg(MemSegPoolConfig(n_aug=n, **shared)).samples
+    return augment_memseg(MemSegPoolConfig(n_aug=n, **shared))
 
 
 def _ddpm_pool(config: ClassifyConfig, n: int) -> list[Sample]:
-    if config.ddpm_pool:
-        return _usable(config, "ddpm_pool", n)
+    return _usable(config, "ddpm_pool", n) if config.ddpm_pool else make_diffusion_pool(config, n).samples
+
+
+def make_diffusion_pool(config: ClassifyConfig, n: int) -> Pool:
+    """`n` diffusion pictures as `augment` makes them by default, or the run that did."""
+    pool = diffusion_pool(config, n)
+    return augment_inpaint(pool) if isinstance(pool, InpaintPoolConfig) else augment_ddpm(pool)
+
+
+def diffusion_pool(config: ClassifyConfig, n: int) -> DdpmPoolConfig:
+    """What `make_diffusion_pool` makes; an `InpaintPoolConfig` where defects are drawn on good parts."""
     shared = config.model_dump(include=set(DdpmPoolConfig.model_fields) - {"n_aug", "fresh"})
-    if config.diffusion == "inpaint":
-        return augment_inpaint(InpaintPoolConfig(n_aug=n, **shared)).samples
-    return augment_ddpm(DdpmPoolConfig(n_aug=n, **shared)).samples
+    kind = InpaintPoolConfig if config.diffusion == "inpaint" else DdpmPoolConfig
+    return kind(n_aug=n, **shared)
 
 
 def _usable(config: ClassifyConfig, name: str, needed: int) -> list[Sample]:

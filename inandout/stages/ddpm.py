@@ -81,22 +81,26 @@ def augment_ddpm(config: DdpmPoolConfig, parted: list[Sample] | None = None) -> 
     """
     connect()
     samples = prepare_shot(config) if parted is None else parted
-    inputs = {"data": fingerprint(samples), "base": base_identity(config), "adapter": adapter_identity(config)}
+    inputs = _inputs(config, samples)
     name = f"ddpm {config.shot} alpha={config.weight():g} n={config.n_aug} seed={config.seed}"
     run = run_stage("augment", name, config, inputs, samples, lambda work: _make_ddpm(config, samples, work))
     return Pool(read_pool(artifact_folder(run.info.run_id, "pool")), run.info.run_id)
+
+
+def _inputs(config: DdpmPoolConfig, samples: Sequence[Sample]) -> dict[str, str]:
+    return {"data": fingerprint(samples), "base": base_identity(config), "adapter": adapter_identity(config)}
 
 
 def adapter_identity(config: DdpmConfig) -> str:
     """Of the adapter that is asked for, which need not be trained yet."""
     if config.adapter:
         return _given_adapter(config).fingerprint
-    return finetune_fingerprint(_finetuning(config))
+    return finetune_fingerprint(finetuning_of(config))
 
 
 def adapter_for(config: DdpmConfig) -> Adapter:
     """The adapter that is asked for, fine-tuned first where none is given."""
-    return _given_adapter(config) if config.adapter else load_adapter(finetune(_finetuning(config)).adapter)
+    return _given_adapter(config) if config.adapter else load_adapter(finetune(finetuning_of(config)).adapter)
 
 
 def _given_adapter(config: DdpmConfig) -> Adapter:
@@ -109,14 +113,14 @@ def _given_adapter(config: DdpmConfig) -> Adapter:
     return adapter
 
 
-def _finetuning(config: DdpmConfig) -> FinetuneConfig:
+def finetuning_of(config: DdpmConfig) -> FinetuneConfig:
     """As `finetune` does it by default."""
     return FinetuneConfig(**config.model_dump(include=set(FinetuneConfig.model_fields) - {"fresh"}))
 
 
 def adapter_run(config: DdpmConfig) -> str:
     """The run of the fine-tuning that is done where no adapter is given, done now if need be."""
-    return finetune(_finetuning(config)).run_id
+    return finetune(finetuning_of(config)).run_id
 
 
 def _name_adapter(config: DdpmConfig) -> str:

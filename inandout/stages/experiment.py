@@ -1,0 +1,77 @@
+"""Entry point `experiment`: the paper's tables and figures, and ours, each by one command that can be killed."""
+
+import mlflow
+
+from inandout.data.geometry import fit_image
+from inandout.data.images import Picture, read_image
+from inandout.data.manifest import Sample, fingerprint
+from inandout.data.prepare import prepare_shot
+from inandout.engine import EngineConfig
+from inandout.mixing import share_out
+from inandout.pictures import contact_sheet
+from inandout.stages.cells import Cell, measure_cells, refuse_impossible_cells
+from inandout.stages.classify import ClassifyConfig, make_diffusion_pool, make_memseg_pool
+from inandout.stages.cost import estimate
+from inandout.stages.distance import DistanceConfig, distance
+from inandout.stages.experiment_config import GRIDS, ExperimentConfig
+from inandout.stages.report import EXPERIMENT_TAG, log_report
+from inandout.tracking import artifact_folder, connect, experiment_url, log_dataset, open_run, stage_fingerprint
+
+SHOWN = 16
+"""Pictures of a kind in a figure that shows pictures."""
+
+
+def experiment(config: ExperimentConfig) -> str:
+    """Train what is missing of a table or figure and report it; the same command goes on where it was stopped."""
+    connect()
+    cells = config.cells()
+    refuse_impossible_cells(cells)
+    samples = prepare_shot(cells[0].config)
+    key = stage_fingerprint("experiment", config, {"data": fingerprint(samples)})
+    with open_run("experiment", config, key, f"{config.name} {config.profile}") as run:
+        mlflow.set_tag(EXPERIMENT_TAG, f"{config.name} {config.profile}")
+        log_dataset(cells[0].config.data, fingerprint(samples), samples)
+        text = _figure(config.name, cells[0]) if GRIDS[config.name].single else log_report(measure_cells(cells, config))
+    print(f"\n{text}\n\n{experiment_url(run)}")
+    return text
+
+
+def plan(config: ExperimentConfig) -> str:
+    """What `experiment` would cost, printed; nothing is trained or drawn."""
+    connect()
+    text = estimate([cell.config for cell in config.cells()], config.gpu_tflops)
+    print(text)
+    return text
+
+
+def _figure(name: str, cell: Cell) -> str:
+    """A figure of one cell that shows pictures or features: `figure.png`; gives its caption."""
+    if name == "figure1":
+        return _feature_space(cell)
+    kinds = _shown(name, cell.config)
+    rows = [(kind, sample) for kind, samples in kinds.items() for sample in samples[:SHOWN]]
+    pictures: list[Picture] = [fit_image(read_image(sample.image), cell.config) for _, sample in rows]
+    captions = [f"{kind} {sample.prompt or sample.defect}".strip() for kind, sample in rows]
+    mlflow.log_image(contact_sheet(pictures, captions), artifact_file="figure.png")
+    counts = ", ".join(f"{min(len(samples), SHOWN)} of {len(samples)} {kind}" for kind, samples in kinds.items())
+    return f"figure.png: {counts}"
+
+
+def _shown(name: str, config: ClassifyConfig) -> dict[str, list[Sample]]:
+    """Kinds of pictures by name."""
+    if name == "figure2":
+        return {"MemSeg": make_memseg_pool(config, config.n_aug).samples}
+    if name == "figure5":
+        return {"DDPM": make_diffusion_pool(config, config.n_aug).samples}
+    known = [sample for sample in prepare_shot(config) if sample.split == "train"]
+    return {"good": [sample for sample in known if not sample.label], "defect": [s for s in known if s.label]}
+
+
+def _feature_space(cell: Cell) -> str:
+    """Real and synthetic pictures as the trained ResNet-50 sees them, in two principal components."""
+    (row,) = measure_cells([cell], EngineConfig())
+    n_ddpm, n_memseg = share_out(cell.config.n_aug, cell.config.ddpm_ratio)
+    pools = [make_memseg_pool(cell.config, n_memseg).run_id, make_diffusion_pool(cell.config, n_ddpm).run_id]
+    found = distance(DistanceConfig(model=row.run_id, pools=",".join(pools)))
+    mlflow.log_image(read_image(artifact_folder(found.run_id, "features.png")), artifact_file="figure.png")
+    return found.table
