@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 import torch
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from inandout.errors import InputError
+from inandout.errors import InputError, brief
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -125,12 +126,13 @@ def _on_cluster(work: Callable[[Item], Result], items: Sequence[Item], address: 
     """Every piece has a core, and a GPU where there are some; Ray begins again what a lost machine was at."""
     if find_spec("ray") is None:
         raise InputError(f"cluster = {address}: needs Ray; pip install 'inandout[cluster]', on every machine")
+    _refuse_silence(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray: Any = import_module("ray")
     try:
         ray.init(address=address, log_to_driver=False, logging_level="error")
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(f"cluster = {address}: no Ray cluster answers there ({error}); `ray start --head`") from error
+        raise InputError(f"cluster = {address}: {_NO_CLUSTER} ({brief(error)})") from error
     try:
         share = {"num_cpus": 1, "num_gpus": 1 if ray.cluster_resources().get("GPU") else 0, "max_retries": TRIES - 1}
         remote = ray.remote(**share)(attempt)
@@ -140,3 +142,17 @@ def _on_cluster(work: Callable[[Item], Result], items: Sequence[Item], address: 
             yield Ended(waiting.pop(ready), *ray.get(ready))
     finally:
         ray.shutdown()
+
+
+_NO_CLUSTER = "no Ray cluster answers there; start one with `ray start --head --port=6379`"
+
+
+def _refuse_silence(address: str) -> None:
+    """Where nothing listens, Ray itself would try for five minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise InputError(f"cluster = {address}: {_NO_CLUSTER} ({error})") from error
