@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import mlflow
 import numpy as np
@@ -11,6 +12,7 @@ from mlflow.entities import Run
 
 from inandout.data.manifest import Sample, fingerprint
 from inandout.data.prepare import prepare_shot
+from inandout.engine import run_all
 from inandout.errors import InputError
 from inandout.search.plots import figures
 from inandout.search.space import Point
@@ -23,6 +25,8 @@ from inandout.stages.search_config import SearchConfig
 from inandout.stages.trial import ASKED, DRAWN, OUTSIDE, run_trial
 from inandout.stages.validate import validate, without_test
 from inandout.tracking import (
+    Place,
+    below,
     connect,
     experiment_url,
     log_dataset,
@@ -31,6 +35,7 @@ from inandout.tracking import (
     record_reuse,
     stage_fingerprint,
     state_folder,
+    this_place,
 )
 
 FINALISTS = 3
@@ -44,7 +49,7 @@ _PAUSE = 2.0
 def search(config: SearchConfig) -> str:
     """Find alpha and ddpm_ratio by validation, then measure the best three and the paper's choice on the test part.
 
-    The same command goes on with a study, on one machine also beside another that is at it.
+    The same command goes on with a study, also beside another that is at it.
     """
     connect()
     space = config.space()
@@ -54,24 +59,37 @@ def search(config: SearchConfig) -> str:
     refuse_impossible(config.paper(config.seeds)[0])
     samples = prepare_shot(config)
     key = _study_key(config, samples)
-    shared = open_study(config.storage, state_folder() / "studies", key, space, config.seed)
+    shared = _open(config, key)
     with _study_run(shared, config, key) as run:
         log_dataset(config.data, fingerprint(without_test(samples)), without_test(samples))
         adapter_run(config.held_out())
         judged = judged_by(config.positives(), config.held_out())
         mlflow.set_tag("inandout.objective", judged.sentence)
         print(f"maximised: {judged.sentence}", flush=True)
-        _run_trials(shared, config, judged)
+        for ended in run_all(partial(_work, this_place(), key), config.workers_alone(), config):
+            if ended.error is not None:
+                raise ended.error
         with shared.lock():
             sentence = _finish(shared, config)
     print(f"\n{sentence}\n\n{experiment_url(run)}")
     return sentence
 
 
+def _open(config: SearchConfig, key: str) -> Shared:
+    return open_study(config.storage, state_folder() / "studies", key, config.space(), config.seed)
+
+
+def _work(place: Place, key: str, config: SearchConfig) -> None:
+    """What each worker does, in whatever process: trials of the study until there are enough."""
+    with below(place):
+        _run_trials(_open(config, key), config, judged_by(config.positives(), config.held_out()))
+
+
 def _study_key(config: SearchConfig, samples: list[Sample]) -> str:
     """Identity of the study: what changes an objective. It goes on with more trials, other finals, another code not."""
     inputs = {"data": fingerprint(samples)} | input_fingerprints(config.paper(config.seeds)[0])
-    return stage_fingerprint("search", config, inputs | {"n_trials": "", "fresh_seeds": "", "storage": ""})
+    free = dict.fromkeys(("n_trials", "fresh_seeds", "storage", "workers", "cluster"), "")
+    return stage_fingerprint("search", config, inputs | free)
 
 
 @contextmanager

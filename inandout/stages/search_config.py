@@ -8,6 +8,7 @@ from inandout.data.prepare import ShotConfig
 from inandout.diffusion.base import BaseConfig, kind_of_base
 from inandout.diffusion.profiles import PROFILES
 from inandout.diffusion.sampling import SamplingConfig
+from inandout.engine import EngineConfig
 from inandout.search.space import Extra, Point, Space, build_space
 from inandout.search.storage import check_url
 from inandout.stages.classify import ClassifyConfig, TrainingConfig
@@ -25,7 +26,7 @@ def _extras(text: str) -> str:
     return ",".join(names)
 
 
-class SearchConfig(TrainingConfig, ShotConfig, BaseConfig):
+class SearchConfig(TrainingConfig, ShotConfig, BaseConfig, EngineConfig):
     """The study. `seed` parts the data and draws every picture; `seeds` are repetitions of the training alone.
 
     So a study fine-tunes once and draws a pool once for each alpha, however many seeds there are.
@@ -67,7 +68,14 @@ class SearchConfig(TrainingConfig, ShotConfig, BaseConfig):
         both = set(self.seeds.split(",")) & set(self.fresh_seeds.split(","))
         if both:
             raise ValueError(f"fresh_seeds = {self.fresh_seeds}: {min(both)} is one of seeds, so it is not fresh")
+        if self.cluster and not self.storage:
+            raise ValueError(f"cluster = {self.cluster}: a file cannot be locked across machines; give storage")
         return self
+
+    def workers_alone(self) -> list["SearchConfig"]:
+        """The same search, once for each that works on it in turn; on a cluster for as many as could have a trial."""
+        count = self.n_trials if self.cluster else self.workers
+        return [self.model_copy(update={"workers": 1, "cluster": ""})] * count
 
     def paper_alpha(self) -> float:
         """The paper's merging weight for base and shot."""

@@ -17,7 +17,7 @@ from inandout.stages.classify import ClassifyConfig
 from inandout.stages.finale import Finale
 from inandout.stages.objective import Judged
 from inandout.stages.search_config import SearchConfig
-from inandout.tracking import open_run
+from inandout.tracking import Place, open_run
 
 MODULE = "inandout.stages.search"
 OTHER = """
@@ -59,6 +59,14 @@ def install(
     patch("judged_by", lambda objective, pool: Judged([], f"AP of a stub, {objective}"))
     patch("measure_finalists", lambda finalists, paper: Finale("a table", f"{list(finalists)}", None))
     return asked
+
+
+def work(place: Place, key: str, config: SearchConfig) -> None:
+    """What a worker does in a process of its own, where nothing is replaced yet."""
+    import inandout.stages.search as module
+
+    install(lambda name, new: setattr(module, name, new))
+    module._work(place, key, config)
 
 
 def start(data: Path, n_trials: int, deadly: int) -> "subprocess.Popen[str]":

@@ -15,7 +15,7 @@ from inandout.errors import InputError
 from inandout.stages.search import search
 from inandout.tracking import artifact_folder
 from tests.conftest import SIDE
-from tests.search.stub import MODULE, config, hill, install, start
+from tests.search.stub import MODULE, config, hill, install, start, work
 
 
 def runs(stage: str) -> list[Run]:
@@ -108,6 +108,16 @@ def test_after_a_killed_worker_two_at_once_end_what_it_left(tiny: Path, project:
     assert {parent(trial) for trial in done} == {study.info.run_id}
     assert [seed.info.status for seed in runs("validate") if parent(seed) == dead.info.run_id].count("KILLED") == 1
     assert "RUNNING" not in {run.info.status for run in runs("validate")}
+
+
+def test_workers_of_one_command_share_its_study(tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    patch_with(monkeypatch)
+    monkeypatch.setattr(f"{MODULE}._work", work)
+    search(config(tiny, n_trials=4, workers=2))
+    (study,) = runs("search")
+    assert [parent(trial) for trial in runs("trial")] == [study.info.run_id] * 4
+    assert len({point(trial) for trial in runs("trial")}) == 4
+    assert {trial.data.tags["inandout.process"] for trial in runs("trial")} != {study.data.tags["inandout.process"]}
 
 
 def test_an_interrupted_trial_is_run_by_the_next_call(
