@@ -1,0 +1,146 @@
+"""The paper's tables as commands: what is trained, what is reused, what is printed and what it would cost."""
+
+import json
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.entities import Run
+
+from inandout.__main__ import main
+from inandout.errors import InputError
+from inandout.report import unpack
+from inandout.stages.experiment import experiment, plan
+from inandout.stages.experiment_config import GRIDS, ExperimentConfig
+from inandout.stages.report import ReportConfig, report
+from inandout.tracking import artifact_folder
+from tests.conftest import SIDE
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch, tiny_base: Path) -> None:
+    """A tiny base and profile, few steps and rounds, no export of the model."""
+    from inandout.diffusion import profiles, sampling
+    from inandout.stages.experiment_config import SIZES
+
+    monkeypatch.setitem(SIZES, "tiles", SIZES["tiles"] | {"base": str(tiny_base)})
+
+    for shot in ("zero", "full"):
+        tiny = profiles.Profile(1, 1e-3, 0.6, 3, ("cracked",) if shot == "zero" else ("",))
+        monkeypatch.setitem(profiles.PROFILES, ("embedded", shot), tiny)
+    monkeypatch.setitem(sampling._SUITING, "embedded", {"guidance": 2.0, "steps": 2, "scheduler": "dpm++"})
+    monkeypatch.setattr("inandout.stages.classify._log_model", lambda model, pixels: None)
+    monkeypatch.setattr("inandout.verdict.paired_difference.__defaults__", (0, 20))
+
+
+def config(tiny: Path, **changes: object) -> ExperimentConfig:
+    small = {"width": SIDE, "height": SIDE, "epochs": 1, "batch_size": 8, "n_augs": "2,4", "seeds": "0,1"}
+    return ExperimentConfig(**{"data": str(tiny), "profile": "tiles"} | small | changes)
+
+
+def runs(stage: str) -> list[Run]:
+    found = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    return [run for run in found if run.data.tags.get("inandout.stage") == stage]
+
+
+def test_a_table_is_trained_once_and_reported_in_four_formats(tiny: Path, project: Path) -> None:
+    text = experiment(config(tiny, name="table1", seeds="0", n_augs="2,80"))
+    assert "| zero | MemSeg | 80" in text
+    assert "0.514 (0.026)" in text, "the paper's number beside ours"
+    assert "DDPM against MemSeg" in text
+    (run,) = runs("experiment")
+    names = {artifact.path for artifact in mlflow.MlflowClient().list_artifacts(run.info.run_id)}
+    assert {"results.md", "results.tex", "results.csv", "results.png", "rows.json", "manifest.csv"} <= names
+    rows = unpack(artifact_folder(run.info.run_id, "rows.json").read_text())
+    assert [(row.source, row.n_aug) for row in rows] == [("MemSeg", 2), ("MemSeg", 80), ("DDPM", 2), ("DDPM", 80)]
+    trained = len(runs("classify"))
+    assert report(ReportConfig(name="table1", profile="tiles")) == text
+    assert experiment(config(tiny, name="table1", seeds="0", n_augs="2,80")) == text
+    assert len(runs("classify")) == trained == 4
+
+
+def test_cells_on_two_workers_are_runs_below_the_experiment(tiny: Path, project: Path) -> None:
+    with pytest.raises(InputError, match="no experiment table6 tiles"):
+        report(ReportConfig(name="table6", profile="tiles"))
+    main_process = experiment(config(tiny, name="table5", n_augs="2", seeds="0,1", workers=1))
+    (first,) = runs("experiment")
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs("classify")} == {first.info.run_id}
+    assert experiment(config(tiny, name="table5", n_augs="2", seeds="0,1", workers=2)) == main_process, "found again"
+    assert len(runs("classify")) == 4
+
+
+def test_a_cell_that_fails_does_not_stop_the_others(
+    tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from inandout.stages import cells
+
+    whole = cells.classify
+
+    def fails_once(config: object) -> object:
+        if config.seed == 0 and config.n_aug == 0:  # type: ignore[attr-defined]
+            raise InputError("a full disk")
+        return whole(config)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(cells, "classify", fails_once)
+    with pytest.raises(InputError, match=r"1 of 4 cells failed; .* shot=full source=none n_aug=0 seed=0: a full disk"):
+        experiment(config(tiny, name="table5", n_augs="2"))
+    assert len(runs("classify")) == 3
+    (run,) = runs("experiment")
+    assert run.info.status == "FAILED"
+    assert "| full | In&Out | 2" in report(ReportConfig(run=run.info.run_id))
+
+
+@pytest.mark.parametrize("name", ["figure2", "figure4", "figure5"])
+def test_a_figure_of_pictures_trains_no_classifier(name: str, tiny: Path, project: Path) -> None:
+    assert "figure.png: " in experiment(config(tiny, name=name))
+    assert runs("classify") == []
+    (run,) = runs("experiment")
+    assert artifact_folder(run.info.run_id, "figure.png").stat().st_size > 1000
+
+
+def test_the_feature_space_shows_both_pools(tiny: Path, project: Path) -> None:
+    text = experiment(config(tiny, name="figure1", n_augs="20"))
+    assert "memseg n=10" in text
+    assert "ddpm full" in text
+    assert len(runs("classify")) == 1
+
+
+def test_the_cost_is_counted_and_nothing_is_trained(
+    tiny: Path, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = plan(config(tiny, name="table6", epochs=3, n_augs="4", gpu_tflops=10.0))
+    assert "4 cells, of which 0 are finished and reused; 2 adapters are missing" in text
+    positives = 6 + 4  # of 8, 2 are kept for validation
+    steps = 2 * 2 * 3 * -(-2 * positives // 8)
+    assert f"| classifier, training steps | {steps} " in text
+    assert f"| fine-tuning, pictures      | {2 * 1 * 10 * 6 * 2} " in text, "2 seeds, 1 epoch, 10 repeats, own and prior"
+    assert "| diffusion, pictures        | 8 " in text
+    assert "hours on a GPU of 10 TFLOP/s" in text
+    assert runs("classify") == runs("finetune") == []
+    experiment(config(tiny, name="table6", epochs=3, n_augs="4"))
+    assert "4 cells, of which 4 are finished and reused" in plan(config(tiny, name="table6", epochs=3, n_augs="4"))
+
+
+def test_a_dry_run_prints_configuration_and_cost(
+    tiny: Path, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["experiment", "--name", "table5", "--profile", "tiles", "--data", str(tiny), "--dry-run"]
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, "--width", "32", "--height", "32", "--seeds", "0"])
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    assert json.JSONDecoder().raw_decode(printed)[0]["name"] == "table5"
+    assert "2 cells, of which 0 are finished" in printed
+
+
+def test_every_name_has_its_cells_and_a_profile_says_what_it_needs(tiny: Path) -> None:
+    assert {name: len(config(tiny, name=name).cells()) for name in GRIDS} == {
+        "table1": 8, "table2": 4, "table3": 8, "table4": 4, "table5": 6, "table6": 8,
+        "figure1": 1, "figure2": 1, "figure4": 1, "figure5": 1, "figure6": 12, "figure7": 12, "comparison": 52,
+    }  # fmt: skip
+    with pytest.raises(InputError, match="profile = tiles: give data"):
+        ExperimentConfig(profile="tiles").cells()
+    with pytest.raises(InputError, match="profile = paper: give base"):
+        ExperimentConfig(profile="paper").cells()
+    (first, *_) = ExperimentConfig(profile="paper", name="table5", base="a/b").cells()
+    assert (first.config.width, first.config.lr, first.config.epochs, first.config.batch_size) == (200, 0.01, 50, 5)
