@@ -56,6 +56,7 @@ STAGES: Mapping[str, Stage] = Stages(
         "classify": ("classify", "ClassifyConfig", "classify"),
         "export": ("export", "ExportConfig", "export"),
         "search": ("search", "SearchConfig", "search"),
+        "probe": ("probe", "ProbeConfig", "probe"),
         "distance": ("distance", "DistanceConfig", "distance"),
         "promote": ("promote", "PromoteConfig", "promote"),
         "rollback": ("promote", "RollbackConfig", "rollback"),
