@@ -1,6 +1,10 @@
+from functools import partial
+
 import numpy as np
 import pytest
 
+from inandout.classifier.fit import fit, predict
+from inandout.classifier.resnet import build_classifier
 from inandout.data.colour import is_grey
 from inandout.errors import InputError
 from inandout.shortcut import (
@@ -50,6 +54,25 @@ def test_who_looks_at_the_smoothness_is_caught_and_who_looks_at_defects_is_not()
     other = react(Change("jpeg", "JPEG", resize), judge_both(roughness, GOOD, smooth), None, 0)
     assert "it reacts to JPEG, too" in sentence([honest, other])
     assert reaction_table([cheat, other]).count("\n") == 3
+
+
+def test_negatives_with_the_fingerprint_cure_what_the_classifier_has_learned() -> None:
+    good = np.stack([draw(100 + number, False)[0] for number in range(24)])
+    bad = resize(np.stack([draw(200 + number, True)[0] for number in range(16)]))
+    smooth, reactions = Change("vae", "VAE of base x", resize), []
+    for cure in (good[:0], resize(good[:16])):
+        pixels = np.concatenate([good, bad, cure])
+        labels = np.repeat([0, 1, 0], [len(good), len(bad), len(cure)])
+        always = np.arange(len(pixels)) >= len(good) + len(bad)
+        model = build_classifier("none", 0)
+        fit(
+            model, pixels, labels, epochs=4, batch_size=8, optimiser="adamw", lr=0.001, seed=0, always=always
+        )  # fmt: skip
+        reactions.append(react(smooth, judge_both(partial(predict, model), GOOD, smooth), 0.0, 0))
+    without, with_ = reactions
+    assert without.noticed()
+    assert with_.auroc.high < without.auroc.low
+    assert with_.rise.high < without.rise.low
 
 
 def test_what_changes_nothing_is_told_by_nobody() -> None:
