@@ -50,6 +50,7 @@ STAGES: Mapping[str, Stage] = Stages(
         "finetune": ("finetune", "FinetuneConfig", "finetune"),
         "convert": ("convert", "ConvertConfig", "convert"),
         "augment": ("augment", "AugmentConfig", "augment"),
+        "filter": ("filter", "FilterConfig", "filter_pool"),
         "review": ("review", "ReviewConfig", "review"),
         "topup": ("topup", "TopUpConfig", "topup"),
         "labels": ("labels", "LabelsConfig", "labels"),

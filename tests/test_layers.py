@@ -9,7 +9,7 @@ LAYERS = [
     {"data", "checkpoint"},
     {"memseg", "classifier", "diffusion", "pictures"},
     {"mixing", "metrics", "distances", "report", "review"},
-    {"verdict", "operating", "search", "shortcut"},
+    {"verdict", "operating", "search", "shortcut", "sieve"},
     {"tracking", "card"},
     {"serving", "registry"},
     {"stages"},
