@@ -1,12 +1,13 @@
-"""How far two sets of pictures are apart, told from their features (N, D).
+"""How far two sets of pictures, or pictures of them, are apart, told from their features (N, D).
 
-Both distances depend on what the features are: only values from one model can be compared.
+All distances depend on what the features are: only values from one model can be compared.
 """
 
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial.distance import cdist
 
 from inandout.errors import InputError
 
@@ -71,6 +72,12 @@ def frechet_distance(first: Features, second: Features) -> float:
     common = np.linalg.svd(root1 @ root2.T, compute_uv=False).sum()
     apart = np.square(mean1 - mean2).sum() + np.square(root1).sum() + np.square(root2).sum() - 2 * common
     return max(float(apart), 0.0)  # rounding
+
+
+def nearest(ones: Features, others: Features) -> npt.NDArray[np.float64]:
+    """Euclidean distance (N,) from each of `ones` (N, D) to the nearest of `others` (M, D), M at least 1."""
+    distances: npt.NDArray[np.float64] = cdist(ones, others).min(axis=1)
+    return distances
 
 
 def _squared_discrepancy(first: _Floats, second: _Floats) -> float:

@@ -14,7 +14,12 @@ def share_out(n_aug: int, ddpm_ratio: float) -> tuple[int, int]:
 
 
 def mix(
-    real: Sequence[Sample], memseg: Sequence[Sample], ddpm: Sequence[Sample], n_aug: int, ddpm_ratio: float
+    real: Sequence[Sample],
+    memseg: Sequence[Sample],
+    ddpm: Sequence[Sample],
+    n_aug: int,
+    ddpm_ratio: float,
+    negatives: Sequence[Sample] = (),
 ) -> list[Sample]:
     """Training manifest: the training part of `real` and the first pictures of each pool.
 
@@ -24,34 +29,36 @@ def mix(
         ddpm: pool of diffusion pictures.
         n_aug: number of synthetic positives, 0 or more.
         ddpm_ratio: share of them from `ddpm`, 0..1; see `share_out` for the rounding.
+        negatives: none, or a pool of synthetic negatives, of which as many are taken as pictures of `ddpm`.
 
     Raises:
-        InputError: a pool is too small, holds a picture that is not a positive of its kind, was rejected in review, is
+        InputError: a pool is too small, holds a picture that is not of its kind and label, was rejected in review, is
             a validation or test picture or was made from one, or does not say what it was made from; or the mix would
             leave a class empty.
     """
     training = [sample for sample in real if sample.split == "train"]
+    goods = sum(sample.label == 0 for sample in training)
     n_ddpm, n_memseg = share_out(n_aug, ddpm_ratio)
-    synthetic = _take(ddpm, ("ddpm", "inpaint"), n_ddpm) + _take(memseg, ("memseg",), n_memseg)
+    synthetic = _take(ddpm, ("ddpm", "inpaint"), 1, n_ddpm) + _take(memseg, ("memseg",), 1, n_memseg)
+    synthetic += _take(negatives, ("roundtrip", "ddpm"), 0, n_ddpm) if negatives else []
     _refuse_leaks(real, synthetic)
     mixed = [*training, *synthetic]
     positives = sum(sample.label for sample in mixed)
     if positives == 0:
         raise InputError("the training mix has no positives; use n_aug of 1 or more, or shot=few or shot=full")
-    if positives == len(mixed):
+    if goods == 0:
         raise InputError("the training part has no negatives; the data set must bring pictures of good parts")
     return mixed
 
 
-def _take(pool: Sequence[Sample], origins: tuple[Origin, ...], count: int) -> list[Sample]:
+def _take(pool: Sequence[Sample], origins: tuple[Origin, ...], label: int, count: int) -> list[Sample]:
     if len(pool) < count:
         raise InputError(f"{count} {origins[0]} pictures are needed, the pool has {len(pool)}; make a larger pool")
     taken = list(pool[:count])
     for sample in taken:
-        if sample.origin not in origins or sample.label != 1:
-            raise InputError(
-                f"{sample.image}: origin {sample.origin!r} and label {sample.label} in a pool of {origins[0]} positives"
-            )
+        if sample.origin not in origins or sample.label != label:
+            kind = f"{origins[0]} {'positives' if label else 'negatives'}"
+            raise InputError(f"{sample.image}: origin {sample.origin!r} and label {sample.label} in a pool of {kind}")
         if sample.review == "reject":
             raise InputError(f"{sample.image}: was rejected in review; remove its row from the pool")
     return [sample.with_(split="train") for sample in taken]

@@ -1,7 +1,7 @@
 """Contact sheets and curves: what people look at instead of numbers."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -55,4 +55,19 @@ def pr_curve(
         axes.plot(x, y, marker, label=name)
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
     axes.legend(loc="lower left")
+    return figure
+
+
+def score_plot(groups: Mapping[str, npt.NDArray[np.float64]], threshold: float | None) -> Figure:
+    """Distribution of scores (N,) of each group, as shares in common bins; a line at `threshold`, if there is one."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    bins = np.histogram_bin_edges(np.concatenate(list(groups.values())), 30)
+    for name, scores in groups.items():
+        share = np.full(len(scores), 1 / max(len(scores), 1))
+        axes.hist(scores, bins.tolist(), weights=share, histtype="step", linewidth=1.5, label=f"{name} ({len(scores)})")
+    if threshold is not None:
+        axes.axvline(threshold, color="0.4", linestyle=":", label="honest threshold")
+    axes.set(xlabel="defect logit", ylabel="share of pictures")
+    axes.legend(fontsize="small")
     return figure

@@ -9,7 +9,7 @@ LAYERS = [
     {"data", "checkpoint", "engine"},
     {"memseg", "classifier", "diffusion", "pictures", "published"},
     {"mixing", "metrics", "distances", "report", "review"},
-    {"verdict", "operating", "search"},
+    {"verdict", "operating", "search", "shortcut", "sieve"},
     {"tracking", "card"},
     {"serving", "registry"},
     {"stages"},

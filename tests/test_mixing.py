@@ -95,3 +95,21 @@ def test_nothing_to_learn_from_is_refused(real: list[Sample], pool: Pool) -> Non
         mix([sample for sample in real if sample.label == 0], [], [], 0, 0.0)
     with pytest.raises(InputError, match="no negatives"):
         mix([sample for sample in real if sample.label == 1], [], [], 0, 0.0)
+
+
+def test_as_many_synthetic_negatives_as_diffusion_pictures_are_mixed_in(real: list[Sample], pool: Pool) -> None:
+    source = digest(real[0].image)
+    goods = [sample.with_(label=0) for sample in pool("roundtrip", 9, source)]
+    mixed = mix(real, pool("memseg", 9, source), pool("ddpm", 9, source), 7, 0.5, goods)
+    assert [(sample.origin, sample.label) for sample in mixed] == [
+        ("real", 0), ("real", 1), *[("ddpm", 1)] * 3, *[("memseg", 1)] * 4, *[("roundtrip", 0)] * 3
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="3 roundtrip pictures are needed, the pool has 2"):
+        mix(real, pool("memseg", 9, source), pool("ddpm", 9, source), 7, 0.5, goods[:2])
+    with pytest.raises(InputError, match="label 1 in a pool of roundtrip negatives"):
+        mix(real, [], pool("ddpm", 9, source), 3, 1.0, pool("roundtrip", 3, source))
+    with pytest.raises(InputError, match="label 0 in a pool of ddpm positives"):
+        mix(real, [], [sample.with_(label=0) for sample in pool("ddpm", 1, source)], 1, 1.0)
+    leak = [sample.with_(label=0) for sample in pool("roundtrip", 1, digest(real[3].image))]
+    with pytest.raises(InputError, match="outside the training part"):
+        mix(real, [], pool("ddpm", 1, source), 1, 1.0, leak)

@@ -42,6 +42,7 @@ def fit(
     optimiser: Optimiser,
     lr: float,
     seed: int,
+    always: npt.NDArray[np.bool_] | None = None,
     checkpoint: Path | None = None,
     on_epoch: OnEpoch = lambda epoch, values: None,
 ) -> list[dict[str, float]]:
@@ -57,6 +58,7 @@ def fit(
             epochs; `adamw` learns from random ones.
         lr: learning rate; the paper has .01.
         seed: order of the pictures.
+        always: (N,): negatives that every epoch shows, beside those that it would show without them.
         checkpoint: written after every epoch; where it exists, training goes on from it and ends with the same
             weights, bit for bit, as a run that was never stopped (same machine, same number of threads).
         on_epoch: called with epoch and `loss`, the mean over its pictures.
@@ -68,7 +70,7 @@ def fit(
         NonFiniteLossError: names the epoch and step; nothing of that epoch is saved.
     """
     model.to(memory_format=torch.channels_last)
-    sampler = FrequencySampler(labels, seed)
+    sampler = FrequencySampler(labels, seed, always)
     stepper = (torch.optim.SGD if optimiser == "sgd" else torch.optim.AdamW)(model.parameters(), lr=lr)
     history: list[dict[str, float]] = []
     if checkpoint is not None and checkpoint.exists():

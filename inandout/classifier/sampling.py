@@ -15,12 +15,16 @@ class FrequencySampler:
     random permutation; later ones are drawn without replacement with
     p ~ (1 - f / max f - median(1 - f / max f) + 1) ** (4 ln n_neg), f = times used so far.
     With fewer negatives than positives every negative is used before one is used again.
+    Beside these, an epoch holds once what must be in every one.
     """
 
-    def __init__(self, labels: npt.NDArray[np.integer[Any]], seed: int) -> None:
-        """`labels` (N,) of 0 and 1, both present."""
+    def __init__(
+        self, labels: npt.NDArray[np.integer[Any]], seed: int, always: npt.NDArray[np.bool_] | None = None
+    ) -> None:
+        """`labels` (N,) of 0 and 1; `always` (N,): negatives of every epoch. Both labels are there without these."""
+        self.always = np.flatnonzero(np.zeros(len(labels), bool) if always is None else always)
         self.positives = np.flatnonzero(labels == 1)
-        self.negatives = np.flatnonzero(labels == 0)
+        self.negatives = np.setdiff1d(np.flatnonzero(labels == 0), self.always)
         if not len(self.positives) or not len(self.negatives):
             raise ValueError(f"need both labels, got {len(self.positives)} positives, {len(self.negatives)} negatives")
         self.used = np.zeros(len(self.negatives), np.int64)
@@ -31,7 +35,7 @@ class FrequencySampler:
         wanted = len(self.positives)
         rounds = [len(self.negatives)] * (wanted // len(self.negatives)) + [wanted % len(self.negatives)]
         negatives = np.concatenate([self._draw_negatives(count) for count in rounds])
-        return self.rng.permutation(np.concatenate([self.positives, self.negatives[negatives]]))
+        return self.rng.permutation(np.concatenate([self.positives, self.negatives[negatives], self.always]))
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs to go on exactly here; JSON-compatible."""

@@ -23,3 +23,9 @@ def is_grey(picture: Picture) -> bool:
 def without_colour(pixels: Picture) -> Picture:
     """The same (..., 3) with the luma in every channel."""
     return np.repeat(luma(pixels)[..., None], 3, axis=-1)
+
+
+def keep_grey(before: Picture, after: Picture) -> Picture:
+    """Pictures (N, H, W, 3) as they are `after` a change, without colour where they had none `before`."""
+    grey = np.array([is_grey(picture) for picture in before], bool)
+    return np.where(grey[:, None, None, None], without_colour(after), after)

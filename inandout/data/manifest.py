@@ -16,7 +16,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from inandout.errors import InputError
 
 Split = Literal["", "train", "val", "test"]
-Origin = Literal["real", "memseg", "ddpm", "inpaint"]
+Origin = Literal["real", "memseg", "ddpm", "inpaint", "roundtrip"]
+"""What made a picture; roundtrip: a real one went through the VAE of a base."""
 Review = Literal["", "keep", "reject", "unsure"]
 
 

@@ -70,9 +70,9 @@ def encode(vae: AutoencoderTiny | AutoencoderKL, pictures: Pictures) -> Tensor:
 
 
 @torch.no_grad()
-def decode(vae: AutoencoderTiny, latents: Tensor) -> Pictures:
-    """Pictures (N, H, W, 3) uint8 of scaled latents (N, C, H/2, W/2)."""
-    return to_pictures(vae.decode(latents / vae.config.scaling_factor).sample)
+def decode(vae: AutoencoderTiny | AutoencoderKL, latents: Tensor) -> Pictures:
+    """Pictures (N, H, W, 3) uint8 of scaled latents (N, C, H/f, W/f) on the device of the VAE."""
+    return to_pictures(vae.decode(latents / vae.config.scaling_factor).sample.float().cpu())
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusio
 from scipy import ndimage
 from torch import Tensor
 
-from inandout.data.colour import is_grey, without_colour
+from inandout.data.colour import keep_grey
 from inandout.data.images import Mask, Picture
 from inandout.diffusion.autoencoder import encode
 from inandout.diffusion.fidelity import Pictures
@@ -95,8 +95,7 @@ def paste(canvas: Canvas, drawn: Pictures) -> Pictures:
 
     On a picture without colour, what was drawn loses its own.
     """
-    grey = np.array([is_grey(picture) for picture in canvas.pictures])
-    drawn = np.where(grey[:, None, None, None], without_colour(drawn), drawn)
+    drawn = keep_grey(canvas.pictures, drawn)
     share = ndimage.gaussian_filter(canvas.masks.astype(np.float32), (0, SOFT, SOFT)) * canvas.masks
     share /= np.maximum(share.max(axis=(1, 2), keepdims=True), 1e-6)  # a thin mask is drawn, too
     mixed = canvas.pictures + share[..., None] * (drawn.astype(np.float32) - canvas.pictures)

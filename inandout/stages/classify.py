@@ -22,6 +22,7 @@ from inandout.data.images import Picture, read_mask
 from inandout.data.manifest import Sample, digest, fingerprint
 from inandout.data.prepare import ShotConfig, SourceConfig, prepare_shot
 from inandout.diffusion.base import BaseConfig, base_identity
+from inandout.errors import InputError
 from inandout.metrics import evaluate, ranking
 from inandout.mixing import mix, share_out
 from inandout.pictures import contact_sheet, outline, pr_curve
@@ -29,6 +30,7 @@ from inandout.review.news import summarise
 from inandout.stages.augment import MemSegPoolConfig, augment_memseg
 from inandout.stages.ddpm import DdpmPoolConfig, augment_ddpm
 from inandout.stages.inpaint import InpaintPoolConfig, augment_inpaint
+from inandout.stages.negatives import Negatives, RoundTripConfig, good_drawing, good_pictures, send_through_vae
 from inandout.stages.pools import Pool, open_pool
 from inandout.stages.reviewed import kept, review_of
 from inandout.stages.scores import log_scores
@@ -59,6 +61,12 @@ class TrainingConfig(SourceConfig, Geometry, FitConfig):
     n_aug: int = Field(60, ge=0, le=100_000, description="synthetic positives added to the training part (paper: 120)")
     val_fpr: float = Field(
         0.05, ge=0, lt=1, description="zero and few shot: share of validation negatives above the threshold"
+    )
+    negatives: Negatives = Field(
+        "none",
+        description="as many synthetic negatives as diffusion pictures, so that the generator's fingerprint does not "
+        "tell the label: none (paper); roundtrip = real good parts through the base's VAE; generated = drawn good "
+        "parts; no effect without diffusion pictures",
     )
 
 
@@ -158,9 +166,15 @@ def input_fingerprints(config: ClassifyConfig) -> dict[str, str]:
 
 def _diffusion_inputs(config: ClassifyConfig) -> dict[str, str]:
     """What is drawn with; where nothing is drawn, neither base nor alpha count."""
-    if share_out(config.n_aug, config.ddpm_ratio)[0] and not config.ddpm_pool:
-        return {"base": base_identity(config), "base_config": ""}
-    return {"base": "", "base_config": "", "alpha": "", "diffusion": "", "guidance": ""}
+    n_ddpm, base = share_out(config.n_aug, config.ddpm_ratio)[0], {"base": "", "base_config": ""}
+    not_drawn = {"alpha": "", "diffusion": "", "guidance": ""}
+    if not n_ddpm:
+        return base | not_drawn | {"negatives": ""}
+    if config.negatives == "generated":
+        _good_drawing(config, n_ddpm)
+    if config.negatives == "roundtrip" or not config.ddpm_pool:
+        base = {"base": base_identity(config), "base_config": ""}
+    return base | not_drawn if config.ddpm_pool else base
 
 
 def _train_and_measure(config: ClassifyConfig, real: list[Sample], work: Path) -> None:
@@ -177,7 +191,9 @@ def _train_and_measure(config: ClassifyConfig, real: list[Sample], work: Path) -
 
 def train_classifier(config: ClassifyConfig, real: list[Sample], val: Part, work: Path) -> DefectNet:
     """Mix, train and log what was trained on, the curves with those of `val`, and how long it took."""
-    train = load_part(mix(real, *_pools(config), config.n_aug, config.ddpm_ratio), config)
+    memseg, ddpm = _pools(config)
+    negatives = _synthetic_negatives(config, ddpm)
+    train = load_part(mix(real, memseg, ddpm, config.n_aug, config.ddpm_ratio, negatives), config)
     _log_inputs(config, real, train)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     mlflow.set_tag("inandout.device", device)
@@ -221,6 +237,26 @@ def diffusion_pool(config: ClassifyConfig, n: int) -> DdpmPoolConfig:
     return kind(n_aug=n, **shared)
 
 
+def _synthetic_negatives(config: ClassifyConfig, ddpm: Sequence[Sample]) -> list[Sample]:
+    """One to stand against each diffusion picture of the mix."""
+    n = share_out(config.n_aug, config.ddpm_ratio)[0]
+    if config.negatives == "none" or n == 0:
+        return []
+    if config.negatives == "generated":
+        return good_pictures(_good_drawing(config, n)).samples
+    shared = config.model_dump(include=set(RoundTripConfig.model_fields) - {"n_aug", "fresh"})
+    return send_through_vae(RoundTripConfig(n_aug=n, **shared), ddpm[:n]).samples
+
+
+def _good_drawing(config: ClassifyConfig, n: int) -> DdpmPoolConfig:
+    if config.diffusion == "inpaint" and not config.ddpm_pool:
+        raise InputError(
+            "negatives = generated: defects are drawn on real good parts (diffusion = inpaint), and a whole picture is "
+            "no good part against those; give negatives=roundtrip"
+        )
+    return good_drawing(diffusion_pool(config, n), config.ddpm_pool)
+
+
 def _usable(config: ClassifyConfig, name: str, needed: int) -> list[Sample]:
     """The pictures of a given pool that may be trained with; with `reviewed` those that were kept, and it is logged."""
     if not config.reviewed:
@@ -259,9 +295,10 @@ def _train(config: ClassifyConfig, model: DefectNet, train: Part, val: Part, wor
 
     checkpoint = work / "checkpoint.safetensors"
     mlflow.set_tag("inandout.resumed", checkpoint.exists())
+    cure = np.array([sample.label == 0 and sample.origin != "real" for sample in train.samples])
     fit(
         model, train.pixels, train.labels, epochs=config.epochs, batch_size=config.batch_size, seed=config.own_seed(),
-        optimiser=config.optimiser, lr=config.lr, checkpoint=checkpoint, on_epoch=on_epoch,
+        optimiser=config.optimiser, lr=config.lr, always=cure, checkpoint=checkpoint, on_epoch=on_epoch,
     )  # fmt: skip
 
 

@@ -165,7 +165,7 @@ def open_tools(config: DdpmPoolConfig) -> Tools:
 
 
 def draw_ddpm(
-    tools: Tools, samples: Sequence[Sample], folder: Path, seed: int, before: Sequence[Sample] = ()
+    tools: Tools, samples: Sequence[Sample], folder: Path, seed: int, before: Sequence[Sample] = (), label: int = 1
 ) -> list[Sample]:  # fmt: skip
     """`n_aug` diffusion pictures and their manifest in a folder; logs what became of the others and `drawn_with.json`.
 
@@ -175,6 +175,7 @@ def draw_ddpm(
         folder: exists.
         seed: of the pictures; that of the configuration says how the data set is parted.
         before: pictures of a pool that must not come back, as those of the training part must not.
+        label: 1 where the prompts ask for defects, 0 where they do not.
     """
     config, adapter = tools.config, tools.adapter
     merged = merge(tools.base.pipeline, tools.base.fingerprint, adapter, config.weight())
@@ -191,7 +192,7 @@ def draw_ddpm(
     filled = generate(asked, config.n_aug, make, config.sample_batch, training, "ddpm")
     log_filling(filled, config.weight(), tools.prompts)
     mlflow.log_dict(config.model_dump(mode="json"), DRAWN_WITH)
-    pool = [row.with_(image=Path(shutil.copy(row.image, folder))) for row in _ddpm_rows(tools, filled, seed)]
+    pool = [row.with_(image=Path(shutil.copy(row.image, folder))) for row in _ddpm_rows(tools, filled, seed, label)]
     write_manifest(pool, folder / "manifest.csv")
     return pool
 
@@ -202,11 +203,11 @@ def log_filling(filled: Filled, alpha: float | None, prompts: Sequence[str]) -> 
     mlflow.log_params({"used_alpha": alpha, "used_prompts": "|".join(prompts)[:500]})
 
 
-def _ddpm_rows(tools: Tools, filled: Filled, seed: int) -> list[Sample]:
+def _ddpm_rows(tools: Tools, filled: Filled, seed: int, label: int) -> list[Sample]:
     prompts, adapter = tools.prompts, tools.adapter
     return [
         Sample(
-            image=one.path, label=1, split="train", origin="ddpm", seed=picture_seed(seed, one.number),
+            image=one.path, label=label, split="train", origin="ddpm", seed=picture_seed(seed, one.number),
             prompt=prompts[one.number % len(prompts)], alpha=tools.config.weight(), adapter=adapter.fingerprint,
             base=tools.base.fingerprint, sources=adapter.meta.sources,
         )

@@ -1,6 +1,5 @@
 """Entry point `distance`: how far synthetic defects are from real ones, as a trained classifier sees them."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,24 +7,19 @@ from typing import NamedTuple
 import mlflow
 import numpy as np
 import numpy.typing as npt
-import torch
 from matplotlib.figure import Figure
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from sklearn.decomposition import PCA
 
 from inandout.classifier.features import features
 from inandout.classifier.pixels import load_pixels
-from inandout.classifier.resnet import build_classifier
 from inandout.data.manifest import Sample, digest, fingerprint
-from inandout.data.prepare import prepare
-from inandout.data.splits import take_shot
 from inandout.distances import FEWEST, KernelDistance, frechet_distance, kernel_distance
 from inandout.errors import InputError
-from inandout.mixing import mix
 from inandout.report import aligned
-from inandout.stages.classify import ClassifyConfig
+from inandout.stages.eyes import Eyes, open_eyes, refuse_unfit
 from inandout.stages.pools import open_pool
-from inandout.tracking import WEIGHTS, artifact_folder, connect, experiment_url, log_values, run_stage
+from inandout.tracking import artifact_folder, connect, experiment_url, log_values, run_stage
 
 Floats = npt.NDArray[np.float32]
 
@@ -90,37 +84,18 @@ def distance(config: DistanceConfig) -> Distances:
     pool against are the validation positives, the ceiling the negatives.
     """
     connect()
-    trained = _trained_with(config.model)
-    real = prepare(trained)
-    _refuse_other_data(config.model, take_shot(real, trained.shot, trained.n_shot, trained.seed))
-    pools = _pools(config.pools, real)
-    weights = artifact_folder(config.model, WEIGHTS)
+    eyes = open_eyes("model", config.model)
+    pools = _pools(config.pools, eyes.real)
     inputs = {
-        "data": fingerprint(real), "model": digest(weights), "pools": " ".join(fingerprint(p.samples) for p in pools)
+        "data": fingerprint(eyes.real), "model": digest(eyes.weights),
+        "pools": " ".join(fingerprint(p.samples) for p in pools),
     }  # fmt: skip
-    measured = MeasuredConfig(**config.model_dump(), data=trained.data)
+    measured = MeasuredConfig(**config.model_dump(), data=eyes.config.data)
     name = f"distance of {len(pools)} pools, model {config.model[:8]}"
-    run = run_stage("distance", name, measured, inputs, real, lambda work: _measure(trained, weights, real, pools))
+    run = run_stage("distance", name, measured, inputs, eyes.real, lambda work: _measure(eyes, pools))
     table = artifact_folder(run.info.run_id, "distance.md").read_text(encoding="utf-8")
     print(f"\n{table}\n\n{experiment_url(run)}")
     return Distances(run.info.run_id, table)
-
-
-def _trained_with(run_id: str) -> ClassifyConfig:
-    if not run_id:
-        raise InputError("model is empty; give the run id of a classify, whose ResNet-50 is to give the features")
-    values = json.loads(artifact_folder(run_id, "config.json").read_text(encoding="utf-8"))
-    try:
-        return ClassifyConfig(**values)
-    except ValidationError as error:
-        raise InputError(f"model = {run_id}: is not a run of classify; give the id of one") from error
-
-
-def _refuse_other_data(run_id: str, samples: Sequence[Sample]) -> None:
-    """Features of training pictures are special; so the split must still be the one that the classifier knew."""
-    inputs = mlflow.get_run(run_id).inputs
-    if fingerprint(samples) not in [entry.dataset.digest for entry in (inputs.dataset_inputs if inputs else [])]:
-        raise InputError(f"model = {run_id}: its data set has changed since; train it again and give that run")
 
 
 def _pools(listed: str, real: Sequence[Sample]) -> list[Group]:
@@ -133,17 +108,9 @@ def _pools(listed: str, real: Sequence[Sample]) -> list[Group]:
         samples = open_pool(place)
         if len(samples) < FEWEST:
             raise InputError(f"pools: {place} has {len(samples)} pictures; a comparison needs {FEWEST} or more")
-        _refuse_unfit(real, samples)
+        refuse_unfit(real, samples)
         pools.append(Group(f"pool_{number}", _name_of(place), samples))
     return pools
-
-
-def _refuse_unfit(real: Sequence[Sample], pool: Sequence[Sample]) -> None:
-    """What a training mix refuses: pictures of or from other parts of the data than the training part, for example."""
-    if pool[0].origin == "memseg":
-        mix(real, pool, [], len(pool), 0.0)
-    else:
-        mix(real, [], pool, len(pool), 1.0)
 
 
 def _name_of(place: str) -> str:
@@ -152,18 +119,18 @@ def _name_of(place: str) -> str:
     return f"{mlflow.get_run(place).info.run_name} ({place[:8]})"
 
 
-def _measure(trained: ClassifyConfig, weights: Path, real: Sequence[Sample], pools: Sequence[Group]) -> None:
+def _measure(eyes: Eyes, pools: Sequence[Group]) -> None:
     """Log table, metrics and figure."""
-    reference = _rows(real, "test", 1)
+    reference = eyes.rows("test", 1)
     if len(reference) < FEWEST:
         raise InputError(f"the test part has {len(reference)} positives; a distance to them needs {FEWEST} or more")
-    found = [Group(key, name, _rows(real, split, label)) for key, (name, split, label) in _REAL.items()]
+    found = [Group(key, name, eyes.rows(split, label)) for key, (name, split, label) in _REAL.items()]
     groups = [*pools, *(group for group in found if len(group.samples) >= FEWEST)]
     few = [f"{group.name} ({len(group.samples)})" for group in found if len(group.samples) < FEWEST]
-    n = min(len(group.samples) for group in groups)
-    seen, *others = _features(trained, weights, [reference, *(_draw(g.samples, n, trained.seed) for g in groups)])
+    n, seed = min(len(group.samples) for group in groups), eyes.config.seed
+    seen, *others = _features(eyes, [reference, *(_draw(g.samples, n, seed) for g in groups)])
     rows = [
-        Row(group, kernel_distance(one, seen, trained.seed), frechet_distance(one, seen))
+        Row(group, kernel_distance(one, seen, seed), frechet_distance(one, seen))
         for group, one in zip(groups, others, strict=True)
     ]
     _log(rows, n, len(reference), few)
@@ -171,20 +138,15 @@ def _measure(trained: ClassifyConfig, weights: Path, real: Sequence[Sample], poo
     mlflow.log_figure(feature_map(seen, shown), "features.png")
 
 
-def _rows(samples: Sequence[Sample], split: str, label: int) -> list[Sample]:
-    return [sample for sample in samples if (sample.split, sample.label) == (split, label)]
-
-
 def _draw(samples: Sequence[Sample], n: int, seed: int) -> list[Sample]:
     """As many of every group, because the bias of the Frechet distance hangs on their number."""
     return [samples[int(i)] for i in np.random.default_rng(seed).permutation(len(samples))[:n]]
 
 
-def _features(trained: ClassifyConfig, weights: Path, groups: Sequence[Sequence[Sample]]) -> list[Floats]:
+def _features(eyes: Eyes, groups: Sequence[Sequence[Sample]]) -> list[Floats]:
     """(N, 2048) of each group, whose pictures are fitted as the classifier's were."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = build_classifier(str(weights), trained.seed).to(device).to(memory_format=torch.channels_last)
-    return [features(model, load_pixels([sample.image for sample in group], trained)) for group in groups]
+    net = eyes.net()
+    return [features(net, load_pixels([sample.image for sample in group], eyes.config)) for group in groups]
 
 
 def _log(rows: Sequence[Row], n: int, n_reference: int, few: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from inandout.engine import EngineConfig
 from inandout.errors import InputError
 from inandout.stages.cells import SHOTS, SOURCES, Cell, build_cells
 from inandout.stages.compare import NAugs, Seeds
+from inandout.stages.negatives import Negatives
 
 Name = Literal[
     "table1", "table2", "table3", "table4", "table5", "table6",
@@ -79,6 +80,7 @@ class ExperimentConfig(EngineConfig):
     batch_size: int | None = Field(None, ge=2, le=4096, description="pictures a step")
     optimiser: Optimiser | None = Field(None, description="sgd or adamw")
     lr: float | None = Field(None, gt=0, le=10, description="learning rate")
+    negatives: Negatives | None = Field(None, description="synthetic ones beside diffusion pictures: see classify")
     n_augs: NAugs | None = Field(None, description="numbers of synthetic positives, separated by commas")
     seeds: Seeds | None = Field(None, description="repetitions of everything, separated by commas")
     gpu_tflops: float | None = Field(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import mlflow
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from inandout.data.manifest import Sample, digests, fingerprint, write_manifest
 from inandout.data.prepare import prepare, prepare_shot
@@ -76,7 +76,10 @@ def _asked_again(config: TopUpConfig, origin: str, prompts: Sequence[str]) -> Dd
     changes = {"n_aug": config.n_aug, "fresh": config.fresh}
     if origin == "memseg":
         known = json.loads(artifact_folder(config.pool, "config.json").read_text(encoding="utf-8"))
-        return MemSegPoolConfig(**known | changes)
+        try:
+            return MemSegPoolConfig(**known | changes)
+        except ValidationError as error:
+            raise InputError(f"pool = {config.pool}: is not a pool as augment makes it; give the one before") from error
     drawn = drawn_with(config.pool)
     if drawn is None:
         raise InputError(f"pool = {config.pool}: its run does not say what it was drawn with; make the pool anew")

@@ -18,6 +18,8 @@ from inandout.tracking import artifact_folder, log_values, open_run
 
 OUTSIDE, ASKED, DRAWN = "seconds_outside_training", "diffusion_pictures", "diffusion_pictures_drawn"
 """Seconds of a trial in which it neither trained nor made pictures; pictures it needed; those that were not there."""
+MAKING = ("augment", "negatives")
+"""Stages that make pictures."""
 METRICS = ("val_ap", "val_precision", "val_recall")
 Validate = Callable[[ClassifyConfig], Run]
 """Gives the finished run of one seed, with `METRICS`."""
@@ -107,7 +109,7 @@ def _log_cost(trial: Trial, run_id: str, configs: Sequence[ClassifyConfig], star
     """What is below the run was done for this trial; everything else it needed was found where it was done before."""
     made = [run for seed_run in _children(run_id) for run in (seed_run, *_children(seed_run.info.run_id))]
     worked = sum(run.data.metrics.get("seconds_training", 0) for run in made)
-    worked += sum(run.data.metrics["seconds"] for run in made if run.data.tags["inandout.stage"] == "augment")
+    worked += sum(run.data.metrics["seconds"] for run in made if run.data.tags["inandout.stage"] in MAKING)
     costs = {
         ASKED: sum(share_out(config.n_aug, config.ddpm_ratio)[0] for config in configs),
         DRAWN: sum(run.data.metrics.get("ddpm_drawn", 0) for run in made),

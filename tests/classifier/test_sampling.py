@@ -45,6 +45,21 @@ def test_a_restored_sampler_goes_on_as_the_first_would_have() -> None:
     assert np.array_equal(first.epoch(), second.epoch())
 
 
+def test_what_is_always_shown_comes_on_top_and_is_never_drawn() -> None:
+    always = np.zeros(67, bool)
+    always[[3, 60, 61]] = True
+    sampler = FrequencySampler(labels(62, 5), 0, always)
+    for _ in range(30):
+        epoch = sampler.epoch()
+        assert len(epoch) == len(set(epoch)) == 5 + 5 + 3
+        assert {3, 60, 61} <= set(epoch)
+
+
+def test_without_it_nothing_changes() -> None:
+    first, second = FrequencySampler(labels(30, 6), 0), FrequencySampler(labels(30, 6), 0, np.zeros(36, bool))
+    assert all(np.array_equal(first.epoch(), second.epoch()) for _ in range(3))
+
+
 def test_one_class_is_refused() -> None:
     with pytest.raises(ValueError, match="0 positives"):
         FrequencySampler(labels(5, 0), 0)
