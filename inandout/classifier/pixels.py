@@ -3,7 +3,6 @@
 import os
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +10,20 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from inandout.data.geometry import Geometry, fit_image
-from inandout.data.images import read_image
+from inandout.data.images import Picture, read_image
+from inandout.data.memory import Memory
 from inandout.errors import InputError
 
 MEMORY_LIMIT = 2 * 1024**3
 """Bytes above which the pictures are memory-mapped from a temporary file instead of held in memory."""
 
+REMEMBERED = 256 * 1024**2
+"""Bytes of fitted pictures that the process keeps, so that the next training on them need not decode them again."""
+
 Pixels = npt.NDArray[np.uint8]
 """(N, H, W, 3) RGB, 0..255."""
+
+_FITTED: Memory[Picture] = Memory(REMEMBERED, lambda picture: picture.nbytes)
 
 
 def load_pixels(paths: Sequence[Path], geometry: Geometry, memory_limit: int = MEMORY_LIMIT) -> Pixels:
@@ -28,13 +33,10 @@ def load_pixels(paths: Sequence[Path], geometry: Geometry, memory_limit: int = M
         InputError: a picture cannot be read, or the temporary folder has no room for all of them.
     """
     pixels = _allocate((len(paths), geometry.height, geometry.width, 3), memory_limit)
-
-    def load(index: int) -> None:
-        pixels[index] = fit_image(read_image(paths[index]), geometry)
-
-    with ThreadPoolExecutor() as pool:
-        for _ in tqdm(pool.map(load, range(len(paths))), "decode", len(paths), unit="picture", disable=None, delay=5):
-            pass
+    plain = geometry.plain()
+    loaded = _FITTED.each(paths, lambda path: fit_image(read_image(path), plain), plain)
+    for index, picture in tqdm(loaded, "decode", len(paths), unit="picture", disable=None, delay=5):
+        pixels[index] = picture
     return pixels
 
 

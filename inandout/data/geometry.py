@@ -4,6 +4,7 @@ Sizes are width x height in pixels, as Pillow and the paper write them; arrays a
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from scipy import ndimage
 
 from inandout.data.images import Mask, Picture, read_mask
 from inandout.data.manifest import Sample
+from inandout.data.memory import Memory
 
 
 class Geometry(BaseModel):
@@ -28,6 +30,10 @@ class Geometry(BaseModel):
         description="crop: the largest centred part of that aspect, as the paper does; stretch: the whole picture, for "
         "data of many aspects, where a crop would lose defects",
     )
+
+    def plain(self) -> "Geometry":
+        """The same without what a subclass adds."""
+        return Geometry(width=self.width, height=self.height, fit=self.fit)
 
     def box(self, width: int, height: int) -> tuple[int, int, int, int]:
         """The part (left, top, right, bottom) of a width x height picture that is kept."""
@@ -81,19 +87,33 @@ class Survival(NamedTuple):
 
 def survival(samples: Sequence[Sample], geometry: Geometry) -> Survival:
     """Measure on the masks of a manifest what is lost when every picture gets this size."""
-    surviving: list[int] = []
-    defects, ratio = 0, 1.0
-    for sample in samples:
-        if sample.mask is None or sample.label == 0:
-            continue
-        mask = read_mask(sample.mask)
-        left, top, right, bottom = geometry.box(mask.shape[1], mask.shape[0])
-        ratio = max(ratio, (right - left) * (bottom - top) / (geometry.width * geometry.height))
-        labelled, count = ndimage.label(mask, structure=np.ones((3, 3)))
-        defects += count
-        areas = np.bincount(labelled.ravel(), minlength=count + 1)
-        surviving += [int(areas[k]) for k in np.unique(labelled[top:bottom, left:right]) if k > 0]
+    masks = [sample.mask for sample in samples if sample.mask is not None and sample.label == 1]
+    plain = geometry.plain()
+    found = [one for _, one in _DEFECTS.each(masks, lambda mask: _defects(mask, plain), plain)]
+    ratio = max([1.0, *(one.pixels_per_pixel for one in found)])
+    defects, surviving = sum(one.defects for one in found), [area for one in found for area in one.surviving]
     return Survival(ratio, defects, defects - len(surviving), min(surviving, default=None))
+
+
+class _Defects(NamedTuple):
+    """What the geometry does to the defects of one mask."""
+
+    pixels_per_pixel: float
+    defects: int
+    surviving: tuple[int, ...]
+    """Areas in original pixels of those that survive."""
+
+
+_DEFECTS: Memory[_Defects] = Memory(100_000)
+
+
+def _defects(path: Path, geometry: Geometry) -> _Defects:
+    mask = read_mask(path)
+    left, top, right, bottom = geometry.box(mask.shape[1], mask.shape[0])
+    labelled, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    areas = np.bincount(labelled.ravel(), minlength=count + 1)
+    surviving = tuple(int(areas[k]) for k in np.unique(labelled[top:bottom, left:right]) if k > 0)
+    return _Defects((right - left) * (bottom - top) / (geometry.width * geometry.height), count, surviving)
 
 
 def _bin_starts(size: int, bins: int) -> npt.NDArray[np.intp]:

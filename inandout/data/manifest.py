@@ -7,12 +7,13 @@ import io
 import json
 import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from inandout.data.memory import Memory
 from inandout.errors import InputError
 
 Split = Literal["", "train", "val", "test"]
@@ -27,6 +28,9 @@ def _none_if_empty(value: object) -> object:
 
 def _split_ids(value: object) -> object:
     return tuple(value.split(";")) if isinstance(value, str) and value else value or ()
+
+
+_DIGESTS: Memory[str] = Memory(100_000)
 
 
 class Sample(BaseModel):
@@ -78,6 +82,12 @@ def read_manifest(path: Path) -> list[Sample]:
             text = file.read()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a UTF-8 CSV manifest ({error})") from error
+    return list(_parse(path, path.parent.resolve(), text))
+
+
+@lru_cache(maxsize=8)
+def _parse(path: Path, folder: Path, text: str) -> tuple[Sample, ...]:
+    """The rows of a manifest; parsed once in a process for the same text, as a search asks for them in every trial."""
     reader = csv.DictReader(io.StringIO(text, newline=""))
     columns = set(reader.fieldnames or ())
     allowed = set(Sample.model_fields)
@@ -87,13 +97,13 @@ def read_manifest(path: Path) -> list[Sample]:
             f"and allowed besides are {sorted(allowed - {'image', 'label'})}"
         )
     try:
-        samples = [_parse_row(path, number, row) for number, row in enumerate(reader, start=2)]
+        samples = [_parse_row(path, folder, number, row) for number, row in enumerate(reader, start=2)]
     except csv.Error as error:
         raise InputError(f"{path}, after line {reader.line_num}: {error}; correct the row") from error
     if not samples:
         raise InputError(f"{path}: no rows; a manifest needs at least one picture")
     _refuse_repeats(path, samples)
-    return samples
+    return tuple(samples)
 
 
 def write_manifest(samples: Iterable[Sample], path: Path) -> None:
@@ -121,14 +131,13 @@ def write_manifest(samples: Iterable[Sample], path: Path) -> None:
 
 def digest(path: Path) -> str:
     """First 32 hexadecimal digits of the SHA-256 of a file: the identity of a picture."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    return _DIGESTS.of(path, _digest)
 
 
 def digests(paths: Sequence[Path]) -> list[str]:
     """`digest` of many files, in order, read in parallel."""
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(digest, paths))
+    found = dict(_DIGESTS.each(paths, _digest))
+    return [found[i] for i in range(len(paths))]
 
 
 def fingerprint(samples: Sequence[Sample]) -> str:
@@ -150,9 +159,13 @@ def fingerprint(samples: Sequence[Sample]) -> str:
     return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _parse_row(path: Path, number: int, row: dict[str | Any, str | Any]) -> Sample:
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+
+
+def _parse_row(path: Path, folder: Path, number: int, row: dict[str | Any, str | Any]) -> Sample:
     """A row as `csv.DictReader` gives it: None is the value of a missing cell, and the key of those too many."""
-    folder = path.parent.resolve()
     columns = len(row.keys() - {None})
     cells = columns - list(row.values()).count(None) + len(row.get(None, ()))
     if cells != columns:

@@ -76,6 +76,12 @@ def _check_once(samples: tuple[Sample, ...], contents: str) -> tuple[Problem, ..
     return tuple(check(samples))
 
 
+@lru_cache(maxsize=4)
+def _group_once(samples: tuple[Sample, ...], contents: str) -> tuple[Sample, ...]:
+    """`group_near_duplicates`, once likewise: it decodes every picture."""
+    return tuple(group_near_duplicates(samples))
+
+
 def read_checked(name: str) -> list[Sample]:
     """All samples of a data set in which nothing is wrong; `check` lists remarks, which do not count.
 
@@ -94,7 +100,8 @@ def prepare(config: DataConfig) -> list[Sample]:
     """Read, check, group and split a data set; raises as `read_checked`."""
     samples = read_checked(config.data)
     if any(sample.group == "" for sample in samples):
-        samples = group_near_duplicates(samples)  # or the validation part would know pictures of the training part
+        # or the validation part would know pictures of the training part
+        samples = list(_group_once(tuple(samples), _contents(samples)))
     return cut_validation(split_test(samples, config.test_share, config.seed), config.val_share, config.seed)
 
 

@@ -179,8 +179,8 @@ def _diffusion_inputs(config: ClassifyConfig) -> dict[str, str]:
 
 def _train_and_measure(config: ClassifyConfig, real: list[Sample], work: Path) -> None:
     val, test = load_part(_rows(real, "val"), config), load_part(_rows(real, "test"), config)
-    model = train_classifier(config, real, val, work)
-    val_logits, test_logits = predict(model, val.pixels), predict(model, test.pixels)
+    model, val_logits = train_classifier(config, real, val, work)
+    test_logits = predict(model, test.pixels)
     evaluation = evaluate(test_logits, test.labels, val_logits, val.labels, config.val_fpr, config.seed)
     log_values(evaluation.values)
     mlflow.set_tag("inandout.notes", " | ".join(evaluation.notes))
@@ -189,8 +189,12 @@ def _train_and_measure(config: ClassifyConfig, real: list[Sample], work: Path) -
     _log_model(model, test.pixels)
 
 
-def train_classifier(config: ClassifyConfig, real: list[Sample], val: Part, work: Path) -> DefectNet:
-    """Mix, train and log what was trained on, the curves with those of `val`, and how long it took."""
+def train_classifier(config: ClassifyConfig, real: list[Sample], val: Part, work: Path) -> tuple[DefectNet, Logits]:
+    """Mix, train and log what was trained on, the curves with those of `val`, and how long it took.
+
+    Returns:
+        The classifier and its logits of `val`.
+    """
     memseg, ddpm = _pools(config)
     negatives = _synthetic_negatives(config, ddpm)
     train = load_part(mix(real, memseg, ddpm, config.n_aug, config.ddpm_ratio, negatives), config)
@@ -199,9 +203,9 @@ def train_classifier(config: ClassifyConfig, real: list[Sample], val: Part, work
     mlflow.set_tag("inandout.device", device)
     model = build_classifier(config.weights, config.own_seed()).to(device)
     started = time.monotonic()
-    _train(config, model, train, val, work)
+    logits = _train(config, model, train, val, work)
     mlflow.log_metric("seconds_training", time.monotonic() - started)
-    return model
+    return model, predict(model, val.pixels) if logits is None else logits
 
 
 def _pools(config: ClassifyConfig) -> tuple[list[Sample], list[Sample]]:
@@ -287,10 +291,15 @@ def load_part(samples: Sequence[Sample], geometry: Geometry) -> Part:
     return Part(list(samples), pixels, np.array([sample.label for sample in samples], np.int64))
 
 
-def _train(config: ClassifyConfig, model: DefectNet, train: Part, val: Part, work: Path) -> None:
+def _train(config: ClassifyConfig, model: DefectNet, train: Part, val: Part, work: Path) -> Logits | None:
+    """The logits of `val` after the last epoch, if that had to know them."""
+    logits: Logits | None = None
+
     def on_epoch(epoch: int, values: dict[str, float]) -> None:
+        nonlocal logits
         if "val_ap" not in values and 0 < val.labels.sum() < len(val.labels):
-            values["val_ap"] = ranking(predict(model, val.pixels), val.labels)["ap"]
+            logits = predict(model, val.pixels)
+            values["val_ap"] = ranking(logits, val.labels)["ap"]
         log_values(values, step=epoch)
 
     checkpoint = work / "checkpoint.safetensors"
@@ -300,6 +309,7 @@ def _train(config: ClassifyConfig, model: DefectNet, train: Part, val: Part, wor
         model, train.pixels, train.labels, epochs=config.epochs, batch_size=config.batch_size, seed=config.own_seed(),
         optimiser=config.optimiser, lr=config.lr, always=cure, checkpoint=checkpoint, on_epoch=on_epoch,
     )  # fmt: skip
+    return logits
 
 
 def _log_inputs(config: ClassifyConfig, real: list[Sample], train: Part) -> None:

@@ -8,7 +8,6 @@ import numpy as np
 from mlflow.entities import Run
 from sklearn.metrics import average_precision_score
 
-from inandout.classifier.fit import predict
 from inandout.data.manifest import Sample, fingerprint
 from inandout.data.prepare import prepare_shot
 from inandout.errors import InputError
@@ -46,8 +45,7 @@ def without_test(samples: Sequence[Sample]) -> list[Sample]:
 
 def _validate(config: ClassifyConfig, known: list[Sample], judged: Sequence[Sample], work: Path) -> None:
     val = load_part(list(judged), config)
-    model = train_classifier(config, known, val, work)
-    logits = predict(model, val.pixels)
+    _, logits = train_classifier(config, known, val, work)
     if not np.isfinite(logits).all():
         raise InputError("some logits are NaN or infinite: training broke the model; lower lr and start again")
     point = operating_point(logits, val.labels, best_f1_threshold(logits, val.labels), "val_")

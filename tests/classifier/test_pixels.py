@@ -8,7 +8,7 @@ import pytest
 
 from inandout.classifier.pixels import load_pixels
 from inandout.data.geometry import Geometry
-from inandout.data.images import write_image
+from inandout.data.images import Picture, read_image, write_image
 from inandout.errors import InputError
 
 SQUARE = Geometry(width=32, height=32)
@@ -71,3 +71,28 @@ def test_mapped_pictures_have_their_space(tmp_path: Path, monkeypatch: pytest.Mo
     (before,) = files
     assert before.st_size == 3 * 32 * 32 * 3
     assert before.st_blocks * 512 >= before.st_size
+
+
+def test_a_picture_is_decoded_once_for_a_size_until_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    decoded: list[str] = []
+
+    def counted(path: Path) -> Picture:
+        decoded.append(path.name)
+        return read_image(path)
+
+    monkeypatch.setattr("inandout.classifier.pixels.read_image", counted)
+    paths = write_some(tmp_path, 3)
+    for path in paths:
+        os.utime(path, (1e9, 1e9))  # long ago
+    first = load_pixels(paths, SQUARE)
+    assert np.array_equal(load_pixels(paths[::-1], SQUARE), first[::-1])
+    assert sorted(decoded) == ["0.png", "1.png", "2.png"]
+    load_pixels(paths, Geometry(width=40, height=32))
+    assert len(decoded) == 6
+    write_image(paths[1], np.full((40, 60, 3), 7, np.uint8))
+    second = load_pixels(paths, SQUARE)
+    assert (second[1] == 7).all()
+    assert np.array_equal(second[::2], first[::2])
+    assert decoded[6:] == ["1.png"]

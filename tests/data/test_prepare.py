@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from inandout.data.images import read_image, write_image
-from inandout.data.manifest import Sample, digest, write_manifest
+from inandout.data.manifest import Sample, digest, fingerprint, write_manifest
 from inandout.data.prepare import DataConfig, data_path, prepare, read_checked
 from inandout.errors import InputError
 
@@ -50,3 +51,40 @@ def test_a_file_that_changes_is_checked_again(tmp_path: Path) -> None:
     write_image(tmp_path / "0a.png", read_image(tmp_path / "1a.png"))
     with pytest.raises(InputError, match="the same content as"):
         read_checked(str(manifest))
+
+
+def age(manifest: Path) -> None:
+    """As if all files had been there for long."""
+    for path in manifest.parent.iterdir():
+        os.utime(path, (1e9, 1e9))
+
+
+def test_the_second_look_at_the_same_files_decodes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = DataConfig(data=str(twins(tmp_path)), val_share=0.3)
+    age(tmp_path / "twins.csv")
+    first = prepare(config)
+    for module in ("check", "duplicates"):
+        monkeypatch.setattr(f"inandout.data.{module}.read_image", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("inandout.data.manifest._digest", lambda *_: pytest.fail("read again"))
+    assert prepare(config) == first
+    assert fingerprint(prepare(config)) == fingerprint(first)
+
+
+def test_a_copy_of_a_test_picture_in_the_training_part_is_refused_whenever_it_comes(tmp_path: Path) -> None:
+    config = DataConfig(data=str(twins(tmp_path)), val_share=0.3)
+    age(tmp_path / "twins.csv")
+    before = fingerprint(prepare(config))
+    good = (tmp_path / "0a.png").read_bytes()
+    (tmp_path / "0a.png").write_bytes((tmp_path / "20a.png").read_bytes())
+    with pytest.raises(InputError, match="the same content as"):
+        prepare(config)
+    (tmp_path / "0a.png").write_bytes(good)
+    assert fingerprint(prepare(config)) == before
+
+
+def test_a_row_that_changes_is_seen(tmp_path: Path) -> None:
+    manifest = twins(tmp_path)
+    before = read_checked(str(manifest))
+    manifest.write_text(manifest.read_text().replace("0a.png,,1", "0a.png,,0", 1))
+    after = read_checked(str(manifest))
+    assert (before[0].label, after[0].label) == (1, 0)

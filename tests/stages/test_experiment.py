@@ -113,7 +113,7 @@ def test_the_cost_is_counted_and_nothing_is_trained(
     positives = 6 + 4  # of 8, 2 are kept for validation
     steps = 2 * 2 * 3 * -(-2 * positives // 8)
     assert f"| classifier, training steps | {steps} " in text
-    assert f"| fine-tuning, pictures      | {2 * 1 * 10 * 6 * 2} " in text, "2 seeds, 1 epoch, 10 repeats, own and prior"
+    assert f"| fine-tuning, pictures      | {2 * 10 * 6 * 2} " in text, "2 seeds, 10 repeats, own and prior"
     assert "| diffusion, pictures        | 8 " in text
     assert "hours on a GPU of 10 TFLOP/s" in text
     assert runs("classify") == runs("finetune") == []
