@@ -68,7 +68,8 @@ def below(place: Place) -> Iterator[None]:
         os.chdir(place.folder)
     except OSError as error:
         raise InputError(f"{place.folder}: is not on every machine; start from a folder that all share") from error
-    mlflow.set_tracking_uri(place.store)
+    if mlflow.get_tracking_uri() != place.store:
+        mlflow.set_tracking_uri(place.store)
     token = _PLACE.set(place)
     try:
         yield

@@ -29,7 +29,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tiny_base: Path) -> None:
         tiny = profiles.Profile(1, 1e-3, 0.6, 3, ("cracked",) if shot == "zero" else ("",))
         monkeypatch.setitem(profiles.PROFILES, ("embedded", shot), tiny)
     monkeypatch.setitem(sampling._SUITING, "embedded", {"guidance": 2.0, "steps": 2, "scheduler": "dpm++"})
-    monkeypatch.setattr("inandout.stages.classify._log_model", lambda model, pixels: None)
+    monkeypatch.setattr("inandout.stages.classify._log_export", lambda model, pixels: None)
     monkeypatch.setattr("inandout.verdict.paired_difference.__defaults__", (0, 20))
 
 
@@ -98,7 +98,8 @@ def test_a_figure_of_pictures_trains_no_classifier(name: str, tiny: Path, projec
     assert artifact_folder(run.info.run_id, "figure.png").stat().st_size > 1000
 
 
-def test_the_feature_space_shows_both_pools(tiny: Path, project: Path) -> None:
+def test_the_feature_space_shows_both_pools(tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inandout.stages.distance.FEWEST", 4)
     text = experiment(config(tiny, name="figure1", n_augs="20"))
     assert "memseg n=10" in text
     assert "ddpm full" in text
