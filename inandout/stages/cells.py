@@ -99,20 +99,19 @@ def measure_cells(cells: Sequence[Cell], engine: EngineConfig) -> list[Row]:
     work: Callable[[Cell], Result] = partial(_measure, this_place())
     rows: dict[int, Row] = {}
     failures: list[str] = []
-    with tqdm(total=len(cells), desc="cells", unit="cell", disable=None) as bar:
-        for ended in run_all(work, cells, engine):
-            cell = cells[ended.number]
-            bar.update()
-            if ended.error is not None:
-                failures.append(f"{cell.name()}: {ended.error}")
-                tqdm.write(f"[{bar.n}/{len(cells)}] failed: {failures[-1]}")
-                continue
-            config, result = cell.config, ended.result
-            rows[ended.number] = Row(
-                config.shot, cell.source, config.n_aug, config.seed, result.run_id, result.metrics
-            )  # fmt: skip
-            tqdm.write(f"[{bar.n}/{len(cells)}] {cell.name()}: AP {result.metrics.get('ap', float('nan')):.3f}")
-            mlflow.log_text(pack([rows[number] for number in sorted(rows)]), ROWS)
+    every = tqdm(run_all(work, cells, engine), "cells", total=len(cells), unit="cell", disable=None)
+    for done, ended in enumerate(every, start=1):
+        cell = cells[ended.number]
+        if ended.error is not None:
+            failures.append(f"{cell.name()}: {ended.error}")
+            tqdm.write(f"[{done}/{len(cells)}] failed: {failures[-1]}")
+            continue
+        config, result = cell.config, ended.result
+        rows[ended.number] = Row(
+            config.shot, cell.source, config.n_aug, config.seed, result.run_id, result.metrics
+        )  # fmt: skip
+        tqdm.write(f"[{done}/{len(cells)}] {cell.name()}: AP {result.metrics.get('ap', float('nan')):.3f}")
+        mlflow.log_text(pack([rows[number] for number in sorted(rows)]), ROWS)
     if failures:
         raise InputError(
             f"{len(failures)} of {len(cells)} cells failed; start again to repeat them alone; the first: {failures[0]}"

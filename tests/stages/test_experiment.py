@@ -99,7 +99,8 @@ def test_a_figure_of_pictures_trains_no_classifier(name: str, tiny: Path, projec
 
 
 def test_the_feature_space_shows_both_pools(tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inandout.stages.distance.FEWEST", 4)
+    for module in ("inandout.stages.distance", "inandout.distances"):
+        monkeypatch.setattr(f"{module}.FEWEST", 4)
     text = experiment(config(tiny, name="figure1", n_augs="20"))
     assert "memseg n=10" in text
     assert "ddpm full" in text
