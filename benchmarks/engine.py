@@ -41,7 +41,7 @@ def main() -> None:
     ratios = sorted(one / two for one, two in rounds)
     one, two = (statistics.median(column) for column in zip(*rounds, strict=True))
     print(f"{CELLS} cells: one worker {one:.1f} s, two {two:.1f} s")
-    print(f"two are {statistics.median(ratios):.2f} times as fast; ratios {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
+    print(f"two are {statistics.median(ratios):.2f} times as fast: {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
 
 
 if __name__ == "__main__":
