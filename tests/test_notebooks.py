@@ -92,7 +92,7 @@ def test_compare_gives_the_runs_the_table_the_verdict_and_the_curves(
     table, verdict = shown(done, TEXT)
     assert [line.split("|")[2].strip() for line in table.splitlines()[2:]] == ["none", "MemSeg"]
     assert table in printed(done), "as the command prints it"
-    assert "full shot, MemSeg against none: AP" in verdict
+    assert "full shot, n_aug 8, MemSeg against none: AP" in verdict
     assert len(shown(done, PICTURE)) == 2
 
 

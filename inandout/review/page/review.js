@@ -160,6 +160,7 @@ function setName(name) {
   me = name.trim();
   localStorage.setItem("reviewer", me);
   $("who").textContent = `☺ ${me}`;
+  $("name").blur(); // it keeps the focus until the next frame, and would swallow a quick first key
   for (const picture of desk.pictures) paint(picture.id);
   paintSummary();
   if (list.length) go(here);
