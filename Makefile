@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: help demo test clean
 
 help:
-	@echo "make demo   install into $(VENV), run the whole method on embedded data (under 10 minutes on 2 cores)"
+	@echo "make demo   install into $(VENV), run the whole method on embedded data (about 10 minutes on 2 cores)"
 	@echo "make test   install into $(VENV), then lint, types and tests"
 	@echo "make clean  remove $(VENV); runs, pictures and models in mlflow.db and mlruns/ stay"
 
@@ -14,7 +14,7 @@ demo: $(VENV)/installed
 	@echo "== The whole method on embedded surfaces: MemSeg, diffusion and both, without and with real defects."
 	$(BIN)/python -m inandout surfaces --width 64 --height 64 --out data/demo
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mlflow run . --env-manager local --experiment-name inandout \
-		-P data=data/demo -P width=64 -P height=64 -P sources=none,memseg,ddpm,inout
+		-P data=data/demo -P width=64 -P height=64 -P epochs=5 -P n_aug=40 -P sources=none,memseg,ddpm,inout
 
 test: $(VENV)/installed $(VENV)/installed-dev
 	@echo "== Lint"
