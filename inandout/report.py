@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -119,20 +120,19 @@ def _texts(lines: Sequence[Line], paper: bool, bold: str) -> list[list[str]]:
         for name in COLUMNS.values()
         if sum(line.ours[name] is not None for line in lines if line.shot == shot) > 1
     }
-    for number, line in enumerate(lines):
-        cells = [
-            bold.format(_words(found)) if found and found.mean == best.get((line.shot, name)) else _words(found)
-            for name, found in line.ours.items()
-        ]
-        printed = [_words(line.paper[name]) if name in line.paper else "–" for name in CURVES.values()]
-        texts.append(
-            [line.shot, line.source, str(line.n_aug), str(line.seeds), *cells, *(printed if paper else [])]
-        )  # fmt: skip
-        same = [other for other in lines if other[:2] == line[:2]]
-        if len(same) > 1 and line[:2] != (lines[number + 1][:2] if number + 1 < len(lines) else None):
-            ours = [_words(_average([each.ours[name] for each in same])) for name in COLUMNS.values()]
-            printed = [_words(_average([each.paper.get(name) for each in same]), "–") for name in CURVES.values()]
-            texts.append([line.shot, line.source, "average", str(line.seeds), *ours, *(printed if paper else [])])
+    for (shot, source), group in groupby(lines, key=lambda line: line[:2]):
+        same = list(group)
+        for line in same:
+            ours = [
+                bold.format(_words(found)) if found and found.mean == best.get((shot, name)) else _words(found)
+                for name, found in line.ours.items()
+            ]
+            printed = [_words(line.paper.get(name), "–") for name in CURVES.values()]
+            texts.append([shot, source, str(line.n_aug), str(line.seeds), *ours, *(printed if paper else [])])
+        if len(same) > 1:
+            ours = [_words(_average([line.ours[name] for line in same])) for name in COLUMNS.values()]
+            printed = [_words(_average([line.paper.get(name) for line in same]), "–") for name in CURVES.values()]
+            texts.append([shot, source, "average", str(same[0].seeds), *ours, *(printed if paper else [])])
     return texts
 
 

@@ -1,4 +1,4 @@
-from inandout.report import Row, markdown_table
+from inandout.report import Row, csv_table, latex_table, markdown_table, pack, unpack
 
 
 def row(seed: int, ap: float | None) -> Row:
@@ -22,3 +22,25 @@ def test_a_missing_value_is_not_averaged_away() -> None:
 def test_lines_stand_in_order_of_appearance() -> None:
     rows = [row(0, 0.6), row(0, 0.6)._replace(source="none", shot="full")]
     assert [line.split("|")[2].strip() for line in markdown_table(rows).splitlines()[2:]] == ["MemSeg", "none"]
+
+
+def lines_of(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+
+
+def test_a_source_with_several_n_aug_gets_the_average_of_means_and_of_spreads_and_the_best_is_bold() -> None:
+    aps = {80: (0.5, 0.7), 100: (0.4, 0.4)}
+    rows = [row(seed, ap)._replace(n_aug=n_aug) for n_aug, two in aps.items() for seed, ap in enumerate(two)]
+    rows.append(row(0, 0.1)._replace(source="DDPM", n_aug=100))
+    table = lines_of(markdown_table(rows, paper=True))
+    assert [line[2] for line in table] == ["80", "100", "average", "100"]
+    assert [line[4] for line in table] == ["**0.600 (0.141)**", "0.400 (0.000)", "0.500 (0.071)", "0.100"]
+    assert [line[9] for line in table] == ["0.514 (0.026)", "0.388 (0.066)", "0.451 (0.046)", "0.532 (0.028)"]
+
+
+def test_the_same_rows_are_latex_and_numbers() -> None:
+    rows = [row(0, 0.5)._replace(source="In&Out", n_aug=100), row(0, 0.4)]
+    assert r"In\&Out & 100 & 1 & \textbf{0.500}" in latex_table(rows)
+    first = csv_table(rows).splitlines()
+    assert dict(zip(first[0].split(","), first[1].split(","), strict=True))["paper_ap_std"] == "0.059"
+    assert unpack(pack(rows)) == rows

@@ -50,7 +50,7 @@ class Work(NamedTuple):
     each: Timed
 
 
-def estimate(configs: Sequence[ClassifyConfig], gpu_tflops: float | None) -> str:
+def estimate(configs: Sequence[ClassifyConfig], gpu_tflops: float | None, train: bool = True) -> str:
     """A table of what is missing, with the time on this machine and, when it is stated, on a GPU.
 
     Pools of pictures that were made for other cells count as missing: they cost seconds, not hours, to be found.
@@ -58,13 +58,14 @@ def estimate(configs: Sequence[ClassifyConfig], gpu_tflops: float | None) -> str
     Args:
         configs: of the classifiers.
         gpu_tflops: peak of a GPU in 10^12 operations a second.
+        train: whether they are trained, and not only their pictures made.
     """
     missing = [config for config in configs if find_finished(classify_fingerprint(config)) is None]
     text = f"{len(configs)} cells, of which {len(configs) - len(missing)} are finished and reused"
     if not missing:
         return text
     tunings, n_pictures = _tunings(missing), _pictures(missing)
-    works = [_classifying(missing)]
+    works = [_classifying(missing)] if train else []
     if n_pictures:
         how = SamplingConfig().resolved(kind_of_base(missing[0].base))
         assert how.steps is not None and how.guidance is not None

@@ -31,7 +31,11 @@ def experiment(config: ExperimentConfig) -> str:
     with open_run("experiment", config, key, f"{config.name} {config.profile}") as run:
         mlflow.set_tag(EXPERIMENT_TAG, f"{config.name} {config.profile}")
         log_dataset(cells[0].config.data, fingerprint(samples), samples)
-        text = _figure(config.name, cells[0]) if GRIDS[config.name].single else log_report(measure_cells(cells, config))
+        shows = GRIDS[config.name].shows
+        if shows == "metrics":
+            text = log_report(measure_cells(cells, config))
+        else:
+            text = _feature_space(cells[0]) if shows == "features" else _pictures(config.name, cells[0].config)
     print(f"\n{text}\n\n{experiment_url(run)}")
     return text
 
@@ -39,18 +43,17 @@ def experiment(config: ExperimentConfig) -> str:
 def plan(config: ExperimentConfig) -> str:
     """What `experiment` would cost, printed; nothing is trained or drawn."""
     connect()
-    text = estimate([cell.config for cell in config.cells()], config.gpu_tflops)
+    train = GRIDS[config.name].shows != "pictures"
+    text = estimate([cell.config for cell in config.cells()], config.gpu_tflops, train)
     print(text)
     return text
 
 
-def _figure(name: str, cell: Cell) -> str:
-    """A figure of one cell that shows pictures or features: `figure.png`; gives its caption."""
-    if name == "figure1":
-        return _feature_space(cell)
-    kinds = _shown(name, cell.config)
+def _pictures(name: str, config: ClassifyConfig) -> str:
+    """`figure.png` of a figure that shows pictures; gives its caption."""
+    kinds = _shown(name, config)
     rows = [(kind, sample) for kind, samples in kinds.items() for sample in samples[:SHOWN]]
-    pictures: list[Picture] = [fit_image(read_image(sample.image), cell.config) for _, sample in rows]
+    pictures: list[Picture] = [fit_image(read_image(sample.image), config) for _, sample in rows]
     captions = [f"{kind} {sample.prompt or sample.defect}".strip() for kind, sample in rows]
     mlflow.log_image(contact_sheet(pictures, captions), artifact_file="figure.png")
     counts = ", ".join(f"{min(len(samples), SHOWN)} of {len(samples)} {kind}" for kind, samples in kinds.items())

@@ -27,8 +27,8 @@ class Grid(NamedTuple):
     shots: tuple[Shot, ...]
     sources: tuple[str, ...]
     """Of `SOURCES`."""
-    single: bool = False
-    """Whether one seed with the most synthetic positives is enough: of a figure that shows pictures."""
+    shows: Literal["metrics", "features", "pictures"] = "metrics"
+    """For features and pictures one seed with the most synthetic positives is enough; pictures train no classifier."""
 
 
 GRIDS: dict[str, Grid] = {
@@ -38,10 +38,10 @@ GRIDS: dict[str, Grid] = {
     "table4": Grid(("few",), ("inout",)),
     "table5": Grid(("full",), ("none", "inout")),
     "table6": Grid(("full",), ("memseg", "ddpm")),
-    "figure1": Grid(("full",), ("inout",), single=True),
-    "figure2": Grid(("zero",), ("memseg",), single=True),
-    "figure4": Grid(("full",), ("none",), single=True),
-    "figure5": Grid(("zero",), ("ddpm",), single=True),
+    "figure1": Grid(("full",), ("inout",), "features"),
+    "figure2": Grid(("zero",), ("memseg",), "pictures"),
+    "figure4": Grid(("full",), ("none",), "pictures"),
+    "figure5": Grid(("zero",), ("ddpm",), "pictures"),
     "figure6": Grid(("zero",), ("memseg", "ddpm", "inout")),
     "figure7": Grid(("zero",), ("memseg", "ddpm", "inout")),
     "comparison": Grid(SHOTS, tuple(SOURCES)),
@@ -57,8 +57,8 @@ SIZES: dict[str, dict[str, Any]] = {
     },
     "embedded": {"epochs": 6, "n_augs": "40,60", "seeds": "0,1"},
 }  # fmt: skip
-"""Profile to what differs from the defaults of `ClassifyConfig`: the paper's, for a GPU; real magnetic tiles on two
-cores; and the embedded surfaces, on two cores in an hour."""
+"""Profile to what differs from the defaults of `ClassifyConfig`: the paper's, for a GPU; real magnetic tiles, and the
+embedded surfaces, on two cores."""
 _ASKED_FOR = {"paper": ("base",), "tiles": ("data",), "embedded": ()}
 """What a profile cannot know."""
 
@@ -105,7 +105,7 @@ class ExperimentConfig(EngineConfig):
         grid, shared = GRIDS[self.name], self.settings()
         n_augs = [int(number) for number in shared.pop("n_augs").split(",")]
         seeds = [int(seed) for seed in shared.pop("seeds").split(",")]
-        if grid.single:
+        if grid.shows != "metrics":
             n_augs, seeds = [max(n_augs)], seeds[:1]
         return list(build_cells(grid.shots, grid.sources, n_augs, seeds, shared))
 

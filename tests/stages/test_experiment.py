@@ -92,6 +92,7 @@ def test_a_cell_that_fails_does_not_stop_the_others(
 
 @pytest.mark.parametrize("name", ["figure2", "figure4", "figure5"])
 def test_a_figure_of_pictures_trains_no_classifier(name: str, tiny: Path, project: Path) -> None:
+    assert "training steps" not in plan(config(tiny, name=name))
     assert "figure.png: " in experiment(config(tiny, name=name))
     assert runs("classify") == []
     (run,) = runs("experiment")
