@@ -5,9 +5,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -121,17 +121,6 @@ def test_a_cluster_that_is_not_there_is_one_sentence() -> None:
         list(run_all(square, range(2), EngineConfig(cluster="127.0.0.1:1")))
 
 
-@pytest.fixture
-def cluster() -> Iterator[object]:
-    """Two machines of a core each, as far as Ray can tell."""
-    pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    yield made
-    made.shutdown()
-
-
 def waits(folder: Path, number: int) -> int:
     with (folder / f"{number}.txt").open("a") as file:
         file.write("begun\n")
@@ -139,11 +128,11 @@ def waits(folder: Path, number: int) -> int:
     return number
 
 
-def test_on_a_cluster_what_a_lost_machine_was_at_is_done_by_another(cluster: object, tmp_path: Path) -> None:
-    second = cluster.add_node(num_cpus=1)  # type: ignore[attr-defined]
-    pieces = run_all(partial(waits, tmp_path), range(6), EngineConfig(cluster=cluster.address))  # type: ignore[attr-defined]
+def test_on_a_cluster_what_a_lost_machine_was_at_is_done_by_another(cluster: Any, tmp_path: Path) -> None:
+    second = cluster.add_node(num_cpus=1)
+    pieces = run_all(partial(waits, tmp_path), range(6), EngineConfig(cluster=cluster.address))
     ended = [next(pieces), next(pieces)]
-    cluster.remove_node(second)  # type: ignore[attr-defined]
+    cluster.remove_node(second)
     ended += list(pieces)
     assert sorted(one.result for one in ended) == list(range(6)), "every piece ends once"
     assert not any(one.error for one in ended)
