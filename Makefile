@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: help demo test clean
 
 help:
-	@echo "make demo   install into $(VENV), run the whole method on embedded data (minutes on 2 cores)"
+	@echo "make demo   install into $(VENV), run the whole method on embedded data (under 10 minutes on 2 cores)"
 	@echo "make test   install into $(VENV), then lint, types and tests"
 	@echo "make clean  remove $(VENV); runs, pictures and models in mlflow.db and mlruns/ stay"
 
