@@ -20,7 +20,10 @@ SHAPES: dict[tuple[int, int], float] = {WHOLE: 0.6, (96, 96): 0.12, (64, 192): 0
 has fewer of them."""
 
 PLAIN = 0.25
-"""Share of pictures without a defect; every kind has the same share of the rest."""
+"""Share of pictures without a defect."""
+
+LESSONS = (*KINDS, "cracked", "stained")
+"""Kinds that a base is taught: cracks and stains, which it is slowest to learn, twice as often as the others."""
 
 _AGAIN = 0.7
 """Chance that a faint defect is drawn again: it teaches little, as even a person often misses it."""
@@ -47,6 +50,8 @@ class School:
     """Pictures of 64x64 px in a batch."""
     close_ups: float = 0.5
     """Share of the batches that are close-ups."""
+    kinds: tuple[str, ...] = KINDS
+    """Each as often as it stands here."""
 
     def batch(self, step: int, shape: tuple[int, int] | None = None) -> Batch:
         """Batch number `step`, 0 or more, of pictures of `shape` (width, height), or of a drawn shape."""
@@ -64,7 +69,7 @@ class School:
     def _draw(self, width: int, height: int, number: int, rng: np.random.Generator) -> Surface:
         if (width, height) == CLOSE_UP:
             return close_up(self._draw(*WHOLE, number, rng), rng)
-        defect = "" if rng.random() < PLAIN else str(rng.choice(KINDS))
+        defect = "" if rng.random() < PLAIN else str(rng.choice(self.kinds))
         first = (self.seed << 33) + 2 * number
         drawn = draw_surface(width, height, first, defect)
         if drawn.contrast == "faint" and rng.random() < _AGAIN:

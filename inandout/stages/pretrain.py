@@ -13,7 +13,7 @@ from inandout.diffusion.fidelity import measure_fidelity
 from inandout.diffusion.pretrain_unet import Student, pretrain_unet
 from inandout.diffusion.pretrain_vae import pretrain_vae
 from inandout.diffusion.sampling import SamplingConfig, sample
-from inandout.diffusion.school import HELD_OUT, School
+from inandout.diffusion.school import HELD_OUT, LESSONS, School
 from inandout.diffusion.steps import OnStep
 from inandout.pictures import contact_sheet
 from inandout.tracking import connect, log_values, mean_logger, open_run, stage_fingerprint
@@ -62,8 +62,8 @@ def pretrain(config: PretrainConfig) -> None:
     with open_run("pretrain", config, stage_fingerprint("pretrain", config, inputs), f"pretrain seed={config.seed}"):
         student = learned_student(Path(config.start)) if config.start else _begin(config, checkpoints)
         pretrain_unet(
-            student, School(config.seed, config.batch_size, config.close_ups), steps=config.unet_steps, lr=config.lr,
-            checkpoint=checkpoints / "unet.safetensors", save_every=config.save_every,
+            student, School(config.seed, config.batch_size, config.close_ups, LESSONS), steps=config.unet_steps,
+            lr=config.lr, checkpoint=checkpoints / "unet.safetensors", save_every=config.save_every,
             on_step=_exporter(student, config.sheet_every, out),
         )  # fmt: skip
         assemble(student).save_pretrained(out)
