@@ -8,7 +8,8 @@ from mlflow.entities import Run
 from pydantic import ValidationError
 
 from inandout.errors import InputError
-from inandout.stages.classify import TEST_TAG, ClassifyConfig
+from inandout.stages.classify import TEST_TAG
+from inandout.stages.classify_config import ClassifyConfig
 from inandout.tracking import artifact_folder, current_experiment, original_run
 
 

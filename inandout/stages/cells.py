@@ -12,7 +12,8 @@ from inandout.data.splits import Shot
 from inandout.engine import EngineConfig, run_all
 from inandout.errors import InputError
 from inandout.report import Row, pack
-from inandout.stages.classify import ClassifyConfig, Result, classify, refuse_impossible
+from inandout.stages.classify import Result, classify, refuse_impossible
+from inandout.stages.classify_config import ClassifyConfig
 from inandout.stages.scores import read_scores
 from inandout.tracking import Place, below, this_place
 from inandout.verdict import verdict

@@ -6,34 +6,27 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import mlflow
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors.torch import save_file
 
-from inandout.classifier.fit import Labels, Logits, Optimiser, fit, predict
+from inandout.classifier.fit import Labels, Logits, fit, predict
 from inandout.classifier.pixels import Pixels, load_pixels
 from inandout.classifier.resnet import DefectNet, build_classifier
 from inandout.data.geometry import Geometry, fit_mask, survival
 from inandout.data.images import Picture, read_mask
 from inandout.data.manifest import Sample, digest, fingerprint
-from inandout.data.prepare import ShotConfig, SourceConfig, prepare_shot
-from inandout.diffusion.base import BaseConfig, base_identity
-from inandout.errors import InputError
+from inandout.data.prepare import prepare_shot
+from inandout.diffusion.base import base_identity
 from inandout.metrics import evaluate, ranking
 from inandout.mixing import mix, share_out
 from inandout.pictures import contact_sheet, outline, pr_curve
-from inandout.review.news import summarise
-from inandout.stages.augment import MemSegPoolConfig, augment_memseg
-from inandout.stages.ddpm import DdpmPoolConfig, augment_ddpm
-from inandout.stages.inpaint import InpaintPoolConfig, augment_inpaint
-from inandout.stages.negatives import Negatives, RoundTripConfig, good_drawing, good_pictures, send_through_vae
-from inandout.stages.pools import Pool, open_pool
-from inandout.stages.reviewed import kept, review_of
+from inandout.stages.classify_config import ClassifyConfig
 from inandout.stages.scores import log_scores
+from inandout.stages.synthetic import drawing_of_good, given_pool, synthetic_negatives, synthetic_positives
 from inandout.tracking import WEIGHTS, connect, log_values, pip_requirements, run_stage, stage_fingerprint
 
 SHOWN = 8
@@ -41,71 +34,6 @@ SHOWN = 8
 
 TEST_TAG = "inandout.test"
 """Fingerprint of the test part: classifiers that share it can be compared picture by picture."""
-
-
-class FitConfig(BaseModel):
-    """How a classifier is trained. The defaults are the embedded profile, which two CPU cores train in minutes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    weights: str = Field("none", min_length=1, description="start: none, imagenet, or a .safetensors file")
-    epochs: int = Field(10, ge=1, le=10_000, description="passes over the positives (paper: 50)")
-    batch_size: int = Field(8, ge=2, le=4096, description="pictures a step (paper: 5)")
-    optimiser: Optimiser = Field("adamw", description="sgd (paper) needs pretrained weights; adamw does not")
-    lr: float = Field(0.001, gt=0, le=10, description="learning rate (paper: .01)")
-
-
-class TrainingConfig(SourceConfig, Geometry, FitConfig):
-    """What a classifier is trained and measured on."""
-
-    n_aug: int = Field(60, ge=0, le=100_000, description="synthetic positives added to the training part (paper: 120)")
-    val_fpr: float = Field(
-        0.05, ge=0, lt=1, description="zero and few shot: share of validation negatives above the threshold"
-    )
-    negatives: Negatives = Field(
-        "none",
-        description="as many synthetic negatives as diffusion pictures, so that the generator's fingerprint does not "
-        "tell the label: none (paper); roundtrip = real good parts through the base's VAE; generated = drawn good "
-        "parts; no effect without diffusion pictures",
-    )
-
-
-class ClassifyConfig(TrainingConfig, ShotConfig, BaseConfig):
-    """One classifier."""
-
-    training_seed: int | None = Field(
-        None,
-        ge=0,
-        lt=2**32,
-        description="seed of weights and order of pictures, but not of split and pools; none = seed",
-    )
-    ddpm_ratio: float = Field(0.0, ge=0, le=1, description="share of n_aug made by diffusion: 0 = MemSeg, .5 = In&Out")
-    diffusion: Literal["ddpm", "inpaint"] = Field(
-        "ddpm", description="how diffusion makes its share: whole pictures, or defects drawn on good parts"
-    )
-    alpha: float | None = Field(
-        None, ge=0, le=1, description="LoRA merging weight of the diffusion pool; none = by base and shot"
-    )
-    guidance: float | None = Field(
-        None, ge=1, le=50, description="weight of the prompt in the diffusion pool; none = by the base"
-    )
-    memseg_pool: str = Field("", description="folder or run id of a MemSeg pool; empty = as augment makes by default")
-    ddpm_pool: str = Field("", description="folder or run id of a diffusion pool; empty = as augment makes by default")
-    reviewed: bool = Field(
-        False,
-        description="take only pictures that reviewers kept from the pools that are given by ddpm_pool, memseg_pool",
-    )
-    fresh: bool = Field(False, description="run again although a finished run has the same fingerprint")
-
-    @model_validator(mode="after")
-    def _has_its_pool(self) -> "ClassifyConfig":
-        if self.reviewed and not (self.ddpm_pool or self.memseg_pool):
-            raise ValueError("reviewed = True is about given pools; give ddpm_pool or memseg_pool too")
-        return self
-
-    def own_seed(self) -> int:
-        """The resolved `training_seed`."""
-        return self.seed if self.training_seed is None else self.training_seed
 
 
 class Result(NamedTuple):
@@ -158,7 +86,7 @@ def refuse_impossible(config: ClassifyConfig) -> None:
 def input_fingerprints(config: ClassifyConfig) -> dict[str, str]:
     """Content of everything else that is read: given pools and weights count by what is in them."""
     pools = [name for name in ("memseg_pool", "ddpm_pool") if getattr(config, name)]
-    known = {name: fingerprint(_given(config, name)) for name in pools}
+    known = {name: fingerprint(given_pool(config, name)) for name in pools}
     weights = Path(config.weights)
     known |= {"weights": digest(weights)} if weights.is_file() else {}
     return known | _diffusion_inputs(config)
@@ -171,7 +99,7 @@ def _diffusion_inputs(config: ClassifyConfig) -> dict[str, str]:
     if not n_ddpm:
         return base | not_drawn | {"negatives": ""}
     if config.negatives == "generated":
-        _good_drawing(config, n_ddpm)
+        drawing_of_good(config, n_ddpm)
     if config.negatives == "roundtrip" or not config.ddpm_pool:
         base = {"base": base_identity(config), "base_config": ""}
     return base | not_drawn if config.ddpm_pool else base
@@ -195,8 +123,8 @@ def train_classifier(config: ClassifyConfig, real: list[Sample], val: Part, work
     Returns:
         The classifier and its logits of `val`.
     """
-    memseg, ddpm = _pools(config)
-    negatives = _synthetic_negatives(config, ddpm)
+    memseg, ddpm = synthetic_positives(config)
+    negatives = synthetic_negatives(config, ddpm)
     train = load_part(mix(real, memseg, ddpm, config.n_aug, config.ddpm_ratio, negatives), config)
     _log_inputs(config, real, train)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -206,79 +134,6 @@ def train_classifier(config: ClassifyConfig, real: list[Sample], val: Part, work
     logits = _train(config, model, train, val, work)
     mlflow.log_metric("seconds_training", time.monotonic() - started)
     return model, predict(model, val.pixels) if logits is None else logits
-
-
-def _pools(config: ClassifyConfig) -> tuple[list[Sample], list[Sample]]:
-    """The (MemSeg, DDPM) pools, as far as the mix needs them."""
-    n_ddpm, n_memseg = share_out(config.n_aug, config.ddpm_ratio)
-    return _memseg_pool(config, n_memseg) if n_memseg else [], _ddpm_pool(config, n_ddpm) if n_ddpm else []
-
-
-def _memseg_pool(config: ClassifyConfig, n: int) -> list[Sample]:
-    return _usable(config, "memseg_pool", n) if config.memseg_pool else make_memseg_pool(config, n).samples
-
-
-def make_memseg_pool(config: ClassifyConfig, n: int) -> Pool:
-    """`n` MemSeg pictures as `augment` makes them by default, or the run that did."""
-    shared = config.model_dump(include=set(MemSegPoolConfig.model_fields) - {"n_aug"})
-    return augment_memseg(MemSegPoolConfig(n_aug=n, **shared))
-
-
-def _ddpm_pool(config: ClassifyConfig, n: int) -> list[Sample]:
-    return _usable(config, "ddpm_pool", n) if config.ddpm_pool else make_diffusion_pool(config, n).samples
-
-
-def make_diffusion_pool(config: ClassifyConfig, n: int) -> Pool:
-    """`n` diffusion pictures as `augment` makes them by default, or the run that did."""
-    pool = diffusion_pool(config, n)
-    return augment_inpaint(pool) if isinstance(pool, InpaintPoolConfig) else augment_ddpm(pool)
-
-
-def diffusion_pool(config: ClassifyConfig, n: int) -> DdpmPoolConfig:
-    """What `make_diffusion_pool` makes; an `InpaintPoolConfig` where defects are drawn on good parts."""
-    shared = config.model_dump(include=set(DdpmPoolConfig.model_fields) - {"n_aug", "fresh"})
-    kind = InpaintPoolConfig if config.diffusion == "inpaint" else DdpmPoolConfig
-    return kind(n_aug=n, **shared)
-
-
-def _synthetic_negatives(config: ClassifyConfig, ddpm: Sequence[Sample]) -> list[Sample]:
-    """One to stand against each diffusion picture of the mix."""
-    n = share_out(config.n_aug, config.ddpm_ratio)[0]
-    if config.negatives == "none" or n == 0:
-        return []
-    if config.negatives == "generated":
-        return good_pictures(_good_drawing(config, n)).samples
-    shared = config.model_dump(include=set(RoundTripConfig.model_fields) - {"n_aug", "fresh"})
-    return send_through_vae(RoundTripConfig(n_aug=n, **shared), ddpm[:n]).samples
-
-
-def _good_drawing(config: ClassifyConfig, n: int) -> DdpmPoolConfig:
-    if config.diffusion == "inpaint" and not config.ddpm_pool:
-        raise InputError(
-            "negatives = generated: defects are drawn on real good parts (diffusion = inpaint), and a whole picture is "
-            "no good part against those; give negatives=roundtrip"
-        )
-    return good_drawing(diffusion_pool(config, n), config.ddpm_pool)
-
-
-def _usable(config: ClassifyConfig, name: str, needed: int) -> list[Sample]:
-    """The pictures of a given pool that may be trained with; with `reviewed` those that were kept, and it is logged."""
-    if not config.reviewed:
-        return _given(config, name)
-    samples, pictures, decisions = review_of(open_pool(getattr(config, name)))
-    summary = summarise(samples, pictures, decisions)
-    mlflow.log_dict(summary, f"review_{name}.json")
-    mlflow.log_params(
-        {f"{name}_decided": sum(summary["together"].values()), f"{name}_kept": summary["together"]["keep"]}
-    )
-    mlflow.set_tag(f"inandout.reviewers_{name}", ", ".join(summary["reviewers"])[:500])
-    return kept(name, getattr(config, name), samples, needed)
-
-
-def _given(config: ClassifyConfig, name: str) -> list[Sample]:
-    """A given pool; with `reviewed` what was decided on it is in its rows."""
-    samples = open_pool(getattr(config, name))
-    return review_of(samples)[0] if config.reviewed else samples
 
 
 def _rows(samples: Sequence[Sample], split: str) -> list[Sample]:

@@ -11,7 +11,7 @@ from inandout.diffusion.base import BaseConfig
 from inandout.engine import EngineConfig
 from inandout.report import Row, markdown_table
 from inandout.stages.cells import SHOTS, SOURCES, Cell, build_cells, measure_cells, refuse_impossible_cells, verdicts
-from inandout.stages.classify import ClassifyConfig, TrainingConfig
+from inandout.stages.classify_config import ClassifyConfig, TrainingConfig
 from inandout.tracking import connect, experiment_url, log_dataset, open_run, stage_fingerprint
 
 

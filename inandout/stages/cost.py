@@ -18,9 +18,11 @@ from inandout.diffusion.sampling import SamplingConfig
 from inandout.errors import InputError
 from inandout.mixing import share_out
 from inandout.report import aligned
-from inandout.stages.classify import ClassifyConfig, classify_fingerprint, diffusion_pool
+from inandout.stages.classify import classify_fingerprint
+from inandout.stages.classify_config import ClassifyConfig
 from inandout.stages.ddpm import finetuning_of
 from inandout.stages.finetune import FinetuneConfig, choose_instances, finetune_fingerprint
+from inandout.stages.synthetic import diffusion_pool
 from inandout.tracking import find_finished
 
 GPU_SHARE = 0.3

@@ -10,11 +10,12 @@ from inandout.engine import EngineConfig
 from inandout.mixing import share_out
 from inandout.pictures import contact_sheet
 from inandout.stages.cells import Cell, measure_cells, refuse_impossible_cells
-from inandout.stages.classify import ClassifyConfig, make_diffusion_pool, make_memseg_pool
+from inandout.stages.classify_config import ClassifyConfig
 from inandout.stages.cost import estimate
 from inandout.stages.distance import DistanceConfig, distance
 from inandout.stages.experiment_config import GRIDS, ExperimentConfig
 from inandout.stages.report import EXPERIMENT_TAG, log_report
+from inandout.stages.synthetic import make_diffusion_pool, make_memseg_pool
 from inandout.tracking import artifact_folder, connect, experiment_url, log_dataset, open_run, stage_fingerprint
 
 SHOWN = 16

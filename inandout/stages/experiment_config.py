@@ -108,4 +108,3 @@ class ExperimentConfig(EngineConfig):
         if grid.shows != "metrics":
             n_augs, seeds = [max(n_augs)], seeds[:1]
         return list(build_cells(grid.shots, grid.sources, n_augs, seeds, shared))
-

@@ -15,7 +15,7 @@ from inandout.data.prepare import prepare
 from inandout.data.splits import take_shot
 from inandout.errors import InputError
 from inandout.mixing import mix
-from inandout.stages.classify import ClassifyConfig
+from inandout.stages.classify_config import ClassifyConfig
 from inandout.tracking import WEIGHTS, artifact_folder
 
 

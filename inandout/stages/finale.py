@@ -6,7 +6,8 @@ from typing import NamedTuple
 from sklearn.metrics import average_precision_score
 
 from inandout.report import Row, markdown_table
-from inandout.stages.classify import ClassifyConfig, classify
+from inandout.stages.classify import classify
+from inandout.stages.classify_config import ClassifyConfig
 from inandout.stages.scores import read_scores
 from inandout.verdict import Difference, paired_difference
 

@@ -24,7 +24,8 @@ from inandout.data.prepare import DataConfig, prepare
 from inandout.data.text import write_text
 from inandout.errors import InputError
 from inandout.pictures import contact_sheet
-from inandout.stages.classify import FitConfig, Part, load_part, marked
+from inandout.stages.classify import Part, load_part, marked
+from inandout.stages.classify_config import FitConfig
 from inandout.tracking import artifact_folder, connect, log_values, run_stage
 
 SUSPECTS = "labels.csv"

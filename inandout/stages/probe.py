@@ -15,7 +15,7 @@ from inandout.errors import InputError
 from inandout.mixing import share_out
 from inandout.pictures import contact_sheet, score_plot
 from inandout.shortcut import FEWEST, Change, Reaction, amplified, changes, judge_both, react, reaction_table, sentence
-from inandout.stages.classify import ClassifyConfig
+from inandout.stages.classify_config import ClassifyConfig
 from inandout.stages.eyes import Eyes, open_eyes
 from inandout.stages.pools import open_pool
 from inandout.tracking import artifact_folder, connect, experiment_url, log_values, run_stage

@@ -30,7 +30,7 @@ from inandout.registry import (
 from inandout.serving.export import check_export
 from inandout.serving.log import log_servable
 from inandout.stages.candidates import Trained, find_trained
-from inandout.stages.classify import ClassifyConfig
+from inandout.stages.classify_config import ClassifyConfig
 from inandout.stages.scores import read_scores
 from inandout.tracking import artifact_folder, connect, run_stage
 

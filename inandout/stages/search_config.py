@@ -11,7 +11,7 @@ from inandout.diffusion.sampling import SamplingConfig
 from inandout.engine import EngineConfig
 from inandout.search.space import Extra, Point, Space, build_space
 from inandout.search.storage import check_url
-from inandout.stages.classify import ClassifyConfig, TrainingConfig
+from inandout.stages.classify_config import ClassifyConfig, TrainingConfig
 from inandout.stages.compare import Seeds
 from inandout.stages.ddpm import DdpmPoolConfig
 from inandout.stages.objective import Objective

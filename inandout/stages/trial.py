@@ -13,7 +13,7 @@ from inandout.data.images import read_image
 from inandout.errors import InputError
 from inandout.mixing import share_out
 from inandout.search.study import RUN, Study, Trial, abandon, fail, finish, signs_of_life
-from inandout.stages.classify import ClassifyConfig
+from inandout.stages.classify_config import ClassifyConfig
 from inandout.tracking import artifact_folder, log_values, open_run
 
 OUTSIDE, ASKED, DRAWN = "seconds_outside_training", "diffusion_pictures", "diffusion_pictures_drawn"

@@ -12,7 +12,8 @@ from inandout.data.manifest import Sample, fingerprint
 from inandout.data.prepare import prepare_shot
 from inandout.errors import InputError
 from inandout.metrics import best_f1_threshold, operating_point
-from inandout.stages.classify import ClassifyConfig, input_fingerprints, load_part, run_name, train_classifier
+from inandout.stages.classify import input_fingerprints, load_part, run_name, train_classifier
+from inandout.stages.classify_config import ClassifyConfig
 from inandout.stages.scores import log_scores
 from inandout.tracking import connect, log_values, run_stage
 

@@ -12,7 +12,8 @@ import pytest
 from playwright.sync_api import Browser
 
 from inandout.stages.augment import AugmentConfig, augment
-from inandout.stages.classify import ClassifyConfig, classify
+from inandout.stages.classify import classify
+from inandout.stages.classify_config import ClassifyConfig
 from inandout.stages.finetune import FinetuneConfig, finetune
 from inandout.tracking import artifact_folder
 from tests.conftest import SIDE, start

@@ -13,7 +13,7 @@ import numpy as np
 from mlflow.entities import Run
 
 from inandout.data.manifest import Sample
-from inandout.stages.classify import ClassifyConfig
+from inandout.stages.classify_config import ClassifyConfig
 from inandout.stages.finale import Finale
 from inandout.stages.objective import Judged
 from inandout.stages.search_config import SearchConfig

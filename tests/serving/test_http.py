@@ -26,7 +26,8 @@ from inandout.operating import OperatingPoint
 from inandout.serving.log import log_servable
 from inandout.serving.pictures import FOLDER, MAX_TEXT
 from inandout.serving.trained import Trained, read_trained
-from inandout.stages.classify import ClassifyConfig, classify
+from inandout.stages.classify import classify
+from inandout.stages.classify_config import ClassifyConfig
 from inandout.stages.scores import read_scores
 from tests.conftest import write_tiny
 

@@ -14,7 +14,8 @@ from inandout.data.geometry import Geometry
 from inandout.data.manifest import read_manifest
 from inandout.errors import InputError
 from inandout.stages.augment import AugmentConfig, augment
-from inandout.stages.classify import ClassifyConfig, Result, classify
+from inandout.stages.classify import Result, classify
+from inandout.stages.classify_config import ClassifyConfig
 from inandout.stages.compare import CompareConfig, compare
 from inandout.tracking import artifact_folder
 from tests.conftest import SIDE, start

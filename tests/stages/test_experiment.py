@@ -69,9 +69,7 @@ def test_two_workers_find_what_one_has_trained(tiny: Path, project: Path) -> Non
     assert len(runs("classify")) == 2
 
 
-def test_a_cell_that_fails_does_not_stop_the_others(
-    tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cell_that_fails_does_not_stop_the_others(tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from inandout.stages import cells
 
     whole = cells.classify
@@ -124,9 +122,7 @@ def test_the_cost_is_counted_and_nothing_is_trained(
     assert "2 cells, of which 2 are finished and reused" in plan(asked)
 
 
-def test_a_dry_run_prints_configuration_and_cost(
-    tiny: Path, project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dry_run_prints_configuration_and_cost(tiny: Path, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["experiment", "--name", "table5", "--profile", "tiles", "--data", str(tiny), "--dry-run"]
     with pytest.raises(SystemExit) as stop:
         main([*arguments, "--width", "32", "--height", "32", "--seeds", "0"])

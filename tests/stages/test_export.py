@@ -11,7 +11,8 @@ from inandout.errors import InputError
 from inandout.operating import choose_point, parse_rule
 from inandout.serving.log import log_servable, measure_pointing
 from inandout.serving.trained import read_trained
-from inandout.stages.classify import ClassifyConfig, Result, classify
+from inandout.stages.classify import Result, classify
+from inandout.stages.classify_config import ClassifyConfig
 from inandout.stages.export import ExportConfig, export
 from inandout.stages.scores import read_scores
 from tests.conftest import SIDE

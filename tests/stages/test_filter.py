@@ -9,7 +9,8 @@ from inandout.classifier.pixels import load_pixels
 from inandout.data.images import write_image
 from inandout.data.manifest import Sample, digest, read_manifest, write_manifest
 from inandout.errors import InputError
-from inandout.stages.classify import ClassifyConfig, Result, classify
+from inandout.stages.classify import Result, classify
+from inandout.stages.classify_config import ClassifyConfig
 from inandout.stages.filter import FilterConfig, filter_pool
 from inandout.tracking import artifact_folder
 from tests.conftest import SIDE, draw

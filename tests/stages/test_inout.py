@@ -5,7 +5,8 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from inandout.stages.classify import ClassifyConfig, Result, classify
+from inandout.stages.classify import Result, classify
+from inandout.stages.classify_config import ClassifyConfig
 from tests.conftest import SIDE
 
 

@@ -13,7 +13,8 @@ from inandout.diffusion.base import BaseConfig, open_base
 from inandout.diffusion.roundtrip import round_trip
 from inandout.errors import InputError
 from inandout.stages.augment import AugmentConfig, augment
-from inandout.stages.classify import ClassifyConfig, Result, classify, input_fingerprints
+from inandout.stages.classify import Result, classify, input_fingerprints
+from inandout.stages.classify_config import ClassifyConfig
 from inandout.stages.compare import CompareConfig
 from inandout.stages.pools import open_pool
 from tests.conftest import SIDE

@@ -9,7 +9,8 @@ from inandout.diffusion.base import BaseConfig, open_base
 from inandout.diffusion.roundtrip import round_trip
 from inandout.errors import InputError
 from inandout.stages.augment import AugmentConfig, augment
-from inandout.stages.classify import ClassifyConfig, Result, classify
+from inandout.stages.classify import Result, classify
+from inandout.stages.classify_config import ClassifyConfig
 from inandout.stages.probe import ProbeConfig, probe
 from tests.conftest import SIDE, draw
 

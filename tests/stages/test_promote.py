@@ -16,7 +16,8 @@ from inandout.data.manifest import Sample, write_manifest
 from inandout.errors import InputError
 from inandout.operating import OperatingPoint
 from inandout.registry import CHAMPION, GATE, PREVIOUS, ROLLED_BACK, version_at
-from inandout.stages.classify import ClassifyConfig, classify
+from inandout.stages.classify import classify
+from inandout.stages.classify_config import ClassifyConfig
 from inandout.stages.promote import PromoteConfig, Promotion, RollbackConfig, promote, rollback
 from tests.conftest import SIDE, draw, start
 

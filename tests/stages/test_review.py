@@ -18,7 +18,8 @@ from inandout.mixing import mix
 from inandout.review.decisions import DecisionLog
 from inandout.stages import review as stage
 from inandout.stages.augment import AugmentConfig, augment
-from inandout.stages.classify import ClassifyConfig, Result, classify
+from inandout.stages.classify import Result, classify
+from inandout.stages.classify_config import ClassifyConfig
 from inandout.stages.finetune import FinetuneConfig, finetune
 from inandout.stages.pools import Pool
 from inandout.stages.review import ReviewConfig, review
