@@ -1,9 +1,12 @@
 """A tiny data set and a fresh project folder, made anew for each test that asks."""
 
 import os
+import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +57,22 @@ def write_tiny(folder: Path) -> Path:
     return folder / "tiny.csv"
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tracking store without an experiment, to copy: MLflow makes its tables in seconds, too many for every test."""
+    store = tmp_path_factory.mktemp("store") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{store}").search_experiments()
+    with closing(sqlite3.connect(store)) as opened, opened:
+        opened.execute("DELETE FROM experiments")  # the default one knows where its artifacts lie
+    return store
+
+
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> Iterator[Path]:
     """An empty working folder with a tracking store of its own."""
     folder = tmp_path / "project"
     folder.mkdir()
+    shutil.copy(empty_store, folder / "mlflow.db")
     monkeypatch.chdir(folder)
     for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
         monkeypatch.delenv(name)

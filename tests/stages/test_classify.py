@@ -171,6 +171,7 @@ def test_a_killed_run_resumes_to_the_scores_of_one_that_was_never_stopped(tiny: 
 
 
 def test_six_processes_on_a_fresh_store_all_succeed(tiny: Path, project: Path) -> None:
+    (project / "mlflow.db").unlink()
     arguments = ["augment", "--data", str(tiny), "--n-aug=2", f"--width={SIDE}", f"--height={SIDE}"]
     processes = [start(*arguments, f"--seed={seed // 2}") for seed in range(6)]
     errors = [process.communicate(timeout=240)[1] for process in processes]
