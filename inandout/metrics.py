@@ -5,6 +5,7 @@ test set, as the literature does; its metrics carry `oracle` in their name.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,8 +16,20 @@ from inandout.errors import InputError
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
+Weights = npt.NDArray[np.int64]
 
 BOOTSTRAP_ROUNDS = 1000
+
+
+class Scored(NamedTuple):
+    """A part of the data as a trained classifier sees it."""
+
+    labels: Labels
+    """(N,) of 0 and 1."""
+    logits: Floats
+    """(N,) of the defect; logits and not probabilities, because a saturated sigmoid makes ties."""
+    groups: Sequence[str] = ()
+    """(N,): the physical part that a picture shows; () = each its own."""
 
 
 class Evaluation(NamedTuple):
@@ -26,33 +39,29 @@ class Evaluation(NamedTuple):
     notes: tuple[str, ...]
 
 
-def evaluate(
-    test_logits: Floats, test_labels: Labels, val_logits: Floats, val_labels: Labels, max_fpr: float, seed: int
-) -> Evaluation:
+def evaluate(test: Scored, val: Scored, max_fpr: float, seed: int) -> Evaluation:
     """Everything that is reported of one trained classifier.
 
     Args:
-        test_logits: (N,) defect logits; logits and not probabilities, because a saturated sigmoid makes ties.
-        test_labels: (N,) of 0 and 1.
-        val_logits: (M,) of the validation part, which the honest threshold comes from.
-        val_labels: (M,); without positives (zero and few shot) the threshold comes from the negatives alone.
+        test: what it is measured on.
+        val: what the honest threshold comes from; without positives (zero and few shot) from the negatives alone.
         max_fpr: the share of validation negatives above the threshold in that case, 0..1.
         seed: of the bootstrap.
 
     Raises:
         InputError: a logit is not finite.
     """
-    if not (np.isfinite(test_logits).all() and np.isfinite(val_logits).all()):
+    if not (np.isfinite(test.logits).all() and np.isfinite(val.logits).all()):
         raise InputError("some logits are NaN or infinite: training broke the model; lower lr and start again")
-    if len(np.unique(test_labels)) < 2:
+    if len(np.unique(test.labels)) < 2:
         return Evaluation({}, ("the test part has one class only: average precision, precision and recall undefined",))
-    values = ranking(test_logits, test_labels) | bootstrap_ap(test_logits, test_labels, seed)
-    values |= operating_point(test_logits, test_labels, best_f1_threshold(test_logits, test_labels), "oracle_")
+    values = ranking(test.logits, test.labels) | bootstrap_ap(test, seed)
+    values |= operating_point(test.logits, test.labels, best_f1_threshold(test.logits, test.labels), "oracle_")
     notes = ["all test scores are equal: the classifier decides nothing, AP is the share of positives"]
-    notes = notes if np.ptp(test_logits) == 0 else []
-    threshold, note = honest_threshold(val_logits, val_labels, max_fpr)
+    notes = notes if np.ptp(test.logits) == 0 else []
+    threshold, note = honest_threshold(val.logits, val.labels, max_fpr)
     if threshold is not None:
-        values |= operating_point(test_logits, test_labels, threshold, "")
+        values |= operating_point(test.logits, test.labels, threshold, "")
     return Evaluation(values, (*notes, note))
 
 
@@ -72,13 +81,57 @@ def ranking(logits: Floats, labels: Labels) -> dict[str, float]:
     }
 
 
-def bootstrap_ap(logits: Floats, labels: Labels, seed: int, rounds: int = BOOTSTRAP_ROUNDS) -> dict[str, float]:
-    """95 % percentile interval of AP over the draw of test pictures, each label resampled on its own."""
-    rng = np.random.default_rng(seed)
-    strata = [np.flatnonzero(labels == label) for label in (0, 1)]
-    draws = [np.concatenate([rng.choice(part, len(part)) for part in strata]) for _ in range(rounds)]
-    low, high = np.quantile([average_precision_score(labels[draw], logits[draw]) for draw in draws], [0.025, 0.975])
+def bootstrap_ap(test: Scored, seed: int, rounds: int = BOOTSTRAP_ROUNDS) -> dict[str, float]:
+    """95 % percentile interval of AP over the draw of test parts."""
+    weights = draw_parts(test.labels, test.groups, np.random.default_rng(seed), rounds)
+    low, high = np.quantile(average_precisions(test, weights), [0.025, 0.975])
     return {"ap_low": float(low), "ap_high": float(high)}
+
+
+def draw_parts(labels: Labels, groups: Sequence[str], rng: np.random.Generator, rounds: int) -> Weights:
+    """The rounds of a bootstrap, (R, N): how often each picture is in the draw of physical parts, with replacement.
+
+    Each label is drawn on its own. Pictures of one part are drawn together: ten photographs of one scratch are far from
+    ten scratches, and an interval that takes them for that is too narrow.
+
+    Args:
+        labels: (N,) of 0 and 1.
+        groups: (N,): the part that a picture shows, "" = one of its own; () = each its own.
+        rng: where the draws come from.
+        rounds: R.
+    """
+    weights = np.empty((rounds, len(labels)), np.int64)
+    for label in np.unique(labels):
+        pictures = np.flatnonzero(labels == label)
+        names = [(groups[i] if groups else "") or f"\0{i}" for i in pictures.tolist()]
+        known, part = np.unique(names, return_inverse=True)
+        shares = np.full(len(known), 1 / len(known))
+        weights[:, pictures] = rng.multinomial(len(known), shares, size=rounds)[:, part]
+    return weights
+
+
+def average_precisions(scored: Scored, weights: Weights) -> Floats:
+    """(R,): scikit-learn's average precision for each of R weightings (R, N) of the pictures, all at once."""
+    hits, alarms = _called(scored, weights)
+    precision = hits / np.maximum(hits + alarms, 1)
+    averages: Floats = (np.diff(hits, axis=1, prepend=0) * precision).sum(axis=1) / hits[:, -1]
+    return averages
+
+
+def recalls_at_fpr(scored: Scored, weights: Weights, max_fpr: float) -> Floats:
+    """(R,): the highest recall with a false positive rate of `max_fpr` at most, as `average_precisions`."""
+    hits, alarms = _called(scored, weights)
+    recalls: Floats = np.where(alarms <= max_fpr * alarms[:, -1:], hits, 0).max(axis=1) / hits[:, -1]
+    return recalls
+
+
+def _called(scored: Scored, weights: Weights) -> tuple[Weights, Weights]:
+    """Positives and negatives (R, K) that are called defects at each of the K thresholds, from the highest down."""
+    order = np.argsort(-scored.logits, kind="stable")
+    last = np.flatnonzero(np.append(np.diff(scored.logits[order]) != 0, True))  # of equal logits
+    ranked, positive = weights[:, order], scored.labels[order] == 1
+    hits, alarms = np.cumsum(ranked * positive, axis=1), np.cumsum(ranked * ~positive, axis=1)
+    return hits[:, last], alarms[:, last]
 
 
 def best_f1_threshold(logits: Floats, labels: Labels) -> float:

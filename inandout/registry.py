@@ -17,8 +17,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from inandout.errors import InputError
+from inandout.metrics import Scored
 from inandout.tracking import lock_is_taken, state_folder
-from inandout.verdict import METRICS, Scored, paired_difference
+from inandout.verdict import METRICS, paired_difference
 
 CHAMPION, PREVIOUS = "champion", "previous"
 GATE = "gate"

@@ -7,13 +7,12 @@ what the classifier says (Wimmer 2024).
 
 import io
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from diffusers import StableDiffusionPipeline
 from PIL import Image
-from scipy.stats import rankdata
 
 from inandout.classifier.pixels import Pixels
 from inandout.data.colour import keep_grey
@@ -23,7 +22,7 @@ from inandout.errors import InputError
 from inandout.memseg.anomaly import synthesise
 from inandout.memseg.config import MemSegConfig
 from inandout.memseg.textures import open_textures
-from inandout.metrics import BOOTSTRAP_ROUNDS, Floats
+from inandout.metrics import BOOTSTRAP_ROUNDS, Floats, draw_parts
 from inandout.report import aligned
 
 FEWEST = 10
@@ -55,7 +54,7 @@ class Change(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """A value and the 95 % percentile interval of its bootstrap over pictures."""
+    """A value and the 95 % percentile interval of its bootstrap over physical parts."""
 
     value: float
     low: float
@@ -76,6 +75,8 @@ class Judged(NamedTuple):
     """Logits (N,) of the same pictures."""
     levels: float
     """Mean difference of a pixel, 0..255."""
+    groups: Sequence[str] = ()
+    """(N,): which physical part a picture shows, as in `Scored`."""
 
 
 class Reaction(NamedTuple):
@@ -134,7 +135,7 @@ def _resized(picture: Picture, size: tuple[int, int]) -> Picture:
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
 
 
-def judge_both(judge: Judge, pixels: Pixels, change: Change) -> Judged:
+def judge_both(judge: Judge, pixels: Pixels, change: Change, groups: Sequence[str] = ()) -> Judged:
     """Judge good parts (N, H, W, 3) before and after a change, in the same batches: what is equal has equal logits."""
     before, after, levels = [], [], []
     for start in range(0, len(pixels), BATCH):
@@ -143,13 +144,13 @@ def judge_both(judge: Judge, pixels: Pixels, change: Change) -> Judged:
         before.append(judge(untouched))
         after.append(judge(changed))
         levels += np.abs(changed.astype(np.int16) - untouched).mean(axis=(1, 2, 3)).tolist()
-    return Judged(np.concatenate(before), np.concatenate(after), float(np.mean(levels)))
+    return Judged(np.concatenate(before), np.concatenate(after), float(np.mean(levels)), groups)
 
 
 def react(
     change: Change, judged: Judged, threshold: float | None, seed: int, rounds: int = BOOTSTRAP_ROUNDS
 ) -> Reaction:
-    """Measure a reaction; a round of the bootstrap draws good parts, each with its changed copy.
+    """Measure a reaction; a round of the bootstrap draws good parts, each picture with its changed copy.
 
     Args:
         change: what was done.
@@ -166,29 +167,31 @@ def react(
         raise InputError(f"{count} good parts say nothing of a classifier; the probe needs {FEWEST} or more")
     if not (np.isfinite(judged.before).all() and np.isfinite(judged.after).all()):
         raise InputError("some logits are NaN or infinite: the model is broken; train it again with a lower lr")
-    rng = np.random.default_rng(seed)
-    draws = [rng.integers(count, size=count) for _ in range(rounds)]
-    rises = judged.after - judged.before
-    auroc = [_auroc(judged.before[draw], judged.after[draw]) for draw in draws]
+    weights = draw_parts(np.zeros(count, np.int64), judged.groups, np.random.default_rng(seed), rounds)
+    rises, evenly = judged.after - judged.before, np.ones((1, count))
     called = None
     if threshold is not None:
         called = float((judged.before >= threshold).mean()), float((judged.after >= threshold).mean())
     return Reaction(
-        change, judged, _interval(_auroc(judged.before, judged.after), auroc),
-        _interval(float(rises.mean()), [rises[draw].mean() for draw in draws]), called,
+        change, judged, _interval(_aurocs(judged, evenly)[0], _aurocs(judged, weights)),
+        _interval(rises.mean(), weights @ rises / weights.sum(axis=1)), called,
     )  # fmt: skip
 
 
-def _auroc(before: Floats, after: Floats) -> float:
-    """Mann-Whitney's statistic: the share of pairs in which `after` (N,) is higher than `before` (N,), ties a half."""
-    count = len(after)
-    ranks = rankdata(np.concatenate([before, after]))[count:]
-    return float((ranks.sum() - count * (count + 1) / 2) / count**2)
+def _aurocs(judged: Judged, weights: npt.NDArray[Any]) -> Floats:
+    """(R,): the share of pairs in which `after` is higher than `before`, ties a half; a pair counts its weights (R, N).
+
+    That is the statistic of Mann and Whitney.
+    """
+    after, before = judged.after[:, None], judged.before[None]
+    higher = (after > before) + 0.5 * (after == before)
+    shares: Floats = ((weights @ higher) * weights).sum(axis=1) / weights.sum(axis=1) ** 2
+    return shares
 
 
-def _interval(value: float, drawn: Sequence[float]) -> Interval:
+def _interval(value: float, drawn: Floats) -> Interval:
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return Interval(value, float(low), float(high))
+    return Interval(float(value), float(low), float(high))
 
 
 def reaction_table(reactions: Sequence[Reaction]) -> str:
@@ -202,7 +205,10 @@ def reaction_table(reactions: Sequence[Reaction]) -> str:
 
 
 def sentence(reactions: Sequence[Reaction]) -> str:
-    """Whether the classifier reacts to the generator's fingerprint, that of the VAE, and to what else."""
+    """Whether the classifier reacts to the fingerprint of the generator's VAE, and to what else.
+
+    It is one fingerprint of several: how the UNet draws the ground is another, which no real picture can be given.
+    """
     (vae,) = [one for one in reactions if one.change.key == VAE]
     also = [one for one in reactions if one.change.key != VAE and one.noticed()]
     asked = f"{len(vae.judged.before)} real good parts went through the {vae.change.name}, without a defect"
@@ -213,12 +219,12 @@ def sentence(reactions: Sequence[Reaction]) -> str:
 
 def _answer(vae: Reaction) -> str:
     if vae.noticed():
-        return "The classifier REACTS to the generator's fingerprint as to a defect"
+        return "The classifier REACTS to the fingerprint of the generator's VAE as to a defect"
     if vae.auroc.low > 0.5:
-        return "The classifier hardly reacts to the generator's fingerprint"
+        return "The classifier hardly reacts to the fingerprint of the generator's VAE"
     if vae.auroc.high < 0.5:
-        return "The classifier takes the generator's fingerprint for a sign of good parts"
-    return "No reaction to the generator's fingerprint can be told from chance"
+        return "The classifier takes the fingerprint of the generator's VAE for a sign of good parts"
+    return "No reaction to the fingerprint of the generator's VAE can be told from chance"
 
 
 def amplified(before: npt.NDArray[np.uint8], after: npt.NDArray[np.uint8], gain: float) -> npt.NDArray[np.uint8]:

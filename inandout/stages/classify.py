@@ -21,12 +21,12 @@ from inandout.data.images import Picture, read_mask
 from inandout.data.manifest import Sample, digest, fingerprint
 from inandout.data.prepare import prepare_shot
 from inandout.diffusion.base import base_identity
-from inandout.metrics import evaluate, ranking
+from inandout.metrics import Scored, evaluate, ranking
 from inandout.mixing import mix, share_out
 from inandout.pictures import contact_sheet, outline, pr_curve
 from inandout.stages.classify_config import ClassifyConfig
 from inandout.stages.scores import log_scores
-from inandout.stages.synthetic import drawing_of_good, given_pool, synthetic_negatives, synthetic_positives
+from inandout.stages.synthetic import drawing_of_good, given_pool, log_learned, synthetic_negatives, synthetic_positives
 from inandout.tracking import WEIGHTS, connect, log_values, pip_requirements, run_stage, stage_fingerprint
 
 SHOWN = 8
@@ -109,12 +109,16 @@ def _train_and_measure(config: ClassifyConfig, real: list[Sample], work: Path) -
     val, test = load_part(_rows(real, "val"), config), load_part(_rows(real, "test"), config)
     model, val_logits = train_classifier(config, real, val, work)
     test_logits = predict(model, test.pixels)
-    evaluation = evaluate(test_logits, test.labels, val_logits, val.labels, config.val_fpr, config.seed)
+    evaluation = evaluate(_scored(test, test_logits), _scored(val, val_logits), config.val_fpr, config.seed)
     log_values(evaluation.values)
     mlflow.set_tag("inandout.notes", " | ".join(evaluation.notes))
     log_scores([*val.samples, *test.samples], np.concatenate([val_logits, test_logits]))
     _log_pictures(config, test, test_logits, evaluation.values)
     _log_model(model, test.pixels)
+
+
+def _scored(part: Part, logits: Logits) -> Scored:
+    return Scored(part.labels, logits, [sample.group for sample in part.samples])
 
 
 def train_classifier(config: ClassifyConfig, real: list[Sample], val: Part, work: Path) -> tuple[DefectNet, Logits]:
@@ -172,6 +176,7 @@ def _log_inputs(config: ClassifyConfig, real: list[Sample], train: Part) -> None
     counts = Counter(f"n_{s.split}_{'positives' if s.label else 'negatives'}" for s in real if s.split != "train")
     counts += Counter(f"n_train_{s.origin}_{'positives' if s.label else 'negatives'}" for s in train.samples)
     mlflow.log_params(counts)
+    log_learned(train.samples)
     mlflow.set_tags(
         {"inandout.survival": survival(real, config).sentence(), TEST_TAG: fingerprint(_rows(real, "test"))}
     )

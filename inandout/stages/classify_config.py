@@ -8,6 +8,7 @@ from inandout.classifier.fit import Optimiser
 from inandout.data.geometry import Geometry
 from inandout.data.prepare import ShotConfig, SourceConfig
 from inandout.diffusion.base import BaseConfig
+from inandout.mixing import share_out
 from inandout.stages.negatives import Negatives
 
 
@@ -69,6 +70,13 @@ class ClassifyConfig(TrainingConfig, ShotConfig, BaseConfig):
     def _has_its_pool(self) -> "ClassifyConfig":
         if self.reviewed and not (self.ddpm_pool or self.memseg_pool):
             raise ValueError("reviewed = True is about given pools; give ddpm_pool or memseg_pool too")
+        n_ddpm, n_memseg = share_out(self.n_aug, self.ddpm_ratio)
+        for name, taken in (("ddpm_pool", n_ddpm), ("memseg_pool", n_memseg)):
+            if getattr(self, name) and not taken:
+                raise ValueError(
+                    f"{name} is given, but ddpm_ratio = {self.ddpm_ratio:g} and n_aug = {self.n_aug} take nothing of "
+                    f"it; give another ddpm_ratio, or no {name}"
+                )
         return self
 
     def own_seed(self) -> int:

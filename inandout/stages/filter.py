@@ -11,6 +11,7 @@ from typing import NamedTuple
 import mlflow
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
+from scipy.spatial.distance import cdist
 
 from inandout.classifier.features import features
 from inandout.classifier.pixels import load_pixels
@@ -27,6 +28,7 @@ from inandout.stages.ddpm import DRAWN_WITH, drawn_with
 from inandout.stages.eyes import Eyes, open_eyes, refuse_unfit
 from inandout.stages.pools import Pool, log_pool, pool_folder, read_pool, work_pool
 from inandout.stages.reviewed import DECISIONS, POOL_TAG, review_of
+from inandout.stages.synthetic import learned
 from inandout.tracking import artifact_folder, connect, log_values, run_stage
 
 TABLE = "filter.csv"
@@ -59,7 +61,7 @@ class _Judged(NamedTuple):
 
     verdicts: list[Verdict]
     negatives: Floats
-    """Distance (N,) to the nearest training negative."""
+    """Distance (N,) to the nearest training negative, but for the part that it was drawn on."""
     positives: Floats | None
     """Distance (N,) to the nearest training positive; None where the shot has none."""
     sources: Floats
@@ -72,6 +74,8 @@ class _Seen(NamedTuple):
     train: Features
     contents: list[str]
     """Digests of the pictures behind `train`."""
+    negatives: list[tuple[str, str]]
+    """Digest and group of the pictures behind `real.negatives`."""
     real: Real
     defects: Features
     """Positives of the validation part; none with zero and few shots."""
@@ -88,7 +92,7 @@ def filter_pool(config: FilterConfig) -> Pool:
     connect()
     eyes = open_eyes("run", config.run)
     rows, pictures, decisions = review_of(read_pool(pool_folder(config.pool).resolve()))
-    _refuse_known_pool(config, eyes)
+    _refuse_learned(config, rows)
     refuse_unfit(eyes.real, [row.with_(review="") for row in rows])
     inputs = {"data": fingerprint(eyes.real), "run": digest(eyes.weights), "pool": fingerprint(rows)}
     filtered = FilteredConfig(**config.model_dump(), data=eyes.config.data)
@@ -98,16 +102,18 @@ def filter_pool(config: FilterConfig) -> Pool:
         lambda work: _filter(config, eyes, rows, pictures, decisions, work),
     )  # fmt: skip
     print(artifact_folder(run.info.run_id, "filter.md").read_text(encoding="utf-8"))
-    print(f"train with `python -m inandout classify --ddpm-pool {run.info.run_id}`")
-    return Pool(read_pool(artifact_folder(run.info.run_id, "pool")), run.info.run_id)
+    pool = Pool(read_pool(artifact_folder(run.info.run_id, "pool")), run.info.run_id)
+    how = "--memseg-pool" if rows[0].origin == "memseg" else "--ddpm-ratio 1 --ddpm-pool"
+    print(f"train with `python -m inandout classify --n-aug {len(pool.samples)} {how} {pool.run_id}`")
+    return pool
 
 
-def _refuse_known_pool(config: FilterConfig, eyes: Eyes) -> None:
-    given = [place for place in (eyes.config.ddpm_pool, eyes.config.memseg_pool) if place]
-    if pool_folder(config.pool).resolve() in [pool_folder(place).resolve() for place in given]:
+def _refuse_learned(config: FilterConfig, rows: Sequence[Sample]) -> None:
+    known = learned(config.run) & set(digests([row.image for row in rows]))
+    if known:
         raise InputError(
-            f"run = {config.run}: was trained with pool {config.pool} and knows its pictures by heart; give a run that "
-            "was not"
+            f"run = {config.run}: was trained with {len(known)} of the {len(rows)} pictures of pool {config.pool} and "
+            "knows them by heart; give a run that was not"
         )
 
 
@@ -147,7 +153,9 @@ def _look(eyes: Eyes) -> _Seen:
     unseen = features(net, _pixels(eyes, eyes.rows("val", 0)))
     defects = [sample for sample in known if (sample.split, sample.label) == ("val", 1)]
     real = Real(of_train[labels == 0], of_train[(labels == 1) & in_shot], unseen)
-    return _Seen(of_train, digests([s.image for s in train]), real, features(net, _pixels(eyes, defects)))
+    contents = digests([sample.image for sample in train])
+    negatives = [(content, one.group) for content, one in zip(contents, train, strict=True) if one.label == 0]
+    return _Seen(of_train, contents, negatives, real, features(net, _pixels(eyes, defects)))
 
 
 def _pixels(eyes: Eyes, samples: Sequence[Sample]) -> np.ndarray:
@@ -156,7 +164,7 @@ def _pixels(eyes: Eyes, samples: Sequence[Sample]) -> np.ndarray:
 
 def _judge(eyes: Eyes, seen: _Seen, rows: Sequence[Sample], limits: Limits) -> _Judged:
     found = features(eyes.net(), _pixels(eyes, rows))
-    to_negatives = nearest(found, seen.real.negatives)
+    to_negatives = _to_others(found, seen, rows)
     to_positives = nearest(found, seen.real.positives) if len(seen.real.positives) else None
     place = {content: number for number, content in enumerate(seen.contents)}
     to_sources = [
@@ -164,6 +172,19 @@ def _judge(eyes: Eyes, seen: _Seen, rows: Sequence[Sample], limits: Limits) -> _
         for one, row in zip(found, rows, strict=True)
     ]
     return _Judged(judge(to_negatives, to_positives, limits), to_negatives, to_positives, np.array(to_sources))
+
+
+def _to_others(found: Features, seen: _Seen, rows: Sequence[Sample]) -> Floats:
+    """A defect that was drawn on a good part is nearest to that part, which an unseen good part has no like of."""
+    distances = cdist(found, seen.real.negatives)
+    for number, row in enumerate(rows):
+        distances[number, [_is_canvas(*negative, row) for negative in seen.negatives]] = np.inf
+    return distances.min(axis=1)
+
+
+def _is_canvas(content: str, group: str, row: Sample) -> bool:
+    """Whether `row` was drawn on a picture with this digest, or on another of that physical part."""
+    return row.origin != "ddpm" and (content == row.sources[0] or (group != "" and group == row.group))
 
 
 def _log(rows: Sequence[Sample], judged: _Judged, limits: Limits, seen: _Seen) -> None:

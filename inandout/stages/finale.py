@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sklearn.metrics import average_precision_score
-
 from inandout.report import Row, markdown_table
 from inandout.stages.classify import classify
 from inandout.stages.classify_config import ClassifyConfig
 from inandout.stages.scores import read_scores
-from inandout.verdict import Difference, paired_difference
+from inandout.verdict import METRICS, Difference, paired_difference
 
 PAPER = "the paper's choice"
 
@@ -46,7 +44,7 @@ def _difference(rows: Sequence[Row], name: str) -> Difference | None:
     if any("ap" not in row.metrics for row in rows):
         return None
     ours, theirs = ([read_scores(row.run_id) for row in rows if row.source == who] for who in (name, PAPER))
-    return paired_difference(ours, theirs, average_precision_score)
+    return paired_difference(ours, theirs, METRICS["AP"])
 
 
 def _sentence(name: str, same: bool, difference: Difference | None, seeds: int) -> str:

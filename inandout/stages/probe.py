@@ -92,9 +92,10 @@ def _probe(eyes: Eyes, good: Sequence[Sample], base_config: BaseConfig, threshol
     base = open_base(base_config)
     _refuse_other_base(eyes.config, base, base_config.base)
     net, pixels = eyes.net(), load_pixels([sample.image for sample in good], eyes.config)
+    parts = [sample.group for sample in good]
     tried = changes(base.pipeline, f"base {base_config.base.rsplit('/', 1)[-1]}")
     reactions = [
-        react(change, judge_both(lambda batch: predict(net, batch), pixels, change), threshold, eyes.config.seed)
+        react(change, judge_both(lambda batch: predict(net, batch), pixels, change, parts), threshold, eyes.config.seed)
         for change in tried
     ]
     _log(eyes.config, reactions)

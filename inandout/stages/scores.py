@@ -9,18 +9,18 @@ import numpy as np
 
 from inandout.classifier.fit import Logits
 from inandout.data.manifest import Sample, Split
+from inandout.metrics import Scored
 from inandout.tracking import artifact_folder
-from inandout.verdict import Scored
 
 
 def log_scores(samples: Sequence[Sample], logits: Logits) -> None:
     """Write it: validation and test pictures in order, and their logits (N,)."""
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(["image", "split", "label", "defect", "logit"])
+    writer.writerow(["image", "split", "label", "defect", "group", "logit"])
     for sample, score in zip(samples, logits, strict=True):
         name = "/".join(sample.image.parts[-3:])
-        writer.writerow([name, sample.split, sample.label, sample.defect, repr(float(score))])
+        writer.writerow([name, sample.split, sample.label, sample.defect, sample.group, repr(float(score))])
     mlflow.log_text(text.getvalue(), "scores.csv")
 
 
@@ -29,4 +29,4 @@ def read_scores(run_id: str, split: Split = "test") -> Scored:
     with artifact_folder(run_id, "scores.csv").open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == split]
     labels = np.array([int(row["label"]) for row in rows], np.int64)
-    return Scored(labels, np.array([float(row["logit"]) for row in rows]))
+    return Scored(labels, np.array([float(row["logit"]) for row in rows]), [row["group"] for row in rows])

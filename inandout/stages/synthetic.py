@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import mlflow
 
-from inandout.data.manifest import Sample
+from inandout.data.manifest import Sample, digests
 from inandout.errors import InputError
 from inandout.mixing import share_out
 from inandout.review.news import summarise
@@ -15,6 +15,21 @@ from inandout.stages.inpaint import InpaintPoolConfig, augment_inpaint
 from inandout.stages.negatives import RoundTripConfig, good_drawing, good_pictures, send_through_vae
 from inandout.stages.pools import Pool, open_pool
 from inandout.stages.reviewed import kept, review_of
+from inandout.tracking import artifact_folder
+
+LEARNED = "synthetic.txt"
+"""Artifact of a classifier: the digest of every synthetic picture that it was trained with, a line each."""
+
+
+def log_learned(trained_with: Sequence[Sample]) -> None:
+    """Write `LEARNED`."""
+    made = digests([sample.image for sample in trained_with if sample.origin != "real"])
+    mlflow.log_text("".join(f"{picture}\n" for picture in made), LEARNED)
+
+
+def learned(run_id: str) -> set[str]:
+    """What `log_learned` wrote."""
+    return set(artifact_folder(run_id, LEARNED).read_text(encoding="utf-8").split())
 
 
 def synthetic_positives(config: ClassifyConfig) -> tuple[list[Sample], list[Sample]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from safetensors.torch import save_file
 
 from inandout.classifier.pixels import load_pixels
@@ -106,6 +107,22 @@ def test_what_cannot_be_trained_is_refused_in_one_sentence(
         train(tiny, **changes)
     runs = mlflow.search_runs(search_all_experiments=True, output_format="list")
     assert all(run.info.status != "RUNNING" for run in runs)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"ddpm_pool": "x", "ddpm_ratio": 0},
+            "ddpm_pool is given, but ddpm_ratio = 0 and n_aug = 60 take nothing of it",
+        ),
+        ({"memseg_pool": "x", "ddpm_ratio": 1}, "memseg_pool is given, but ddpm_ratio = 1"),
+        ({"memseg_pool": "x", "n_aug": 0}, "n_aug = 0 take nothing of it"),
+    ],
+)
+def test_a_pool_of_which_the_mix_takes_nothing_is_refused(given: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        ClassifyConfig(**given)
 
 
 @pytest.mark.usefixtures("no_model")

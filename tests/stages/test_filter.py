@@ -107,6 +107,19 @@ def test_zero_shot_knows_good_parts_alone_and_the_test_part_has_no_say(
     assert {parts[path].split for path in looked if path in parts} == {"train", "val"}
 
 
+@pytest.mark.parametrize(("origin", "kept"), [("ddpm", False), ("inpaint", True)])
+def test_a_drawn_defect_is_not_compared_with_the_part_it_was_drawn_on(
+    origin: str, kept: bool, data: Path, project: Path, tmp_path: Path
+) -> None:
+    canvas = data.with_name("0.png")
+    almost = draw(710, True)[0]  # the pool's first picture
+    almost[0, 0] += 1
+    write_image(canvas, almost)
+    pool = planted(data, tmp_path / "pool", origin=origin, sources=(digest(canvas),))
+    found = filter_pool(FilterConfig(pool=str(pool), run=train(data, shot="zero", n_aug=4).run_id))
+    assert (0 in [row.seed for row in found.samples]) is kept
+
+
 def test_what_cannot_be_filtered_is_refused_in_one_sentence(data: Path, project: Path, tmp_path: Path) -> None:
     pool, run_id = planted(data, tmp_path / "pool"), train(data).run_id
     goods = planted(data, tmp_path / "goods")
@@ -119,7 +132,7 @@ def test_what_cannot_be_filtered_is_refused_in_one_sentence(data: Path, project:
         ({"run": ""}, "run is empty"),
         ({"pool": str(tmp_path)}, "not a pool"),
         ({"pool": str(leak)}, "outside the training part"),
-        ({"run": knowing}, "knows its pictures by heart"),
+        ({"run": knowing}, "trained with 4 of the 9 pictures of pool .* knows them by heart"),
         ({"pool": str(goods)}, "none of its 5 pictures is left, 3 look like good parts and 2 are unlike"),
     ):
         with pytest.raises(InputError, match=message):
