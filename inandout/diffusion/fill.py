@@ -12,7 +12,7 @@ Make = Callable[[range], Iterable[tuple[Picture, Reason | None]]]
 """Makes the candidates of some numbers: a picture (H, W, 3) for each, in order, and its fault where one is known."""
 
 SPARE = 20
-"""Pictures that may be kept out beyond as many as are wanted."""
+"""Pictures that may be kept out beyond three times as many as are wanted."""
 
 
 class TooManyRejectedError(InputError):
@@ -28,8 +28,8 @@ class TooManyRejectedError(InputError):
 
 
 def allowance(n: int) -> int:
-    """How many pictures may be kept out of a pool of `n`."""
-    return n + SPARE
+    """How many pictures may be kept out of a pool of `n`; inpainting leaves half of the masks as they were."""
+    return 3 * n + SPARE
 
 
 def fill(n: int, make: Make, gate: Gate, batch_size: int, accepted: int = 0) -> Iterator[tuple[int, Picture]]:
@@ -52,7 +52,7 @@ def fill(n: int, make: Make, gate: Gate, batch_size: int, accepted: int = 0) -> 
         accepted: pictures accepted before an interruption.
 
     Raises:
-        TooManyRejectedError: the pool cannot be filled with 2n + 20 candidates: more than n + 20 were kept out.
+        TooManyRejectedError: the pool cannot be filled with 4n + 20 candidates: more than 3n + 20 were kept out.
     """
     candidates = _candidates(make, accepted + gate.counts.total(), batch_size)
     while accepted < n:

@@ -96,26 +96,26 @@ def test_a_model_that_makes_nothing_of_use_is_stopped() -> None:
         accepted.extend(number for number, _ in fill(6, one_good, gate, batch_size=8))
     assert isinstance(caught.value, InputError)
     assert str(caught.value) == (
-        "27 of 28 generated pictures were of no use (26 black, 1 non-finite), more than the 26 allowed for 6 good "
+        "39 of 40 generated pictures were of no use (38 black, 1 non-finite), more than the 38 allowed for 6 good "
         "ones; choose another alpha, other prompts or another seed"
     )
-    assert gate.counts.total() == 27
+    assert gate.counts.total() == 39
 
 
 def late(good_from: int, numbers: range) -> Iterator[tuple[Picture, Reason | None]]:
     return ((draw_surface(32, 32, number).picture if number >= good_from else BLACK, None) for number in numbers)
 
 
-def test_a_pool_that_just_fills_with_2n_and_20_candidates_is_let_through() -> None:
-    pool = list(fill(6, lambda numbers: late(26, numbers), Gate([]), batch_size=5))
-    assert [number for number, _ in pool] == list(range(26, 32))
-    with pytest.raises(TooManyRejectedError, match="27 of 27"):
-        list(fill(6, lambda numbers: late(27, numbers), Gate([]), batch_size=5))
+def test_a_pool_that_just_fills_with_4n_and_20_candidates_is_let_through() -> None:
+    pool = list(fill(6, lambda numbers: late(38, numbers), Gate([]), batch_size=5))
+    assert [number for number, _ in pool] == list(range(38, 44))
+    with pytest.raises(TooManyRejectedError, match="39 of 39"):
+        list(fill(6, lambda numbers: late(39, numbers), Gate([]), batch_size=5))
 
 
 def test_a_stopped_pool_is_stopped_again_when_it_goes_on() -> None:
     gate = Gate([], {"black": 20})
-    with pytest.raises(TooManyRejectedError, match=r"27 of 27 .* \(27 black\)"):
+    with pytest.raises(TooManyRejectedError, match=r"39 of 39 .* \(39 black\)"):
         list(fill(6, lambda numbers: late(40, numbers), gate, batch_size=5))
 
 
