@@ -11,16 +11,22 @@ from mlflow.entities import Run
 
 from inandout.__main__ import main
 from inandout.classifier.resnet import DefectNet
+from inandout.engine import EngineConfig, run_all
 from inandout.errors import InputError
 from inandout.report import unpack
+from inandout.stages.cells import measure_cells
+from inandout.stages.classify import Result
+from inandout.stages.classify_config import ClassifyConfig
 from inandout.stages.ddpm import STRIP
 from inandout.stages.experiment import experiment, plan
 from inandout.stages.experiment_config import GRIDS, ExperimentConfig
 from inandout.stages.missing import missing_pictures, missing_strips
 from inandout.stages.report import ReportConfig, report
 from inandout.stages.synthetic import diffusion_pool, make_diffusion_pool
-from inandout.tracking import artifact_folder
+from inandout.tracking import artifact_folder, connect
 from tests.conftest import SIDE
+
+Captured = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(autouse=True)
@@ -94,13 +100,39 @@ def test_a_cell_that_fails_does_not_stop_the_others(tiny: Path, project: Path, m
     assert "| full | In&Out | 2" in report(ReportConfig(run=run.info.run_id))
 
 
+@pytest.mark.parametrize(("workers", "left"), [(1, ["03:00", "01:30"]), (2, ["01:30", "00:45"])])
+def test_a_cell_that_was_trained_tells_the_time_that_is_left(
+    workers: int, left: list[str], tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:  # fmt: skip
+    from inandout.stages import cells
+
+    def found_or_trained(config: ClassifyConfig) -> Result:
+        if config.seed == 0:
+            return Result(found.info.run_id, {"ap": 0.5, "seconds": 7.0})
+        with mlflow.start_run(nested=True) as trained:
+            return Result(trained.info.run_id, {"ap": 0.5, "seconds": 90.0})
+
+    connect()
+    with mlflow.start_run() as found:
+        pass
+    monkeypatch.setattr(cells, "classify", found_or_trained)
+    monkeypatch.setattr(cells, "run_all", lambda work, items, _: run_all(work, items, EngineConfig()))
+    with mlflow.start_run():
+        measure_cells(config(tiny, name="table2", n_augs="2", seeds="0,1,2,3").cells(), EngineConfig(workers=workers))
+    told = [line.partition("AP 0.500")[2] for line in capsys.readouterr().out.splitlines()]
+    assert told == ["", *(f", about {time} left" for time in left), ""]
+
+
 @pytest.mark.parametrize("name", ["figure2", "figure4", "figure5"])
 def test_a_figure_of_pictures_trains_no_classifier(name: str, tiny: Path, project: Path) -> None:
     assert "training steps" not in plan(config(tiny, name=name))
     assert "figure.png: " in experiment(config(tiny, name=name))
     assert runs("classify") == []
     (run,) = runs("experiment")
-    assert artifact_folder(run.info.run_id, "figure.png").stat().st_size > 1000
+    drawn = artifact_folder(run.info.run_id, "figure.png")
+    assert drawn.stat().st_size > 1000
+    with pytest.raises(InputError, match=f"{name} tiles is done, and shows pictures .*: look at {drawn}"):
+        report(ReportConfig(name=name, profile="tiles"))
 
 
 def test_the_feature_space_shows_both_pools(tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
