@@ -132,8 +132,14 @@ def _texts(lines: Sequence[Line], paper: bool, bold: str) -> list[list[str]]:
         if len(same) > 1:
             ours = [_words(_average([line.ours[name] for line in same])) for name in COLUMNS.values()]
             printed = [_words(_average([line.paper.get(name) for line in same]), "–") for name in CURVES.values()]
-            texts.append([shot, source, "average", str(same[0].seeds), *ours, *(printed if paper else [])])
+            seeds = _range([line.seeds for line in same])
+            texts.append([shot, source, "average", seeds, *ours, *(printed if paper else [])])
     return texts
+
+
+def _range(numbers: Sequence[int]) -> str:
+    """`4`, or `1-4` where they differ."""
+    return "-".join(map(str, sorted({min(numbers), max(numbers)})))
 
 
 def _average(known: Sequence[Estimate | None]) -> Estimate | None:
@@ -180,8 +186,8 @@ def curves(rows: Sequence[Row], paper: bool = False) -> Figure:
                     theirs = [(line.n_aug + shift, line.paper.get(name)) for line in of]
                     _draw_curve(axes, theirs, colour, "x:", f"{source}, paper")
             axes.set(title=f"{shot} shot: {heading}", xlabel="n_aug", ylim=(0, 1))
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(sources))
+    named = {label: h for axes in figure.axes for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(named.values(), named, loc="outside lower center", ncols=len(sources))
     return figure
 
 

@@ -1,11 +1,15 @@
 """The command line: what a user types, and what a mistake is answered with."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 
-from inandout.__main__ import STAGES, main
+from inandout.__main__ import STAGES, build_command, main
+
+ROOT = Path(__file__).parents[1]
 
 
 def run(*arguments: str) -> int:
@@ -22,6 +26,18 @@ def test_a_dry_run_prints_the_resolved_configuration_and_does_nothing(
     assert run(name, "--dry-run") == 0
     assert set(json.loads(capsys.readouterr().out)) == set(STAGES[name].config.model_fields)
     assert list(project.iterdir()) == []
+
+
+@pytest.mark.parametrize(("page", "fewest"), [("README.md", 30), ("experiments/paper_tables.md", 6)])
+def test_every_command_that_is_written_down_is_understood(page: str, fewest: int) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8").replace("\\\n", " ").replace("$name", "table2").replace("...", "")
+    text = re.sub(r"<[a-z][^>\n]*>", "x", text)
+    commands = re.findall(r"^ *(?:accelerate .* )?(?:python )?-m inandout (.*)$", text, re.MULTILINE)
+    assert len(commands) >= fewest
+    for command in commands:
+        name, *options = shlex.split(command, comments=True)
+        dry = build_command(name, STAGES[name]._replace(plan=None))
+        dry.main([*options, "--dry-run"], standalone_mode=False)
 
 
 def test_both_spellings_of_an_option_work_and_so_does_a_value_for_dry_run(capsys: pytest.CaptureFixture[str]) -> None:

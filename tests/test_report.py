@@ -1,4 +1,4 @@
-from inandout.report import Row, csv_table, latex_table, markdown_table, pack, unpack
+from inandout.report import Row, csv_table, curves, latex_table, markdown_table, pack, unpack
 
 
 def row(seed: int, ap: float | None) -> Row:
@@ -36,6 +36,20 @@ def test_a_source_with_several_n_aug_gets_the_average_of_means_and_of_spreads_an
     assert [line[2] for line in table] == ["80", "100", "average", "100"]
     assert [line[4] for line in table] == ["**0.600 (0.141)**", "0.400 (0.000)", "0.500 (0.071)", "0.100"]
     assert [line[9] for line in table] == ["0.514 (0.026)", "0.388 (0.066)", "0.451 (0.046)", "0.532 (0.028)"]
+
+
+def test_an_average_says_how_many_seeds_its_lines_have() -> None:
+    rows = [
+        row(seed, 0.5)._replace(n_aug=n_aug) for n_aug, seeds in ((80, 4), (100, 1), (120, 2)) for seed in range(seeds)
+    ]
+    assert [line[3] for line in lines_of(markdown_table(rows))] == ["4", "1", "2", "1-4"]
+    assert lines_of(markdown_table([row(0, 0.5), row(0, 0.5)._replace(n_aug=100)]))[-1][3] == "1"
+
+
+def test_the_legend_names_a_source_that_the_first_shot_has_not() -> None:
+    rows = [row(0, 0.5), row(0, 0.4)._replace(shot="full"), row(0, 0.3)._replace(shot="full", source="none", n_aug=0)]
+    (legend,) = curves(rows).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["MemSeg", "none"]
 
 
 def test_the_same_rows_are_latex_and_numbers() -> None:

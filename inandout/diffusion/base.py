@@ -48,17 +48,18 @@ class Base:
     kind: Kind
 
 
-def open_base(config: BaseConfig) -> Base:
-    """Load the base, downloading what the hub's cache lacks; never a pickle.
+def open_base(config: BaseConfig, download: bool = True) -> Base:
+    """Load the base, downloading what the hub's cache lacks unless told not to; never a pickle.
 
     Raises:
-        InputError: it is not there, not to be had, a pickle, incomplete, or not a Stable Diffusion of version 1.
+        InputError: it is not there, a pickle, incomplete, or not a Stable Diffusion of version 1.
+        NotHereError: the hub's cache lacks it, and it is not to be had.
     """
     _check(config)
     if _is_single_file(config):
-        pipeline = open_single_file(Path(config.base), _folder(config.base_config, CONFIGURATION))
+        pipeline = open_single_file(Path(config.base), _folder(config.base_config, CONFIGURATION, download))
     else:
-        pipeline = open_folder(_folder(config.base, CONFIGURATION + WEIGHTS), config.base)
+        pipeline = open_folder(_folder(config.base, CONFIGURATION + WEIGHTS, download), config.base)
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         part.eval()
     _check_channels(pipeline, config.base)
@@ -128,9 +129,9 @@ def _is_single_file(config: BaseConfig) -> bool:
     return config.base.lower().endswith(".safetensors") and not Path(config.base).is_dir()
 
 
-def _folder(name: str, patterns: tuple[str, ...]) -> Path:
+def _folder(name: str, patterns: tuple[str, ...], download: bool) -> Path:
     """Where the files of a base that match `patterns` lie, downloaded if need be."""
-    return fetch(name, patterns) if _on_hub(name) else _local(name)
+    return fetch(name, patterns, download) if _on_hub(name) else _local(name)
 
 
 def _folder_identity(name: str, patterns: tuple[str, ...]) -> str:

@@ -13,6 +13,10 @@ _ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[^@]*))?")
 _REVISION = re.compile(r"[0-9a-f]{40}")
 
 
+class NotHereError(InputError):
+    """Files of a base are neither in the hub's cache nor to be had."""
+
+
 def is_hub_id(name: str) -> bool:
     """Whether a name has the form of a hub id, `owner/name` with or without `@revision`."""
     return _ID.fullmatch(name) is not None
@@ -33,19 +37,24 @@ def check_hub_id(name: str) -> tuple[str, str]:
     return match["repository"], match["revision"]
 
 
-def fetch(name: str, patterns: Sequence[str]) -> Path:
+def fetch(name: str, patterns: Sequence[str], download: bool = True) -> Path:
     """Folder in the hub's cache with the files of `owner/name@<40 hex digits>` that match one of `patterns`.
 
-    What is in the cache already needs no network.
+    What is in the cache already needs no network; without `download` nothing does.
 
     Raises:
-        InputError: the revision is not pinned, or the files are neither in the cache nor to be had.
+        InputError: the revision is not pinned.
+        NotHereError: the files are neither in the cache nor to be had.
     """
     repository, revision = check_hub_id(name)
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
+        return Path(
+            snapshot_download(
+                repository, revision=revision, allow_patterns=list(patterns), local_files_only=not download
+            )
+        )
     except (OSError, ValueError, HTTPError) as error:
-        raise InputError(
+        raise NotHereError(
             f"{name}: is not in the hub's cache and cannot be downloaded ({brief(error)}); check id, revision and "
             "network, or give a local folder in diffusers' format, a .safetensors file, or 'embedded'"
         ) from error

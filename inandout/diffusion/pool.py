@@ -17,6 +17,8 @@ from inandout.diffusion.gate import Gate, Reason
 from inandout.diffusion.inpaint import Canvas, fault_of
 from inandout.diffusion.sampling import SamplingConfig, picture_seed, sample
 
+_INDEX = "index.jsonl"
+
 
 class Kept(NamedTuple):
     """A picture that passed the gate."""
@@ -109,7 +111,7 @@ def fill_folder(
     Raises:
         TooManyRejectedError: see `fill`; what there is stays.
     """
-    index = folder / "index.jsonl"
+    index = folder / _INDEX
     kept, counts = _read_index(index, folder, n)
     gate = Gate(training, counts)
     found = len(kept)
@@ -122,6 +124,12 @@ def fill_folder(
         with index.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"number": number, "rejected": dict(gate.counts)}) + "\n")
     return Filled(kept, dict(gate.counts), len(kept) - found)
+
+
+def count_kept(folder: Path) -> int:
+    """How many pictures a folder of `fill_folder` holds, which need not be there yet."""
+    index = folder / _INDEX
+    return index.read_text(encoding="utf-8").count("\n") if index.exists() else 0
 
 
 def _read_index(index: Path, folder: Path, most: int) -> tuple[list[Kept], Counter[Reason]]:

@@ -1,11 +1,13 @@
 """Cells of a comparison: classifiers that differ in shot, source and number of synthetic positives, and seed."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import product
 from typing import Any, Literal, NamedTuple
 
 import mlflow
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from tqdm import tqdm
 
 from inandout.data.splits import Shot
@@ -100,6 +102,7 @@ def measure_cells(cells: Sequence[Cell], engine: EngineConfig) -> list[Row]:
     work: Callable[[Cell], Result] = partial(_measure, this_place())
     rows: dict[int, Row] = {}
     failures: list[str] = []
+    began, seconds = time.monotonic(), list[float]()
     every = tqdm(run_all(work, cells, engine), "cells", total=len(cells), unit="cell", disable=None)
     for done, ended in enumerate(every, start=1):
         cell = cells[ended.number]
@@ -111,7 +114,11 @@ def measure_cells(cells: Sequence[Cell], engine: EngineConfig) -> list[Row]:
         rows[ended.number] = Row(
             config.shot, cell.source, config.n_aug, config.seed, result.run_id, result.metrics
         )  # fmt: skip
-        tqdm.write(f"[{done}/{len(cells)}] {cell.name()}: AP {result.metrics.get('ap', float('nan')):.3f}")
+        seconds += _seconds_trained(result)
+        # How many a cluster trains at once shows in what it has done.
+        at_once = sum(seconds) / (time.monotonic() - began) if engine.cluster else engine.workers
+        left = _time_left(seconds, len(cells) - done, at_once)
+        tqdm.write(f"[{done}/{len(cells)}] {cell.name()}: AP {result.metrics.get('ap', float('nan')):.3f}{left}")
         mlflow.log_text(pack([rows[number] for number in sorted(rows)]), ROWS)
     if failures:
         raise InputError(
@@ -123,6 +130,19 @@ def measure_cells(cells: Sequence[Cell], engine: EngineConfig) -> list[Row]:
 def _measure(place: Place, cell: Cell) -> Result:
     with below(place):
         return classify(cell.config)
+
+
+def _seconds_trained(result: Result) -> list[float]:
+    """How long a cell took, its pictures included; none for one that was found, so not below the active run."""
+    trained = mlflow.get_run(result.run_id).data.tags.get(MLFLOW_PARENT_RUN_ID) == this_place().run_id
+    return [result.metrics["seconds"]] if trained else []
+
+
+def _time_left(seconds: Sequence[float], left: int, at_once: float) -> str:
+    """As if those that are left took as long as those that were trained so far."""
+    if not seconds or not left:
+        return ""
+    return f", about {tqdm.format_interval(sum(seconds) / len(seconds) * left / at_once)} left"
 
 
 def verdicts(rows: Sequence[Row]) -> str:

@@ -26,7 +26,7 @@ from inandout.pictures import contact_sheet
 from inandout.stages.finetune import FinetuneConfig, find_adapter, finetune, finetune_fingerprint
 from inandout.stages.generated import generate
 from inandout.stages.pools import Pool, PoolConfig, log_pool, read_pool, work_pool
-from inandout.tracking import artifact_folder, connect, run_stage
+from inandout.tracking import artifact_folder, connect, run_stage, stage_fingerprint
 
 DRAWN_WITH = "drawn_with.json"
 """Artifact of a diffusion pool: all that its pictures can be drawn again with."""
@@ -89,6 +89,11 @@ def augment_ddpm(config: DdpmPoolConfig, parted: list[Sample] | None = None) -> 
 
 def _inputs(config: DdpmPoolConfig, samples: Sequence[Sample]) -> dict[str, str]:
     return {"data": fingerprint(samples), "base": base_identity(config), "adapter": adapter_identity(config)}
+
+
+def ddpm_fingerprint(config: DdpmPoolConfig) -> str:
+    """Identity of the pool that `augment_ddpm` gives, told without drawing it."""
+    return stage_fingerprint("augment", config, _inputs(config, prepare_shot(config)))
 
 
 def adapter_identity(config: DdpmConfig) -> str:
@@ -182,10 +187,7 @@ def draw_ddpm(
     make = sampler(
         merged, tools.prompts, seed, [(config.width, config.height)], tools.how, adapter.meta.clip_skip
     )  # fmt: skip
-    asked = [
-        "ddpm", base_identity(config), adapter.fingerprint, config.weight(), tools.prompts, seed, config.width,
-        config.height, config.fit, tools.how.model_dump(), fingerprint(samples), *digests([one.image for one in before])
-    ]  # fmt: skip
+    asked = [*asked_ddpm(config, adapter, samples, seed), *digests([one.image for one in before])]
     known = [*(sample for sample in samples if sample.split == "train"), *before]
     training = [fit_image(read_image(sample.image), config) for sample in known]
     make = grey_maker(make) if all(is_grey(picture) for picture in training) else make
@@ -195,6 +197,15 @@ def draw_ddpm(
     pool = [row.with_(image=Path(shutil.copy(row.image, folder))) for row in _ddpm_rows(tools, filled, seed, label)]
     write_manifest(pool, folder / "manifest.csv")
     return pool
+
+
+def asked_ddpm(config: DdpmPoolConfig, adapter: Adapter, samples: Sequence[Sample], seed: int) -> list[object]:
+    """What `draw_ddpm` asks `generate` for, where no pool is to be added to."""
+    prompts, how = config.prompt_list(adapter.meta.instance_prompt), config.sampling(kind_of_base(config.base))
+    return [
+        "ddpm", base_identity(config), adapter.fingerprint, config.weight(), prompts, seed, config.width,
+        config.height, config.fit, how.model_dump(), fingerprint(samples),
+    ]  # fmt: skip
 
 
 def log_filling(filled: Filled, alpha: float | None, prompts: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from inandout.stages.classify_config import ClassifyConfig
 from inandout.stages.cost import estimate
 from inandout.stages.distance import DistanceConfig, distance
 from inandout.stages.experiment_config import GRIDS, ExperimentConfig
-from inandout.stages.report import EXPERIMENT_TAG, log_report
+from inandout.stages.report import EXPERIMENT_TAG, FIGURE, log_report
 from inandout.stages.synthetic import make_diffusion_pool, make_memseg_pool
 from inandout.tracking import artifact_folder, connect, experiment_url, log_dataset, open_run, stage_fingerprint
 
@@ -51,14 +51,14 @@ def plan(config: ExperimentConfig) -> str:
 
 
 def _pictures(name: str, config: ClassifyConfig) -> str:
-    """`figure.png` of a figure that shows pictures; gives its caption."""
+    """`FIGURE` of a figure that shows pictures; gives its caption."""
     kinds = _shown(name, config)
     rows = [(kind, sample) for kind, samples in kinds.items() for sample in samples[:SHOWN]]
     pictures: list[Picture] = [fit_image(read_image(sample.image), config) for _, sample in rows]
     captions = [f"{kind} {sample.prompt or sample.defect}".strip() for kind, sample in rows]
-    mlflow.log_image(contact_sheet(pictures, captions), artifact_file="figure.png")
+    mlflow.log_image(contact_sheet(pictures, captions), artifact_file=FIGURE)
     counts = ", ".join(f"{min(len(samples), SHOWN)} of {len(samples)} {kind}" for kind, samples in kinds.items())
-    return f"figure.png: {counts}"
+    return f"{FIGURE}: {counts}"
 
 
 def _shown(name: str, config: ClassifyConfig) -> dict[str, list[Sample]]:
@@ -77,5 +77,5 @@ def _feature_space(cell: Cell) -> str:
     n_ddpm, n_memseg = share_out(cell.config.n_aug, cell.config.ddpm_ratio)
     pools = [make_memseg_pool(cell.config, n_memseg).run_id, make_diffusion_pool(cell.config, n_ddpm).run_id]
     found = distance(DistanceConfig(model=row.run_id, pools=",".join(pools)))
-    mlflow.log_image(read_image(artifact_folder(found.run_id, "features.png")), artifact_file="figure.png")
+    mlflow.log_image(read_image(artifact_folder(found.run_id, "features.png")), artifact_file=FIGURE)
     return f"{found.table}\n\nThe ResNet-50 was trained with these synthetic pictures: it knows them for defects."

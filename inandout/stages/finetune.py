@@ -70,10 +70,11 @@ class FinetuneConfig(ShotConfig, Geometry, BaseConfig, AdapterConfig, DreamBooth
     def profile(self) -> Profile:
         """What suits base and shot, with what was asked for in its place."""
         suiting = PROFILES[kind_of_base(self.base), self.shot]
+        n_prior = suiting.n_prior if self.n_prior is None else self.n_prior
         return suiting._replace(
             epochs=suiting.epochs if self.epochs is None else self.epochs,
             lr=suiting.lr if self.lr is None else self.lr,
-            n_prior=suiting.n_prior if self.n_prior is None else self.n_prior,
+            n_prior=n_prior if self.prior_weight else 0,
         )
 
 
@@ -194,23 +195,33 @@ def fit_pictures(pictures: Sequence[Picture], config: FinetuneConfig, base: Base
         area, multiple = config.width * config.height, 8 * factor
         sizes = [bucket_of(picture.shape[1], picture.shape[0], area, multiple) for picture in pictures]
         return [fit_image(picture, size) for picture, size in zip(pictures, sizes, strict=True)]
-    width, height = (-(-side // factor) * factor for side in (config.width, config.height))
+    width, height = learned_size(config, factor)
     size = Geometry(width=width, height=height, fit=config.fit)
     return [fit_image(picture, size) for picture in pictures]
 
 
+def learned_size(config: FinetuneConfig, factor: int) -> tuple[int, int]:
+    """(width, height) of all pictures without buckets: the next that can be divided by the VAE's `factor`."""
+    return -(-config.width // factor) * factor, -(-config.height // factor) * factor
+
+
 def prior_pictures(config: FinetuneConfig, base: Base, sizes: Sequence[tuple[int, int]]) -> list[Picture]:
     """Pictures that the base makes of the class prompt; kept beside the database for all that need the same."""
-    n = config.profile().n_prior if config.prior_weight else 0
+    n = config.profile().n_prior
     if n == 0:
         return []
     how = SamplingConfig().resolved(base.kind)
-    asked = [
+    make = sampler(base.pipeline, [config.prior_prompt], config.seed, sizes, how, config.clip_skip)
+    kept = generate(asked_prior(config, sizes), n, make, how.sample_batch, [], "prior").kept
+    return [read_image(one.path) for one in kept]
+
+
+def asked_prior(config: FinetuneConfig, sizes: Sequence[tuple[int, int]]) -> list[object]:
+    """What `prior_pictures` asks `generate` for: the same for every fine-tuning of a seed, whatever its shot."""
+    how = SamplingConfig().resolved(kind_of_base(config.base))
+    return [
         "prior", base_identity(config), config.prior_prompt, config.seed, config.clip_skip, sizes, how.model_dump(),
     ]  # fmt: skip
-    make = sampler(base.pipeline, [config.prior_prompt], config.seed, sizes, how, config.clip_skip)
-    kept = generate(asked, n, make, how.sample_batch, [], "prior").kept
-    return [read_image(one.path) for one in kept]
 
 
 def _train(config: FinetuneConfig, gathered: _Gathered, work: Path, on_step: OnStep) -> Adapter:

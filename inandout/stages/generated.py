@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import mlflow
 from filelock import FileLock
@@ -29,10 +30,15 @@ def generate(
     Raises:
         TooManyRejectedError: see `fill`.
     """
-    key = hashlib.sha256(json.dumps([*asked, code_fingerprint()]).encode()).hexdigest()[:32]
-    folder = state_folder() / "generated" / key
+    folder = generated_folder(asked)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
         filled = fill_folder(folder, n, make, batch_size, training, name)
     mlflow.log_metric(f"{name}_drawn", filled.drawn)
     return filled
+
+
+def generated_folder(asked: Sequence[object]) -> Path:
+    """Where the pictures of a sequence lie, as far as they are there."""
+    key = hashlib.sha256(json.dumps([*asked, code_fingerprint()]).encode()).hexdigest()[:32]
+    return state_folder() / "generated" / key

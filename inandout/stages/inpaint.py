@@ -13,7 +13,7 @@ from inandout.data.geometry import fit_image, fit_mask
 from inandout.data.images import Mask, read_image, read_mask, write_image
 from inandout.data.manifest import Sample, digests, fingerprint, write_manifest
 from inandout.data.prepare import prepare_shot
-from inandout.diffusion.base import Base, base_identity, open_base
+from inandout.diffusion.base import Base, base_identity, kind_of_base, open_base
 from inandout.diffusion.inpaint import Canvas
 from inandout.diffusion.merge import merge
 from inandout.diffusion.pool import Kept, inpainter
@@ -109,16 +109,21 @@ def _make(config: InpaintPoolConfig, samples: list[Sample], sites: _Sites, work:
     pipeline, prompts, how = _merged(config, base, adapter), _prompts(config, adapter), config.sampling(base.kind)
     skip = adapter.meta.clip_skip if adapter else 1
     make = inpainter(pipeline, prompts, config.seed, sites.canvas, how, skip)
-    asked = [
-        "inpaint", base_identity(config), adapter and adapter.fingerprint, config.weight(), prompts,
-        fingerprint(samples), how.model_dump(), config.model_dump(mode="json", include=_SITE_FIELDS),
-    ]  # fmt: skip
-    filled = generate(asked, config.n_aug, make, how.sample_batch, None, "inpaint")
+    filled = generate(asked_inpaint(config, adapter, samples), config.n_aug, make, how.sample_batch, None, "inpaint")
     log_filling(filled, config.weight() if adapter else None, prompts)
     folder, contents = work_pool(work), digests([sample.image for sample in sites.negatives])
     pool = [_row(one, sites, contents, prompts, base, adapter, folder) for one in filled.kept]
     write_manifest(pool, folder / "manifest.csv")
     log_pool(folder, pool)
+
+
+def asked_inpaint(config: InpaintPoolConfig, adapter: Adapter | None, samples: Sequence[Sample]) -> list[object]:
+    """What a pool asks `generate` for."""
+    how = config.sampling(kind_of_base(config.base))
+    return [
+        "inpaint", base_identity(config), adapter and adapter.fingerprint, config.weight(), _prompts(config, adapter),
+        fingerprint(samples), how.model_dump(), config.model_dump(mode="json", include=_SITE_FIELDS),
+    ]  # fmt: skip
 
 
 def _merged(config: InpaintPoolConfig, base: Base, adapter: Adapter | None) -> StableDiffusionPipeline:

@@ -16,6 +16,9 @@ from inandout.tracking import artifact_folder, connect, experiment_url, open_run
 EXPERIMENT_TAG = "inandout.experiment"
 """Name and profile of an experiment, as its run has them."""
 
+FIGURE = "figure.png"
+"""Artifact of an experiment that shows pictures, or what a classifier sees."""
+
 
 class ReportConfig(BaseModel):
     """Which experiment."""
@@ -53,13 +56,23 @@ def log_report(rows: Sequence[Row]) -> str:
 
 
 def _newest(wanted: str) -> str:
-    """Run id of the newest experiment with this tag that has finished a cell."""
+    """Run id of the newest experiment with this tag that has finished a cell.
+
+    Raises:
+        InputError: there is none, or it shows pictures alone.
+    """
     client = mlflow.MlflowClient()
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     found = client.search_runs(
         experiments, f"tags.`{EXPERIMENT_TAG}` = '{wanted}'", order_by=["attributes.start_time DESC"]
     )
     for run in found:
-        if any(artifact.path == ROWS for artifact in client.list_artifacts(run.info.run_id)):
+        names = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
+        if ROWS in names:
             return run.info.run_id
-    raise InputError(f"no experiment {wanted} has finished a cell yet; start it with -e experiment")
+        if FIGURE in names:
+            raise InputError(
+                f"{wanted} is done, and shows pictures of which there is no table: look at "
+                f"{artifact_folder(run.info.run_id, FIGURE)}"
+            )
+    raise InputError(f"no experiment {wanted} has finished a cell or a figure yet; start it with -e experiment")

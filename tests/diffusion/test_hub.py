@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub import constants
 
 from inandout.diffusion.base import BaseConfig, base_identity, open_base, weights_fingerprint
-from inandout.diffusion.hub import fetch
+from inandout.diffusion.hub import NotHereError, fetch
 from inandout.errors import InputError
 from tests.diffusion.tiny import tiny_pipeline
 
@@ -136,6 +136,16 @@ def test_only_what_is_needed_is_fetched_and_once(hub: Hub) -> None:
     hub.stop()
     asked = len(hub.asked)
     assert open_base(BaseConfig(base=PINNED)).fingerprint == base.fingerprint
+    assert len(hub.asked) == asked
+
+
+def test_nothing_is_asked_of_the_network_where_nothing_may_be_downloaded(hub: Hub) -> None:
+    with pytest.raises(NotHereError):
+        open_base(BaseConfig(base=PINNED), download=False)
+    assert hub.asked == []
+    fingerprint = open_base(BaseConfig(base=PINNED)).fingerprint
+    asked = len(hub.asked)
+    assert open_base(BaseConfig(base=PINNED), download=False).fingerprint == fingerprint
     assert len(hub.asked) == asked
 
 
