@@ -17,7 +17,7 @@ import torch
 
 from inandout.data.images import write_image
 from inandout.data.manifest import Sample, write_manifest
-from tests.diffusion.tiny import tiny_pipeline
+from tests.diffusion.tiny import painting_pipeline, tiny_pipeline
 
 torch.set_num_threads(1)  # tiny models gain nothing from more, and machines are shared
 SIDE = 32
@@ -99,6 +99,14 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Stable Diffusion as a folder in diffusers' format."""
     folder = tmp_path_factory.mktemp("base") / "tiny-base"
     tiny_pipeline().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def painting_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Stable Diffusion made for inpainting, as a folder in diffusers' format."""
+    folder = tmp_path_factory.mktemp("base") / "painting-base"
+    painting_pipeline().save_pretrained(folder)
     return folder
 
 

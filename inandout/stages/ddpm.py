@@ -16,6 +16,7 @@ from inandout.data.manifest import Sample, digests, fingerprint, write_manifest
 from inandout.data.prepare import ShotConfig, prepare_shot
 from inandout.diffusion.adapter_file import load_adapter
 from inandout.diffusion.base import Base, BaseConfig, Kind, base_identity, kind_of_base, open_base
+from inandout.diffusion.inpaint import refuse_painting
 from inandout.diffusion.merge import merge
 from inandout.diffusion.pool import Filled, grey_maker, sampler
 from inandout.diffusion.profiles import PROFILES
@@ -159,6 +160,7 @@ def open_tools(config: DdpmPoolConfig) -> Tools:
     """Load base and adapter, and resolve what hangs on them."""
     config = config.model_copy(update={"adapter": _name_adapter(config)})
     adapter, base = adapter_for(config), open_base(config)
+    refuse_painting(base.pipeline)
     how = config.sampling(base.kind)
     known = {"prompts": "|".join(config.prompt_list(adapter.meta.instance_prompt)), "alpha": config.weight()}
     return Tools(config.model_copy(update=how.model_dump() | known), base, adapter)
