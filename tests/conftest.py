@@ -110,6 +110,13 @@ def painting_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def pointer_to(run_id: str) -> str:
+    """Id of a run as `mlflow run` leaves it where a stage was reused: its result lies elsewhere."""
+    with mlflow.start_run() as run:
+        mlflow.set_tag("inandout.reused", run_id)
+    return run.info.run_id
+
+
 def start(*arguments: str) -> "subprocess.Popen[str]":
     """`python -m inandout ...` in the current folder, as another process with as many threads as this one."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -27,7 +27,7 @@ from inandout.pictures import contact_sheet
 from inandout.stages.finetune import FinetuneConfig, find_adapter, finetune, finetune_fingerprint
 from inandout.stages.generated import generate
 from inandout.stages.pools import Pool, PoolConfig, log_pool, read_pool, work_pool
-from inandout.tracking import artifact_folder, connect, run_stage
+from inandout.tracking import artifact_folder, artifact_names, connect, run_stage
 
 DRAWN_WITH = "drawn_with.json"
 """Artifact of a diffusion pool: all that its pictures can be drawn again with."""
@@ -232,7 +232,6 @@ def _strip(tools: Tools) -> Picture:
 
 def drawn_with(run_id: str) -> DdpmPoolConfig | None:
     """What the pictures of a run were drawn with, nothing left open; None where the run says nothing of that."""
-    names = {artifact.path for artifact in mlflow.MlflowClient().list_artifacts(run_id)}
-    if DRAWN_WITH not in names:
+    if DRAWN_WITH not in artifact_names(run_id):
         return None
     return DdpmPoolConfig(**json.loads(artifact_folder(run_id, DRAWN_WITH).read_text(encoding="utf-8")))
