@@ -23,7 +23,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 TRIES = 3
-"""Times that a piece of work is begun at most, when what it ran in was killed."""
+"""Times in a row, without a piece that ended in between, that what pieces run in may be killed."""
 
 
 class EngineConfig(BaseModel):
@@ -44,7 +44,7 @@ class EngineConfig(BaseModel):
 
 
 class Ended(NamedTuple):
-    """A piece of work that ended: with a result, or with an error of the user's."""
+    """A piece of work that ended: with a result, or with an error of the user's, or given up."""
 
     number: int
     """Its place among the pieces."""
@@ -56,7 +56,7 @@ def run_all(work: Callable[[Item], Result], items: Sequence[Item], config: Engin
     """Do `work` for every item and give what came out, in the order in which it is ready.
 
     An `InputError` ends its piece alone; any other exception ends all. A piece whose process or machine was killed is
-    begun again, so `work` must be safe to repeat.
+    begun again, so `work` must be safe to repeat; one that always is killed ends with an `InputError`, too.
 
     Args:
         work: can be pickled, as can items and results, unless it runs in turn.
@@ -64,13 +64,13 @@ def run_all(work: Callable[[Item], Result], items: Sequence[Item], config: Engin
         config: one worker and no cluster: in this process, in turn.
 
     Raises:
-        InputError: processes were killed again and again, or there is no such cluster.
+        InputError: there is no such cluster.
     """
     if config.cluster:
         return _on_cluster(work, items, config.cluster)
     if config.workers == 1 or len(items) < 2:
         return (Ended(number, *attempt(work, item)) for number, item in enumerate(items))
-    return _in_processes(partial(attempt, work), items, config.workers)
+    return _in_processes(partial(_attempt_unless_told, work), items, config.workers)
 
 
 def attempt(work: Callable[[Item], Result], item: Item) -> tuple[Result | None, InputError | None]:
@@ -81,29 +81,61 @@ def attempt(work: Callable[[Item], Result], item: Item) -> tuple[Result | None, 
         return None, error
 
 
+def _attempt_unless_told(work: Callable[[Item], Result], item: Item) -> tuple[Result | None, InputError | None]:
+    """As `attempt`; a process that is told to end does so, where its pool would have it take the next piece."""
+    try:
+        return attempt(work, item)
+    except SystemExit:
+        os._exit(143)
+
+
 def _in_processes(work: Callable[[Item], Any], items: Sequence[Item], workers: int) -> Iterator[Ended]:
-    """A killed process takes the whole pool with it, so what has not ended goes to a new one."""
-    left = dict(enumerate(items))
+    """A killed process takes its whole pool with it, so what has not ended goes to a new one.
+
+    After `TRIES` of them in vain one of the pieces that are first in turn kills its process: so each of these is done
+    alone, and given up if it is killed there, too.
+    """
+    left, in_vain = dict(enumerate(items)), 0
+    while left:
+        before = len(left)
+        yield from _in_pool(work, left, workers)
+        if left:
+            print("a worker was killed; what had not ended is begun again", file=sys.stderr)
+        in_vain = in_vain + 1 if len(left) == before else 1
+        if in_vain == TRIES:
+            for number in list(left)[:workers]:
+                alone = {number: left.pop(number)}
+                yield from _in_pool(work, alone, 1)
+                if alone:
+                    yield Ended(number, None, _given_up("at last with no other at work"))
+            in_vain = 0
+
+
+def _in_pool(work: Callable[[Item], Any], left: dict[int, Item], workers: int) -> Iterator[Ended]:
+    """Begin all that is left, and take out what ends, until nothing is left or a process is killed."""
+    context = multiprocessing.get_context("spawn")
     threads = max((os.cpu_count() or 1) // workers, 1)
-    for _ in range(TRIES):
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(min(workers, len(left)), context, initializer=_begin, initargs=(threads,))
-        try:
-            futures = {pool.submit(work, item): number for number, item in left.items()}
-            for future in as_completed(futures):
-                yield Ended(futures[future], *future.result())
-                del left[futures[future]]
-            pool.shutdown()
-            return
-        except BrokenProcessPool:
-            print("a worker was killed; what it was at is begun again", file=sys.stderr)
-        except BaseException:
-            for process in multiprocessing.active_children():
-                process.terminate()
-            pool.shutdown(cancel_futures=True)
-            raise
-    raise InputError(
-        f"workers = {workers}: one of them was killed {TRIES} times, perhaps for want of memory; give fewer workers"
+    pool = ProcessPoolExecutor(min(workers, len(left)), context, initializer=_begin, initargs=(threads,))
+    try:
+        futures = {pool.submit(work, item): number for number, item in left.items()}
+        for future in as_completed(futures):
+            ended = Ended(futures[future], *future.result())
+            del left[ended.number]
+            yield ended
+    except BrokenProcessPool:
+        pass  # something is left
+    except BaseException:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _given_up(how: str) -> InputError:
+    return InputError(
+        f"what it ran in was killed each time that it was begun ({how}), perhaps for want of memory; free some, or ask "
+        "for less, as with smaller batches"
     )
 
 
@@ -128,6 +160,7 @@ def _on_cluster(work: Callable[[Item], Result], items: Sequence[Item], address: 
         raise InputError(f"cluster = {address}: needs Ray; pip install 'inandout[cluster]', on every machine")
     _refuse_silence(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_task_oom_retries", str(TRIES - 1))  # without end by default
     ray: Any = import_module("ray")
     try:
         ray.init(address=address, log_to_driver=False, logging_level="error")
@@ -139,9 +172,20 @@ def _on_cluster(work: Callable[[Item], Result], items: Sequence[Item], address: 
         waiting = {remote.remote(work, item): number for number, item in enumerate(items)}
         while waiting:
             (ready, *_), _ = ray.wait(list(waiting))
-            yield Ended(waiting.pop(ready), *ray.get(ready))
+            yield Ended(waiting.pop(ready), *_fetch(ray, ready))
     finally:
         ray.shutdown()
+
+
+def _fetch(ray: Any, ready: Any) -> tuple[Any, InputError | None]:
+    """What `attempt` gave, or an error where Ray has given up beginning it again."""
+    try:
+        result: tuple[Any, InputError | None] = ray.get(ready)
+    except ray.exceptions.RayTaskError:  # of the work itself: a fault of the code
+        raise
+    except ray.exceptions.RayError as error:
+        return None, _given_up(brief(error))
+    return result
 
 
 _NO_CLUSTER = "no Ray cluster answers there; start one with `ray start --head --port=6379`"

@@ -265,6 +265,11 @@ def record_reuse(stage: str, config: BaseModel, found: Run) -> None:
             mlflow.log_metrics(found.data.metrics)
 
 
+def find_run(run_id: str) -> Run:
+    """The run that holds the result of the run with this id; see `original_run`."""
+    return original_run(mlflow.get_run(run_id))
+
+
 def original_run(run: Run) -> Run:
     """The run that holds a result: this one, or the one that it was found in."""
     reused = run.data.tags.get(_REUSED)
@@ -285,12 +290,17 @@ def log_config(config: BaseModel) -> None:
 
 
 def artifact_folder(run_id: str, name: str) -> Path:
-    """Local copy, or the original where it is local, of an artifact of a run."""
+    """Local copy, or the original where it is local, of an artifact of `find_run`."""
     try:
-        where = mlflow.get_run(run_id).info.artifact_uri  # by run id MLflow copies local files, too, and keeps them
+        where = find_run(run_id).info.artifact_uri  # by run id MLflow copies local files, too, and keeps them
         return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{where}/{name}"))
     except (mlflow.MlflowException, OSError) as error:
         raise InputError(f"{run_id}: no run with an artifact {name!r} ({error})") from error
+
+
+def artifact_names(run_id: str) -> set[str]:
+    """What lies at the top of the artifacts of `find_run`."""
+    return {artifact.path for artifact in mlflow.MlflowClient().list_artifacts(find_run(run_id).info.run_id)}
 
 
 def pip_requirements() -> list[str]:

@@ -17,7 +17,7 @@ import torch
 
 from inandout.data.images import write_image
 from inandout.data.manifest import Sample, write_manifest
-from tests.diffusion.tiny import tiny_pipeline
+from tests.diffusion.tiny import painting_pipeline, tiny_pipeline
 
 torch.set_num_threads(1)  # tiny models gain nothing from more, and machines are shared
 SIDE = 32
@@ -100,6 +100,21 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base") / "tiny-base"
     tiny_pipeline().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def painting_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Stable Diffusion made for inpainting, as a folder in diffusers' format."""
+    folder = tmp_path_factory.mktemp("base") / "painting-base"
+    painting_pipeline().save_pretrained(folder)
+    return folder
+
+
+def pointer_to(run_id: str) -> str:
+    """Id of a run as `mlflow run` leaves it where a stage was reused: its result lies elsewhere."""
+    with mlflow.start_run() as run:
+        mlflow.set_tag("inandout.reused", run_id)
+    return run.info.run_id
 
 
 def start(*arguments: str) -> "subprocess.Popen[str]":

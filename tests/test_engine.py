@@ -30,18 +30,46 @@ def who(number: int) -> tuple[int, int]:
     return os.getpid(), torch.get_num_threads()
 
 
-def dies_once(folder: Path, number: int) -> int:
-    """Leaves a line each time it is begun."""
-    begun = folder / f"{number}.txt"
-    with begun.open("a") as file:
-        file.write("begun\n")
-    if number == 1 and len(begun.read_text().splitlines()) == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
+def note(folder: Path, what: str) -> list[str]:
+    """Add a line to a file; all its lines."""
+    with (folder / what).open("a") as file:
+        file.write("once\n")
+    return (folder / what).read_text().splitlines()
+
+
+def wait_for(path: Path) -> None:
+    while not path.exists():
+        time.sleep(0.05)
+
+
+def each_dies_once(folder: Path, number: int) -> int:
+    """But for the first; each when the one before it has ended."""
+    if number:
+        wait_for(folder / f"{number - 1} ended")
+        if len(note(folder, f"{number} reached")) == 1:
+            time.sleep(0.5)  # or that one might not have been heard of
+            os.kill(os.getpid(), signal.SIGKILL)
+    note(folder, f"{number} ended")
     return number
 
 
-def dies(number: int) -> int:
-    os.kill(os.getpid(), signal.SIGKILL)
+def first_dies_once(folder: Path, number: int) -> int:
+    """When the second has begun, which does not end before."""
+    begun = note(folder, f"{number} begun")
+    if number == 0:
+        wait_for(folder / "1 begun")
+        if len(begun) == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        note(folder, "0 ended")
+    wait_for(folder / "0 ended")
+    return number
+
+
+def one_dies(number: int) -> int:
+    """Always, and before another has ended."""
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(2)
     return number
 
 
@@ -66,15 +94,23 @@ def test_workers_are_other_processes_that_share_the_cores() -> None:
     assert {threads for _, threads in seen} == {max((os.cpu_count() or 1) // 2, 1)}
 
 
-def test_what_a_killed_worker_was_at_is_begun_again(tmp_path: Path) -> None:
-    ended = sorted(run_all(partial(dies_once, tmp_path), range(4), TWO))
-    assert [one.result for one in ended] == [0, 1, 2, 3]
-    assert len((tmp_path / "1.txt").read_text().splitlines()) >= 2
+def test_what_killed_workers_were_at_is_begun_again_however_many_they_are(tmp_path: Path) -> None:
+    ended = sorted(run_all(partial(each_dies_once, tmp_path), range(TRIES + 1), TWO))
+    assert [one.result for one in ended] == list(range(TRIES + 1))
 
 
-def test_a_piece_that_always_kills_its_worker_is_given_up() -> None:
-    with pytest.raises(InputError, match=f"killed {TRIES} times"):
-        list(run_all(dies, range(2), TWO))
+def test_what_was_at_work_beside_a_killed_worker_ends_and_begins_nothing_else(tmp_path: Path) -> None:
+    ended = sorted(run_all(partial(first_dies_once, tmp_path), range(3), TWO))
+    assert [one.result for one in ended] == [0, 1, 2]
+    begun = [len((tmp_path / f"{number} begun").read_text().splitlines()) for number in range(3)]
+    assert begun == [2, 2, 1]
+
+
+def test_a_piece_that_always_kills_its_worker_is_given_up_and_all_others_are_done() -> None:
+    ended = sorted(run_all(one_dies, range(3), TWO))
+    assert [one.result for one in ended] == [0, None, 2]
+    assert [one.number for one in ended if one.error] == [1]
+    assert "killed each time that it was begun (at last with no other at work)" in str(ended[1].error)
 
 
 @pytest.mark.parametrize("config", [EngineConfig(), TWO])
@@ -136,3 +172,12 @@ def test_on_a_cluster_what_a_lost_machine_was_at_is_done_by_another(cluster: Any
     ended += list(pieces)
     assert sorted(one.result for one in ended) == list(range(6)), "every piece ends once"
     assert not any(one.error for one in ended)
+
+
+def test_on_a_cluster_a_piece_that_always_is_killed_is_given_up_and_a_fault_of_the_code_ends_all(cluster: Any) -> None:
+    config = EngineConfig(cluster=cluster.address)
+    ended = sorted(run_all(one_dies, range(3), config))
+    assert [one.result for one in ended] == [0, None, 2]
+    assert "killed each time that it was begun (WorkerCrashedError: " in str(ended[1].error)
+    with pytest.raises(ZeroDivisionError):
+        list(run_all(breaks, range(2), config))

@@ -114,6 +114,24 @@ def test_a_run_of_mlflow_run_is_resumed_and_its_quoted_parameters_do_not_clash(
     assert params == {"alpha": ".5", "data": "somewhere", "fresh": "False"}
 
 
+def test_a_stage_that_mlflow_run_started_and_that_was_reused_leads_to_what_its_result_holds(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracking.connect()
+    with tracking.open_run("s", Config(), "key", "name") as made:
+        mlflow.log_text("of the result", "weights.txt")
+    found = tracking.find_finished("key")
+    assert found is not None
+    asked = mlflow.MlflowClient().create_run(made.info.experiment_id).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", asked)
+    tracking.record_reuse("s", Config(), found)
+    for run_id in (made.info.run_id, asked):
+        assert tracking.artifact_folder(run_id, "weights.txt").read_text() == "of the result"
+        assert tracking.artifact_names(run_id) == {"config.json", "weights.txt"}
+        assert tracking.find_run(run_id).info.run_id == made.info.run_id
+    assert mlflow.get_run(asked).data.metrics == found.data.metrics
+
+
 def test_artifacts_that_only_a_server_can_write_are_refused_with_a_way_out(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from inandout.data.manifest import digest, digests
 from inandout.diffusion.embedded import EMBEDDED
 from inandout.diffusion.folder import CONFIGURATION, WEIGHTS, files_of, open_folder
 from inandout.diffusion.hub import check_hub_id, fetch, is_hub_id
+from inandout.diffusion.inpaint import paints
 from inandout.diffusion.single_file import open_single_file
 from inandout.errors import InputError
 
@@ -52,7 +53,8 @@ def open_base(config: BaseConfig, download: bool = True) -> Base:
     """Load the base, downloading what the hub's cache lacks unless told not to; never a pickle.
 
     Raises:
-        InputError: it is not there, a pickle, incomplete, or not a Stable Diffusion of version 1.
+        InputError: it is not there, a pickle, incomplete, or not a Stable Diffusion of version 1, for whole pictures or
+            for inpainting.
         NotHereError: the hub's cache lacks it, and it is not to be had.
     """
     _check(config)
@@ -156,12 +158,12 @@ def _local(name: str) -> Path:
 
 
 def _check_channels(pipeline: StableDiffusionPipeline, name: str) -> None:
-    """Inpainting models have more channels going in than the VAE gives."""
+    """Of what is known to have other channels going in than the VAE gives, only models for inpainting can be used."""
     wanted, given = pipeline.unet.config.in_channels, pipeline.vae.config.latent_channels
-    if wanted != given:
+    if wanted != given and not paints(pipeline):
         raise InputError(
-            f"{name}: its UNet takes {wanted} channels and its VAE gives {given}; a model for inpainting or depth "
-            "cannot be the base, so give the plain one"
+            f"{name}: its UNet takes {wanted} channels and its VAE gives {given}; a model for depth or for other "
+            "pictures cannot be the base, so give the plain one or the one for inpainting"
         )
 
 

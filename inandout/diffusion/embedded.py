@@ -11,6 +11,7 @@ from inandout.diffusion.autoencoder import build_vae
 from inandout.diffusion.averages import Averages
 from inandout.diffusion.captions import vocabulary
 from inandout.diffusion.folder import open_folder
+from inandout.diffusion.inpaint import refuse_painting
 from inandout.diffusion.latents import surface_components
 from inandout.diffusion.networks import build_scheduler, build_text_encoder, build_unet
 from inandout.diffusion.pretrain_unet import Student
@@ -36,6 +37,7 @@ def new_student(vae: AutoencoderTiny, seed: int) -> Student:
 def learned_student(folder: Path) -> Student:
     """A base that `pretrain` wrote, to be trained further; the averages begin with its weights."""
     pipeline = open_folder(folder, str(folder))
+    refuse_painting(pipeline)
     for part in (pipeline.unet, pipeline.vae):
         part.register_to_config(_name_or_path="")  # or where this one lay would be written beside the new weights
     unet = pipeline.unet.to(memory_format=torch.channels_last)

@@ -31,6 +31,7 @@ OPTIONS = {"dtype": torch.float32, "safety_checker": None, "feature_extractor": 
 """How pipelines are loaded. The safety checker is left out: it takes some textures for what they are not, and blackens
 the picture; and the base makes surfaces."""
 
+_PIPELINES = ("StableDiffusionPipeline", "StableDiffusionInpaintPipeline")
 _CLASSES = {
     "unet": ["UNet2DConditionModel"],
     "vae": ["AutoencoderKL", "AutoencoderTiny"],
@@ -40,7 +41,9 @@ _CLASSES = {
 
 
 def open_folder(folder: Path, name: str) -> StableDiffusionPipeline:
-    """Load a folder; never the network, never a pickle. `name` is what messages call it.
+    """Load a folder, for whole pictures or for inpainting; never the network, never a pickle.
+
+    `name` is what messages call it.
 
     Raises:
         InputError: it is no such folder, its weights are not in safetensors' format, or it is another kind of model.
@@ -84,10 +87,10 @@ def check_configuration(folder: Path, name: str) -> dict[str, list[str]]:
         for part, found in parts.items()
         if found[0] not in libraries or found[-1] not in _CLASSES[part]
     ]
-    if kind != "StableDiffusionPipeline" or wrong:
+    if kind not in _PIPELINES or wrong:
         raise InputError(
-            f"{name}: is a {kind}{' with ' if wrong else ''}{', '.join(wrong)}; a StableDiffusionPipeline (version 1) "
-            "is needed"
+            f"{name}: is a {kind}{' with ' if wrong else ''}{', '.join(wrong)}; a {' or '.join(_PIPELINES)} "
+            "(version 1) is needed"
         )
     return parts
 

@@ -68,6 +68,15 @@ def paints(pipeline: StableDiffusionPipeline) -> bool:
     return bool(unet.in_channels == 2 * unet.out_channels + 1)
 
 
+def refuse_painting(pipeline: StableDiffusionPipeline) -> None:
+    """Raise an InputError if a base that is to draw whole pictures, or to learn them, is made for inpainting."""
+    if paints(pipeline):
+        raise InputError(
+            "this base is made for inpainting: it draws no whole pictures and cannot be trained, so give the plain "
+            "one, or draw on good parts with augment source=inpaint adapter=none (classify takes that as ddpm_pool)"
+        )
+
+
 def hold(pipeline: StableDiffusionPipeline, canvas: Canvas, noise: Tensor) -> Held:
     """Latents of a canvas for `noise` (N, C, h, w), which covers it.
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from inandout.diffusion.autoencoder import to_pictures
 from inandout.diffusion.base import Kind
 from inandout.diffusion.fidelity import Pictures
-from inandout.diffusion.inpaint import Canvas, Held, hold, paints, paste
+from inandout.diffusion.inpaint import Canvas, Held, hold, paste, refuse_painting
 from inandout.diffusion.prompts import check_prompt, prompt_states
 from inandout.errors import InputError
 
@@ -118,8 +118,8 @@ def sample(
         raise InputError(f"{width}x{height}: width and height must be 1 px or more")
     if len(prompts) != len(seeds):
         raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds were given; a picture needs one of each")
-    if canvas is None and paints(pipeline):
-        raise InputError("this base is made for inpainting and cannot draw whole pictures; use source=inpaint")
+    if canvas is None:
+        refuse_painting(pipeline)
     for prompt in {*prompts, config.negative_prompt}:
         check_prompt(pipeline.tokenizer, prompt)
     scheduler = _build_scheduler(pipeline, config)

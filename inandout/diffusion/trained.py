@@ -56,7 +56,7 @@ def check_adapter(
     if adapter.meta.base != base_fingerprint:
         raise InputError(
             f"the adapter was trained on base {adapter.meta.base}, this is {base_fingerprint}: "
-            "open the base it was trained on, or train an adapter on this one"
+            "open the base it was trained on, or give an adapter of this one"
         )
     expected = {}
     for name, layer in adapted_layers(unet, text_encoder, adapter.meta.config).items():

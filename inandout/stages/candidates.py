@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from inandout.errors import InputError
 from inandout.stages.classify import TEST_TAG
 from inandout.stages.classify_config import ClassifyConfig
-from inandout.tracking import artifact_folder, current_experiment, original_run
+from inandout.tracking import artifact_folder, current_experiment, find_run, original_run
 
 
 class Trained(NamedTuple):
@@ -47,7 +47,7 @@ def find_trained(run_id: str) -> Trained:
 
 def _given(run_id: str) -> Run:
     try:
-        return original_run(mlflow.get_run(run_id))
+        return find_run(run_id)
     except mlflow.MlflowException as error:
         raise InputError(f"run = {run_id}: there is no run with this id; copy one of a classify from the UI") from error
 

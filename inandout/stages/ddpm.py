@@ -16,6 +16,7 @@ from inandout.data.manifest import Sample, digests, fingerprint, write_manifest
 from inandout.data.prepare import ShotConfig, prepare_shot
 from inandout.diffusion.adapter_file import load_adapter
 from inandout.diffusion.base import Base, BaseConfig, Kind, base_identity, kind_of_base, open_base
+from inandout.diffusion.inpaint import refuse_painting
 from inandout.diffusion.merge import merge
 from inandout.diffusion.pool import Filled, grey_maker, sampler
 from inandout.diffusion.profiles import PROFILES
@@ -26,7 +27,7 @@ from inandout.pictures import contact_sheet
 from inandout.stages.finetune import FinetuneConfig, find_adapter, finetune, finetune_fingerprint
 from inandout.stages.generated import generate
 from inandout.stages.pools import Pool, PoolConfig, log_pool, read_pool, work_pool
-from inandout.tracking import artifact_folder, connect, run_stage, stage_fingerprint
+from inandout.tracking import artifact_folder, artifact_names, connect, run_stage, stage_fingerprint
 
 DRAWN_WITH = "drawn_with.json"
 """Artifact of a diffusion pool: all that its pictures can be drawn again with."""
@@ -164,6 +165,7 @@ def open_tools(config: DdpmPoolConfig) -> Tools:
     """Load base and adapter, and resolve what hangs on them."""
     config = config.model_copy(update={"adapter": _name_adapter(config)})
     adapter, base = adapter_for(config), open_base(config)
+    refuse_painting(base.pipeline)
     how = config.sampling(base.kind)
     known = {"prompts": "|".join(config.prompt_list(adapter.meta.instance_prompt)), "alpha": config.weight()}
     return Tools(config.model_copy(update=how.model_dump() | known), base, adapter)
@@ -241,7 +243,6 @@ def _strip(tools: Tools) -> Picture:
 
 def drawn_with(run_id: str) -> DdpmPoolConfig | None:
     """What the pictures of a run were drawn with, nothing left open; None where the run says nothing of that."""
-    names = {artifact.path for artifact in mlflow.MlflowClient().list_artifacts(run_id)}
-    if DRAWN_WITH not in names:
+    if DRAWN_WITH not in artifact_names(run_id):
         return None
     return DdpmPoolConfig(**json.loads(artifact_folder(run_id, DRAWN_WITH).read_text(encoding="utf-8")))

@@ -19,7 +19,7 @@ from inandout.errors import InputError
 from inandout.report import aligned
 from inandout.stages.eyes import Eyes, open_eyes, refuse_unfit
 from inandout.stages.pools import open_pool
-from inandout.tracking import artifact_folder, connect, experiment_url, log_values, run_stage
+from inandout.tracking import artifact_folder, connect, experiment_url, find_run, log_values, run_stage
 
 Floats = npt.NDArray[np.float32]
 
@@ -116,7 +116,7 @@ def _pools(listed: str, real: Sequence[Sample]) -> list[Group]:
 def _name_of(place: str) -> str:
     if Path(place).is_dir():
         return place
-    return f"{mlflow.get_run(place).info.run_name} ({place[:8]})"
+    return f"{find_run(place).info.run_name} ({place[:8]})"
 
 
 def _measure(eyes: Eyes, pools: Sequence[Group]) -> None:

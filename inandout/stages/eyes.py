@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import mlflow
 import torch
 from pydantic import ValidationError
 
@@ -16,7 +15,7 @@ from inandout.data.splits import take_shot
 from inandout.errors import InputError
 from inandout.mixing import mix
 from inandout.stages.classify_config import ClassifyConfig
-from inandout.tracking import WEIGHTS, artifact_folder
+from inandout.tracking import WEIGHTS, artifact_folder, find_run
 
 
 class Eyes(NamedTuple):
@@ -66,7 +65,7 @@ def open_eyes(option: str, run_id: str) -> Eyes:
 
 def _refuse_other_data(option: str, run_id: str, samples: Sequence[Sample]) -> None:
     """Training pictures are special to a classifier; so the split must still be the one that it knew."""
-    inputs = mlflow.get_run(run_id).inputs
+    inputs = find_run(run_id).inputs
     if fingerprint(samples) not in [entry.dataset.digest for entry in (inputs.dataset_inputs if inputs else [])]:
         raise InputError(f"{option} = {run_id}: its data set has changed since; train it again and give that run")
 

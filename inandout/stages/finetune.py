@@ -20,6 +20,7 @@ from inandout.diffusion.autoencoder import encode
 from inandout.diffusion.base import Base, BaseConfig, base_identity, kind_of_base, open_base
 from inandout.diffusion.buckets import bucket_of
 from inandout.diffusion.dreambooth import DreamBoothConfig, chosen_optimiser, dreambooth, processes
+from inandout.diffusion.inpaint import refuse_painting
 from inandout.diffusion.lesson import Lesson, Shown
 from inandout.diffusion.pool import sampler
 from inandout.diffusion.profiles import NEGATIVES, PROFILES, Profile
@@ -167,6 +168,7 @@ def _gather(config: FinetuneConfig, samples: Sequence[Sample]) -> _Gathered:
     """Read, generate and check everything before the training begins."""
     instances = choose_instances(samples, config.shot, config.n_negatives, config.seed)
     base = open_base(config)
+    refuse_painting(base.pipeline)
     for prompt in (config.instance_prompt, config.prior_prompt):
         check_prompt(base.pipeline.tokenizer, prompt)
     pictures = fit_pictures([read_image(sample.image) for sample in instances], config, base)

@@ -26,7 +26,7 @@ from inandout.errors import InputError
 from inandout.pictures import contact_sheet
 from inandout.stages.classify import Part, load_part, marked
 from inandout.stages.classify_config import FitConfig
-from inandout.tracking import artifact_folder, connect, log_values, run_stage
+from inandout.tracking import artifact_folder, artifact_names, connect, log_values, run_stage
 
 SUSPECTS = "labels.csv"
 """Artifact: a row a picture, the most suspicious first."""
@@ -140,7 +140,7 @@ def _caption(one: Suspect) -> str:
 def is_labels_run(run_id: str) -> bool:
     """Whether a run holds suspects."""
     try:
-        return SUSPECTS in {artifact.path for artifact in mlflow.MlflowClient().list_artifacts(run_id)}
+        return SUSPECTS in artifact_names(run_id)
     except mlflow.MlflowException:
         return False
 

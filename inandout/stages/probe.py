@@ -18,7 +18,7 @@ from inandout.shortcut import FEWEST, Change, Reaction, amplified, changes, judg
 from inandout.stages.classify_config import ClassifyConfig
 from inandout.stages.eyes import Eyes, open_eyes
 from inandout.stages.pools import open_pool
-from inandout.tracking import artifact_folder, connect, experiment_url, log_values, run_stage
+from inandout.tracking import artifact_folder, connect, experiment_url, find_run, log_values, run_stage
 
 SHOWN = 6
 """Good parts on the contact sheet."""
@@ -68,7 +68,7 @@ def probe(config: ProbeConfig) -> Probed:
             "or more, so raise val_share or test_share"
         )
     base = _base_config(config, eyes.config)
-    threshold = mlflow.get_run(config.run).data.metrics.get(_THRESHOLD)
+    threshold = find_run(config.run).data.metrics.get(_THRESHOLD)
     inputs = {
         "data": fingerprint(eyes.real), "run": digest(eyes.weights), "threshold": repr(threshold),
         "base": base_identity(base), "base_config": "",

@@ -8,6 +8,7 @@ import mlflow
 from inandout.data.manifest import digests, fingerprint
 from inandout.data.prepare import prepare_shot
 from inandout.diffusion.base import open_base
+from inandout.diffusion.inpaint import refuse_painting
 from inandout.diffusion.sampling import SamplingConfig
 from inandout.review.app import Painted
 from inandout.review.desk import Desk
@@ -33,6 +34,7 @@ def open_room(config: DdpmConfig) -> OpenedRoom:
     samples = prepare_shot(config)
     adapter = adapter_for(config)
     base = open_base(config)
+    refuse_painting(base.pipeline)
     how = SamplingConfig(**config.model_dump(include=set(SamplingConfig.model_fields))).resolved(base.kind)
     inputs = {"data": fingerprint(samples), "base": base.fingerprint, "adapter": adapter.fingerprint}
     key = hashlib.sha256(f"{inputs} {config.width}x{config.height} {how.scheduler} {how.steps}".encode()).hexdigest()

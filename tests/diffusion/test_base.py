@@ -15,10 +15,11 @@ from inandout.diffusion.autoencoder import decode, encode
 from inandout.diffusion.base import Base, BaseConfig, base_identity, open_base, weights_fingerprint
 from inandout.diffusion.embedded import EMBEDDED
 from inandout.diffusion.fidelity import measure_fidelity
+from inandout.diffusion.inpaint import paints
 from inandout.diffusion.sampling import SamplingConfig, sample
 from inandout.diffusion.school import HELD_OUT, School
 from inandout.errors import InputError
-from tests.diffusion.tiny import tiny_pipeline
+from tests.diffusion.tiny import painting_pipeline, tiny_pipeline
 
 LIMIT = 40 * 2**20
 
@@ -123,7 +124,13 @@ def test_another_kind_of_model_is_refused(folder: Path, changes: dict[str, objec
         open_at(folder)
 
 
-def test_an_inpainting_model_is_refused(folder: Path) -> None:
+def test_a_folder_of_a_model_for_inpainting_is_opened(painting_base: Path) -> None:
+    base = open_at(painting_base)
+    assert paints(base.pipeline)
+    assert base.fingerprint == weights_fingerprint(painting_pipeline())
+
+
+def test_a_model_that_reads_other_pictures_is_refused(folder: Path) -> None:
     change_json(folder / "unet/config.json", in_channels=9)
     path = folder / "unet/diffusion_pytorch_model.safetensors"
     weights = load_file(path)

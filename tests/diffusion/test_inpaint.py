@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline
 
 from inandout.data.colour import is_grey
 from inandout.data.surfaces import draw_surface
@@ -9,7 +9,7 @@ from inandout.diffusion.inpaint import UNSEEN, Canvas, fault_of, hold, paints, p
 from inandout.diffusion.pool import grey_maker, inpainter
 from inandout.diffusion.sampling import SamplingConfig, sample
 from inandout.errors import InputError
-from tests.diffusion.tiny import tiny_pipeline
+from tests.diffusion.tiny import painting_pipeline, tiny_pipeline
 
 WIDTH, HEIGHT = 32, 48
 
@@ -20,15 +20,6 @@ def canvas(count: int = 3, width: int = WIDTH, height: int = HEIGHT) -> Canvas:
     for i in range(count):
         masks[i, 4 + 3 * i : 20 + 3 * i, 5 : 17 + i] = True
     return Canvas(np.stack([draw_surface(width, height, seed).picture for seed in range(count)]), masks)
-
-
-def painting_pipeline() -> StableDiffusionPipeline:
-    """The tiny one with a UNet as an inpainting checkpoint has it: 2 C + 1 channels."""
-    pipeline = tiny_pipeline()
-    config = {**pipeline.unet.config, "in_channels": 2 * pipeline.unet.config.out_channels + 1}
-    torch.manual_seed(0)
-    pipeline.register_modules(unet=UNet2DConditionModel.from_config(config).eval())
-    return pipeline
 
 
 def draw(pipeline: StableDiffusionPipeline, on: Canvas, **changes: object) -> np.ndarray:

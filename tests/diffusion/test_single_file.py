@@ -1,7 +1,9 @@
 """A tiny Stable Diffusion as one file, in the naming of the first release."""
 
+import json
 import pickle
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from inandout.diffusion.base import BaseConfig, base_identity, open_base, weights_fingerprint
+from inandout.diffusion.inpaint import paints
 from inandout.diffusion.networks import build_scheduler, build_text_encoder
 from inandout.diffusion.words import build_tokenizer
 from inandout.errors import InputError
@@ -77,7 +80,7 @@ def in_first_naming(pipeline: StableDiffusionPipeline) -> dict[str, Tensor]:
     return {name: value.clone().contiguous() for name, value in tensors.items()}
 
 
-def make_pipeline() -> StableDiffusionPipeline:
+def make_pipeline(in_channels: int = 5) -> StableDiffusionPipeline:
     torch.manual_seed(0)
     tokenizer = build_tokenizer(["background", "crack"])
     vae = AutoencoderKL(
@@ -85,7 +88,7 @@ def make_pipeline() -> StableDiffusionPipeline:
         up_block_types=("UpDecoderBlock2D",) * 2,
     )  # fmt: skip
     unet = UNet2DConditionModel(
-        sample_size=32, in_channels=5, out_channels=5, layers_per_block=1, block_out_channels=(8, 8, 8),
+        sample_size=32, in_channels=in_channels, out_channels=5, layers_per_block=1, block_out_channels=(8, 8, 8),
         cross_attention_dim=16, norm_num_groups=4, attention_head_dim=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
@@ -134,6 +137,18 @@ def test_one_file_is_the_same_base_as_the_folder(file: Path, folder: Path, confi
     assert base.pipeline.tokenizer("background crack") == expected.pipeline.tokenizer("background crack")
     assert not any(module.training for module in base.pipeline.unet.modules())
     assert base.pipeline.safety_checker is None
+
+
+def test_one_file_of_a_model_for_inpainting_is_opened(file: Path, configuration: Path, tmp_path: Path) -> None:
+    painting = shutil.copytree(configuration, tmp_path / "painting")
+    for name, change in (("model_index", {"_class_name": "StableDiffusionInpaintPipeline"}),
+                         ("unet/config", {"in_channels": 11})):  # fmt: skip
+        path = painting / f"{name}.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    save_file(in_first_naming(make_pipeline(in_channels=11)), file)
+    base = open_base(config_of(file, painting))
+    assert base.fingerprint == weights_fingerprint(make_pipeline(in_channels=11))
+    assert paints(base.pipeline)
 
 
 def test_a_file_in_half_precision_is_computed_with_in_fp32(file: Path, configuration: Path) -> None:

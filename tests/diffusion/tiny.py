@@ -3,7 +3,7 @@
 import math
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionInpaintPipeline, StableDiffusionPipeline, UNet2DConditionModel
 
 from inandout.diffusion.adapter import AdapterConfig, adapted_layers, add_adapter, set_adapter_tensors
 from inandout.diffusion.autoencoder import build_vae
@@ -33,6 +33,15 @@ def tiny_pipeline(seed: int = 0) -> StableDiffusionPipeline:
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def painting_pipeline() -> StableDiffusionInpaintPipeline:
+    """The tiny one with a UNet as a base made for inpainting has it: 2 C + 1 channels."""
+    parts = tiny_pipeline().components
+    config = {**parts["unet"].config, "in_channels": 2 * parts["unet"].config.out_channels + 1}
+    torch.manual_seed(0)
+    parts["unet"] = UNet2DConditionModel.from_config(config).eval()
+    return StableDiffusionInpaintPipeline(**parts, requires_safety_checker=False)
 
 
 def tiny_adapter(pipeline: StableDiffusionPipeline, **config: float) -> Adapter:

@@ -1,17 +1,21 @@
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 
+from inandout.__main__ import main
 from inandout.data.images import read_image, read_mask
 from inandout.data.manifest import digest, read_manifest
 from inandout.diffusion.adapter_file import load_adapter
+from inandout.diffusion.base import weights_fingerprint
 from inandout.errors import InputError
 from inandout.mixing import mix
 from inandout.stages.augment import AugmentConfig, augment
 from inandout.stages.finetune import FinetuneConfig, finetune
-from inandout.stages.pools import Pool
+from inandout.stages.pools import Pool, open_pool
 from tests.conftest import SIDE
+from tests.diffusion.tiny import painting_pipeline
 from tests.stages.test_finetune import QUICK
 
 
@@ -56,6 +60,44 @@ def test_without_an_adapter_the_base_draws_as_it_is(tiny: Path, tiny_base: Path,
     assert {(sample.adapter, sample.alpha, len(sample.sources)) for sample in pool.samples} == {("", None, 1)}
     with pytest.raises(InputError, match=r"adapter = none: .*give prompts"):
         make(tiny, tiny_base, "none")
+
+
+def command(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    return int(stop.value.code or 0)
+
+
+def test_a_base_made_for_inpainting_draws_without_an_adapter(tiny: Path, painting_base: Path, project: Path) -> None:
+    asked = ["--source", "inpaint", "--adapter", "none", "--prompts", "background cracked", "--n-aug", 3, "--steps", 2]
+    asked += ["--width", SIDE, "--height", SIDE, "--shot", "zero", "--data", tiny, "--base", painting_base]
+    assert command("augment", *asked) == 0
+    (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    pool, parts = open_pool(run.info.run_id), {digest(s.image): s.image for s in read_manifest(tiny)}
+    assert len(pool) == 3
+    for sample in pool:
+        assert (sample.adapter, sample.base) == ("", weights_fingerprint(painting_pipeline()))
+        before, after, mask = read_image(parts[sample.sources[0]]), read_image(sample.image), read_mask(sample.mask)
+        assert np.array_equal(after[~mask], before[~mask])
+        assert not np.array_equal(after[mask], before[mask])
+
+
+def test_nothing_else_is_done_with_a_base_made_for_inpainting(
+    tiny: Path, painting_base: Path, adapter: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["--data", tiny, "--base", painting_base, "--shot", "zero", "--width", SIDE, "--height", SIDE]
+    for refused in (
+        ["augment", "--source", "ddpm", *data],
+        ["augment", "--source", "ddpm", "--adapter", adapter, *data],
+        ["augment", "--source", "inpaint", *data],
+        ["finetune", *data],
+        ["review", "--adapter", adapter, *data],
+        ["pretrain", "--start", painting_base],
+    ):
+        assert command(*refused) == 2
+        assert "made for inpainting: it draws no whole pictures and cannot be trained" in capsys.readouterr().err
+    assert command("augment", "--source", "inpaint", "--adapter", adapter, *data) == 2
+    assert "the adapter was trained on base" in capsys.readouterr().err
 
 
 def test_real_masks_need_real_defects(tiny: Path, tiny_base: Path, project: Path) -> None:

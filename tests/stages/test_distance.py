@@ -13,7 +13,7 @@ from inandout.stages.classify import Result, classify
 from inandout.stages.classify_config import ClassifyConfig
 from inandout.stages.distance import DistanceConfig, distance, feature_map
 from inandout.tracking import WEIGHTS, artifact_folder
-from tests.conftest import SIDE, draw
+from tests.conftest import SIDE, draw, pointer_to
 
 SIZE = {"width": SIDE, "height": SIDE}
 
@@ -73,6 +73,8 @@ def test_like_pictures_are_near_and_the_run_holds_what_it_says(
     artifacts = {artifact.path for artifact in mlflow.MlflowClient().list_artifacts(found.run_id)}
     assert {"distance.md", "features.png", "config.json", "manifest.csv"} <= artifacts
     assert distance(config) == found
+    pointing = DistanceConfig(model=pointer_to(trained.run_id), pools=f"{near}, {pointer_to(memseg)}")
+    assert distance(pointing) == found
     weights = build_classifier(str(artifact_folder(trained.run_id, WEIGHTS)), 0)
     assert int(weights.resnet.bn1.num_batches_tracked) == 3 * 2, "3 epochs of 16 pictures, not untrained weights"
 

@@ -13,7 +13,7 @@ from inandout.stages.classify import Result, classify
 from inandout.stages.classify_config import ClassifyConfig
 from inandout.stages.filter import FilterConfig, filter_pool
 from inandout.tracking import artifact_folder
-from tests.conftest import SIDE, draw
+from tests.conftest import SIDE, draw, pointer_to
 
 SIZE = {"width": SIDE, "height": SIDE}
 
@@ -85,7 +85,8 @@ def test_a_planted_good_part_is_dropped_and_a_planted_defect_is_kept(
     artifacts = {artifact.path for artifact in mlflow.MlflowClient().list_artifacts(found.run_id)}
     assert {"pool", "pool.png", "gallery", "filter.csv", "filter.md", "filter.png"} <= artifacts
     assert filter_pool(config).run_id == found.run_id
-    trained = train(data, ddpm_pool=found.run_id, ddpm_ratio=1.0, n_aug=4)
+    assert filter_pool(FilterConfig(pool=str(pool), run=pointer_to(run_id))).run_id == found.run_id
+    trained = train(data, ddpm_pool=pointer_to(found.run_id), ddpm_ratio=1.0, n_aug=4)
     assert mlflow.get_run(trained.run_id).data.params["n_train_ddpm_positives"] == "4"
 
 

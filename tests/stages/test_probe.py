@@ -12,7 +12,7 @@ from inandout.stages.augment import AugmentConfig, augment
 from inandout.stages.classify import Result, classify
 from inandout.stages.classify_config import ClassifyConfig
 from inandout.stages.probe import ProbeConfig, probe
-from tests.conftest import SIDE, draw
+from tests.conftest import SIDE, draw, pointer_to
 
 SIZE = {"width": SIDE, "height": SIDE}
 
@@ -63,7 +63,8 @@ def test_a_classifier_of_the_fingerprint_is_caught(
     assert found.sentence in output
     artifacts = {artifact.path for artifact in mlflow.MlflowClient().list_artifacts(found.run_id)}
     assert {"probe.md", "probe.png", "scores.png", "config.json", "manifest.csv"} <= artifacts
-    assert probe(ProbeConfig(run=trained.run_id)) == found
+    for run_id in (trained.run_id, pointer_to(trained.run_id)):
+        assert probe(ProbeConfig(run=run_id)) == found
 
 
 def test_what_cannot_be_probed_is_refused_in_one_sentence(

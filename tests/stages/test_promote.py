@@ -19,7 +19,7 @@ from inandout.registry import CHAMPION, GATE, PREVIOUS, ROLLED_BACK, version_at
 from inandout.stages.classify import classify
 from inandout.stages.classify_config import ClassifyConfig
 from inandout.stages.promote import PromoteConfig, Promotion, RollbackConfig, promote, rollback
-from tests.conftest import SIDE, draw, start
+from tests.conftest import SIDE, draw, pointer_to, start
 
 PARTS = {("train", 0): 10, ("train", 1): 4, ("val", 0): 60, ("val", 1): 12, ("test", 0): 40, ("test", 1): 30}
 
@@ -204,9 +204,7 @@ def test_the_best_of_the_experiment_is_that_of_the_validation_part(
 
 @pytest.mark.usefixtures("unchecked")
 def test_a_run_that_only_found_its_result_stands_for_it(shop: Shop) -> None:
-    with mlflow.start_run() as pointer:
-        mlflow.set_tag("inandout.reused", shop.middling)
-    release(pointer.info.run_id, "pointed")
+    release(pointer_to(shop.middling), "pointed")
     version = version_at("pointed", CHAMPION)
     assert version is not None
     assert version.tags["run"] == shop.middling

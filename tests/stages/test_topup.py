@@ -17,7 +17,7 @@ from inandout.stages.pools import Pool
 from inandout.stages.review import ReviewConfig, review
 from inandout.stages.reviewed import kept, review_of
 from inandout.stages.topup import TopUpConfig, topup
-from tests.conftest import SIDE
+from tests.conftest import SIDE, pointer_to
 from tests.stages.test_finetune import QUICK
 from tests.stages.test_review import make, say
 
@@ -53,7 +53,7 @@ def test_more_of_the_certified_prompts_with_new_seeds_and_the_old_decisions(
     rows, _, decisions = review_of(more.samples)
     assert [row.review for row in rows] == ["keep", "reject", "keep", "reject", "reject", "reject", "", "", ""]
     assert {one.reviewer for one in decisions} == {"Anna"}
-    assert topup(TopUpConfig(pool=pool.run_id, n_aug=3)).run_id == more.run_id
+    assert topup(TopUpConfig(pool=pointer_to(pool.run_id), n_aug=3)).run_id == more.run_id
 
 
 def sentence(pool: Pool, needed: int) -> re.Match[str]:
