@@ -187,14 +187,14 @@ def test_a_killed_run_resumes_to_the_scores_of_one_that_was_never_stopped(tiny: 
     assert scores(resumed.run_id) == scores(train(tiny, epochs=6, fresh=True).run_id)
 
 
-def test_six_processes_on_a_fresh_store_all_succeed(tiny: Path, project: Path) -> None:
+def test_four_processes_on_a_fresh_store_all_succeed(tiny: Path, project: Path) -> None:
     (project / "mlflow.db").unlink()
     arguments = ["augment", "--data", str(tiny), "--n-aug=2", f"--width={SIDE}", f"--height={SIDE}"]
-    processes = [start(*arguments, f"--seed={seed // 2}") for seed in range(6)]
+    processes = [start(*arguments, f"--seed={seed // 2}") for seed in range(4)]
     errors = [process.communicate(timeout=240)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0] * 6, "\n".join(errors)
+    assert [process.returncode for process in processes] == [0] * 4, "\n".join(errors)
     runs = mlflow.search_runs(search_all_experiments=True, output_format="list")
-    assert sorted(run.data.params["seed"] for run in runs) == ["0", "1", "2"], "of two equal ones, one is reused"
+    assert sorted(run.data.params["seed"] for run in runs) == ["0", "1"], "of two equal ones, one is reused"
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 
