@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 
 from inandout.data.surfaces import KINDS
-from inandout.diffusion.school import CLOSE_UP, HELD_OUT, PLAIN, SHAPES, WHOLE, School
+from inandout.diffusion.school import CLOSE_UP, HELD_OUT, LESSONS, PLAIN, SHAPES, WHOLE, School
 
 
 def test_a_batch_depends_on_seed_and_step_alone() -> None:
@@ -51,3 +51,11 @@ def test_a_close_up_shows_some_of_the_defect() -> None:
     assert batch.pictures.shape == (32, 32, 32, 3)
     assert batch.masks.any(axis=(1, 2)).tolist() == [bool(defect) for defect in batch.defects]
     assert School(0, 8).batch(3, WHOLE).masks.mean() < 0.7 * batch.masks.mean()
+
+
+def test_a_kind_comes_as_often_as_it_is_named() -> None:
+    school = School(0, 16, 0.0, LESSONS)
+    counts = Counter(defect for step in range(40) for defect in school.batch(step, WHOLE).defects if defect)
+    assert set(counts) == set(KINDS)
+    assert min(counts["cracked"], counts["stained"]) > max(counts[k] for k in KINDS if k not in ("cracked", "stained"))
+    assert set(School(0, 16, 0.0, ("pitted",)).batch(0, WHOLE).defects) == {"", "pitted"}
