@@ -32,6 +32,7 @@ from inandout.pictures import contact_sheet
 CLASSES = ("", *KINDS)
 TILE_SIDE, TILES_EVERY = 96, 8
 SETTINGS = SamplingConfig().resolved("embedded")
+DDIM = {"scheduler": "ddim", "steps": 50}
 
 
 class Judge(nn.Module):
@@ -137,10 +138,12 @@ def report_time(base: StableDiffusionPipeline) -> None:
     print(f" ({torch.get_num_threads()} threads, others were {', '.join(f'{s:.2f}' for s in sorted(seconds)[1:])})")
 
 
-def report_defects(base: StableDiffusionPipeline, judge: Judge, count: int, guidance: float, sheets: Path) -> None:
+def report_defects(
+    base: StableDiffusionPipeline, judge: Judge, count: int, settings: SamplingConfig, sheets: Path
+) -> None:
     """Confusion matrix of generated pictures, and a contact sheet a class."""
     sheets.mkdir(parents=True, exist_ok=True)
-    asked, seen, settings = [], [], SETTINGS.model_copy(update={"guidance": guidance})
+    asked, seen = [], []
     for number, defect in enumerate(CLASSES):
         prompts, seeds = prompts_for(defect, count), range(1000 * number, 1000 * number + count)
         made = sample(base, prompts, seeds, width=64, height=64, config=settings)
@@ -161,6 +164,7 @@ def main() -> None:
     options.add_argument("--steps", type=int, default=1500, help="of the judge's training")
     options.add_argument("--count", type=int, default=48, help="generated pictures of each class")
     options.add_argument("--guidance", type=float, default=SETTINGS.guidance)
+    options.add_argument("--ddim", action="store_true", help="50 steps of DDIM, as in the paper, not the default")
     options.add_argument("--sheets", type=Path, default=Path("sheets"), help="folder for contact sheets")
     given = options.parse_args()
     report_vae(AutoencoderTiny.from_pretrained(given.base / "vae", local_files_only=True))
@@ -177,7 +181,8 @@ def main() -> None:
     print_confusion("unseen procedural pictures", asked, verdicts(judge, np.concatenate([b.pictures for b in unseen])))
     base = open_base(BaseConfig(base=str(given.base))).pipeline
     report_time(base)
-    report_defects(base, judge, given.count, given.guidance, given.sheets)
+    settings = SETTINGS.model_copy(update={"guidance": given.guidance} | (DDIM if given.ddim else {}))
+    report_defects(base, judge, given.count, settings, given.sheets)
 
 
 if __name__ == "__main__":

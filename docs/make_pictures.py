@@ -9,6 +9,8 @@ from PIL import Image
 
 from inandout.data.images import Picture
 from inandout.data.surfaces import KINDS, SURFACES, draw_surface
+from inandout.diffusion.base import BaseConfig, open_base
+from inandout.diffusion.sampling import SamplingConfig, sample
 from inandout.memseg.anomaly import synthesise
 from inandout.memseg.config import MemSegConfig
 from inandout.memseg.textures import open_textures
@@ -38,6 +40,16 @@ def memseg() -> None:
     save("memseg", contact_sheet(rows, captions, 8))
 
 
+def surface_diffusion() -> None:
+    """What the embedded base draws: a row a prompt, the first half with nothing else said, then every material."""
+    base = open_base(BaseConfig()).pipeline
+    materials = ["", "", "", "", *(f"{surface} " for surface in SURFACES)]
+    prompts = [f"{material}background {kind}".strip() for kind in ("", *KINDS) for material in materials]
+    made = sample(base, prompts, range(len(prompts)), width=64, height=64, config=SamplingConfig().resolved("embedded"))
+    pictures = [picture for batch in made for picture in batch.pictures]
+    save("surface_diffusion", contact_sheet(pictures, prompts, len(materials)))
+
+
 def save(name: str, sheet: Picture) -> None:
     """As JPEG: a README loads faster, and nothing is measured on these."""
     Image.fromarray(sheet).save(HERE / f"{name}.jpg", quality=85)
@@ -46,3 +58,4 @@ def save(name: str, sheet: Picture) -> None:
 if __name__ == "__main__":
     surfaces()
     memseg()
+    surface_diffusion()

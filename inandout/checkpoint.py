@@ -114,4 +114,9 @@ def unpack_optimiser(optimiser: Optimizer, tensors: dict[str, Tensor]) -> dict[s
         else:
             others[name] = tensor
     optimiser.load_state_dict(optimiser.state_dict() | {"state": state})
+    for weights, moments in optimiser.state.items():
+        for name, moment in moments.items():
+            if isinstance(moment, Tensor) and moment.shape == weights.shape and moment.stride() != weights.stride():
+                # A fused optimiser goes through both as they lie in memory, where files are always row by row.
+                moments[name] = torch.empty_like(weights, dtype=moment.dtype).copy_(moment)
     return others

@@ -15,7 +15,7 @@ CLOSE_UP, WHOLE = (32, 32), (64, 64)
 small: in the time for one picture, four close-ups teach far more of what its name means. But they show one in every
 part of a picture, so that whole ones must have the last word."""
 
-SHAPES: dict[tuple[int, int], float] = {WHOLE: 0.6, (96, 96): 0.12, (64, 192): 0.16, (64, 128): 0.12}
+SHAPES: dict[tuple[int, int], float] = {WHOLE: 0.76, (96, 96): 0.08, (64, 192): 0.08, (64, 128): 0.08}
 """(Width, height) of the pictures of a batch to its share of those that are no close-ups; a batch of larger pictures
 has fewer of them."""
 

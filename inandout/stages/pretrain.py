@@ -10,7 +10,7 @@ from inandout.diffusion.autoencoder import decode, encode
 from inandout.diffusion.base import BaseConfig, base_identity
 from inandout.diffusion.embedded import assemble, learned_student, new_student, new_vae
 from inandout.diffusion.fidelity import measure_fidelity
-from inandout.diffusion.pretrain_unet import Student, pretrain_unet
+from inandout.diffusion.pretrain_unet import TEXT_SHARE, Student, pretrain_unet
 from inandout.diffusion.pretrain_vae import pretrain_vae
 from inandout.diffusion.sampling import SamplingConfig, sample
 from inandout.diffusion.school import HELD_OUT, LESSONS, School
@@ -42,6 +42,9 @@ class PretrainConfig(BaseModel):
     vae_batch_size: int = Field(8, ge=1, le=4096, description="pictures of 64x64 a step of the decoder")
     unet_steps: int = Field(60_000, ge=1, le=10**7, description="steps of UNet and text encoder")
     lr: float = Field(0.0008, gt=0, le=1, description="learning rate of UNet and text encoder, before it decays")
+    text_share: float = Field(
+        TEXT_SHARE, gt=0, le=1, description="learning rate of the text encoder, as a share of the UNet's"
+    )
     batch_size: int = Field(32, ge=1, le=4096, description="pictures of 64x64 a step of UNet and text encoder")
     close_ups: float = Field(
         0.5, ge=0, le=1, description="share of the batches of UNet and text encoder that are close-ups of defects"
@@ -63,8 +66,8 @@ def pretrain(config: PretrainConfig) -> None:
         student = learned_student(Path(config.start)) if config.start else _begin(config, checkpoints)
         pretrain_unet(
             student, School(config.seed, config.batch_size, config.close_ups, LESSONS), steps=config.unet_steps,
-            lr=config.lr, checkpoint=checkpoints / "unet.safetensors", save_every=config.save_every,
-            on_step=_exporter(student, config.sheet_every, out),
+            lr=config.lr, text_share=config.text_share, checkpoint=checkpoints / "unet.safetensors",
+            save_every=config.save_every, on_step=_exporter(student, config.sheet_every, out),
         )  # fmt: skip
         assemble(student).save_pretrained(out)
     print(f"{out}: ready; StableDiffusionPipeline.from_pretrained('{out}', local_files_only=True) loads it")

@@ -65,6 +65,18 @@ def test_text_encoder_and_unet_are_both_trained() -> None:
     assert moved == {"unet", "text_encoder"}
 
 
+def test_the_text_encoder_learns_at_its_share_of_the_rate() -> None:
+    moved = []
+    for share in (0.01, 1.0):
+        student = tiny()
+        before = {name: value.clone() for name, value in student.text_encoder.state_dict().items()}
+        pretrain_unet(student, School(0, 2), steps=2, lr=1e-3, text_share=share)
+        moved.append(
+            sum((value - before[name]).abs().sum() for name, value in student.text_encoder.state_dict().items())
+        )
+    assert 0 < 50 * moved[0] < moved[1]
+
+
 def test_a_loss_that_is_not_finite_stops_the_training() -> None:
     with pytest.raises(NonFiniteLossError, match=r"at step \d"):
         train(40, lr=1e12)
