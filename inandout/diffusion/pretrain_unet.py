@@ -25,7 +25,7 @@ from inandout.checkpoint import (
 from inandout.diffusion.autoencoder import encode
 from inandout.diffusion.averages import Averages
 from inandout.diffusion.latents import FACTOR
-from inandout.diffusion.loss import draw_times, min_snr_weights, target
+from inandout.diffusion.loss import draw_deciding_times, min_snr_weights, target
 from inandout.diffusion.prompts import prompt_states
 from inandout.diffusion.rates import hold_and_decay
 from inandout.diffusion.school import Batch, School
@@ -33,8 +33,6 @@ from inandout.diffusion.steps import OnStep, set_rate
 
 UNCONDITIONAL = 0.1
 """Share of pictures that are trained with an empty caption, for classifier-free guidance."""
-NOISY = 0.7
-"""Power of the evenly drawn timesteps: below 1, more of them are noisy, where the prompt has something to decide."""
 TEXT_SHARE = 0.1
 """Learning rate of the text encoder, as a share of the UNet's. From nothing, with the same rate its states had
 collapsed to a single vector when they were looked at after 2,000 steps. Later more is better: after 12,000 steps with
@@ -143,7 +141,7 @@ def _loss(student: Student, batch: Batch, seed: int, step: int) -> tuple[Tensor,
     generator = torch.Generator().manual_seed((seed << 32) + step)
     latents = encode(student.vae, batch.pictures)
     noise = torch.randn(latents.shape, generator=generator)
-    times = draw_times(len(latents), student.scheduler.config.num_train_timesteps, generator, NOISY)
+    times = draw_deciding_times(len(latents), student.scheduler.config.num_train_timesteps, generator)
     dropped = torch.rand(len(latents), generator=generator) < UNCONDITIONAL
     captions = ["" if drop else caption for caption, drop in zip(batch.captions, dropped, strict=True)]
     noisy = student.scheduler.add_noise(latents, noise, times).contiguous(memory_format=torch.channels_last)

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from diffusers import DDPMScheduler
 
-from inandout.diffusion.loss import GAMMA, draw_times, min_snr_weights, target
+from inandout.diffusion.loss import GAMMA, draw_deciding_times, draw_times, min_snr_weights, target
 from inandout.diffusion.networks import build_scheduler
 
 TIMES = torch.arange(1000)
@@ -37,3 +37,18 @@ def test_times_are_spread_evenly() -> None:
     times = draw_times(10, 1000, torch.Generator().manual_seed(0))
     assert np.allclose(np.diff(np.sort(times.numpy())), 100, atol=1)
     assert 0 <= times.min() <= times.max() < 1000
+
+
+def test_most_times_lie_where_it_is_decided_what_is_drawn() -> None:
+    generator = torch.Generator().manual_seed(0)
+    times = torch.cat([draw_deciding_times(16, 1000, generator) for _ in range(100)])
+    assert 0 <= times.min() < 50
+    assert 950 < times.max() <= 999
+    assert 650 < times.median() < 750
+    assert ((times >= 500) & (times < 900)).float().mean() > 0.65
+    assert ((times < 300).float().mean() - 0.25 * 0.3 - 0.75 * 0.015).abs() < 0.03
+
+
+def test_deciding_times_are_a_function_of_the_generator() -> None:
+    one, again = (draw_deciding_times(16, 1000, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(one, again)
