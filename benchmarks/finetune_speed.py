@@ -53,7 +53,7 @@ def new_base(channels_last: bool) -> Base:
     pipeline = assemble(student())
     pipeline.unet.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
     add_adapter(pipeline.unet, pipeline.text_encoder, AdapterConfig(), 0)
-    return Base(pipeline, "untrained", "0" * 32, "embedded")
+    return Base(pipeline, "0" * 32, "embedded")
 
 
 def draw_pictures(width: int, height: int, count: int) -> Pictures:
