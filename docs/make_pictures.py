@@ -41,7 +41,7 @@ def memseg() -> None:
 
 
 def surface_diffusion() -> None:
-    """What the embedded base draws: a row a prompt, the first half with nothing else said, then every material."""
+    """What the embedded base draws: a row a prompt, the first four with nothing else said, then every material."""
     base = open_base(BaseConfig()).pipeline
     materials = ["", "", "", "", *(f"{surface} " for surface in SURFACES)]
     prompts = [f"{material}background {kind}".strip() for kind in ("", *KINDS) for material in materials]
