@@ -98,6 +98,12 @@ def code_fingerprint() -> str:
     return whole.hexdigest()[:16]
 
 
+def current_commit() -> str:
+    """Git commit of the code, as MLflow found it for the active run; "" if it found none, or there is no run."""
+    run = mlflow.active_run()
+    return str(run.data.tags.get("mlflow.source.git.commit", "")) if run else ""
+
+
 class StageConfig(Protocol):
     """What a configuration needs to be run as a stage."""
 

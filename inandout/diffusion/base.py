@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from inandout.checkpoint import refuse_pickle
 from inandout.data.manifest import digest, digests
 from inandout.diffusion.embedded import EMBEDDED
-from inandout.diffusion.folder import CONFIGURATION, WEIGHTS, files_of, open_folder
+from inandout.diffusion.folder import CONFIGURATION, WEIGHTS, check_configuration, files_of, open_folder
 from inandout.diffusion.hub import check_hub_id, fetch, is_hub_id
 from inandout.diffusion.inpaint import paints
 from inandout.diffusion.single_file import open_single_file
@@ -74,9 +74,13 @@ def open_base(config: BaseConfig, download: bool = True) -> Base:
 
 
 def kind_of_base(name: str) -> Kind:
-    """Kind of the base that is asked for by this name: a folder that `pretrain` wrote is like the embedded one."""
+    """Kind of the base that is asked for by this name: a folder that `pretrain` wrote is like the embedded one.
+
+    Raises:
+        InputError: it is a folder of another kind of model.
+    """
     index = Path(name) / "model_index.json"
-    ours = index.is_file() and json.loads(index.read_text(encoding="utf-8")).get("vae", [None])[-1] == "AutoencoderTiny"
+    ours = index.is_file() and check_configuration(Path(name), name)["vae"][-1] == "AutoencoderTiny"
     return "embedded" if name == "embedded" or ours else "sd"
 
 

@@ -194,14 +194,19 @@ def _step(
     accelerator.backward(loss)
     _average_gradients(training)
     values["gradient_norm"] = float(accelerator.clip_grad_norm_(training.parameters, MAX_GRADIENT_NORM))
-    scaled = config.precision == "fp16"  # then a step with an infinite gradient is left out, and the scale is lowered
-    if not math.isfinite(values["loss"]) or not (scaled or math.isfinite(values["gradient_norm"])):
+    if not math.isfinite(values["loss"]) or not _usable(values["gradient_norm"], accelerator.scaler):
         raise NonFiniteLossError(
             f"loss {values['loss']} and gradient norm {values['gradient_norm']} at step {step}; "
             "lower lr and start the command again"
         )
     optimiser.step()
     return values
+
+
+def _usable(gradient_norm: float, scaler: torch.amp.GradScaler | None) -> bool:
+    """Whether a gradient is finite. With fp16 an infinite one only leaves out a step and halves the scale of the loss,
+    as long as there is something to halve: below 1 it is not the scale that makes it infinite."""
+    return math.isfinite(gradient_norm) or (scaler is not None and scaler.get_scale() >= 1)
 
 
 def _loss(

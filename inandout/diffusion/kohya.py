@@ -59,6 +59,8 @@ def from_kohya(
 ) -> Adapter:
     """An adapter of kohya's tensors; ranks and alphas are the tensors', the rest of `meta` is kept.
 
+    Where the text encoder was not trained, it gets an adapter that does nothing.
+
     Raises:
         InputError: a tensor is unknown, missing or does not fit, layers of a kind differ in rank or alpha, or `meta`
             names another base.
@@ -69,9 +71,21 @@ def from_kohya(
     for layer, pair in pairs.items():
         ours[f"{layer}.lora_A.weight"] = pair.down.float().contiguous()
         ours[f"{layer}.lora_B.weight"] = pair.up.float().contiguous()
-    adapter = Adapter(ours, meta.model_copy(update={"config": _config(pairs)}))
+    config = _config(pairs)
+    if not any(layer.startswith("text_encoder.") for layer in pairs):
+        ours |= _idle(shapes, config)
+    adapter = Adapter(ours, meta.model_copy(update={"config": config}))
     check_adapter(base_fingerprint, unet, text_encoder, adapter)
     return adapter
+
+
+def _idle(shapes: Mapping[str, Sequence[int]], config: AdapterConfig) -> dict[str, Tensor]:
+    """Zeros for all layers of the text encoder."""
+    idle = {}
+    for layer in (layer for layer in shapes if layer.startswith("text_encoder.")):
+        a, b = pair_shapes(shapes[layer], config.dim_and_alpha(shapes[layer])[0])
+        idle[f"{layer}.lora_A.weight"], idle[f"{layer}.lora_B.weight"] = torch.zeros(a), torch.zeros(b)
+    return idle
 
 
 def _pairs(tensors: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]) -> dict[str, Pair]:

@@ -53,7 +53,7 @@ def _foreign_meta(header: dict[str, str], base_fingerprint: str) -> AdapterMeta:
         base=base_fingerprint,
         instance_prompt="",
         prior_prompt="",
-        clip_skip=int(clip_skip) if clip_skip.isdecimal() else 1,
+        clip_skip=max(int(clip_skip), 1) if clip_skip.isdecimal() else 1,
         sources=(),
         code="",
         seed=int(seed) if seed.isdecimal() else 0,

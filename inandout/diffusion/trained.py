@@ -28,6 +28,7 @@ class AdapterMeta(BaseModel):
     )
     sources: tuple[str, ...] = Field(description="digests of the training pictures' files; none = not known")
     code: str = Field(description="fingerprint of the code that trained it; empty = it was trained elsewhere")
+    commit: str = Field("", description="git commit of that code; empty = not known")
     seed: int
     shot: str = Field("", description="zero (good pictures were learned), few, full (defects); empty = not known")
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import mlflow
 from pydantic import Field
 
-from inandout.data.colour import is_grey
+from inandout.data.colour import is_grey, without_colour
 from inandout.data.geometry import Geometry, fit_image
 from inandout.data.images import Picture, read_image
 from inandout.data.manifest import Sample, digests, fingerprint, write_manifest
@@ -138,8 +138,12 @@ def _name_adapter(config: DdpmConfig) -> str:
 
 def _make_ddpm(config: DdpmPoolConfig, samples: list[Sample], work: Path) -> None:
     tools, folder = open_tools(config), work_pool(work)
-    log_pool(folder, draw_ddpm(tools, samples, folder, config.seed))
-    mlflow.log_image(_strip(tools), artifact_file="alpha_strip.png")
+    pool = draw_ddpm(tools, samples, folder, config.seed)
+    log_pool(folder, pool)
+    strip = _strip(tools)
+    if is_grey(read_image(pool[0].image)):
+        strip = without_colour(strip)
+    mlflow.log_image(strip, artifact_file="alpha_strip.png")
 
 
 class Tools(NamedTuple):

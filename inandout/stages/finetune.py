@@ -16,7 +16,6 @@ from inandout.data.prepare import ShotConfig, prepare_shot
 from inandout.data.splits import Shot
 from inandout.diffusion.adapter import AdapterConfig, add_adapter, count_modules
 from inandout.diffusion.adapter_file import save_adapter
-from inandout.diffusion.autoencoder import encode
 from inandout.diffusion.base import Base, BaseConfig, base_identity, kind_of_base, open_base
 from inandout.diffusion.buckets import bucket_of
 from inandout.diffusion.dreambooth import DreamBoothConfig, chosen_optimiser, dreambooth, processes
@@ -29,11 +28,13 @@ from inandout.diffusion.sampling import SamplingConfig
 from inandout.diffusion.steps import OnStep
 from inandout.diffusion.trained import Adapter, AdapterMeta
 from inandout.pictures import contact_sheet
+from inandout.stages.encoded import encode_once
 from inandout.stages.generated import generate
 from inandout.tracking import (
     artifact_folder,
     code_fingerprint,
     connect,
+    current_commit,
     log_values,
     mean_logger,
     run_stage,
@@ -173,7 +174,7 @@ def _gather(config: FinetuneConfig, samples: Sequence[Sample]) -> _Gathered:
         check_prompt(base.pipeline.tokenizer, prompt)
     pictures = fit_pictures([read_image(sample.image) for sample in instances], config, base)
     with processes().main_process_first():
-        prior = prior_pictures(config, base, list(dict.fromkeys(picture.shape[1::-1] for picture in pictures)))
+        prior = prior_pictures(config, base, sorted({picture.shape[1::-1] for picture in pictures}))
     return _Gathered(base, instances, pictures, prior)
 
 
@@ -219,7 +220,7 @@ def prior_pictures(config: FinetuneConfig, base: Base, sizes: Sequence[tuple[int
 
 
 def asked_prior(config: FinetuneConfig, sizes: Sequence[tuple[int, int]]) -> list[object]:
-    """What `prior_pictures` asks `generate` for: the same for every fine-tuning of a seed, whatever its shot."""
+    """What `prior_pictures` asks `generate` for: the same for every fine-tuning of a seed and of equal sizes."""
     how = SamplingConfig().resolved(kind_of_base(config.base))
     return [
         "prior", base_identity(config), config.prior_prompt, config.seed, config.clip_skip, sizes, how.model_dump(),
@@ -230,9 +231,9 @@ def _train(config: FinetuneConfig, gathered: _Gathered, work: Path, on_step: OnS
     """The adapter; the same in every process."""
     base, profile = gathered.base, config.profile()
     shown = [
-        Shown(encode(base.pipeline.vae, picture[None])[0].cpu(), prior)
+        Shown(latent, prior)
         for pictures, prior in ((gathered.pictures, False), (gathered.prior, True))
-        for picture in pictures
+        for latent in encode_once(base, pictures)
     ]
     lesson = Lesson(shown, config.instance_prompt, config.prior_prompt, config.clip_skip)
     add_adapter(base.pipeline.unet, base.pipeline.text_encoder, config, config.seed)
@@ -246,7 +247,7 @@ def _train(config: FinetuneConfig, gathered: _Gathered, work: Path, on_step: OnS
         config=AdapterConfig(**config.model_dump(include=set(AdapterConfig.model_fields))), base=base.fingerprint,
         instance_prompt=config.instance_prompt, prior_prompt=config.prior_prompt if gathered.prior else "",
         clip_skip=config.clip_skip, sources=tuple(digests([sample.image for sample in gathered.instances])),
-        code=code_fingerprint(), seed=config.seed, shot=config.shot,
+        code=code_fingerprint(), commit=current_commit(), seed=config.seed, shot=config.shot,
     )  # fmt: skip
     return Adapter(tensors, meta)
 

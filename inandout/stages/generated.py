@@ -34,7 +34,8 @@ def generate(
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
         filled = fill_folder(folder, n, make, batch_size, training, name)
-    mlflow.log_metric(f"{name}_drawn", filled.drawn)
+    if mlflow.active_run():  # only the main process of `accelerate launch` has one, and none is to be opened here
+        mlflow.log_metric(f"{name}_drawn", filled.drawn)
     return filled
 
 

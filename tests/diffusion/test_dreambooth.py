@@ -5,14 +5,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint as compute_again
 
-from inandout.checkpoint import NonFiniteLossError
+from inandout.checkpoint import NonFiniteLossError, load_checkpoint
 from inandout.diffusion.adapter import AdapterConfig, add_adapter
 from inandout.diffusion.base import Base
-from inandout.diffusion.dreambooth import DreamBoothConfig, build_optimiser, dreambooth
+from inandout.diffusion.dreambooth import DreamBoothConfig, _usable, build_optimiser, dreambooth
 from inandout.diffusion.lesson import Lesson, Shown
 from inandout.errors import InputError
 from tests.diffusion.tiny import BASE, tiny_pipeline
@@ -123,13 +125,42 @@ def test_eight_bit_adam_resumes_too(tmp_path: Path) -> None:
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_the_optimiser_is_what_was_asked_for() -> None:
+def test_the_optimiser_is_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     parameters = [torch.nn.Parameter(torch.zeros(3))]
     names = {
         name: type(build_optimiser(parameters, 0.1, name)).__name__  # type: ignore[arg-type]
         for name in ("auto", "adamw", "adamw8bit")
     }
     assert names == {"auto": "AdamW", "adamw": "AdamW", "adamw8bit": "AdamW8bit"}
+
+
+def test_the_errors_are_weighted_by_min_snr(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = {}
+    for weight in (1.0, 3.0):
+        weights = "inandout.diffusion.dreambooth.min_snr_weights"
+        monkeypatch.setattr(weights, lambda scheduler, times, weight=weight: torch.full((len(times),), weight))
+        first[weight] = train(lesson())[1][0]["loss"]
+    assert first[3.0] == pytest.approx(3 * first[1.0], rel=1e-5)
+
+
+def test_a_long_gradient_is_shortened_to_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(StopError):
+        heavy = QUICK.model_copy(update={"prior_weight": 100.0})
+        train(lesson(), heavy, checkpoint=path, stop_after=2)
+    _, logged = train(lesson(), heavy)
+    assert min(values["gradient_norm"] for values in logged[:2]) > 1.1
+    moments = [t for name, t in load_checkpoint(path).weights.items() if name.startswith("adam.") and t.ndim > 0]
+    first = [t for t in moments if (t < 0).any()]  # of AdamW: .9 * .1 * g1 + .1 * g2
+    assert torch.cat([t.flatten() for t in first]).norm() <= 0.19 * 1.0001
+
+
+def test_an_infinite_gradient_of_fp16_is_borne_until_its_scale_is_gone() -> None:
+    assert _usable(1.0, None)
+    assert not _usable(float("nan"), None)
+    assert _usable(float("inf"), torch.amp.GradScaler("cpu", init_scale=1.0))
+    assert not _usable(float("inf"), torch.amp.GradScaler("cpu", init_scale=0.5))
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path) -> None:
@@ -150,9 +181,17 @@ def test_sixteen_bits_need_a_gpu() -> None:
         train(lesson(), QUICK.model_copy(update={"precision": "bf16"}))
 
 
-def test_gradient_checkpointing_gives_the_same_adapter() -> None:
+def test_gradient_checkpointing_computes_again_and_gives_the_same_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, _ = train(lesson())
+    computed = []
+
+    def again(function: Any, *arguments: Any, **named: Any) -> Any:
+        computed.append(function)
+        return compute_again(function, *arguments, **named)
+
+    monkeypatch.setattr("torch.utils.checkpoint.checkpoint", again)
     saving, _ = train(lesson(), QUICK.model_copy(update={"gradient_checkpointing": True}))
+    assert computed
     assert all(torch.allclose(plain[name], saving[name], atol=1e-5) for name in plain)
 
 

@@ -101,6 +101,17 @@ def test_an_adapter_of_stable_diffusion_1_says_so(tmp_path: Path) -> None:
     assert header(tmp_path / "kohya.safetensors")["ss_base_model_version"] == "sd_v1"
 
 
+def test_an_adapter_of_the_unet_alone_leaves_the_text_encoder_as_it_is(tmp_path: Path) -> None:
+    path, pipeline = tmp_path / "unet.safetensors", tiny_pipeline()
+    adapter = tiny_adapter(pipeline)
+    save_file({name: tensor for name, tensor in to_kohya(adapter).items() if "lora_te" not in name}, path)
+    imported = import_kohya(path, pipeline, BASE)
+    assert imported.tensors.keys() == adapter.tensors.keys()
+    for name, tensor in imported.tensors.items():
+        expected = torch.zeros_like(tensor) if name.startswith("text_encoder.") else adapter.tensors[name]
+        assert torch.equal(tensor, expected), name
+
+
 def test_a_file_of_another_program_is_read_with_what_it_says(tmp_path: Path) -> None:
     path, pipeline = tmp_path / "theirs.safetensors", tiny_pipeline()
     adapter = tiny_adapter(pipeline, network_dim=8, network_alpha=4)
@@ -109,6 +120,8 @@ def test_a_file_of_another_program_is_read_with_what_it_says(tmp_path: Path) -> 
     meta = import_kohya(path, pipeline, BASE).meta
     assert (meta.base, meta.clip_skip, meta.seed, meta.instance_prompt, meta.sources) == (BASE, 2, 1234, "", ())
     assert meta.config == adapter.meta.config
+    save_file(halves, path, metadata={"ss_clip_skip": "0"})  # the last layer, as 1
+    assert import_kohya(path, pipeline, BASE).meta.clip_skip == 1
     save_file(halves, path, metadata={"ss_clip_skip": "None"})
     read = import_kohya(path, pipeline, BASE)
     assert read.meta.clip_skip == 1

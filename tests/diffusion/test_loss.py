@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from diffusers import DDPMScheduler
 
-from inandout.diffusion.loss import GAMMA, draw_deciding_times, draw_times, min_snr_weights, target
+from inandout.diffusion.loss import draw_deciding_times, draw_times, min_snr_weights, target
 from inandout.diffusion.networks import build_scheduler
 
 TIMES = torch.arange(1000)
@@ -15,13 +15,13 @@ def test_the_last_step_of_v_is_pure_noise_and_still_counts() -> None:
     weights = min_snr_weights(scheduler, TIMES)
     assert weights[-1] == 1
     snr = signal / (1 - signal)
-    assert torch.allclose(weights, torch.minimum(snr + 1, torch.tensor(GAMMA)) / (snr + 1), atol=1e-4)
+    assert torch.allclose(weights, torch.minimum(snr + 1, torch.tensor(5.0)) / (snr + 1), atol=1e-4)
 
 
 def test_weights_of_the_noise_are_those_of_the_paper() -> None:
     scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     snr = scheduler.alphas_cumprod / (1 - scheduler.alphas_cumprod)
-    assert torch.allclose(min_snr_weights(scheduler, TIMES), torch.clamp(GAMMA / snr, max=1))
+    assert torch.allclose(min_snr_weights(scheduler, TIMES), torch.clamp(5.0 / snr, max=1))
 
 
 def test_the_target_is_the_noise_or_v() -> None:

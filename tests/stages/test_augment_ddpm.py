@@ -1,11 +1,14 @@
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pytest
 
+from inandout.data.colour import is_grey
 from inandout.data.images import read_image
 from inandout.data.manifest import Sample, digest, read_manifest
 from inandout.diffusion.adapter_file import load_adapter
+from inandout.diffusion.sampling import picture_seed
 from inandout.errors import InputError
 from inandout.mixing import mix
 from inandout.stages import ddpm as stage
@@ -48,6 +51,26 @@ def test_every_picture_says_where_it_comes_from(tiny: Path, tiny_base: Path, ada
     assert len({sample.seed for sample in pool.samples}) == len({digest(s.image) for s in pool.samples}) == 5
     artifacts = {artifact.path for artifact in mlflow.MlflowClient().list_artifacts(pool.run_id)}
     assert {"pool", "pool.png", "alpha_strip.png"} <= artifacts
+
+
+def test_the_strip_of_grey_data_is_grey_and_begins_with_the_base(tiny: Path, tiny_base: Path, adapter: Path) -> None:
+    pool = make(tiny, tiny_base, adapter, alpha=0)
+    strip = read_image(Path(mlflow.artifacts.download_artifacts(run_id=pool.run_id, artifact_path="alpha_strip.png")))
+    assert is_grey(strip)
+    first = read_image(next(s.image for s in pool.samples if s.seed == picture_seed(0, 0)))
+    places = np.lib.stride_tricks.sliding_window_view(strip, first.shape)[:, :, 0]
+    found = np.argwhere(np.abs(places.astype(int) - first).max(axis=(2, 3, 4)) <= 1)
+    assert 0 < found[:, 1].min() < strip.shape[1] / 6  # leftmost, but for the frame
+
+
+@pytest.mark.parametrize("index", ["{", '{"vae": null}'])
+def test_a_base_that_does_not_say_what_it_is_is_refused(
+    tiny: Path, adapter: Path, tmp_path: Path, index: str
+) -> None:  # fmt: skip
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "model_index.json").write_text(index)
+    with pytest.raises(InputError, match=r"not a Stable Diffusion.*model_index\.json"):
+        make(tiny, tmp_path / "base", adapter)
 
 
 def test_the_pool_is_mixed_without_a_leak(tiny: Path, tiny_base: Path, adapter: Path) -> None:

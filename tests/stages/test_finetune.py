@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +11,11 @@ import pytest
 from inandout.data.images import read_image, write_image
 from inandout.data.manifest import digest, read_manifest
 from inandout.diffusion.adapter_file import load_adapter
-from inandout.diffusion.dreambooth import dreambooth
+from inandout.diffusion.dreambooth import chosen_optimiser, dreambooth
+from inandout.diffusion.prompts import prompt_states
 from inandout.errors import InputError
 from inandout.stages import finetune as stage
+from inandout.stages.augment import AugmentConfig, augment
 from inandout.stages.finetune import FinetuneConfig, Finetuned, choose_instances, finetune
 from tests.conftest import SIDE
 
@@ -33,7 +38,9 @@ def test_an_adapter_names_its_sources_prompts_and_base(tiny: Path, tiny_base: Pa
     assert (meta.instance_prompt, meta.prior_prompt, meta.clip_skip) == ("skt background", "background", 1)
     logged = mlflow.get_run(made.run_id)
     assert meta.base == logged.data.params["base_fingerprint"]
-    assert logged.data.params["used_optimiser"] == "adamw"
+    assert meta.code == logged.data.tags["inandout.code"]
+    assert meta.commit == logged.data.tags.get("mlflow.source.git.commit", "")
+    assert logged.data.params["used_optimiser"] == chosen_optimiser("auto")
     assert int(logged.data.params["unet_conv3x3_modules"]) > 0
     assert {"adapter", "instances.png", "prior.png"} <= {
         artifact.path for artifact in mlflow.MlflowClient().list_artifacts(made.run_id)
@@ -54,6 +61,70 @@ def test_prior_pictures_are_made_once(
     run(tiny, tiny_base)
     monkeypatch.setattr("inandout.diffusion.pool.sample", lambda *_, **__: pytest.fail("was made again"))
     run(tiny, tiny_base, epochs=2)
+
+
+def test_pictures_are_encoded_once(
+    tiny: Path, tiny_base: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    run(tiny, tiny_base)
+    monkeypatch.setattr("inandout.stages.encoded.encode", lambda *_: pytest.fail("was encoded again"))
+    run(tiny, tiny_base, epochs=2)
+    kept = list((project / ".inandout" / "latents").rglob("*.safetensors"))
+    assert len(kept) == 6 + 3
+
+
+def test_text_is_read_at_the_same_layer_for_training_and_for_drawing(
+    tiny: Path, tiny_base: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    read: dict[str, set[int]] = {"dreambooth": set(), "sampling": set()}
+    for module, layers in read.items():
+        monkeypatch.setattr(f"inandout.diffusion.{module}.prompt_states", _noting(layers))
+    asked = {key: value for key, value in QUICK.items() if key in AugmentConfig.model_fields}
+    made = run(tiny, tiny_base, clip_skip=2, n_prior=0)
+    assert read == {"dreambooth": {2}, "sampling": set()}
+    augment(
+        AugmentConfig(
+            **asked | {"source": "ddpm", "data": str(tiny), "base": str(tiny_base), "adapter": str(made.adapter)}
+            | {"steps": 2, "n_aug": 3}
+        )
+    )  # fmt: skip
+    assert read["sampling"] == {2}
+
+
+def _noting(layers: set[int]) -> Any:
+    def noted(text_encoder: Any, tokenizer: Any, prompts: Any, clip_skip: int = 1) -> Any:
+        layers.add(clip_skip)
+        return prompt_states(text_encoder, tokenizer, prompts, clip_skip)
+
+    return noted
+
+
+TWO = """
+import sys
+import torch
+torch.set_num_threads(1)
+from pathlib import Path
+from tests.stages.test_finetune import run
+run(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def test_two_processes_make_one_run_with_the_losses_of_one(
+    tiny: Path, tiny_base: Path, project: Path, tmp_path: Path
+) -> None:  # fmt: skip
+    script, root = tmp_path / "two.py", str(Path(__file__).parents[2])
+    script.write_text(TWO)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    with (tmp_path / "log").open("w") as log:  # a pipe would be held open by processes that outlive a timeout
+        subprocess.run(
+            [*launch, str(script), str(tiny), str(tiny_base)], check=True, timeout=300, stdout=log, stderr=log,
+            env={**os.environ, "PYTHONPATH": root},
+        )  # fmt: skip
+    runs = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    assert [run.info.status for run in runs] == ["FINISHED"]
+    of_one = mlflow.get_run(run(tiny, tiny_base, fresh=True).run_id).data.metrics
+    for name in ("loss", "instance_loss", "prior_loss", "gradient_norm", "instance_seen", "prior_seen"):
+        assert runs[0].data.metrics[name] == pytest.approx(of_one[name], rel=1e-4), name
 
 
 def test_an_interrupted_training_goes_on(
