@@ -22,8 +22,8 @@ has fewer of them."""
 PLAIN = 0.25
 """Share of pictures without a defect."""
 
-LESSONS = (*KINDS, "cracked", "stained")
-"""Kinds that a base is taught: cracks and stains, which it is slowest to learn, twice as often as the others."""
+LESSONS = (*KINDS, *["cracked"] * 2, "pitted", *["stained"] * 4)
+"""Kinds that a base is taught: those that it takes for others, more often than those."""
 
 _AGAIN = 0.7
 """Chance that a faint defect is drawn again: it teaches little, as even a person often misses it."""
