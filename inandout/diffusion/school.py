@@ -22,7 +22,7 @@ has fewer of them."""
 PLAIN = 0.25
 """Share of pictures without a defect."""
 
-LESSONS = (*KINDS, *["cracked"] * 2, "pitted", *["stained"] * 4)
+LESSONS = (*KINDS, *["cracked"] * 2, "pitted", *["stained"] * 7)
 """Kinds that a base is taught: those that it takes for others, more often than those."""
 
 _AGAIN = 0.7
