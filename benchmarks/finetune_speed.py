@@ -3,31 +3,42 @@
     python benchmarks/finetune_speed.py --threads 2
 
 The bare loop does what `train_dreambooth_lora.py` of diffusers does with a trained text encoder and prior preservation:
-every step it encodes the batch by the VAE and tokenises and encodes the prompt of every picture, instance and class
-pictures concatenated, in PyTorch's default memory layout. Ours encodes every picture once, reads each of the two
-prompts once a step, and computes channels-last. Base (the embedded architecture, untrained), adapter, pictures, sizes,
-prompts, loss and optimiser are the same.
+every step it opens the batch's picture files, resizes, crops and encodes them by the VAE, tokenises and encodes the
+prompt of every picture, instance and class pictures concatenated, in PyTorch's default memory layout. Ours reads and
+encodes every picture once, reads each of the two prompts once a step, computes channels-last and adapted layers as in
+`inandout/diffusion/products.py`. Base (the embedded architecture, untrained), adapter, pictures, sizes, prompts, loss
+and optimiser are the same; instance pictures have the size of those of KolektorSDD2, class pictures that of the
+training. A third loop is the bare one without the reading, which is done before it begins.
 
-The two take turns in one process, so that a machine that is busy for a while slows both. Peak memory is that of a
+They take turns in one process, so that a machine that is busy for a while slows all. Peak memory is that of a
 process of its own for each, less that of one that only imports.
 """
 
 import argparse
+import atexit
 import resource
+import shutil
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache
+from functools import cache, partial
 from multiprocessing import get_context
+from pathlib import Path
+from tempfile import mkdtemp
 
 import numpy as np
 import torch
 from diffusers import DDIMScheduler
+from PIL import Image, ImageOps
+from torchvision.transforms import functional
 
+from inandout.data.geometry import Geometry, fit_image
+from inandout.data.images import read_image, write_image
+from inandout.data.surfaces import draw_surface
 from inandout.diffusion.adapter import AdapterConfig, adapter_parameters, add_adapter
-from inandout.diffusion.autoencoder import encode, to_tensor
+from inandout.diffusion.autoencoder import encode
 from inandout.diffusion.base import Base
 from inandout.diffusion.dreambooth import MAX_GRADIENT_NORM, DreamBoothConfig, dreambooth
 from inandout.diffusion.embedded import assemble, new_student, new_vae
@@ -38,6 +49,7 @@ from inandout.diffusion.pretrain_unet import Student
 
 PROMPTS = ("skt background", "background")
 SIZES = ((64, 64), (64, 192))
+CAMERA = (230, 630)
 BATCH = 12
 LR = 1e-4
 
@@ -56,16 +68,40 @@ def new_base(channels_last: bool) -> Base:
     return Base(pipeline, "0" * 32, "embedded")
 
 
-def draw_pictures(width: int, height: int, count: int) -> Pictures:
-    """Noise: the time of a step does not depend on what is seen."""
-    return np.random.default_rng(0).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+@cache
+def picture_files(width: int, height: int) -> list[Path]:
+    """A batch: instance pictures as a camera takes them, then class pictures in the size of the training."""
+    folder = Path(mkdtemp(prefix="finetune_speed_"))
+    atexit.register(shutil.rmtree, folder)
+    for place in range(BATCH):
+        size = CAMERA if place < BATCH // 2 else (width, height)
+        write_image(folder / f"{place:02}.png", draw_surface(*size, seed=place).picture)
+    return sorted(folder.iterdir())
+
+
+def our_pictures(width: int, height: int) -> Pictures:
+    """(N, H, W, 3), as `finetune` reads them."""
+    geometry = Geometry(width=width, height=height)
+    return np.stack([fit_image(read_image(path), geometry) for path in picture_files(width, height)])
+
+
+def bare_pictures(width: int, height: int) -> torch.Tensor:
+    """(N, 3, H, W), -1..1, as diffusers' example reads them: each opened, resized to cover the frame and cropped."""
+    return torch.stack([_bare_picture(path, width, height) for path in picture_files(width, height)])
+
+
+def _bare_picture(path: Path, width: int, height: int) -> torch.Tensor:
+    image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    scale = max(width / image.width, height / image.height)
+    cover = [max(round(image.height * scale), height), max(round(image.width * scale), width)]
+    return 2 * functional.to_tensor(functional.center_crop(functional.resize(image, cover), [height, width])) - 1
 
 
 def our_loop(width: int, height: int, steps: int) -> float:
     """Seconds a step of `dreambooth`; the latents are computed within them."""
-    base, pictures = new_base(channels_last=True), draw_pictures(width, height, BATCH)
+    base = new_base(channels_last=True)
     started = time.perf_counter()
-    latents = encode(base.pipeline.vae, pictures)
+    latents = encode(base.pipeline.vae, our_pictures(width, height))
     shown = [Shown(latent, prior=place >= BATCH // 2) for place, latent in enumerate(latents)]
     config = DreamBoothConfig(batch_size=BATCH, repeats=steps, optimiser="adamw")
     done: list[int] = []
@@ -76,17 +112,19 @@ def our_loop(width: int, height: int, steps: int) -> float:
     return (time.perf_counter() - started) / steps
 
 
-def bare_loop(width: int, height: int, steps: int) -> float:
-    """Seconds a step of the bare loop."""
-    base, pictures = new_base(channels_last=False), draw_pictures(width, height, BATCH)
+def bare_loop(width: int, height: int, steps: int, *, reads: bool = True) -> float:
+    """Seconds a step of the bare loop; unless it `reads`, the pictures are there before."""
+    base = new_base(channels_last=False)
     pipeline, scheduler = base.pipeline, DDIMScheduler.from_config(base.pipeline.scheduler.config)
     pipeline.unet.train()
     pipeline.text_encoder.train()
     parameters = adapter_parameters(pipeline.unet, pipeline.text_encoder)
     optimiser = torch.optim.AdamW(parameters, lr=LR)
     prompts = [PROMPTS[place >= BATCH // 2] for place in range(BATCH)]
+    pictures = bare_pictures(width, height)
     started = time.perf_counter()
     for _ in range(steps):
+        pictures = bare_pictures(width, height) if reads else pictures
         loss = bare_loss(pipeline, scheduler, pictures, prompts)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
@@ -96,10 +134,10 @@ def bare_loop(width: int, height: int, steps: int) -> float:
     return (time.perf_counter() - started) / steps
 
 
-def bare_loss(pipeline: object, scheduler: DDIMScheduler, pictures: Pictures, prompts: list[str]) -> torch.Tensor:
+def bare_loss(pipeline: object, scheduler: DDIMScheduler, pictures: torch.Tensor, prompts: list[str]) -> torch.Tensor:
     """Of a batch whose first half are instance pictures and whose second half are class pictures."""
     with torch.no_grad():
-        latents = pipeline.vae.encode(to_tensor(pictures).contiguous()).latents * pipeline.vae.config.scaling_factor
+        latents = pipeline.vae.encode(pictures).latents * pipeline.vae.config.scaling_factor
     tokenizer = pipeline.tokenizer
     tokens = tokenizer(
         prompts, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
@@ -112,7 +150,11 @@ def bare_loss(pipeline: object, scheduler: DDIMScheduler, pictures: Pictures, pr
     return instance.mean() + prior.mean()
 
 
-LOOPS: dict[str, Callable[[int, int, int], float]] = {"ours": our_loop, "bare": bare_loop}
+LOOPS: dict[str, Callable[[int, int, int], float]] = {
+    "ours": our_loop,
+    "bare": bare_loop,
+    "bare without reading": partial(bare_loop, reads=False),
+}
 
 
 def peak_memory(loop: str, width: int, height: int, threads: int) -> float:
@@ -133,7 +175,7 @@ def _peak(loop: str, width: int, height: int, threads: int) -> float:
 
 
 def measure(width: int, height: int, rounds: int, steps: int) -> dict[str, list[float]]:
-    """Seconds a step of both loops, a round to warm up left out."""
+    """Seconds a step of every loop, a round to warm up left out."""
     times: dict[str, list[float]] = {name: [] for name in LOOPS}
     for number in range(rounds + 1):
         for name in list(LOOPS)[:: 1 if number % 2 else -1]:
@@ -153,13 +195,13 @@ def main() -> None:
     held = {(size, name): peak_memory(name, *size, options.threads) - imported for size in SIZES for name in LOOPS}
     for width, height in SIZES:
         times = measure(width, height, options.rounds, options.steps)
-        ratios = [bare / ours for ours, bare in zip(times["ours"], times["bare"], strict=True)]
         print(f"{width}x{height}, batch {BATCH}, {options.threads} threads, {options.rounds} rounds")
         for name, seconds in times.items():
-            memory = held[(width, height), name]
-            print(f"  {name}   {1 / statistics.median(seconds):6.2f} steps a second, {memory:6.0f} MB")
-        spread = f"{min(ratios):.2f} .. {max(ratios):.2f}"
-        print(f"  ours is {statistics.median(ratios):.2f} times as fast (median of rounds; {spread})", flush=True)
+            ratios = [other / ours for ours, other in zip(times["ours"], seconds, strict=True)]
+            speed, memory = 1 / statistics.median(seconds), held[(width, height), name]
+            spread = f"({min(ratios):.2f} .. {max(ratios):.2f})"
+            print(f"  {name:20} {speed:6.2f} steps a second, {memory:6.0f} MB; ours is", end=" ")
+            print(f"{statistics.median(ratios):.2f} times as fast {spread}", flush=True)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from inandout.diffusion.adapter import adapter_parameters, adapter_tensors, set_
 from inandout.diffusion.base import Base
 from inandout.diffusion.lesson import Lesson, plan
 from inandout.diffusion.loss import draw_times, min_snr_weights, target
+from inandout.diffusion.products import fewer_products
 from inandout.diffusion.prompts import prompt_states
 from inandout.diffusion.rates import cosine_with_restarts
 from inandout.diffusion.steps import OnStep, set_rate
@@ -98,15 +99,20 @@ def dreambooth(
     training = _prepare(base, lesson, config, lr, accelerator)
     done, seen = _resume(training, checkpoint)
     shown = tqdm(steps[done:], "finetune", total=len(steps), initial=done, unit="step", disable=None)
-    for step, batch in enumerate(shown, start=done + 1):
-        rate = cosine_with_restarts(step, planned, lr, config.restarts)
-        values = _step(training, batch, step, seed, rate, config)
-        seen = [before + now for before, now in zip(seen, lesson.count(batch), strict=True)]
-        if checkpoint is not None and (step % save_every == 0 or step == len(steps)) and accelerator.is_main_process:
-            state = training.weights() | pack_optimiser(training.optimiser)
-            save_checkpoint(checkpoint, Checkpoint(state, {"step": step, "seen": seen}))
-        values |= {"instance_seen": seen[0], "prior_seen": seen[1], "lr": rate, "progress": step / len(steps)}
-        on_step(step, values)
+    with fewer_products(base.pipeline.unet, base.pipeline.text_encoder):
+        for step, batch in enumerate(shown, start=done + 1):
+            rate = cosine_with_restarts(step, planned, lr, config.restarts)
+            values = _step(training, batch, step, seed, rate, config)
+            seen = [before + now for before, now in zip(seen, lesson.count(batch), strict=True)]
+            if (
+                checkpoint is not None
+                and (step % save_every == 0 or step == len(steps))
+                and accelerator.is_main_process
+            ):
+                state = training.weights() | pack_optimiser(training.optimiser)
+                save_checkpoint(checkpoint, Checkpoint(state, {"step": step, "seen": seen}))
+            values |= {"instance_seen": seen[0], "prior_seen": seen[1], "lr": rate, "progress": step / len(steps)}
+            on_step(step, values)
     return training.weights()
 
 
@@ -180,7 +186,7 @@ def build_optimiser(parameters: list[nn.Parameter], lr: float, asked: Optimiser)
 
         optimiser: torch.optim.Optimizer = AdamW8bit(parameters, lr=lr)
         return optimiser
-    return torch.optim.AdamW(parameters, lr=lr)
+    return torch.optim.AdamW(parameters, lr=lr, fused=True)
 
 
 def _step(

@@ -1,0 +1,69 @@
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from peft.tuners.lora.layer import Conv2d, Linear
+from torch import Tensor
+
+from inandout.diffusion.adapter import add_adapter, lora_parameters, set_adapter_tensors
+from inandout.diffusion.products import fewer_products
+from tests.diffusion.tiny import tiny_adapter, tiny_pipeline
+
+
+def adapted(network_dim: int = 32) -> StableDiffusionPipeline:
+    """The tiny pipeline with an adapter whose every number counts."""
+    pipeline = tiny_pipeline()
+    adapter = tiny_adapter(pipeline, network_dim=network_dim)
+    add_adapter(pipeline.unet, pipeline.text_encoder, adapter.meta.config, seed=0)
+    set_adapter_tensors(pipeline.unet, pipeline.text_encoder, adapter.tensors)
+    return pipeline
+
+
+def gradients(pipeline: StableDiffusionPipeline) -> dict[str, Tensor]:
+    """Of some loss that depends on everything."""
+    ids = torch.arange(2 * 24).view(2, 24)
+    noisy = torch.randn(2, 5, 8, 24, generator=torch.Generator().manual_seed(0))
+    noisy = noisy.contiguous(memory_format=torch.channels_last)
+    predicted = pipeline.unet(noisy, torch.tensor([3, 700]), pipeline.text_encoder(ids)[0]).sample
+    (predicted - noisy).square().mean().backward()
+    parameters = lora_parameters(pipeline.unet, pipeline.text_encoder)
+    return {name: parameter.grad for name, parameter in parameters.items() if parameter.grad is not None}
+
+
+def changed(pipeline: StableDiffusionPipeline) -> set[str]:
+    """Kinds of layers that are computed in another way than peft's."""
+    layers = [layer for model in (pipeline.unet, pipeline.text_encoder) for layer in model.modules()]
+    own = [layer for layer in layers if isinstance(layer, Linear | Conv2d) and "forward" in vars(layer)]
+    return {f"{type(layer).__name__} {getattr(layer.base_layer, 'kernel_size', '')}".strip() for layer in own}
+
+
+def test_gradients_are_those_of_peft() -> None:
+    expected = gradients(adapted())
+    pipeline = adapted()
+    with fewer_products(pipeline.unet, pipeline.text_encoder):
+        assert changed(pipeline) == {"Linear", "Conv2d (1, 1)", "Conv2d (3, 3)"}
+        got = gradients(pipeline)
+    assert got.keys() == expected.keys()
+    assert len(expected) == len(lora_parameters(pipeline.unet, pipeline.text_encoder))
+    rounding = 1e-6 * max(gradient.norm() for gradient in expected.values())  # some gradients are nothing else
+    for name, gradient in expected.items():
+        assert (got[name] - gradient).norm() <= 1e-3 * gradient.norm() + rounding, name
+
+
+def test_layers_are_pefts_again_afterwards() -> None:
+    pipeline = adapted()
+    with pytest.raises(RuntimeError, match="broken"), fewer_products(pipeline.unet, pipeline.text_encoder):
+        raise RuntimeError("broken")
+    assert not changed(pipeline)
+
+
+def test_where_the_adapter_is_thin_a_linear_layer_stays_as_it_is() -> None:
+    pipeline = adapted(network_dim=1)
+    with fewer_products(pipeline.unet):
+        assert "Conv2d (1, 1)" not in changed(pipeline)
+
+
+def test_weights_of_sixteen_bits_are_not_added_to() -> None:
+    pipeline = adapted()
+    pipeline.unet.to(torch.bfloat16)
+    with fewer_products(pipeline.unet):
+        assert changed(pipeline) == {"Conv2d (3, 3)"}
