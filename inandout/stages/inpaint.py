@@ -17,6 +17,7 @@ from inandout.diffusion.base import Base, base_identity, kind_of_base, open_base
 from inandout.diffusion.inpaint import Canvas
 from inandout.diffusion.merge import merge
 from inandout.diffusion.pool import Kept, inpainter
+from inandout.diffusion.profiles import PROFILES
 from inandout.diffusion.sampling import picture_seed
 from inandout.diffusion.trained import Adapter
 from inandout.errors import InputError
@@ -44,6 +45,10 @@ class InpaintPoolConfig(MaskConfig, DdpmPoolConfig):
         description="where source=inpaint draws: perlin = as MemSeg's anomalies lie; real = as real defects of the "
         "training part lie (few and full shot, with masks)",
     )
+
+    def weight(self) -> float:
+        """The resolved `alpha`."""
+        return PROFILES[kind_of_base(self.base), self.shot].inside if self.alpha is None else self.alpha
 
 
 class _Sites(NamedTuple):

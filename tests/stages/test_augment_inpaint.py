@@ -9,10 +9,13 @@ from inandout.data.images import read_image, read_mask
 from inandout.data.manifest import digest, read_manifest
 from inandout.diffusion.adapter_file import load_adapter
 from inandout.diffusion.base import weights_fingerprint
+from inandout.diffusion.profiles import PROFILES
 from inandout.errors import InputError
 from inandout.mixing import mix
 from inandout.stages.augment import AugmentConfig, augment
+from inandout.stages.ddpm import DdpmPoolConfig
 from inandout.stages.finetune import FinetuneConfig, finetune
+from inandout.stages.inpaint import InpaintPoolConfig
 from inandout.stages.pools import Pool, open_pool
 from tests.conftest import SIDE
 from tests.diffusion.tiny import painting_pipeline
@@ -108,3 +111,9 @@ def test_real_masks_need_real_defects(tiny: Path, tiny_base: Path, project: Path
     pool = make(tiny, tiny_base, "none", shot="full", val_share=0, **given)
     real = {read_mask(path).tobytes() for path in known}
     assert {read_mask(sample.mask).tobytes() for sample in pool.samples} <= real
+
+
+def test_inside_a_mask_the_adapter_counts_less_unless_alpha_is_said() -> None:
+    assert DdpmPoolConfig(shot="zero").weight() == PROFILES["embedded", "zero"].alpha
+    assert InpaintPoolConfig(shot="zero").weight() == PROFILES["embedded", "zero"].inside < 0.5
+    assert InpaintPoolConfig(shot="zero", alpha=0.7).weight() == 0.7
