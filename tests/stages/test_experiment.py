@@ -38,7 +38,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tiny_base: Path) -> None:
     monkeypatch.setitem(SIZES, "tiles", SIZES["tiles"] | {"base": str(tiny_base)})
 
     for shot in ("zero", "full"):
-        tiny = profiles.Profile(1, 1e-3, 0.6, 3, ("cracked",) if shot == "zero" else ("",))
+        tiny = profiles.Profile(1, 1e-3, 0.6, 0.6, 3, ("cracked",) if shot == "zero" else ("",))
         monkeypatch.setitem(profiles.PROFILES, ("embedded", shot), tiny)
     monkeypatch.setitem(sampling._SUITING, "embedded", {"guidance": 2.0, "steps": 2, "scheduler": "dpm++"})
     monkeypatch.setattr("inandout.stages.classify._log_export", lambda model, pixels: None)

@@ -15,7 +15,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tiny profile and few steps, and no export of the model."""
     from inandout.diffusion import profiles, sampling
 
-    tiny = profiles.Profile(1, 1e-3, 0.6, 3, ("cracked", "scratched"))
+    tiny = profiles.Profile(1, 1e-3, 0.6, 0.6, 3, ("cracked", "scratched"))
     monkeypatch.setitem(profiles.PROFILES, ("embedded", "zero"), tiny)
     monkeypatch.setitem(sampling._SUITING, "embedded", {"guidance": 2.0, "steps": 2, "scheduler": "dpm++"})
     monkeypatch.setattr("inandout.stages.classify._log_model", lambda model, pixels: None)

@@ -28,7 +28,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     from inandout.diffusion import profiles, sampling
 
     for shot, defects in (("zero", ("cracked", "scratched")), ("few", ("",))):
-        tiny = profiles.Profile(1, 1e-3, 0.6, 3, defects)
+        tiny = profiles.Profile(1, 1e-3, 0.6, 0.6, 3, defects)
         monkeypatch.setitem(profiles.PROFILES, ("embedded", shot), tiny)
     monkeypatch.setitem(sampling._SUITING, "embedded", {"guidance": 2.0, "steps": 2, "scheduler": "dpm++"})
     monkeypatch.setattr("inandout.stages.classify.fit", lambda *_, **__: [])

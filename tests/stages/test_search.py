@@ -163,7 +163,7 @@ def test_the_whole_search_fine_tunes_once_draws_once_an_alpha_and_reads_the_test
 ) -> None:
     from inandout.diffusion import profiles, sampling
 
-    quick = profiles.Profile(1, 1e-3, 0.6, 3, ("cracked", "scratched"))
+    quick = profiles.Profile(1, 1e-3, 0.6, 0.6, 3, ("cracked", "scratched"))
     monkeypatch.setitem(profiles.PROFILES, ("embedded", "zero"), quick)
     monkeypatch.setitem(sampling._SUITING, "embedded", {"guidance": 2.0, "steps": 2, "scheduler": "dpm++"})
     monkeypatch.setattr("inandout.stages.classify._log_model", lambda model, pixels: None)
