@@ -6,9 +6,9 @@ The bare loop does what `train_dreambooth_lora.py` of diffusers does with a trai
 every step it opens the batch's picture files, resizes, crops and encodes them by the VAE, tokenises and encodes the
 prompt of every picture, instance and class pictures concatenated, in PyTorch's default memory layout. Ours reads and
 encodes every picture once, reads each of the two prompts once a step, computes channels-last and adapted layers as in
-`inandout/diffusion/products.py`. Base (the embedded architecture, untrained), adapter, pictures, sizes, prompts, loss
-and optimiser are the same; instance pictures have the size of those of KolektorSDD2, class pictures that of the
-training. A third loop is the bare one without the reading, which is done before it begins.
+`inandout/diffusion/products.py`, and its AdamW is PyTorch's fused one. Base (the embedded architecture, untrained),
+adapter, pictures, sizes, prompts and loss are the same; instance pictures have the size of those of KolektorSDD2, class
+pictures that of the training. A third loop is the bare one without the reading, which is done before it begins.
 
 They take turns in one process, so that a machine that is busy for a while slows all. Peak memory is that of a
 process of its own for each, less that of one that only imports.

@@ -17,7 +17,7 @@ def fewer_products(*models: nn.Module) -> Iterator[None]:
     """Within, small adapted layers multiply once, by W + s B A, and the B of 3x3 convolutions is a product of matrices.
 
     peft multiplies by W, A and B in turn, each with a gradient of its own, and takes every B for a convolution. On the
-    embedded base that is two fifths of a step (benchmarks/finetune_speed.py).
+    embedded base an adapter is so nearly half of a step (benchmarks/README.md).
     """
     layers = [(layer, way) for model in models for layer in model.modules() if (way := _way(layer)) is not None]
     for layer, way in layers:
