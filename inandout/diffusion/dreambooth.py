@@ -99,20 +99,15 @@ def dreambooth(
     training = _prepare(base, lesson, config, lr, accelerator)
     done, seen = _resume(training, checkpoint)
     shown = tqdm(steps[done:], "finetune", total=len(steps), initial=done, unit="step", disable=None)
-    with fewer_products(base.pipeline.unet, base.pipeline.text_encoder):
-        for step, batch in enumerate(shown, start=done + 1):
-            rate = cosine_with_restarts(step, planned, lr, config.restarts)
-            values = _step(training, batch, step, seed, rate, config)
-            seen = [before + now for before, now in zip(seen, lesson.count(batch), strict=True)]
-            if (
-                checkpoint is not None
-                and (step % save_every == 0 or step == len(steps))
-                and accelerator.is_main_process
-            ):
-                state = training.weights() | pack_optimiser(training.optimiser)
-                save_checkpoint(checkpoint, Checkpoint(state, {"step": step, "seen": seen}))
-            values |= {"instance_seen": seen[0], "prior_seen": seen[1], "lr": rate, "progress": step / len(steps)}
-            on_step(step, values)
+    for step, batch in enumerate(shown, start=done + 1):
+        rate = cosine_with_restarts(step, planned, lr, config.restarts)
+        values = _step(training, batch, step, seed, rate, config)
+        seen = [before + now for before, now in zip(seen, lesson.count(batch), strict=True)]
+        if checkpoint is not None and (step % save_every == 0 or step == len(steps)) and accelerator.is_main_process:
+            state = training.weights() | pack_optimiser(training.optimiser)
+            save_checkpoint(checkpoint, Checkpoint(state, {"step": step, "seen": seen}))
+        values |= {"instance_seen": seen[0], "prior_seen": seen[1], "lr": rate, "progress": step / len(steps)}
+        on_step(step, values)
     return training.weights()
 
 
@@ -195,9 +190,10 @@ def _step(
     """One step of the optimiser; nothing moves if loss or gradient are not finite."""
     accelerator, optimiser = training.accelerator, training.optimiser
     set_rate(optimiser, rate)
-    loss, values = _loss(training, batch, step, seed, config.prior_weight)
-    optimiser.zero_grad()
-    accelerator.backward(loss)
+    with fewer_products(training.base.pipeline.unet, training.base.pipeline.text_encoder):
+        loss, values = _loss(training, batch, step, seed, config.prior_weight)
+        optimiser.zero_grad()
+        accelerator.backward(loss)
     _average_gradients(training)
     values["gradient_norm"] = float(accelerator.clip_grad_norm_(training.parameters, MAX_GRADIENT_NORM))
     if not math.isfinite(values["loss"]) or not _usable(values["gradient_norm"], accelerator.scaler):

@@ -53,7 +53,7 @@ class ClassifyConfig(TrainingConfig, ShotConfig, BaseConfig):
         "ddpm", description="how diffusion makes its share: whole pictures, or defects drawn on good parts"
     )
     alpha: float | None = Field(
-        None, ge=0, le=1, description="LoRA merging weight of the diffusion pool; none = by base and shot"
+        None, ge=0, le=1, description="LoRA merging weight of the diffusion pool; none = by base, shot and diffusion"
     )
     guidance: float | None = Field(
         None, ge=1, le=50, description="weight of the prompt in the diffusion pool; none = by the base"

@@ -42,7 +42,10 @@ class DdpmConfig(ShotConfig, Geometry, BaseConfig, SamplingConfig):
         "", description="run id of a fine-tuning, or its .safetensors file; empty = as finetune makes by default"
     )
     alpha: float | None = Field(
-        None, ge=0, le=1, description="merging weight of the adapter; none = by base and shot (paper: .6, .95, .8)"
+        None,
+        ge=0,
+        le=1,
+        description="merging weight of the adapter; none = by base, shot and source (paper: .6, .95, .8)",
     )
     prompts: str = Field(
         "",

@@ -56,7 +56,7 @@ def test_layers_are_pefts_again_afterwards() -> None:
     assert not changed(pipeline)
 
 
-def test_where_the_adapter_is_thin_a_linear_layer_stays_as_it_is() -> None:
+def test_where_the_adapter_is_thin_convolutions_of_one_pixel_stay_as_they_are() -> None:
     pipeline = adapted(network_dim=1)
     with fewer_products(pipeline.unet):
         assert "Conv2d (1, 1)" not in changed(pipeline)
