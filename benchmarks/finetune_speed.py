@@ -10,8 +10,9 @@ encodes every picture once, reads each of the two prompts once a step, computes 
 adapter, pictures, sizes, prompts and loss are the same; instance pictures have the size of those of KolektorSDD2, class
 pictures that of the training. A third loop is the bare one without the reading, which is done before it begins.
 
-They take turns in one process, so that a machine that is busy for a while slows all. Peak memory is that of a
-process of its own for each, less that of one that only imports.
+They take turns in one process, ten steps each, so that a machine that is busy for a while slows all. A turn counts by
+its median, so that its first step, which has to get its memory back, does not, and neither does our encoding of every
+picture, which is done once. Peak memory is that of a process of its own for each, less that of one that only imports.
 """
 
 import argparse
@@ -21,9 +22,11 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import mkdtemp
@@ -46,11 +49,13 @@ from inandout.diffusion.fidelity import Pictures
 from inandout.diffusion.lesson import Lesson, Shown
 from inandout.diffusion.loss import min_snr_weights, target
 from inandout.diffusion.pretrain_unet import Student
+from inandout.diffusion.steps import OnStep
 
 PROMPTS = ("skt background", "background")
 SIZES = ((64, 64), (64, 192))
 CAMERA = (230, 630)
 BATCH = 12
+TURN = 10
 LR = 1e-4
 
 
@@ -97,23 +102,17 @@ def _bare_picture(path: Path, width: int, height: int) -> torch.Tensor:
     return 2 * functional.to_tensor(functional.center_crop(functional.resize(image, cover), [height, width])) - 1
 
 
-def our_loop(width: int, height: int, steps: int) -> float:
-    """Seconds a step of `dreambooth`; the latents are computed within them."""
+def our_loop(width: int, height: int, steps: int, on_step: OnStep = lambda step, values: None) -> None:
+    """`dreambooth`."""
     base = new_base(channels_last=True)
-    started = time.perf_counter()
     latents = encode(base.pipeline.vae, our_pictures(width, height))
     shown = [Shown(latent, prior=place >= BATCH // 2) for place, latent in enumerate(latents)]
     config = DreamBoothConfig(batch_size=BATCH, repeats=steps, optimiser="adamw")
-    done: list[int] = []
-    dreambooth(
-        base, Lesson(shown, *PROMPTS), epochs=1, lr=LR, config=config, seed=0, on_step=lambda step, _: done.append(step)
-    )
-    assert len(done) == steps, f"{len(done)} steps were made"
-    return (time.perf_counter() - started) / steps
+    dreambooth(base, Lesson(shown, *PROMPTS), epochs=1, lr=LR, config=config, seed=0, on_step=on_step)
 
 
-def bare_loop(width: int, height: int, steps: int, *, reads: bool = True) -> float:
-    """Seconds a step of the bare loop; unless it `reads`, the pictures are there before."""
+def bare_loop(width: int, height: int, *, reads: bool) -> Iterator[float]:
+    """Seconds of step after step; unless it `reads`, the pictures are there before."""
     base = new_base(channels_last=False)
     pipeline, scheduler = base.pipeline, DDIMScheduler.from_config(base.pipeline.scheduler.config)
     pipeline.unet.train()
@@ -122,8 +121,8 @@ def bare_loop(width: int, height: int, steps: int, *, reads: bool = True) -> flo
     optimiser = torch.optim.AdamW(parameters, lr=LR)
     prompts = [PROMPTS[place >= BATCH // 2] for place in range(BATCH)]
     pictures = bare_pictures(width, height)
-    started = time.perf_counter()
-    for _ in range(steps):
+    while True:
+        started = time.perf_counter()
         pictures = bare_pictures(width, height) if reads else pictures
         loss = bare_loss(pipeline, scheduler, pictures, prompts)
         loss.backward()
@@ -131,7 +130,7 @@ def bare_loop(width: int, height: int, steps: int, *, reads: bool = True) -> flo
         optimiser.step()
         optimiser.zero_grad()
         loss.item()
-    return (time.perf_counter() - started) / steps
+        yield time.perf_counter() - started
 
 
 def bare_loss(pipeline: object, scheduler: DDIMScheduler, pictures: torch.Tensor, prompts: list[str]) -> torch.Tensor:
@@ -150,11 +149,7 @@ def bare_loss(pipeline: object, scheduler: DDIMScheduler, pictures: torch.Tensor
     return instance.mean() + prior.mean()
 
 
-LOOPS: dict[str, Callable[[int, int, int], float]] = {
-    "ours": our_loop,
-    "bare": bare_loop,
-    "bare without reading": partial(bare_loop, reads=False),
-}
+BARE = {"bare": partial(bare_loop, reads=True), "bare without reading": partial(bare_loop, reads=False)}
 
 
 def peak_memory(loop: str, width: int, height: int, threads: int) -> float:
@@ -168,40 +163,52 @@ def peak_memory(loop: str, width: int, height: int, threads: int) -> float:
 
 def _peak(loop: str, width: int, height: int, threads: int) -> float:
     torch.set_num_threads(threads)
-    if loop:
-        LOOPS[loop](width, height, 4)
+    if loop == "ours":
+        our_loop(width, height, 4)
+    elif loop:
+        deque(islice(BARE[loop](width, height), 4))
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def measure(width: int, height: int, rounds: int, steps: int) -> dict[str, list[float]]:
-    """Seconds a step of every loop, a round to warm up left out."""
-    times: dict[str, list[float]] = {name: [] for name in LOOPS}
-    for number in range(rounds + 1):
-        for name in list(LOOPS)[:: 1 if number % 2 else -1]:
-            times[name].append(LOOPS[name](width, height, steps))
-    return {name: values[1:] for name, values in times.items()}
+def measure(width: int, height: int, turns: int) -> dict[str, list[float]]:
+    """Median seconds a step in every turn of every loop, one turn to warm up left out."""
+    bare = {name: loop(width, height) for name, loop in BARE.items()}
+    times: dict[str, list[float]] = {name: [] for name in ("ours", *bare)}
+    ours: list[float] = []
+    started = time.perf_counter()
+
+    def on_step(step: int, _values: dict[str, float]) -> None:
+        nonlocal started
+        ours.append(time.perf_counter() - started)
+        if step % TURN == 0:
+            times["ours"].append(statistics.median(ours[-TURN:]))
+            for name, loop in bare.items():
+                times[name].append(statistics.median(islice(loop, TURN)))
+        started = time.perf_counter()
+
+    our_loop(width, height, (turns + 1) * TURN, on_step)
+    return {name: seconds[1:] for name, seconds in times.items()}
 
 
 def main() -> None:
     """Print a block a size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7, help="of each, after one to warm up (default 7)")
-    parser.add_argument("--steps", type=int, default=20, help="steps of a round (default 20)")
+    parser.add_argument("--turns", type=int, default=7, help="of each loop, after one to warm up (default 7)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of PyTorch")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    loops = ("ours", *BARE)
     imported = peak_memory("", 0, 0, options.threads)
-    held = {(size, name): peak_memory(name, *size, options.threads) - imported for size in SIZES for name in LOOPS}
+    held = {(size, name): peak_memory(name, *size, options.threads) - imported for size in SIZES for name in loops}
     for width, height in SIZES:
-        times = measure(width, height, options.rounds, options.steps)
-        print(f"{width}x{height}, batch {BATCH}, {options.threads} threads, {options.rounds} rounds")
+        times = measure(width, height, options.turns)
+        print(f"{width}x{height}, batch {BATCH}, {options.threads} threads, {options.turns} turns")
         for name, seconds in times.items():
             ratios = [other / ours for ours, other in zip(times["ours"], seconds, strict=True)]
             speed, memory = 1 / statistics.median(seconds), held[(width, height), name]
-            spread = f"({min(ratios):.2f} .. {max(ratios):.2f})"
             print(f"  {name:20} {speed:6.2f} steps a second, {memory:6.0f} MB; ours is", end=" ")
-            print(f"{statistics.median(ratios):.2f} times as fast {spread}", flush=True)
+            print(f"{statistics.median(ratios):.2f} times as fast ({min(ratios):.2f} .. {max(ratios):.2f})", flush=True)
 
 
 if __name__ == "__main__":

@@ -99,15 +99,15 @@ def dreambooth(
     training = _prepare(base, lesson, config, lr, accelerator)
     done, seen = _resume(training, checkpoint)
     shown = tqdm(steps[done:], "finetune", total=len(steps), initial=done, unit="step", disable=None)
-    for step, batch in enumerate(shown, start=done + 1):
-        rate = cosine_with_restarts(step, planned, lr, config.restarts)
-        values = _step(training, batch, step, seed, rate, config)
-        seen = [before + now for before, now in zip(seen, lesson.count(batch), strict=True)]
-        if checkpoint is not None and (step % save_every == 0 or step == len(steps)) and accelerator.is_main_process:
-            state = training.weights() | pack_optimiser(training.optimiser)
-            save_checkpoint(checkpoint, Checkpoint(state, {"step": step, "seen": seen}))
-        values |= {"instance_seen": seen[0], "prior_seen": seen[1], "lr": rate, "progress": step / len(steps)}
-        on_step(step, values)
+    with fewer_products(base.pipeline.unet, base.pipeline.text_encoder):
+        for step, batch in enumerate(shown, start=done + 1):
+            rate = cosine_with_restarts(step, planned, lr, config.restarts)
+            values = _step(training, batch, step, seed, rate, config)
+            seen = [before + now for before, now in zip(seen, lesson.count(batch), strict=True)]
+            if checkpoint is not None and (step % save_every == 0 or step == len(steps)):
+                _save(training, checkpoint, step, seen)
+            values |= {"instance_seen": seen[0], "prior_seen": seen[1], "lr": rate, "progress": step / len(steps)}
+            on_step(step, values)
     return training.weights()
 
 
@@ -150,6 +150,7 @@ def _prepare(
         module.to(accelerator.device).train()
         for parameter in module.parameters():
             parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else _DTYPES[config.precision])
+    unet.eval()  # blocks in training copy inputs out of channels-last (diffusers' issue 12975); there is no dropout
     if config.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
         text_encoder.activation_checkpointing_enable()
@@ -190,10 +191,9 @@ def _step(
     """One step of the optimiser; nothing moves if loss or gradient are not finite."""
     accelerator, optimiser = training.accelerator, training.optimiser
     set_rate(optimiser, rate)
-    with fewer_products(training.base.pipeline.unet, training.base.pipeline.text_encoder):
-        loss, values = _loss(training, batch, step, seed, config.prior_weight)
-        optimiser.zero_grad()
-        accelerator.backward(loss)
+    loss, values = _loss(training, batch, step, seed, config.prior_weight)
+    optimiser.zero_grad()
+    accelerator.backward(loss)
     _average_gradients(training)
     values["gradient_norm"] = float(accelerator.clip_grad_norm_(training.parameters, MAX_GRADIENT_NORM))
     if not math.isfinite(values["loss"]) or not _usable(values["gradient_norm"], accelerator.scaler):
@@ -269,6 +269,13 @@ def _means(
     values = {"loss": (total[0] + prior_weight * total[2]) / (total[1] + total[3])}
     values |= {"instance_loss": total[0] / total[1]} if total[1] else {}
     return values | ({"prior_loss": total[2] / total[3]} if total[3] else {})
+
+
+def _save(training: _Training, checkpoint: Path, step: int, seen: list[int]) -> None:
+    """By one of the processes, for all."""
+    if training.accelerator.is_main_process:
+        state = training.weights() | pack_optimiser(training.optimiser)
+        save_checkpoint(checkpoint, Checkpoint(state, {"step": step, "seen": seen}))
 
 
 def _resume(training: _Training, checkpoint: Path | None) -> tuple[int, list[int]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft.tuners.lora.layer import LoraLayer
 from torch.utils.checkpoint import checkpoint as compute_again
 
 from inandout.checkpoint import NonFiniteLossError, load_checkpoint
@@ -69,6 +70,19 @@ def test_only_the_adapter_of_unet_and_text_encoder_is_trained() -> None:
     assert moved == {"unet", "text_encoder"}
     for name, tensor in base.pipeline.unet.state_dict().items():
         assert "lora_" in name or torch.equal(tensor, before[name]), name
+
+
+def test_steps_are_computed_with_fewer_products_and_layers_are_pefts_again_afterwards() -> None:
+    base = base_with_adapter()
+    layer = next(module for module in base.pipeline.unet.modules() if isinstance(module, LoraLayer))
+    own: list[bool] = []
+    dreambooth(
+        base, lesson(), epochs=1, lr=0.01, config=QUICK, seed=1,
+        on_step=lambda step, values: own.append("forward" in vars(layer)),
+    )  # fmt: skip
+    assert own
+    assert all(own)
+    assert "forward" not in vars(layer)
 
 
 def test_the_loss_sees_as_many_prior_as_instance_pictures_and_logs_both() -> None:

@@ -15,13 +15,15 @@ def adapted(network_dim: int = 32) -> StableDiffusionPipeline:
     adapter = tiny_adapter(pipeline, network_dim=network_dim)
     add_adapter(pipeline.unet, pipeline.text_encoder, adapter.meta.config, seed=0)
     set_adapter_tensors(pipeline.unet, pipeline.text_encoder, adapter.tensors)
+    pipeline.unet.double()  # in which two ways to compute the same differ by next to nothing
+    pipeline.text_encoder.double()
     return pipeline
 
 
 def gradients(pipeline: StableDiffusionPipeline) -> dict[str, Tensor]:
     """Of some loss that depends on everything."""
     ids = torch.arange(2 * 24).view(2, 24)
-    noisy = torch.randn(2, 5, 8, 24, generator=torch.Generator().manual_seed(0))
+    noisy = torch.randn(2, 5, 10, 26, generator=torch.Generator().manual_seed(0), dtype=torch.double)
     noisy = noisy.contiguous(memory_format=torch.channels_last)
     predicted = pipeline.unet(noisy, torch.tensor([3, 700]), pipeline.text_encoder(ids)[0]).sample
     (predicted - noisy).square().mean().backward()
@@ -36,17 +38,16 @@ def changed(pipeline: StableDiffusionPipeline) -> set[str]:
     return {f"{type(layer).__name__} {getattr(layer.base_layer, 'kernel_size', '')}".strip() for layer in own}
 
 
-def test_gradients_are_those_of_peft() -> None:
-    expected = gradients(adapted())
-    pipeline = adapted()
+@pytest.mark.parametrize("network_dim", [32, 1])
+def test_gradients_are_those_of_peft(network_dim: int) -> None:
+    """Where the adapter is large and where it is small beside W."""
+    expected = gradients(adapted(network_dim))
+    pipeline = adapted(network_dim)
     with fewer_products(pipeline.unet, pipeline.text_encoder):
         assert changed(pipeline) == {"Linear", "Conv2d (1, 1)", "Conv2d (3, 3)"}
         got = gradients(pipeline)
-    assert got.keys() == expected.keys()
     assert len(expected) == len(lora_parameters(pipeline.unet, pipeline.text_encoder))
-    rounding = 1e-6 * max(gradient.norm() for gradient in expected.values())  # some gradients are nothing else
-    for name, gradient in expected.items():
-        assert (got[name] - gradient).norm() <= 1e-3 * gradient.norm() + rounding, name
+    torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-12)
 
 
 def test_layers_are_pefts_again_afterwards() -> None:
@@ -56,14 +57,8 @@ def test_layers_are_pefts_again_afterwards() -> None:
     assert not changed(pipeline)
 
 
-def test_where_the_adapter_is_thin_convolutions_of_one_pixel_stay_as_they_are() -> None:
-    pipeline = adapted(network_dim=1)
-    with fewer_products(pipeline.unet):
-        assert "Conv2d (1, 1)" not in changed(pipeline)
-
-
 def test_weights_of_sixteen_bits_are_not_added_to() -> None:
     pipeline = adapted()
     pipeline.unet.to(torch.bfloat16)
     with fewer_products(pipeline.unet):
-        assert changed(pipeline) == {"Conv2d (3, 3)"}
+        assert not changed(pipeline)
