@@ -48,6 +48,8 @@ def _multiply(layer: Linear | Conv2d, x: Tensor) -> Tensor:
 
 
 def _product(layer: Linear | Conv2d, x: Tensor) -> Tensor:
+    """Of x (..., in). Each row of x costs as many products as W has numbers for the gradient of W, from which those of
+    A and B follow; without it, twice as many as A and B have."""
     base, a, b = layer.base_layer, layer.lora_A[_ADAPTER].weight, layer.lora_B[_ADAPTER].weight
     weights = [weight.flatten(1) for weight in (base.weight, a, b)]
     way = _Small if base.weight.numel() <= 2 * (a.numel() + b.numel()) else _Large
@@ -64,7 +66,7 @@ def _convolve(layer: Conv2d, x: Tensor) -> Tensor:
 
 
 class _Small(torch.autograd.Function):
-    """x (..., in) by W (out, in), A (dim, in), B (out, dim) for a W that has not many more numbers than A and B."""
+    """x (..., in) by W (out, in), A (dim, in), B (out, dim), with the gradient of W."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, a: Tensor, b: Tensor, bias: Tensor | None, s: float) -> Tensor:
@@ -83,7 +85,7 @@ class _Small(torch.autograd.Function):
 
 
 class _Large(torch.autograd.Function):
-    """As `_Small` for a large W: the gradient of W, and memory for a second W, are saved."""
+    """As `_Small` without the gradient of W, and without keeping W + s B A until then."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, a: Tensor, b: Tensor, bias: Tensor | None, s: float) -> Tensor:
@@ -103,8 +105,8 @@ class _Large(torch.autograd.Function):
 class _Convolution(torch.autograd.Function):
     """x (N, in, H, W) by W (out, in, k, k), A (dim, in, k, k), B (out, dim).
 
-    What is added to y and lost again for a gradient has `dim` channels, which convolutions compute badly (they take 16
-    at a time). So each place of the kernel is a product of matrices here, and only its few results are shifted.
+    Between A and B there are `dim` channels, which convolutions are slow for (they take 16 at a time). So for the
+    gradients each place of the kernel is a product of matrices, and only its few results are shifted.
     """
 
     @staticmethod
@@ -125,11 +127,12 @@ class _Convolution(torch.autograd.Function):
             merged = _merged_kernels(w, a, b, ctx.s)
             dx = conv2d_input(x.shape, merged, dy, stride, padding)  # type: ignore[no-untyped-call]
         rows, dy_rows = _rows(x), _rows(dy)
-        below = ((ctx.s * b).t() @ dy_rows.t()).view(dim, len(x), *dy.shape[2:])
-        da = (_seen_by_inputs(below, x.shape[2:], kernel, stride, padding) @ rows).view(kernel, kernel, dim, channels)
-        da = da.flip(0, 1).permute(2, 3, 0, 1)
-        products = a.permute(2, 3, 0, 1).reshape(-1, channels) @ rows.t()
-        inner = _sum_at_outputs(products.view(kernel, kernel, dim, len(x), *x.shape[2:]), dy.shape[2:], stride, padding)
+        d_inner = ((ctx.s * b).t() @ dy_rows.t()).view(dim, len(x), *dy.shape[2:])
+        da = _seen_by_inputs(d_inner, x.shape[2:], kernel, stride, padding) @ rows
+        da = da.view(kernel, kernel, dim, channels).flip(0, 1).permute(2, 3, 0, 1)
+        places = a.permute(2, 3, 0, 1)
+        products = (places.reshape(-1, channels) @ rows.t()).view(*places.shape[:3], len(x), *x.shape[2:])
+        inner = _sum_at_outputs(products, dy.shape[2:], stride, padding)
         db = (inner.view(dim, -1) @ dy_rows).t().mul(ctx.s)
         return dx, None, da, db, None, None, None, None
 
