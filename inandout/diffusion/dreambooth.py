@@ -147,10 +147,11 @@ def _prepare(
     """Frozen weights in the precision asked for, the adapter in fp32, and an optimiser of the adapter."""
     unet, text_encoder = base.pipeline.unet, base.pipeline.text_encoder
     for module in (unet, text_encoder):
-        module.to(accelerator.device).train()
+        module.to(accelerator.device)
         for parameter in module.parameters():
             parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else _DTYPES[config.precision])
-    unet.eval()  # blocks in training copy inputs out of channels-last (diffusers' issue 12975); there is no dropout
+    text_encoder.train()
+    unet.eval()  # its blocks copy inputs out of channels-last in training (diffusers' issue 12975)
     if config.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
         text_encoder.activation_checkpointing_enable()

@@ -85,6 +85,13 @@ def test_steps_are_computed_with_fewer_products_and_layers_are_pefts_again_after
     assert "forward" not in vars(layer)
 
 
+def test_blocks_of_the_unet_are_not_in_training_where_they_copy_their_inputs() -> None:
+    base = base_with_adapter()
+    base.pipeline.unet.train()
+    dreambooth(base, lesson(), epochs=1, lr=0.01, config=QUICK, seed=1)
+    assert not any(module.training for module in base.pipeline.unet.modules())
+
+
 def test_the_loss_sees_as_many_prior_as_instance_pictures_and_logs_both() -> None:
     _, logged = train(lesson())
     assert (logged[-1]["instance_seen"], logged[-1]["prior_seen"]) == (16, 16)
