@@ -84,56 +84,49 @@ class _Small(torch.autograd.Function):
         return dx, None, b.t() @ dw, dw @ a.t(), None, None
 
 
-class _Large(torch.autograd.Function):
-    """As `_Small` without the gradient of W, and without keeping W + s B A until then."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor, a: Tensor, b: Tensor, bias: Tensor | None, s: float) -> Tensor:
-        ctx.save_for_backward(x, w, a, b)
-        ctx.s = s
-        return nf.linear(x, torch.addmm(w, b, a, alpha=s), bias)
+class _Large(_Small):
+    """As `_Small` without the gradient of W."""
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, w, a, b = ctx.saved_tensors
-        dx = dy @ torch.addmm(w, b, a, alpha=ctx.s) if ctx.needs_input_grad[0] else None
+        x, merged, a, b = ctx.saved_tensors
+        dx = dy @ merged if ctx.needs_input_grad[0] else None
         x, dy = x.flatten(0, -2), dy.flatten(0, -2)
-        return dx, None, (dy @ (ctx.s * b)).t() @ x, dy.t() @ (x @ a.t()).mul_(ctx.s), None, None
+        da, db = (dy @ (ctx.s * b)).t() @ x, ((x @ a.t()).mul_(ctx.s).t() @ dy).t()
+        return dx, None, da, db, None, None
 
 
 class _Convolution(torch.autograd.Function):
     """x (N, in, H, W) by W (out, in, k, k), A (dim, in, k, k), B (out, dim).
 
-    Between A and B there are `dim` channels, which convolutions are slow for (they take 16 at a time). So for the
-    gradients each place of the kernel is a product of matrices, and only its few results are shifted.
+    Between A and B there are `dim` channels, which convolutions are slow for (they take 16 at a time). So the gradient
+    of A is a product of matrices.
     """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, w: Tensor, a: Tensor, b: Tensor, bias: Tensor | None, s: float, stride: int, padding: int
     ) -> Tensor:
-        ctx.save_for_backward(x, w, a, b)
+        merged = _merged_kernels(w, a, b, s)
+        ctx.save_for_backward(x, merged, a, b)
         ctx.s, ctx.stride, ctx.padding = s, stride, padding
-        return nf.conv2d(x, _merged_kernels(w, a, b, s), bias, stride, padding)
+        return nf.conv2d(x, merged, bias, stride, padding)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, w, a, b = ctx.saved_tensors
+        x, merged, a, b = ctx.saved_tensors
         stride, padding, (dim, channels, kernel, _) = ctx.stride, ctx.padding, a.shape
+        dy = dy.contiguous(memory_format=torch.channels_last)
         dx = None
         if ctx.needs_input_grad[0]:
-            merged = _merged_kernels(w, a, b, ctx.s)
             dx = conv2d_input(x.shape, merged, dy, stride, padding)  # type: ignore[no-untyped-call]
-        rows, dy_rows = _rows(x), _rows(dy)
-        d_inner = ((ctx.s * b).t() @ dy_rows.t()).view(dim, len(x), *dy.shape[2:])
-        da = _seen_by_inputs(d_inner, x.shape[2:], kernel, stride, padding) @ rows
+        inner = nf.conv2d(x, ctx.s * a, None, stride, padding)
+        db = (_rows(inner).t() @ _rows(dy)).t()
+        d_inner = ((ctx.s * b).t() @ _rows(dy).t()).view(dim, len(x), *dy.shape[2:])
+        da = _seen_by_inputs(d_inner, x.shape[2:], kernel, stride, padding) @ _rows(x)
         da = da.view(kernel, kernel, dim, channels).flip(0, 1).permute(2, 3, 0, 1)
-        places = a.permute(2, 3, 0, 1)
-        products = (places.reshape(-1, channels) @ rows.t()).view(*places.shape[:3], len(x), *x.shape[2:])
-        inner = _sum_at_outputs(products, dy.shape[2:], stride, padding)
-        db = (inner.view(dim, -1) @ dy_rows).t().mul(ctx.s)
         return dx, None, da, db, None, None, None, None
 
 
@@ -157,13 +150,3 @@ def _seen_by_inputs(v: Tensor, size: torch.Size, kernel: int, stride: int, paddi
     spread[:, :, first : ends[0] : stride, first : ends[1] : stride] = v
     windows = spread.unfold(2, kernel, 1).unfold(3, kernel, 1)
     return windows.permute(4, 5, 0, 1, 2, 3).reshape(kernel * kernel * len(v), -1)
-
-
-def _sum_at_outputs(v: Tensor, size: torch.Size, stride: int, padding: int) -> Tensor:
-    """Products at inputs, by place in the kernel (kernel, kernel, dim, N, H, W), summed as a convolution does."""
-    padded = nf.pad(v, [padding] * 4)
-    total = v.new_zeros(*v.shape[2:4], *size)
-    for i, row in enumerate(padded):
-        for j, place in enumerate(row):
-            total += place[:, :, i : i + stride * size[0] : stride, j : j + stride * size[1] : stride]
-    return total
