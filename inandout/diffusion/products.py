@@ -97,7 +97,7 @@ class _Small(torch.autograd.Function):
 
 
 class _Large(_Small):
-    """As `_Small` without the gradient of W."""
+    """As `_Small`, without the gradient of W."""
 
     @staticmethod
     @once_differentiable
