@@ -67,10 +67,11 @@ def _convolve(layer: Conv2d, turned: Tensor | None, x: Tensor) -> Tensor:
 
 
 def _turned(layer: Conv2d) -> Tensor | None:
-    """W (in, out, k, k), channels-last: dy convolved by it is the gradient of x. With strides there is none."""
-    if layer.base_layer.stride != (1, 1):
-        return None
+    """W (in, out, k, k), channels-last: dy convolved by it is the gradient of x. There is none with strides, and none
+    on a GPU, whose memory is dear."""
     w: Tensor = layer.base_layer.weight.detach()
+    if layer.base_layer.stride != (1, 1) or w.device.type != "cpu":
+        return None
     return w.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
 
 
@@ -96,22 +97,30 @@ class _Small(torch.autograd.Function):
         return dx, None, b.t() @ dw, (dw @ a.t()).mul_(ctx.s), None, None
 
 
-class _Large(_Small):
-    """As `_Small`, without the gradient of W."""
+class _Large(torch.autograd.Function):
+    """As `_Small` without the gradient of W, and without keeping W + s B A until then."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor, a: Tensor, b: Tensor, bias: Tensor | None, s: float) -> Tensor:
+        b = s * b
+        rows = x.flatten(0, -2)
+        ctx.save_for_backward(rows, w, a, b)
+        ctx.s, ctx.size = s, x.shape
+        return nf.linear(rows, torch.addmm(w, b, a), bias).view(*x.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, merged, a, b = ctx.saved_tensors
+        x, w, a, b = ctx.saved_tensors
         dy = dy.flatten(0, -2)
-        dx = (dy @ merged).view(ctx.size) if ctx.needs_input_grad[0] else None
+        dx = (dy @ torch.addmm(w, b, a)).view(ctx.size) if ctx.needs_input_grad[0] else None
         return dx, None, (dy @ b).t() @ x, ((x @ a.t()).mul_(ctx.s).t() @ dy).t(), None, None
 
 
 class _Convolution(torch.autograd.Function):
     """x (N, in, H, W) by W (out, in, k, k), A (dim, in, k, k), B (out, dim), which are channels-last.
 
-    PyTorch's backward convolution is slower than a forward one, so the gradient of x is one of dy with W turned. The
+    PyTorch's backward convolution is slower than a forward one, so with `turned` that computes the gradient of x. The
     gradient of A is a product of matrices, as convolutions are slow for the few channels between A and B.
     """
 
@@ -121,24 +130,21 @@ class _Convolution(torch.autograd.Function):
     ) -> Tensor:
         s, stride, padding = ctx.geometry = geometry
         a, b = a.contiguous(memory_format=torch.channels_last), s * b
-        merged = _kernels(torch.addmm(_rows(w).view(len(w), -1), b, _rows(a).view(len(a), -1)), w.shape)
-        ctx.save_for_backward(x, merged if turned is None else turned, a, b)
-        return nf.conv2d(x, merged, bias, stride, padding)
+        ctx.save_for_backward(x, w, turned, a, b)
+        return nf.conv2d(x, _merged(w, a, b), bias, stride, padding)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, w, a, b = ctx.saved_tensors
+        x, w, turned, a, b = ctx.saved_tensors
         s, stride, padding = ctx.geometry
         dim, channels, kernel, _ = a.shape
         dy = dy.contiguous(memory_format=torch.channels_last)
         dx = None
-        if ctx.needs_input_grad[0] and stride == 1:
-            turned = a.flip(2, 3).permute(1, 2, 3, 0).reshape(-1, dim)
-            merged = _kernels(torch.addmm(_rows(w), turned, b.t()), w.shape)
-            dx = nf.conv2d(dy, merged, None, 1, kernel - 1 - padding)
+        if ctx.needs_input_grad[0] and turned is not None:
+            dx = nf.conv2d(dy, _merged_turned(turned, a, b), None, 1, kernel - 1 - padding)
         elif ctx.needs_input_grad[0]:
-            dx = conv2d_input(x.shape, w, dy, stride, padding)  # type: ignore[no-untyped-call]
+            dx = conv2d_input(x.shape, _merged(w, a, b), dy, stride, padding)  # type: ignore[no-untyped-call]
         inner = _inner(x, a, dy.shape[2:], stride, padding)
         db = (inner.t() @ _rows(dy)).t().mul(s)
         d_inner = (b.t() @ _rows(dy).t()).view(dim, len(x), *dy.shape[2:])
@@ -150,6 +156,17 @@ class _Convolution(torch.autograd.Function):
 def _rows(x: Tensor) -> Tensor:
     """(N, C, H, W) as (N * H * W, C)."""
     return x.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def _merged(w: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """W + B A."""
+    return _kernels(torch.addmm(_rows(w).view(len(w), -1), b, _rows(a).view(len(a), -1)), w.shape)
+
+
+def _merged_turned(turned: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """The same, turned."""
+    places = a.flip(2, 3).permute(1, 2, 3, 0).reshape(-1, len(a))
+    return _kernels(torch.addmm(_rows(turned), places, b.t()), turned.shape)
 
 
 def _kernels(rows: Tensor, shape: torch.Size) -> Tensor:
