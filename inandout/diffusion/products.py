@@ -118,7 +118,7 @@ class _Large(torch.autograd.Function):
 
 
 class _Convolution(torch.autograd.Function):
-    """x (N, in, H, W) by W (out, in, k, k), A (dim, in, k, k), B (out, dim), which are channels-last.
+    """x (N, in, H, W) by W (out, in, k, k), A (dim, in, k, k), B (out, dim).
 
     PyTorch's backward convolution is slower than a forward one, so with `turned` that computes the gradient of x. The
     gradient of A is a product of matrices, as convolutions are slow for the few channels between A and B.
@@ -126,9 +126,18 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, w: Tensor, turned: Tensor | None, a: Tensor, b: Tensor, bias: Tensor | None, *geometry: Any
+        ctx: Any,
+        x: Tensor,
+        w: Tensor,
+        turned: Tensor | None,
+        a: Tensor,
+        b: Tensor,
+        bias: Tensor | None,
+        s: float,
+        stride: int,
+        padding: int,
     ) -> Tensor:
-        s, stride, padding = ctx.geometry = geometry
+        ctx.s, ctx.stride, ctx.padding = s, stride, padding
         a, b = a.contiguous(memory_format=torch.channels_last), s * b
         ctx.save_for_backward(x, w, turned, a, b)
         return nf.conv2d(x, _merged(w, a, b), bias, stride, padding)
@@ -137,8 +146,7 @@ class _Convolution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, w, turned, a, b = ctx.saved_tensors
-        s, stride, padding = ctx.geometry
-        dim, channels, kernel, _ = a.shape
+        stride, padding, (dim, channels, kernel, _) = ctx.stride, ctx.padding, a.shape
         dy = dy.contiguous(memory_format=torch.channels_last)
         dx = None
         if ctx.needs_input_grad[0] and turned is not None:
@@ -146,7 +154,7 @@ class _Convolution(torch.autograd.Function):
         elif ctx.needs_input_grad[0]:
             dx = conv2d_input(x.shape, _merged(w, a, b), dy, stride, padding)  # type: ignore[no-untyped-call]
         inner = _inner(x, a, dy.shape[2:], stride, padding)
-        db = (inner.t() @ _rows(dy)).t().mul(s)
+        db = (inner.t() @ _rows(dy)).t().mul(ctx.s)
         d_inner = (b.t() @ _rows(dy).t()).view(dim, len(x), *dy.shape[2:])
         da = _seen_by_inputs(d_inner, x.shape[2:], kernel, stride, padding) @ _rows(x)
         da = da.view(kernel, kernel, dim, channels).flip(0, 1).permute(2, 3, 0, 1)
@@ -159,7 +167,7 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def _merged(w: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """W + B A."""
+    """W + s B A, channels-last, of an A that is channels-last and of s B."""
     return _kernels(torch.addmm(_rows(w).view(len(w), -1), b, _rows(a).view(len(a), -1)), w.shape)
 
 
