@@ -50,6 +50,14 @@ def test_gradients_are_those_of_peft(network_dim: int) -> None:
     torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-12)
 
 
+def test_so_are_those_without_turned_kernels_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inandout.diffusion.products._turned", lambda layer: None)
+    expected = gradients(adapted())
+    pipeline = adapted()
+    with fewer_products(pipeline.unet, pipeline.text_encoder):
+        torch.testing.assert_close(gradients(pipeline), expected, rtol=1e-8, atol=1e-12)
+
+
 def test_layers_are_pefts_again_afterwards() -> None:
     pipeline = adapted()
     with pytest.raises(RuntimeError, match="broken"), fewer_products(pipeline.unet, pipeline.text_encoder):
