@@ -1,7 +1,6 @@
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from peft.tuners.lora.layer import Conv2d, Linear
 from torch import Tensor
 
 from inandout.diffusion.adapter import add_adapter, lora_parameters, set_adapter_tensors
@@ -32,26 +31,27 @@ def gradients(pipeline: StableDiffusionPipeline) -> dict[str, Tensor]:
 
 
 def changed(pipeline: StableDiffusionPipeline) -> set[str]:
-    """Kinds of layers that are computed in another way than peft's."""
+    """Kinds of layers that are computed in another way than peft's and diffusers'."""
     layers = [layer for model in (pipeline.unet, pipeline.text_encoder) for layer in model.modules()]
-    own = [layer for layer in layers if isinstance(layer, Linear | Conv2d) and "forward" in vars(layer)]
-    return {f"{type(layer).__name__} {getattr(layer.base_layer, 'kernel_size', '')}".strip() for layer in own}
+    own = [getattr(layer, "base_layer", layer) for layer in layers if "forward" in vars(layer)]
+    return {f"{type(layer).__name__} {getattr(layer, 'kernel_size', '')}".strip() for layer in own}
 
 
 @pytest.mark.parametrize("network_dim", [32, 1])
 def test_gradients_are_those_of_peft(network_dim: int) -> None:
-    """Where the adapter is large and where it is small beside W."""
+    """Where the adapter is large and where it is small beside W. Pictures are upsampled to twice the size, but those of
+    odd sides."""
     expected = gradients(adapted(network_dim))
     pipeline = adapted(network_dim)
     with fewer_products(pipeline.unet, pipeline.text_encoder):
-        assert changed(pipeline) == {"Linear", "Conv2d (1, 1)", "Conv2d (3, 3)"}
+        assert changed(pipeline) == {"Linear", "Conv2d (1, 1)", "Conv2d (3, 3)", "Upsample2D"}
         got = gradients(pipeline)
     assert len(expected) == len(lora_parameters(pipeline.unet, pipeline.text_encoder))
     torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-12)
 
 
 def test_so_are_those_without_turned_kernels_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inandout.diffusion.products._turned", lambda layer: None)
+    monkeypatch.setattr("inandout.diffusion.convolutions._turned", lambda w: None)
     expected = gradients(adapted())
     pipeline = adapted()
     with fewer_products(pipeline.unet, pipeline.text_encoder):
