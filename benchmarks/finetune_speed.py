@@ -10,32 +10,32 @@ encodes every picture once, reads each of the two prompts once a step, computes 
 adapter, pictures, sizes, prompts and loss are the same; instance pictures have the size of those of KolektorSDD2, class
 pictures that of the training. A third loop is the bare one without the reading, which is done before it begins.
 
-They take turns in one process, ten steps each, so that a machine that is busy for a while slows all. A turn counts by
-its median, so that its first step, which has to get its memory back, does not, and neither does our encoding of every
-picture, which is done once. Peak memory is that of a process of its own for each, less that of one that only imports.
+Each has a process of its own, as it would have for a user. They take many short turns, so that a machine that is busy
+for a while slows all; those who wait compute nothing. A turn counts by its median, so that its first step, for which
+the caches are cold, does not; neither does our encoding of every picture, which is done once. Ratios are the median of
+those of all turns, and their quartiles. Memory is the peak of the process less what the imports take.
+
+Diffusers' example trains squares only; the other size is here as ours can do it.
 """
 
 import argparse
-import atexit
 import resource
-import shutil
 import statistics
 import sys
 import time
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from functools import cache, partial
-from itertools import islice
-from multiprocessing import get_context
+from collections.abc import Callable
+from functools import partial
+from multiprocessing import active_children, get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from diffusers import DDIMScheduler
 from PIL import Image, ImageOps
 from torchvision.transforms import functional
+from tqdm import tqdm
 
 from inandout.data.geometry import Geometry, fit_image
 from inandout.data.images import read_image, write_image
@@ -48,51 +48,41 @@ from inandout.diffusion.embedded import assemble, new_student, new_vae
 from inandout.diffusion.fidelity import Pictures
 from inandout.diffusion.lesson import Lesson, Shown
 from inandout.diffusion.loss import min_snr_weights, target
-from inandout.diffusion.pretrain_unet import Student
-from inandout.diffusion.steps import OnStep
 
 PROMPTS = ("skt background", "background")
 SIZES = ((64, 64), (64, 192))
 CAMERA = (230, 630)
 BATCH = 12
-TURN = 10
+TURN = 5
 LR = 1e-4
-
-
-@cache
-def student() -> Student:
-    """What `assemble` copies; its VAE takes seconds to make."""
-    return new_student(new_vae(0), 0)
 
 
 def new_base(channels_last: bool) -> Base:
     """The embedded architecture with an adapter."""
-    pipeline = assemble(student())
+    pipeline = assemble(new_student(new_vae(0), 0))
     pipeline.unet.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
     add_adapter(pipeline.unet, pipeline.text_encoder, AdapterConfig(), 0)
     return Base(pipeline, "0" * 32, "embedded")
 
 
-@cache
-def picture_files(width: int, height: int) -> list[Path]:
+def draw_pictures(folder: Path, width: int, height: int) -> list[Path]:
     """A batch: instance pictures as a camera takes them, then class pictures in the size of the training."""
-    folder = Path(mkdtemp(prefix="finetune_speed_"))
-    atexit.register(shutil.rmtree, folder)
-    for place in range(BATCH):
+    files = [folder / f"{place:02}.png" for place in range(BATCH)]
+    for place, file in enumerate(files):
         size = CAMERA if place < BATCH // 2 else (width, height)
-        write_image(folder / f"{place:02}.png", draw_surface(*size, seed=place).picture)
-    return sorted(folder.iterdir())
+        write_image(file, draw_surface(*size, seed=place).picture)
+    return files
 
 
-def our_pictures(width: int, height: int) -> Pictures:
+def our_pictures(files: list[Path], width: int, height: int) -> Pictures:
     """(N, H, W, 3), as `finetune` reads them."""
     geometry = Geometry(width=width, height=height)
-    return np.stack([fit_image(read_image(path), geometry) for path in picture_files(width, height)])
+    return np.stack([fit_image(read_image(file), geometry) for file in files])
 
 
-def bare_pictures(width: int, height: int) -> torch.Tensor:
+def bare_pictures(files: list[Path], width: int, height: int) -> torch.Tensor:
     """(N, 3, H, W), -1..1, as diffusers' example reads them: each opened, resized to cover the frame and cropped."""
-    return torch.stack([_bare_picture(path, width, height) for path in picture_files(width, height)])
+    return torch.stack([_bare_picture(file, width, height) for file in files])
 
 
 def _bare_picture(path: Path, width: int, height: int) -> torch.Tensor:
@@ -102,17 +92,17 @@ def _bare_picture(path: Path, width: int, height: int) -> torch.Tensor:
     return 2 * functional.to_tensor(functional.center_crop(functional.resize(image, cover), [height, width])) - 1
 
 
-def our_loop(width: int, height: int, steps: int, on_step: OnStep = lambda step, values: None) -> None:
+def our_loop(files: list[Path], width: int, height: int, on_step: Callable[[], None]) -> None:
     """`dreambooth`."""
     base = new_base(channels_last=True)
-    latents = encode(base.pipeline.vae, our_pictures(width, height))
+    latents = encode(base.pipeline.vae, our_pictures(files, width, height))
     shown = [Shown(latent, prior=place >= BATCH // 2) for place, latent in enumerate(latents)]
-    config = DreamBoothConfig(batch_size=BATCH, repeats=steps, optimiser="adamw")
-    dreambooth(base, Lesson(shown, *PROMPTS), epochs=1, lr=LR, config=config, seed=0, on_step=on_step)
+    config = DreamBoothConfig(batch_size=BATCH, repeats=10_000, optimiser="adamw")
+    dreambooth(base, Lesson(shown, *PROMPTS), epochs=1, lr=LR, config=config, seed=0, on_step=lambda *_: on_step())
 
 
-def bare_loop(width: int, height: int, *, reads: bool) -> Iterator[float]:
-    """Seconds of step after step; unless it `reads`, the pictures are there before."""
+def bare_loop(files: list[Path], width: int, height: int, on_step: Callable[[], None], *, reads: bool) -> None:
+    """Unless it `reads`, the pictures are there before."""
     base = new_base(channels_last=False)
     pipeline, scheduler = base.pipeline, DDIMScheduler.from_config(base.pipeline.scheduler.config)
     pipeline.unet.train()
@@ -120,17 +110,16 @@ def bare_loop(width: int, height: int, *, reads: bool) -> Iterator[float]:
     parameters = adapter_parameters(pipeline.unet, pipeline.text_encoder)
     optimiser = torch.optim.AdamW(parameters, lr=LR)
     prompts = [PROMPTS[place >= BATCH // 2] for place in range(BATCH)]
-    pictures = bare_pictures(width, height)
+    pictures = bare_pictures(files, width, height)
     while True:
-        started = time.perf_counter()
-        pictures = bare_pictures(width, height) if reads else pictures
+        pictures = bare_pictures(files, width, height) if reads else pictures
         loss = bare_loss(pipeline, scheduler, pictures, prompts)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
         optimiser.step()
         optimiser.zero_grad()
         loss.item()
-        yield time.perf_counter() - started
+        on_step()
 
 
 def bare_loss(pipeline: object, scheduler: DDIMScheduler, pictures: torch.Tensor, prompts: list[str]) -> torch.Tensor:
@@ -149,66 +138,82 @@ def bare_loss(pipeline: object, scheduler: DDIMScheduler, pictures: torch.Tensor
     return instance.mean() + prior.mean()
 
 
-BARE = {"bare": partial(bare_loop, reads=True), "bare without reading": partial(bare_loop, reads=False)}
+LOOPS: dict[str, Callable[[list[Path], int, int, Callable[[], None]], None]] = {
+    "ours": our_loop,
+    "bare": partial(bare_loop, reads=True),
+    "bare without reading": partial(bare_loop, reads=False),
+}
 
 
-def peak_memory(loop: str, width: int, height: int, threads: int) -> float:
-    """MB that a process of its own has at most held for a few steps of a loop; with "" it does nothing but import.
+class Turns:
+    """To be called after every step: ends a turn by telling its median in seconds and the peak memory in MB."""
 
-    To be called before anything is computed: a process begins with the peak of the one that starts it.
-    """
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(_peak, loop, width, height, threads).result()
+    def __init__(self, pipe: Connection) -> None:
+        self.pipe, self.times, self.imported = pipe, [], peak_memory()
+        self.wait()
+
+    def __call__(self) -> None:
+        """Count a step."""
+        self.times.append(time.perf_counter() - self.started)
+        if len(self.times) == TURN:
+            self.pipe.send((statistics.median(self.times), peak_memory() - self.imported))
+            self.wait()
+        self.started = time.perf_counter()
+
+    def wait(self) -> None:
+        """For the next turn."""
+        self.pipe.recv()
+        self.times, self.started = [], time.perf_counter()
 
 
-def _peak(loop: str, width: int, height: int, threads: int) -> float:
-    torch.set_num_threads(threads)
-    if loop == "ours":
-        our_loop(width, height, 4)
-    elif loop:
-        deque(islice(BARE[loop](width, height), 4))
+def peak_memory() -> float:
+    """MB."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def measure(width: int, height: int, turns: int) -> dict[str, list[float]]:
-    """Median seconds a step in every turn of every loop, one turn to warm up left out."""
-    bare = {name: loop(width, height) for name, loop in BARE.items()}
-    times: dict[str, list[float]] = {name: [] for name in ("ours", *bare)}
-    ours: list[float] = []
-    started = time.perf_counter()
+def take_turns(name: str, files: list[Path], width: int, height: int, threads: int, pipe: Connection) -> None:
+    """A loop, until this process is ended."""
+    torch.set_num_threads(threads)
+    LOOPS[name](files, width, height, Turns(pipe))
 
-    def on_step(step: int, _values: dict[str, float]) -> None:
-        nonlocal started
-        ours.append(time.perf_counter() - started)
-        if step % TURN == 0:
-            times["ours"].append(statistics.median(ours[-TURN:]))
-            for name, loop in bare.items():
-                times[name].append(statistics.median(islice(loop, TURN)))
-        started = time.perf_counter()
 
-    our_loop(width, height, (turns + 1) * TURN, on_step)
-    return {name: seconds[1:] for name, seconds in times.items()}
+def measure(
+    files: list[Path], width: int, height: int, turns: int, threads: int
+) -> dict[str, list[tuple[float, float]]]:
+    """Median seconds a step and peak memory in every turn of every loop, one turn to warm up left out."""
+    context, pipes = get_context("spawn"), {}
+    for name in LOOPS:
+        pipes[name], end = context.Pipe()
+        context.Process(target=take_turns, args=(name, files, width, height, threads, end), daemon=True).start()
+    told: dict[str, list[tuple[float, float]]] = {name: [] for name in LOOPS}
+    for _ in tqdm(range(turns + 1), f"{width}x{height}", unit="turn"):
+        for name, pipe in pipes.items():
+            pipe.send("go on")
+            told[name].append(pipe.recv())
+    for process in active_children():
+        process.terminate()
+        process.join()
+    return {name: values[1:] for name, values in told.items()}
 
 
 def main() -> None:
     """Print a block a size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=7, help="of each loop, after one to warm up (default 7)")
+    parser.add_argument("--turns", type=int, default=20, help="of each loop, after one to warm up (default 20)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of PyTorch")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    loops = ("ours", *BARE)
-    imported = peak_memory("", 0, 0, options.threads)
-    held = {(size, name): peak_memory(name, *size, options.threads) - imported for size in SIZES for name in loops}
     for width, height in SIZES:
-        times = measure(width, height, options.turns)
+        with TemporaryDirectory() as folder:
+            files = draw_pictures(Path(folder), width, height)
+            told = measure(files, width, height, options.turns, options.threads)
         print(f"{width}x{height}, batch {BATCH}, {options.threads} threads, {options.turns} turns")
-        for name, seconds in times.items():
-            ratios = [other / ours for ours, other in zip(times["ours"], seconds, strict=True)]
-            speed, memory = 1 / statistics.median(seconds), held[(width, height), name]
+        for name, values in told.items():
+            ratios = [other / ours for (ours, _), (other, _) in zip(told["ours"], values, strict=True)]
+            speed, memory = 1 / statistics.median(seconds for seconds, _ in values), values[-1][1]
             print(f"  {name:20} {speed:6.2f} steps a second, {memory:6.0f} MB; ours is", end=" ")
-            print(f"{statistics.median(ratios):.2f} times as fast ({min(ratios):.2f} .. {max(ratios):.2f})", flush=True)
+            low, median, high = statistics.quantiles(ratios, n=4)
+            print(f"{median:.2f} times as fast ({low:.2f} .. {high:.2f})", flush=True)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as nf
 
 from inandout.diffusion.convolutions import convolution, upsampled_convolution
+from inandout.diffusion.norms import group_norm
 
 _ADAPTER = "default"
 
@@ -42,6 +43,8 @@ def fewer_products(*models: nn.Module) -> Iterator[None]:
 
 def _forward(module: nn.Module) -> Callable[..., Tensor] | None:
     """How a module is computed here; None where that stays as it was."""
+    if isinstance(module, nn.GroupNorm) and module.weight.itemsize > 2:
+        return group_norm(module)
     layer = getattr(module, "conv", None) if isinstance(module, Upsample2D) else module
     if not isinstance(layer, Linear | Conv2d) or layer.base_layer.weight.itemsize <= 2:
         return None
