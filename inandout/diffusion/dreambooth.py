@@ -27,6 +27,7 @@ from inandout.diffusion.adapter import adapter_parameters, adapter_tensors, set_
 from inandout.diffusion.base import Base
 from inandout.diffusion.lesson import Lesson, plan
 from inandout.diffusion.loss import draw_times, min_snr_weights, target
+from inandout.diffusion.heap import keep_freed_memory
 from inandout.diffusion.products import fewer_products
 from inandout.diffusion.prompts import prompt_states
 from inandout.diffusion.rates import cosine_with_restarts
@@ -99,6 +100,7 @@ def dreambooth(
     training = _prepare(base, lesson, config, lr, accelerator)
     done, seen = _resume(training, checkpoint)
     shown = tqdm(steps[done:], "finetune", total=len(steps), initial=done, unit="step", disable=None)
+    keep_freed_memory()
     with fewer_products(base.pipeline.unet, base.pipeline.text_encoder):
         for step, batch in enumerate(shown, start=done + 1):
             rate = cosine_with_restarts(step, planned, lr, config.restarts)
