@@ -25,9 +25,9 @@ from inandout.checkpoint import (
 )
 from inandout.diffusion.adapter import adapter_parameters, adapter_tensors, set_adapter_tensors
 from inandout.diffusion.base import Base
+from inandout.diffusion.heap import keep_freed_memory
 from inandout.diffusion.lesson import Lesson, plan
 from inandout.diffusion.loss import draw_times, min_snr_weights, target
-from inandout.diffusion.heap import keep_freed_memory
 from inandout.diffusion.products import fewer_products
 from inandout.diffusion.prompts import prompt_states
 from inandout.diffusion.rates import cosine_with_restarts
