@@ -1,7 +1,7 @@
 """Group norm (Wu and He 2018) of frozen weights with a quick gradient for groups of few channels.
 
 PyTorch computes the channels of a group at once on a CPU, channels-last. Where they are fewer than such a vector, the
-gradient takes 1.5 to 2.5 times as long as by the sums below, which go over all channels at once. With x^ = (x - m) r of
+gradient takes up to 2.5 times as long as by the sums below, which go over all channels at once. With x^ = (x - m) r of
 mean m and r = 1 / deviation of a group, g = weight * dy, and means over a group,
 
     dx = r (g - mean(g) - x^ mean(g x^)).
