@@ -6,9 +6,10 @@ The bare loop does what `train_dreambooth_lora.py` of diffusers does with a trai
 every step it opens the batch's picture files, resizes, crops and encodes them by the VAE, tokenises and encodes the
 prompt of every picture, instance and class pictures concatenated, in PyTorch's default memory layout. Ours reads and
 encodes every picture once, reads each of the two prompts once a step, computes channels-last and adapted layers as in
-`inandout/diffusion/products.py`, and its AdamW is PyTorch's fused one. Base (the embedded architecture, untrained),
-adapter, pictures, sizes, prompts and loss are the same; instance pictures have the size of those of KolektorSDD2, class
-pictures that of the training. A third loop is the bare one without the reading, which is done before it begins.
+`inandout/diffusion/products.py`, its AdamW is PyTorch's fused one, and freed memory stays. Base (the embedded
+architecture, untrained), adapter, pictures, sizes, prompts and loss are the same; instance pictures have the size of
+those of KolektorSDD2, class pictures that of the training. A third loop is the bare one without the reading, which is
+done before it begins.
 
 Each has a process of its own, as it would have for a user. They take many short turns, so that a machine that is busy
 for a while slows all; those who wait compute nothing. A turn counts by its median, so that its first step, for which
@@ -149,8 +150,9 @@ class Turns:
     """To be called after every step: ends a turn by telling its median in seconds and the peak memory in MB."""
 
     def __init__(self, pipe: Connection) -> None:
-        self.pipe, self.times, self.imported = pipe, [], peak_memory()
+        self.pipe, self.imported = pipe, peak_memory()
         self.wait()
+        self.started = time.perf_counter()
 
     def __call__(self) -> None:
         """Count a step."""
@@ -161,9 +163,10 @@ class Turns:
         self.started = time.perf_counter()
 
     def wait(self) -> None:
-        """For the next turn."""
-        self.pipe.recv()
-        self.times, self.started = [], time.perf_counter()
+        """For the next turn, or the end."""
+        if not self.pipe.recv():
+            sys.exit()
+        self.times = []
 
 
 def peak_memory() -> float:
@@ -173,7 +176,7 @@ def peak_memory() -> float:
 
 
 def take_turns(name: str, files: list[Path], width: int, height: int, threads: int, pipe: Connection) -> None:
-    """A loop, until this process is ended."""
+    """A loop, until it is told to end."""
     torch.set_num_threads(threads)
     LOOPS[name](files, width, height, Turns(pipe))
 
@@ -186,13 +189,15 @@ def measure(
     for name in LOOPS:
         pipes[name], end = context.Pipe()
         context.Process(target=take_turns, args=(name, files, width, height, threads, end), daemon=True).start()
+        end.close()  # so that a loop that fails is not waited for
     told: dict[str, list[tuple[float, float]]] = {name: [] for name in LOOPS}
     for _ in tqdm(range(turns + 1), f"{width}x{height}", unit="turn"):
         for name, pipe in pipes.items():
-            pipe.send("go on")
+            pipe.send(True)
             told[name].append(pipe.recv())
+    for pipe in pipes.values():
+        pipe.send(False)
     for process in active_children():
-        process.terminate()
         process.join()
     return {name: values[1:] for name, values in told.items()}
 
@@ -203,6 +208,8 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=20, help="of each loop, after one to warm up (default 20)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of PyTorch")
     options = parser.parse_args()
+    if options.turns < 2:
+        parser.error(f"--turns {options.turns}: quartiles need 2 or more")
     for width, height in SIZES:
         with TemporaryDirectory() as folder:
             files = draw_pictures(Path(folder), width, height)

@@ -37,7 +37,7 @@ def upsampled_convolution(
     """
     if base.kernel_size != (3, 3) or upsampler.norm is not None or not upsampler.interpolate:
         return None
-    w = _phases(base.weight.detach())
+    w = _phases(base.weight.detach()).contiguous(memory_format=torch.channels_last)
     turned, bias = _turned(w), None if base.bias is None else base.bias.repeat(4)
 
     def forward(x: Tensor, output_size: Sequence[int] | None = None) -> Tensor:

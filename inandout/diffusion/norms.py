@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 _VECTOR = 8
+"""Channels of a group from which on PyTorch's gradient was no slower, as measured with 2 to 12."""
 
 
 def group_norm(norm: nn.GroupNorm) -> Callable[[Tensor], Tensor] | None:

@@ -28,8 +28,8 @@ _ADAPTER = "default"
 
 @contextmanager
 def fewer_products(*models: nn.Module) -> Iterator[None]:
-    """Within, adapted layers are computed in the way of this file, but for those whose W has 16 bits, where W + s B A
-    would round the adapter away."""
+    """Within, adapted layers are computed in the way of this file, convolutions of what is upsampled and group norms in
+    ways of their own; but not where weights have 16 bits, in which W + s B A would round the adapter away."""
     modules = [module for model in models for module in model.modules()]
     forwards = {module: forward for module in modules if (forward := _forward(module)) is not None}
     for module, forward in forwards.items():
