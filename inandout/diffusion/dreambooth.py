@@ -121,6 +121,8 @@ class _Training:
     scheduler: DDIMScheduler
     lesson: Lesson
     parameters: list[nn.Parameter]
+    vector: nn.Parameter
+    """All parameters one after the other, in memory that they share: the optimiser has one tensor to go through."""
     optimiser: Any
     accelerator: Accelerator
 
@@ -158,9 +160,11 @@ def _prepare(
         unet.enable_gradient_checkpointing()
         text_encoder.activation_checkpointing_enable()
     parameters = adapter_parameters(unet, text_encoder)
-    optimiser = build_optimiser(parameters, lr, config.optimiser)
+    vector = nn.Parameter(parameters_to_vector(parameters).detach())
+    vector_to_parameters(vector.data, parameters)
+    optimiser = accelerator.prepare(build_optimiser(vector, lr, config.optimiser))
     scheduler = DDIMScheduler.from_config(base.pipeline.scheduler.config)
-    return _Training(base, scheduler, lesson, parameters, accelerator.prepare(optimiser), accelerator)
+    return _Training(base, scheduler, lesson, parameters, vector, optimiser, accelerator)
 
 
 def chosen_optimiser(asked: Optimiser) -> Optimiser:
@@ -172,20 +176,20 @@ def chosen_optimiser(asked: Optimiser) -> Optimiser:
     try:
         weight = nn.Parameter(torch.zeros(8192, device="cuda"))
         weight.grad = torch.ones_like(weight)
-        build_optimiser([weight], 1e-3, "adamw8bit").step()
+        build_optimiser(weight, 1e-3, "adamw8bit").step()
     except (ImportError, OSError, RuntimeError, AttributeError):  # no kernels for this GPU: it says so in many ways
         return "adamw"
     return "adamw8bit"
 
 
-def build_optimiser(parameters: list[nn.Parameter], lr: float, asked: Optimiser) -> torch.optim.Optimizer:
+def build_optimiser(parameter: nn.Parameter, lr: float, asked: Optimiser) -> torch.optim.Optimizer:
     """AdamW with PyTorch's defaults, or its 8-bit version, which keeps a quarter of the state."""
     if chosen_optimiser(asked) == "adamw8bit":
         from bitsandbytes.optim import AdamW8bit  # takes seconds to import
 
-        optimiser: torch.optim.Optimizer = AdamW8bit(parameters, lr=lr)
+        optimiser: torch.optim.Optimizer = AdamW8bit([parameter], lr=lr)
         return optimiser
-    return torch.optim.AdamW(parameters, lr=lr, fused=True)
+    return torch.optim.AdamW([parameter], lr=lr, fused=True)
 
 
 def _step(
@@ -194,11 +198,10 @@ def _step(
     """One step of the optimiser; nothing moves if loss or gradient are not finite."""
     accelerator, optimiser = training.accelerator, training.optimiser
     set_rate(optimiser, rate)
-    loss, values = _loss(training, batch, step, seed, config.prior_weight)
     optimiser.zero_grad()
-    accelerator.backward(loss)
-    _average_gradients(training)
-    values["gradient_norm"] = float(accelerator.clip_grad_norm_(training.parameters, MAX_GRADIENT_NORM))
+    loss, values = _loss(training, batch, step, seed, config.prior_weight)
+    training.vector.grad = _gradient(training, loss)
+    values["gradient_norm"] = float(accelerator.clip_grad_norm_([training.vector], MAX_GRADIENT_NORM))
     if not math.isfinite(values["loss"]) or not _usable(values["gradient_norm"], accelerator.scaler):
         raise NonFiniteLossError(
             f"loss {values['loss']} and gradient norm {values['gradient_norm']} at step {step}; "
@@ -234,12 +237,14 @@ def _loss(
     return loss, _means(errors.detach().cpu(), counted, prior, prior_weight, accelerator)
 
 
-def _average_gradients(training: _Training) -> None:
-    """Over the processes, all in one go."""
-    if training.accelerator.num_processes > 1:
-        gradients = [parameter.grad for parameter in training.parameters if parameter.grad is not None]
-        average = training.accelerator.reduce(parameters_to_vector(gradients), "mean")
-        vector_to_parameters(average, gradients)
+def _gradient(training: _Training, loss: Tensor) -> Tensor:
+    """Of all parameters, averaged over the processes; 0 for a layer of the text encoder that clip_skip leaves out. With
+    fp16 it is as large as the scale of the loss, which is taken back before it is clipped."""
+    scaler = training.accelerator.scaler
+    scaled = loss if scaler is None else scaler.scale(loss)
+    gradients = torch.autograd.grad(scaled, training.parameters, materialize_grads=True)
+    gradient: Tensor = training.accelerator.reduce(torch.cat([each.flatten() for each in gradients]), "mean")
+    return gradient
 
 
 def _share(count: int, accelerator: Accelerator) -> range:

@@ -148,9 +148,9 @@ def test_eight_bit_adam_resumes_too(tmp_path: Path) -> None:
 
 def test_the_optimiser_is_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    parameters = [torch.nn.Parameter(torch.zeros(3))]
+    parameter = torch.nn.Parameter(torch.zeros(3))
     names = {
-        name: type(build_optimiser(parameters, 0.1, name)).__name__  # type: ignore[arg-type]
+        name: type(build_optimiser(parameter, 0.1, name)).__name__  # type: ignore[arg-type]
         for name in ("auto", "adamw", "adamw8bit")
     }
     assert names == {"auto": "AdamW", "adamw": "AdamW", "adamw8bit": "AdamW8bit"}
