@@ -4,6 +4,7 @@ W is (out, in, k, k), A (dim, in, k, k), B (out, dim, 1, 1), and s scales B A; t
 """
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,15 +14,16 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as nf
 from torch.nn.grad import conv2d_input
 
+_PACKS = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+"""Whether PyTorch was built with oneDNN."""
+
 
 def convolution(base: nn.Conv2d, a: Tensor, b: Tensor, s: float) -> Callable[[Tensor], Tensor]:
     """Of x (N, in, H, W)."""
-    w, stride, padding = base.weight, base.stride[0], base.padding[0]
-    turned = _turned(w) if stride == 1 else None
+    kernels = _Kernels(base.weight.detach(), base.stride[0], int(base.padding[0]))
 
     def forward(x: Tensor) -> Tensor:
-        y: Tensor = _Convolution.apply(x, w, turned, a, b.flatten(1), base.bias, s, stride, padding)
-        return y
+        return _convolution(x, kernels, a, b.flatten(1), base.bias, s)
 
     return forward
 
@@ -37,70 +39,112 @@ def upsampled_convolution(
     """
     if base.kernel_size != (3, 3) or upsampler.norm is not None or not upsampler.interpolate:
         return None
-    w = _phases(base.weight.detach()).contiguous(memory_format=torch.channels_last)
-    turned, bias = _turned(w), None if base.bias is None else base.bias.repeat(4)
+    kernels = _Kernels(_phases(base.weight.detach()).contiguous(memory_format=torch.channels_last), 1, 1)
+    bias = None if base.bias is None else base.bias.repeat(4)
 
     def forward(x: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         if output_size is not None and tuple(output_size) != (2 * x.shape[2], 2 * x.shape[3]):
             return Upsample2D.forward(upsampler, x, output_size)
         four_b = torch.kron(b.new_ones(4).diag(), b.flatten(1))
-        y = _Convolution.apply(x, w, turned, _phases(a), four_b, bias, s, 1, 1)
-        interleaved: Tensor = _Interleaved.apply(y)
+        interleaved: Tensor = _Interleaved.apply(_convolution(x, kernels, _phases(a), four_b, bias, s))
         return interleaved
 
     return forward
 
 
-def _turned(w: Tensor) -> Tensor | None:
-    """(in, out, k, k): dy convolved by it is the gradient of x without strides. There is none on a GPU, whose memory is
-    dear."""
-    if w.device.type != "cpu":
-        return None
-    return w.detach().flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
+class _Kernels:
+    """W, which is frozen, and its stride and padding."""
+
+    def __init__(self, w: Tensor, stride: int, padding: int) -> None:
+        self.w, self.stride, self.padding = w, stride, padding
+        self.packed: Tensor | None = None
+
+    @cached_property
+    def turned(self) -> "_Kernels | None":
+        """(in, out, k, k): dy convolved by it is the gradient of x. There is none with strides, nor on a GPU, whose
+        memory is dear."""
+        if self.stride != 1 or self.w.device.type != "cpu":
+            return None
+        w = self.w.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
+        return _Kernels(w, 1, self.w.shape[2] - 1 - self.padding)
+
+    def convolve(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """By W alone, without strides. oneDNN has an order of its own for kernels: they are brought into it once, as
+        `torch.compile` does, not in every step."""
+        if x.dtype != torch.float32 or not _PACKS:
+            return nf.conv2d(x, self.w, bias, 1, self.padding)
+        place = [self.padding] * 2, [1, 1], [1, 1], 1
+        if self.packed is None:
+            self.packed = torch.ops.mkldnn._reorder_convolution_weight(self.w, *place, x.shape)
+        y: Tensor = torch.ops.mkldnn._convolution_pointwise(x, self.packed, bias, *place, "none", [], "")
+        return y
 
 
-class _Convolution(torch.autograd.Function):
-    """x by W + s B A, B (out, dim).
+def _convolution(x: Tensor, kernels: _Kernels, a: Tensor, b: Tensor, bias: Tensor | None, s: float) -> Tensor:
+    """x by W + s B A, B (out, dim). W + s B A takes a pass over W, A and B beside W one over what the inputs see of the
+    outputs of A: the smaller one is taken."""
+    dim, channels, kernel, _ = a.shape
+    few = kernels.w.numel() > dim * kernel**2 * x.numel() // channels
+    way = _Beside if few and kernels.turned is not None else _Merged
+    y: Tensor = way.apply(x, kernels, a.contiguous(memory_format=torch.channels_last), b, bias, s)
+    return y
 
-    PyTorch's backward convolution is slower than a forward one, so with `turned` that computes the gradient of x. The
-    gradient of A is a product of matrices, as convolutions are slow for the few channels between A and B.
+
+class _Merged(torch.autograd.Function):
+    """x by W + s B A.
+
+    PyTorch's backward convolution is slower than a forward one, so where W can be turned that computes the gradient of
+    x.
     """
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        w: Tensor,
-        turned: Tensor | None,
-        a: Tensor,
-        b: Tensor,
-        bias: Tensor | None,
-        s: float,
-        stride: int,
-        padding: int,
-    ) -> Tensor:
-        ctx.s, ctx.stride, ctx.padding = s, stride, padding
-        a = a.contiguous(memory_format=torch.channels_last)
-        ctx.save_for_backward(x, w, turned, a, b)
-        return nf.conv2d(x, _merged(w, a, b, s), bias, stride, padding)
+        ctx: Any, x: Tensor, kernels: _Kernels, a: Tensor, b: Tensor, bias: Tensor | None, s: float
+    ) -> Tensor:  # fmt: skip
+        ctx.kernels, ctx.s = kernels, s
+        ctx.save_for_backward(x, a, b)
+        return nf.conv2d(x, _merged(kernels.w, a, b, s), bias, kernels.stride, kernels.padding)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, w, turned, a, b = ctx.saved_tensors
-        s, stride, padding, (dim, channels, kernel, _) = ctx.s, ctx.stride, ctx.padding, a.shape
-        dy = dy.contiguous(memory_format=torch.channels_last)
-        dx = None
-        if ctx.needs_input_grad[0] and turned is not None:
-            dx = nf.conv2d(dy, _merged_turned(turned, a, b, s), None, 1, kernel - 1 - padding)
+        (x, a, b), s, kernels = ctx.saved_tensors, ctx.s, ctx.kernels
+        dy, dx, back = dy.contiguous(memory_format=torch.channels_last), None, kernels.turned
+        if ctx.needs_input_grad[0] and back is not None:
+            dx = nf.conv2d(dy, _merged_turned(back.w, a, b, s), None, 1, back.padding)
         elif ctx.needs_input_grad[0]:
-            dx = conv2d_input(x.shape, _merged(w, a, b, s), dy, stride, padding)  # type: ignore[no-untyped-call]
-        inner = _inner(x, a, dy.shape[2:], stride, padding)
-        db = torch.addmm(b.t(), inner.t(), _rows(dy), beta=0, alpha=s).t()
-        d_inner = torch.addmm(b[:1].t(), b.t(), _rows(dy).t(), beta=0, alpha=s)
-        seen = _seen_by_inputs(d_inner.view(dim, len(x), *dy.shape[2:]), x.shape[2:], kernel, stride, padding)
-        da = (seen @ _rows(x)).view(kernel, kernel, dim, channels).flip(0, 1).permute(2, 3, 0, 1)
-        return dx, None, None, da, db, None, None, None, None
+            w = _merged(kernels.w, a, b, s)
+            dx = conv2d_input(x.shape, w, dy, kernels.stride, kernels.padding)  # type: ignore[no-untyped-call]
+        db = _gradient_of_b(_inner(x, a, dy.shape[2:], kernels), b, dy, s)
+        da = _gradient_of_a(_seen(dy, x, a, b, s, kernels), x, a)
+        return dx, None, da, db, None, None
+
+
+class _Beside(torch.autograd.Function):
+    """x by W, and by A and B."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, kernels: _Kernels, a: Tensor, b: Tensor, bias: Tensor | None, s: float
+    ) -> Tensor:  # fmt: skip
+        y = kernels.convolve(x, bias).contiguous(memory_format=torch.channels_last)
+        inner = _inner(x, a, y.shape[2:], kernels)
+        _rows(y).addmm_(inner, b.t(), alpha=s)
+        ctx.kernels, ctx.s = kernels, s
+        ctx.save_for_backward(x, a, b, inner)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        (x, a, b, inner), s, kernels = ctx.saved_tensors, ctx.s, ctx.kernels
+        dy, dx = dy.contiguous(memory_format=torch.channels_last), None
+        db = _gradient_of_b(inner, b, dy, s)
+        seen = _seen(dy, x, a, b, s, kernels)
+        if ctx.needs_input_grad[0]:
+            dx = kernels.turned.convolve(dy).contiguous(memory_format=torch.channels_last)
+            _rows(dx).addmm_(seen.t(), a.flip(2, 3).permute(2, 3, 0, 1).reshape(len(seen), -1))
+        return dx, None, _gradient_of_a(seen, x, a), db, None, None
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -124,13 +168,13 @@ def _kernels(rows: Tensor, shape: torch.Size) -> Tensor:
     return rows.view(shape[0], *shape[2:], shape[1]).permute(0, 3, 1, 2)
 
 
-def _inner(x: Tensor, a: Tensor, size: torch.Size, stride: int, padding: int) -> Tensor:
+def _inner(x: Tensor, a: Tensor, size: torch.Size, kernels: _Kernels) -> Tensor:
     """A's convolution of x, rows of `dim` channels.
 
     A convolution computes 16 channels at a time. So, if they fit, four neighbouring outputs are channels of one, by a
     kernel larger by one: 2.25 times fewer products for the 4 channels of kernels of 3.
     """
-    dim, channels, kernel, _ = a.shape
+    (dim, channels, kernel, _), stride, padding = a.shape, kernels.stride, kernels.padding
     if stride != 1 or 4 * dim > 16 or any(side % 2 for side in size):
         return _rows(nf.conv2d(x, a, None, stride, padding))
     four = a.new_zeros(2, 2, dim, kernel + 1, kernel + 1, channels)
@@ -142,15 +186,28 @@ def _inner(x: Tensor, a: Tensor, size: torch.Size, stride: int, padding: int) ->
     return _rows(y).view(len(x), height, width, 2, 2, dim).transpose(2, 3).reshape(-1, dim)
 
 
-def _seen_by_inputs(v: Tensor, size: torch.Size, kernel: int, stride: int, padding: int) -> Tensor:
-    """Values at outputs (dim, N, h, w) as each input meets them: (kernel * kernel * dim, N * H * W), the last place of
-    the kernel first."""
-    first = kernel - 1 - padding
-    ends = [first + stride * side for side in v.shape[2:]]
-    spread = v.new_zeros(*v.shape[:2], *(side + kernel - 1 for side in size))
-    spread[:, :, first : ends[0] : stride, first : ends[1] : stride] = v
+def _gradient_of_b(inner: Tensor, b: Tensor, dy: Tensor, s: float) -> Tensor:
+    """From A's convolution of x."""
+    return torch.addmm(b.t(), inner.t(), _rows(dy), beta=0, alpha=s).t()
+
+
+def _seen(dy: Tensor, x: Tensor, a: Tensor, b: Tensor, s: float, kernels: _Kernels) -> Tensor:
+    """The gradient of A's convolution as each input meets it: (k * k * dim, N * H * W), the last place of the kernel
+    first."""
+    (dim, _, kernel, _), stride = a.shape, kernels.stride
+    inner = torch.addmm(b[:1].t(), b.t(), _rows(dy).t(), beta=0, alpha=s).view(dim, len(x), *dy.shape[2:])
+    first = kernel - 1 - kernels.padding
+    ends = [first + stride * side for side in dy.shape[2:]]
+    spread = inner.new_zeros(*inner.shape[:2], *(side + kernel - 1 for side in x.shape[2:]))
+    spread[:, :, first : ends[0] : stride, first : ends[1] : stride] = inner
     windows = spread.unfold(2, kernel, 1).unfold(3, kernel, 1)
-    return windows.permute(4, 5, 0, 1, 2, 3).reshape(kernel * kernel * len(v), -1)
+    return windows.permute(4, 5, 0, 1, 2, 3).reshape(kernel * kernel * dim, -1)
+
+
+def _gradient_of_a(seen: Tensor, x: Tensor, a: Tensor) -> Tensor:
+    """A product of matrices, as convolutions are slow for the few channels between A and B."""
+    dim, channels, kernel, _ = a.shape
+    return (seen @ _rows(x)).view(kernel, kernel, dim, channels).flip(0, 1).permute(2, 3, 0, 1)
 
 
 def _phases(w: Tensor) -> Tensor:

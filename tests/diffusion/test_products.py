@@ -1,17 +1,21 @@
+from collections import Counter
+from typing import Any
+
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
+from inandout.diffusion import convolutions
 from inandout.diffusion.adapter import add_adapter, lora_parameters, set_adapter_tensors
 from inandout.diffusion.products import fewer_products
 from tests.diffusion.tiny import tiny_adapter, tiny_pipeline
 
 
-def adapted(network_dim: int = 32) -> StableDiffusionPipeline:
+def adapted(network_dim: int = 32, conv_dim: int = 4) -> StableDiffusionPipeline:
     """The tiny pipeline with an adapter whose every number counts."""
     pipeline = tiny_pipeline()
-    adapter = tiny_adapter(pipeline, network_dim=network_dim)
+    adapter = tiny_adapter(pipeline, network_dim=network_dim, conv_dim=conv_dim)
     add_adapter(pipeline.unet, pipeline.text_encoder, adapter.meta.config, seed=0)
     set_adapter_tensors(pipeline.unet, pipeline.text_encoder, adapter.tensors)
     pipeline.unet.double()  # in which two ways to compute the same differ by next to nothing
@@ -19,11 +23,11 @@ def adapted(network_dim: int = 32) -> StableDiffusionPipeline:
     return pipeline
 
 
-def gradients(pipeline: StableDiffusionPipeline) -> dict[str, Tensor]:
+def gradients(pipeline: StableDiffusionPipeline, height: int = 10, width: int = 26) -> dict[str, Tensor]:
     """Of some loss that depends on everything."""
     ids = torch.arange(2 * 24).view(2, 24)
-    noisy = torch.randn(2, 5, 10, 26, generator=torch.Generator().manual_seed(0), dtype=torch.double)
-    noisy = noisy.contiguous(memory_format=torch.channels_last)
+    noisy = torch.randn(2, 5, height, width, generator=torch.Generator().manual_seed(0), dtype=torch.double)
+    noisy = noisy.to(pipeline.unet.dtype, memory_format=torch.channels_last)
     predicted = pipeline.unet(noisy, torch.tensor([3, 700]), pipeline.text_encoder(ids)[0]).sample
     (predicted - noisy).square().mean().backward()
     parameters = lora_parameters(pipeline.unet, pipeline.text_encoder)
@@ -37,21 +41,52 @@ def changed(pipeline: StableDiffusionPipeline) -> set[str]:
     return {f"{type(layer).__name__} {getattr(layer, 'kernel_size', '')}".strip() for layer in own}
 
 
-@pytest.mark.parametrize("network_dim", [32, 1])
-def test_gradients_are_those_of_peft(network_dim: int) -> None:
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How many convolutions were computed by W + s B A (`_Merged`), how many by W, A and B (`_Beside`)."""
+    ways: Counter[str] = Counter()
+    for way in (convolutions._Merged, convolutions._Beside):
+
+        def forward(*args: Any, way: Any = way, known: Any = way.forward) -> Tensor:
+            ways[way.__name__] += 1
+            return known(*args)
+
+        monkeypatch.setattr(way, "forward", staticmethod(forward))
+    return ways
+
+
+@pytest.mark.parametrize("dims", [(32, 4), (1, 1)])
+def test_gradients_are_those_of_peft(dims: tuple[int, int], taken: Counter[str]) -> None:
     """Where the adapter is large and where it is small beside W. Pictures are upsampled to twice the size, but those of
     odd sides."""
-    expected = gradients(adapted(network_dim))
-    pipeline = adapted(network_dim)
+    expected = gradients(adapted(*dims))
+    pipeline = adapted(*dims)
     with fewer_products(pipeline.unet, pipeline.text_encoder):
         assert changed(pipeline) == {"Linear", "Conv2d (1, 1)", "Conv2d (3, 3)", "Upsample2D", "GroupNorm"}
         got = gradients(pipeline)
     assert len(expected) == len(lora_parameters(pipeline.unet, pipeline.text_encoder))
     torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-12)
+    assert min(taken["_Merged"], taken["_Beside"]) > 1
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.double, 1e-12), (torch.float, 1e-5)])
+def test_so_are_those_of_few_pixels_and_then_of_fewer(
+    dtype: torch.dtype, tolerance: float, taken: Counter[str]
+) -> None:  # fmt: skip
+    """oneDNN brings kernels into an order that it chooses for the first of them, in single precision."""
+    pipeline = adapted(conv_dim=1).to(dtype=dtype)
+    with fewer_products(pipeline.unet, pipeline.text_encoder):
+        for size in ((4, 12), (2, 2)):
+            pipeline.unet.zero_grad()
+            pipeline.text_encoder.zero_grad()
+            got, expected = gradients(pipeline, *size), gradients(adapted(conv_dim=1), *size)
+            same = {name: gradient.double() for name, gradient in got.items()}
+            torch.testing.assert_close(same, expected, rtol=1e-3, atol=tolerance)
+    assert taken["_Beside"] > taken["_Merged"]
 
 
 def test_so_are_those_without_turned_kernels_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inandout.diffusion.convolutions._turned", lambda w: None)
+    monkeypatch.setattr("inandout.diffusion.convolutions._Kernels.turned", None)
     expected = gradients(adapted())
     pipeline = adapted()
     with fewer_products(pipeline.unet, pipeline.text_encoder):
