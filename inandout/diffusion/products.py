@@ -14,12 +14,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from diffusers.models.attention_processor import Attention
 from diffusers.models.upsampling import Upsample2D
 from peft.tuners.lora.layer import Conv2d, Linear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as nf
 
+from inandout.diffusion.attention import attention
 from inandout.diffusion.convolutions import convolution, upsampled_convolution
 from inandout.diffusion.norms import group_norm
 
@@ -28,8 +30,9 @@ _ADAPTER = "default"
 
 @contextmanager
 def fewer_products(*models: nn.Module) -> Iterator[None]:
-    """Within, adapted layers are computed in the way of this file, convolutions of what is upsampled and group norms in
-    ways of their own; but not where weights have 16 bits, in which W + s B A would round the adapter away."""
+    """Within, adapted layers are computed in the way of this file, and group norms, attention and convolutions of what
+    is upsampled in ways of their own. Where weights have 16 bits that is so of attention alone, as W + s B A would round
+    the adapter away."""
     modules = [module for model in models for module in model.modules()]
     forwards = {module: forward for module in modules if (forward := _forward(module)) is not None}
     for module, forward in forwards.items():
@@ -45,6 +48,8 @@ def _forward(module: nn.Module) -> Callable[..., Tensor] | None:
     """How a module is computed here; None where that stays as it was."""
     if isinstance(module, nn.GroupNorm) and module.weight.itemsize > 2:
         return group_norm(module)
+    if isinstance(module, Attention):
+        return attention(module)
     layer = getattr(module, "conv", None) if isinstance(module, Upsample2D) else module
     if not isinstance(layer, Linear | Conv2d) or layer.base_layer.weight.itemsize <= 2:
         return None
