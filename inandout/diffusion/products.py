@@ -31,8 +31,8 @@ _ADAPTER = "default"
 @contextmanager
 def fewer_products(*models: nn.Module) -> Iterator[None]:
     """Within, adapted layers are computed in the way of this file, and group norms, attention and convolutions of what
-    is upsampled in ways of their own. Where weights have 16 bits that is so of attention alone, as W + s B A would round
-    the adapter away."""
+    is upsampled in ways of their own. Where weights have 16 bits, only attention is: W + s B A would round the adapter
+    away."""
     modules = [module for model in models for module in model.modules()]
     forwards = {module: forward for module in modules if (forward := _forward(module)) is not None}
     for module, forward in forwards.items():
