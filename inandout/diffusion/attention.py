@@ -1,21 +1,21 @@
-"""Attention (Vaswani et al. 2017) as Stable Diffusion has it, without what diffusers' is made for beside.
+"""Attention (Vaswani et al. 2017) as Stable Diffusion has it, and no more.
 
-Diffusers' looks up what its processor can take at every call and divides by a factor that is 1: about one and a half
+Diffusers' looks up at every call what its processor can take, and divides by a factor that is 1: about one and a half
 per cent of a step of the embedded base.
 """
 
 from collections.abc import Callable
 
-from diffusers.models.attention_processor import Attention
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor
 from torch.nn import functional as nf
 
 
 def attention(layer: Attention) -> Callable[..., Tensor] | None:
-    """Of x (N, tokens, channels) to itself, or to the text (N, text tokens, text channels); None for an attention that
-    has more than projections. In evaluation mode, as dropout is left out."""
+    """Of x (N, tokens, channels) to itself or to the text (N, text tokens, text channels); None for a layer that has
+    more than projections. For evaluation mode: dropout is left out."""
     more = layer.spatial_norm, layer.group_norm, layer.norm_cross, layer.norm_q, layer.norm_k, layer.residual_connection
-    if any(more) or layer.rescale_output_factor != 1:
+    if any(more) or layer.rescale_output_factor != 1 or type(layer.processor) is not AttnProcessor2_0:
         return None
 
     def forward(x: Tensor, encoder_hidden_states: Tensor | None = None, attention_mask: Tensor | None = None) -> Tensor:

@@ -52,40 +52,58 @@ def upsampled_convolution(
     return forward
 
 
-class _Kernels:
-    """W, which is frozen, and its stride and padding."""
+class _Frozen:
+    """A convolution by W alone, without strides. oneDNN has an order of its own for kernels: they are brought into it
+    once, as by `torch.compile` when it freezes weights, not in every step."""
 
-    def __init__(self, w: Tensor, stride: int, padding: int) -> None:
-        self.w, self.stride, self.padding = w, stride, padding
-        self.packed: Tensor | None = None
+    def __init__(self, w: Tensor, padding: int) -> None:
+        self.place = [padding] * 2, [1, 1], [1, 1], 1
+        self.packed = w.dtype == torch.float32 and _PACKS
+        self.w = torch.ops.mkldnn._reorder_convolution_weight(w, *self.place) if self.packed else w
 
-    @cached_property
-    def turned(self) -> "_Kernels | None":
-        """(in, out, k, k): dy convolved by it is the gradient of x. There is none with strides, nor on a GPU, whose
-        memory is dear."""
-        if self.stride != 1 or self.w.device.type != "cpu":
-            return None
-        w = self.w.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
-        return _Kernels(w, 1, self.w.shape[2] - 1 - self.padding)
-
-    def convolve(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """By W alone, without strides. oneDNN has an order of its own for kernels: they are brought into it once, as
-        `torch.compile` does, not in every step."""
-        if x.dtype != torch.float32 or not _PACKS:
-            return nf.conv2d(x, self.w, bias, 1, self.padding)
-        place = [self.padding] * 2, [1, 1], [1, 1], 1
-        if self.packed is None:
-            self.packed = torch.ops.mkldnn._reorder_convolution_weight(self.w, *place, x.shape)
-        y: Tensor = torch.ops.mkldnn._convolution_pointwise(x, self.packed, bias, *place, "none", [], "")
+    def __call__(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        if not self.packed:
+            return nf.conv2d(x, self.w, bias, 1, self.place[0])
+        y: Tensor = torch.ops.mkldnn._convolution_pointwise(x, self.w, bias, *self.place, "none", [], "")
         return y
 
 
+class _Kernels:
+    """W, its stride and padding, and what is made of it once, when it is needed first. Turned, (in, out, k, k), it is
+    what dy is convolved by for the gradient of x."""
+
+    def __init__(self, w: Tensor, stride: int, padding: int) -> None:
+        self.w, self.stride, self.padding = w, stride, padding
+        self.turned_padding = w.shape[2] - 1 - padding
+
+    @property
+    def turns(self) -> bool:
+        """Not with strides, nor on a GPU, whose memory is dear."""
+        return self.stride == 1 and self.w.device.type == "cpu"
+
+    @cached_property
+    def turned(self) -> Tensor:
+        return _turned(self.w)
+
+    @cached_property
+    def alone(self) -> _Frozen:
+        return _Frozen(self.w, self.padding)
+
+    @cached_property
+    def turned_alone(self) -> _Frozen:
+        return _Frozen(_turned(self.w), self.turned_padding)
+
+
+def _turned(w: Tensor) -> Tensor:
+    return w.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
+
+
 def _convolution(x: Tensor, kernels: _Kernels, a: Tensor, b: Tensor, bias: Tensor | None, s: float) -> Tensor:
-    """x by W + s B A, B (out, dim). W + s B A takes a pass over W, A and B beside W one over what the inputs see of the
-    outputs of A: the smaller one is taken."""
+    """x by W + s B A, B (out, dim). To add them takes a pass over W; to compute them apart, one over the k * k * dim
+    values of A's outputs that every input meets. The shorter one is taken."""
     dim, channels, kernel, _ = a.shape
-    few = kernels.w.numel() > dim * kernel**2 * x.numel() // channels
-    way = _Beside if few and kernels.turned is not None else _Merged
+    apart = kernels.turns and kernels.w.numel() > dim * kernel**2 * x.numel() // channels
+    way = _Apart if apart else _Merged
     y: Tensor = way.apply(x, kernels, a.contiguous(memory_format=torch.channels_last), b, bias, s)
     return y
 
@@ -109,9 +127,9 @@ class _Merged(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         (x, a, b), s, kernels = ctx.saved_tensors, ctx.s, ctx.kernels
-        dy, dx, back = dy.contiguous(memory_format=torch.channels_last), None, kernels.turned
-        if ctx.needs_input_grad[0] and back is not None:
-            dx = nf.conv2d(dy, _merged_turned(back.w, a, b, s), None, 1, back.padding)
+        dy, dx = dy.contiguous(memory_format=torch.channels_last), None
+        if ctx.needs_input_grad[0] and kernels.turns:
+            dx = nf.conv2d(dy, _merged_turned(kernels.turned, a, b, s), None, 1, kernels.turned_padding)
         elif ctx.needs_input_grad[0]:
             w = _merged(kernels.w, a, b, s)
             dx = conv2d_input(x.shape, w, dy, kernels.stride, kernels.padding)  # type: ignore[no-untyped-call]
@@ -120,14 +138,14 @@ class _Merged(torch.autograd.Function):
         return dx, None, da, db, None, None
 
 
-class _Beside(torch.autograd.Function):
+class _Apart(torch.autograd.Function):
     """x by W, and by A and B."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, kernels: _Kernels, a: Tensor, b: Tensor, bias: Tensor | None, s: float
     ) -> Tensor:  # fmt: skip
-        y = kernels.convolve(x, bias).contiguous(memory_format=torch.channels_last)
+        y = kernels.alone(x, bias).contiguous(memory_format=torch.channels_last)
         inner = _inner(x, a, y.shape[2:], kernels)
         _rows(y).addmm_(inner, b.t(), alpha=s)
         ctx.kernels, ctx.s = kernels, s
@@ -142,7 +160,7 @@ class _Beside(torch.autograd.Function):
         db = _gradient_of_b(inner, b, dy, s)
         seen = _seen(dy, x, a, b, s, kernels)
         if ctx.needs_input_grad[0]:
-            dx = kernels.turned.convolve(dy).contiguous(memory_format=torch.channels_last)
+            dx = kernels.turned_alone(dy).contiguous(memory_format=torch.channels_last)
             _rows(dx).addmm_(seen.t(), a.flip(2, 3).permute(2, 3, 0, 1).reshape(len(seen), -1))
         return dx, None, _gradient_of_a(seen, x, a), db, None, None
 
@@ -154,16 +172,16 @@ def _rows(x: Tensor) -> Tensor:
 
 def _merged(w: Tensor, a: Tensor, b: Tensor, s: float) -> Tensor:
     """W + s B A, of an A that is channels-last."""
-    return _kernels(torch.addmm(_rows(w).view(len(w), -1), b, _rows(a).view(len(a), -1), alpha=s), w.shape)
+    return _as_kernels(torch.addmm(_rows(w).view(len(w), -1), b, _rows(a).view(len(a), -1), alpha=s), w.shape)
 
 
 def _merged_turned(turned: Tensor, a: Tensor, b: Tensor, s: float) -> Tensor:
     """The same, turned."""
     places = a.flip(2, 3).permute(1, 2, 3, 0).reshape(-1, len(a))
-    return _kernels(torch.addmm(_rows(turned), places, b.t(), alpha=s), turned.shape)
+    return _as_kernels(torch.addmm(_rows(turned), places, b.t(), alpha=s), turned.shape)
 
 
-def _kernels(rows: Tensor, shape: torch.Size) -> Tensor:
+def _as_kernels(rows: Tensor, shape: torch.Size) -> Tensor:
     """Numbers in the order of channels-last as (out, in, k, k)."""
     return rows.view(shape[0], *shape[2:], shape[1]).permute(0, 3, 1, 2)
 

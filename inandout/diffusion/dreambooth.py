@@ -12,7 +12,7 @@ from accelerate import Accelerator, PartialState
 from diffusers import DDIMScheduler
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch.nn.utils import vector_to_parameters
 from tqdm import tqdm
 
 from inandout.checkpoint import (
@@ -121,8 +121,8 @@ class _Training:
     scheduler: DDIMScheduler
     lesson: Lesson
     parameters: list[nn.Parameter]
-    vector: nn.Parameter
-    """All parameters one after the other, in memory that they share: the optimiser has one tensor to go through."""
+    optimised: list[nn.Parameter]
+    """The same numbers, as the optimiser has them."""
     optimiser: Any
     accelerator: Accelerator
 
@@ -160,11 +160,19 @@ def _prepare(
         unet.enable_gradient_checkpointing()
         text_encoder.activation_checkpointing_enable()
     parameters = adapter_parameters(unet, text_encoder)
-    vector = nn.Parameter(parameters_to_vector(parameters).detach())
-    vector_to_parameters(vector.data, parameters)
-    optimiser = accelerator.prepare(build_optimiser(vector, lr, config.optimiser))
+    chosen = chosen_optimiser(config.optimiser)
+    optimised = parameters if chosen == "adamw8bit" else [_as_vector(parameters)]
+    optimiser = accelerator.prepare(build_optimiser(optimised, lr, chosen))
     scheduler = DDIMScheduler.from_config(base.pipeline.scheduler.config)
-    return _Training(base, scheduler, lesson, parameters, vector, optimiser, accelerator)
+    return _Training(base, scheduler, lesson, parameters, optimised, optimiser, accelerator)
+
+
+def _as_vector(parameters: list[nn.Parameter]) -> nn.Parameter:
+    """All of them one after the other, in memory that they share from now on: an optimiser goes through one tensor more
+    quickly. Not that of 8 bits, for which neighbours share a scale."""
+    vector = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters]))
+    vector_to_parameters(vector.data, parameters)
+    return vector
 
 
 def chosen_optimiser(asked: Optimiser) -> Optimiser:
@@ -176,20 +184,20 @@ def chosen_optimiser(asked: Optimiser) -> Optimiser:
     try:
         weight = nn.Parameter(torch.zeros(8192, device="cuda"))
         weight.grad = torch.ones_like(weight)
-        build_optimiser(weight, 1e-3, "adamw8bit").step()
+        build_optimiser([weight], 1e-3, "adamw8bit").step()
     except (ImportError, OSError, RuntimeError, AttributeError):  # no kernels for this GPU: it says so in many ways
         return "adamw"
     return "adamw8bit"
 
 
-def build_optimiser(parameter: nn.Parameter, lr: float, asked: Optimiser) -> torch.optim.Optimizer:
+def build_optimiser(parameters: list[nn.Parameter], lr: float, asked: Optimiser) -> torch.optim.Optimizer:
     """AdamW with PyTorch's defaults, or its 8-bit version, which keeps a quarter of the state."""
     if chosen_optimiser(asked) == "adamw8bit":
         from bitsandbytes.optim import AdamW8bit  # takes seconds to import
 
-        optimiser: torch.optim.Optimizer = AdamW8bit([parameter], lr=lr)
+        optimiser: torch.optim.Optimizer = AdamW8bit(parameters, lr=lr)
         return optimiser
-    return torch.optim.AdamW([parameter], lr=lr, fused=True)
+    return torch.optim.AdamW(parameters, lr=lr, fused=True)
 
 
 def _step(
@@ -200,8 +208,8 @@ def _step(
     set_rate(optimiser, rate)
     optimiser.zero_grad()
     loss, values = _loss(training, batch, step, seed, config.prior_weight)
-    training.vector.grad = _gradient(training, loss)
-    values["gradient_norm"] = float(accelerator.clip_grad_norm_([training.vector], MAX_GRADIENT_NORM))
+    _set_gradients(training, loss)
+    values["gradient_norm"] = float(accelerator.clip_grad_norm_(training.optimised, MAX_GRADIENT_NORM))
     if not math.isfinite(values["loss"]) or not _usable(values["gradient_norm"], accelerator.scaler):
         raise NonFiniteLossError(
             f"loss {values['loss']} and gradient norm {values['gradient_norm']} at step {step}; "
@@ -237,14 +245,18 @@ def _loss(
     return loss, _means(errors.detach().cpu(), counted, prior, prior_weight, accelerator)
 
 
-def _gradient(training: _Training, loss: Tensor) -> Tensor:
-    """Of all parameters, averaged over the processes; 0 for a layer of the text encoder that clip_skip leaves out. With
-    fp16 it is as large as the scale of the loss, which is taken back before it is clipped."""
-    scaler = training.accelerator.scaler
-    scaled = loss if scaler is None else scaler.scale(loss)
+def _set_gradients(training: _Training, loss: Tensor) -> None:
+    """Averaged over the processes; 0 for layers of the text encoder that clip_skip leaves out. With fp16 they are
+    multiplied by the scale of the loss, which accelerate takes back before it clips."""
+    accelerator, optimised = training.accelerator, training.optimised
+    scaled = loss if accelerator.scaler is None else accelerator.scaler.scale(loss)
     gradients = torch.autograd.grad(scaled, training.parameters, materialize_grads=True)
-    gradient: Tensor = training.accelerator.reduce(torch.cat([each.flatten() for each in gradients]), "mean")
-    return gradient
+    vector = torch.cat([gradient.flatten() for gradient in gradients])
+    if accelerator.num_processes > 1:
+        vector = accelerator.reduce(vector, "mean")
+    parts = torch.split(vector, [parameter.numel() for parameter in optimised])
+    for parameter, gradient in zip(optimised, parts, strict=True):
+        parameter.grad = gradient.view_as(parameter)
 
 
 def _share(count: int, accelerator: Accelerator) -> range:

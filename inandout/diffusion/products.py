@@ -6,7 +6,8 @@ y = x (W + s B A)^T, those of the adapter are
 
     dA = s B^T dy^T x        dB = s dy^T x A^T
 
-whose products are made in the order that takes fewest. In a convolution, the same holds for every place of the kernel.
+whose products are made in the order that takes fewest. In a convolution, the same holds for every place of the kernel,
+but where there are so few pixels that W, A and B apart are quicker (`convolutions.py`).
 """
 
 from collections.abc import Callable, Iterator

@@ -20,7 +20,7 @@ def test_it_is_that_of_diffusers(text_width: int | None, masked: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "more", [{"residual_connection": True}, {"norm_num_groups": 2}, {"rescale_output_factor": 2.0}]
+    "more", [{"residual_connection": True}, {"norm_num_groups": 2}, {"rescale_output_factor": 2.0}, {"scale_qk": False}]
 )
 def test_an_attention_that_has_more_stays_as_it_was(more: dict[str, float]) -> None:
     assert attention(Attention(8, heads=2, dim_head=4, **more)) is None

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,14 @@ from torch.utils.checkpoint import checkpoint as compute_again
 from inandout.checkpoint import NonFiniteLossError, load_checkpoint
 from inandout.diffusion.adapter import AdapterConfig, add_adapter
 from inandout.diffusion.base import Base
-from inandout.diffusion.dreambooth import DreamBoothConfig, _usable, build_optimiser, dreambooth
+from inandout.diffusion.dreambooth import (
+    DreamBoothConfig,
+    _as_vector,
+    _set_gradients,
+    _usable,
+    build_optimiser,
+    dreambooth,
+)
 from inandout.diffusion.lesson import Lesson, Shown
 from inandout.errors import InputError
 from tests.diffusion.tiny import BASE, tiny_pipeline
@@ -137,6 +145,24 @@ def test_a_stopped_training_ends_with_the_same_adapter_bit_for_bit(tmp_path: Pat
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+@pytest.mark.parametrize(("scaler", "scale"), [(None, 1), (torch.amp.GradScaler("cpu", init_scale=8), 8)])
+@pytest.mark.parametrize("joined", [True, False])
+def test_gradients_have_the_scale_of_the_loss(
+    scaler: torch.amp.GradScaler | None, scale: int, joined: bool
+) -> None:  # fmt: skip
+    used, unused = torch.nn.Parameter(torch.tensor([[1.0], [2.0]])), torch.nn.Parameter(torch.ones(3))
+    parameters = [used, unused]
+    optimised = [_as_vector(parameters)] if joined else parameters
+    accelerator = SimpleNamespace(scaler=scaler, num_processes=1)
+    training: Any = SimpleNamespace(parameters=parameters, optimised=optimised, accelerator=accelerator)
+    _set_gradients(training, used.square().sum())
+    got = [number for parameter in optimised for number in parameter.grad.flatten().tolist()]
+    assert got == [2 * scale, 4 * scale, 0, 0, 0]
+    with torch.no_grad():
+        optimised[0].fill_(7)
+    assert used.tolist() == [[7], [7]]
+
+
 def test_eight_bit_adam_resumes_too(tmp_path: Path) -> None:
     config = QUICK.model_copy(update={"optimiser": "adamw8bit"})
     whole, _ = train(lesson(), config)
@@ -148,9 +174,9 @@ def test_eight_bit_adam_resumes_too(tmp_path: Path) -> None:
 
 def test_the_optimiser_is_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    parameter = torch.nn.Parameter(torch.zeros(3))
+    parameters = [torch.nn.Parameter(torch.zeros(3))]
     names = {
-        name: type(build_optimiser(parameter, 0.1, name)).__name__  # type: ignore[arg-type]
+        name: type(build_optimiser(parameters, 0.1, name)).__name__  # type: ignore[arg-type]
         for name in ("auto", "adamw", "adamw8bit")
     }
     assert names == {"auto": "AdamW", "adamw": "AdamW", "adamw8bit": "AdamW8bit"}

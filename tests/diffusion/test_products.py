@@ -5,6 +5,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
+from torch.nn import functional as nf
 
 from inandout.diffusion import convolutions
 from inandout.diffusion.adapter import add_adapter, lora_parameters, set_adapter_tensors
@@ -43,9 +44,9 @@ def changed(pipeline: StableDiffusionPipeline) -> set[str]:
 
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How many convolutions were computed by W + s B A (`_Merged`), how many by W, A and B (`_Beside`)."""
+    """How many convolutions were computed by W + s B A (`_Merged`), how many by W, A and B (`_Apart`)."""
     ways: Counter[str] = Counter()
-    for way in (convolutions._Merged, convolutions._Beside):
+    for way in (convolutions._Merged, convolutions._Apart):
 
         def forward(*args: Any, way: Any = way, known: Any = way.forward) -> Tensor:
             ways[way.__name__] += 1
@@ -67,14 +68,13 @@ def test_gradients_are_those_of_peft(dims: tuple[int, int], taken: Counter[str])
         got = gradients(pipeline)
     assert len(expected) == len(lora_parameters(pipeline.unet, pipeline.text_encoder))
     torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-12)
-    assert min(taken["_Merged"], taken["_Beside"]) > 1
+    assert min(taken["_Merged"], taken["_Apart"]) > 1
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.double, 1e-12), (torch.float, 1e-5)])
+@pytest.mark.parametrize(("dtype", "rtol", "atol"), [(torch.double, 1e-8, 1e-12), (torch.float, 1e-3, 1e-5)])
 def test_so_are_those_of_few_pixels_and_then_of_fewer(
-    dtype: torch.dtype, tolerance: float, taken: Counter[str]
+    dtype: torch.dtype, rtol: float, atol: float, taken: Counter[str]
 ) -> None:  # fmt: skip
-    """oneDNN brings kernels into an order that it chooses for the first of them, in single precision."""
     pipeline = adapted(conv_dim=1).to(dtype=dtype)
     with fewer_products(pipeline.unet, pipeline.text_encoder):
         for size in ((4, 12), (2, 2)):
@@ -82,12 +82,23 @@ def test_so_are_those_of_few_pixels_and_then_of_fewer(
             pipeline.text_encoder.zero_grad()
             got, expected = gradients(pipeline, *size), gradients(adapted(conv_dim=1), *size)
             same = {name: gradient.double() for name, gradient in got.items()}
-            torch.testing.assert_close(same, expected, rtol=1e-3, atol=tolerance)
-    assert taken["_Beside"] > taken["_Merged"]
+            torch.testing.assert_close(same, expected, rtol=rtol, atol=atol)
+    assert taken["_Apart"] > taken["_Merged"]
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_kernels_in_the_order_of_onednn_give_the_same_pictures(padding: int) -> None:
+    torch.manual_seed(0)
+    w, bias = torch.randn(32, 24, 3, 3), torch.randn(32)
+    frozen = convolutions._Frozen(w, padding)
+    assert frozen.packed == torch.backends.mkldnn.is_available()
+    for size in ((2, 24, 5, 7), (12, 24, 4, 4)):
+        x = torch.randn(size)
+        torch.testing.assert_close(frozen(x, bias), nf.conv2d(x, w, bias, 1, padding), rtol=1e-4, atol=1e-4)
 
 
 def test_so_are_those_without_turned_kernels_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inandout.diffusion.convolutions._Kernels.turned", None)
+    monkeypatch.setattr(convolutions._Kernels, "turns", False)
     expected = gradients(adapted())
     pipeline = adapted()
     with fewer_products(pipeline.unet, pipeline.text_encoder):
