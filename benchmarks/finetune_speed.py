@@ -6,10 +6,10 @@ The bare loop does what `train_dreambooth_lora.py` of diffusers does with a trai
 every step it opens the batch's picture files, resizes, crops and encodes them by the VAE, tokenises and encodes the
 prompt of every picture, instance and class pictures concatenated, in PyTorch's default memory layout. Ours reads and
 encodes every picture once, reads each of the two prompts once a step, computes channels-last and adapted layers as in
-`inandout/diffusion/products.py`, its AdamW is PyTorch's fused one, and freed memory stays. Base (the embedded
-architecture, untrained), adapter, pictures, sizes, prompts and loss are the same; instance pictures have the size of
-those of KolektorSDD2, class pictures that of the training. A third loop is the bare one without the reading, which is
-done before it begins.
+`inandout/diffusion/products.py`, its AdamW is PyTorch's fused one on one vector, and freed memory
+stays. Base (the embedded architecture, untrained), adapter, pictures, sizes, prompts and loss are the same; instance
+pictures have the size of those of KolektorSDD2, class pictures that of the training. A third loop is the bare one
+without the reading, which is done before it begins.
 
 Each has a process of its own, as it would have for a user. They take many short turns, so that a machine that is busy
 for a while slows all; those who wait compute nothing. A turn counts by its median, so that its first step, for which

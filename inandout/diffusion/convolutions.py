@@ -58,11 +58,11 @@ class _Frozen:
 
     def __init__(self, w: Tensor, padding: int) -> None:
         self.place = [padding] * 2, [1, 1], [1, 1], 1
-        self.packed = w.dtype == torch.float32 and _PACKS
-        self.w = torch.ops.mkldnn._reorder_convolution_weight(w, *self.place) if self.packed else w
+        packs = w.dtype == torch.float32 and _PACKS
+        self.w = torch.ops.mkldnn._reorder_convolution_weight(w, *self.place) if packs else w
 
     def __call__(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        if not self.packed:
+        if not self.w.is_mkldnn:
             return nf.conv2d(x, self.w, bias, 1, self.place[0])
         y: Tensor = torch.ops.mkldnn._convolution_pointwise(x, self.w, bias, *self.place, "none", [], "")
         return y

@@ -190,9 +190,9 @@ def chosen_optimiser(asked: Optimiser) -> Optimiser:
     return "adamw8bit"
 
 
-def build_optimiser(parameters: list[nn.Parameter], lr: float, asked: Optimiser) -> torch.optim.Optimizer:
+def build_optimiser(parameters: list[nn.Parameter], lr: float, chosen: Optimiser) -> torch.optim.Optimizer:
     """AdamW with PyTorch's defaults, or its 8-bit version, which keeps a quarter of the state."""
-    if chosen_optimiser(asked) == "adamw8bit":
+    if chosen == "adamw8bit":
         from bitsandbytes.optim import AdamW8bit  # takes seconds to import
 
         optimiser: torch.optim.Optimizer = AdamW8bit(parameters, lr=lr)

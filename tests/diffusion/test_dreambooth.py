@@ -22,6 +22,7 @@ from inandout.diffusion.dreambooth import (
     _set_gradients,
     _usable,
     build_optimiser,
+    chosen_optimiser,
     dreambooth,
 )
 from inandout.diffusion.lesson import Lesson, Shown
@@ -176,7 +177,7 @@ def test_the_optimiser_is_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     parameters = [torch.nn.Parameter(torch.zeros(3))]
     names = {
-        name: type(build_optimiser(parameters, 0.1, name)).__name__  # type: ignore[arg-type]
+        name: type(build_optimiser(parameters, 0.1, chosen_optimiser(name))).__name__  # type: ignore[arg-type]
         for name in ("auto", "adamw", "adamw8bit")
     }
     assert names == {"auto": "AdamW", "adamw": "AdamW", "adamw8bit": "AdamW8bit"}

@@ -6,14 +6,20 @@ import sys
 import pytest
 
 PAGES = """
-import resource, torch
+import ctypes, resource
 from inandout.diffusion.heap import keep_freed_memory
 
 {call}
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.memset.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
 for step in range(6):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    blocks = [torch.ones(1 << 21) for _ in range(20)]
-    del blocks
+    blocks = [libc.malloc(1 << 23) for _ in range(20)]
+    for block in blocks:
+        libc.memset(block, 1, 1 << 23)
+    for block in blocks:
+        libc.free(block)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
