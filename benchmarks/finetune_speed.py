@@ -6,7 +6,7 @@ The bare loop does what `train_dreambooth_lora.py` of diffusers does with a trai
 every step it opens the batch's picture files, resizes, crops and encodes them by the VAE, tokenises and encodes the
 prompt of every picture, instance and class pictures concatenated, in PyTorch's default memory layout. Ours reads and
 encodes every picture once, reads each of the two prompts once a step, computes channels-last and adapted layers as in
-`inandout/diffusion/products.py`, its AdamW is PyTorch's fused one on one vector, and freed memory
+`inandout/diffusion/finetune/products.py`, its AdamW is PyTorch's fused one on one vector, and freed memory
 stays. Base (the embedded architecture, untrained), adapter, pictures, sizes, prompts and loss are the same; instance
 pictures have the size of those of KolektorSDD2, class pictures that of the training. A third loop is the bare one
 without the reading, which is done before it begins.
@@ -41,14 +41,14 @@ from tqdm import tqdm
 from inandout.data.geometry import Geometry, fit_image
 from inandout.data.images import read_image, write_image
 from inandout.data.surfaces import draw_surface
-from inandout.diffusion.adapter import AdapterConfig, adapter_parameters, add_adapter
-from inandout.diffusion.autoencoder import encode
-from inandout.diffusion.base import Base
-from inandout.diffusion.dreambooth import MAX_GRADIENT_NORM, DreamBoothConfig, dreambooth
-from inandout.diffusion.embedded import assemble, new_student, new_vae
-from inandout.diffusion.fidelity import Pictures
-from inandout.diffusion.lesson import Lesson, Shown
-from inandout.diffusion.loss import min_snr_weights, target
+from inandout.diffusion.base.base import Base
+from inandout.diffusion.finetune.dreambooth import MAX_GRADIENT_NORM, DreamBoothConfig, dreambooth
+from inandout.diffusion.finetune.dreambooth_dataset import Lesson, Shown
+from inandout.diffusion.lora.layers import AdapterConfig, adapter_parameters, add_adapter
+from inandout.diffusion.pretrain.assemble import assemble, new_student, new_vae
+from inandout.diffusion.reconstruction import Pictures
+from inandout.diffusion.snr_weighting import min_snr_weights, target
+from inandout.diffusion.vae import encode
 
 PROMPTS = ("skt background", "background")
 SIZES = ((64, 64), (64, 192))

@@ -21,13 +21,13 @@ from torch.nn.functional import cross_entropy
 
 from inandout.data.images import write_image
 from inandout.data.surfaces import KINDS, PALETTES
-from inandout.diffusion.autoencoder import decode, encode, to_tensor
-from inandout.diffusion.base import BaseConfig, open_base
-from inandout.diffusion.embedded import EMBEDDED
-from inandout.diffusion.fidelity import Pictures, measure_fidelity
-from inandout.diffusion.sampling import SamplingConfig, sample
-from inandout.diffusion.school import HELD_OUT, School
-from inandout.pictures import contact_sheet
+from inandout.diffusion.base.base import BaseConfig, open_base
+from inandout.diffusion.pretrain.assemble import EMBEDDED
+from inandout.diffusion.pretrain.stream import HELD_OUT, School
+from inandout.diffusion.reconstruction import Pictures, measure_fidelity
+from inandout.diffusion.sample.sampler import SamplingConfig, sample
+from inandout.diffusion.vae import decode, encode, to_tensor
+from inandout.reporting.figures import contact_sheet
 
 CLASSES = ("", *KINDS)
 TILE_SIDE, TILES_EVERY = 96, 8

@@ -20,7 +20,7 @@ from inandout.memseg import anomaly
 from inandout.memseg.config import MemSegConfig
 from inandout.memseg.masks import MAX_EXPONENT
 from inandout.memseg.perlin import Noise, perlin_noise
-from inandout.memseg.textures import TextureBank, open_textures
+from inandout.memseg.texture_bank import TextureBank, open_textures
 
 SIZES = ((64, 64), (128, 128), (256, 256), (200, 600), (512, 512), (1000, 1000))
 PARTS = {"noise": ("draw_mask",), "source": ("texture_source", "structure_source"), "blend": ("blend",)}

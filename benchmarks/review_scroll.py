@@ -22,8 +22,8 @@ from inandout.data.manifest import Sample
 from inandout.data.surfaces import KINDS, draw_surface
 from inandout.review.app import build_app
 from inandout.review.decisions import DecisionLog
-from inandout.review.desk import Desk, lay_out
 from inandout.review.server import serve_in_thread
+from inandout.review.session import Desk, lay_out
 
 SCROLL = """async () => {
     const grid = document.getElementById("grid"), times = [], long = [];

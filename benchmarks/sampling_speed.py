@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline
 
-from inandout.diffusion.base import BaseConfig, open_base
-from inandout.diffusion.embedded import assemble, new_student, new_vae
-from inandout.diffusion.sampling import SamplingConfig, picture_seed, sample
+from inandout.diffusion.base.base import BaseConfig, open_base
+from inandout.diffusion.pretrain.assemble import assemble, new_student, new_vae
+from inandout.diffusion.sample.sampler import SamplingConfig, picture_seed, sample
 
 PROMPT = "skt background cracked"
 DEFAULT = SamplingConfig().resolved("embedded")

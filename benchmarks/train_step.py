@@ -2,7 +2,7 @@
 
     python benchmarks/train_step.py
 
-Prints seconds a step of `inandout.classifier.fit.fit` and of a bare PyTorch loop on the same pictures, batches and
+Prints seconds a step of `inandout.classifier.training.fit` and of a bare PyTorch loop on the same pictures, batches and
 initial weights, and their ratio; and the memory of the picture cache against a loader with float32 and int64. Of two
 epochs the second is timed; the two loops alternate, so that a machine that is busy for a while slows both.
 """
@@ -14,9 +14,9 @@ import time
 import numpy as np
 import torch
 
-from inandout.classifier.fit import fit
+from inandout.classifier.frequency_sampler import FrequencySampler
 from inandout.classifier.resnet import build_classifier
-from inandout.classifier.sampling import FrequencySampler
+from inandout.classifier.training import fit
 
 PICTURES, BATCH = 48, 5
 

@@ -9,12 +9,12 @@ from PIL import Image
 
 from inandout.data.images import Picture
 from inandout.data.surfaces import KINDS, SURFACES, draw_surface
-from inandout.diffusion.base import BaseConfig, open_base
-from inandout.diffusion.sampling import SamplingConfig, sample
+from inandout.diffusion.base.base import BaseConfig, open_base
+from inandout.diffusion.sample.sampler import SamplingConfig, sample
 from inandout.memseg.anomaly import synthesise
 from inandout.memseg.config import MemSegConfig
-from inandout.memseg.textures import open_textures
-from inandout.pictures import contact_sheet, outline
+from inandout.memseg.texture_bank import open_textures
+from inandout.reporting.figures import contact_sheet, outline
 
 HERE = Path(__file__).parent
 

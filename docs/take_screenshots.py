@@ -17,8 +17,8 @@ from inandout.memseg.config import MemSegConfig
 from inandout.memseg.pool import write_pool
 from inandout.review.app import build_app
 from inandout.review.decisions import DecisionLog
-from inandout.review.desk import Desk, lay_out
 from inandout.review.server import serve_in_thread
+from inandout.review.session import Desk, lay_out
 
 HERE = Path(__file__).parent
 BEN = ("keep", "reject", "keep", "keep", "unsure", "keep", "keep", "reject", "keep", "keep")

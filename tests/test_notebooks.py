@@ -10,7 +10,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-from inandout.stages.search import search
+from inandout.stages.search.run import search
 from tests.search.stub import MODULE, config, install
 
 FOLDER = Path(__file__).parents[1] / "notebooks"

@@ -3,9 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 
-from inandout.classifier.fit import predict
 from inandout.classifier.pixels import Pixels
 from inandout.classifier.resnet import DefectNet
+from inandout.classifier.training import predict
 
 WIDTH = 2048
 """Features of a picture."""

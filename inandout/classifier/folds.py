@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold
 
-from inandout.classifier.fit import Labels, Logits
+from inandout.classifier.training import Labels, Logits
 from inandout.errors import InputError
 
 

@@ -13,9 +13,9 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from inandout.classifier.fit import Logits, predict
 from inandout.classifier.pixels import Pixels
 from inandout.classifier.resnet import DefectNet
+from inandout.classifier.training import Logits, predict
 from inandout.errors import InputError
 
 TOLERANCE = 1e-4

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from inandout.data.file_cache import Memory
 from inandout.data.geometry import Geometry, fit_image
 from inandout.data.images import Picture, read_image
-from inandout.data.memory import Memory
 from inandout.errors import InputError
 
 MEMORY_LIMIT = 2 * 1024**3

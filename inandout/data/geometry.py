@@ -13,9 +13,9 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from scipy import ndimage
 
+from inandout.data.file_cache import Memory
 from inandout.data.images import Mask, Picture, read_mask
 from inandout.data.manifest import Sample
-from inandout.data.memory import Memory
 
 
 class Geometry(BaseModel):

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from inandout.data.memory import Memory
+from inandout.data.file_cache import Memory
 from inandout.errors import InputError
 
 Split = Literal["", "train", "val", "test"]

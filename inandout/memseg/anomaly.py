@@ -10,7 +10,7 @@ from inandout.errors import InputError
 from inandout.memseg.config import MemSegConfig
 from inandout.memseg.masks import area_limits, draw_mask, find_foreground
 from inandout.memseg.sources import Box, bounding_box, structure_source, texture_source
-from inandout.memseg.textures import TextureBank
+from inandout.memseg.texture_bank import TextureBank
 
 MIN_CHANGE = 6.0
 """An anomaly that changes its pixels by less than this on average, of 255 levels, cannot be seen and is drawn again:

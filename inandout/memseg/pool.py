@@ -11,7 +11,7 @@ from inandout.data.manifest import Sample, digests, write_manifest
 from inandout.memseg.anomaly import synthesise
 from inandout.memseg.config import MemSegConfig
 from inandout.memseg.plan import plan
-from inandout.memseg.textures import open_textures
+from inandout.memseg.texture_bank import open_textures
 
 
 def write_pool(

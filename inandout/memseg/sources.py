@@ -10,7 +10,7 @@ from PIL import Image
 
 from inandout.data.images import Mask, Picture
 from inandout.memseg.operations import OPERATIONS
-from inandout.memseg.textures import TextureBank
+from inandout.memseg.texture_bank import TextureBank
 
 N_OPERATIONS = 3
 """Different operations applied to a picture before its tiles are shuffled."""

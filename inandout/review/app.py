@@ -13,13 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from inandout.data.images import read_image, read_mask
 from inandout.data.manifest import Review, Sample
 from inandout.errors import InputError
-from inandout.pictures import outline
+from inandout.reporting.figures import outline
 from inandout.review.decisions import ConflictError, DecisionLog, PictureId, Reason, Reviewer
-from inandout.review.desk import Desk
 from inandout.review.flags import MEANING, count_flags
-from inandout.review.news import news_since
-from inandout.review.room import Room, Wish
-from inandout.review.room_app import serve_room
+from inandout.review.prompt_lab import Room, Wish
+from inandout.review.prompt_lab_api import serve_room
+from inandout.review.session import Desk
+from inandout.review.updates import news_since
 from inandout.review.views import heat_map, thumbnail_webp, whole_png
 
 REASONS = (

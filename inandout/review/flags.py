@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inandout.data.images import Picture
-from inandout.diffusion.gate import Gate
+from inandout.diffusion.sample.quality_filter import Gate
 
 Flag = Literal["black", "flat", "duplicate", "copy", "unchanged", "far", "contrary"]
 

@@ -16,7 +16,7 @@ from optuna.storages import fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 
 from inandout.processes import is_dead, this_process
-from inandout.search.sampler import FreshPoints
+from inandout.search.gp_sampler import FreshPoints
 from inandout.search.space import Point, Space
 from inandout.search.storage import HEARTBEAT, Lock, open_store
 

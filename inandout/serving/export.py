@@ -4,8 +4,8 @@ import tempfile
 from pathlib import Path
 
 from inandout.classifier.onnx_file import write_onnx
-from inandout.operating import OperatingPoint
-from inandout.serving.trained import Trained, read_trained, real_pictures
+from inandout.evaluation.operating_points import OperatingPoint
+from inandout.serving.classifier_run import Trained, read_trained, real_pictures
 
 CHECKED = 20
 """Real pictures that the file and torch must agree on."""

@@ -9,13 +9,13 @@ from typing import Literal, NamedTuple, NoReturn
 import numpy as np
 from tqdm import tqdm
 
-from inandout.classifier.fit import predict
 from inandout.classifier.onnx_file import open_onnx, run_onnx
 from inandout.classifier.pixels import Pixels
+from inandout.classifier.training import predict
 from inandout.data.geometry import Geometry, fit_image
 from inandout.data.images import decode_image
-from inandout.report import aligned
-from inandout.serving.trained import Trained, present
+from inandout.reporting.tables import aligned
+from inandout.serving.classifier_run import Trained, present
 
 Answer = Callable[[Pixels], object]
 """A loaded model: pixels (N, H, W, 3) to logits."""

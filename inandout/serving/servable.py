@@ -16,11 +16,11 @@ from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FIL
 from PIL import Image
 from scipy.special import expit
 
-from inandout.classifier.fit import predict
 from inandout.classifier.heatmap import heat_maps
 from inandout.classifier.resnet import load_classifier
+from inandout.classifier.training import predict
 from inandout.errors import InputError
-from inandout.serving.pictures import prepare_rows
+from inandout.serving.request_images import prepare_rows
 from inandout.serving.settings import Settings
 
 

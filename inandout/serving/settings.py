@@ -4,7 +4,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from inandout.data.geometry import Geometry
 from inandout.errors import InputError
-from inandout.operating import OperatingPoint
+from inandout.evaluation.operating_points import OperatingPoint
 
 
 class Settings(BaseModel):

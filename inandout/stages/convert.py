@@ -5,9 +5,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from inandout.diffusion.adapter_file import load_adapter, save_adapter
-from inandout.diffusion.base import BaseConfig, open_base
-from inandout.diffusion.kohya_file import export_kohya, import_kohya
+from inandout.diffusion.base.base import BaseConfig, open_base
+from inandout.diffusion.lora.kohya_file import export_kohya, import_kohya
+from inandout.diffusion.lora.safetensors_io import load_adapter, save_adapter
 from inandout.errors import InputError
 from inandout.stages.finetune import find_adapter
 

@@ -14,22 +14,22 @@ from inandout.data.images import Picture, read_image
 from inandout.data.manifest import Sample, digests, fingerprint
 from inandout.data.prepare import ShotConfig, prepare_shot
 from inandout.data.splits import Shot
-from inandout.diffusion.adapter import AdapterConfig, add_adapter, count_modules
-from inandout.diffusion.adapter_file import save_adapter
-from inandout.diffusion.base import Base, BaseConfig, base_identity, kind_of_base, open_base
-from inandout.diffusion.buckets import bucket_of
-from inandout.diffusion.dreambooth import DreamBoothConfig, chosen_optimiser, dreambooth, processes
-from inandout.diffusion.inpaint import refuse_painting
-from inandout.diffusion.lesson import Lesson, Shown
-from inandout.diffusion.pool import sampler
-from inandout.diffusion.profiles import NEGATIVES, PROFILES, Profile
+from inandout.diffusion.base.base import Base, BaseConfig, base_identity, kind_of_base, open_base
+from inandout.diffusion.callbacks import OnStep
+from inandout.diffusion.finetune.buckets import bucket_of
+from inandout.diffusion.finetune.dreambooth import DreamBoothConfig, chosen_optimiser, dreambooth, processes
+from inandout.diffusion.finetune.dreambooth_dataset import Lesson, Shown
+from inandout.diffusion.finetune.presets import NEGATIVES, PROFILES, Profile
+from inandout.diffusion.lora.adapter import Adapter, AdapterMeta
+from inandout.diffusion.lora.layers import AdapterConfig, add_adapter, count_modules
+from inandout.diffusion.lora.safetensors_io import save_adapter
 from inandout.diffusion.prompts import check_prompt
-from inandout.diffusion.sampling import SamplingConfig
-from inandout.diffusion.steps import OnStep
-from inandout.diffusion.trained import Adapter, AdapterMeta
-from inandout.pictures import contact_sheet
-from inandout.stages.encoded import encode_once
-from inandout.stages.generated import generate
+from inandout.diffusion.sample.generate import sampler
+from inandout.diffusion.sample.inpaint import refuse_painting
+from inandout.diffusion.sample.sampler import SamplingConfig
+from inandout.reporting.figures import contact_sheet
+from inandout.stages.image_cache import generate
+from inandout.stages.latent_cache import encode_once
 from inandout.tracking import (
     artifact_folder,
     code_fingerprint,
@@ -49,7 +49,7 @@ _COUNTS = ("instance_seen", "prior_seen")
 
 
 class FinetuneConfig(ShotConfig, Geometry, BaseConfig, AdapterConfig, DreamBoothConfig):
-    """One adapter. None stands for what suits base and shot (`inandout/diffusion/profiles.py`)."""
+    """One adapter. None stands for what suits base and shot (`inandout/diffusion/finetune/presets.py`)."""
 
     fit: Literal["crop", "stretch", "bucket"] = Field(  # type: ignore[assignment]
         "crop",

@@ -6,16 +6,16 @@ import mlflow
 from pydantic import BaseModel, ConfigDict, Field
 
 from inandout.data.surfaces import KINDS
-from inandout.diffusion.autoencoder import decode, encode
-from inandout.diffusion.base import BaseConfig, base_identity
-from inandout.diffusion.embedded import assemble, learned_student, new_student, new_vae
-from inandout.diffusion.fidelity import measure_fidelity
-from inandout.diffusion.pretrain_unet import TEXT_SHARE, Student, pretrain_unet
-from inandout.diffusion.pretrain_vae import pretrain_vae
-from inandout.diffusion.sampling import SamplingConfig, sample
-from inandout.diffusion.school import HELD_OUT, LESSONS, School
-from inandout.diffusion.steps import OnStep
-from inandout.pictures import contact_sheet
+from inandout.diffusion.base.base import BaseConfig, base_identity
+from inandout.diffusion.callbacks import OnStep
+from inandout.diffusion.pretrain.assemble import assemble, learned_student, new_student, new_vae
+from inandout.diffusion.pretrain.stream import HELD_OUT, LESSONS, School
+from inandout.diffusion.pretrain.train_unet import TEXT_SHARE, Student, pretrain_unet
+from inandout.diffusion.pretrain.train_vae import pretrain_vae
+from inandout.diffusion.reconstruction import measure_fidelity
+from inandout.diffusion.sample.sampler import SamplingConfig, sample
+from inandout.diffusion.vae import decode, encode
+from inandout.reporting.figures import contact_sheet
 from inandout.tracking import connect, log_values, mean_logger, open_run, stage_fingerprint
 
 PROMPTS = ("background", *(f"background {kind}" for kind in KINDS))

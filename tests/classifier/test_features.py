@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from inandout.classifier.features import features
-from inandout.classifier.fit import predict
 from inandout.classifier.resnet import build_classifier
+from inandout.classifier.training import predict
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 40, 32, 3), dtype=np.uint8)
 

@@ -3,9 +3,9 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from inandout.classifier.fit import predict
 from inandout.classifier.heatmap import DILATION, heat_maps, pointing
 from inandout.classifier.resnet import DefectNet, build_classifier
+from inandout.classifier.training import predict
 
 
 @pytest.fixture(scope="module")

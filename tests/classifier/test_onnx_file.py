@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from inandout.classifier import onnx_file
-from inandout.classifier.fit import predict
 from inandout.classifier.onnx_file import Deciding, largest_difference, open_onnx, run_onnx, write_onnx
 from inandout.classifier.resnet import DefectNet
+from inandout.classifier.training import predict
 from inandout.errors import InputError
 
 Written = tuple[DefectNet, float, onnxruntime.InferenceSession, Path, float]

@@ -2,8 +2,8 @@ import pytest
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from inandout.diffusion.pretrain.tokenizer import LENGTH, build_tokenizer
 from inandout.diffusion.prompts import check_prompt, prompt_states, token_count
-from inandout.diffusion.words import LENGTH, build_tokenizer
 from inandout.errors import InputError
 
 TOKENIZER = build_tokenizer(["background", "crack"])

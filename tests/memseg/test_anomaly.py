@@ -13,7 +13,7 @@ from inandout.data.images import Picture, write_image
 from inandout.errors import InputError
 from inandout.memseg.anomaly import MIN_CHANGE, Anomaly, blend, synthesise
 from inandout.memseg.config import MemSegConfig
-from inandout.memseg.textures import ProceduralTextures, open_textures
+from inandout.memseg.texture_bank import ProceduralTextures, open_textures
 
 BANK = ProceduralTextures(count=3)
 

@@ -13,9 +13,9 @@ from PIL import Image
 from inandout.data.images import read_image
 from inandout.review.app import build_app
 from inandout.review.decisions import DecisionLog
-from inandout.review.desk import Desk
 from inandout.review.guard import LARGEST_REQUEST, Guard, is_loopback
-from tests.review.desks import ODD, small_desk
+from inandout.review.session import Desk
+from tests.review.sessions import ODD, small_desk
 
 HERE = "http://127.0.0.1:8765"
 

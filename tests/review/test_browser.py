@@ -13,14 +13,14 @@ from inandout.data.images import Picture, write_image
 from inandout.data.manifest import Sample
 from inandout.errors import InputError
 from inandout.review.app import Painted, build_app
+from inandout.review.base_preview import Twins
 from inandout.review.decisions import DecisionLog
-from inandout.review.desk import Desk, lay_out_labels
 from inandout.review.gallery import write_gallery
-from inandout.review.room import Room, Wish
+from inandout.review.prompt_lab import Room, Wish
 from inandout.review.server import serve_in_thread
-from inandout.review.twins import Twins
+from inandout.review.session import Desk, lay_out_labels
 from tests.review.browsing import ERRORS, enter, needs_chromium, press, until
-from tests.review.desks import ODD, noise, small_desk, write_pool, write_real
+from tests.review.sessions import ODD, noise, small_desk, write_pool, write_real
 
 pytestmark = [needs_chromium, pytest.mark.usefixtures("no_page_breaks")]
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 from inandout.review.flags import Flagger, change, count_flags
 from inandout.review.views import THUMBNAIL, heat_map, thumbnail_webp
-from tests.review.desks import noise
+from tests.review.sessions import noise
 
 REAL = [noise(1000 + number) for number in range(8)]
 

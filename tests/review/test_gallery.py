@@ -5,7 +5,7 @@ import pytest
 
 from inandout.review import gallery
 from inandout.review.gallery import caption, write_gallery
-from tests.review.desks import ODD, write_pool
+from tests.review.sessions import ODD, write_pool
 
 
 class Read(HTMLParser):

@@ -13,17 +13,17 @@ import numpy as np
 from mlflow.entities import Run
 
 from inandout.data.manifest import Sample
-from inandout.stages.classify_config import ClassifyConfig
-from inandout.stages.finale import Finale
-from inandout.stages.objective import Judged
-from inandout.stages.search_config import SearchConfig
+from inandout.stages.classify.config import ClassifyConfig
+from inandout.stages.search.config import SearchConfig
+from inandout.stages.search.finalists import Finale
+from inandout.stages.search.validation_set import Judged
 from inandout.tracking import Place, open_run
 
-MODULE = "inandout.stages.search"
+MODULE = "inandout.stages.search.run"
 OTHER = """
 import sys
 from tests.search.stub import MODULE, config, install
-from inandout.stages.search import search
+from inandout.stages.search.run import search
 install(lambda name, value: setattr(sys.modules[MODULE], name, value), deadly=int(sys.argv[3]))
 search(config(sys.argv[1], n_trials=int(sys.argv[2])))
 """
@@ -63,7 +63,7 @@ def install(
 
 def work(place: Place, key: str, config: SearchConfig) -> None:
     """What a worker does in a process of its own, where nothing is replaced yet."""
-    import inandout.stages.search as module
+    import inandout.stages.search.run as module
 
     install(lambda name, new: setattr(module, name, new))
     module._work(place, key, config)

@@ -7,7 +7,7 @@ import mlflow
 import pytest
 from pydantic import ValidationError
 
-from inandout.stages.search import search
+from inandout.stages.search.run import search
 from tests.search.stub import MODULE, config, install, work
 
 

@@ -18,17 +18,17 @@ import pytest
 import requests
 from PIL import Image
 
-from inandout.classifier.fit import predict
 from inandout.classifier.heatmap import heat_maps
 from inandout.classifier.pixels import load_pixels
+from inandout.classifier.training import predict
 from inandout.data.geometry import Geometry
-from inandout.operating import OperatingPoint
-from inandout.serving.log import log_servable
-from inandout.serving.pictures import FOLDER, MAX_TEXT
-from inandout.serving.trained import Trained, read_trained
-from inandout.stages.classify import classify
-from inandout.stages.classify_config import ClassifyConfig
-from inandout.stages.scores import read_scores
+from inandout.evaluation.operating_points import OperatingPoint
+from inandout.serving.classifier_run import Trained, read_trained
+from inandout.serving.log_model import log_servable
+from inandout.serving.request_images import FOLDER, MAX_TEXT
+from inandout.stages.classify.config import ClassifyConfig
+from inandout.stages.classify.scores import read_scores
+from inandout.stages.classify.train import classify
 from tests.conftest import write_tiny
 
 ROOT = Path(__file__).parents[2]
@@ -80,7 +80,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
             patch.delenv(name)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-        patch.setattr("inandout.stages.classify._log_export", lambda *_: None)  # takes longer than the training
+        patch.setattr("inandout.stages.classify.train._log_export", lambda *_: None)  # takes longer than the training
         data = write_tiny(folder / "tiny")
         run = classify(ClassifyConfig(data=str(data), n_aug=0, epochs=2, **GEOMETRY.model_dump())).run_id
         with mlflow.start_run():

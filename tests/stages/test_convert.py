@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from inandout.diffusion.adapter_file import load_adapter, save_adapter
-from inandout.diffusion.base import BaseConfig, open_base
-from inandout.diffusion.trained import Adapter
+from inandout.diffusion.base.base import BaseConfig, open_base
+from inandout.diffusion.lora.adapter import Adapter
+from inandout.diffusion.lora.safetensors_io import load_adapter, save_adapter
 from inandout.errors import InputError
 from inandout.stages.convert import ConvertConfig, convert
 from tests.diffusion.tiny import tiny_adapter

@@ -10,13 +10,13 @@ import pytest
 
 from inandout.data.images import read_image, write_image
 from inandout.data.manifest import digest, read_manifest
-from inandout.diffusion.adapter_file import load_adapter
-from inandout.diffusion.dreambooth import chosen_optimiser, dreambooth
+from inandout.diffusion.finetune.dreambooth import chosen_optimiser, dreambooth
+from inandout.diffusion.lora.safetensors_io import load_adapter
 from inandout.diffusion.prompts import prompt_states
 from inandout.errors import InputError
 from inandout.stages import finetune as stage
-from inandout.stages.augment import AugmentConfig, augment
 from inandout.stages.finetune import FinetuneConfig, Finetuned, choose_instances, finetune
+from inandout.stages.pools.augment import AugmentConfig, augment
 from tests.conftest import SIDE
 
 QUICK = {
@@ -59,7 +59,7 @@ def test_prior_pictures_are_made_once(
     tiny: Path, tiny_base: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     run(tiny, tiny_base)
-    monkeypatch.setattr("inandout.diffusion.pool.sample", lambda *_, **__: pytest.fail("was made again"))
+    monkeypatch.setattr("inandout.diffusion.sample.generate.sample", lambda *_, **__: pytest.fail("was made again"))
     run(tiny, tiny_base, epochs=2)
 
 
@@ -67,7 +67,7 @@ def test_pictures_are_encoded_once(
     tiny: Path, tiny_base: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     run(tiny, tiny_base)
-    monkeypatch.setattr("inandout.stages.encoded.encode", lambda *_: pytest.fail("was encoded again"))
+    monkeypatch.setattr("inandout.stages.latent_cache.encode", lambda *_: pytest.fail("was encoded again"))
     run(tiny, tiny_base, epochs=2)
     kept = list((project / ".inandout" / "latents").rglob("*.safetensors"))
     assert len(kept) == 6 + 3
@@ -76,19 +76,19 @@ def test_pictures_are_encoded_once(
 def test_text_is_read_at_the_same_layer_for_training_and_for_drawing(
     tiny: Path, tiny_base: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
-    read: dict[str, set[int]] = {"dreambooth": set(), "sampling": set()}
+    read: dict[str, set[int]] = {"finetune.dreambooth": set(), "sample.sampler": set()}
     for module, layers in read.items():
         monkeypatch.setattr(f"inandout.diffusion.{module}.prompt_states", _noting(layers))
     asked = {key: value for key, value in QUICK.items() if key in AugmentConfig.model_fields}
     made = run(tiny, tiny_base, clip_skip=2, n_prior=0)
-    assert read == {"dreambooth": {2}, "sampling": set()}
+    assert read == {"finetune.dreambooth": {2}, "sample.sampler": set()}
     augment(
         AugmentConfig(
             **asked | {"source": "ddpm", "data": str(tiny), "base": str(tiny_base), "adapter": str(made.adapter)}
             | {"steps": 2, "n_aug": 3}
         )
     )  # fmt: skip
-    assert read["sampling"] == {2}
+    assert read["sample.sampler"] == {2}
 
 
 def _noting(layers: set[int]) -> Any:

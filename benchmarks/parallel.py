@@ -1,0 +1,48 @@
+"""How much two workers gain over one, which has all cores to itself.
+
+    python benchmarks/parallel.py
+
+Trains `CELLS` small classifiers with one worker and with two, after each other, `ROUNDS` times, and prints seconds and
+their ratio. Starting a worker, which imports PyTorch, counts.
+"""
+
+import statistics
+import time
+
+import numpy as np
+
+from inandout.classifier.resnet import build_classifier
+from inandout.classifier.training import fit
+from inandout.parallel import EngineConfig, run_all
+
+CELLS, ROUNDS, SIDE, PICTURES = 4, 3, 64, 96
+
+
+def train(seed: int) -> float:
+    """Loss of the last of four epochs on made-up pictures."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (PICTURES, SIDE, SIDE, 3), dtype=np.uint8)
+    model = build_classifier("none", seed)
+    labels = np.arange(PICTURES) % 2
+    history = fit(model, pixels, labels, epochs=4, batch_size=8, optimiser="adamw", lr=1e-3, seed=seed)
+    return history[-1]["loss"]
+
+
+def seconds(workers: int) -> float:
+    """For all cells."""
+    started = time.perf_counter()
+    losses = [ended.result for ended in run_all(train, range(CELLS), EngineConfig(workers=workers))]
+    assert len(losses) == CELLS
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Measure in turn, so that a machine that is busy for a while slows both."""
+    rounds = [(seconds(1), seconds(2)) for _ in range(ROUNDS)]
+    ratios = sorted(one / two for one, two in rounds)
+    one, two = (statistics.median(column) for column in zip(*rounds, strict=True))
+    print(f"{CELLS} cells: one worker {one:.1f} s, two {two:.1f} s")
+    print(f"two are {statistics.median(ratios):.2f} times as fast: {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
+
+
+if __name__ == "__main__":
+    main()

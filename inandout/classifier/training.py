@@ -1,0 +1,154 @@
+"""Train and apply the classifier. Knows pictures and labels; knows neither files of data sets nor MLflow."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+from tqdm import tqdm
+
+from inandout.checkpoint import (
+    Checkpoint,
+    NonFiniteLossError,
+    load_checkpoint,
+    pack_optimiser,
+    save_checkpoint,
+    unpack_optimiser,
+)
+from inandout.classifier.frequency_sampler import FrequencySampler, Indices
+from inandout.classifier.pixels import Pixels
+from inandout.classifier.resnet import DefectNet
+
+Logits = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+Optimiser = Literal["sgd", "adamw"]
+OnEpoch = Callable[[int, dict[str, float]], None]
+"""Called after every epoch with its number, from 1, and the values of the epoch, to which it may add.
+
+A resumed run calls it again for the epochs before, with all their values.
+"""
+
+
+def fit(
+    model: DefectNet,
+    pixels: Pixels,
+    labels: Labels,
+    *,
+    epochs: int,
+    batch_size: int,
+    optimiser: Optimiser,
+    lr: float,
+    seed: int,
+    always: npt.NDArray[np.bool_] | None = None,
+    checkpoint: Path | None = None,
+    on_epoch: OnEpoch = lambda epoch, values: None,
+) -> list[dict[str, float]]:
+    """Train in place by the KolektorSDD2 protocol: frequency-of-use sampling, no augmentation, the last epoch counts.
+
+    Args:
+        model: trained in place, on the device it is on; left in training mode.
+        pixels: (N, H, W, 3) uint8.
+        labels: (N,) of 0 and 1.
+        epochs: the paper has 50.
+        batch_size: the paper has 5. Batches of an epoch differ by one picture at most, so that none is of size one.
+        optimiser: the paper has `sgd` (no momentum, no decay), which needs pretrained weights to get anywhere in its 50
+            epochs; `adamw` learns from random ones.
+        lr: learning rate; the paper has .01.
+        seed: order of the pictures.
+        always: (N,): negatives that every epoch shows, beside those that it would show without them.
+        checkpoint: written after every epoch; where it exists, training goes on from it and ends with the same
+            weights, bit for bit, as a run that was never stopped (same machine, same number of threads).
+        on_epoch: called with epoch and `loss`, the mean over its pictures.
+
+    Returns:
+        The values of every epoch, also of those before a resume.
+
+    Raises:
+        NonFiniteLossError: names the epoch and step; nothing of that epoch is saved.
+    """
+    model.to(memory_format=torch.channels_last)
+    sampler = FrequencySampler(labels, seed, always)
+    stepper = (torch.optim.SGD if optimiser == "sgd" else torch.optim.AdamW)(model.parameters(), lr=lr)
+    history: list[dict[str, float]] = []
+    if checkpoint is not None and checkpoint.exists():
+        history = _resume(model, stepper, sampler, checkpoint)
+    for epoch, values in enumerate(history, start=1):
+        on_epoch(epoch, values)
+    for epoch in tqdm(
+        range(len(history) + 1, epochs + 1), "train", total=epochs, initial=len(history), unit="epoch", disable=None
+    ):
+        loss = _train_epoch(model, stepper, pixels, labels, sampler.epoch(), batch_size, epoch)
+        _refuse_non_finite(model, epoch)
+        history.append({"loss": loss})
+        on_epoch(epoch, history[-1])
+        if checkpoint is not None:
+            progress = {"history": history, "sampler": sampler.state()}
+            save_checkpoint(checkpoint, Checkpoint(dict(model.state_dict()) | pack_optimiser(stepper), progress))
+    return history
+
+
+@torch.no_grad()
+def predict(model: DefectNet, pixels: Pixels, batch_size: int = 32) -> Logits:
+    """Defect logits (N,) in evaluation mode; the mode of the model is restored afterwards."""
+    training = model.training
+    model.eval()
+    starts = range(0, len(pixels), batch_size)
+    device = model.mean.device
+    logits = [model(_to_tensor(pixels[i : i + batch_size], device)).double().cpu().numpy() for i in starts]
+    model.train(training)
+    return np.concatenate(logits) if logits else np.empty(0)
+
+
+def _train_epoch(
+    model: DefectNet,
+    optimiser: torch.optim.Optimizer,
+    pixels: Pixels,
+    labels: Labels,
+    order: Indices,
+    batch_size: int,
+    epoch: int,
+) -> float:
+    """One pass over `order`; the mean loss of its pictures."""
+    model.train()
+    device, total = model.mean.device, 0.0
+    for step, batch in enumerate(np.array_split(order, -(-len(order) // batch_size)), start=1):
+        optimiser.zero_grad()
+        targets = torch.from_numpy(labels[batch]).float().to(device)
+        loss = binary_cross_entropy_with_logits(model(_to_tensor(pixels[batch], device)), targets)
+        value = loss.item()
+        if not np.isfinite(value):
+            raise NonFiniteLossError(
+                f"the loss is {value} at epoch {epoch}, step {step}; lower lr (now {optimiser.param_groups[0]['lr']}) "
+                "and start again; the last finite checkpoint is kept"
+            )
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        total += value * len(batch)
+    return total / len(order)
+
+
+def _to_tensor(pixels: Pixels, device: torch.device) -> torch.Tensor:
+    """(N, H, W, 3) to (N, 3, H, W), which is channels-last; on a CPU without a copy."""
+    return torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2)
+
+
+def _refuse_non_finite(model: DefectNet, epoch: int) -> None:
+    """The last step of an epoch can break what its loss does not show yet."""
+    if not all(torch.isfinite(tensor).all() for tensor in model.state_dict().values()):
+        raise NonFiniteLossError(
+            f"weights are not finite at the end of epoch {epoch}; lower lr and start again; the last finite checkpoint "
+            "is kept"
+        )
+
+
+def _resume(
+    model: DefectNet, optimiser: torch.optim.Optimizer, sampler: FrequencySampler, path: Path
+) -> list[dict[str, float]]:
+    tensors, progress = load_checkpoint(path)
+    model.load_state_dict(unpack_optimiser(optimiser, tensors))
+    sampler.restore(progress["sampler"])
+    history: list[dict[str, Any]] = progress["history"]
+    return history

@@ -1,0 +1,1 @@
+"""Which Stable Diffusion is fine-tuned and sampled, opened as one pipeline."""

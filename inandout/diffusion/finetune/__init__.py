@@ -1,0 +1,1 @@
+"""DreamBooth fine-tuning of a LoRA-C3Lier adapter."""

@@ -1,0 +1,72 @@
+"""What DreamBooth learns from, and in which order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+import numpy as np
+from torch import Tensor
+
+from inandout.diffusion.finetune.buckets import batches
+from inandout.errors import InputError
+
+_INSTANCES, _PRIORS = 0, 1
+"""Two streams of random numbers of one seed."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture that is learned from."""
+
+    latent: Tensor
+    """(C, h, w), scaled for the UNet."""
+    prior: bool
+    """Whether it is one of the class prompt, which keeps the class from drifting; else it is one of the product."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Pictures, their two prompts, and how the text encoder is read."""
+
+    pictures: Sequence[Shown]
+    instance_prompt: str
+    prior_prompt: str
+    clip_skip: int = 1
+
+    def count(self, batch: Sequence[int]) -> tuple[int, int]:
+        """Number of (instance, prior) pictures of a batch of indices."""
+        priors = sum(self.pictures[index].prior for index in batch)
+        return len(batch) - priors, priors
+
+
+def plan(pictures: Sequence[Shown], epochs: int, repeats: int, batch_size: int, seed: int) -> list[list[int]]:
+    """The batches of a training, as indices into `pictures`; all of a batch have one size.
+
+    An epoch shows every instance picture `repeats` times and as many prior pictures, the next of an endless round, so
+    that both take turns.
+
+    Raises:
+        InputError: no instance pictures.
+    """
+    instances = [index for index, picture in enumerate(pictures) if not picture.prior]
+    priors = [index for index, picture in enumerate(pictures) if picture.prior]
+    if not instances:
+        raise InputError("there are no pictures to fine-tune on; give a data set whose training part has some")
+    sizes = [(picture.latent.shape[-1], picture.latent.shape[-2]) for picture in pictures]
+    length = len(instances) * repeats
+    shown = _rounds(instances, length * epochs, (seed, _INSTANCES))
+    kept = _rounds(priors, length * epochs, (seed, _PRIORS))
+    steps = []
+    for start in range(0, length * epochs, length):
+        turns = zip_longest(shown[start : start + length], kept[start : start + length])
+        steps += batches(sizes, [index for pair in turns for index in pair if index is not None], batch_size)
+    return steps
+
+
+def _rounds(indices: Sequence[int], count: int, seed: tuple[int, int]) -> list[int]:
+    """`count` of `indices`, going round and round, every round in an order of its own."""
+    if not indices:
+        return []
+    rounds = -(-count // len(indices))
+    orders = [np.random.default_rng((*seed, number)).permutation(len(indices)) for number in range(rounds)]
+    return [indices[int(place)] for order in orders for place in order][:count]

@@ -1,0 +1,71 @@
+"""Files in the format of kohya-ss/sd-scripts, out and in."""
+
+import json
+from pathlib import Path
+
+from diffusers import StableDiffusionPipeline
+
+from inandout.checkpoint import write_tensors
+from inandout.diffusion.lora.adapter import Adapter, AdapterMeta
+from inandout.diffusion.lora.kohya import from_kohya, to_kohya
+from inandout.diffusion.lora.layers import AdapterConfig
+from inandout.diffusion.lora.safetensors_io import META, read_meta, read_tensors
+
+
+def export_kohya(path: Path, adapter: Adapter) -> None:
+    """Write an adapter for other programs; raises an InputError if it cannot be written there."""
+    config = adapter.meta.config
+    header = {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(config.network_dim),
+        "ss_network_alpha": f"{config.network_alpha:g}",
+        "ss_clip_skip": str(adapter.meta.clip_skip),
+        "ss_seed": str(adapter.meta.seed),
+        META: adapter.meta.model_dump_json(),
+    }
+    if config.conv_dim:
+        conv = {"conv_dim": str(config.conv_dim), "conv_alpha": f"{config.conv_alpha:g}"}
+        header["ss_network_args"] = json.dumps(conv)
+    if _is_sd_v1(adapter):
+        header["ss_base_model_version"] = "sd_v1"
+    write_tensors(path, to_kohya(adapter), header)
+
+
+def import_kohya(path: Path, pipeline: StableDiffusionPipeline, base_fingerprint: str) -> Adapter:
+    """Read an adapter for this base.
+
+    A file of our own says what it was trained on; one of another program is taken at the user's word, and its prompts,
+    training pictures and code stay unknown (empty).
+
+    Raises:
+        InputError: the file cannot be read, is a pickle, was trained on another base, or one of its tensors is unknown,
+            missing or does not fit.
+    """
+    tensors, header = read_tensors(path)
+    meta = read_meta(path, header) if META in header else _foreign_meta(header, base_fingerprint)
+    return from_kohya(tensors, meta, base_fingerprint, pipeline.unet, pipeline.text_encoder)
+
+
+def _foreign_meta(header: dict[str, str], base_fingerprint: str) -> AdapterMeta:
+    clip_skip, seed = header.get("ss_clip_skip", ""), header.get("ss_seed", "")  # "None" where kohya's user set none
+    return AdapterMeta(
+        config=AdapterConfig(),
+        base=base_fingerprint,
+        instance_prompt="",
+        prior_prompt="",
+        clip_skip=max(int(clip_skip), 1) if clip_skip.isdecimal() else 1,
+        sources=(),
+        code="",
+        seed=int(seed) if seed.isdecimal() else 0,
+    )
+
+
+def _is_sd_v1(adapter: Adapter) -> bool:
+    """Of Stable Diffusion 1's architecture: twelve text layers of width 768, and a UNet that begins with 320."""
+    widths = {
+        "text_encoder.encoder.layers.11.mlp.fc1": 768,
+        "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k": 768,
+        "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_q": 320,
+    }
+    found = {layer: adapter.tensors.get(f"{layer}.lora_A.weight") for layer in widths}
+    return all(a is not None and a.shape[1] == widths[layer] for layer, a in found.items())

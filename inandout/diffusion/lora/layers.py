@@ -1,0 +1,139 @@
+"""The LoRA-C3Lier adapter: what is trained of a Stable Diffusion, beside its frozen weights, by means of peft.
+
+A layer's weight W (out, in, ...) becomes W + (alpha / dim) * B A, where A (dim, in, ...) has the kernel of the layer
+and B (out, dim, ...) has a kernel of one pixel (Hu et al. 2021; kohya-ss/sd-scripts for convolutions).
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from peft import LoraConfig
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from transformers import CLIPTextModel
+
+from inandout.diffusion.lora.targets import PARTS, Layer, find_layers, kind_of, refuse_misfit
+
+
+class AdapterConfig(BaseModel):
+    """Size and strength of the adapter, named as in kohya's scripts; the defaults are the paper's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    network_dim: int = Field(default=32, ge=1, le=1024, description="rank in linear layers and 1x1 convolutions")
+    network_alpha: float = Field(
+        default=16, gt=0, le=1024, description="what is learned there counts network_alpha / network_dim times"
+    )
+    conv_dim: int = Field(
+        default=4,
+        ge=0,
+        le=1024,
+        description="rank in 3x3 convolutions; 0 leaves them alone, and all outside the transformers (LoRA-LierLa)",
+    )
+    conv_alpha: float = Field(
+        default=1, gt=0, le=1024, description="what is learned there counts conv_alpha / conv_dim times"
+    )
+
+    def dim_and_alpha(self, shape: Sequence[int]) -> tuple[int, float]:
+        """Rank and alpha of a layer, by the shape of its weight or of its A."""
+        if kind_of(shape) == "conv3x3":
+            return self.conv_dim, self.conv_alpha
+        return self.network_dim, self.network_alpha
+
+
+def adapted_layers(
+    unet: UNet2DConditionModel, text_encoder: CLIPTextModel, config: AdapterConfig
+) -> dict[str, Layer]:  # fmt: skip
+    """The layers of plain models that get an adapter of this configuration, by name."""
+    return find_layers(unet, text_encoder, c3=config.conv_dim > 0)
+
+
+def add_adapter(unet: UNet2DConditionModel, text_encoder: CLIPTextModel, config: AdapterConfig, seed: int) -> None:
+    """Put an adapter that does nothing yet into both models, in place; from now on, only it is trained.
+
+    A is drawn from `seed` alone (Kaiming, uniform), B is zero, as kohya's scripts do.
+    """
+    layers = {name: layer.weight.shape for name, layer in adapted_layers(unet, text_encoder, config).items()}
+    models = {"unet": unet, "text_encoder": text_encoder}
+    with torch.random.fork_rng(devices=[]):  # peft draws values of its own, which are replaced below
+        for part, lora in peft_configs(config, layers).items():
+            models[part].add_adapter(lora)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    for name, parameter in lora_parameters(unet, text_encoder).items():
+        fresh = torch.zeros(parameter.shape, device="cpu")
+        if ".lora_A." in name:
+            nn.init.kaiming_uniform_(fresh, a=math.sqrt(5), generator=generator)
+        parameter.data = fresh.to(parameter.device)
+
+
+def peft_configs(config: AdapterConfig, layers: Mapping[str, Sequence[int]]) -> dict[str, LoraConfig]:
+    """What peft has to know of the UNet and of the text encoder; `layers` are shapes of weights, or of As, by name."""
+    configs = {}
+    for part in PARTS:
+        own = {name.removeprefix(f"{part}."): shape for name, shape in layers.items() if name.startswith(f"{part}.")}
+        spatial = [name for name, shape in own.items() if kind_of(shape) == "conv3x3"]
+        alpha: Any = config.network_alpha  # peft declares an integer, and takes any number
+        configs[part] = LoraConfig(
+            r=config.network_dim,
+            lora_alpha=alpha,
+            target_modules=list(own),
+            rank_pattern=dict.fromkeys(spatial, config.conv_dim),
+            alpha_pattern=dict.fromkeys(spatial, config.conv_alpha),
+        )
+    return configs
+
+
+def adapter_parameters(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> list[nn.Parameter]:
+    """What is trained: the UNet's before the text encoder's, each in the order of the model."""
+    return list(lora_parameters(unet, text_encoder).values())
+
+
+def count_modules(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> dict[str, int]:
+    """Adapted layers and their trained numbers, such as `unet_conv3x3_modules` and `unet_conv3x3_parameters`."""
+    counts: Counter[str] = Counter()
+    parameters = lora_parameters(unet, text_encoder)
+    for name, a in parameters.items():
+        if name.endswith(".lora_A.weight"):
+            key = f"{name.split('.')[0]}_{kind_of(a.shape)}"
+            b = parameters[name.replace(".lora_A.", ".lora_B.")]
+            counts.update({f"{key}_modules": 1, f"{key}_parameters": a.numel() + b.numel()})
+    return dict(counts)
+
+
+def adapter_tensors(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> dict[str, Tensor]:
+    """Copies of the trained weights, on the CPU, under the names that diffusers gives them in a file."""
+    parameters = lora_parameters(unet, text_encoder)
+    return {
+        name: parameter.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, parameter in parameters.items()
+    }
+
+
+def set_adapter_tensors(
+    unet: UNet2DConditionModel, text_encoder: CLIPTextModel, tensors: Mapping[str, Tensor]
+) -> None:  # fmt: skip
+    """Put trained weights into models that have an adapter.
+
+    Raises:
+        InputError: a weight is missing, unknown, or of another shape; the models are as before.
+    """
+    parameters = lora_parameters(unet, text_encoder)
+    refuse_misfit({name: tuple(parameter.shape) for name, parameter in parameters.items()}, tensors)
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[name])
+
+
+def lora_parameters(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> dict[str, nn.Parameter]:
+    """The adapter's weights by their names in a file."""
+    models: dict[str, Any] = {"unet": unet, "text_encoder": text_encoder}
+    return {
+        f"{part}.{name.replace('.default.weight', '.weight')}": parameter
+        for part, model in models.items()
+        for name, parameter in model.named_parameters()
+        if ".lora_" in name
+    }

@@ -1,0 +1,54 @@
+"""Base model and adapter as one model without adapter.
+
+`alpha` is the paper's merging weight (section 3): a layer becomes W + alpha * (network_alpha / network_dim) * B A, with
+conv_alpha and conv_dim in 3x3 convolutions. It is not `network_alpha`.
+"""
+
+from copy import copy, deepcopy
+
+import torch
+from diffusers import StableDiffusionPipeline
+from torch import Tensor
+
+from inandout.diffusion.lora.adapter import Adapter, check_adapter
+from inandout.diffusion.lora.layers import AdapterConfig, adapted_layers
+from inandout.errors import InputError
+
+
+def merge(
+    pipeline: StableDiffusionPipeline, base_fingerprint: str, adapter: Adapter, alpha: float
+) -> StableDiffusionPipeline:  # fmt: skip
+    """A new pipeline with `alpha` times the adapter in its weights; 0 is the base bit for bit, 1 all that was learned.
+
+    UNet, text encoder and scheduler are copies, the rest is shared; the given pipeline stays as it is.
+
+    Raises:
+        InputError: `alpha` is outside 0..1, or the adapter was trained on another base or does not fit.
+    """
+    if not 0 <= alpha <= 1:
+        raise InputError(f"alpha = {alpha} must be in 0..1: 0 is the base model, 1 the strongest fine-tuning")
+    check_adapter(base_fingerprint, pipeline.unet, pipeline.text_encoder, adapter)
+    merged = copy(pipeline)
+    merged.register_modules(
+        unet=deepcopy(pipeline.unet),
+        text_encoder=deepcopy(pipeline.text_encoder),
+        scheduler=deepcopy(pipeline.scheduler),
+    )
+    if alpha:  # adding zero would turn -0 into 0
+        _add(merged, adapter, alpha)
+    return merged
+
+
+@torch.no_grad()
+def _add(pipeline: StableDiffusionPipeline, adapter: Adapter, alpha: float) -> None:
+    config = adapter.meta.config
+    for name, layer in adapted_layers(pipeline.unet, pipeline.text_encoder, config).items():
+        a, b = (adapter.tensors[f"{name}.lora_{letter}.weight"].to(layer.weight.device) for letter in "AB")
+        layer.weight.copy_(layer.weight.float() + alpha * learned(config, a, b))
+
+
+def learned(config: AdapterConfig, a: Tensor, b: Tensor) -> Tensor:
+    """What an adapter adds to a layer's weight (out, in, ...), fp32; `a` is (dim, in, ...), `b` (out, dim, ...)."""
+    dim, strength = config.dim_and_alpha(a.shape)
+    product = b.float().flatten(1) @ a.float().flatten(1)
+    return (strength / dim) * product.view(len(b), *a.shape[1:])

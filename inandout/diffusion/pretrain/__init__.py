@@ -1,0 +1,1 @@
+"""Pretraining of `surface-diffusion`, the embedded base."""

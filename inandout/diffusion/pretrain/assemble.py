@@ -1,0 +1,59 @@
+"""The embedded base: where it is shipped, and how it is begun and put together when it is trained anew."""
+
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny, DPMSolverMultistepScheduler, StableDiffusionPipeline
+from torch import nn
+
+from inandout.diffusion.base.folder import open_folder
+from inandout.diffusion.pretrain.captions import vocabulary
+from inandout.diffusion.pretrain.ema import Averages
+from inandout.diffusion.pretrain.networks import build_scheduler, build_text_encoder, build_unet
+from inandout.diffusion.pretrain.pca_latents import surface_components
+from inandout.diffusion.pretrain.tokenizer import build_tokenizer
+from inandout.diffusion.pretrain.train_unet import Student
+from inandout.diffusion.sample.inpaint import refuse_painting
+from inandout.diffusion.vae import build_vae
+
+EMBEDDED = Path(__file__).parents[1] / "surface-diffusion"
+"""The base that is shipped with the package."""
+
+
+def new_vae(seed: int) -> AutoencoderTiny:
+    """The VAE with an untrained decoder."""
+    return build_vae(surface_components(), seed)
+
+
+def new_student(vae: AutoencoderTiny, seed: int) -> Student:
+    """Untrained UNet and text encoder around a VAE."""
+    tokenizer = build_tokenizer(vocabulary())
+    text_encoder, unet = build_text_encoder(len(tokenizer), seed), build_unet(seed + 1)
+    averages = Averages(nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}))
+    return Student(unet, text_encoder, tokenizer, vae, build_scheduler(), averages)
+
+
+def learned_student(folder: Path) -> Student:
+    """A base that `pretrain` wrote, to be trained further; the averages begin with its weights."""
+    pipeline = open_folder(folder, str(folder))
+    refuse_painting(pipeline)
+    for part in (pipeline.unet, pipeline.vae):
+        part.register_to_config(_name_or_path="")  # or where this one lay would be written beside the new weights
+    unet = pipeline.unet.to(memory_format=torch.channels_last)
+    averages = Averages(nn.ModuleDict({"unet": unet, "text_encoder": pipeline.text_encoder}))
+    return Student(unet, pipeline.text_encoder, pipeline.tokenizer, pipeline.vae, build_scheduler(), averages)
+
+
+def assemble(student: Student) -> StableDiffusionPipeline:
+    """A pipeline of the running averages, which are copied, with DPM-Solver++ as its scheduler."""
+    parts = deepcopy(student.parts())
+    parts.load_state_dict(student.averages.values)
+    parts.eval()
+    pipeline = StableDiffusionPipeline(
+        vae=student.vae, text_encoder=parts["text_encoder"], tokenizer=student.tokenizer, unet=parts["unet"],
+        scheduler=DPMSolverMultistepScheduler.from_config(student.scheduler.config),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline

@@ -1,0 +1,1 @@
+"""Images from a base: sampling, inpainting, and filtering what is drawn."""

@@ -1,0 +1,1 @@
+"""Metrics, operating points, paired tests and distances between sets of images."""

@@ -1,0 +1,82 @@
+"""A classifier becomes an MLflow model that can be served."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import mlflow
+from mlflow.models import ModelSignature
+from mlflow.types import DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import AnyType, ColSpec
+
+from inandout.classifier.heatmap import Pointing, heat_maps, pointing
+from inandout.classifier.pixels import load_pixels
+from inandout.data.geometry import fit_mask
+from inandout.data.images import read_mask
+from inandout.evaluation.operating_points import OperatingPoint
+from inandout.serving.classifier_run import Trained, read_trained
+from inandout.serving.settings import Settings
+from inandout.tracking import code_fingerprint, pip_requirements
+
+CODE = Path(__file__).with_name("model_code.py")
+
+
+def log_servable(classify_run_id: str, points: Sequence[OperatingPoint], default: str) -> str:
+    """Log the classifier of a run into the active run, to be served by `mlflow models serve`.
+
+    How far its heat maps are to be trusted is measured on the test part and stored with it.
+
+    Args:
+        classify_run_id: a finished run of `classify`.
+        points: thresholds to choose from.
+        default: the rule of the one that decides where a request names none.
+
+    Returns:
+        The model's address, `models:/m-...`.
+
+    Raises:
+        InputError: the run is none of `classify`, or `default` is not among the points.
+    """
+    trained = read_trained(classify_run_id)
+    measured, sentence = measure_pointing(trained)
+    settings = Settings(
+        geometry=trained.geometry, points=tuple(points), default=default, run=classify_run_id, code=code_fingerprint(),
+        heat_maps=sentence,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "settings.json"
+        path.write_text(settings.model_dump_json(indent=2), encoding="utf-8")
+        logged = mlflow.pyfunc.log_model(
+            name="servable", python_model=str(CODE), artifacts={"settings": str(path), "weights": str(trained.weights)},
+            signature=signature(default), pip_requirements=pip_requirements(),
+        )  # fmt: skip
+    if measured:
+        values = {"pointing": measured.hits, "pointing_chance": measured.chance, "pointing_energy": measured.energy}
+        mlflow.log_metrics(values, model_id=logged.model_id)
+    return str(logged.model_uri)
+
+
+def signature(default: str) -> ModelSignature:
+    """What a request may hold; the pictures themselves are checked by `prepare_rows`."""
+    image = AnyType()  # type: ignore[no-untyped-call]
+    inputs = [ColSpec(image, "image", required=False), ColSpec(DataType.string, "path", required=False)]
+    params = [ParamSpec("heatmap", DataType.boolean, False), ParamSpec("rule", DataType.string, default)]
+    outputs = {
+        "logit": DataType.double, "score": DataType.double, "decision": DataType.boolean, "threshold": DataType.double,
+        "rule": DataType.string, "model_version": DataType.string,
+    }  # fmt: skip
+    columns = [ColSpec(kind, name) for name, kind in outputs.items()]
+    heat = ColSpec(DataType.string, "heatmap", required=False)
+    return ModelSignature(Schema([*inputs]), Schema([*columns, heat]), ParamSchema(params))
+
+
+def measure_pointing(trained: Trained) -> tuple[Pointing | None, str]:
+    """The score of the heat maps of the positive test pictures with a mask, and what to say; none without masks."""
+    rows = [s for s in trained.test if s.label == 1 and s.mask and s.mask.is_file() and s.image.is_file()]
+    masks = [fit_mask(read_mask(sample.mask), trained.geometry) for sample in rows if sample.mask]
+    seen = [i for i, mask in enumerate(masks) if mask.any()]
+    if not seen:
+        return None, "not measured: no positive test picture with a mask is on the disk"
+    pixels = load_pixels([rows[i].image for i in seen], trained.geometry)
+    found = pointing(heat_maps(trained.load(), pixels), [masks[i] for i in seen])
+    return found, found.sentence()

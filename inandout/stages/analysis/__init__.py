@@ -1,0 +1,1 @@
+"""A trained classifier as a measure: filtering pools, distances, the shortcut probe."""

@@ -1,0 +1,187 @@
+"""Entry point `distance`: how far synthetic defects are from real ones, as a trained classifier sees them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import mlflow
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+from pydantic import BaseModel, ConfigDict, Field
+from sklearn.decomposition import PCA
+
+from inandout.classifier.features import features
+from inandout.classifier.pixels import load_pixels
+from inandout.data.manifest import Sample, digest, fingerprint
+from inandout.errors import InputError
+from inandout.evaluation.distances import FEWEST, KernelDistance, frechet_distance, kernel_distance
+from inandout.reporting.tables import aligned
+from inandout.stages.classify.trained_classifier import Eyes, open_eyes, refuse_unfit
+from inandout.stages.pools.pool import open_pool
+from inandout.tracking import artifact_folder, connect, experiment_url, find_run, log_values, run_stage
+
+Floats = npt.NDArray[np.float32]
+
+REFERENCE = "real test positives"
+NEGATIVES = "training negatives"
+_REAL = {
+    "val_positives": ("real validation positives", "val", 1),
+    "train_positives": ("real training positives", "train", 1),
+    "train_negatives": (NEGATIVES, "train", 0),
+}
+"""Key of the metrics, name, split and label of the real pictures that pools are to be read against."""
+_NOT_SHOWN = {"val_positives", "train_positives"}
+"""In the figure; the test positives stand for the real ones."""
+_LOOKS = {NEGATIVES: ("0.7", "o"), REFERENCE: ("tab:red", "o")}
+"""Colour and marker; pools are crosses in a colour of their own."""
+
+
+class DistanceConfig(BaseModel):
+    """What is compared, and through whose eyes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field("", description="run id of a classify: its ResNet-50 gives the features, its options the data")
+    pools: str = Field("", description="run ids or folders of pools of that data, separated by commas")
+    fresh: bool = Field(False, description="run again although a finished run has the same fingerprint")
+
+
+class MeasuredConfig(DistanceConfig):
+    """The same with what the classifier's run says."""
+
+    data: str
+
+
+class Distances(NamedTuple):
+    """What was measured: the run holds the same numbers as metrics."""
+
+    run_id: str
+    table: str
+
+
+class Group(NamedTuple):
+    """Pictures of one kind."""
+
+    key: str
+    name: str
+    samples: list[Sample]
+
+
+class Row(NamedTuple):
+    """How far a group is from the reference."""
+
+    group: Group
+    kernel: KernelDistance
+    frechet: float
+
+
+def distance(config: DistanceConfig) -> Distances:
+    """Measure how far pools and real pictures are from the real test positives; prints and logs a table and a figure.
+
+    The features are those of a classifier of the same data, split and seed. Of the real pictures all count, also those
+    that its shot kept from it. Its training positives are as far as it has learned them by heart; the floor to read a
+    pool against are the validation positives, the ceiling the negatives.
+    """
+    connect()
+    eyes = open_eyes("model", config.model)
+    pools = _pools(config.pools, eyes.real)
+    inputs = {
+        "data": fingerprint(eyes.real), "model": digest(eyes.weights),
+        "pools": " ".join(fingerprint(p.samples) for p in pools),
+    }  # fmt: skip
+    measured = MeasuredConfig(**config.model_dump(), data=eyes.config.data)
+    name = f"distance of {len(pools)} pools, model {config.model[:8]}"
+    run = run_stage("distance", name, measured, inputs, eyes.real, lambda work: _measure(eyes, pools))
+    table = artifact_folder(run.info.run_id, "distance.md").read_text(encoding="utf-8")
+    print(f"\n{table}\n\n{experiment_url(run)}")
+    return Distances(run.info.run_id, table)
+
+
+def _pools(listed: str, real: Sequence[Sample]) -> list[Group]:
+    """The pools that are asked for; each must be fit for training beside `real`."""
+    places = [place.strip() for place in listed.split(",") if place.strip()]
+    if not places:
+        raise InputError("pools is empty; give run ids of augment or folders of pools, separated by commas")
+    pools = []
+    for number, place in enumerate(places, start=1):
+        samples = open_pool(place)
+        if len(samples) < FEWEST:
+            raise InputError(f"pools: {place} has {len(samples)} pictures; a comparison needs {FEWEST} or more")
+        refuse_unfit(real, samples)
+        pools.append(Group(f"pool_{number}", _name_of(place), samples))
+    return pools
+
+
+def _name_of(place: str) -> str:
+    if Path(place).is_dir():
+        return place
+    return f"{find_run(place).info.run_name} ({place[:8]})"
+
+
+def _measure(eyes: Eyes, pools: Sequence[Group]) -> None:
+    """Log table, metrics and figure."""
+    reference = eyes.rows("test", 1)
+    if len(reference) < FEWEST:
+        raise InputError(f"the test part has {len(reference)} positives; a distance to them needs {FEWEST} or more")
+    found = [Group(key, name, eyes.rows(split, label)) for key, (name, split, label) in _REAL.items()]
+    groups = [*pools, *(group for group in found if len(group.samples) >= FEWEST)]
+    few = [f"{group.name} ({len(group.samples)})" for group in found if len(group.samples) < FEWEST]
+    n, seed = min(len(group.samples) for group in groups), eyes.config.seed
+    seen, *others = _features(eyes, [reference, *(_draw(g.samples, n, seed) for g in groups)])
+    rows = [
+        Row(group, kernel_distance(one, seen, seed), frechet_distance(one, seen))
+        for group, one in zip(groups, others, strict=True)
+    ]
+    _log(rows, n, len(reference), few)
+    shown = [(group.name, one) for group, one in zip(groups, others, strict=True) if group.key not in _NOT_SHOWN]
+    mlflow.log_figure(feature_map(seen, shown), "features.png")
+
+
+def _draw(samples: Sequence[Sample], n: int, seed: int) -> list[Sample]:
+    """As many of every group, because the bias of the Frechet distance hangs on their number."""
+    return [samples[int(i)] for i in np.random.default_rng(seed).permutation(len(samples))[:n]]
+
+
+def _features(eyes: Eyes, groups: Sequence[Sequence[Sample]]) -> list[Floats]:
+    """(N, 2048) of each group, whose pictures are fitted as the classifier's were."""
+    net = eyes.net()
+    return [features(net, load_pixels([sample.image for sample in group], eyes.config)) for group in groups]
+
+
+def _log(rows: Sequence[Row], n: int, n_reference: int, few: Sequence[str]) -> None:
+    mlflow.log_params({"n_compared": n, "n_reference": n_reference})
+    log_values({f"kid_{row.group.key}": row.kernel.mean for row in rows})
+    log_values({f"frechet_{row.group.key}": row.frechet for row in rows})
+    title = f"Distance to {n_reference} {REFERENCE}, {n} pictures of each group:"
+    notes = [f"Left out, with less than {FEWEST} pictures: {', '.join(few)}."] if few else []
+    mlflow.log_text("\n\n".join([title, distance_table(rows), *notes]), "distance.md")
+
+
+def distance_table(rows: Sequence[Row]) -> str:
+    """A line a group, in order; the spread of the kernel distance in brackets."""
+    lines = [["pictures", "there are", "kernel distance (KID)", "Frechet distance"]]
+    for row in rows:
+        kernel = f"{row.kernel.mean:.3g} ({row.kernel.spread:.3g})"
+        lines.append([row.group.name, str(len(row.group.samples)), kernel, f"{row.frechet:.4g}"])
+    return aligned(lines)
+
+
+def feature_map(reference: Floats, groups: Sequence[tuple[str, Floats]]) -> Figure:
+    """The first two principal components of real pictures, and where every picture lies in them.
+
+    The components are those of the reference and the negatives alone: synthetic pictures do not turn the map.
+    """
+    axes_of = PCA(2, svd_solver="full").fit(
+        np.concatenate([reference, *(f for name, f in groups if name == NEGATIVES)])
+    )
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    axes = figure.subplots()
+    for number, (name, found) in enumerate([*groups, (REFERENCE, reference)]):
+        colour, marker = _LOOKS.get(name, (f"C{number}", "x"))
+        x, y = axes_of.transform(found).T
+        axes.scatter(x, y, s=22, c=colour, marker=marker, alpha=0.7, linewidths=1, label=name)
+    shares = axes_of.explained_variance_ratio_
+    axes.set(xlabel=f"first component ({shares[0]:.0%} of real variance)", ylabel=f"second ({shares[1]:.0%})")
+    axes.legend(fontsize="small")
+    return figure

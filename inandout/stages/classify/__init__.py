@@ -1,0 +1,1 @@
+"""Training a classifier, and what other stages need of a trained one."""

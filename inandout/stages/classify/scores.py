@@ -1,0 +1,32 @@
+"""`scores.csv`: one row a picture that a classifier was measured on."""
+
+import csv
+import io
+from collections.abc import Sequence
+
+import mlflow
+import numpy as np
+
+from inandout.classifier.training import Logits
+from inandout.data.manifest import Sample, Split
+from inandout.evaluation.metrics import Scored
+from inandout.tracking import artifact_folder
+
+
+def log_scores(samples: Sequence[Sample], logits: Logits) -> None:
+    """Write it: validation and test pictures in order, and their logits (N,)."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["image", "split", "label", "defect", "group", "logit"])
+    for sample, score in zip(samples, logits, strict=True):
+        name = "/".join(sample.image.parts[-3:])
+        writer.writerow([name, sample.split, sample.label, sample.defect, sample.group, repr(float(score))])
+    mlflow.log_text(text.getvalue(), "scores.csv")
+
+
+def read_scores(run_id: str, split: Split = "test") -> Scored:
+    """One part of a run's `scores.csv`."""
+    with artifact_folder(run_id, "scores.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == split]
+    labels = np.array([int(row["label"]) for row in rows], np.int64)
+    return Scored(labels, np.array([float(row["logit"]) for row in rows]), [row["group"] for row in rows])

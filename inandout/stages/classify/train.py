@@ -1,0 +1,245 @@
+"""Entry point `classify`: mix real and synthetic pictures, train the ResNet-50, measure it by both protocols."""
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import mlflow
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from inandout.classifier.pixels import Pixels, load_pixels
+from inandout.classifier.resnet import DefectNet, build_classifier
+from inandout.classifier.training import Labels, Logits, fit, predict
+from inandout.data.geometry import Geometry, fit_mask, survival
+from inandout.data.images import Picture, read_mask
+from inandout.data.manifest import Sample, digest, fingerprint
+from inandout.data.prepare import prepare_shot
+from inandout.diffusion.base.base import base_identity
+from inandout.evaluation.metrics import Scored, evaluate, ranking
+from inandout.mixing import mix, share_out
+from inandout.reporting.figures import contact_sheet, outline, pr_curve
+from inandout.stages.classify.config import ClassifyConfig
+from inandout.stages.classify.scores import log_scores
+from inandout.stages.classify.synthetic import (
+    drawing_of_good,
+    given_pool,
+    log_learned,
+    synthetic_negatives,
+    synthetic_positives,
+)
+from inandout.tracking import WEIGHTS, connect, log_values, pip_requirements, run_stage, stage_fingerprint
+
+SHOWN = 8
+"""Pictures of each kind on a contact sheet."""
+
+TEST_TAG = "inandout.test"
+"""Fingerprint of the test part: classifiers that share it can be compared picture by picture."""
+
+
+class Result(NamedTuple):
+    """A trained and measured classifier."""
+
+    run_id: str
+    metrics: dict[str, float]
+
+
+class Part(NamedTuple):
+    """Rows, and what the classifier sees of them."""
+
+    samples: list[Sample]
+    pixels: Pixels
+    labels: Labels
+
+
+def classify(config: ClassifyConfig) -> Result:
+    """Train and measure, or find the run that did."""
+    connect()
+    real = prepare_shot(config)
+    work = partial(_train_and_measure, config, real)
+    run = run_stage("classify", run_name(config), config, _inputs(config, real), real, work)
+    return Result(run.info.run_id, run.data.metrics)
+
+
+def classify_fingerprint(config: ClassifyConfig) -> str:
+    """Identity of what `classify` gives, told without training it."""
+    return stage_fingerprint("classify", config, _inputs(config, prepare_shot(config)))
+
+
+def _inputs(config: ClassifyConfig, real: Sequence[Sample]) -> dict[str, str]:
+    return {"data": fingerprint(real)} | input_fingerprints(config)
+
+
+def run_name(config: ClassifyConfig) -> str:
+    """What a run is called in the UI."""
+    return f"{config.shot} n_aug={config.n_aug} ddpm={config.ddpm_ratio:g} seed={config.own_seed()}"
+
+
+def refuse_impossible(config: ClassifyConfig) -> None:
+    """What `classify` would refuse of data, shot, weights or base, in seconds and before anything is trained."""
+    real = prepare_shot(config)
+    if config.n_aug == 0:
+        mix(real, [], [], 0, 0.0)
+    build_classifier(config.weights, config.own_seed())
+    _diffusion_inputs(config)
+
+
+def input_fingerprints(config: ClassifyConfig) -> dict[str, str]:
+    """Content of everything else that is read: given pools and weights count by what is in them."""
+    pools = [name for name in ("memseg_pool", "ddpm_pool") if getattr(config, name)]
+    known = {name: fingerprint(given_pool(config, name)) for name in pools}
+    weights = Path(config.weights)
+    known |= {"weights": digest(weights)} if weights.is_file() else {}
+    return known | _diffusion_inputs(config)
+
+
+def _diffusion_inputs(config: ClassifyConfig) -> dict[str, str]:
+    """What is drawn with; where nothing is drawn, neither base nor alpha count."""
+    n_ddpm, base = share_out(config.n_aug, config.ddpm_ratio)[0], {"base": "", "base_config": ""}
+    not_drawn = {"alpha": "", "diffusion": "", "guidance": ""}
+    if not n_ddpm:
+        return base | not_drawn | {"negatives": ""}
+    if config.negatives == "generated":
+        drawing_of_good(config, n_ddpm)
+    if config.negatives == "roundtrip" or not config.ddpm_pool:
+        base = {"base": base_identity(config), "base_config": ""}
+    return base | not_drawn if config.ddpm_pool else base
+
+
+def _train_and_measure(config: ClassifyConfig, real: list[Sample], work: Path) -> None:
+    val, test = load_part(_rows(real, "val"), config), load_part(_rows(real, "test"), config)
+    model, val_logits = train_classifier(config, real, val, work)
+    test_logits = predict(model, test.pixels)
+    evaluation = evaluate(_scored(test, test_logits), _scored(val, val_logits), config.val_fpr, config.seed)
+    log_values(evaluation.values)
+    mlflow.set_tag("inandout.notes", " | ".join(evaluation.notes))
+    log_scores([*val.samples, *test.samples], np.concatenate([val_logits, test_logits]))
+    _log_pictures(config, test, test_logits, evaluation.values)
+    _log_model(model, test.pixels)
+
+
+def _scored(part: Part, logits: Logits) -> Scored:
+    return Scored(part.labels, logits, [sample.group for sample in part.samples])
+
+
+def train_classifier(config: ClassifyConfig, real: list[Sample], val: Part, work: Path) -> tuple[DefectNet, Logits]:
+    """Mix, train and log what was trained on, the curves with those of `val`, and how long it took.
+
+    Returns:
+        The classifier and its logits of `val`.
+    """
+    memseg, ddpm = synthetic_positives(config)
+    negatives = synthetic_negatives(config, ddpm)
+    train = load_part(mix(real, memseg, ddpm, config.n_aug, config.ddpm_ratio, negatives), config)
+    _log_inputs(config, real, train)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    mlflow.set_tag("inandout.device", device)
+    model = build_classifier(config.weights, config.own_seed()).to(device)
+    started = time.monotonic()
+    logits = _train(config, model, train, val, work)
+    mlflow.log_metric("seconds_training", time.monotonic() - started)
+    return model, predict(model, val.pixels) if logits is None else logits
+
+
+def _rows(samples: Sequence[Sample], split: str) -> list[Sample]:
+    return [sample for sample in samples if sample.split == split]
+
+
+def load_part(samples: Sequence[Sample], geometry: Geometry) -> Part:
+    """Rows with their pictures, decoded and fitted."""
+    pixels = load_pixels([sample.image for sample in samples], geometry)
+    return Part(list(samples), pixels, np.array([sample.label for sample in samples], np.int64))
+
+
+def _train(config: ClassifyConfig, model: DefectNet, train: Part, val: Part, work: Path) -> Logits | None:
+    """The logits of `val` after the last epoch, if that had to know them."""
+    logits: Logits | None = None
+
+    def on_epoch(epoch: int, values: dict[str, float]) -> None:
+        nonlocal logits
+        if "val_ap" not in values and 0 < val.labels.sum() < len(val.labels):
+            logits = predict(model, val.pixels)
+            values["val_ap"] = ranking(logits, val.labels)["ap"]
+        log_values(values, step=epoch)
+
+    checkpoint = work / "checkpoint.safetensors"
+    mlflow.set_tag("inandout.resumed", checkpoint.exists())
+    cure = np.array([sample.label == 0 and sample.origin != "real" for sample in train.samples])
+    fit(
+        model, train.pixels, train.labels, epochs=config.epochs, batch_size=config.batch_size, seed=config.own_seed(),
+        optimiser=config.optimiser, lr=config.lr, always=cure, checkpoint=checkpoint, on_epoch=on_epoch,
+    )  # fmt: skip
+    return logits
+
+
+def _log_inputs(config: ClassifyConfig, real: list[Sample], train: Part) -> None:
+    """How many of what was trained on, what the geometry did to the defects, and what the mix looks like."""
+    counts = Counter(f"n_{s.split}_{'positives' if s.label else 'negatives'}" for s in real if s.split != "train")
+    counts += Counter(f"n_train_{s.origin}_{'positives' if s.label else 'negatives'}" for s in train.samples)
+    mlflow.log_params(counts)
+    log_learned(train.samples)
+    mlflow.set_tags(
+        {"inandout.survival": survival(real, config).sentence(), TEST_TAG: fingerprint(_rows(real, "test"))}
+    )
+    if alphas := sorted({sample.alpha for sample in train.samples if sample.alpha is not None}):
+        mlflow.log_param("used_alpha", ", ".join(f"{alpha:g}" for alpha in alphas))
+    kinds: dict[tuple[str, int], list[int]] = {}
+    for i, sample in enumerate(train.samples):
+        kinds.setdefault((sample.origin, sample.label), []).append(i)
+    rng = np.random.default_rng(config.seed)
+    shown = [int(i) for kind in sorted(kinds) for i in rng.permutation(kinds[kind])[:SHOWN]]
+    captions = [_caption(train.samples[i]) for i in shown]
+    mlflow.log_image(contact_sheet([train.pixels[i] for i in shown], captions, SHOWN), artifact_file="training_mix.png")
+
+
+def _caption(sample: Sample) -> str:
+    return f"{sample.origin} {sample.defect or ('positive' if sample.label else 'negative')}"
+
+
+def _log_pictures(geometry: Geometry, test: Part, logits: Logits, values: dict[str, float]) -> None:
+    """The PR curve with its operating points, and the worst mistakes: lowest positives, then highest negatives.
+
+    Where a mask is known the defect is outlined.
+    """
+    if "ap" not in values:
+        return
+    names = {"honest threshold": "", "best F1 on test (oracle)": "oracle_"}
+    points = {
+        name: (values[f"{prefix}recall"], values[f"{prefix}precision"])
+        for name, prefix in names.items()
+        if f"{prefix}recall" in values
+    }
+    mlflow.log_figure(pr_curve(logits, test.labels, points), "pr_curve.png")
+    order = np.argsort(logits)
+    positives = [int(i) for i in order if test.labels[i] == 1][:SHOWN]
+    negatives = [int(i) for i in order[::-1] if test.labels[i] == 0][:SHOWN]
+    captions = [f"{logits[i]:+.1f} {_caption(test.samples[i])}" for i in positives + negatives]
+    sheet = contact_sheet([marked(test, i, geometry) for i in positives + negatives], captions, SHOWN)
+    mlflow.log_image(sheet, artifact_file="worst_mistakes.png")
+
+
+def marked(part: Part, index: int, geometry: Geometry) -> Picture:
+    """A picture with its defect outlined, where a mask is known."""
+    mask = part.samples[index].mask
+    return outline(part.pixels[index], fit_mask(read_mask(mask), geometry)) if mask else part.pixels[index]
+
+
+def _log_model(model: DefectNet, pixels: Pixels) -> None:
+    """The model for use, and its weights for everything else; no pickle."""
+    model.eval().cpu().to(memory_format=torch.contiguous_format)
+    _log_export(model, pixels)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / WEIGHTS
+        save_file(model.resnet.state_dict(), path)
+        mlflow.log_artifact(str(path))
+
+
+def _log_export(model: DefectNet, pixels: Pixels) -> None:
+    """As `pt2` with signature and example: any batch size, evaluation mode."""
+    example = np.ascontiguousarray(pixels[:2].transpose(0, 3, 1, 2))
+    mlflow.pytorch.log_model(model, name="model", input_example=example, pip_requirements=pip_requirements())

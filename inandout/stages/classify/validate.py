@@ -1,0 +1,55 @@
+"""One classifier, measured on a validation part alone: what a search may look at."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import mlflow
+import numpy as np
+from mlflow.entities import Run
+from sklearn.metrics import average_precision_score
+
+from inandout.data.manifest import Sample, fingerprint
+from inandout.data.prepare import prepare_shot
+from inandout.errors import InputError
+from inandout.evaluation.metrics import best_f1_threshold, operating_point
+from inandout.stages.classify.config import ClassifyConfig
+from inandout.stages.classify.scores import log_scores
+from inandout.stages.classify.train import input_fingerprints, load_part, run_name, train_classifier
+from inandout.tracking import connect, log_values, run_stage
+
+
+def validate(config: ClassifyConfig, judged: Sequence[Sample]) -> Run:
+    """Train as `classify` does and measure on `judged`, or find the run that did.
+
+    The test part is not loaded, scored or logged: its rows are dropped before anything is done. (`check` has compared
+    its files with the others, as before every training: a copy of a test picture in the training part is refused.)
+
+    Args:
+        config: of the classifier.
+        judged: validation pictures of both labels.
+
+    Raises:
+        InputError: training broke, or something of it cannot be used.
+    """
+    connect()
+    known = without_test(prepare_shot(config))
+    inputs = {"data": fingerprint(known), "judged": fingerprint(judged)} | input_fingerprints(config)
+    return run_stage(
+        "validate", run_name(config), config, inputs, known, lambda work: _validate(config, known, judged, work)
+    )
+
+
+def without_test(samples: Sequence[Sample]) -> list[Sample]:
+    """Rows of the training and validation parts."""
+    return [sample for sample in samples if sample.split != "test"]
+
+
+def _validate(config: ClassifyConfig, known: list[Sample], judged: Sequence[Sample], work: Path) -> None:
+    val = load_part(list(judged), config)
+    _, logits = train_classifier(config, known, val, work)
+    if not np.isfinite(logits).all():
+        raise InputError("some logits are NaN or infinite: training broke the model; lower lr and start again")
+    point = operating_point(logits, val.labels, best_f1_threshold(logits, val.labels), "val_")
+    log_values(point | {"val_ap": float(average_precision_score(val.labels, logits))})
+    mlflow.set_tag("inandout.notes", "validation part alone; the threshold is that of the best F1 on the same pictures")
+    log_scores(val.samples, logits)

@@ -1,0 +1,1 @@
+"""Experiments: grids of classifiers, their cost, and their reports."""

@@ -1,0 +1,161 @@
+"""Cells of a comparison: classifiers that differ in shot, source and number of synthetic positives, and seed."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import product
+from typing import Any, Literal, NamedTuple
+
+import mlflow
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from tqdm import tqdm
+
+from inandout.data.splits import Shot
+from inandout.errors import InputError
+from inandout.evaluation.paired_test import verdict
+from inandout.parallel import EngineConfig, run_all
+from inandout.reporting.tables import Row, pack
+from inandout.stages.classify.config import ClassifyConfig
+from inandout.stages.classify.scores import read_scores
+from inandout.stages.classify.train import Result, classify, refuse_impossible
+from inandout.tracking import Place, below, this_place
+
+SHOTS: tuple[Shot, ...] = ("zero", "few", "full")
+ROWS = "rows.json"
+"""Artifact of a comparison: its finished cells, as `inandout.reporting.tables.pack` writes them."""
+
+
+class Source(NamedTuple):
+    """Where synthetic positives come from."""
+
+    title: str
+    """What a table calls it."""
+    ddpm_ratio: float
+    diffusion: Literal["ddpm", "inpaint"] = "ddpm"
+
+
+SOURCES = {
+    "none": Source("none", 0.0),
+    "memseg": Source("MemSeg", 0.0),
+    "ddpm": Source("DDPM", 1.0),
+    "inout": Source("In&Out", 0.5),
+    "inpaint": Source("inpainting", 1.0, "inpaint"),
+}
+
+
+class Cell(NamedTuple):
+    """One classifier, and what a table calls the source of its synthetic positives."""
+
+    source: str
+    config: ClassifyConfig
+
+    def name(self) -> str:
+        """Of a line of progress."""
+        return f"shot={self.config.shot} source={self.source} n_aug={self.config.n_aug} seed={self.config.seed}"
+
+
+def build_cells(
+    shots: Sequence[Shot],
+    sources: Sequence[str],
+    n_augs: Sequence[int],
+    seeds: Sequence[int],
+    shared: dict[str, Any],
+) -> Iterator[Cell]:
+    """Every combination that can be: nothing is trained with zero shots and no synthetic positives, and no source but
+    `none` has 0 of them.
+
+    Args:
+        shots: of `SHOTS`.
+        sources: of `SOURCES`.
+        n_augs: numbers of synthetic positives.
+        seeds: each a repetition of everything, from the validation part to the order of pictures.
+        shared: the other fields of `ClassifyConfig`.
+    """
+    for shot, name in product(shots, sources):
+        title, ratio, diffusion = SOURCES[name]
+        for n_aug in [0] if name == "none" else n_augs:
+            if n_aug == 0 and (shot == "zero" or name != "none"):
+                continue
+            for seed in seeds:
+                varied = {"shot": shot, "n_aug": n_aug, "ddpm_ratio": ratio, "diffusion": diffusion, "seed": seed}
+                yield Cell(title, ClassifyConfig(**shared | varied))
+
+
+def refuse_impossible_cells(cells: Sequence[Cell]) -> None:
+    """What training would refuse, in seconds and before anything is trained.
+
+    Raises:
+        InputError: there are none, or one of them cannot be.
+    """
+    if not cells:
+        raise InputError("nothing to compare: zero shots need n_aug of 1 or more")
+    for cell in cells:
+        refuse_impossible(cell.config)
+
+
+def measure_cells(cells: Sequence[Cell], engine: EngineConfig) -> list[Row]:
+    """Train and measure every cell, or find the run that did; finished ones are in the active run's `rows.json`.
+
+    Raises:
+        InputError: some cells failed; all others have ended before.
+    """
+    work: Callable[[Cell], Result] = partial(_measure, this_place())
+    rows: dict[int, Row] = {}
+    failures: list[str] = []
+    began, seconds = time.monotonic(), list[float]()
+    every = tqdm(run_all(work, cells, engine), "cells", total=len(cells), unit="cell", disable=None)
+    for done, ended in enumerate(every, start=1):
+        cell = cells[ended.number]
+        if ended.error is not None:
+            failures.append(f"{cell.name()}: {ended.error}")
+            tqdm.write(f"[{done}/{len(cells)}] failed: {failures[-1]}")
+            continue
+        config, result = cell.config, ended.result
+        rows[ended.number] = Row(
+            config.shot, cell.source, config.n_aug, config.seed, result.run_id, result.metrics
+        )  # fmt: skip
+        seconds += _seconds_trained(result)
+        # How many a cluster trains at once shows in what it has done.
+        at_once = sum(seconds) / (time.monotonic() - began) if engine.cluster else engine.workers
+        left = _time_left(seconds, len(cells) - done, at_once)
+        tqdm.write(f"[{done}/{len(cells)}] {cell.name()}: AP {result.metrics.get('ap', float('nan')):.3f}{left}")
+        mlflow.log_text(pack([rows[number] for number in sorted(rows)]), ROWS)
+    if failures:
+        raise InputError(
+            f"{len(failures)} of {len(cells)} cells failed; start again to repeat them alone; the first: {failures[0]}"
+        )
+    return [rows[number] for number in sorted(rows)]
+
+
+def _measure(place: Place, cell: Cell) -> Result:
+    with below(place):
+        return classify(cell.config)
+
+
+def _seconds_trained(result: Result) -> list[float]:
+    """How long a cell took, its pictures included; none for one that was found, so not below the active run."""
+    trained = mlflow.get_run(result.run_id).data.tags.get(MLFLOW_PARENT_RUN_ID) == this_place().run_id
+    return [result.metrics["seconds"]] if trained else []
+
+
+def _time_left(seconds: Sequence[float], left: int, at_once: float) -> str:
+    """As if those that are left took as long as those that were trained so far."""
+    if not seconds or not left:
+        return ""
+    return f", about {tqdm.format_interval(sum(seconds) / len(seconds) * left / at_once)} left"
+
+
+def verdicts(rows: Sequence[Row]) -> str:
+    """Of every shot and `n_aug`: In&Out, or what comes last without it, against each other source, seed by seed."""
+    lines = []
+    defined = [row for row in rows if "ap" in row.metrics]
+    for shot, n_aug in dict.fromkeys((row.shot, row.n_aug) for row in defined if row.n_aug):
+        runs = {(row.source, row.seed): row.run_id for row in defined if row.shot == shot and row.n_aug in (0, n_aug)}
+        sources = list(dict.fromkeys(source for source, _ in runs))
+        ours = "In&Out" if "In&Out" in sources else sources[-1]
+        for theirs in sources:
+            seeds = [seed for source, seed in runs if source == ours and (theirs, seed) in runs]
+            if theirs != ours and seeds:
+                pairs = [(read_scores(runs[ours, seed]), read_scores(runs[theirs, seed])) for seed in seeds]
+                lines.append(verdict(f"{shot} shot, n_aug {n_aug}, {ours} against {theirs}", pairs))
+    return "\n".join(lines)

@@ -1,0 +1,110 @@
+"""What an experiment is asked for: one of the paper's tables or figures, or our own, at one of three sizes."""
+
+from typing import Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from inandout.classifier.training import Optimiser
+from inandout.data.splits import Shot
+from inandout.errors import InputError
+from inandout.parallel import EngineConfig
+from inandout.stages.experiment.cells import SHOTS, SOURCES, Cell, build_cells
+from inandout.stages.experiment.compare import NAugs, Seeds
+from inandout.stages.pools.negatives import Negatives
+
+Name = Literal[
+    "table1", "table2", "table3", "table4", "table5", "table6",
+    "figure1", "figure2", "figure4", "figure5", "figure6", "figure7", "comparison",
+]  # fmt: skip
+"""The paper's tables and figures (Figure 3 is a drawing of the method), and all shots with all sources."""
+
+Profile = Literal["paper", "tiles", "embedded"]
+
+
+class Grid(NamedTuple):
+    """What is trained for an experiment."""
+
+    shots: tuple[Shot, ...]
+    sources: tuple[str, ...]
+    """Of `SOURCES`."""
+    shows: Literal["metrics", "features", "pictures"] = "metrics"
+    """For features and pictures one seed with the most synthetic positives is enough; pictures train no classifier."""
+
+
+GRIDS: dict[str, Grid] = {
+    "table1": Grid(("zero",), ("memseg", "ddpm")),
+    "table2": Grid(("zero",), ("inout",)),
+    "table3": Grid(("few",), ("memseg", "ddpm")),
+    "table4": Grid(("few",), ("inout",)),
+    "table5": Grid(("full",), ("none", "inout")),
+    "table6": Grid(("full",), ("memseg", "ddpm")),
+    "figure1": Grid(("full",), ("inout",), "features"),
+    "figure2": Grid(("zero",), ("memseg",), "pictures"),
+    "figure4": Grid(("full",), ("none",), "pictures"),
+    "figure5": Grid(("zero",), ("ddpm",), "pictures"),
+    "figure6": Grid(("zero",), ("memseg", "ddpm", "inout")),
+    "figure7": Grid(("zero",), ("memseg", "ddpm", "inout")),
+    "comparison": Grid(SHOTS, tuple(SOURCES)),
+}
+
+SIZES: dict[str, dict[str, Any]] = {
+    "paper": {
+        "data": "data/ksdd2/KolektorSDD2", "width": 200, "height": 600, "weights": "imagenet", "optimiser": "sgd",
+        "lr": 0.01, "epochs": 50, "batch_size": 5, "n_augs": "80,100,120", "seeds": "0,1,2,3",
+    },
+    "tiles": {
+        "width": 64, "height": 64, "fit": "stretch", "epochs": 12, "n_augs": "100", "seeds": "0,1,2,3",
+    },
+    "embedded": {"epochs": 6, "n_augs": "40,60", "seeds": "0,1"},
+}  # fmt: skip
+"""Profile to what differs from the defaults of `ClassifyConfig`: the paper's, for a GPU; real magnetic tiles, and the
+embedded surfaces, on two cores."""
+_ASKED_FOR = {"paper": ("base",), "tiles": ("data",), "embedded": ()}
+"""What a profile cannot know."""
+
+
+class ExperimentConfig(EngineConfig):
+    """One experiment. What is none comes from the profile."""
+
+    name: Name = Field("comparison", description="table or figure of the paper, or comparison: all shots and sources")
+    profile: Profile = Field(
+        "embedded", description="paper: KolektorSDD2 and Stable Diffusion; tiles: real tiles on two cores; embedded"
+    )
+    data: str | None = Field(None, min_length=1, description="data set; needed with profile=tiles")
+    base: str | None = Field(None, min_length=1, description="base; needed with profile=paper, pinned by revision")
+    base_config: str | None = Field(None, description="configuration of a base that is one file")
+    width: int | None = Field(None, ge=32, le=4096, description="of pictures, in px")
+    height: int | None = Field(None, ge=32, le=4096, description="of pictures, in px")
+    weights: str | None = Field(None, min_length=1, description="start: none, imagenet, or a .safetensors file")
+    epochs: int | None = Field(None, ge=1, le=10_000, description="passes over the positives")
+    batch_size: int | None = Field(None, ge=2, le=4096, description="pictures a step")
+    optimiser: Optimiser | None = Field(None, description="sgd or adamw")
+    lr: float | None = Field(None, gt=0, le=10, description="learning rate")
+    negatives: Negatives | None = Field(None, description="synthetic ones beside diffusion pictures: see classify")
+    n_augs: NAugs | None = Field(None, description="numbers of synthetic positives, separated by commas")
+    seeds: Seeds | None = Field(None, description="repetitions of everything, separated by commas")
+    gpu_tflops: float | None = Field(
+        None, gt=0, le=100_000, description="dry run: also the time on a GPU with this peak, of which 30 % is used"
+    )
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that cells share, and `n_augs` and `seeds`.
+
+        Raises:
+            InputError: the profile needs something that is not given.
+        """
+        others = {"name", "profile", "gpu_tflops", *EngineConfig.model_fields}
+        given = self.model_dump(exclude=others, exclude_none=True)
+        for needed in _ASKED_FOR[self.profile]:
+            if needed not in given:
+                raise InputError(f"profile = {self.profile}: give {needed}, which it cannot know")
+        return SIZES[self.profile] | given
+
+    def cells(self) -> list[Cell]:
+        """Every classifier of the experiment; raises as `settings`."""
+        grid, shared = GRIDS[self.name], self.settings()
+        n_augs = [int(number) for number in shared.pop("n_augs").split(",")]
+        seeds = [int(seed) for seed in shared.pop("seeds").split(",")]
+        if grid.shows != "metrics":
+            n_augs, seeds = [max(n_augs)], seeds[:1]
+        return list(build_cells(grid.shots, grid.sources, n_augs, seeds, shared))

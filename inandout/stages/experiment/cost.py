@@ -1,0 +1,209 @@
+"""What classifiers will cost before they are trained: counted, and timed with a few steps on this machine."""
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from diffusers import UNet2DConditionModel
+from torch.utils.flop_counter import FlopCounterMode
+
+from inandout.classifier.resnet import build_classifier
+from inandout.classifier.training import fit
+from inandout.data.prepare import prepare_shot
+from inandout.diffusion.base.base import Base, BaseConfig, kind_of_base, open_base
+from inandout.diffusion.base.hub import NotHereError
+from inandout.diffusion.sample.sampler import SamplingConfig
+from inandout.mixing import share_out
+from inandout.reporting.tables import aligned
+from inandout.stages.classify.config import ClassifyConfig
+from inandout.stages.classify.synthetic import diffusion_pool, drawing_of_good
+from inandout.stages.classify.train import classify_fingerprint
+from inandout.stages.experiment.missing import missing_pictures, missing_priors, missing_strips, missing_tunings, shown
+from inandout.stages.finetune import FinetuneConfig
+from inandout.stages.pools.text2img import DdpmPoolConfig
+from inandout.tracking import find_finished
+
+GPU_SHARE = 0.3
+"""Of a GPU's peak that training is taken to reach."""
+_BACKWARD = 3
+"""Cost of a training step in forward passes."""
+_FACTOR = 8
+"""Pixels of a side that the VAE of Stable Diffusion makes one."""
+
+
+class Timed(NamedTuple):
+    """What something costs."""
+
+    seconds: float
+    """On this machine."""
+    flops: float
+    measured: bool = True
+    """Whether the seconds were, or only reckoned from the operations."""
+
+    def times(self, number: int) -> "Timed":
+        """So many of it."""
+        return self._replace(seconds=self.seconds * number, flops=self.flops * number)
+
+
+class Work(NamedTuple):
+    """One kind of work that is missing."""
+
+    name: str
+    number: int
+    """Of training steps, or of pictures."""
+    each: Timed
+
+
+def estimate(configs: Sequence[ClassifyConfig], gpu_tflops: float | None, train: bool = True) -> str:
+    """A table of what is missing, with the time on this machine and, when it is stated, on a GPU.
+
+    Adapters and pictures that were made for anything else are not missing. Left out, as little beside the rest: the
+    passes of the VAE, and pictures that are drawn and kept out.
+
+    Args:
+        configs: of the classifiers; no pool is given to them.
+        gpu_tflops: peak of a GPU in 10^12 operations a second.
+        train: whether they are trained, and not only their pictures made.
+    """
+    missing = [config for config in configs if find_finished(classify_fingerprint(config)) is None]
+    text = f"{len(configs)} cells, of which {len(configs) - len(missing)} are finished and reused"
+    if not missing:
+        return text
+    drawing = [(config, n) for config in missing if (n := _n_diffusion(config))]
+    pools = [diffusion_pool(config, n) for config, n in drawing]
+    goods = [drawing_of_good(config, n) for config, n in drawing if train and config.negatives == "generated"]
+    tunings = missing_tunings([*pools, *goods])
+    works = [_classifying(missing)] if train else []
+    works += _diffusing(missing[0], tunings, pools, goods)
+    return f"{text}; {len(tunings)} adapters are missing\n\n{_table(works, gpu_tflops)}"
+
+
+def _table(works: Sequence[Work], gpu_tflops: float | None) -> str:
+    gpu = [f"hours on a GPU of {gpu_tflops:g} TFLOP/s"] if gpu_tflops else []
+    lines = [["work", "number", "seconds each", "hours here", *gpu]]
+    for work in works:
+        here = f"{work.number * work.each.seconds / 3600:.2f}"
+        there = [f"{work.number * work.each.flops / (gpu_tflops * 1e12 * GPU_SHARE) / 3600:.2f}"] if gpu_tflops else []
+        lines.append([work.name, str(work.number), f"{work.each.seconds:.3f}", here, *there])
+    hours = sum(work.number * work.each.seconds for work in works) / 3600
+    where = torch.cuda.get_device_name() if _device() == "cuda" else f"{torch.get_num_threads()} threads"
+    notes = [f"about {hours:.1f} hours on this machine, from steps timed now ({where})"]
+    if not all(work.each.measured for work in works):
+        notes.append("the base is not here and was not downloaded: its share is counted in operations, not timed")
+    if gpu:
+        notes.append(f"a GPU is taken to reach {GPU_SHARE:.0%} of its peak")
+    return aligned(lines) + "\n\n" + "; ".join(notes)
+
+
+def _classifying(configs: Sequence[ClassifyConfig]) -> Work:
+    """Steps of all classifiers, and one of them on made-up pictures."""
+    steps = sum(config.epochs * -(-_epoch(config) // config.batch_size) for config in configs)
+    return Work("classifier, training steps", steps, _classifier_step(configs[0]))
+
+
+def _epoch(config: ClassifyConfig) -> int:
+    """Pictures that an epoch shows: the positives, as many negatives, and all synthetic negatives."""
+    real = sum(sample.split == "train" and sample.label == 1 for sample in prepare_shot(config))
+    return 2 * (real + config.n_aug) + (0 if config.negatives == "none" else _n_diffusion(config))
+
+
+def _classifier_step(config: ClassifyConfig) -> Timed:
+    """As `fit` trains, on one batch of made-up pictures: an epoch is a step."""
+    pixels, labels = np.zeros((config.batch_size, config.height, config.width, 3), np.uint8), _halves(config.batch_size)
+    ends: list[float] = []
+
+    def train(epochs: int) -> None:
+        fit(
+            build_classifier("none", 0).to(_device()), pixels, labels, epochs=epochs, batch_size=config.batch_size,
+            seed=0, optimiser=config.optimiser, lr=config.lr, on_epoch=lambda epoch, values: ends.append(_now()),
+        )  # fmt: skip
+
+    with FlopCounterMode(display=False) as counter:
+        train(1)
+    train(3)
+    return Timed(ends[3] - ends[2], counter.get_total_flops())
+
+
+def _device() -> str:
+    """Where training computes."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _now() -> float:
+    """In seconds, when a GPU has done all that it was told."""
+    if _device() == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _halves(count: int) -> npt.NDArray[np.int64]:
+    """(count,): as many of one label as of the other."""
+    return np.arange(count) % 2
+
+
+def _diffusing(
+    config: ClassifyConfig,
+    tunings: Sequence[FinetuneConfig],
+    pools: Sequence[DdpmPoolConfig],
+    goods: Sequence[DdpmPoolConfig],
+) -> list[Work]:
+    """Fine-tunings that are missing, pools of defects and of good parts; nothing is opened where nothing is missing."""
+    n_defects, n_goods = missing_pictures(pools) + missing_strips(pools), missing_pictures(goods)
+    if not (tunings or n_defects or n_goods):
+        return []
+    base = _open(config)
+    factor = base.pipeline.vae_scale_factor if base else _FACTOR
+    pass_, how = _pass_through(base, config), SamplingConfig().resolved(kind_of_base(config.base))
+    assert how.steps is not None and how.guidance is not None
+    picture = pass_.times(how.steps * (2 if how.guidance > 1 else 1))
+    works = [
+        Work("fine-tuning, pictures", sum(map(shown, tunings)), pass_.times(_BACKWARD)),
+        Work("prior preservation, pictures", missing_priors(tunings, factor), picture),
+        Work("diffusion, pictures", n_defects, picture),
+        Work("good parts, pictures", n_goods, picture),
+    ]
+    return [work for work in works if work.number]
+
+
+def _n_diffusion(config: ClassifyConfig) -> int:
+    return share_out(config.n_aug, config.ddpm_ratio)[0]
+
+
+def _open(config: ClassifyConfig) -> Base | None:
+    """None for a base that would have to be downloaded first."""
+    try:
+        return open_base(BaseConfig(base=config.base, base_config=config.base_config), download=False)
+    except NotHereError:
+        return None
+
+
+def _pass_through(base: Base | None, config: ClassifyConfig) -> Timed:
+    """One picture through the UNet once. Of a Stable Diffusion that is not here it is counted, not timed."""
+    if base is not None:
+        return _pass(base.pipeline.unet, base.pipeline.vae_scale_factor, config, base.pipeline.device)
+    flops = _pass(_stable_diffusion(), _FACTOR, config, torch.device("meta")).flops
+    classifier = _classifier_step(config)
+    return Timed(flops / classifier.flops * classifier.seconds, flops, measured=False)
+
+
+def _stable_diffusion() -> UNet2DConditionModel:
+    """That of version 1.5, without weights."""
+    with torch.device("meta"):
+        return UNet2DConditionModel(cross_attention_dim=768)
+
+
+@torch.no_grad()
+def _pass(unet: UNet2DConditionModel, factor: int, config: ClassifyConfig, device: torch.device) -> Timed:
+    """A batch of pictures of the classifier's size, the time and operations of one."""
+    count, height, width = SamplingConfig().sample_batch, -(-config.height // factor), -(-config.width // factor)
+    height, width = (-(-side // 8) * 8 for side in (height, width))
+    latents = torch.zeros(count, unet.config.in_channels, height, width, device=device)
+    states = torch.zeros(count, 77, unet.config.cross_attention_dim, device=device)
+    with FlopCounterMode(display=False) as counter:
+        unet(latents, 1, states)
+    started = _now()
+    unet(latents, 1, states)
+    return Timed((_now() - started) / count, counter.get_total_flops() / count)

@@ -1,0 +1,78 @@
+"""Entry point `report`: what an experiment has found so far, as tables and curves."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import mlflow
+from pydantic import BaseModel, ConfigDict, Field
+
+from inandout.errors import InputError
+from inandout.reporting.tables import Row, csv_table, curves, latex_table, markdown_table, unpack
+from inandout.stages.experiment.cells import ROWS, verdicts
+from inandout.stages.experiment.config import Name, Profile
+from inandout.tracking import artifact_folder, connect, experiment_url, open_run
+
+EXPERIMENT_TAG = "inandout.experiment"
+"""Name and profile of an experiment, as its run has them."""
+
+FIGURE = "figure.png"
+"""Artifact of an experiment that shows pictures, or what a classifier sees."""
+
+
+class ReportConfig(BaseModel):
+    """Which experiment."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Name = Field("comparison", description="the newest experiment of this name and profile is reported")
+    profile: Profile = Field("embedded", description="its size: paper, tiles or embedded")
+    run: str = Field("", description="run id of an experiment, or of main, in their place; it may be running still")
+
+
+def report(config: ReportConfig) -> str:
+    """Write what is finished of an experiment as Markdown, LaTeX, CSV and PNG, and print it."""
+    connect()
+    run_id = config.run or _newest(f"{config.name} {config.profile}")
+    rows = unpack(artifact_folder(run_id, ROWS).read_text(encoding="utf-8"))
+    with open_run("report", config, "", f"report of {run_id[:8]}") as run:
+        mlflow.set_tag("inandout.reported", run_id)
+        text = log_report(rows)
+    print(f"\n{text}\n\n{experiment_url(run)}")
+    return text
+
+
+def log_report(rows: Sequence[Row]) -> str:
+    """`results.md` with the verdicts, `.tex`, `.csv` and `.png` of the same rows; gives the first."""
+    note = "The paper's numbers are of KolektorSDD2 at 200x600 with Stable Diffusion 1.5."
+    text = f"{markdown_table(rows, paper=True)}\n\n{note}\n\n{verdicts(rows)}".rstrip()
+    with tempfile.TemporaryDirectory() as folder:
+        written = {"md": text, "tex": latex_table(rows, paper=True), "csv": csv_table(rows)}
+        for ending, content in written.items():
+            (Path(folder) / f"results.{ending}").write_text(content, encoding="utf-8")
+        mlflow.log_artifacts(folder)
+    mlflow.log_figure(curves(rows, paper=True), "results.png")
+    return text
+
+
+def _newest(wanted: str) -> str:
+    """Run id of the newest experiment with this tag that has finished a cell.
+
+    Raises:
+        InputError: there is none, or it shows pictures alone.
+    """
+    client = mlflow.MlflowClient()
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    found = client.search_runs(
+        experiments, f"tags.`{EXPERIMENT_TAG}` = '{wanted}'", order_by=["attributes.start_time DESC"]
+    )
+    for run in found:
+        names = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
+        if ROWS in names:
+            return run.info.run_id
+        if FIGURE in names:
+            raise InputError(
+                f"{wanted} is done, and shows pictures of which there is no table: look at "
+                f"{artifact_folder(run.info.run_id, FIGURE)}"
+            )
+    raise InputError(f"no experiment {wanted} has finished a cell or a figure yet; start it with -e experiment")

@@ -1,0 +1,81 @@
+"""Entry point `experiment`: the paper's tables and figures, and ours, each by one command that can be killed."""
+
+import mlflow
+
+from inandout.data.geometry import fit_image
+from inandout.data.images import Picture, read_image
+from inandout.data.manifest import Sample, fingerprint
+from inandout.data.prepare import prepare_shot
+from inandout.mixing import share_out
+from inandout.parallel import EngineConfig
+from inandout.reporting.figures import contact_sheet
+from inandout.stages.analysis.distance import DistanceConfig, distance
+from inandout.stages.classify.config import ClassifyConfig
+from inandout.stages.classify.synthetic import make_diffusion_pool, make_memseg_pool
+from inandout.stages.experiment.cells import Cell, measure_cells, refuse_impossible_cells
+from inandout.stages.experiment.config import GRIDS, ExperimentConfig
+from inandout.stages.experiment.cost import estimate
+from inandout.stages.experiment.report import EXPERIMENT_TAG, FIGURE, log_report
+from inandout.tracking import artifact_folder, connect, experiment_url, log_dataset, open_run, stage_fingerprint
+
+SHOWN = 16
+"""Pictures of a kind in a figure that shows pictures."""
+
+
+def experiment(config: ExperimentConfig) -> str:
+    """Train what is missing of a table or figure and report it; the same command goes on where it was stopped."""
+    connect()
+    cells = config.cells()
+    refuse_impossible_cells(cells)
+    samples = prepare_shot(cells[0].config)
+    key = stage_fingerprint("experiment", config, {"data": fingerprint(samples)})
+    with open_run("experiment", config, key, f"{config.name} {config.profile}") as run:
+        mlflow.set_tag(EXPERIMENT_TAG, f"{config.name} {config.profile}")
+        log_dataset(cells[0].config.data, fingerprint(samples), samples)
+        shows = GRIDS[config.name].shows
+        if shows == "metrics":
+            text = log_report(measure_cells(cells, config))
+        else:
+            text = _feature_space(cells[0]) if shows == "features" else _pictures(config.name, cells[0].config)
+    print(f"\n{text}\n\n{experiment_url(run)}")
+    return text
+
+
+def plan(config: ExperimentConfig) -> str:
+    """What `experiment` would cost, printed; nothing is trained or drawn."""
+    connect()
+    train = GRIDS[config.name].shows != "pictures"
+    text = estimate([cell.config for cell in config.cells()], config.gpu_tflops, train)
+    print(text)
+    return text
+
+
+def _pictures(name: str, config: ClassifyConfig) -> str:
+    """`FIGURE` of a figure that shows pictures; gives its caption."""
+    kinds = _shown(name, config)
+    rows = [(kind, sample) for kind, samples in kinds.items() for sample in samples[:SHOWN]]
+    pictures: list[Picture] = [fit_image(read_image(sample.image), config) for _, sample in rows]
+    captions = [f"{kind} {sample.prompt or sample.defect}".strip() for kind, sample in rows]
+    mlflow.log_image(contact_sheet(pictures, captions), artifact_file=FIGURE)
+    counts = ", ".join(f"{min(len(samples), SHOWN)} of {len(samples)} {kind}" for kind, samples in kinds.items())
+    return f"{FIGURE}: {counts}"
+
+
+def _shown(name: str, config: ClassifyConfig) -> dict[str, list[Sample]]:
+    """Kinds of pictures by name."""
+    if name == "figure2":
+        return {"MemSeg": make_memseg_pool(config, config.n_aug).samples}
+    if name == "figure5":
+        return {"DDPM": make_diffusion_pool(config, config.n_aug).samples}
+    known = [sample for sample in prepare_shot(config) if sample.split == "train"]
+    return {"good": [sample for sample in known if not sample.label], "defect": [s for s in known if s.label]}
+
+
+def _feature_space(cell: Cell) -> str:
+    """Real and synthetic pictures as the trained ResNet-50 sees them, in two principal components."""
+    (row,) = measure_cells([cell], EngineConfig())
+    n_ddpm, n_memseg = share_out(cell.config.n_aug, cell.config.ddpm_ratio)
+    pools = [make_memseg_pool(cell.config, n_memseg).run_id, make_diffusion_pool(cell.config, n_ddpm).run_id]
+    found = distance(DistanceConfig(model=row.run_id, pools=",".join(pools)))
+    mlflow.log_image(read_image(artifact_folder(found.run_id, "features.png")), artifact_file=FIGURE)
+    return f"{found.table}\n\nThe ResNet-50 was trained with these synthetic pictures: it knows them for defects."

@@ -1,0 +1,34 @@
+"""Latents that are kept beside the database, so that every picture goes through a base's VAE once."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors.torch import load_file
+from torch import Tensor
+from tqdm import tqdm
+
+from inandout.checkpoint import write_tensors
+from inandout.data.images import Picture
+from inandout.diffusion.base.base import Base
+from inandout.diffusion.vae import encode
+from inandout.tracking import state_folder
+
+
+def encode_once(base: Base, pictures: Sequence[Picture]) -> list[Tensor]:
+    """Latents (C, h, w), on the CPU, of pictures (H, W, 3); found by the content of picture and base where they are.
+
+    Raises:
+        InputError: they cannot be kept there.
+    """
+    folder = state_folder() / "latents" / base.fingerprint
+    folder.mkdir(parents=True, exist_ok=True)
+    return [_encode_once(base, picture, folder) for picture in tqdm(pictures, "encode", unit="picture", disable=None)]
+
+
+def _encode_once(base: Base, picture: Picture, folder: Path) -> Tensor:
+    content = hashlib.sha256(f"{picture.shape}".encode() + picture.tobytes()).hexdigest()[:32]
+    path = folder / f"{content}.safetensors"
+    if not path.exists():
+        write_tensors(path, {"latent": encode(base.pipeline.vae, picture[None])[0]}, {})
+    return load_file(path)["latent"]

@@ -1,0 +1,1 @@
+"""Pools of synthetic images: made, extended, and with the decisions of reviewers."""

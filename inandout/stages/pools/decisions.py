@@ -1,0 +1,77 @@
+"""What reviewers decided, from the runs that keep it: review runs and pools find each other by content."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import mlflow
+
+from inandout.data.manifest import Sample, digests
+from inandout.errors import InputError
+from inandout.review.decisions import Decision, merge_logs, parse
+from inandout.review.session import identity_of
+from inandout.review.summary import apply_decisions, certified, enough, verdicts
+from inandout.tracking import artifact_folder
+
+POOL_TAG = "inandout.pool"
+"""Tag of a review run: which pictures it is of."""
+DECISIONS = "decisions.jsonl"
+"""Artifact of a review run: all decisions on the pool so far."""
+
+
+def decisions_on(pictures: Sequence[str]) -> list[Decision]:
+    """Decisions that runs keep on exactly these pictures (digests); none where nobody has finished a review."""
+    client = mlflow.MlflowClient()
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    runs = client.search_runs(experiments, f"tags.`{POOL_TAG}` = '{identity_of(pictures)}'", max_results=1000)
+    paths = [
+        artifact_folder(run.info.run_id, DECISIONS)
+        for run in runs
+        if any(artifact.path == DECISIONS for artifact in client.list_artifacts(run.info.run_id))
+    ]
+    return merge_logs([parse(path.read_bytes(), path) for path in paths])
+
+
+def review_of(pool: Sequence[Sample]) -> tuple[list[Sample], list[str], list[Decision]]:
+    """The rows of a pool with what was decided on them, their digests, and the decisions."""
+    pictures = digests([sample.image for sample in pool])
+    decisions = decisions_on(pictures)
+    return apply_decisions(pool, pictures, verdicts(decisions)), pictures, decisions
+
+
+def kept(name: str, where: str, pool: Sequence[Sample], needed: int) -> list[Sample]:
+    """The kept pictures of a reviewed pool.
+
+    Args:
+        name: of the option that names the pool.
+        where: its value.
+        pool: rows with their decisions.
+        needed: how many must be left.
+
+    Raises:
+        InputError: they are fewer; it says how many are missing and what became of the others.
+    """
+    found = [sample for sample in pool if sample.review == "keep"]
+    if len(found) < needed:
+        counts = Counter(sample.review for sample in pool)
+        missing = needed - len(found)
+        raise InputError(
+            f"{name} = {where}: {needed} pictures are needed and {len(found)} of {len(pool)} were kept in review, so "
+            f"{missing} are missing ({counts['reject']} rejected, {counts['unsure']} unsure, "
+            f"{counts['']} not decided); {_way_on(where, pool, missing)}"
+        )
+    return found
+
+
+def _way_on(where: str, pool: Sequence[Sample], missing: int) -> str:
+    """What to do about missing pictures: decide on the others, then draw more, or make another pool."""
+    steps = []
+    if any(sample.review == "" for sample in pool):
+        steps.append(f"go on with `python -m inandout review --pool {where}`, and press Finish there")
+    if certified(pool) and not Path(where).is_dir():
+        n = enough(pool, missing)
+        more = f"`python -m inandout topup --pool {where} --n-aug {n}`"
+        steps.append(f"draw {n} more of the certified prompts with {more}, and review those")
+    else:
+        steps.append("make a larger pool, of other prompts if these are no good, and review that")
+    return "; or ".join(steps)

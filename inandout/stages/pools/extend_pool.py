@@ -1,0 +1,122 @@
+"""Entry point `topup`: more pictures of a reviewed pool, drawn with new seeds from the prompts that were certified."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import mlflow
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from inandout.data.manifest import Sample, digests, fingerprint, write_manifest
+from inandout.data.prepare import prepare, prepare_shot
+from inandout.diffusion.sample.sampler import picture_seed
+from inandout.errors import InputError
+from inandout.review.decisions import Decision
+from inandout.review.session import identity_of
+from inandout.review.summary import certified
+from inandout.stages.pools.augment import MemSegPoolConfig, draw_memseg
+from inandout.stages.pools.decisions import DECISIONS, POOL_TAG, review_of
+from inandout.stages.pools.pool import Pool, log_pool, pool_folder, read_pool, work_pool
+from inandout.stages.pools.text2img import DdpmPoolConfig, draw_ddpm, drawn_with, open_tools
+from inandout.tracking import artifact_folder, connect, run_stage
+
+
+class TopUpConfig(BaseModel):
+    """Which pool gets how many more."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pool: str = Field("", description="run id of a pool that was reviewed")
+    n_aug: int = Field(20, ge=1, le=100_000, description="new pictures to draw, which are to be reviewed in turn")
+    fresh: bool = Field(False, description="run again although a finished run has the same fingerprint")
+
+
+class Reviewed(NamedTuple):
+    """A pool with what was decided on it."""
+
+    folder: Path
+    rows: list[Sample]
+    decisions: list[Decision]
+
+
+def topup(config: TopUpConfig) -> Pool:
+    """A pool that holds all pictures of a reviewed one, with the decisions on them, and new ones to be reviewed.
+
+    Everything is as it was for the old ones but for the seeds, and for the prompts: of those only the ones of which a
+    picture was kept go on.
+
+    Raises:
+        InputError: the pool is none that a run made, or nothing was kept in review.
+    """
+    if not config.pool or Path(config.pool).is_dir():
+        raise InputError(f"pool = {config.pool!r}: give the run id of a pool, which knows how it was drawn")
+    connect()
+    folder = pool_folder(config.pool).resolve()
+    rows, _, decisions = review_of(read_pool(folder))
+    reviewed = Reviewed(folder, rows, decisions)
+    prompts = certified(rows)
+    if not prompts:
+        raise InputError(f"pool = {config.pool}: no picture was kept in a review that was finished; press Finish there")
+    drawn = _asked_again(config, rows[0].origin, prompts)
+    samples = prepare_shot(drawn) if isinstance(drawn, DdpmPoolConfig) else prepare(drawn)
+    inputs = {"data": fingerprint(samples), "pool": fingerprint(rows)}
+    name = f"{rows[0].origin} {len(rows)} and {config.n_aug} more"
+    run = run_stage("topup", name, drawn, inputs, samples, lambda work: _top_up(drawn, samples, reviewed, work))
+    print(
+        f"{len(rows)} pictures with what was decided on them, and {config.n_aug} new ones; review those with "
+        f"`python -m inandout review --pool {run.info.run_id}`"
+    )
+    return Pool(read_pool(artifact_folder(run.info.run_id, "pool")), run.info.run_id)
+
+
+def _asked_again(config: TopUpConfig, origin: str, prompts: Sequence[str]) -> DdpmPoolConfig | MemSegPoolConfig:
+    """How the pool was made, for other prompts and another number."""
+    changes = {"n_aug": config.n_aug, "fresh": config.fresh}
+    if origin == "memseg":
+        known = json.loads(artifact_folder(config.pool, "config.json").read_text(encoding="utf-8"))
+        try:
+            return MemSegPoolConfig(**known | changes)
+        except ValidationError as error:
+            raise InputError(f"pool = {config.pool}: is not a pool as augment makes it; give the one before") from error
+    drawn = drawn_with(config.pool)
+    if drawn is None:
+        raise InputError(f"pool = {config.pool}: its run does not say what it was drawn with; make the pool anew")
+    return drawn.model_copy(update=changes | {"prompts": "|".join(prompts)})
+
+
+def _top_up(
+    drawn: DdpmPoolConfig | MemSegPoolConfig, samples: Sequence[Sample], reviewed: Reviewed, work: Path
+) -> None:  # fmt: skip
+    folder = work_pool(work)
+    shutil.copytree(reviewed.folder, folder, dirs_exist_ok=True)
+    old = [_moved(row, reviewed.folder, folder) for row in reviewed.rows]
+    new = _draw(drawn, samples, old, folder / f"from-{len(old):06d}")
+    pool = [*old, *new]
+    write_manifest([row.with_(review="") for row in pool], folder / "manifest.csv")
+    mlflow.set_tag(POOL_TAG, identity_of(digests([row.image for row in pool])))
+    mlflow.log_text("".join(one.model_dump_json(ensure_ascii=True) + "\n" for one in reviewed.decisions), DECISIONS)
+    log_pool(folder, pool)
+
+
+def _draw(
+    drawn: DdpmPoolConfig | MemSegPoolConfig, samples: Sequence[Sample], old: Sequence[Sample], folder: Path
+) -> list[Sample]:  # fmt: skip
+    """New pictures, from a seed that no pool before this one had."""
+    folder.mkdir(exist_ok=True)
+    seed = picture_seed(drawn.seed, len(old))
+    if isinstance(drawn, MemSegPoolConfig):
+        return draw_memseg(drawn, samples, folder, seed)
+    tools = open_tools(drawn)
+    if (tools.base.fingerprint, tools.adapter.fingerprint) != (old[0].base, old[0].adapter):
+        raise InputError(
+            f"base {drawn.base} and adapter {drawn.adapter}: are not those that the pool was drawn with; put them "
+            "back, or make the pool anew"
+        )
+    return draw_ddpm(tools, samples, folder, seed, old)
+
+
+def _moved(row: Sample, before: Path, now: Path) -> Sample:
+    mask = now / row.mask.relative_to(before) if row.mask else None
+    return row.with_(image=now / row.image.relative_to(before), mask=mask)

@@ -1,0 +1,161 @@
+"""Synthetic negatives: the generator's fingerprint without a defect, so that it says nothing of the label."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from inandout.data.geometry import Geometry, fit_image, fit_mask
+from inandout.data.images import Mask, Picture, read_image, read_mask, write_image
+from inandout.data.manifest import Sample, digests, fingerprint, write_manifest
+from inandout.data.prepare import DataConfig, ShotConfig, prepare, prepare_shot
+from inandout.diffusion.base.base import BaseConfig, base_identity, open_base
+from inandout.diffusion.lora.safetensors_io import load_adapter
+from inandout.diffusion.sample.inpaint import Canvas, paste
+from inandout.diffusion.sample.vae_roundtrip import round_trip
+from inandout.errors import InputError
+from inandout.memseg.plan import plan
+from inandout.stages.finetune import FinetuneConfig, find_adapter
+from inandout.stages.pools.pool import Pool, PoolConfig, log_pool, read_pool, work_pool
+from inandout.stages.pools.text2img import DdpmPoolConfig, adapter_identity, draw_ddpm, drawn_with, open_tools
+from inandout.tracking import artifact_folder, connect, run_stage
+
+Negatives = Literal["none", "roundtrip", "generated"]
+
+
+class RoundTripConfig(DataConfig, Geometry, BaseConfig, PoolConfig):
+    """Real good parts through the VAE of the base."""
+
+
+class _Trip(NamedTuple):
+    """A good part, and where the VAE touches it."""
+
+    negative: int
+    mask: Mask | None
+    """(H, W); None = everywhere."""
+
+
+def send_through_vae(config: RoundTripConfig, positives: Sequence[Sample]) -> Pool:
+    """`n_aug` negatives of the training part through the VAE, one to stand against each diffusion picture.
+
+    Against a whole picture it is a whole one; against a defect that was drawn on a good part, that very part, touched
+    inside the same mask alone. Without colour where the part has none.
+
+    Args:
+        config: of what, and whose VAE.
+        positives: `n_aug` diffusion pictures.
+
+    Raises:
+        InputError: the training part has no negatives, or the pictures are of another base.
+    """
+    connect()
+    samples = prepare(config)
+    local = [sample for sample in positives if sample.origin == "inpaint"]
+    bases = sorted({sample.base for sample in positives})
+    inputs = {
+        "data": fingerprint(samples), "base": base_identity(config), "base_config": "",
+        "drawn": " ".join(bases), "positives": fingerprint(positives) if local else "",
+    }  # fmt: skip
+    name = f"round trip n={config.n_aug} seed={config.seed}"
+    run = run_stage(
+        "negatives", name, config, inputs, samples, lambda work: _make_trips(config, samples, positives, work)
+    )
+    return Pool(read_pool(artifact_folder(run.info.run_id, "pool")), run.info.run_id)
+
+
+def _make_trips(
+    config: RoundTripConfig, samples: Sequence[Sample], positives: Sequence[Sample], work: Path
+) -> None:  # fmt: skip
+    base, folder = open_base(config), work_pool(work)
+    if not {sample.base for sample in positives} <= {base.fingerprint, ""}:
+        raise InputError(
+            f"base = {config.base}: the diffusion pictures of the mix were drawn with another one, whose VAE leaves "
+            "another fingerprint; give base=<that one>"
+        )
+    negatives = [sample for sample in samples if (sample.split, sample.label) == ("train", 0)]
+    contents = digests([sample.image for sample in negatives])
+    pool = []
+    for number, trip in enumerate(_trips(config, contents, positives)):
+        negative, path = negatives[trip.negative], folder / f"{number:06d}.png"
+        before = fit_image(read_image(negative.image), config)
+        write_image(path, _touched(before, round_trip(base.pipeline, before[None])[0], trip.mask))
+        pool.append(
+            Sample(
+                image=path, label=0, split="train", group=negative.group, origin="roundtrip", base=base.fingerprint,
+                sources=(contents[trip.negative],),
+            )
+        )  # fmt: skip
+    write_manifest(pool, folder / "manifest.csv")
+    log_pool(folder, pool)
+
+
+def _trips(config: RoundTripConfig, contents: Sequence[str], positives: Sequence[Sample]) -> list[_Trip]:
+    """One for each positive."""
+    place = {content: number for number, content in enumerate(contents)}
+    planned = [negative for negative, _ in plan(len(contents), len(positives), config.seed)]
+    return [
+        _Trip(place[row.sources[0]], fit_mask(read_mask(row.mask), config))
+        if row.origin == "inpaint" and row.mask and row.sources and row.sources[0] in place
+        else _Trip(other, None)
+        for row, other in zip(positives, planned, strict=True)
+    ]
+
+
+def _touched(before: Picture, after: Picture, mask: Mask | None) -> Picture:
+    """`after` inside the mask, with the soft edge that a drawn defect has."""
+    if mask is None or not mask.any():
+        return after
+    touched: Picture = paste(Canvas(before[None], mask[None]), np.asarray(after)[None])[0]
+    return touched
+
+
+def good_pictures(config: DdpmPoolConfig) -> Pool:
+    """Diffusion pictures of good parts, labelled as negatives; `config` is of `good_drawing`."""
+    connect()
+    samples = prepare_shot(config)
+    inputs = {"data": fingerprint(samples), "base": base_identity(config), "adapter": adapter_identity(config)}
+    name = f"good pictures alpha={config.weight():g} n={config.n_aug} seed={config.seed}"
+    run = run_stage("negatives", name, config, inputs, samples, lambda work: _make_good(config, samples, work))
+    return Pool(read_pool(artifact_folder(run.info.run_id, "pool")), run.info.run_id)
+
+
+def _make_good(config: DdpmPoolConfig, samples: Sequence[Sample], work: Path) -> None:
+    folder = work_pool(work)
+    log_pool(folder, draw_ddpm(open_tools(config), samples, folder, config.seed, label=0))
+
+
+def good_drawing(config: DdpmPoolConfig, pool: str) -> DdpmPoolConfig:
+    """How good parts are drawn, to stand against diffusion pictures of defects.
+
+    The prompt is the adapter's own, without a word for a defect, and the seeds are those of the defects, so a picture
+    has a twin. It means a good part only to an adapter that was fine-tuned on good parts, as that of zero shot is. To
+    one that learned defects it means those. The class prompt is no way out: prior preservation ties it to what the base
+    drew before, surfaces of other products, which are told from the product without looking for the fingerprint; and
+    what leaks into it from the instance prompt, which holds its words, is defects. So with few and full shot an adapter
+    of good parts is fine-tuned beside the one of defects.
+
+    Args:
+        config: how the defects are drawn where no pool of them is given.
+        pool: run or folder of the pool that is given; empty = none.
+
+    Raises:
+        InputError: it is not known how the pool was drawn, or its adapter did not learn good parts.
+    """
+    if not pool:
+        instance_prompt = FinetuneConfig().instance_prompt
+        suiting = {} if config.shot == "zero" else {"shot": "zero", "n_shot": ShotConfig().n_shot, "alpha": None}
+        return config.model_copy(update=suiting | {"prompts": instance_prompt})
+    drawn = None if Path(pool).is_dir() else drawn_with(pool)
+    if drawn is None:
+        raise InputError(
+            f"negatives = generated: pool {pool} does not say which prompt and adapter whole pictures were drawn with; "
+            "give negatives=roundtrip, or the run id of augment with source=ddpm"
+        )
+    meta = load_adapter(find_adapter(drawn.adapter)).meta
+    if drawn.shot != "zero" or not meta.instance_prompt:
+        raise InputError(
+            f"negatives = generated: the adapter of pool {pool} was not fine-tuned on good parts (shot = "
+            f"{drawn.shot}), so it cannot draw them; give negatives=roundtrip, or no ddpm_pool"
+        )
+    return drawn.model_copy(update={"n_aug": config.n_aug, "prompts": meta.instance_prompt, "fresh": False})

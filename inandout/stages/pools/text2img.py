@@ -1,0 +1,255 @@
+"""A pool of whole pictures from a fine-tuned diffusion model (paper, sections 3 and 4)."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import mlflow
+from pydantic import Field
+
+from inandout.data.colour import is_grey, without_colour
+from inandout.data.geometry import Geometry, fit_image
+from inandout.data.images import Picture, read_image
+from inandout.data.manifest import Sample, digests, fingerprint, write_manifest
+from inandout.data.prepare import ShotConfig, prepare_shot
+from inandout.diffusion.base.base import Base, BaseConfig, Kind, base_identity, kind_of_base, open_base
+from inandout.diffusion.finetune.presets import PROFILES
+from inandout.diffusion.lora.adapter import Adapter
+from inandout.diffusion.lora.merge import merge
+from inandout.diffusion.lora.safetensors_io import load_adapter
+from inandout.diffusion.sample.generate import Filled, grey_maker, sampler
+from inandout.diffusion.sample.inpaint import refuse_painting
+from inandout.diffusion.sample.sampler import SamplingConfig, picture_seed, sample
+from inandout.errors import InputError
+from inandout.reporting.figures import contact_sheet
+from inandout.stages.finetune import FinetuneConfig, find_adapter, finetune, finetune_fingerprint
+from inandout.stages.image_cache import generate
+from inandout.stages.pools.pool import Pool, PoolConfig, log_pool, read_pool, work_pool
+from inandout.tracking import artifact_folder, artifact_names, connect, run_stage, stage_fingerprint
+
+DRAWN_WITH = "drawn_with.json"
+"""Artifact of a diffusion pool: all that its pictures can be drawn again with."""
+STRIP = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+"""Values of alpha that a run shows the first picture of a pool at."""
+
+
+class DdpmConfig(ShotConfig, Geometry, BaseConfig, SamplingConfig):
+    """What diffusion pictures are drawn with."""
+
+    adapter: str = Field(
+        "", description="run id of a fine-tuning, or its .safetensors file; empty = as finetune makes by default"
+    )
+    alpha: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="merging weight of the adapter; none = by base, shot and source (paper: .6, .95, .8)",
+    )
+    prompts: str = Field(
+        "",
+        description="separated by |, going round; empty = the adapter's own, and with zero shots a defect after it "
+        "(paper: skt background cracked|skt background scratched)",
+    )
+
+    def prompt_list(self, instance_prompt: str) -> list[str]:
+        """The prompts, none of them empty.
+
+        Raises:
+            InputError: none is given, and none is known of the adapter.
+        """
+        asked = [prompt.strip() for prompt in self.prompts.split("|") if prompt.strip()]
+        if not asked and not instance_prompt:
+            raise InputError("the adapter does not say which prompt it was trained on; give prompts")
+        defects = PROFILES[kind_of_base(self.base), self.shot].defects
+        return asked or [f"{instance_prompt} {defect}".strip() for defect in defects]
+
+    def sampling(self, kind: Kind) -> SamplingConfig:
+        """The part that says how pictures are drawn, resolved."""
+        return SamplingConfig(**self.model_dump(include=set(SamplingConfig.model_fields))).resolved(kind)
+
+    def weight(self) -> float:
+        """The resolved `alpha`."""
+        return PROFILES[kind_of_base(self.base), self.shot].alpha if self.alpha is None else self.alpha
+
+
+class DdpmPoolConfig(DdpmConfig, PoolConfig):
+    """A pool of diffusion pictures."""
+
+
+def augment_ddpm(config: DdpmPoolConfig, parted: list[Sample] | None = None) -> Pool:
+    """A pool of pictures from the base merged with an adapter, which is fine-tuned first where none is given.
+
+    `parted` is the data set where another seed than the pictures' parts it.
+    """
+    connect()
+    samples = prepare_shot(config) if parted is None else parted
+    inputs = _inputs(config, samples)
+    name = f"ddpm {config.shot} alpha={config.weight():g} n={config.n_aug} seed={config.seed}"
+    run = run_stage("augment", name, config, inputs, samples, lambda work: _make_ddpm(config, samples, work))
+    return Pool(read_pool(artifact_folder(run.info.run_id, "pool")), run.info.run_id)
+
+
+def _inputs(config: DdpmPoolConfig, samples: Sequence[Sample]) -> dict[str, str]:
+    return {"data": fingerprint(samples), "base": base_identity(config), "adapter": adapter_identity(config)}
+
+
+def ddpm_fingerprint(config: DdpmPoolConfig) -> str:
+    """Identity of the pool that `augment_ddpm` gives, told without drawing it."""
+    return stage_fingerprint("augment", config, _inputs(config, prepare_shot(config)))
+
+
+def adapter_identity(config: DdpmConfig) -> str:
+    """Of the adapter that is asked for, which need not be trained yet."""
+    if config.adapter:
+        return _given_adapter(config).fingerprint
+    return finetune_fingerprint(finetuning_of(config))
+
+
+def adapter_for(config: DdpmConfig) -> Adapter:
+    """The adapter that is asked for, fine-tuned first where none is given."""
+    return _given_adapter(config) if config.adapter else load_adapter(finetune(finetuning_of(config)).adapter)
+
+
+def _given_adapter(config: DdpmConfig) -> Adapter:
+    adapter = load_adapter(find_adapter(config.adapter))
+    if adapter.meta.shot not in ("", config.shot):
+        raise InputError(
+            f"shot = {config.shot}: the adapter was fine-tuned with shot = {adapter.meta.shot}, so its pictures are of "
+            f"another kind; give shot={adapter.meta.shot}, or another adapter"
+        )
+    return adapter
+
+
+def finetuning_of(config: DdpmConfig) -> FinetuneConfig:
+    """As `finetune` does it by default."""
+    return FinetuneConfig(**config.model_dump(include=set(FinetuneConfig.model_fields) - {"fresh"}))
+
+
+def adapter_run(config: DdpmConfig) -> str:
+    """The run of the fine-tuning that is done where no adapter is given, done now if need be."""
+    return finetune(finetuning_of(config)).run_id
+
+
+def _name_adapter(config: DdpmConfig) -> str:
+    """What finds the adapter again, from any folder: the run that trained it, or its file."""
+    if not config.adapter:
+        return adapter_run(config)
+    return str(Path(config.adapter).resolve()) if Path(config.adapter).suffix else config.adapter
+
+
+def _make_ddpm(config: DdpmPoolConfig, samples: list[Sample], work: Path) -> None:
+    tools, folder = open_tools(config), work_pool(work)
+    pool = draw_ddpm(tools, samples, folder, config.seed)
+    log_pool(folder, pool)
+    strip = _strip(tools)
+    if is_grey(read_image(pool[0].image)):
+        strip = without_colour(strip)
+    mlflow.log_image(strip, artifact_file="alpha_strip.png")
+
+
+class Tools(NamedTuple):
+    """What diffusion pictures are drawn with, opened."""
+
+    config: DdpmPoolConfig
+    """Without None and with nothing left to look up: drawn again from it, a picture is the same."""
+    base: Base
+    adapter: Adapter
+
+    @property
+    def how(self) -> SamplingConfig:
+        """The part that says how pictures are drawn."""
+        return self.config.sampling(self.base.kind)
+
+    @property
+    def prompts(self) -> list[str]:
+        """They go round."""
+        return self.config.prompt_list(self.adapter.meta.instance_prompt)
+
+
+def open_tools(config: DdpmPoolConfig) -> Tools:
+    """Load base and adapter, and resolve what hangs on them."""
+    config = config.model_copy(update={"adapter": _name_adapter(config)})
+    adapter, base = adapter_for(config), open_base(config)
+    refuse_painting(base.pipeline)
+    how = config.sampling(base.kind)
+    known = {"prompts": "|".join(config.prompt_list(adapter.meta.instance_prompt)), "alpha": config.weight()}
+    return Tools(config.model_copy(update=how.model_dump() | known), base, adapter)
+
+
+def draw_ddpm(
+    tools: Tools, samples: Sequence[Sample], folder: Path, seed: int, before: Sequence[Sample] = (), label: int = 1
+) -> list[Sample]:  # fmt: skip
+    """`n_aug` diffusion pictures and their manifest in a folder; logs what became of the others and `drawn_with.json`.
+
+    Args:
+        tools: as opened.
+        samples: the data set.
+        folder: exists.
+        seed: of the pictures; that of the configuration says how the data set is parted.
+        before: pictures of a pool that must not come back, as those of the training part must not.
+        label: 1 where the prompts ask for defects, 0 where they do not.
+    """
+    config, adapter = tools.config, tools.adapter
+    merged = merge(tools.base.pipeline, tools.base.fingerprint, adapter, config.weight())
+    make = sampler(
+        merged, tools.prompts, seed, [(config.width, config.height)], tools.how, adapter.meta.clip_skip
+    )  # fmt: skip
+    asked = [*asked_ddpm(config, adapter, samples, seed), *digests([one.image for one in before])]
+    known = [*(sample for sample in samples if sample.split == "train"), *before]
+    training = [fit_image(read_image(sample.image), config) for sample in known]
+    make = grey_maker(make) if all(is_grey(picture) for picture in training) else make
+    filled = generate(asked, config.n_aug, make, config.sample_batch, training, "ddpm")
+    log_filling(filled, config.weight(), tools.prompts)
+    mlflow.log_dict(config.model_dump(mode="json"), DRAWN_WITH)
+    pool = [row.with_(image=Path(shutil.copy(row.image, folder))) for row in _ddpm_rows(tools, filled, seed, label)]
+    write_manifest(pool, folder / "manifest.csv")
+    return pool
+
+
+def asked_ddpm(config: DdpmPoolConfig, adapter: Adapter, samples: Sequence[Sample], seed: int) -> list[object]:
+    """What `draw_ddpm` asks `generate` for, where no pool is to be added to."""
+    prompts, how = config.prompt_list(adapter.meta.instance_prompt), config.sampling(kind_of_base(config.base))
+    return [
+        "ddpm", base_identity(config), adapter.fingerprint, config.weight(), prompts, seed, config.width,
+        config.height, config.fit, how.model_dump(), fingerprint(samples),
+    ]  # fmt: skip
+
+
+def log_filling(filled: Filled, alpha: float | None, prompts: Sequence[str]) -> None:
+    """What was kept out, and with what the rest was drawn."""
+    mlflow.log_metrics({f"rejected_{reason}": count for reason, count in filled.rejected.items()})
+    mlflow.log_params({"used_alpha": alpha, "used_prompts": "|".join(prompts)[:500]})
+
+
+def _ddpm_rows(tools: Tools, filled: Filled, seed: int, label: int) -> list[Sample]:
+    prompts, adapter = tools.prompts, tools.adapter
+    return [
+        Sample(
+            image=one.path, label=label, split="train", origin="ddpm", seed=picture_seed(seed, one.number),
+            prompt=prompts[one.number % len(prompts)], alpha=tools.config.weight(), adapter=adapter.fingerprint,
+            base=tools.base.fingerprint, sources=adapter.meta.sources,
+        )
+        for one in filled.kept
+    ]  # fmt: skip
+
+
+def _strip(tools: Tools) -> Picture:
+    """The first candidate of the pool at rising alpha."""
+    config, prompt, pictures = tools.config, tools.prompts[0], []
+    for alpha in STRIP:
+        merged = merge(tools.base.pipeline, tools.base.fingerprint, tools.adapter, alpha)
+        drawn = sample(
+            merged, [prompt], [picture_seed(config.seed, 0)], width=config.width, height=config.height,
+            config=tools.how, clip_skip=tools.adapter.meta.clip_skip,
+        )  # fmt: skip
+        pictures.append(next(drawn).pictures[0])
+    return contact_sheet(pictures, [f"{prompt} {alpha:g}" for alpha in STRIP], len(STRIP))
+
+
+def drawn_with(run_id: str) -> DdpmPoolConfig | None:
+    """What the pictures of a run were drawn with, nothing left open; None where the run says nothing of that."""
+    if DRAWN_WITH not in artifact_names(run_id):
+        return None
+    return DdpmPoolConfig(**json.loads(artifact_folder(run_id, DRAWN_WITH).read_text(encoding="utf-8")))

@@ -1,0 +1,1 @@
+"""Promotion to the model registry, rollback, and export."""

@@ -1,0 +1,143 @@
+"""Entry point `export`: a trained classifier as an ONNX file that is proven to agree, and how fast it is."""
+
+import json
+import os
+import platform
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import mlflow
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from inandout.data.manifest import digest, fingerprint
+from inandout.errors import InputError, brief
+from inandout.evaluation.operating_points import OperatingPoint, choose_point, parse_rule
+from inandout.serving.classifier_run import Trained, present, read_trained
+from inandout.serving.export import write_export
+from inandout.serving.latency import latency_table, measure_latency
+from inandout.serving.settings import Settings
+from inandout.stages.classify.scores import read_scores
+from inandout.tracking import artifact_folder, connect, experiment_url, log_values, run_stage
+
+FILE = "classifier.onnx"
+"""Artifact of the run."""
+
+
+class ExportConfig(BaseModel):
+    """What to export; either `run` or `model`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: str = Field("", description="run id of the classify whose ResNet-50 is exported")
+    model: str = Field("", description="or the address of a promoted one, models:/NAME@champion or models:/NAME/3")
+    rule: str = Field(
+        "",
+        description="operating point whose threshold goes in: of a run any, fpr<=0.01 say, empty = validation; of a "
+        "model one that it has, empty = its default",
+    )
+    out: str = Field("classifier.onnx", pattern=r"\.onnx$", description="file to write, beside the run's artifact")
+    rounds: int = Field(100, ge=10, le=10_000, description="answers of each kind that are timed")
+    fresh: bool = Field(False, description="run again although a finished run has the same fingerprint")
+
+
+class LocatedConfig(ExportConfig):
+    """The same with the data set that the model was trained on."""
+
+    data: str
+
+
+class Exported(NamedTuple):
+    """Where the file lies, and what was measured."""
+
+    run_id: str
+    path: Path
+    difference: float
+    """Of a logit from torch, the largest."""
+    table: str
+
+
+def export(config: ExportConfig) -> Exported:
+    """Write, check and time the ONNX file, or find the run that did.
+
+    The file has normalisation and threshold inside and takes any number of uint8 RGB pictures (N, 3, H, W) of the
+    model's size; cutting and resizing them is left to the caller, because ONNX has not Pillow's filter.
+    """
+    out = Path(config.out)
+    _refuse_unclear(config, out)
+    connect()
+    trained, point = _from_model(config) if config.model else _from_run(config)
+    inputs = {
+        "data": fingerprint(present(trained)), "run": digest(trained.weights), "model": "",
+        "rule": point.model_dump_json(), "out": "",
+    }  # fmt: skip
+    located = LocatedConfig(**config.model_dump(), data=trained.data)
+    name = f"export of {trained.run_id[:8]} at {point.rule}"
+    run = run_stage("export", name, located, inputs, trained.test, lambda work: _write(config, trained, point, work))
+    _copy(artifact_folder(run.info.run_id, FILE), out)
+    table = artifact_folder(run.info.run_id, "latency.md").read_text(encoding="utf-8")
+    difference = run.data.metrics["export_max_difference"]
+    print(
+        f"\n{table}\n\n{out}: ready; its logits differ from torch's by {difference:.2g} at most\n{experiment_url(run)}"
+    )
+    return Exported(run.info.run_id, out, difference, table)
+
+
+def _refuse_unclear(config: ExportConfig, out: Path) -> None:
+    """What can be told before anything is read."""
+    if bool(config.run) == bool(config.model):
+        raise InputError("give either run, the id of a classify, or model, models:/NAME@champion")
+    if config.model and not config.model.startswith("models:/"):
+        raise InputError(f"model = {config.model!r}: is no address of a model; give models:/NAME@champion")
+    if out.exists():
+        raise InputError(f"out = {out}: is there already; give another name, so that nothing is lost")
+    if not out.parent.is_dir():
+        raise InputError(f"out = {out}: the folder {out.parent} is not there; make it, or name a file in another one")
+
+
+def _copy(source: Path, out: Path) -> None:
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        shutil.copyfile(source, temporary)
+        temporary.replace(out)
+    except OSError as error:
+        raise InputError(f"out = {out}: cannot be written ({error.strerror}); free some space") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _from_run(config: ExportConfig) -> tuple[Trained, OperatingPoint]:
+    """The classifier of a run, with a threshold that is chosen on its validation part."""
+    trained = read_trained(config.run)
+    known = json.loads(artifact_folder(config.run, "config.json").read_text(encoding="utf-8"))
+    scored = read_scores(config.run, "val")
+    return trained, choose_point(
+        parse_rule(config.rule or "validation"), scored.logits, scored.labels, known["val_fpr"]
+    )
+
+
+def _from_model(config: ExportConfig) -> tuple[Trained, OperatingPoint]:
+    """The classifier behind a model that `log_servable` logged, with one of its own thresholds."""
+    try:
+        folder = Path(mlflow.artifacts.download_artifacts(f"{config.model}/artifacts/settings.json"))
+    except (mlflow.MlflowException, OSError) as error:
+        raise InputError(f"model = {config.model}: no promoted classifier is there ({brief(error)})") from error
+    settings = Settings.model_validate_json(folder.read_text(encoding="utf-8"))
+    return read_trained(settings.run), settings.point(config.rule or settings.default)
+
+
+def _write(config: ExportConfig, trained: Trained, point: OperatingPoint, work: Path) -> None:
+    path = work / FILE
+    log_values({"export_max_difference": write_export(trained, point, path)})
+    mlflow.log_params({"exported_run": trained.run_id, "point": point.rule, "threshold": point.threshold})
+    mlflow.log_artifact(str(path))
+    timings = measure_latency(trained, path, config.rounds)
+    threads = torch.get_num_threads()
+    title = (
+        f"Milliseconds an answer at {trained.geometry.width}x{trained.geometry.height}, from encoded pictures to "
+        f"logits, on {threads} thread{'s' * (threads > 1)} of a CPU ({platform.machine()}); cold is with reading the "
+        "model:"
+    )
+    mlflow.log_text(f"{title}\n\n{latency_table(timings)}", "latency.md")
+    log_values({f"{each.engine}_{each.state}_{each.batch}_p50_ms": each.milliseconds()[0] for each in timings})

@@ -1,0 +1,238 @@
+"""Entry points `promote` and `rollback`: a trained classifier becomes a version of a registered model."""
+
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import mlflow
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
+from pydantic import BaseModel, ConfigDict, Field
+
+from inandout.data.manifest import read_manifest
+from inandout.data.prepare import EMBEDDED
+from inandout.errors import InputError
+from inandout.evaluation.operating_points import OperatingPoint, choose_point, measure_point, parse_rule
+from inandout.mixing import share_out
+from inandout.reporting.model_card import Facts, ap_with_interval, command_line, model_card
+from inandout.serving.export import check_export
+from inandout.serving.log_model import log_servable
+from inandout.serving.registry import (
+    CHAMPION,
+    GATE,
+    ROLLED_BACK,
+    add_version,
+    crown,
+    decide,
+    registry_lock,
+    roll_back,
+    version_at,
+    version_of,
+)
+from inandout.stages.classify.config import ClassifyConfig
+from inandout.stages.classify.scores import read_scores
+from inandout.stages.release.candidates import Trained, find_trained
+from inandout.tracking import artifact_folder, connect, run_stage
+
+CARD = "model_card.md"
+"""Artifact of the version's run and of the model."""
+UNSTATED = "unknown: state it"
+"""The licence of data that nobody has named one of."""
+RUN_TAG = "run"
+"""Tag of a version: the run of `classify`."""
+_URI_TAG = "inandout.servable"
+"""Tag of a run of `promote`: the model that it logged."""
+_NAME = r"^\w[\w .-]*$"
+
+
+class ReleaseConfig(BaseModel):
+    """What is made of which classifier."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: str = Field("", description="run id of a classify; empty = the highest validation AP of the experiment")
+    points: str = Field(
+        "validation,fpr<=0.05",
+        description="operating points, separated by commas: recall>=0.95, fpr<=0.01, cost 50:1 (an escape against a "
+        "false reject), validation (the run's own threshold)",
+    )
+    defect_share: float | None = Field(
+        None, gt=0, lt=1, description="share of defective parts that cost weighs by; none = that of the validation part"
+    )
+    data_licence: str = Field(UNSTATED, min_length=1, max_length=500, description="licence of the data, for the card")
+    fresh: bool = Field(False, description="export again although a finished run has the same fingerprint")
+
+
+class PromoteConfig(ReleaseConfig):
+    """The same, and where it goes."""
+
+    name: str = Field(
+        "inandout", pattern=_NAME, max_length=100, description="registered model: letters, digits, ' ._-'"
+    )
+
+
+class RollbackConfig(BaseModel):
+    """Which registered model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(
+        "inandout", pattern=_NAME, max_length=100, description="registered model: letters, digits, ' ._-'"
+    )
+
+
+class Release(ReleaseConfig):
+    """A release whose run is known."""
+
+    data: str
+
+
+class Points(NamedTuple):
+    """Operating points, on the part they were chosen on and on the test part."""
+
+    chosen: list[OperatingPoint]
+    measured: list[OperatingPoint]
+
+
+class Promotion(NamedTuple):
+    """What came of it."""
+
+    version: int
+    champion: bool
+    why: str
+
+
+def promote(config: PromoteConfig) -> Promotion:
+    """Make a trained classifier a version of a registered model, and the champion if it beats the one there is.
+
+    Nothing is registered where its export gives other scores, its operating points cannot be claimed, or the champion
+    was measured on another test part.
+    """
+    connect()
+    trained = find_trained(config.run)
+    points = _points(config, trained)
+    _refuse_other_test(config.name, trained, version_at(config.name, CHAMPION))
+    run = _released(config, trained, points)
+    with registry_lock(config.name):
+        result = _register(config, trained, run)
+    print(f"{config.name} version {result.version}: {'champion' if result.champion else 'not champion'}; {result.why}")
+    return result
+
+
+def rollback(config: RollbackConfig) -> None:
+    """Give `@champion` back to the version before; a second time undoes the first."""
+    connect()
+    with registry_lock(config.name):
+        champion, previous = roll_back(config.name)
+    print(f"{config.name}: version {champion.version} is the champion, version {previous.version} the previous one")
+
+
+def _points(config: ReleaseConfig, trained: Trained) -> Points:
+    rules = list(dict.fromkeys(parse_rule(part) for part in config.points.split(",") if part.strip()))
+    if not rules:
+        raise InputError("points is empty; give some of recall>=0.95, fpr<=0.01, cost 50:1, validation")
+    val, test = read_scores(trained.id, "val"), read_scores(trained.id)
+    chosen = [choose_point(rule, val.logits, val.labels, trained.config.val_fpr, config.defect_share) for rule in rules]
+    return Points(chosen, [measure_point(point, test.logits, test.labels) for point in chosen])
+
+
+def _refuse_other_test(name: str, trained: Trained, champion: ModelVersion | None) -> None:
+    if champion is not None and champion.tags.get("test_fingerprint") != trained.test:
+        raise InputError(
+            f"run = {trained.id}: was measured on another test part than the champion, version {champion.version} of "
+            f"{name}, so the two cannot be compared; train on the champion's data, or give another name"
+        )
+
+
+def _released(config: PromoteConfig, trained: Trained, points: Points) -> Run:
+    """The run that holds the servable model, its card and its points; found where it was made before."""
+    values = config.model_dump(exclude={"name", "run"}) | {"run": trained.id, "data": trained.config.data}
+    inputs = {"data": trained.data, "run": trained.id}
+    samples = read_manifest(artifact_folder(trained.id, "manifest.csv"))
+    name = f"promote {trained.run.info.run_name}"
+    card = model_card(_facts(config, trained, points))
+    return run_stage(
+        "promote", name, Release(**values), inputs, samples, lambda work: _release(trained.id, points, card)
+    )
+
+
+def _release(run_id: str, points: Points, card: str) -> None:
+    """Check the export, then log the model with its card; the first operating point decides unless told otherwise."""
+    mlflow.log_metric("export_difference", check_export(run_id, points.measured[0]))
+    mlflow.log_dict({"points": [point.model_dump(mode="json") for point in points.measured]}, "operating_points.json")
+    uri = log_servable(run_id, points.measured, points.measured[0].rule)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / CARD
+        path.write_text(card, encoding="utf-8")
+        mlflow.log_artifact(str(path))
+        mlflow.MlflowClient().log_model_artifact(uri.removeprefix("models:/"), str(path))
+    mlflow.set_tag(_URI_TAG, uri)
+
+
+def _facts(config: PromoteConfig, trained: Trained, points: Points) -> Facts:
+    run = trained.run
+    asked = {"run": trained.id} | config.model_dump(exclude_defaults=True, exclude={"run", "name", "fresh"})
+    return Facts(
+        run_id=trained.id, config=trained.config.model_dump(mode="json"), params=run.data.params,
+        metrics=run.data.metrics, tags=run.data.tags, data_fingerprint=trained.data, test_fingerprint=trained.test,
+        data_licence=_data_licence(config, trained.config), base_licence=base_licence(trained.config),
+        chosen=points.chosen, measured=points.measured,
+        commands=[
+            command_line("classify", trained.config.model_dump(exclude_defaults=True)), command_line("promote", asked)
+        ],
+    )  # fmt: skip
+
+
+def _data_licence(config: ReleaseConfig, trained: ClassifyConfig) -> str:
+    drawn = config.data_licence == UNSTATED and trained.data == EMBEDDED
+    return "Apache-2.0 (drawn by this package)" if drawn else config.data_licence
+
+
+def base_licence(config: ClassifyConfig) -> str:
+    """Of the Stable Diffusion behind the synthetic defects."""
+    if not share_out(config.n_aug, config.ddpm_ratio)[0]:
+        return "none used"
+    if config.ddpm_pool:
+        return f"of the base of pool {config.ddpm_pool}: see there"
+    return "Apache-2.0 (embedded)" if config.base == "embedded" else f"of {config.base}: see there"
+
+
+def _register(config: PromoteConfig, trained: Trained, run: Run) -> Promotion:
+    """Add the version, unless this run is one already, and let it through the gate; call it under the lock."""
+    champion = version_at(config.name, CHAMPION)
+    version = version_of(config.name, run.info.run_id)
+    if champion is not None and version is not None and champion.version == version.version:
+        return Promotion(int(version.version), True, "it is the champion already")
+    if version is not None and ROLLED_BACK in version.tags:
+        back = (
+            f"not passed: it was rolled back, {version.tags[ROLLED_BACK]}; only `rollback` gives the place back to it"
+        )
+        return Promotion(int(version.version), False, back)
+    _refuse_other_test(config.name, trained, champion)
+    theirs = read_scores(champion.tags[RUN_TAG]) if champion is not None else None
+    wins, why = decide(read_scores(trained.id), theirs, str(champion.version) if champion is not None else "")
+    if version is None:
+        uri = mlflow.get_run(run.info.run_id).data.tags[_URI_TAG]
+        version = add_version(config.name, uri, _tags(config, trained) | {GATE: why})
+    else:
+        mlflow.MlflowClient().set_model_version_tag(config.name, version.version, GATE, why)
+    if wins:
+        crown(config.name, version)
+    return Promotion(int(version.version), wins, why)
+
+
+def _tags(config: PromoteConfig, trained: Trained) -> dict[str, str]:
+    """What a version says of itself in the registry."""
+    return {
+        RUN_TAG: trained.id,
+        "alpha": trained.run.data.params.get("used_alpha", "none used"),
+        "n_aug": str(trained.config.n_aug),
+        "ddpm_ratio": f"{trained.config.ddpm_ratio:g}",
+        "shot": trained.config.shot,
+        "seeds": str(trained.config.seed),
+        "ap": ap_with_interval(trained.run.data.metrics),
+        "data_fingerprint": trained.data,
+        "test_fingerprint": trained.test,
+        "data_licence": _data_licence(config, trained.config),
+        "base_licence": base_licence(trained.config),
+    }

@@ -1,0 +1,195 @@
+"""Entry point `review`: a local web page on which people judge the pictures of a pool, or labels of real ones."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import mlflow
+from fastapi import FastAPI
+from mlflow.entities import Metric, RunTag
+from pydantic import Field
+
+from inandout.data.manifest import Sample, digests, read_manifest
+from inandout.review.app import build_app
+from inandout.review.decisions import Decision, DecisionLog
+from inandout.review.server import new_token, serve
+from inandout.review.session import Desk, lay_out, lay_out_labels
+from inandout.review.summary import verdicts
+from inandout.review.updates import summarise
+from inandout.stages.classify.label_errors import is_labels_run, read_suspects
+from inandout.stages.pools.decisions import DECISIONS, POOL_TAG, decisions_on
+from inandout.stages.pools.pool import pool_folder, read_pool
+from inandout.stages.pools.text2img import DdpmConfig
+from inandout.stages.review.base_preview import open_twins
+from inandout.stages.review.prompt_lab import keep_room, open_room
+from inandout.stages.review.relabel import CORRECTED, WITHOUT, log_relabelled
+from inandout.tracking import artifact_folder, connect, open_run, stage_fingerprint, state_folder
+
+
+class ReviewConfig(DdpmConfig):
+    """Which pictures are reviewed, or drawn where there are none yet, and where the page is to be had."""
+
+    pool: str = Field(
+        "",
+        description="run id of augment, topup or labels, or a folder with a manifest.csv; empty = the prompt room, "
+        "which all options but host and port are for",
+    )
+    host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="address to listen on; with any other than that of this machine alone, a token is needed to get in",
+    )
+    port: int = Field(8765, ge=0, le=65535, description="port to listen on; 0 = any that is free")
+
+
+class Opened(NamedTuple):
+    """A pool, and where it comes from."""
+
+    folder: Path
+    real: list[Sample]
+    """The data set that it was made from; empty where that is not known."""
+    fit: Literal["crop", "stretch"]
+
+
+def review(config: ReviewConfig) -> None:
+    """Serve the review page until Ctrl-C; every decision is saved at once, and goes into an MLflow run at the end."""
+    connect()
+    if config.pool:
+        _certify(config)
+    else:
+        _try_prompts(config)
+
+
+def _certify(config: ReviewConfig) -> None:
+    desk, close = _lay_out(config.pool)
+    log = DecisionLog(_folder_of(desk) / DECISIONS)
+    log.add(decisions_on(desk.ids))
+    key = stage_fingerprint("review", config, {"pool": desk.identity})
+    with open_run("review", config, key, f"review {Path(config.pool).name}") as run:
+
+        def finish() -> str:
+            decisions = log.read()
+            return close(run.info.run_id, keep_decisions(run.info.run_id, desk, decisions), decisions)
+
+        mlflow.set_tag(POOL_TAG, desk.identity)
+        _serve(config, build_app(desk, log, finish), finish)
+
+
+Close = Callable[[str, dict[str, Any], Sequence[Decision]], str]
+"""Ends a review, given its run, its summary and all decisions: says in a sentence what is to be had, and where."""
+
+
+def _lay_out(where: str) -> tuple[Desk, Close]:
+    """The pictures of a pool, or real ones whose labels are in doubt."""
+    if not Path(where).is_dir() and is_labels_run(where):
+        return lay_out_suspects(where), partial(_close_labels, read_manifest(artifact_folder(where, "manifest.csv")))
+    opened = _open(where)
+    pool = read_pool(opened.folder)
+    desk = lay_out(f"pool {Path(where).name}", opened.folder, pool, opened.real, opened.fit)
+    if not Path(where).is_dir():
+        desk = replace(desk, twins=open_twins(where, desk.samples, _folder_of(desk) / "alpha-0"))
+    return desk, _close_pool
+
+
+def lay_out_suspects(run_id: str) -> Desk:
+    """The pictures of a run of `labels`, the most suspicious first."""
+    suspects = read_suspects(run_id)
+    return lay_out_labels(
+        f"labels {run_id}", [one.sample for one in suspects], [one.chance for one in suspects]
+    )  # fmt: skip
+
+
+def _folder_of(desk: Desk) -> Path:
+    return state_folder() / "review" / desk.identity
+
+
+def _try_prompts(config: ReviewConfig) -> None:
+    opened = open_room(config)
+    with open_run("review", config, stage_fingerprint("review", config, opened.inputs), "prompt room") as run:
+
+        def finish() -> str:
+            return keep_room(run.info.run_id, opened.painted.room)
+
+        log = DecisionLog(opened.painted.room.folder / DECISIONS)  # stays empty: there is nothing to decide on
+        _serve(config, build_app(opened.desk, log, finish, opened.painted), finish)
+
+
+def _serve(config: ReviewConfig, app: FastAPI, finish: Callable[[], str]) -> None:
+    try:
+        serve(app, config.host, config.port, new_token(config.host), _tell)
+    finally:
+        print(finish(), file=sys.stderr)
+
+
+def _open(where: str) -> Opened:
+    """The pool of a run, with the data set of that run; or a folder.
+
+    Raises:
+        InputError: there is none.
+    """
+    folder = pool_folder(where)
+    if Path(where).is_dir():
+        return Opened(folder, [], "crop")
+    config = json.loads(artifact_folder(where, "config.json").read_text())
+    return Opened(folder, _still_there(artifact_folder(where, "manifest.csv")), config["fit"])
+
+
+def _still_there(manifest: Path) -> list[Sample]:
+    """The data set of a run, if its pictures still lie where they were."""
+    samples = read_manifest(manifest)
+    if all(sample.image.exists() for sample in samples):
+        return samples
+    print(
+        "remark: pictures of the data set are not where the run of the pool found them, so there are no real pictures "
+        "beside, and no flags that compare with them",
+        file=sys.stderr,
+    )
+    return []
+
+
+def _tell(address: str) -> None:
+    print(f"review: open {address} in a browser; Ctrl-C here when you have finished", flush=True)
+
+
+def keep_decisions(run_id: str, desk: Desk, decisions: Sequence[Decision]) -> dict[str, Any]:
+    """Put what was decided so far into the run, in place of what was there, from any thread; the summary of it."""
+    client = mlflow.MlflowClient()
+    summary = summarise(desk.samples, desk.ids, decisions)
+    text = "".join(one.model_dump_json(ensure_ascii=True) + "\n" for one in decisions)
+    client.log_text(run_id, text, DECISIONS)
+    client.log_text(run_id, json.dumps(summary, indent=2), "summary.json")
+    known = {verdict: float(count) for verdict, count in summary["together"].items()}
+    known |= {"pictures": float(summary["pictures"]), "reviewers": float(len(summary["reviewers"]))}
+    kappas = [one["kappa"] for one in summary["agreements"] if one["kappa"] is not None]
+    known |= {"lowest_kappa": min(kappas)} if kappas else {}
+    now = int(time.time() * 1000)
+    client.log_batch(
+        run_id, [Metric(f"review_{name}", value, now, 0) for name, value in known.items()],
+        tags=[RunTag("inandout.reviewers", ", ".join(summary["reviewers"])[:500])],
+    )  # fmt: skip
+    return summary
+
+
+def _close_pool(run_id: str, summary: dict[str, Any], _: Sequence[Decision]) -> str:
+    counts = summary["together"]
+    return (
+        f"{counts['keep']} kept, {counts['reject']} rejected, {counts['unsure']} unsure of {summary['pictures']}, in "
+        f"run {run_id}. To train with the kept pictures alone, add reviewed=true to classify."
+    )
+
+
+def _close_labels(
+    data: Sequence[Sample], run_id: str, summary: dict[str, Any], decisions: Sequence[Decision]
+) -> str:  # fmt: skip
+    log_relabelled(run_id, data, digests([sample.image for sample in data]), verdicts(decisions))
+    counts = summary["together"]
+    return (
+        f"{counts['keep']} labels right, {counts['reject']} wrong, {counts['unsure']} unsure of {summary['pictures']}, "
+        f"in run {run_id}. To train with the wrong ones corrected: data={artifact_folder(run_id, CORRECTED)}; without "
+        f"those that are wrong or unsure: data={artifact_folder(run_id, WITHOUT)}"
+    )

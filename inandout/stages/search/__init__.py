@@ -1,0 +1,1 @@
+"""The search for alpha and ddpm_ratio."""

@@ -1,0 +1,115 @@
+"""What a search is asked for."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from inandout.data.prepare import ShotConfig
+from inandout.diffusion.base.base import BaseConfig, kind_of_base
+from inandout.diffusion.finetune.presets import PROFILES
+from inandout.diffusion.sample.sampler import SamplingConfig
+from inandout.parallel import EngineConfig
+from inandout.search.space import Extra, Point, Space, build_space
+from inandout.search.storage import check_url
+from inandout.stages.classify.config import ClassifyConfig, TrainingConfig
+from inandout.stages.experiment.compare import Seeds
+from inandout.stages.pools.text2img import DdpmPoolConfig
+from inandout.stages.search.validation_set import Objective
+
+_EXTRAS: tuple[Extra, ...] = ("n_aug", "guidance", "lr")
+
+
+def _extras(text: str) -> str:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not set(names) <= set(_EXTRAS) or len(set(names)) < len(names):
+        raise ValueError(f"{text!r} is not some of {', '.join(_EXTRAS)}, each once, separated by commas")
+    return ",".join(names)
+
+
+class SearchConfig(TrainingConfig, ShotConfig, BaseConfig, EngineConfig):
+    """The study. `seed` parts the data and draws every picture; `seeds` are repetitions of the training alone.
+
+    So a study fine-tunes once and draws a pool once for each alpha, however many seeds there are.
+    """
+
+    n_trials: int = Field(20, ge=1, le=10_000, description="trials of the study in all, however often it is resumed")
+    seeds: Seeds = Field("0,1", description="trainings of each trial, whose mean counts")
+    fresh_seeds: Seeds = Field("100,101,102", description="trainings of the best three and of the paper's choice")
+    also: Annotated[str, AfterValidator(_extras)] = Field(
+        "", description="searched besides alpha and ddpm_ratio: some of n_aug, guidance, lr, separated by commas"
+    )
+    alpha_step: float = Field(0.1, ge=0.05, le=0.1, description="grid of alpha: .05 or .1; trials share its pools")
+    objective: Objective | None = Field(
+        None,
+        description="positives of the validation part: real, or synthetic (held out, half MemSeg, half diffusion); "
+        "none = real with shot=full, else synthetic",
+    )
+    n_held_out: int = Field(40, ge=2, le=100_000, description="held-out positives of objective=synthetic")
+    held_out_alpha: float | None = Field(
+        None, ge=0, le=1, description="their alpha, the same in all trials; none = the paper's for this shot"
+    )
+    storage: Annotated[str, AfterValidator(check_url)] = Field(
+        "",
+        description="where the study is kept: empty = a file beside the database, for any number of processes on one "
+        "machine; or postgresql+psycopg://user@host/database, for several machines",
+    )
+
+    @field_validator("alpha_step")
+    @classmethod
+    def _is_step(cls, step: float) -> float:
+        if step not in (0.05, 0.1):
+            raise ValueError("must be .05 or .1")
+        return step
+
+    @model_validator(mode="after")
+    def _can_be_searched(self) -> "SearchConfig":
+        if self.n_aug < 2:
+            raise ValueError(f"n_aug = {self.n_aug}: two sources are mixed, so it must be 2 or more")
+        both = set(self.seeds.split(",")) & set(self.fresh_seeds.split(","))
+        if both:
+            raise ValueError(f"fresh_seeds = {self.fresh_seeds}: {min(both)} is one of seeds, so it is not fresh")
+        if self.cluster and not self.storage:
+            raise ValueError(f"cluster = {self.cluster}: a file cannot be locked across machines; give storage")
+        return self
+
+    def workers_alone(self) -> list["SearchConfig"]:
+        """The same search, once for each that works on it in turn; on a cluster for as many as could have a trial."""
+        count = self.n_trials if self.cluster else self.workers
+        return [self.model_copy(update={"workers": 1, "cluster": ""})] * count
+
+    def paper_alpha(self) -> float:
+        """The paper's merging weight for base and shot."""
+        return PROFILES[kind_of_base(self.base), self.shot].alpha
+
+    def positives(self) -> Objective:
+        """The resolved `objective`."""
+        return self.objective or ("real" if self.shot == "full" else "synthetic")
+
+    def space(self) -> Space:
+        """What is searched."""
+        guidance = SamplingConfig().resolved(kind_of_base(self.base)).guidance
+        assert guidance is not None
+        return build_space(
+            alpha=self.paper_alpha(), alpha_step=self.alpha_step, n_aug=self.n_aug, guidance=guidance, lr=self.lr,
+            also=[name for name in _EXTRAS if name in self.also.split(",")],
+        )  # fmt: skip
+
+    def classifiers(self, point: Point, seeds: str) -> list[ClassifyConfig]:
+        """One a seed, at a point."""
+        shared = self.model_dump(include=set(ClassifyConfig.model_fields)) | point
+        shared["n_aug"] = int(shared["n_aug"])
+        return [ClassifyConfig(**shared, training_seed=int(seed)) for seed in seeds.split(",")]
+
+    def paper_point(self) -> Point:
+        """The paper's fixed choice: its alpha, half and half."""
+        return {"alpha": self.paper_alpha(), "ddpm_ratio": 0.5}
+
+    def paper(self, seeds: str) -> list[ClassifyConfig]:
+        """Classifiers at the paper's choice."""
+        return self.classifiers(self.paper_point(), seeds)
+
+    def held_out(self) -> DdpmPoolConfig:
+        """How the diffusion pictures of the proxy are drawn."""
+        alpha = self.paper_alpha() if self.held_out_alpha is None else self.held_out_alpha
+        shared = self.model_dump(include=set(DdpmPoolConfig.model_fields))
+        return DdpmPoolConfig(**shared | {"alpha": alpha, "n_aug": self.n_held_out})

@@ -1,0 +1,186 @@
+"""Entry point `search`: which alpha and ddpm_ratio, told by the validation part; then once on the test part."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+
+import mlflow
+import numpy as np
+from mlflow.entities import Run
+
+from inandout.data.manifest import Sample, fingerprint
+from inandout.data.prepare import prepare_shot
+from inandout.errors import InputError
+from inandout.parallel import run_all
+from inandout.search.plots import figures
+from inandout.search.space import Point
+from inandout.search.study import ERROR, RUN, Shared, Study, best, claim, ended, is_running, open_study, point_of
+from inandout.stages.classify.train import input_fingerprints, refuse_impossible
+from inandout.stages.classify.validate import validate, without_test
+from inandout.stages.pools.text2img import adapter_run
+from inandout.stages.search.config import SearchConfig
+from inandout.stages.search.finalists import PAPER, measure_finalists
+from inandout.stages.search.trial import ASKED, DRAWN, OUTSIDE, run_trial
+from inandout.stages.search.validation_set import Judged, judged_by
+from inandout.tracking import (
+    Place,
+    below,
+    connect,
+    experiment_url,
+    log_dataset,
+    log_values,
+    open_run,
+    record_reuse,
+    stage_fingerprint,
+    state_folder,
+    this_place,
+)
+
+FINALISTS = 3
+"""Points that are measured at the end."""
+ENDS = ("COMPLETE", "PRUNED", "FAIL")
+"""How a trial can end, as Optuna calls it."""
+_PAUSE = 2.0
+"""Seconds between two looks at what other workers do."""
+
+
+def search(config: SearchConfig) -> str:
+    """Find alpha and ddpm_ratio by validation, then measure the best three and the paper's choice on the test part.
+
+    The same command goes on with a study, also beside another that is at it.
+    """
+    connect()
+    space = config.space()
+    size = space.size()
+    if size is not None and config.n_trials > size:
+        raise InputError(f"n_trials = {config.n_trials}: there are {size} different points; give 1 to {size}")
+    refuse_impossible(config.paper(config.seeds)[0])
+    samples = prepare_shot(config)
+    key = _study_key(config, samples)
+    shared = _open(config, key)
+    with _study_run(shared, config, key) as run:
+        log_dataset(config.data, fingerprint(without_test(samples)), without_test(samples))
+        adapter_run(config.held_out())
+        judged = judged_by(config.positives(), config.held_out())
+        mlflow.set_tag("inandout.objective", judged.sentence)
+        print(f"maximised: {judged.sentence}", flush=True)
+        for ended in run_all(partial(_work, this_place(), key), config.workers_alone(), config):
+            if ended.error is not None:
+                raise ended.error
+        with shared.lock():
+            sentence = _finish(shared, config)
+    print(f"\n{sentence}\n\n{experiment_url(run)}")
+    return sentence
+
+
+def _open(config: SearchConfig, key: str) -> Shared:
+    return open_study(config.storage, state_folder() / "studies", key, config.space(), config.seed)
+
+
+def _work(place: Place, key: str, config: SearchConfig) -> None:
+    """What each worker does, in whatever process: trials of the study until there are enough."""
+    with below(place):
+        _run_trials(_open(config, key), config, judged_by(config.positives(), config.held_out()))
+
+
+def _study_key(config: SearchConfig, samples: list[Sample]) -> str:
+    """Identity of the study: what changes an objective. It goes on with more trials, other finals, another code not."""
+    inputs = {"data": fingerprint(samples)} | input_fingerprints(config.paper(config.seeds)[0])
+    free = dict.fromkeys(("n_trials", "fresh_seeds", "storage", "workers", "cluster"), "")
+    return stage_fingerprint("search", config, inputs | free)
+
+
+@contextmanager
+def _study_run(shared: Shared, config: SearchConfig, key: str) -> Iterator[Run]:
+    """The one run of the study, whoever works on it; one that `mlflow run` opened later points to it."""
+    with ExitStack() as stack:
+        with shared.lock():
+            known = _known_run(shared)
+            outer = os.environ.pop("MLFLOW_RUN_ID", None) if known else None
+            name = f"{config.shot} search of {', '.join(shared.space.distributions)}"
+            run = stack.enter_context(open_run("search", config, key, name, known))
+            shared.study.set_user_attr(RUN, run.info.run_id)
+        mlflow.set_tag("inandout.n_trials", config.n_trials)  # a parameter could not grow
+        yield run
+    if outer is not None and outer != known:
+        os.environ["MLFLOW_RUN_ID"] = outer
+        record_reuse("search", config, mlflow.get_run(run.info.run_id))
+
+
+def _known_run(shared: Shared) -> str | None:
+    """The study's run, if this store has it."""
+    run_id: str | None = shared.study.user_attrs.get(RUN)
+    experiments = [experiment.experiment_id for experiment in mlflow.MlflowClient().search_experiments()]
+    found = mlflow.MlflowClient().search_runs(experiments, f"attributes.run_id = '{run_id}'") if run_id else []
+    return found[0].info.run_id if found else None
+
+
+def _run_trials(shared: Shared, config: SearchConfig, judged: Judged) -> None:
+    """Run trials until there are enough, then wait for those of other workers, whose work goes on here if they die."""
+    waiting = False
+    while True:
+        started = time.monotonic()
+        claimed = claim(shared, config.n_trials)
+        for trial in claimed.dead:
+            if RUN in trial.user_attrs:
+                _close(trial.user_attrs[RUN])
+        if claimed.trial is not None:
+            configs = config.classifiers(point_of(claimed.trial, shared.space), config.seeds)
+            waited = time.monotonic() - started
+            run_trial(shared.study, claimed.trial, configs, lambda one: validate(one, judged.samples), waited)
+        elif is_running(shared.study):
+            if not waiting:
+                print("waiting for trials of other workers", flush=True)
+            waiting = True
+            time.sleep(_PAUSE)
+        else:
+            return
+
+
+def _close(run_id: str) -> None:
+    """End what a dead process left open: the run of its trial and what is below."""
+    client = mlflow.MlflowClient()
+    run = client.get_run(run_id)
+    if run.info.status == "RUNNING":
+        client.set_terminated(run_id, "KILLED")
+    for child in client.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'"):
+        _close(child.info.run_id)
+
+
+def _finish(shared: Shared, config: SearchConfig) -> str:
+    """Figures and sums of the study, then the finalists; the second worker finds all of it done."""
+    leaders = best(shared.study, FINALISTS)
+    if not leaders:
+        reasons = [trial.user_attrs.get(ERROR, "") for trial in ended(shared.study)]
+        raise InputError(f"all {len(reasons)} trials failed, the first with: {reasons[0]}")
+    log_values(_sums(shared.study) | {"best_val_ap": leaders[0].value or 0.0})
+    for name, figure in figures(shared.study).items():
+        mlflow.log_figure(figure, f"study/{name}.png")
+    points = {f"trial {trial.number}": point_of(trial, shared.space) for trial in leaders}
+    names = {name: f"{name} ({_words(point)})" for name, point in points.items()}
+    finale = measure_finalists(
+        {names[name]: config.classifiers(point, config.fresh_seeds) for name, point in points.items()},
+        config.paper(config.fresh_seeds),
+    )
+    mlflow.set_tag("inandout.verdict", finale.sentence)
+    mlflow.log_text(f"{finale.table}\n\n{PAPER}: {_words(config.paper_point())}\n\n{finale.sentence}\n", "results.md")
+    if finale.difference is not None:
+        log_values({f"ap_rise_{name}": value for name, value in finale.difference._asdict().items()})
+    print(f"\n{finale.table}", flush=True)
+    return finale.sentence
+
+
+def _words(point: Point) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in point.items())
+
+
+def _sums(study: Study) -> dict[str, float]:
+    """How many trials came to which end, and what they cost beside training."""
+    trials = ended(study)
+    costs = [trial.user_attrs for trial in trials if OUTSIDE in trial.user_attrs]
+    asked, drawn = (sum(cost[name] for cost in costs) for name in (ASKED, DRAWN))
+    ends = {f"n_{name.lower()}": float(sum(t.state.name == name for t in trials)) for name in ENDS}
+    ends |= {f"{OUTSIDE}_mean": float(np.mean([cost[OUTSIDE] for cost in costs])), DRAWN: drawn, ASKED: asked}
+    return ends | ({"share_of_diffusion_reused": 1 - drawn / asked} if asked else {})

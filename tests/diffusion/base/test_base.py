@@ -1,0 +1,210 @@
+"""Bases from folders, and the one that is shipped with the package."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderTiny, StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
+
+from inandout.data.surfaces import KINDS
+from inandout.diffusion.base.base import Base, BaseConfig, base_identity, open_base, weights_fingerprint
+from inandout.diffusion.pretrain.assemble import EMBEDDED
+from inandout.diffusion.pretrain.stream import HELD_OUT, School
+from inandout.diffusion.reconstruction import measure_fidelity
+from inandout.diffusion.sample.inpaint import paints
+from inandout.diffusion.sample.sampler import SamplingConfig, sample
+from inandout.diffusion.vae import decode, encode
+from inandout.errors import InputError
+from tests.diffusion.tiny import painting_pipeline, tiny_pipeline
+
+LIMIT = 40 * 2**20
+
+whole = pytest.mark.skipif(not (EMBEDDED / "model_index.json").exists(), reason="only the VAE is trained so far")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "tiny"
+    tiny_pipeline().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    return Path(shutil.copytree(saved, tmp_path / "tiny"))
+
+
+def open_at(folder: Path) -> Base:
+    return open_base(BaseConfig(base=str(folder)))
+
+
+def change_json(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def change_weights(path: Path, kind: torch.dtype) -> None:
+    save_file({name: value.to(kind) for name, value in load_file(path).items()}, path, metadata={"format": "pt"})
+
+
+def test_a_folder_is_opened_ready_to_be_computed_with(saved: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    base = open_at(saved)
+    assert base.kind == "embedded", "its VAE is of our own kind"
+    for name in ("unet", "vae", "text_encoder"):
+        part = getattr(base.pipeline, name)
+        assert not any(module.training for module in part.modules())
+        assert {value.dtype for value in part.parameters()} == {torch.float32}
+    assert base.pipeline.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    assert base.pipeline.vae.decoder.layers[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert base.pipeline.safety_checker is None
+    assert capfd.readouterr() == ("", "")
+
+
+def test_weights_in_half_precision_are_computed_with_in_fp32(folder: Path) -> None:
+    change_weights(folder / "unet/diffusion_pytorch_model.safetensors", torch.float16)
+    change_weights(folder / "text_encoder/model.safetensors", torch.bfloat16)
+    change_json(folder / "text_encoder/config.json", dtype="bfloat16")
+    pipeline = open_at(folder).pipeline
+    assert {part.dtype for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder)} == {torch.float32}
+
+
+def test_the_fingerprint_is_of_the_weights_wherever_they_lie_in_memory_and_on_disk(saved: Path, folder: Path) -> None:
+    expected = open_at(saved).fingerprint
+    assert len(expected) == 32
+    assert expected == weights_fingerprint(tiny_pipeline()) == open_at(folder).fingerprint
+    path = folder / "vae/diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    name = sorted(weights)[0]
+    weights[name].view(-1)[0] += 1e-6
+    save_file(weights, path, metadata={"format": "pt"})
+    assert open_at(folder).fingerprint != expected
+
+
+def test_the_identity_is_of_the_files_that_are_read(saved: Path, folder: Path) -> None:
+    identity = base_identity(BaseConfig(base=str(saved)))
+    assert len(identity) == 32
+    (folder / "README.md").write_text("Of no importance.")
+    (folder / "unet/diffusion_pytorch_model.fp16.safetensors").write_bytes(b"not read")
+    assert base_identity(BaseConfig(base=str(folder))) == identity
+    change_json(folder / "scheduler/scheduler_config.json", beta_end=0.013)
+    changed = base_identity(BaseConfig(base=str(folder)))
+    assert changed != identity
+    change_weights(folder / "unet/diffusion_pytorch_model.safetensors", torch.float16)
+    assert base_identity(BaseConfig(base=str(folder))) != changed
+
+
+def test_a_folder_of_pickles_is_refused_and_none_is_read(folder: Path) -> None:
+    (folder / "unet/diffusion_pytorch_model.safetensors").rename(folder / "unet/diffusion_pytorch_model.bin")
+    with pytest.raises(InputError, match=r"unet/diffusion_pytorch_model\.safetensors is missing.*pickles.*run code"):
+        open_at(folder)
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".bin", ".pt", ".PTH"])
+def test_a_pickle_is_refused_by_its_name_before_it_is_looked_for(tmp_path: Path, suffix: str) -> None:
+    for act in (open_base, base_identity):
+        with pytest.raises(InputError, match=rf"a {suffix} file is a pickle, .*; convert it to \.safetensors"):
+            act(BaseConfig(base=str(tmp_path / f"model{suffix}")))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"_class_name": "StableDiffusionXLPipeline"}, "is a StableDiffusionXLPipeline;"),
+     ({"_class_name": ["remote", "Own"]}, "StableDiffusionPipeline .* is needed"),
+     ({"unet": ["diffusers", "SD3Transformer2DModel"]}, "with unet diffusers.SD3Transformer2DModel;"),
+     ({"unet": ["os", "UNet2DConditionModel"]}, "with unet os.UNet2DConditionModel;"),
+     ({"vae": None}, "model_index.json: TypeError")],
+)  # fmt: skip
+def test_another_kind_of_model_is_refused(folder: Path, changes: dict[str, object], message: str) -> None:
+    change_json(folder / "model_index.json", **changes)
+    with pytest.raises(InputError, match=message):
+        open_at(folder)
+
+
+def test_a_folder_of_a_model_for_inpainting_is_opened(painting_base: Path) -> None:
+    base = open_at(painting_base)
+    assert paints(base.pipeline)
+    assert base.fingerprint == weights_fingerprint(painting_pipeline())
+
+
+def test_a_model_that_reads_other_pictures_is_refused(folder: Path) -> None:
+    change_json(folder / "unet/config.json", in_channels=9)
+    path = folder / "unet/diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    weights["conv_in.weight"] = torch.zeros(8, 9, 3, 3)
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(InputError, match="UNet takes 9 channels and its VAE gives 5"):
+        open_at(folder)
+
+
+def test_broken_folders_are_refused_in_one_sentence(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"model_index\.json: FileNotFoundError"):
+        open_at(tmp_path)
+    (folder / "unet/diffusion_pytorch_model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(InputError, match="not a Stable Diffusion in diffusers' folder format") as raised:
+        open_at(folder)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_weights_that_lack_a_tensor_are_refused_not_drawn_at_random(folder: Path, part: str) -> None:
+    (path,) = (folder / part).glob("*.safetensors")
+    weights = load_file(path)
+    del weights[sorted(weights)[0]]
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=f"{len(weights)} tensors for the {part}.* asks for {len(weights) + 1};"):
+        open_at(folder)
+
+
+def test_what_is_nowhere_is_refused_with_what_may_be_given(tmp_path: Path) -> None:
+    for name in ("no such folder", str(tmp_path / "nowhere"), str(tmp_path / "nowhere.safetensors")):
+        for act in (open_base, base_identity):
+            with pytest.raises(InputError, match=r"no such f.*'embedded', a folder in diffusers' format"):
+                act(BaseConfig(base=name))
+
+
+def test_a_configuration_beside_a_folder_is_refused(saved: Path) -> None:
+    with pytest.raises(InputError, match=r"base_config = here: .* leave it out"):
+        open_base(BaseConfig(base=str(saved), base_config="here"))
+
+
+@whole
+def test_the_folder_is_complete_small_and_without_pickles() -> None:
+    index = json.loads((EMBEDDED / "model_index.json").read_text())
+    parts = {name for name, value in index.items() if isinstance(value, list) and value[0]}
+    assert parts == {"vae", "text_encoder", "tokenizer", "unet", "scheduler"}
+    files = [path for path in EMBEDDED.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".json", ".safetensors", ".md"}
+    assert sum(path.stat().st_size for path in files) <= LIMIT
+
+
+@whole
+def test_diffusers_loads_it_without_the_network() -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(EMBEDDED, local_files_only=True)
+    assert pipeline.scheduler.config.prediction_type == "v_prediction"
+    assert pipeline.vae_scale_factor == 2
+
+
+def test_the_vae_keeps_colour_and_texture_of_unseen_surfaces() -> None:
+    vae = AutoencoderTiny.from_pretrained(EMBEDDED / "vae", local_files_only=True)
+    unseen = School(HELD_OUT + 5, 32).batch(0, (64, 64)).pictures
+    fidelity = measure_fidelity(unseen, decode(vae, encode(vae, unseen)))
+    assert fidelity.psnr > 36
+    assert 0.8 < fidelity.gradient_energy < 1.1
+
+
+@whole
+def test_pictures_of_several_sizes_are_neither_black_nor_flat() -> None:
+    base = open_base(BaseConfig())
+    assert base.kind == "embedded"
+    prompts = ["background", *(f"skt background {kind}" for kind in KINDS[:3])]
+    config = SamplingConfig(steps=5).resolved(base.kind)
+    for width, height in ((64, 64), (64, 192), (96, 96)):
+        made = next(sample(base.pipeline, prompts, range(4), width=width, height=height, config=config))
+        assert made.pictures.shape == (4, height, width, 3)
+        assert made.finite.all()
+        assert (made.pictures.std(axis=(1, 2)).max(axis=1) > 1).all()
+        assert len(np.unique(made.pictures.reshape(4, -1), axis=0)) == 4

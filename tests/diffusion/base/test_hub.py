@@ -1,0 +1,213 @@
+"""Bases on a hub that is a server of this test."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import huggingface_hub
+import pytest
+from huggingface_hub import constants
+
+from inandout.diffusion.base.base import BaseConfig, base_identity, open_base, weights_fingerprint
+from inandout.diffusion.base.hub import NotHereError, fetch
+from inandout.errors import InputError
+from tests.diffusion.tiny import tiny_pipeline
+
+NAME, REVISION = "somebody/tiny-surfaces", "0123456789abcdef0123456789abcdef01234567"
+PINNED = f"{NAME}@{REVISION}"
+
+
+def file_of(path: str) -> str:
+    """Name of the file that a request is for."""
+    return path.split("?")[0].removeprefix(f"/{NAME}/resolve/{REVISION}/")
+
+
+class Hub:
+    """Serves the files of `folder` as one revision of one repository, and remembers what was asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.asked: list[str] = []
+        self.broken = ""
+        """The file whose transfer breaks off half-way."""
+        self.files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.*")}
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler())
+        self.thread = Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02})
+        self.thread.start()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}"
+
+    def downloaded(self) -> set[str]:
+        prefix = f"GET /{NAME}/resolve/{REVISION}/"
+        return {line.removeprefix(prefix) for line in self.asked if line.startswith(prefix)}
+
+    def stop(self) -> None:
+        if self.thread.is_alive():
+            self.server.shutdown()
+            self.server.server_close()
+            self.thread.join()
+
+    def handler(self) -> type[BaseHTTPRequestHandler]:
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                hub.asked.append(f"{self.command} {self.path}")
+                if self.path.split("?")[0] == f"/api/models/{NAME}/tree/{REVISION}":
+                    entries = [
+                        {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+                        for name, content in hub.files.items()
+                    ]
+                    return self.answer(json.dumps(entries).encode())
+                content = hub.files.get(file_of(self.path))
+                return self.answer(content or b"Entry not found", 200 if content else 404)
+
+            do_HEAD = do_GET
+
+            def answer(self, content: bytes, status: int = 200) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content)))
+                self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
+                self.send_header("X-Repo-Commit", REVISION)
+                if status == 404:
+                    self.send_header("X-Error-Code", "RepoNotFound")
+                self.end_headers()
+                if self.command == "GET":
+                    broken = hub.broken and file_of(self.path) == hub.broken
+                    self.wfile.write(content[: len(content) // 2] if broken else content)
+
+            def log_message(self, format: str, *values: object) -> None:
+                pass
+
+        return Handler
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with what such ones hold besides what is needed."""
+    folder = tmp_path_factory.mktemp("saved")
+    tiny_pipeline().save_pretrained(folder)
+    for part, name in (
+        ("unet", "diffusion_pytorch_model"),
+        ("vae", "diffusion_pytorch_model"),
+        ("text_encoder", "model"),
+    ):
+        for ending in ("bin", "fp16.safetensors", "non_ema.safetensors"):
+            (folder / part / f"{name}.{ending}").write_bytes(b"not to be fetched")
+    for name in ("v1-5-pruned.ckpt", "v1-5-pruned.safetensors", "README.md", "safety_checker/model.safetensors"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"not to be fetched")
+    return folder
+
+
+@pytest.fixture
+def hub(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """As HF_ENDPOINT and HF_HUB_CACHE, which are read once on import, would have it."""
+    hub = Hub(saved)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.address)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.address + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    huggingface_hub.close_session()
+    yield hub
+    hub.stop()
+    huggingface_hub.close_session()
+
+
+def test_only_what_is_needed_is_fetched_and_once(hub: Hub) -> None:
+    base = open_base(BaseConfig(base=PINNED))
+    assert base.fingerprint == weights_fingerprint(tiny_pipeline())
+    assert base.kind == "sd"
+    assert hub.downloaded() == {
+        "model_index.json", "scheduler/scheduler_config.json", "tokenizer/tokenizer.json",
+        "tokenizer/tokenizer_config.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors",
+        "vae/config.json", "vae/diffusion_pytorch_model.safetensors", "text_encoder/config.json",
+        "text_encoder/model.safetensors",
+    }  # fmt: skip
+    hub.stop()
+    asked = len(hub.asked)
+    assert open_base(BaseConfig(base=PINNED)).fingerprint == base.fingerprint
+    assert len(hub.asked) == asked
+
+
+def test_nothing_is_asked_of_the_network_where_nothing_may_be_downloaded(hub: Hub) -> None:
+    with pytest.raises(NotHereError):
+        open_base(BaseConfig(base=PINNED), download=False)
+    assert hub.asked == []
+    fingerprint = open_base(BaseConfig(base=PINNED)).fingerprint
+    asked = len(hub.asked)
+    assert open_base(BaseConfig(base=PINNED), download=False).fingerprint == fingerprint
+    assert len(hub.asked) == asked
+
+
+def test_a_download_that_was_cut_short_is_taken_up_again(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the attempts
+    hub.broken = "unet/diffusion_pytorch_model.safetensors"
+    with pytest.raises(InputError, match="cannot be downloaded"):
+        open_base(BaseConfig(base=PINNED))
+    hub.broken = ""
+    hub.asked.clear()
+    assert open_base(BaseConfig(base=PINNED)).fingerprint == weights_fingerprint(tiny_pipeline())
+    assert "text_encoder/model.safetensors" not in hub.downloaded()
+
+
+def test_a_repository_of_pickles_is_refused(hub: Hub) -> None:
+    del hub.files["text_encoder/model.safetensors"]
+    with pytest.raises(InputError, match=r"text_encoder/model\.safetensors is missing; weights as pickles"):
+        open_base(BaseConfig(base=PINNED))
+    assert not any(name.endswith((".bin", ".ckpt")) for name in hub.downloaded())
+
+
+def test_the_identity_needs_no_network(hub: Hub) -> None:
+    assert base_identity(BaseConfig(base=PINNED)) == PINNED
+    assert hub.asked == []
+
+
+@pytest.mark.parametrize("name", [NAME, f"{NAME}@main", f"{NAME}@", f"{NAME}@{REVISION[:-1]}", f"{NAME}@{REVISION}0"])
+def test_what_may_change_tomorrow_is_refused_today(hub: Hub, name: str) -> None:
+    for act in (open_base, base_identity):
+        with pytest.raises(InputError, match=r"pin the revision, as in owner/name@<40 hex digits>; .* Files > History"):
+            act(BaseConfig(base=name))
+    assert hub.asked == []
+
+
+def test_without_network_or_with_a_wrong_name_the_other_ways_are_named(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the attempts
+    expected = "cannot be downloaded .*local folder .* '?embedded'?"
+    with pytest.raises(InputError, match=expected) as raised:
+        open_base(BaseConfig(base=f"nobody/nothing@{REVISION}"))
+    assert "\n" not in str(raised.value)
+    hub.stop()
+    with pytest.raises(InputError, match=expected) as raised:
+        open_base(BaseConfig(base=PINNED))
+    assert "\n" not in str(raised.value)
+
+
+def test_offline_what_is_in_the_cache_is_enough(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match="cannot be downloaded"):
+        fetch(PINNED, ["model_index.json"])
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    folder = fetch(PINNED, ["model_index.json"])
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert fetch(PINNED, ["model_index.json"]) == folder
+
+
+def test_a_folder_of_the_name_of_a_repository_is_the_folder(
+    hub: Hub, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(saved, tmp_path / NAME)
+    monkeypatch.chdir(tmp_path)
+    open_base(BaseConfig(base=NAME))
+    assert hub.asked == []

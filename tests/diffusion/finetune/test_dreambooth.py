@@ -1,0 +1,271 @@
+"""DreamBooth on a tiny random Stable Diffusion."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from peft.tuners.lora.layer import LoraLayer
+from torch.utils.checkpoint import checkpoint as compute_again
+
+from inandout.checkpoint import NonFiniteLossError, load_checkpoint
+from inandout.diffusion.base.base import Base
+from inandout.diffusion.finetune.dreambooth import (
+    DreamBoothConfig,
+    _as_vector,
+    _set_gradients,
+    _usable,
+    build_optimiser,
+    chosen_optimiser,
+    dreambooth,
+)
+from inandout.diffusion.finetune.dreambooth_dataset import Lesson, Shown
+from inandout.diffusion.lora.layers import AdapterConfig, add_adapter
+from inandout.errors import InputError
+from tests.diffusion.tiny import BASE, tiny_pipeline
+
+QUICK = DreamBoothConfig(batch_size=4, repeats=2, schedule_epochs=4)
+
+
+class StopError(Exception):
+    """Stands for a kill between two steps."""
+
+
+def base_with_adapter() -> Base:
+    pipeline = tiny_pipeline()
+    add_adapter(pipeline.unet, pipeline.text_encoder, AdapterConfig(network_dim=2, network_alpha=1, conv_dim=1), seed=0)
+    return Base(pipeline, BASE, "sd")
+
+
+def lesson(priors: int = 3, other_size: bool = False) -> Lesson:
+    generator = torch.Generator().manual_seed(5)
+    shapes = [(5, 16, 16)] * 3 + [(5, 16, 32) if other_size else (5, 16, 16)]
+    shown = [Shown(torch.randn(shape, generator=generator), prior=False) for shape in shapes]
+    shown += [Shown(torch.randn((5, 16, 16), generator=generator), prior=True) for _ in range(priors)]
+    return Lesson(shown, "skt background", "background")
+
+
+def train(
+    given: Lesson,
+    config: DreamBoothConfig = QUICK,
+    lr: float = 0.01,
+    checkpoint: Path | None = None,
+    stop_after: int | None = None,
+) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
+    logged: list[dict[str, float]] = []
+
+    def on_step(step: int, values: dict[str, float]) -> None:
+        logged.append(values)
+        if step == stop_after:
+            raise StopError
+
+    trained = dreambooth(
+        base_with_adapter(), given, epochs=2, lr=lr, config=config, seed=1,
+        checkpoint=checkpoint, save_every=2, on_step=on_step,
+    )  # fmt: skip
+    return trained, logged
+
+
+def test_only_the_adapter_of_unet_and_text_encoder_is_trained() -> None:
+    base = base_with_adapter()
+    before = {name: tensor.clone() for name, tensor in base.pipeline.unet.state_dict().items()}
+    trained = dreambooth(base, lesson(), epochs=1, lr=0.01, config=QUICK, seed=1)
+    moved = {name.split(".")[0] for name, tensor in trained.items() if ".lora_B." in name and tensor.abs().max() > 0}
+    assert moved == {"unet", "text_encoder"}
+    for name, tensor in base.pipeline.unet.state_dict().items():
+        assert "lora_" in name or torch.equal(tensor, before[name]), name
+
+
+def test_steps_are_computed_with_fewer_products_and_layers_are_pefts_again_afterwards() -> None:
+    base = base_with_adapter()
+    layer = next(module for module in base.pipeline.unet.modules() if isinstance(module, LoraLayer))
+    own: list[bool] = []
+    dreambooth(
+        base, lesson(), epochs=1, lr=0.01, config=QUICK, seed=1,
+        on_step=lambda step, values: own.append("forward" in vars(layer)),
+    )  # fmt: skip
+    assert own
+    assert all(own)
+    assert "forward" not in vars(layer)
+
+
+def test_blocks_of_the_unet_are_not_in_training_where_they_copy_their_inputs() -> None:
+    base = base_with_adapter()
+    base.pipeline.unet.train()
+    dreambooth(base, lesson(), epochs=1, lr=0.01, config=QUICK, seed=1)
+    assert not any(module.training for module in base.pipeline.unet.modules())
+
+
+def test_the_loss_sees_as_many_prior_as_instance_pictures_and_logs_both() -> None:
+    _, logged = train(lesson())
+    assert (logged[-1]["instance_seen"], logged[-1]["prior_seen"]) == (16, 16)
+    for values in logged:
+        mean = (values["instance_loss"] + values["prior_loss"]) / 2
+        assert values["loss"] == pytest.approx(mean, rel=1e-5)
+
+
+def test_prior_weight_changes_the_adapter_and_zero_means_no_prior_loss() -> None:
+    heavy, _ = train(lesson(), QUICK.model_copy(update={"prior_weight": 5.0}))
+    usual, _ = train(lesson())
+    assert any(not torch.equal(heavy[name], usual[name]) for name in usual)
+    _, logged = train(lesson(), QUICK.model_copy(update={"prior_weight": 0.0}))
+    assert logged[0]["loss"] == pytest.approx(logged[0]["instance_loss"] / 2, rel=1e-5)
+    _, alone = train(lesson(priors=0))
+    assert alone[-1]["prior_seen"] == 0
+    assert "prior_loss" not in alone[-1]
+
+
+def test_training_lowers_the_loss_at_the_same_noise() -> None:
+    longer = QUICK.model_copy(update={"repeats": 10, "restarts": 1})
+    _, trained = train(lesson(priors=0), longer, lr=0.05)
+    _, untrained = train(lesson(priors=0), longer, lr=1e-12)
+    assert trained[0]["loss"] == untrained[0]["loss"]
+    assert sum(values["loss"] for values in trained[-8:]) < 0.99 * sum(values["loss"] for values in untrained[-8:])
+
+
+def test_the_rate_follows_a_schedule_that_is_longer_than_the_training() -> None:
+    _, logged = train(lesson(), QUICK.model_copy(update={"schedule_epochs": 4, "restarts": 2}), lr=0.01)
+    rates = [values["lr"] for values in logged]
+    assert rates[0] == 0.01
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.002
+
+
+def test_a_stopped_training_ends_with_the_same_adapter_bit_for_bit(tmp_path: Path) -> None:
+    whole, _ = train(lesson(other_size=True))
+    path = tmp_path / "adapter.safetensors"
+    with pytest.raises(StopError):
+        train(lesson(other_size=True), checkpoint=path, stop_after=5)
+    resumed, logged = train(lesson(other_size=True), checkpoint=path)
+    assert logged[-1]["instance_seen"] == 16
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+@pytest.mark.parametrize(("scaler", "scale"), [(None, 1), (torch.amp.GradScaler("cpu", init_scale=8), 8)])
+@pytest.mark.parametrize("joined", [True, False])
+def test_gradients_have_the_scale_of_the_loss(
+    scaler: torch.amp.GradScaler | None, scale: int, joined: bool
+) -> None:  # fmt: skip
+    used, unused = torch.nn.Parameter(torch.tensor([[1.0], [2.0]])), torch.nn.Parameter(torch.ones(3))
+    parameters = [used, unused]
+    optimised = [_as_vector(parameters)] if joined else parameters
+    accelerator = SimpleNamespace(scaler=scaler, num_processes=1)
+    training: Any = SimpleNamespace(parameters=parameters, optimised=optimised, accelerator=accelerator)
+    _set_gradients(training, used.square().sum())
+    got = [number for parameter in optimised for number in parameter.grad.flatten().tolist()]
+    assert got == [2 * scale, 4 * scale, 0, 0, 0]
+    with torch.no_grad():
+        optimised[0].fill_(7)
+    assert used.tolist() == [[7], [7]]
+
+
+def test_eight_bit_adam_resumes_too(tmp_path: Path) -> None:
+    config = QUICK.model_copy(update={"optimiser": "adamw8bit"})
+    whole, _ = train(lesson(), config)
+    with pytest.raises(StopError):
+        train(lesson(), config, checkpoint=tmp_path / "a.safetensors", stop_after=3)
+    resumed, _ = train(lesson(), config, checkpoint=tmp_path / "a.safetensors")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_the_optimiser_is_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    parameters = [torch.nn.Parameter(torch.zeros(3))]
+    names = {
+        name: type(build_optimiser(parameters, 0.1, chosen_optimiser(name))).__name__  # type: ignore[arg-type]
+        for name in ("auto", "adamw", "adamw8bit")
+    }
+    assert names == {"auto": "AdamW", "adamw": "AdamW", "adamw8bit": "AdamW8bit"}
+
+
+def test_the_errors_are_weighted_by_min_snr(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = {}
+    for weight in (1.0, 3.0):
+        weights = "inandout.diffusion.finetune.dreambooth.min_snr_weights"
+        monkeypatch.setattr(weights, lambda scheduler, times, weight=weight: torch.full((len(times),), weight))
+        first[weight] = train(lesson())[1][0]["loss"]
+    assert first[3.0] == pytest.approx(3 * first[1.0], rel=1e-5)
+
+
+def test_a_long_gradient_is_shortened_to_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(StopError):
+        heavy = QUICK.model_copy(update={"prior_weight": 100.0})
+        train(lesson(), heavy, checkpoint=path, stop_after=2)
+    _, logged = train(lesson(), heavy)
+    assert min(values["gradient_norm"] for values in logged[:2]) > 1.1
+    moments = [t for name, t in load_checkpoint(path).weights.items() if name.startswith("adam.") and t.ndim > 0]
+    first = [t for t in moments if (t < 0).any()]  # of AdamW: .9 * .1 * g1 + .1 * g2
+    assert torch.cat([t.flatten() for t in first]).norm() <= 0.19 * 1.0001
+
+
+def test_an_infinite_gradient_of_fp16_is_borne_until_its_scale_is_gone() -> None:
+    assert _usable(1.0, None)
+    assert not _usable(float("nan"), None)
+    assert _usable(float("inf"), torch.amp.GradScaler("cpu", init_scale=1.0))
+    assert not _usable(float("inf"), torch.amp.GradScaler("cpu", init_scale=0.5))
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(StopError):
+        train(lesson(), checkpoint=path, stop_after=2)
+    kept = path.read_bytes()
+    broken = lesson()
+    broken.pictures[0].latent.fill_(float("nan"))
+    with pytest.raises(NonFiniteLossError, match=r"at step \d"):
+        train(broken, checkpoint=path)
+    assert path.read_bytes() == kept
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_sixteen_bits_need_a_gpu() -> None:
+    with pytest.raises(InputError, match="use fp32"):
+        train(lesson(), QUICK.model_copy(update={"precision": "bf16"}))
+
+
+def test_gradient_checkpointing_computes_again_and_gives_the_same_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, _ = train(lesson())
+    computed = []
+
+    def again(function: Any, *arguments: Any, **named: Any) -> Any:
+        computed.append(function)
+        return compute_again(function, *arguments, **named)
+
+    monkeypatch.setattr("torch.utils.checkpoint.checkpoint", again)
+    saving, _ = train(lesson(), QUICK.model_copy(update={"gradient_checkpointing": True}))
+    assert computed
+    assert all(torch.allclose(plain[name], saving[name], atol=1e-5) for name in plain)
+
+
+TWO = """
+import json, sys
+import torch
+torch.set_num_threads(1)
+from tests.diffusion.finetune.test_dreambooth import lesson, train
+trained, logged = train(lesson(other_size=True))
+from accelerate import PartialState
+if PartialState().is_main_process:
+    json.dump([PartialState().num_processes, [values["loss"] for values in logged]], open(sys.argv[1], "w"))
+"""
+
+
+def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
+    script, result = tmp_path / "two.py", tmp_path / "result.json"
+    script.write_text(TWO)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    root = str(Path(__file__).parents[3])
+    with (tmp_path / "log").open("w") as log:  # a pipe would be held open by processes that outlive a timeout
+        subprocess.run(
+            [*launch, str(script), str(result)], cwd=root, check=True, timeout=300, stdout=log, stderr=log,
+            env={**os.environ, "PYTHONPATH": root},
+        )  # fmt: skip
+    processes, losses = json.loads(result.read_text())
+    _, logged = train(lesson(other_size=True))
+    assert processes == 2
+    assert losses == pytest.approx([values["loss"] for values in logged], rel=1e-5)

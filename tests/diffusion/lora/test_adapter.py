@@ -1,0 +1,50 @@
+import dataclasses
+
+import pytest
+import torch
+
+from inandout.diffusion.lora.adapter import Adapter, check_adapter
+from inandout.diffusion.lora.layers import adapter_tensors
+from inandout.errors import InputError
+from tests.diffusion.tiny import BASE, attach_adapter, tiny_adapter, tiny_pipeline
+
+NAME = "unet.mid_block.resnets.0.conv1.lora_A.weight"
+
+
+def changed(adapter: Adapter, **meta: object) -> Adapter:
+    return dataclasses.replace(adapter, meta=adapter.meta.model_copy(update=meta))
+
+
+def test_an_attached_adapter_is_in_the_models_as_it_was_trained() -> None:
+    pipeline = tiny_pipeline()
+    adapter = tiny_adapter(pipeline)
+    attach_adapter(pipeline, adapter)
+    for name, tensor in adapter_tensors(pipeline.unet, pipeline.text_encoder).items():
+        assert torch.equal(tensor, adapter.tensors[name]), name
+
+
+def test_an_adapter_of_another_base_or_shape_is_refused() -> None:
+    pipeline = tiny_pipeline()
+    models, adapter = (pipeline.unet, pipeline.text_encoder), tiny_adapter(tiny_pipeline())
+    with pytest.raises(InputError, match=f"trained on base {BASE}, this is {'f' * 32}"):
+        check_adapter("f" * 32, *models, adapter)
+    with pytest.raises(InputError, match=r"conv1.*\(4, 8, 3, 2\) does not fit"):
+        check_adapter(BASE, *models, Adapter({**adapter.tensors, NAME: adapter.tensors[NAME][..., :2]}, adapter.meta))
+    with pytest.raises(InputError, match=r"unet\.other.* is not a layer of this model"):
+        check_adapter(BASE, *models, Adapter({**adapter.tensors, "unet.other": adapter.tensors[NAME]}, adapter.meta))
+    with pytest.raises(InputError, match=r"does not fit"):
+        check_adapter(BASE, *models, changed(adapter, config=adapter.meta.config.model_copy(update={"conv_dim": 3})))
+
+
+def test_the_fingerprint_is_that_of_what_the_adapter_does() -> None:
+    adapter = tiny_adapter(tiny_pipeline())
+    same = Adapter(dict(reversed(adapter.tensors.items())), adapter.meta)
+    assert len(adapter.fingerprint) == 32
+    assert same.fingerprint == adapter.fingerprint == changed(adapter, sources=(), seed=9).fingerprint
+    others = [
+        Adapter({**adapter.tensors, NAME: adapter.tensors[NAME] * 1.001}, adapter.meta),
+        Adapter({**adapter.tensors, NAME: adapter.tensors[NAME].flatten()}, adapter.meta),
+        changed(adapter, base="f" * 32),
+        changed(adapter, config=adapter.meta.config.model_copy(update={"conv_alpha": 2.0})),
+    ]
+    assert len({adapter.fingerprint, *(other.fingerprint for other in others)}) == 5

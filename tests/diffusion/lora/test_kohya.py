@@ -1,0 +1,180 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from inandout.diffusion.lora.adapter import Adapter
+from inandout.diffusion.lora.kohya import to_kohya
+from inandout.diffusion.lora.kohya_file import export_kohya, import_kohya
+from inandout.diffusion.lora.layers import AdapterConfig, adapted_layers
+from inandout.diffusion.lora.merge import merge
+from inandout.diffusion.lora.targets import pair_shapes
+from inandout.errors import InputError
+from tests.diffusion.tiny import BASE, tiny_adapter, tiny_pipeline
+
+CONV = "lora_unet_mid_block_resnets_0_conv1"
+
+
+def draw(pipeline: StableDiffusionPipeline) -> np.ndarray:
+    generator = torch.Generator().manual_seed(5)
+    return pipeline(
+        "skt background", width=64, height=64, num_inference_steps=3, generator=generator, output_type="np"
+    ).images  # fmt: skip
+
+
+def header(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="pt") as file:
+        return file.metadata()
+
+
+def without(tensors: dict[str, Tensor], *names: str) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if name not in names}
+
+
+def test_layers_are_called_as_kohya_calls_them() -> None:
+    tensors = to_kohya(tiny_adapter(tiny_pipeline()))
+    text = "lora_te_text_model_encoder_layers_0_self_attn_q_proj"
+    attention = "lora_unet_down_blocks_2_attentions_0_transformer_blocks_0_attn1_to_q"
+    shapes = {
+        f"{text}.lora_down.weight": (32, 16),
+        f"{text}.lora_up.weight": (16, 32),
+        f"{attention}.lora_down.weight": (32, 8),
+        "lora_unet_up_blocks_1_attentions_0_transformer_blocks_0_attn2_to_out_0.lora_up.weight": (8, 32),
+        "lora_unet_mid_block_attentions_0_transformer_blocks_0_ff_net_0_proj.lora_up.weight": (64, 32),
+        "lora_unet_down_blocks_2_attentions_0_proj_in.lora_down.weight": (32, 8, 1, 1),
+        "lora_unet_down_blocks_0_downsamplers_0_conv.lora_down.weight": (4, 8, 3, 3),
+        "lora_unet_up_blocks_0_upsamplers_0_conv.lora_up.weight": (8, 4, 1, 1),
+        "lora_unet_up_blocks_0_resnets_0_conv_shortcut.lora_down.weight": (32, 16, 1, 1),
+        "lora_unet_mid_block_resnets_0_time_emb_proj.lora_up.weight": (8, 32),
+    }
+    assert {name: tuple(tensors[name].shape) for name in shapes} == shapes
+    assert len(tensors) == 3 * 152
+    assert tensors[f"{text}.alpha"].item() == tensors[f"{attention}.alpha"].item() == 16
+    assert tensors[f"{CONV}.alpha"].item() == 1
+
+
+@pytest.mark.parametrize("config", [{}, {"network_dim": 6, "network_alpha": 1.5, "conv_dim": 3}, {"conv_dim": 0}])
+def test_there_and_back_gives_the_same_picture(tmp_path: Path, config: dict[str, float]) -> None:
+    path, pipeline = tmp_path / "kohya.safetensors", tiny_pipeline()
+    adapter = tiny_adapter(pipeline, **config)
+    export_kohya(path, adapter)
+    back = import_kohya(path, pipeline, BASE)
+    assert back.fingerprint == adapter.fingerprint
+    assert back.meta.model_dump(exclude={"config"}) == adapter.meta.model_dump(exclude={"config"})
+    picture = draw(merge(pipeline, BASE, adapter, 0.8))
+    assert np.abs(draw(merge(pipeline, BASE, back, 0.8)) - picture).max() < 1e-6
+    assert np.abs(draw(pipeline) - picture).max() > 1e-2
+
+
+def test_the_header_says_what_is_true(tmp_path: Path) -> None:
+    path, pipeline = tmp_path / "kohya.safetensors", tiny_pipeline()
+    export_kohya(path, tiny_adapter(pipeline))
+    found = header(path)
+    assert json.loads(found.pop("ss_network_args")) == {"conv_dim": "4", "conv_alpha": "1"}
+    assert (found["ss_network_module"], found["ss_network_dim"], found["ss_network_alpha"]) == (
+        "networks.lora",
+        "32",
+        "16",
+    )
+    assert "ss_base_model_version" not in found
+    export_kohya(path, tiny_adapter(pipeline, conv_dim=0))
+    assert "ss_network_args" not in header(path)
+
+
+def test_an_adapter_of_stable_diffusion_1_says_so(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        text = CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
+        models = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8), CLIPTextModel(text)
+    config, tensors = AdapterConfig(network_dim=1, conv_dim=0), {}
+    for name, layer in adapted_layers(*models, config).items():
+        for letter, shape in zip("AB", pair_shapes(layer.weight.shape, 1), strict=True):
+            tensors[f"{name}.lora_{letter}.weight"] = torch.zeros(shape)
+    meta = tiny_adapter(tiny_pipeline()).meta.model_copy(update={"config": config})
+    export_kohya(tmp_path / "kohya.safetensors", Adapter(tensors, meta))
+    assert header(tmp_path / "kohya.safetensors")["ss_base_model_version"] == "sd_v1"
+
+
+def test_an_adapter_of_the_unet_alone_leaves_the_text_encoder_as_it_is(tmp_path: Path) -> None:
+    path, pipeline = tmp_path / "unet.safetensors", tiny_pipeline()
+    adapter = tiny_adapter(pipeline)
+    save_file({name: tensor for name, tensor in to_kohya(adapter).items() if "lora_te" not in name}, path)
+    imported = import_kohya(path, pipeline, BASE)
+    assert imported.tensors.keys() == adapter.tensors.keys()
+    for name, tensor in imported.tensors.items():
+        expected = torch.zeros_like(tensor) if name.startswith("text_encoder.") else adapter.tensors[name]
+        assert torch.equal(tensor, expected), name
+
+
+def test_a_file_of_another_program_is_read_with_what_it_says(tmp_path: Path) -> None:
+    path, pipeline = tmp_path / "theirs.safetensors", tiny_pipeline()
+    adapter = tiny_adapter(pipeline, network_dim=8, network_alpha=4)
+    halves = {name: tensor.half() for name, tensor in to_kohya(adapter).items()}
+    save_file(halves, path, metadata={"ss_clip_skip": "2", "ss_seed": "1234"})
+    meta = import_kohya(path, pipeline, BASE).meta
+    assert (meta.base, meta.clip_skip, meta.seed, meta.instance_prompt, meta.sources) == (BASE, 2, 1234, "", ())
+    assert meta.config == adapter.meta.config
+    save_file(halves, path, metadata={"ss_clip_skip": "0"})  # the last layer, as 1
+    assert import_kohya(path, pipeline, BASE).meta.clip_skip == 1
+    save_file(halves, path, metadata={"ss_clip_skip": "None"})
+    read = import_kohya(path, pipeline, BASE)
+    assert read.meta.clip_skip == 1
+    assert {tensor.dtype for tensor in read.tensors.values()} == {torch.float32}
+
+
+def test_a_file_without_alphas_means_the_rank(tmp_path: Path) -> None:
+    path, pipeline = tmp_path / "old.safetensors", tiny_pipeline()
+    tensors = to_kohya(tiny_adapter(pipeline))
+    save_file({name: tensor for name, tensor in tensors.items() if not name.endswith(".alpha")}, path)
+    config = import_kohya(path, pipeline, BASE).meta.config
+    assert (config.network_dim, config.network_alpha, config.conv_dim, config.conv_alpha) == (32, 32, 4, 4)
+
+
+def test_an_export_is_not_taken_for_an_adapter_of_another_base(tmp_path: Path) -> None:
+    path, pipeline = tmp_path / "kohya.safetensors", tiny_pipeline()
+    export_kohya(path, tiny_adapter(pipeline))
+    with pytest.raises(InputError, match=f"trained on base {BASE}, this is {'f' * 32}"):
+        import_kohya(path, pipeline, "f" * 32)
+
+
+WRONG = {
+    "an unknown layer": ({"lora_unet_conv_in.alpha": torch.tensor(1.0)}, r"lora_unet_conv_in: no such layer"),
+    "the text encoder of SDXL": ({"lora_te1_text_model_x.alpha": torch.tensor(1.0)}, r"lora_te1_text_model_x"),
+    "a shape": ({f"{CONV}.lora_down.weight": torch.zeros(4, 8, 1, 1)}, rf"{CONV}\.lora_down.*\(4, 8, 1, 1\)"),
+    "another rank above": ({f"{CONV}.lora_up.weight": torch.zeros(8, 3, 1, 1)}, rf"{CONV}\.lora_up.*\(8, 4, 1, 1\)"),
+    "no rank": ({f"{CONV}.lora_down.weight": torch.tensor(1.0)}, rf"{CONV}\.lora_down.*shape \(\)"),
+    "another alpha": ({f"{CONV}.alpha": torch.tensor(2.0)}, rf"3x3 convolutions must share.*alpha 2 in {CONV}"),
+    "two alphas": ({f"{CONV}.alpha": torch.zeros(2)}, rf"{CONV}\.alpha: 2 numbers"),
+    "another method": ({f"{CONV}.dora_scale": torch.zeros(8)}, rf"{CONV}\.dora_scale: not of a LoRA"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_does_not_fit_is_refused_by_name(tmp_path: Path, case: str) -> None:
+    path, pipeline = tmp_path / "theirs.safetensors", tiny_pipeline()
+    changes, message = WRONG[case]
+    save_file({**to_kohya(tiny_adapter(pipeline)), **changes}, path)
+    with pytest.raises(InputError, match=message):
+        import_kohya(path, pipeline, BASE)
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    path, pipeline = tmp_path / "theirs.safetensors", tiny_pipeline()
+    tensors = to_kohya(tiny_adapter(pipeline))
+    save_file(without(tensors, f"{CONV}.lora_up.weight"), path)
+    with pytest.raises(InputError, match=f"{CONV}.lora_up.weight is missing"):
+        import_kohya(path, pipeline, BASE)
+    whole = [name for name in tensors if name.startswith(f"{CONV}.")]
+    save_file(without(tensors, *whole), path)
+    with pytest.raises(InputError, match=r"unet\.mid_block\.resnets\.0\.conv1.* is missing"):
+        import_kohya(path, pipeline, BASE)
+    save_file({"lora_nothing": torch.zeros(1)}, path)
+    with pytest.raises(InputError, match="lora_nothing: no such layer"):
+        import_kohya(path, pipeline, BASE)
+    assert load_file(path).keys() == {"lora_nothing"}

@@ -1,0 +1,25 @@
+import pytest
+
+from inandout.diffusion.lr_schedules import cosine_with_restarts, hold_and_decay, warm_up_and_decay
+
+
+def test_three_cosines_begin_at_the_highest_rate_and_fall_to_almost_nothing() -> None:
+    rates = [cosine_with_restarts(step, 300, 0.01, 3) for step in range(1, 301)]
+    for begin in (0, 100, 200):
+        assert rates[begin] == 0.01
+        assert rates[begin + 50] == pytest.approx(0.005)
+        assert rates[begin + 99] < 0.00001
+        assert rates[begin : begin + 100] == sorted(rates[begin : begin + 100], reverse=True)
+
+
+def test_a_rate_is_held_and_decays_over_the_last_third() -> None:
+    assert hold_and_decay(100, 10_000, 0.01) == pytest.approx(0.005)
+    assert {hold_and_decay(step, 10_000, 0.01) for step in (200, 3000, 7000)} == {0.01}
+    assert hold_and_decay(8500, 10_000, 0.01) == pytest.approx(0.005)
+    assert hold_and_decay(10_000, 10_000, 0.01) == 0
+    assert hold_and_decay(3000, 20_000, 0.01) == hold_and_decay(3000, 10_000, 0.01)
+
+
+def test_a_rate_warms_up_and_decays() -> None:
+    assert [warm_up_and_decay(step, 1100, 0.01) for step in (50, 100, 600)] == pytest.approx([0.005, 0.01, 0.005])
+    assert warm_up_and_decay(1100, 1100, 0.01) == 0

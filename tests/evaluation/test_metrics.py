@@ -1,0 +1,144 @@
+import numpy as np
+import pytest
+
+from inandout.errors import InputError
+from inandout.evaluation.metrics import (
+    Scored,
+    average_precisions,
+    best_f1_threshold,
+    bootstrap_ap,
+    draw_parts,
+    evaluate,
+    honest_threshold,
+    operating_point,
+    ranking,
+    recalls_at_fpr,
+)
+
+LABELS = np.array([0] * 8 + [1] * 2)
+NOTHING = Scored(np.empty(0, np.int64), np.empty(0))
+
+
+def test_a_perfect_ranking_scores_one() -> None:
+    values = ranking(LABELS + 0.1 * np.arange(10), LABELS)
+    assert values == {"ap": 1.0, "ap_trapezoid": 1.0, "recall_at_fpr_1": 1.0, "fpr_at_recall_95": 0.0}
+
+
+def test_average_precision_by_hand() -> None:
+    logits = np.array([0.9, 0.8, 0.7, 0.6])
+    assert ranking(logits, np.array([1, 0, 1, 0]))["ap"] == pytest.approx((1 / 1 + 2 / 3) / 2)
+
+
+def test_constant_scores_have_the_ap_of_the_prevalence_and_say_so() -> None:
+    result = evaluate(Scored(LABELS, np.zeros(10)), Scored(np.array([0, 0, 1, 1]), np.zeros(4)), 0.05, 0)
+    assert result.values["ap"] == pytest.approx(0.2)
+    assert result.values["ap_trapezoid"] == pytest.approx(0.6), "the trapezoid flatters ties"
+    assert "decides nothing" in result.notes[0]
+
+
+def test_one_class_has_no_metrics_but_a_note() -> None:
+    result = evaluate(Scored(np.zeros(4, np.int64), np.arange(4.0)), NOTHING, 0.05, 0)
+    assert result.values == {}
+    assert "one class only" in result.notes[0]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_non_finite_scores_are_an_error(bad: float) -> None:
+    logits = np.arange(10.0)
+    logits[3] = bad
+    with pytest.raises(InputError, match="NaN or infinite"):
+        evaluate(Scored(LABELS, logits), NOTHING, 0.05, 0)
+
+
+def test_the_honest_threshold_never_sees_the_test_part() -> None:
+    val = Scored(np.array([0, 0, 1, 1]), np.array([-2.0, -1.0, 3.0, 4.0]))
+    rng = np.random.default_rng(0)
+    thresholds = {evaluate(Scored(LABELS, rng.normal(size=10)), val, 0.05, 0).values["threshold"] for _ in range(5)}
+    assert thresholds == {3.0}
+
+
+def test_without_validation_positives_the_negatives_give_the_threshold() -> None:
+    negatives = np.arange(100.0)
+    threshold, note = honest_threshold(negatives, np.zeros(100, np.int64), 0.05)
+    assert threshold is not None
+    assert (negatives >= threshold).sum() == 5
+    assert "5 of 100 validation negatives" in note
+    threshold, note = honest_threshold(np.zeros(100), np.zeros(100, np.int64), 0.05)
+    assert threshold is not None
+    assert (np.zeros(100) >= threshold).sum() == 0, "ties must not lift the rate above the limit"
+    assert "0 of 100" in note
+
+
+def test_without_validation_pictures_there_is_no_honest_point() -> None:
+    result = evaluate(Scored(LABELS, np.arange(10.0)), NOTHING, 0.05, 0)
+    assert "oracle_recall" in result.values
+    assert "recall" not in result.values
+    assert "no honest threshold" in result.notes[-1]
+
+
+def test_the_best_f1_threshold_is_the_best_of_all() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        logits, labels = rng.normal(size=40).round(1), (rng.random(40) < 0.3).astype(np.int64)
+        labels[0] = 1
+        best = operating_point(logits, labels, best_f1_threshold(logits, labels), "")["f1"]
+        assert best == pytest.approx(max(operating_point(logits, labels, t, "")["f1"] for t in logits))
+
+
+def test_an_operating_point_by_hand() -> None:
+    point = operating_point(np.array([0.0, 1, 2, 3]), np.array([0, 1, 0, 1]), 1.0, "oracle_")
+    assert point == {
+        "oracle_threshold": 1.0,
+        "oracle_precision": pytest.approx(2 / 3),
+        "oracle_recall": 1.0,
+        "oracle_f1": pytest.approx(0.8),
+    }
+    assert operating_point(np.zeros(2), np.array([0, 1]), 9.0, "")["precision"] == 0
+
+
+def test_recall_at_a_false_positive_rate_by_hand() -> None:
+    logits = np.concatenate([np.arange(200.0), [250.0, 198.5, 150.5]])
+    labels = np.array([0] * 200 + [1] * 3)
+    values = ranking(logits, labels)
+    assert values["recall_at_fpr_1"] == pytest.approx(2 / 3)
+    assert values["fpr_at_recall_95"] == pytest.approx(49 / 200)
+
+
+def test_ties_do_not_change_the_false_positive_rate() -> None:
+    logits, labels = np.repeat(np.arange(100.0), 2), np.tile([0, 1], 100)
+    assert ranking(logits, labels)["fpr_at_recall_95"] == pytest.approx(0.95)
+
+
+def test_the_bootstrap_interval_holds_the_value_and_is_seeded() -> None:
+    rng = np.random.default_rng(0)
+    labels = (np.arange(200) < 40).astype(np.int64)
+    logits = rng.normal(size=200) + labels
+    test = Scored(labels, logits)
+    interval = bootstrap_ap(test, 0)
+    assert interval["ap_low"] < ranking(logits, labels)["ap"] < interval["ap_high"]
+    assert 0.05 < interval["ap_high"] - interval["ap_low"] < 0.4
+    assert bootstrap_ap(test, 0) == interval
+    assert bootstrap_ap(test, 1) != interval
+
+
+def test_pictures_of_a_part_are_drawn_together_and_each_label_on_its_own() -> None:
+    labels, groups = np.array([0, 0, 0, 0, 1, 1, 1]), ["a", "", "a", "", "b", "b", "a"]
+    weights = draw_parts(labels, groups, np.random.default_rng(0), 50)
+    assert (weights[:, 0] == weights[:, 2]).all(), "both are part a"
+    assert (weights[:, 4] == weights[:, 5]).all(), "both are part b"
+    assert (weights[:, [0, 1, 3]].sum(axis=1) == 3).all()
+    assert (weights[:, [4, 6]].sum(axis=1) == 2).all(), "the positives of part a are drawn apart from its negatives"
+    assert len(np.unique(weights, axis=0)) > 10
+    assert (draw_parts(labels, (), np.random.default_rng(0), 5).sum(axis=1) == 7).all()
+
+
+def test_weighted_metrics_are_those_of_repeated_pictures_with_ties_too() -> None:
+    rng = np.random.default_rng(0)
+    labels, logits = np.array([0] * 30 + [1] * 10), rng.normal(size=40).round(1)
+    weights = draw_parts(labels, (), rng, 20)
+    averages = average_precisions(Scored(labels, logits), weights)
+    recalls = recalls_at_fpr(Scored(labels, logits), weights, 0.01)
+    for row, average, recall in zip(weights, averages, recalls, strict=True):
+        values = ranking(np.repeat(logits, row), np.repeat(labels, row))
+        assert average == pytest.approx(values["ap"])
+        assert recall == pytest.approx(values["recall_at_fpr_1"])

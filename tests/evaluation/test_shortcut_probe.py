@@ -1,0 +1,135 @@
+from functools import partial
+
+import numpy as np
+import pytest
+
+from inandout.classifier.resnet import build_classifier
+from inandout.classifier.training import fit, predict
+from inandout.data.colour import is_grey
+from inandout.errors import InputError
+from inandout.evaluation.shortcut_probe import (
+    NOTICED,
+    Change,
+    Judged,
+    amplified,
+    changes,
+    jpeg,
+    judge_both,
+    paste_nothing,
+    react,
+    reaction_table,
+    resize,
+    sentence,
+)
+from tests.conftest import draw
+from tests.diffusion.tiny import tiny_pipeline
+
+GOOD = np.stack([draw(number, False)[0] for number in range(40)])
+VAE = Change("vae", "VAE of base x", lambda pixels: pixels)
+
+
+def roughness(pixels: np.ndarray) -> np.ndarray:
+    """What a classifier that has learned a fingerprint looks at: smooth pictures are the synthetic ones."""
+    return -np.abs(np.diff(pixels.astype(float), axis=2)).mean(axis=(1, 2, 3))
+
+
+def brightest(pixels: np.ndarray) -> np.ndarray:
+    """What a classifier that has learned the defects of these data looks at."""
+    return (pixels.astype(float).max(axis=3) > 200).sum(axis=(1, 2)) + np.random.default_rng(0).normal(size=len(pixels))
+
+
+def test_who_looks_at_the_smoothness_is_caught_and_who_looks_at_defects_is_not() -> None:
+    smooth = Change("vae", "VAE of base x", resize)
+    threshold = float(roughness(GOOD).max()) + 1e-6
+    cheat = react(smooth, judge_both(roughness, GOOD, smooth), threshold, 0)
+    assert cheat.noticed()
+    assert cheat.auroc == (1, 1, 1)
+    assert cheat.rise.low > 0
+    assert cheat.called == (0, 1)
+    assert "REACTS" in sentence([cheat])
+    assert "100% are called defects instead of 0%" in sentence([cheat])
+    honest = react(smooth, judge_both(brightest, GOOD, smooth), threshold, 0)
+    assert not honest.noticed()
+    assert "No reaction" in sentence([honest])
+    other = react(Change("jpeg", "JPEG", resize), judge_both(roughness, GOOD, smooth), None, 0)
+    assert "it reacts to JPEG, too" in sentence([honest, other])
+    assert reaction_table([cheat, other]).count("\n") == 3
+
+
+def test_negatives_with_the_fingerprint_cure_what_the_classifier_has_learned() -> None:
+    good = np.stack([draw(100 + number, False)[0] for number in range(24)])
+    bad = resize(np.stack([draw(200 + number, True)[0] for number in range(16)]))
+    smooth, reactions = Change("vae", "VAE of base x", resize), []
+    for cure in (good[:0], resize(good[:16])):
+        pixels = np.concatenate([good, bad, cure])
+        labels = np.repeat([0, 1, 0], [len(good), len(bad), len(cure)])
+        always = np.arange(len(pixels)) >= len(good) + len(bad)
+        model = build_classifier("none", 0)
+        fit(
+            model, pixels, labels, epochs=4, batch_size=8, optimiser="adamw", lr=0.001, seed=0, always=always
+        )  # fmt: skip
+        reactions.append(react(smooth, judge_both(partial(predict, model), GOOD, smooth), 0.0, 0))
+    without, with_ = reactions
+    assert without.noticed()
+    assert with_.auroc.high < without.auroc.low
+    assert with_.rise.high < without.rise.low
+
+
+def test_what_changes_nothing_is_told_by_nobody() -> None:
+    paste = Change("paste", "MemSeg at opacity 0", paste_nothing)
+    assert np.array_equal(paste_nothing(GOOD), GOOD)
+    reaction = react(paste, judge_both(roughness, GOOD, paste), 0.0, 0)
+    assert reaction.auroc == (0.5, 0.5, 0.5)
+    assert reaction.rise == (0, 0, 0)
+    assert reaction.judged.levels == 0
+
+
+@pytest.mark.parametrize(
+    ("shift", "expected"),
+    [(2.0, "REACTS"), (0.1, "hardly reacts"), (0.0, "No reaction"), (-2.0, "a sign of good parts")],
+)
+def test_the_answer_needs_more_than_chance_and_more_than_a_trifle(shift: float, expected: str) -> None:
+    before = np.random.default_rng(1).normal(size=400)
+    reaction = react(VAE, Judged(before, before + shift, 1.0), None, 0)
+    assert expected in sentence([reaction])
+    assert reaction.noticed() == (reaction.auroc.value >= NOTICED)
+
+
+def test_the_interval_is_that_of_pairs() -> None:
+    rng = np.random.default_rng(2)
+    before = rng.normal(scale=10, size=200)
+    rise = react(VAE, Judged(before, before + 1 + rng.normal(scale=0.5, size=200), 1.0), None, 0).rise
+    assert rise.low < 1 < rise.high
+    assert rise.high - rise.low == pytest.approx(2 * 1.96 * 0.5 / 200**0.5, rel=0.3), "not that of the spread of 10"
+
+
+def test_every_change_keeps_size_and_grey_and_the_vae_fits_any_size() -> None:
+    odd = np.random.default_rng(0).integers(0, 256, (3, 37, 35, 1), np.uint8).repeat(3, axis=3)
+    coloured = odd.copy()
+    coloured[..., 0] //= 2
+    for change in changes(tiny_pipeline(), "base tiny"):
+        for pixels, grey in ((odd, True), (coloured, False)):
+            changed = change.apply(pixels)
+            assert (changed.shape, changed.dtype) == (pixels.shape, np.uint8), change.key
+            assert is_grey(changed) == grey, change.key
+            assert np.array_equal(changed, pixels) == (change.key == "paste"), change.key
+
+
+def test_jpeg_and_resize_leave_what_is_smooth() -> None:
+    ramp = np.linspace(60, 190, 64, dtype=np.uint8)[None, None, :, None].repeat(64, 1).repeat(3, 3)
+    for change in (jpeg, resize):
+        assert np.abs(change(ramp).astype(int) - ramp).max() <= 4
+
+
+def test_what_says_nothing_is_refused() -> None:
+    with pytest.raises(InputError, match="9 good parts"):
+        react(VAE, Judged(np.zeros(9), np.zeros(9), 0.0), None, 0)
+    with pytest.raises(InputError, match="NaN"):
+        react(VAE, Judged(np.zeros(20), np.full(20, np.nan), 0.0), None, 0)
+
+
+def test_a_difference_is_shown_around_grey() -> None:
+    before = np.full((2, 2, 3), 100, np.uint8)
+    assert np.array_equal(amplified(before, before, 16), np.full((2, 2, 3), 128))
+    assert amplified(before, before + 1, 16).max() == 144
+    assert amplified(before, before - 100, 16).min() == 0

@@ -1,0 +1,50 @@
+import numpy as np
+
+from inandout.evaluation.operating_points import choose_point, measure_point, parse_rule
+from inandout.reporting.model_card import Facts, command_line, model_card
+
+
+def facts(positives: int) -> Facts:
+    """Of a classifier that had this many validation positives."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [100, positives])
+    test_labels = np.repeat([0, 1], [160, 60])
+    rules = ["fpr<=0.05", *(["cost 50:1"] if positives else [])]
+    chosen = [choose_point(parse_rule(rule), rng.normal(8 * labels), labels, 0.05, 0.02) for rule in rules]
+    logits = rng.normal(8 * test_labels)
+    return Facts(
+        run_id="abc",
+        config={
+            "data": "my parts.csv", "shot": "full", "width": 64, "height": 192, "fit": "crop", "weights": "none",
+            "epochs": 10, "optimiser": "adamw", "lr": 0.001, "batch_size": 8, "seed": 3,
+        },
+        params={
+            "n_train_real_negatives": "384", "n_train_memseg_positives": "30", "n_train_ddpm_positives": "30",
+            "used_alpha": "0.6", "n_test_negatives": "160", "n_test_positives": "60",
+        },
+        metrics={"ap": 0.81, "ap_low": 0.75, "ap_high": 0.87, "oracle_precision": 0.9, "oracle_recall": 0.8},
+        tags={"inandout.survival": "90 of 96\ndefects survive", "mlflow.source.git.commit": "c0ffee"},
+        data_fingerprint="d", test_fingerprint="t", data_licence="CC0", base_licence="Apache-2.0 (embedded)",
+        chosen=chosen, measured=[measure_point(point, logits, test_labels) for point in chosen],
+        commands=[command_line("classify", {"data": "my parts.csv", "reviewed": True, "alpha": None})],
+    )  # fmt: skip
+
+
+def test_the_card_says_what_why_and_how_sure() -> None:
+    card = model_card(facts(20))
+    for said in (
+        "fingerprint `d`, shot full", "Real: 384 good, 0 defective.", "30 from MemSeg, 30 from diffusion (alpha 0.6)",
+        "Licence of the data: CC0. Licence of the diffusion base: Apache-2.0 (embedded).",
+        "160 good and 60 defective pictures, fingerprint `t`", "Average precision 0.810 (95 % 0.750 .. 0.870)",
+        "`fpr<=0.05`: 0 of 60 missed: fewer than 4.9 % escape (95 %)", "0.0, at most 48.7 (0 of 60)",
+        "`cost 50:1` weighs 2.00% of all parts as defective", "90 of 96 defects survive", "commit `c0ffee`",
+        "python -m inandout classify --data 'my parts.csv' --reviewed true --alpha none",
+    ):  # fmt: skip
+        assert said in card, said
+    assert "No real defect was there to choose" not in card
+
+
+def test_without_validation_positives_the_card_says_so() -> None:
+    card = model_card(facts(0))
+    assert "No real defect was there to choose a threshold on" in card
+    assert "0 of 0 missed" in card, "in the column of the validation part"

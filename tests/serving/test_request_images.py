@@ -1,0 +1,154 @@
+import base64
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inandout.data.geometry import Geometry, fit_image
+from inandout.data.images import read_image
+from inandout.errors import InputError
+from inandout.serving import request_images
+from inandout.serving.request_images import FOLDER, MAX_ROWS, MAX_TEXT, prepare_rows
+
+GEOMETRY = Geometry(width=48, height=32)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def noise(shape: tuple[int, ...] = (50, 70, 3), kind: type = np.uint8) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, np.iinfo(kind).max, shape, dtype=kind, endpoint=True)
+
+
+def turned() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(Image.fromarray(noise()), "JPEG", exif=exif)
+
+
+FILES = {
+    "rgb.png": encoded(Image.fromarray(noise())),
+    "turned.jpg": turned(),
+    "deep.png": encoded(Image.fromarray(noise((50, 70), np.uint16))),
+    "grey.bmp": encoded(Image.fromarray(noise((50, 70))), "BMP"),
+    "clear.webp": encoded(Image.fromarray(noise((50, 70, 4))), "WEBP", lossless=True),
+    "ink.tif": encoded(Image.fromarray(noise((50, 70, 4)), "CMYK"), "TIFF"),
+}
+
+
+def text(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_picture_by_text_and_by_path_has_the_pixels_of_training(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).write_bytes(FILES[name])
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    trained_with = fit_image(read_image(tmp_path / name), GEOMETRY)
+    lines = base64.encodebytes(FILES[name]).decode()
+    rows = [
+        {"image": text(FILES[name])},
+        {"image": lines},
+        {"path": name},
+        {"path": str(tmp_path / name), "image": None},
+    ]
+    for pixels in prepare_rows(rows, GEOMETRY):
+        np.testing.assert_array_equal(pixels, trained_with)
+
+
+def test_levels_in_colour_and_in_grey_are_taken_as_they_are() -> None:
+    colour, grey = noise((32, 48, 3)), noise((32, 48))
+    first, second, third = prepare_rows(
+        [{"image": colour.tolist(), "path": float("nan")}, {"image": grey.tolist()}, {"image": grey}], GEOMETRY
+    )
+    np.testing.assert_array_equal(first, colour)
+    np.testing.assert_array_equal(second, np.repeat(grey[:, :, None], 3, 2))
+    np.testing.assert_array_equal(third, second)
+
+
+def huge_png() -> bytes:
+    """30000x30000 pixels in 100 bytes."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", 30000, 30000, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+BROKEN: dict[str, tuple[dict[str, Any], str]] = {
+    "nothing": ({"foo": 1}, "give either image .* or path, not none"),
+    "both": ({"image": text(FILES["rgb.png"]), "path": "a.png"}, "not both"),
+    "no base64": ({"image": "part.png"}, "not base64"),
+    "not ascii": ({"image": "ä"}, "not base64"),
+    "no picture": ({"image": text(b"hello")}, r"no picture in a known format\); replace"),
+    "truncated": ({"image": text(FILES["rgb.png"][:400])}, "cannot be decoded"),
+    "huge": ({"image": text(huge_png())}, "limit of 50,000,000 pixels"),
+    "long": ({"image": "A" * (MAX_TEXT + 4)}, "16,777,220 characters of base64, more than the limit of 16,777,216"),
+    "gif": ({"image": text(encoded(Image.new("RGB", (8, 8)), "GIF"))}, "no picture in a known format"),
+    "postscript": (
+        {"image": text(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")},
+        "no picture in a known format",
+    ),
+    "number": ({"image": 3}, r"levels of shape \(\)"),
+    "empty": ({"image": [[]]}, r"levels of shape \(1, 0\)"),
+    "four channels": ({"image": np.zeros((2, 2, 4), int).tolist()}, r"levels of shape \(2, 2, 4\)"),
+    "ragged": ({"image": [[1, 2], [1]]}, "rows of different lengths"),
+    "too bright": ({"image": [[256]]}, "whole numbers of 0 to 255"),
+    "negative": ({"image": [[-1]]}, "whole numbers of 0 to 255"),
+    "fractions": ({"image": [[0.5]]}, "whole numbers of 0 to 255"),
+    "words": ({"image": [["a"]]}, "whole numbers of 0 to 255"),
+    "path": ({"path": "rgb.png"}, f"this server reads no files; .* start it with {FOLDER}"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_cannot_be_used_is_refused_in_one_sentence(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(FOLDER, raising=False)
+    row, message = BROKEN[name]
+    with pytest.raises(InputError, match=f"^picture 1: .*{message}"):
+        prepare_rows([{"image": text(FILES["rgb.png"])}, row], GEOMETRY)
+
+
+@pytest.mark.parametrize("n", [0, MAX_ROWS + 1])
+def test_no_picture_and_too_many_are_refused(n: int) -> None:
+    with pytest.raises(InputError, match=f"^{n} pictures in the request; send 1 to 256"):
+        prepare_rows([{"image": [[0]]}] * n, GEOMETRY)
+
+
+def test_a_path_never_leads_out_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, outside = tmp_path / "in", tmp_path / "in-secret"
+    folder.mkdir()
+    outside.mkdir()
+    for place in (folder, outside):
+        (place / "rgb.png").write_bytes(FILES["rgb.png"])
+    (folder / "link.png").symlink_to(outside / "rgb.png")
+    (folder / "away").symlink_to(outside)
+    (folder / "circle").symlink_to(folder / "circle")
+    (folder / "inside.png").symlink_to(folder / "rgb.png")
+    monkeypatch.setenv(FOLDER, str(folder))
+    assert len(prepare_rows([{"path": "inside.png"}], GEOMETRY)) == 1
+    for path in ("../in-secret/rgb.png", str(outside / "rgb.png"), "link.png", "away/rgb.png", "/etc/passwd", ".."):
+        with pytest.raises(InputError, match="outside the folder"):
+            prepare_rows([{"path": path}], GEOMETRY)
+    for path in ("no.png", ".", 7, "a\0b", "circle", "x" * 5000):
+        with pytest.raises(InputError, match=r"no such file|cannot be read"):
+            prepare_rows([{"path": path}], GEOMETRY)
+
+
+def test_a_file_is_measured_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rgb.png").write_bytes(FILES["rgb.png"])
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    monkeypatch.setattr(request_images, "MAX_BYTES", 100)
+    with pytest.raises(InputError, match="a file of more than 100 bytes"):
+        prepare_rows([{"path": "rgb.png"}], GEOMETRY)

@@ -1,0 +1,150 @@
+import csv
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+
+from inandout.classifier.pixels import load_pixels
+from inandout.data.images import write_image
+from inandout.data.manifest import Sample, digest, read_manifest, write_manifest
+from inandout.errors import InputError
+from inandout.stages.analysis.filter import FilterConfig, filter_pool
+from inandout.stages.classify.config import ClassifyConfig
+from inandout.stages.classify.train import Result, classify
+from inandout.tracking import artifact_folder
+from tests.conftest import SIDE, draw, pointer_to
+
+SIZE = {"width": SIDE, "height": SIDE}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    samples = []
+    parts = [("train", 0)] * 24 + [("train", 1)] * 12 + [("val", 0)] * 20 + [("val", 1)] * 4
+    for number, (split, label) in enumerate([*parts, *[("test", 0)] * 3, *[("test", 1)] * 3]):
+        write_image(folder / f"{number}.png", draw(number, bool(label))[0])
+        samples.append(Sample(image=folder / f"{number}.png", label=label, split=split, group=f"part {number}"))
+    write_manifest(samples, folder / "data.csv")
+    return folder / "data.csv"
+
+
+@pytest.fixture(autouse=True)
+def by_eye(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The net of a training that took long enough: it sees how much of a picture is bright, and how bright the rest."""
+    monkeypatch.setattr("inandout.stages.classify.train._log_export", lambda *_: None)
+
+    def look(net: object, pixels: np.ndarray) -> np.ndarray:
+        bright = (pixels > 200).mean(axis=(1, 2))
+        return np.concatenate([100 * bright, pixels.mean(axis=(1, 2)) / 20], axis=1)
+
+    monkeypatch.setattr("inandout.stages.analysis.filter.features", look)
+
+
+def train(data: Path, **changes: object) -> Result:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("inandout.stages.classify.train.fit", lambda *_, **__: [])
+        return classify(ClassifyConfig(**{"data": str(data), "n_aug": 0, "epochs": 1, **SIZE} | changes))
+
+
+def planted(data: Path, folder: Path, **changes: object) -> Path:
+    """Folder of a pool: 4 defects, then 3 good parts (none of the one in twenty that pass), then 2 of nothing known."""
+    source = next(s for s in read_manifest(data) if s.split == "train" and s.label == 1)
+    made = {"origin": "ddpm", "sources": (digest(source.image),), "label": 1, "prompt": "pits"} | changes
+    folder.mkdir()
+    pictures = [draw(710 + number, number < 4)[0] for number in range(7)]
+    pictures += [np.full((SIDE, SIDE, 3), 240 + number, np.uint8) for number in range(2)]
+    for number, picture in enumerate(pictures):
+        write_image(folder / f"{number}.png", picture)
+    rows = [Sample(image=folder / f"{number}.png", seed=number, **made) for number in range(len(pictures))]
+    write_manifest(rows, folder / "manifest.csv")
+    return folder
+
+
+def test_a_planted_good_part_is_dropped_and_a_planted_defect_is_kept(
+    data: Path, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool, run_id = planted(data, tmp_path / "pool"), train(data).run_id
+    config = FilterConfig(pool=str(pool), run=run_id)
+    found = filter_pool(config)
+    assert [row.seed for row in found.samples] == [0, 1, 2, 3]
+    assert [digest(row.image) for row in found.samples] == [digest(pool / f"{number}.png") for number in range(4)]
+    with artifact_folder(found.run_id, "filter.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [row["verdict"] for row in table] == ["kept"] * 4 + ["good"] * 3 + ["unlike"] * 2
+    assert float(table[4]["to_negatives"]) < float(table[0]["to_negatives"])
+    assert float(table[0]["to_positives"]) < float(table[4]["to_positives"])
+    assert all(float(row["novelty"]) >= float(row["to_positives"]) for row in table), "the source is one of them"
+    values = mlflow.get_run(found.run_id).data.metrics
+    assert (values["pictures_kept"], values["pictures_good"], values["pictures_unlike"]) == (4, 3, 2)
+    assert values["val_defects_kept"] == 1
+    assert values["val_good_kept"] <= 0.05
+    assert "Of 4 real defects of the validation part 4 would be kept." in capsys.readouterr().out
+    artifacts = {artifact.path for artifact in mlflow.MlflowClient().list_artifacts(found.run_id)}
+    assert {"pool", "pool.png", "gallery", "filter.csv", "filter.md", "filter.png"} <= artifacts
+    assert filter_pool(config).run_id == found.run_id
+    assert filter_pool(FilterConfig(pool=str(pool), run=pointer_to(run_id))).run_id == found.run_id
+    trained = train(data, ddpm_pool=pointer_to(found.run_id), ddpm_ratio=1.0, n_aug=4)
+    assert mlflow.get_run(trained.run_id).data.params["n_train_ddpm_positives"] == "4"
+
+
+def test_zero_shot_knows_good_parts_alone_and_the_test_part_has_no_say(
+    data: Path, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = next(s for s in read_manifest(data) if s.split == "train" and s.label == 0)
+    pool = planted(data, tmp_path / "pool", sources=(digest(good.image),))
+    run_id = train(data, shot="zero", n_aug=4).run_id
+    looked = []
+    monkeypatch.setattr(
+        "inandout.stages.analysis.filter.load_pixels",
+        lambda paths, size: looked.extend(paths) or load_pixels(paths, size),
+    )
+    found = filter_pool(FilterConfig(pool=str(pool), run=run_id))
+    assert [row.seed for row in found.samples] == [0, 1, 2, 3, 7, 8], "what defects look like is not known"
+    metrics = mlflow.get_run(found.run_id).data.metrics
+    assert not {"limit_positives", "val_defects_kept"} & set(metrics)
+    parts = {sample.image: sample for sample in read_manifest(data)}
+    assert {parts[path].split for path in looked if path in parts} == {"train", "val"}
+
+
+@pytest.mark.parametrize(("origin", "kept"), [("ddpm", False), ("inpaint", True)])
+def test_a_drawn_defect_is_not_compared_with_the_part_it_was_drawn_on(
+    origin: str, kept: bool, data: Path, project: Path, tmp_path: Path
+) -> None:
+    canvas = data.with_name("0.png")
+    almost = draw(710, True)[0]  # the pool's first picture
+    almost[0, 0] += 1
+    write_image(canvas, almost)
+    pool = planted(data, tmp_path / "pool", origin=origin, sources=(digest(canvas),))
+    found = filter_pool(FilterConfig(pool=str(pool), run=train(data, shot="zero", n_aug=4).run_id))
+    assert (0 in [row.seed for row in found.samples]) is kept
+
+
+def test_what_cannot_be_filtered_is_refused_in_one_sentence(data: Path, project: Path, tmp_path: Path) -> None:
+    pool, run_id = planted(data, tmp_path / "pool"), train(data).run_id
+    goods = planted(data, tmp_path / "goods")
+    write_manifest(read_manifest(goods / "manifest.csv")[4:], goods / "manifest.csv")
+    test = next(s for s in read_manifest(data) if s.split == "test")
+    leak = planted(data, tmp_path / "leak", sources=(digest(test.image),))
+    knowing = train(data, ddpm_pool=str(pool), ddpm_ratio=1.0, n_aug=4).run_id
+    for changes, message in (
+        ({"pool": ""}, "pool is empty"),
+        ({"run": ""}, "run is empty"),
+        ({"pool": str(tmp_path)}, "not a pool"),
+        ({"pool": str(leak)}, "outside the training part"),
+        ({"run": knowing}, "trained with 4 of the 9 pictures of pool .* knows them by heart"),
+        ({"pool": str(goods)}, "none of its 5 pictures is left, 3 look like good parts and 2 are unlike"),
+    ):
+        with pytest.raises(InputError, match=message):
+            filter_pool(FilterConfig(**{"pool": str(pool), "run": run_id} | changes))
+    few = train(_without_validation(data), val_share=0).run_id
+    with pytest.raises(InputError, match="the validation part has 0 negatives, and 19 are needed"):
+        filter_pool(FilterConfig(pool=str(pool), run=few))
+
+
+def _without_validation(data: Path) -> Path:
+    rows = [sample for sample in read_manifest(data) if sample.split != "val"]
+    write_manifest(rows, data.with_name("without.csv"))
+    return data.with_name("without.csv")

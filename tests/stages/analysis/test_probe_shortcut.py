@@ -1,0 +1,96 @@
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from inandout.data.images import write_image
+from inandout.data.manifest import Sample, digest, read_manifest, write_manifest
+from inandout.diffusion.base.base import BaseConfig, open_base
+from inandout.diffusion.sample.vae_roundtrip import round_trip
+from inandout.errors import InputError
+from inandout.stages.analysis.probe_shortcut import ProbeConfig, probe
+from inandout.stages.classify.config import ClassifyConfig
+from inandout.stages.classify.train import Result, classify
+from inandout.stages.pools.augment import AugmentConfig, augment
+from tests.conftest import SIDE, draw, pointer_to
+
+SIZE = {"width": SIDE, "height": SIDE}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exporting takes longer than the training."""
+    monkeypatch.setattr("inandout.stages.classify.train._log_export", lambda *_: None)
+
+
+@pytest.fixture
+def cheating(tmp_path: Path, tiny_base: Path) -> Path:
+    """CSV manifest whose positives are good parts that went through the VAE, and nothing else."""
+    folder = tmp_path / "cheating"
+    folder.mkdir()
+    pipeline, samples = open_base(BaseConfig(base=str(tiny_base))).pipeline, []
+    parts = [("train", 0)] * 24 + [("train", 1)] * 16 + [("test", 0)] * 12 + [("test", 1)] * 6
+    for number, (split, label) in enumerate(parts):
+        picture = draw(number, False)[0]
+        write_image(folder / f"{number}.png", round_trip(pipeline, picture[None])[0] if label else picture)
+        samples.append(Sample(image=folder / f"{number}.png", label=label, split=split, group=f"part {number}"))
+    write_manifest(samples, folder / "data.csv")
+    return folder / "data.csv"
+
+
+def train(data: Path, base: Path, **changes: object) -> Result:
+    how = {"n_aug": 0, "epochs": 4, "batch_size": 8, **SIZE}
+    return classify(ClassifyConfig(**{"data": str(data), "base": str(base)} | how | changes))
+
+
+def test_a_classifier_of_the_fingerprint_is_caught(
+    cheating: Path, tiny_base: Path, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = train(cheating, tiny_base)
+    found = probe(ProbeConfig(run=trained.run_id))
+    run = mlflow.get_run(found.run_id)
+    values = run.data.metrics
+    assert values["auroc_vae_low"] > 0.9
+    assert values["called_vae"] > values["called_untouched"] + 0.5
+    assert (values["auroc_paste"], values["rise_paste"], values["levels_paste"]) == (0.5, 0, 0)
+    assert {"auroc_jpeg", "auroc_resize_high", "called_resize", "rise_vae_low"} <= set(values)
+    assert "REACTS" in found.sentence
+    assert run.data.tags["inandout.answer"] == found.sentence
+    assert run.data.params["n_good_parts"] == "17", "5 of the validation and 12 of the test part"
+    assert f"{values['auroc_vae']:.3f} (" in found.table
+    output = capsys.readouterr().out
+    assert found.table in output
+    assert found.sentence in output
+    artifacts = {artifact.path for artifact in mlflow.MlflowClient().list_artifacts(found.run_id)}
+    assert {"probe.md", "probe.png", "scores.png", "config.json", "manifest.csv"} <= artifacts
+    for run_id in (trained.run_id, pointer_to(trained.run_id)):
+        assert probe(ProbeConfig(run=run_id)) == found
+
+
+def test_what_cannot_be_probed_is_refused_in_one_sentence(
+    tiny: Path, tiny_base: Path, project: Path, tmp_path: Path
+) -> None:
+    other = augment(AugmentConfig(data=str(tiny), n_aug=2, **SIZE)).run_id
+    few = train(tiny, tiny_base, epochs=1, val_share=0).run_id
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    rows = []
+    for number, sample in enumerate(s for s in read_manifest(tiny) if s.split == "train" and s.label == 1):
+        write_image(pool / f"{number}.png", draw(500 + number, True)[0])
+        made = {"origin": "ddpm", "base": "ab" * 16, "sources": (digest(sample.image),)}
+        rows.append(Sample(image=pool / f"{number}.png", label=1, **made))
+    write_manifest(rows, pool / "manifest.csv")
+    given = {"ddpm_pool": str(pool), "ddpm_ratio": 1, "n_aug": 4, "val_share": 0, "epochs": 1}
+    foreign = train(tiny, tiny_base, **given).run_id
+    for run_id, message in (
+        ("", "run is empty"),
+        ("no-such-run", "no-such-run: no run with an artifact"),
+        (other, "is not a run of classify"),
+        (few, "have 8 negatives; the probe needs 10"),
+    ):
+        with pytest.raises(InputError, match=message):
+            probe(ProbeConfig(run=run_id))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("inandout.stages.analysis.probe_shortcut.FEWEST", 2)
+        with pytest.raises(InputError, match="were drawn with another one; give base="):
+            probe(ProbeConfig(run=foreign))

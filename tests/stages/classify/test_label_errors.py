@@ -1,0 +1,123 @@
+import csv
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from inandout.classifier.pixels import Pixels
+from inandout.classifier.resnet import DefectNet
+from inandout.classifier.training import Labels, fit
+from inandout.data.manifest import read_manifest, write_manifest
+from inandout.data.prepare import prepare
+from inandout.errors import InputError
+from inandout.stages.classify import label_errors as stage
+from inandout.stages.classify.label_errors import SUSPECTS, LabelsConfig, labels, read_suspects
+from inandout.stages.review import run as review_stage
+from inandout.stages.review.run import ReviewConfig, review
+from inandout.tracking import artifact_folder
+from tests.conftest import SIDE
+
+WRONG = ("3.png", "22.png")
+"""A good part that is called a defect, and a defect that is called good."""
+
+
+@pytest.fixture
+def noisy(tiny: Path) -> Path:
+    rows = [
+        row.with_(label=1 - row.label, mask=None) if row.image.name in WRONG else row for row in read_manifest(tiny)
+    ]
+    write_manifest(rows, tiny)
+    return tiny
+
+
+def judge(noisy: Path, **changes: object) -> str:
+    quick = {"folds": 2, "epochs": 1, "batch_size": 8, "val_share": 0.2, "width": SIDE, "height": SIDE}
+    return labels(LabelsConfig(**{"data": str(noisy)} | quick | changes))
+
+
+def bright_is_a_defect(model: object, pixels: np.ndarray) -> np.ndarray:
+    """What a good classifier says of the tiny data, in place of one that is trained for a moment."""
+    return np.where(pixels.reshape(len(pixels), -1).max(axis=1) > 200, 4.0, -4.0) + np.arange(len(pixels)) / 1000
+
+
+@pytest.fixture
+def well_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "fit", lambda *_, checkpoint, **__: checkpoint.touch())
+    monkeypatch.setattr(stage, "predict", bright_is_a_defect)
+
+
+def test_wrong_labels_come_first_are_reviewed_and_come_back_corrected_and_without_the_doubtful(
+    noisy: Path,
+    project: Path,
+    well_judged: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run_id = judge(noisy)
+    assert "2 of 28 labels are contrary" in capsys.readouterr().out
+    suspects = read_suspects(run_id)
+    assert {one.sample.image.name for one in suspects[:2]} == set(WRONG)
+    assert [one.contrary for one in suspects] == [True, True] + [False] * 26
+    rows = list(csv.DictReader(artifact_folder(run_id, SUSPECTS).open()))
+    assert [int(row["rank"]) for row in rows] == list(range(1, 29))
+    assert {row["split"] for row in rows} == {"train", "val"}, "the test part is left alone"
+    assert mlflow.get_run(run_id).data.metrics["labels_contrary"] == 2
+    assert "labels.png" in {one.path for one in mlflow.MlflowClient().list_artifacts(run_id)}
+    assert judge(noisy) == run_id
+
+    monkeypatch.setattr(review_stage, "serve", decide)
+    review(ReviewConfig(pool=run_id))
+    said = capsys.readouterr().err
+    assert "1 labels right, 2 wrong, 1 unsure of 28" in said
+    corrected = read_manifest(Path(said.split("corrected: data=")[1].split(";")[0]))
+    without = Path(said.split("unsure: data=")[1].splitlines()[0])
+    assert len(corrected) == 42
+    assert {row.image.name: row.label for row in corrected if row.image.name in WRONG} == {"3.png": 0, "22.png": 1}
+    left = prepare(LabelsConfig(data=str(without)))
+    assert len(left) == 39
+    assert not {row.image.name for row in left} & set(WRONG)
+    before = {row.image.name: row.split for row in read_manifest(artifact_folder(run_id, "manifest.csv"))}
+    assert all(row.split == before[row.image.name] for row in [*left, *corrected]), "compared on the same parts"
+
+    (noisy.parent / "5.png").unlink()
+    with pytest.raises(InputError, match=r"5\.png: is no longer where run"):
+        review(ReviewConfig(pool=run_id))
+
+
+def decide(app: FastAPI, *_: object) -> None:
+    """A person who calls the first two labels wrong, and is unsure of the third."""
+    client = TestClient(app)
+    desk = client.get("/api/desk").json()
+    assert (desk["about"], len(desk["pictures"])) == ("labels", 28)
+    assert [one["flags"] for one in desk["pictures"][:3]] == [["contrary"], ["contrary"], []]
+    assert {(one["label"], round(one["score"])) for one in desk["pictures"][:2]} == {(1, 0), (0, 1)}
+    with_mask = next(one for one in desk["pictures"] if one["has_mask"])
+    assert client.get(f"/labelled/{with_mask['id']}").status_code == 200
+    for place, verdict in enumerate(("reject", "reject", "unsure", "keep")):
+        said = {"picture": desk["pictures"][place]["id"], "verdict": verdict, "reviewer": "Anna", "seen": 0}
+        client.post("/api/decisions", json=said).raise_for_status()
+
+
+def test_every_fold_is_judged_by_a_classifier_that_has_not_seen_it_and_a_killed_run_goes_on(
+    noisy: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[int] = []
+
+    def dies_at_the_second(model: DefectNet, pixels: Pixels, labels: Labels, **how: Any) -> object:
+        trained.append(len(pixels))
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        return fit(model, pixels, labels, **how)
+
+    monkeypatch.setattr(stage, "fit", dies_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        judge(noisy)
+    suspects = read_suspects(judge(noisy))
+    assert len(trained) == 3, "the first fold is not trained again"
+    assert (28 - trained[0]) + (28 - trained[2]) == 28
+    assert len({one.logit for one in suspects}) > 20
+    assert [one.loss for one in suspects] == sorted((one.loss for one in suspects), reverse=True)

@@ -1,0 +1,252 @@
+"""The paper's tables as commands: what is trained, what is reused, what is printed and what it would cost."""
+
+import json
+from pathlib import Path
+
+import mlflow
+import pytest
+import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
+from mlflow.entities import Run
+
+from inandout.__main__ import main
+from inandout.classifier.resnet import DefectNet
+from inandout.errors import InputError
+from inandout.parallel import EngineConfig, run_all
+from inandout.reporting.tables import unpack
+from inandout.stages.classify.config import ClassifyConfig
+from inandout.stages.classify.synthetic import diffusion_pool, make_diffusion_pool
+from inandout.stages.classify.train import Result
+from inandout.stages.experiment.cells import measure_cells
+from inandout.stages.experiment.config import GRIDS, ExperimentConfig
+from inandout.stages.experiment.missing import missing_pictures, missing_strips
+from inandout.stages.experiment.report import ReportConfig, report
+from inandout.stages.experiment.run import experiment, plan
+from inandout.stages.pools.text2img import STRIP
+from inandout.tracking import artifact_folder, connect
+from tests.conftest import SIDE
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch, tiny_base: Path) -> None:
+    """A tiny base and profile, few steps and rounds, no export of the model."""
+    from inandout.diffusion.finetune import presets
+    from inandout.diffusion.sample import sampler
+    from inandout.stages.experiment.config import SIZES
+
+    monkeypatch.setitem(SIZES, "tiles", SIZES["tiles"] | {"base": str(tiny_base)})
+
+    for shot in ("zero", "full"):
+        tiny = presets.Profile(1, 1e-3, 0.6, 0.6, 3, ("cracked",) if shot == "zero" else ("",))
+        monkeypatch.setitem(presets.PROFILES, ("embedded", shot), tiny)
+    monkeypatch.setitem(sampler._SUITING, "embedded", {"guidance": 2.0, "steps": 2, "scheduler": "dpm++"})
+    monkeypatch.setattr("inandout.stages.classify.train._log_export", lambda model, pixels: None)
+    monkeypatch.setattr("inandout.evaluation.paired_test.paired_difference.__defaults__", (0, 20))
+
+
+def config(tiny: Path, **changes: object) -> ExperimentConfig:
+    small = {"width": SIDE, "height": SIDE, "epochs": 1, "batch_size": 8, "n_augs": "2,4", "seeds": "0,1"}
+    return ExperimentConfig(**{"data": str(tiny), "profile": "tiles"} | small | changes)
+
+
+def runs(stage: str) -> list[Run]:
+    found = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    return [run for run in found if run.data.tags.get("inandout.stage") == stage]
+
+
+def test_a_table_is_trained_once_and_reported_in_four_formats(tiny: Path, project: Path) -> None:
+    text = experiment(config(tiny, name="table1", seeds="0", n_augs="2,80"))
+    assert "| zero | MemSeg | 80" in text
+    assert "0.514 (0.026)" in text, "the paper's number beside ours"
+    assert "DDPM against MemSeg" in text
+    (run,) = runs("experiment")
+    names = {artifact.path for artifact in mlflow.MlflowClient().list_artifacts(run.info.run_id)}
+    assert {"results.md", "results.tex", "results.csv", "results.png", "rows.json", "manifest.csv"} <= names
+    rows = unpack(artifact_folder(run.info.run_id, "rows.json").read_text())
+    assert [(row.source, row.n_aug) for row in rows] == [("MemSeg", 2), ("MemSeg", 80), ("DDPM", 2), ("DDPM", 80)]
+    trained = len(runs("classify"))
+    assert report(ReportConfig(name="table1", profile="tiles")) == text
+    assert experiment(config(tiny, name="table1", seeds="0", n_augs="2,80")) == text
+    assert len(runs("classify")) == trained == 4
+
+
+def test_two_workers_find_what_one_has_trained(tiny: Path, project: Path) -> None:
+    with pytest.raises(InputError, match="no experiment table6 tiles"):
+        report(ReportConfig(name="table6", profile="tiles"))
+    in_turn = experiment(config(tiny, name="table5", n_augs="2", seeds="0"))
+    (first,) = runs("experiment")
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs("classify")} == {first.info.run_id}
+    assert experiment(config(tiny, name="table5", n_augs="2", seeds="0", workers=2)) == in_turn, "found again"
+    assert len(runs("classify")) == 2
+
+
+def test_a_cell_that_fails_does_not_stop_the_others(tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from inandout.stages.experiment import cells
+
+    whole = cells.classify
+
+    def fails_once(config: object) -> object:
+        if config.seed == 0 and config.n_aug == 0:  # type: ignore[attr-defined]
+            raise InputError("a full disk")
+        return whole(config)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(cells, "classify", fails_once)
+    with pytest.raises(InputError, match=r"1 of 4 cells failed; .* shot=full source=none n_aug=0 seed=0: a full disk"):
+        experiment(config(tiny, name="table5", n_augs="2"))
+    assert len(runs("classify")) == 3
+    (run,) = runs("experiment")
+    assert run.info.status == "FAILED"
+    assert "| full | In&Out | 2" in report(ReportConfig(run=run.info.run_id))
+
+
+@pytest.mark.parametrize(("workers", "left"), [(1, ["03:00", "01:30"]), (2, ["01:30", "00:45"])])
+def test_a_cell_that_was_trained_tells_the_time_that_is_left(
+    workers: int, left: list[str], tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:  # fmt: skip
+    from inandout.stages.experiment import cells
+
+    def found_or_trained(config: ClassifyConfig) -> Result:
+        if config.seed == 0:
+            return Result(found.info.run_id, {"ap": 0.5, "seconds": 7.0})
+        with mlflow.start_run(nested=True) as trained:
+            return Result(trained.info.run_id, {"ap": 0.5, "seconds": 90.0})
+
+    connect()
+    with mlflow.start_run() as found:
+        pass
+    monkeypatch.setattr(cells, "classify", found_or_trained)
+    monkeypatch.setattr(cells, "run_all", lambda work, items, _: run_all(work, items, EngineConfig()))
+    with mlflow.start_run():
+        measure_cells(config(tiny, name="table2", n_augs="2", seeds="0,1,2,3").cells(), EngineConfig(workers=workers))
+    told = [line.partition("AP 0.500")[2] for line in capsys.readouterr().out.splitlines()]
+    assert told == ["", *(f", about {time} left" for time in left), ""]
+
+
+@pytest.mark.parametrize("name", ["figure2", "figure4", "figure5"])
+def test_a_figure_of_pictures_trains_no_classifier(name: str, tiny: Path, project: Path) -> None:
+    assert "training steps" not in plan(config(tiny, name=name))
+    assert "figure.png: " in experiment(config(tiny, name=name))
+    assert runs("classify") == []
+    (run,) = runs("experiment")
+    drawn = artifact_folder(run.info.run_id, "figure.png")
+    assert drawn.stat().st_size > 1000
+    with pytest.raises(InputError, match=f"{name} tiles is done, and shows pictures .*: look at {drawn}"):
+        report(ReportConfig(name=name, profile="tiles"))
+
+
+def test_the_feature_space_shows_both_pools(tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("inandout.stages.analysis.distance", "inandout.evaluation.distances"):
+        monkeypatch.setattr(f"{module}.FEWEST", 4)
+    text = experiment(config(tiny, name="figure1", n_augs="20"))
+    assert "memseg n=10" in text
+    assert "ddpm full" in text
+    assert len(runs("classify")) == 1
+
+
+def test_the_cost_is_counted_and_nothing_is_trained(tiny: Path, project: Path) -> None:
+    asked = config(tiny, name="table6", epochs=3, n_augs="4", seeds="0", gpu_tflops=10.0)
+    text = plan(asked)
+    assert "2 cells, of which 0 are finished and reused; 1 adapters are missing" in text
+    positives = 6 + 4  # of 8, 2 are kept for validation
+    assert numbers(text) == {
+        "classifier, training steps": 2 * 3 * -(-2 * positives // 8),
+        "fine-tuning, pictures": 10 * 6 * 2,  # 10 repeats, own and prior
+        "prior preservation, pictures": 3,
+        "diffusion, pictures": 4 + len(STRIP),
+    }
+    assert "hours on a GPU of 10 TFLOP/s" in text
+    assert "not timed" not in text
+    assert runs("classify") == runs("finetune") == []
+    experiment(asked)
+    assert "2 cells, of which 2 are finished and reused" in plan(asked)
+    larger = plan(config(tiny, name="table6", epochs=3, n_augs="4,7", seeds="0"))
+    assert "0 adapters are missing" in larger
+    assert numbers(larger)["diffusion, pictures"] == 3 + len(STRIP), "4 of the 7 are there"
+    assert numbers(plan(config(tiny, name="table2", n_augs="4", seeds="0"))) == {
+        "classifier, training steps": 1, "fine-tuning, pictures": 10 * 16 * 2, "diffusion, pictures": 2 + len(STRIP),
+    }, "the prior of a seed is there, whatever the shot"  # fmt: skip
+
+
+def numbers(text: str) -> dict[str, int]:
+    """Kind of work to how much of it a plan says is missing."""
+    rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in text.splitlines() if line.startswith("|")]
+    return {name: int(number) for name, number in rows[2:]}
+
+
+def test_synthetic_negatives_cost_steps_and_drawn_ones_an_adapter_of_good_parts(tiny: Path, project: Path) -> None:
+    asked = {"name": "table6", "n_augs": "4", "seeds": "0", "batch_size": 4}
+    plain = {
+        "classifier, training steps": 5 + 5, "fine-tuning, pictures": 10 * 6 * 2, "prior preservation, pictures": 3,
+        "diffusion, pictures": 4 + len(STRIP),
+    }  # fmt: skip
+    assert numbers(plan(config(tiny, **asked))) == plain
+    roundtrip = plain | {"classifier, training steps": 5 + 6}
+    assert numbers(plan(config(tiny, **asked, negatives="roundtrip"))) == roundtrip
+    text = plan(config(tiny, **asked, negatives="generated"))
+    assert "2 adapters are missing" in text
+    tuned = 10 * (6 + 16) * 2
+    assert numbers(text) == roundtrip | {"fine-tuning, pictures": tuned, "good parts, pictures": 4}
+
+
+def test_pictures_that_were_drawn_on_good_parts_are_not_missing_again(tiny: Path, project: Path) -> None:
+    cells = [cell.config for cell in config(tiny, n_augs="2,5", seeds="0").cells() if cell.source == "inpainting"]
+    few, many = (cell for cell in cells if cell.shot == "zero")
+    pools = [diffusion_pool(few, 2), diffusion_pool(many, 5)]
+    assert (missing_pictures(pools), missing_strips(pools)) == (5, 0)
+    make_diffusion_pool(few, 2)
+    assert missing_pictures(pools) == 3
+
+
+def test_a_base_that_is_not_here_is_counted_and_not_fetched(
+    tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def empty_cache(*_: object, local_files_only: bool, **__: object) -> str:
+        assert local_files_only
+        raise LocalEntryNotFoundError("nothing is cached")
+
+    monkeypatch.setattr("inandout.diffusion.base.hub.snapshot_download", empty_cache)
+    text = plan(config(tiny, name="table6", n_augs="4", seeds="0", base=f"somebody/surfaces@{'0' * 40}"))
+    assert numbers(text)["prior preservation, pictures"] == 200
+    assert "the base is not here and was not downloaded: its share is counted in operations, not timed" in text
+
+
+def test_steps_are_timed_where_training_computes(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from inandout.stages.experiment import cost
+
+    class Elsewhere(DefectNet):
+        def to(self, *places: object, **changes: object) -> "Elsewhere":  # type: ignore[override]
+            asked.extend(places)
+            return self if places else super().to(**changes)  # type: ignore[arg-type]
+
+    asked: list[object] = []
+    monkeypatch.setattr(cost, "build_classifier", lambda *_: Elsewhere())
+    monkeypatch.setattr(cost, "_device", lambda: "cuda")
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: asked.append("waited"))
+    (first, *_) = config(tiny, name="table6").cells()
+    cost._classifier_step(first.config)
+    assert asked == ["cuda", "waited", "cuda", "waited", "waited", "waited"]
+
+
+def test_a_dry_run_prints_configuration_and_cost(tiny: Path, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["experiment", "--name", "table5", "--profile", "tiles", "--data", str(tiny), "--dry-run"]
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, "--width", "32", "--height", "32", "--seeds", "0"])
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    assert json.JSONDecoder().raw_decode(printed)[0]["name"] == "table5"
+    assert "2 cells, of which 0 are finished" in printed
+
+
+def test_every_name_has_its_cells_and_a_profile_says_what_it_needs(tiny: Path) -> None:
+    assert {name: len(config(tiny, name=name).cells()) for name in GRIDS} == {
+        "table1": 8, "table2": 4, "table3": 8, "table4": 4, "table5": 6, "table6": 8,
+        "figure1": 1, "figure2": 1, "figure4": 1, "figure5": 1, "figure6": 12, "figure7": 12, "comparison": 52,
+    }  # fmt: skip
+    with pytest.raises(InputError, match="profile = tiles: give data"):
+        ExperimentConfig(profile="tiles").cells()
+    with pytest.raises(InputError, match="profile = paper: give base"):
+        ExperimentConfig(profile="paper").cells()
+    (first, *_) = ExperimentConfig(profile="paper", name="table5", base="a/b").cells()
+    assert (first.config.width, first.config.lr, first.config.epochs, first.config.batch_size) == (200, 0.01, 50, 5)

@@ -1,0 +1,119 @@
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+
+from inandout.__main__ import main
+from inandout.data.images import read_image, read_mask
+from inandout.data.manifest import digest, read_manifest
+from inandout.diffusion.base.base import weights_fingerprint
+from inandout.diffusion.finetune.presets import PROFILES
+from inandout.diffusion.lora.safetensors_io import load_adapter
+from inandout.errors import InputError
+from inandout.mixing import mix
+from inandout.stages.finetune import FinetuneConfig, finetune
+from inandout.stages.pools.augment import AugmentConfig, augment
+from inandout.stages.pools.inpaint import InpaintPoolConfig
+from inandout.stages.pools.pool import Pool, open_pool
+from inandout.stages.pools.text2img import DdpmPoolConfig
+from tests.conftest import SIDE
+from tests.diffusion.tiny import painting_pipeline
+from tests.stages.test_finetune import QUICK
+
+
+@pytest.fixture
+def adapter(tiny: Path, tiny_base: Path, project: Path) -> Path:
+    return finetune(FinetuneConfig(**{"data": str(tiny), "base": str(tiny_base)} | QUICK)).adapter
+
+
+def make(tiny: Path, base: Path, adapter: Path | str, **changes: object) -> Pool:
+    quick = {"steps": 2, "guidance": 2, "scheduler": "dpm++", "sample_batch": 4, "n_aug": 5, "shot": "zero"}
+    where = {"data": str(tiny), "base": str(base), "adapter": str(adapter), "width": SIDE, "height": SIDE}
+    return augment(AugmentConfig(**{"source": "inpaint"} | where | quick | changes))
+
+
+def test_a_defect_lies_on_a_good_part_that_keeps_its_pixels(tiny: Path, tiny_base: Path, adapter: Path) -> None:
+    pool = make(tiny, tiny_base, adapter, alpha=0.5)
+    trained = load_adapter(adapter)
+    parts = {digest(sample.image): sample for sample in read_manifest(tiny)}
+    for sample in pool.samples:
+        assert (sample.origin, sample.label, sample.split, sample.alpha) == ("inpaint", 1, "train", 0.5)
+        assert set(sample.sources) == {sample.sources[0], *trained.meta.sources}
+        part, mask = parts[sample.sources[0]], read_mask(sample.mask)
+        assert (part.label, part.group) == (0, sample.group)
+        before, after = read_image(part.image), read_image(sample.image)
+        assert mask.any()
+        assert np.array_equal(after[~mask], before[~mask])
+        assert not np.array_equal(after[mask], before[mask])
+    assert len({sample.sources[0] for sample in pool.samples}) == 5
+
+
+def test_the_pool_is_mixed_without_a_leak_and_a_larger_one_begins_with_it(
+    tiny: Path, tiny_base: Path, adapter: Path
+) -> None:
+    pool, larger = make(tiny, tiny_base, adapter), make(tiny, tiny_base, adapter, n_aug=7)
+    mixed = mix(read_manifest(tiny), [], pool.samples, 5, 1.0)
+    assert sum(sample.origin == "inpaint" for sample in mixed) == 5
+    assert [digest(s.image) for s in larger.samples[:5]] == [digest(s.image) for s in pool.samples]
+
+
+def test_without_an_adapter_the_base_draws_as_it_is(tiny: Path, tiny_base: Path, project: Path) -> None:
+    pool = make(tiny, tiny_base, "none", prompts="background cracked")
+    assert {(sample.adapter, sample.alpha, len(sample.sources)) for sample in pool.samples} == {("", None, 1)}
+    with pytest.raises(InputError, match=r"adapter = none: .*give prompts"):
+        make(tiny, tiny_base, "none")
+
+
+def command(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    return int(stop.value.code or 0)
+
+
+def test_a_base_made_for_inpainting_draws_without_an_adapter(tiny: Path, painting_base: Path, project: Path) -> None:
+    asked = ["--source", "inpaint", "--adapter", "none", "--prompts", "background cracked", "--n-aug", 3, "--steps", 2]
+    asked += ["--width", SIDE, "--height", SIDE, "--shot", "zero", "--data", tiny, "--base", painting_base]
+    assert command("augment", *asked) == 0
+    (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    pool, parts = open_pool(run.info.run_id), {digest(s.image): s.image for s in read_manifest(tiny)}
+    assert len(pool) == 3
+    for sample in pool:
+        assert (sample.adapter, sample.base) == ("", weights_fingerprint(painting_pipeline()))
+        before, after, mask = read_image(parts[sample.sources[0]]), read_image(sample.image), read_mask(sample.mask)
+        assert np.array_equal(after[~mask], before[~mask])
+        assert not np.array_equal(after[mask], before[mask])
+
+
+def test_nothing_else_is_done_with_a_base_made_for_inpainting(
+    tiny: Path, painting_base: Path, adapter: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["--data", tiny, "--base", painting_base, "--shot", "zero", "--width", SIDE, "--height", SIDE]
+    for refused in (
+        ["augment", "--source", "ddpm", *data],
+        ["augment", "--source", "ddpm", "--adapter", adapter, *data],
+        ["augment", "--source", "inpaint", *data],
+        ["finetune", *data],
+        ["review", "--adapter", adapter, *data],
+        ["pretrain", "--start", painting_base],
+    ):
+        assert command(*refused) == 2
+        assert "made for inpainting: it draws no whole pictures and cannot be trained" in capsys.readouterr().err
+    assert command("augment", "--source", "inpaint", "--adapter", adapter, *data) == 2
+    assert "the adapter was trained on base" in capsys.readouterr().err
+
+
+def test_real_masks_need_real_defects(tiny: Path, tiny_base: Path, project: Path) -> None:
+    given = {"masks": "real", "prompts": "background cracked"}
+    with pytest.raises(InputError, match=r"masks = real: .*shot = zero.*masks=perlin"):
+        make(tiny, tiny_base, "none", **given)
+    known = [s.mask for s in read_manifest(tiny) if s.split == "train" and s.label == 1 and s.mask]
+    pool = make(tiny, tiny_base, "none", shot="full", val_share=0, **given)
+    real = {read_mask(path).tobytes() for path in known}
+    assert {read_mask(sample.mask).tobytes() for sample in pool.samples} <= real
+
+
+def test_inside_a_mask_the_adapter_counts_less_unless_alpha_is_said() -> None:
+    assert DdpmPoolConfig(shot="zero").weight() == PROFILES["embedded", "zero"].alpha
+    assert InpaintPoolConfig(shot="zero").weight() == PROFILES["embedded", "zero"].inside < 0.5
+    assert InpaintPoolConfig(shot="zero", alpha=0.7).weight() == 0.7

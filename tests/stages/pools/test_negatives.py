@@ -1,0 +1,139 @@
+"""The cure: negatives that carry the generator's fingerprint."""
+
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+
+from inandout.data.colour import is_grey
+from inandout.data.images import read_image, read_mask
+from inandout.data.manifest import digest, read_manifest
+from inandout.diffusion.base.base import BaseConfig, open_base
+from inandout.diffusion.sample.vae_roundtrip import round_trip
+from inandout.errors import InputError
+from inandout.stages.classify.config import ClassifyConfig
+from inandout.stages.classify.train import Result, classify, input_fingerprints
+from inandout.stages.experiment.compare import CompareConfig
+from inandout.stages.pools.augment import AugmentConfig, augment
+from inandout.stages.pools.pool import open_pool
+from tests.conftest import SIDE
+
+SIZE = {"width": SIDE, "height": SIDE}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny profile and few steps; what was mixed is to be seen, not what was learned."""
+    from inandout.diffusion.finetune import presets
+    from inandout.diffusion.sample import sampler
+
+    for shot, defects in (("zero", ("cracked", "scratched")), ("few", ("",))):
+        tiny = presets.Profile(1, 1e-3, 0.6, 0.6, 3, defects)
+        monkeypatch.setitem(presets.PROFILES, ("embedded", shot), tiny)
+    monkeypatch.setitem(sampler._SUITING, "embedded", {"guidance": 2.0, "steps": 2, "scheduler": "dpm++"})
+    monkeypatch.setattr("inandout.stages.classify.train.fit", lambda *_, **__: [])
+    monkeypatch.setattr("inandout.stages.classify.train._log_model", lambda *_: None)
+
+
+def train(tiny: Path, tiny_base: Path, **changes: object) -> Result:
+    small = {"n_aug": 5, "epochs": 1, "batch_size": 8, "shot": "zero", "ddpm_ratio": 0.5, **SIZE}
+    return classify(ClassifyConfig(**{"data": str(tiny), "base": str(tiny_base)} | small | changes))
+
+
+def runs(stage: str) -> list[mlflow.entities.Run]:
+    found = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    return [run for run in found if run.data.tags["inandout.stage"] == stage]
+
+
+def counts(result: Result) -> dict[str, str]:
+    params = mlflow.get_run(result.run_id).data.params
+    return {name: value for name, value in params.items() if name.startswith("n_train_") and "real" not in name}
+
+
+def test_good_parts_go_through_the_vae_and_are_mixed_in(tiny: Path, tiny_base: Path, project: Path) -> None:
+    positives = {"n_train_ddpm_positives": "2", "n_train_memseg_positives": "3"}
+    assert counts(train(tiny, tiny_base)) == positives
+    cured = train(tiny, tiny_base, negatives="roundtrip")
+    assert counts(cured) == positives | {"n_train_roundtrip_negatives": "2"}
+    (made,) = runs("negatives")
+    rows = open_pool(made.info.run_id)
+    real = {digest(sample.image): sample for sample in read_manifest(tiny)}
+    pipeline = open_base(BaseConfig(base=str(tiny_base))).pipeline
+    for row in rows:
+        (source,) = row.sources
+        assert (row.label, row.origin, row.split, row.mask) == (0, "roundtrip", "train", None)
+        assert real[source].label == 0
+        picture = read_image(row.image)
+        assert np.array_equal(picture, round_trip(pipeline, read_image(real[source].image)[None])[0])
+        assert is_grey(picture)
+    train(tiny, tiny_base, negatives="roundtrip", alpha=0.2)
+    assert len(runs("negatives")) == 1, "another alpha needs no other round trip"
+
+
+def test_good_pictures_are_drawn_without_a_word_for_a_defect(tiny: Path, tiny_base: Path, project: Path) -> None:
+    cured = train(tiny, tiny_base, negatives="generated")
+    assert counts(cured)["n_train_ddpm_negatives"] == "2"
+    (made,) = runs("negatives")
+    rows = open_pool(made.info.run_id)
+    assert {(row.label, row.origin, row.prompt) for row in rows} == {(0, "ddpm", "skt background")}
+    (drawn,) = [run for run in runs("augment") if "used_prompts" in run.data.params]
+    defects = open_pool(drawn.info.run_id)
+    assert [row.seed for row in rows] == [row.seed for row in defects], "each defect has a twin"
+    with pytest.raises(InputError, match="label 0 in a pool of ddpm positives"):
+        train(tiny, tiny_base, ddpm_pool=made.info.run_id)
+    few = train(tiny, tiny_base, negatives="generated", shot="few", n_shot=3)
+    assert counts(few)["n_train_ddpm_negatives"] == "2"
+    shots = [run.data.params["shot"] for run in runs("finetune")]
+    assert sorted(shots) == ["few", "zero"], "good parts are drawn by an adapter that learned good parts"
+    assert len(runs("negatives")) == 1, "which is the one of zero shot, and so are its pictures"
+
+
+def test_a_drawn_defect_is_set_against_its_part_touched_in_the_same_place(
+    tiny: Path, tiny_base: Path, project: Path
+) -> None:
+    cured = train(tiny, tiny_base, negatives="roundtrip", diffusion="inpaint", ddpm_ratio=1.0, n_aug=3)
+    assert counts(cured) == {"n_train_inpaint_positives": "3", "n_train_roundtrip_negatives": "3"}
+    (made,), (pool,) = runs("negatives"), runs("augment")
+    parts = {digest(sample.image): read_image(sample.image) for sample in read_manifest(tiny)}
+    for good, bad in zip(open_pool(made.info.run_id), open_pool(pool.info.run_id), strict=True):
+        mask, before, after = read_mask(bad.mask), parts[bad.sources[0]], read_image(good.image)
+        assert good.sources == bad.sources[:1]
+        assert np.array_equal(after[~mask], before[~mask])
+        assert not np.array_equal(after[mask], before[mask])
+    with pytest.raises(InputError, match=r"negatives = generated: .*negatives=roundtrip"):
+        train(tiny, tiny_base, negatives="generated", diffusion="inpaint", ddpm_ratio=1.0, n_aug=3)
+
+
+def test_without_diffusion_pictures_there_is_nothing_to_cure(tiny: Path, tiny_base: Path, project: Path) -> None:
+    plain = train(tiny, tiny_base, ddpm_ratio=0)
+    assert train(tiny, tiny_base, ddpm_ratio=0, negatives="roundtrip") == plain
+    assert train(tiny, tiny_base, ddpm_ratio=0, negatives="generated", diffusion="inpaint") == plain
+    assert runs("negatives") == []
+
+
+def test_a_given_pool_says_what_can_be_set_against_it(tiny: Path, tiny_base: Path, project: Path) -> None:
+    shared = {"data": str(tiny), "base": str(tiny_base), "n_aug": 3, **SIZE}
+    zero = augment(AugmentConfig(source="ddpm", shot="zero", prompts="pits", alpha=0.4, **shared)).run_id
+    config = {"ddpm_pool": zero, "ddpm_ratio": 1.0, "n_aug": 3}
+    assert counts(train(tiny, tiny_base, negatives="generated", **config))["n_train_ddpm_negatives"] == "3"
+    (made,) = runs("negatives")
+    assert {(row.prompt, row.alpha) for row in open_pool(made.info.run_id)} == {("skt background", 0.4)}
+    folder = str(Path(open_pool(zero)[0].image).parent)
+    with pytest.raises(InputError, match=r"does not say which prompt and adapter"):
+        train(tiny, tiny_base, negatives="generated", **config | {"ddpm_pool": folder})
+    with pytest.raises(InputError, match=r"base = embedded: .*another one"):
+        train(tiny, Path("embedded"), negatives="roundtrip", **config)
+    few = augment(AugmentConfig(source="ddpm", shot="few", n_shot=3, **shared)).run_id
+    with pytest.raises(InputError, match=r"was not fine-tuned on good parts \(shot = few\)"):
+        train(tiny, tiny_base, negatives="generated", shot="few", n_shot=3, **config | {"ddpm_pool": few})
+
+
+def test_it_counts_in_the_fingerprint_and_reaches_every_cell_of_a_comparison(
+    tiny: Path, tiny_base: Path, project: Path
+) -> None:
+    shared = {"data": str(tiny), "base": str(tiny_base), "sources": "memseg,inout"}
+    cells = [cell for _, cell in CompareConfig(**shared, negatives="roundtrip").cells()]
+    assert {cell.negatives for cell in cells} == {"roundtrip"}
+    ignored = {cell.ddpm_ratio: "negatives" in input_fingerprints(cell) for cell in cells}
+    assert ignored == {0.0: True, 0.5: False}

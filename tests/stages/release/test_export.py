@@ -1,0 +1,92 @@
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import onnxruntime
+import pytest
+
+from inandout.classifier.pixels import load_pixels
+from inandout.classifier.training import predict
+from inandout.errors import InputError
+from inandout.evaluation.operating_points import choose_point, parse_rule
+from inandout.serving.classifier_run import read_trained
+from inandout.serving.log_model import log_servable, measure_pointing
+from inandout.stages.classify.config import ClassifyConfig
+from inandout.stages.classify.scores import read_scores
+from inandout.stages.classify.train import Result, classify
+from inandout.stages.release.export import ExportConfig, export
+from tests.conftest import SIDE
+
+
+@pytest.fixture
+def trained(tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> Result:
+    monkeypatch.setattr("inandout.stages.classify.train._log_export", lambda *_: None)  # takes longer than the training
+    return classify(ClassifyConfig(data=str(tiny), n_aug=0, epochs=1, width=SIDE, height=SIDE))
+
+
+def test_a_run_becomes_a_file_that_agrees_and_is_timed(
+    trained: Result, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exported = export(ExportConfig(run=trained.run_id, rounds=10, rule="validation"))
+    known = read_trained(trained.run_id)
+    pixels = load_pixels([sample.image for sample in known.test], known.geometry)
+    session = onnxruntime.InferenceSession(exported.path, providers=["CPUExecutionProvider"])
+    logit, _, decision = session.run(None, {"pictures": pixels.transpose(0, 3, 1, 2)})
+    np.testing.assert_allclose(logit, predict(known.load(), pixels), atol=1e-4)
+    np.testing.assert_array_equal(decision, logit >= trained.metrics["threshold"])
+    about = session.get_modelmeta().custom_metadata_map
+    assert (about["run"], about["rule"], about["fit"]) == (trained.run_id, "validation", "crop")
+    assert float(about["threshold"]) == trained.metrics["threshold"]
+    run = mlflow.get_run(exported.run_id)
+    assert run.data.metrics["export_max_difference"] == float(about["max_difference"]) == exported.difference
+    assert 0 < run.data.metrics["onnxruntime_warm_1_p50_ms"] < run.data.metrics["torch_cold_1_p50_ms"]
+    assert exported.table.count("\n| ") == 2 + 8, "head and rule, then 2 engines x 2 batches x cold and warm"
+    assert exported.table in capsys.readouterr().out
+    scored = read_scores(trained.run_id, "val")
+    point = choose_point(parse_rule("validation"), scored.logits, scored.labels, ClassifyConfig().val_fpr)
+    with mlflow.start_run():
+        version = mlflow.register_model(log_servable(trained.run_id, [point], point.rule), "tiny")
+    again = export(ExportConfig(model=f"models:/tiny/{version.version}", rounds=10, out="again.onnx"))
+    assert again.run_id == exported.run_id, "the same classifier and threshold by another address"
+    assert Path("again.onnx").read_bytes() == exported.path.read_bytes()
+    for changes, message in (
+        ({}, "out = classifier.onnx: is there already"),
+        ({"out": "no/folder.onnx"}, "the folder no is not there"),
+        ({"run": "nothing", "out": "a.onnx"}, "nothing: no run with an artifact"),
+        ({"run": exported.run_id, "out": "a.onnx"}, "no run with an artifact 'classifier.safetensors'"),
+        ({"rule": "best", "out": "a.onnx"}, "'best' is no operating point"),
+        ({"run": "", "model": "models:/nothing@champion", "out": "a.onnx"}, "no promoted classifier is there"),
+    ):
+        with pytest.raises(InputError, match=message):
+            export(ExportConfig(**{"run": trained.run_id, "rounds": 10, **changes}))
+    known.test[0].image.unlink()
+    with pytest.raises(InputError, match=r"1 files of the test part .* are gone"):
+        export(ExportConfig(run=trained.run_id, rounds=10, out="a.onnx"))
+    assert not Path("a.onnx").exists()
+
+
+def test_without_masks_the_heat_maps_are_not_measured_and_it_is_said(trained: Result) -> None:
+    known = read_trained(trained.run_id)
+    for sample in known.test:
+        if sample.mask:
+            sample.mask.unlink()
+    assert measure_pointing(known) == (None, "not measured: no positive test picture with a mask is on the disk")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "give either run"),
+        ({"run": "a", "model": "models:/b/1"}, "give either run"),
+        ({"model": "b@champion"}, "'b@champion': is no address of a model"),
+    ],
+)
+def test_what_is_not_one_classifier_is_refused(given: dict[str, str], message: str, project: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        export(ExportConfig(**given))
+    assert [path.name for path in project.iterdir()] == ["mlflow.db"], "nothing was begun"
+
+
+def test_a_file_must_be_called_onnx() -> None:
+    with pytest.raises(ValueError, match="should match pattern"):
+        ExportConfig(run="a", out="a.txt")

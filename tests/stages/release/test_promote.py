@@ -1,0 +1,255 @@
+"""Real classifiers, trained for an epoch on tiny pictures, whose scores are given: whoever is better is then known."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import mlflow
+import numpy as np
+import pytest
+
+from inandout.classifier import onnx_file
+from inandout.data.images import write_image
+from inandout.data.manifest import Sample, write_manifest
+from inandout.errors import InputError
+from inandout.evaluation.operating_points import OperatingPoint
+from inandout.serving.registry import CHAMPION, GATE, PREVIOUS, ROLLED_BACK, version_at
+from inandout.stages.classify.config import ClassifyConfig
+from inandout.stages.classify.train import classify
+from inandout.stages.release.promote import PromoteConfig, Promotion, RollbackConfig, promote, rollback
+from tests.conftest import SIDE, draw, pointer_to, start
+
+PARTS = {("train", 0): 10, ("train", 1): 4, ("val", 0): 60, ("val", 1): 12, ("test", 0): 40, ("test", 1): 30}
+
+
+def write_data(folder: Path, first: int) -> Path:
+    """CSV manifest of `PARTS`; pictures of other `first` are others."""
+    folder.mkdir()
+    samples = []
+    rows = [part for part, count in PARTS.items() for _ in range(count)]
+    for number, (split, label) in enumerate(rows, start=first):
+        path = folder / f"{number}.png"
+        write_image(path, draw(number, bool(label))[0])
+        samples.append(Sample(image=path, label=label, split=split, group=f"part {number}"))
+    write_manifest(samples, folder / "data.csv")
+    return folder / "data.csv"
+
+
+def scorer(skill: float) -> Callable[[object, np.ndarray], np.ndarray]:
+    """In place of `predict`: noise, and `skill` more for pictures with the bright defect."""
+
+    def predict(model: object, pixels: np.ndarray) -> np.ndarray:
+        seen = pixels.reshape(len(pixels), -1).max(axis=1) > 200
+        return np.random.default_rng(len(pixels)).normal(size=len(pixels)) + skill * seen
+
+    return predict
+
+
+class Shop(NamedTuple):
+    """Runs of `classify` in one store."""
+
+    blind: str
+    middling: str
+    good: str
+    elsewhere: str
+    """As good, on other pictures."""
+    zero: str
+    """Zero shot."""
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    folder = tmp_path_factory.mktemp("shop")
+    here, there = write_data(folder / "here", 0), write_data(folder / "there", 1000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+            patch.delenv(name)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.setattr("inandout.stages.classify.train._log_export", lambda *_: None)
+
+        def train(skill: float, data: Path = here, **changes: object) -> str:
+            patch.setattr("inandout.stages.classify.train.predict", scorer(skill))
+            values = {"n_aug": 0, "epochs": 1, "batch_size": 8, "width": SIDE, "height": SIDE, "data": str(data)}
+            return classify(ClassifyConfig(**values | changes)).run_id
+
+        yield Shop(
+            blind=train(0.0, seed=1), middling=train(1.0), good=train(4.0, seed=2), elsewhere=train(4.0, there),
+            zero=train(4.0, shot="zero", n_aug=4, seed=3),
+        )  # fmt: skip
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The export takes longer than everything else; one test has it."""
+    monkeypatch.setattr("inandout.stages.release.promote.check_export", lambda *_: 1e-6)
+
+
+def release(run: str, name: str, **changes: object) -> Promotion:
+    return promote(PromoteConfig(**{"run": run, "name": name} | changes))
+
+
+def holders(name: str) -> tuple[int | None, int | None]:
+    found = [version_at(name, alias) for alias in (CHAMPION, PREVIOUS)]
+    return tuple(None if version is None else int(version.version) for version in found)  # type: ignore[return-value]
+
+
+def versions(name: str) -> dict[int, dict[str, str]]:
+    return {int(v.version): v.tags for v in mlflow.MlflowClient().search_model_versions(f"name = '{name}'")}
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_the_champion_moves_only_to_what_beats_it_and_back(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    assert release(shop.middling, "story") == Promotion(1, True, "passed: the first of this name")
+    assert holders("story") == (1, None)
+    with pytest.raises(InputError, match="version 1 is the champion, and there is none before it"):
+        rollback(RollbackConfig(name="story"))
+
+    worse = release(shop.blind, "story")
+    assert (worse.version, worse.champion) == (2, False)
+    assert holders("story") == (1, None)
+    assert "not passed: test AP -0." in versions("story")[2][GATE]
+    assert "over champion version 1: worse" in versions("story")[2][GATE]
+
+    better = release(shop.good, "story")
+    assert (better.version, better.champion) == (3, True)
+    assert holders("story") == (3, 1)
+    assert "over champion version 1: better" in versions("story")[3][GATE]
+    assert release(shop.good, "story") == Promotion(3, True, "it is the champion already")
+
+    rollback(RollbackConfig(name="story"))
+    assert holders("story") == (1, 3)
+    assert "version 1 took its place" in versions("story")[3][ROLLED_BACK]
+    again = release(shop.good, "story")
+    assert (again.version, again.champion) == (3, False), "people took it back, so no gate brings it back"
+    assert "rolled back" in again.why
+    assert holders("story") == (1, 3)
+    rollback(RollbackConfig(name="story"))
+    assert holders("story") == (3, 1)
+    assert ROLLED_BACK not in versions("story")[3]
+    assert sorted(versions("story")) == [1, 2, 3]
+    assert "story: version 3 is the champion, version 1 the previous one" in capsys.readouterr().out
+
+
+def test_a_version_says_what_it_is_and_its_model_works(shop: Shop) -> None:
+    result = release(shop.good, "whole", data_licence="CC0")
+    version = version_at("whole", CHAMPION)
+    assert version is not None
+    run = mlflow.get_run(shop.good)
+    ap, low, high = (run.data.metrics[name] for name in ("ap", "ap_low", "ap_high"))
+    expected = {
+        "run": shop.good, "alpha": "none used", "n_aug": "0", "ddpm_ratio": "0", "shot": "full", "seeds": "2",
+        "data_licence": "CC0", "base_licence": "none used", GATE: result.why,
+        "data_fingerprint": run.inputs.dataset_inputs[0].dataset.digest,
+        "test_fingerprint": run.data.tags["inandout.test"],
+        "ap": f"{ap:.3f} (95 % {low:.3f} .. {high:.3f})",
+    }  # fmt: skip
+    assert version.tags.items() >= expected.items()
+    assert mlflow.get_run(version.run_id).data.metrics["export_difference"] < 1e-4
+
+    folder = Path(mlflow.artifacts.download_artifacts("models:/whole@champion"))
+    card = (folder / "model_card.md").read_text()
+    assert card == Path(mlflow.artifacts.download_artifacts(f"runs:/{version.run_id}/model_card.md")).read_text()
+    assert "Licence of the data: CC0." in card
+    assert f"python -m inandout promote --run {shop.good} --data-licence CC0" in card
+    assert " of 30 missed: fewer than " in card
+    points = json.loads(
+        Path(mlflow.artifacts.download_artifacts(f"runs:/{version.run_id}/operating_points.json")).read_text()
+    )["points"]
+    found = [OperatingPoint(**point) for point in points]
+    assert [(point.rule, point.measured_on) for point in found] == [("validation", "test"), ("fpr<=0.05", "test")]
+
+    pictures = [draw(number, True)[0].tolist() for number in range(2)]
+    answer = mlflow.pyfunc.load_model("models:/whole@champion").predict(
+        [{"image": picture} for picture in pictures], params={"rule": "fpr<=0.05"}
+    )
+    assert list(answer["threshold"]) == [found[1].threshold] * 2
+    assert list(answer["decision"]) == [logit >= found[1].threshold for logit in answer["logit"]]
+
+
+def test_a_broken_export_is_not_registered(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_file, "run_onnx", lambda session, pixels: (np.full(len(pixels), 9.0),))
+    with pytest.raises(InputError, match="differs from the trained one by"):
+        release(shop.good, "broken", data_licence="nobody else's")
+    assert version_at("broken", CHAMPION) is None
+    assert versions("broken") == {}
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_another_test_part_is_refused(shop: Shop) -> None:
+    release(shop.middling, "local")
+    with pytest.raises(InputError, match="another test part than the champion, version 1 of local"):
+        release(shop.elsewhere, "local")
+    assert holders("local") == (1, None)
+    assert sorted(versions("local")) == [1]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_the_best_of_the_experiment_is_that_of_the_validation_part(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = mlflow.get_run(shop.blind).data.metrics["val_ap"]
+    mlflow.MlflowClient().log_metric(shop.blind, "val_ap", 2.0, step=98)  # the worst on test
+    try:
+        release("", "chosen")
+    finally:
+        mlflow.MlflowClient().log_metric(shop.blind, "val_ap", known, step=99)
+    version = version_at("chosen", CHAMPION)
+    assert version is not None
+    assert version.tags["run"] == shop.blind
+    assert "best of 4; 1 others have none" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_run_that_only_found_its_result_stands_for_it(shop: Shop) -> None:
+    release(pointer_to(shop.middling), "pointed")
+    version = version_at("pointed", CHAMPION)
+    assert version is not None
+    assert version.tags["run"] == shop.middling
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"points": "recall>=0.95"}, "needs 59 validation positives .* there are 12"),
+        ({"points": "fpr<=0.01"}, "needs 299 validation negatives .* there are 60"),
+        ({"points": "f1"}, "no operating point"),
+        ({"points": " , "}, "points is empty"),
+        ({"run": "no-such-run"}, "no-such-run"),
+    ],
+)
+def test_what_cannot_be_claimed_is_refused_before_anything_is_made(
+    shop: Shop, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        promote(PromoteConfig(**{"run": shop.good, "name": "refused"} | changes))
+    assert versions("refused") == {}
+
+
+def test_zero_shots_have_no_positives_to_choose_on(shop: Shop) -> None:
+    for rule in ("recall>=0.5", "cost 50:1"):
+        with pytest.raises(InputError, match="zero and few shots"):
+            release(shop.zero, "zero", points=rule)
+
+
+def test_names_cannot_leave_the_registry() -> None:
+    for name in ("../x", "a/b", "a:b", "", "a'b", "x" * 101, "-x", "a\nb"):
+        with pytest.raises(ValueError, match="name"):
+            PromoteConfig(name=name)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_two_promotions_at_once_make_one_champion(shop: Shop) -> None:
+    for run in (shop.middling, shop.good):
+        release(run, f"before {run}")  # what is slow is found again, so that both come to the gate at once
+    processes = [start("promote", "--run", run, "--name", "race") for run in (shop.middling, shop.good)]
+    said = [process.communicate(timeout=400) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(error for _, error in said)
+    found = versions("race")
+    assert sorted(found) == [1, 2]
+    first, second = found[1], found[2]
+    assert first[GATE] == "passed: the first of this name"
+    assert "over champion version 1" in second[GATE], "the second saw what the first did"
+    assert holders("race") == ((2, 1) if second["run"] == shop.good else (1, None))

@@ -1,0 +1,202 @@
+import json
+import signal
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from pydantic import ValidationError
+
+from inandout.data.manifest import Review, Sample, digests
+from inandout.errors import InputError
+from inandout.mixing import mix
+from inandout.review.decisions import DecisionLog
+from inandout.stages.classify.config import ClassifyConfig
+from inandout.stages.classify.train import Result, classify
+from inandout.stages.finetune import FinetuneConfig, finetune
+from inandout.stages.pools.augment import AugmentConfig, augment
+from inandout.stages.pools.pool import Pool
+from inandout.stages.review import run as stage
+from inandout.stages.review.run import ReviewConfig, review
+from inandout.tracking import artifact_folder
+from tests.conftest import SIDE, start
+from tests.review.sessions import write_pool
+from tests.stages.test_finetune import QUICK
+
+
+def make(tiny: Path, n: int = 6) -> Pool:
+    return augment(AugmentConfig(data=str(tiny), n_aug=n, width=SIDE, height=SIDE))
+
+
+def say(pool: Pool, reviewer: str, *verdicts: Review) -> None:
+    """A whole review session in which someone decides on the first pictures."""
+
+    def decide(*_: object) -> None:
+        (folder,) = Path(".inandout/review").iterdir()
+        log = DecisionLog(folder / "decisions.jsonl")
+        pictures = digests([sample.image for sample in pool.samples])
+        for picture, verdict in zip(pictures, verdicts, strict=False):
+            log.decide(picture, verdict, "", reviewer, 0)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(stage, "serve", decide)
+        review(ReviewConfig(pool=pool.run_id))
+
+
+def runs_of(name: str) -> list[Any]:
+    found = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    return [run for run in found if run.data.tags.get("inandout.stage") == name]
+
+
+def test_a_review_is_a_run_linked_to_its_pool_with_the_decisions_as_artifact(tiny: Path, project: Path) -> None:
+    pool = make(tiny)
+    say(pool, "Anna", "keep", "reject")
+    (run,) = runs_of("review")
+    assert run.info.status == "FINISHED"
+    assert run.data.params["pool"] == pool.run_id
+    assert (run.data.metrics["review_keep"], run.data.metrics["review_reject"]) == (1, 1)
+    assert run.data.tags["inandout.reviewers"] == "Anna"
+    lines = artifact_folder(run.info.run_id, "decisions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["verdict"] for line in lines] == ["keep", "reject"]
+    say(pool, "Ben", "keep", "keep")
+    newest = max(runs_of("review"), key=lambda run: run.info.start_time)
+    summary = json.loads(artifact_folder(newest.info.run_id, "summary.json").read_text())
+    assert summary["reviewers"] == {"Anna": 2, "Ben": 2}
+    assert summary["together"] == {"keep": 1, "reject": 0, "unsure": 1}
+
+
+def test_decisions_that_were_made_elsewhere_are_there_when_the_page_opens_again(tiny: Path, project: Path) -> None:
+    pool = make(tiny)
+    say(pool, "Anna", "keep", "reject")
+    (folder,) = Path(".inandout/review").iterdir()
+    for path in folder.iterdir():
+        path.unlink()
+    say(pool, "Ben", "keep")
+    assert [one.reviewer for one in DecisionLog(folder / "decisions.jsonl").read()] == ["Anna", "Anna", "Ben"]
+
+
+def train(tiny: Path, pool: str, n_aug: int) -> Result:
+    return classify(
+        ClassifyConfig(
+            data=str(tiny), memseg_pool=pool, reviewed=True, n_aug=n_aug, width=SIDE, height=SIDE, epochs=1
+        )
+    )  # fmt: skip
+
+
+def test_only_kept_pictures_are_trained_with_and_too_few_stop_it(
+    tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setattr("inandout.stages.classify.train._log_model", lambda model, pixels: None)
+    pool = make(tiny)
+    with pytest.raises(InputError, match=r"2 pictures are needed and 0 of 6 were kept.*6 not decided"):
+        train(tiny, pool.run_id, 2)
+    say(pool, "Anna", "reject", "keep", "unsure", "keep", "keep")
+    with pytest.raises(InputError, match=r"so 1 are missing \(1 rejected, 1 unsure, 1 not decided\)"):
+        train(tiny, pool.run_id, 4)
+    seen: list[str] = []
+
+    def spied(real: list[Sample], memseg: list[Sample], *rest: Any) -> list[Sample]:
+        seen.extend(sample.image.name for sample in memseg)
+        return mix(real, memseg, *rest)
+
+    monkeypatch.setattr("inandout.stages.classify.train.mix", spied)
+    run = mlflow.get_run(train(tiny, pool.run_id, 2).run_id)
+    assert seen == ["000001.png", "000003.png", "000004.png"]
+    assert (run.data.params["memseg_pool_decided"], run.data.params["memseg_pool_kept"]) == ("5", "3")
+    assert run.data.tags["inandout.reviewers_memseg_pool"] == "Anna"
+    logged = json.loads(artifact_folder(run.info.run_id, "review_memseg_pool.json").read_text())
+    assert logged["prompts"][0]["accepted"] == 0.6
+    assert train(tiny, pool.run_id, 2).run_id == run.info.run_id
+    say(pool, "Ben", "keep", "reject")
+    assert train(tiny, pool.run_id, 2).run_id != run.info.run_id, "decisions count as an input"
+
+
+def test_reviewed_without_a_given_pool_is_refused() -> None:
+    with pytest.raises(ValidationError, match="give ddpm_pool or memseg_pool too"):
+        ClassifyConfig(reviewed=True)
+
+
+def test_what_is_no_pool_is_one_sentence(project: Path) -> None:
+    with pytest.raises(InputError, match="no-such-run"):
+        review(ReviewConfig(pool="no-such-run"))
+
+
+def test_the_prompt_room_is_a_run_with_its_tries_and_the_chosen_prompts(
+    tiny: Path, tiny_base: Path, project: Path
+) -> None:  # fmt: skip
+    adapter = finetune(FinetuneConfig(**{"data": str(tiny), "base": str(tiny_base)} | QUICK)).adapter
+
+    def try_it(app: FastAPI, *_: object) -> None:
+        client = TestClient(app)
+        start = client.get("/api/room").json()["start"]
+        assert (start["alpha"], start["prompts"]) == (0.5, ["a scratch"])
+        client.post("/api/tries", json=start | {"prompts": ["a scratch", "a crack"], "number": 2}).raise_for_status()
+        deadline = time.monotonic() + 120
+        while (one := client.get("/api/tries").json()["tries"][0])["state"] != "done":
+            assert one["state"] != "failed", one
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        client.post("/api/prompts", json={"prompt": "a crack", "use": True}).raise_for_status()
+        assert "--prompts 'a crack'" in client.post("/api/finish").json()["message"]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(stage, "serve", try_it)
+        review(
+            ReviewConfig(
+                data=str(tiny), base=str(tiny_base), adapter=str(adapter), alpha=0.5, prompts="a scratch",
+                shot="zero", width=SIDE, height=SIDE, steps=2, guidance=2, scheduler="dpm++",
+            )
+        )  # fmt: skip
+    (run,) = runs_of("review")
+    folder = artifact_folder(run.info.run_id, "room")
+    assert (folder / "prompts.txt").read_text() == "a crack\n"
+    assert {path.name for path in (folder / "try-0001").iterdir()} == {
+        "0-00.png", "0-01.png", "1-00.png", "1-01.png", "try.json"
+    }  # fmt: skip
+
+
+def ask(address: str, body: dict[str, object] | None = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(address, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.load(answer)
+
+
+def test_a_killed_server_loses_no_decision_and_one_that_is_stopped_ends_well(project: Path, tmp_path: Path) -> None:
+    rows = write_pool(tmp_path / "pool", 3)
+    pictures = digests([row.image for row in rows])
+    for round_, stop in enumerate((signal.SIGKILL, signal.SIGINT)):
+        server = start("review", "--pool", str(tmp_path / "pool"), "--port=0")
+        assert server.stdout is not None
+        line = server.stdout.readline()
+        address = line.split()[2]
+        assert address.startswith("http://127.0.0.1:"), line
+        said = {"picture": pictures[round_], "verdict": "keep", "reviewer": "Anna", "seen": 0}
+        assert ask(f"{address}api/decisions", said) == {"saved": True}
+        server.send_signal(stop)
+        server.communicate(timeout=60)
+        assert server.returncode == (-signal.SIGKILL if stop == signal.SIGKILL else 0)
+    runs = sorted(runs_of("review"), key=lambda run: run.info.start_time)
+    assert [run.info.status for run in runs] == ["KILLED", "FINISHED"]
+    assert len(artifact_folder(runs[1].info.run_id, "decisions.jsonl").read_text().splitlines()) == 2
+
+
+def test_on_other_addresses_a_token_is_needed_and_a_taken_port_is_a_sentence(project: Path, tmp_path: Path) -> None:
+    write_pool(tmp_path / "pool", 2)
+    server = start("review", "--pool", str(tmp_path / "pool"), "--port=0", "--host=0.0.0.0")
+    assert server.stdout is not None
+    address = server.stdout.readline().split()[2]
+    assert "/?token=" in address
+    port = address.split(":")[2].split("/")[0]
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        ask(f"http://127.0.0.1:{port}/api/desk")
+    with pytest.raises(InputError, match=f"port = {port}: cannot be listened on"):
+        review(ReviewConfig(pool=str(tmp_path / "pool"), port=int(port), host="0.0.0.0"))
+    server.send_signal(signal.SIGTERM)
+    server.communicate(timeout=60)
+    assert server.returncode == 0
