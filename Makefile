@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 help:
 	@echo "make demo   install into $(VENV), run the whole method on embedded data (under 10 minutes on 2 cores)"
 	@echo "make test   install into $(VENV), then lint, types and tests"
-	@echo "make clean  remove $(VENV); runs, pictures and models in mlflow.db and mlruns/ stay"
+	@echo "make clean  remove $(VENV); runs, images and models in mlflow.db and mlruns/ stay"
 
 demo: $(VENV)/installed
 	@echo "== The whole method on embedded surfaces: MemSeg, diffusion and both, without and with real defects."

@@ -3,17 +3,17 @@
     python benchmarks/finetune_speed.py --threads 2
 
 The bare loop does what `train_dreambooth_lora.py` of diffusers does with a trained text encoder and prior preservation:
-every step it opens the batch's picture files, resizes, crops and encodes them by the VAE, tokenises and encodes the
-prompt of every picture, instance and class pictures concatenated, in PyTorch's default memory layout. Ours reads and
-encodes every picture once, reads each of the two prompts once a step, computes channels-last and adapted layers as in
+every step it opens the batch's image files, resizes, crops and encodes them by the VAE, tokenises and encodes the
+prompt of every image, instance and class images concatenated, in PyTorch's default memory layout. Ours reads and
+encodes every image once, reads each of the two prompts once a step, computes channels-last and adapted layers as in
 `inandout/diffusion/finetune/products.py`, its AdamW is PyTorch's fused one on one vector, and freed memory
-stays. Base (the embedded architecture, untrained), adapter, pictures, sizes, prompts and loss are the same; instance
-pictures have the size of those of KolektorSDD2, class pictures that of the training. A third loop is the bare one
+stays. Base (the embedded architecture, untrained), adapter, images, sizes, prompts and loss are the same; instance
+images have the size of those of KolektorSDD2, class images that of the training. A third loop is the bare one
 without the reading, which is done before it begins.
 
 Each has a process of its own, as it would have for a user. They take many short turns, so that a machine that is busy
 for a while slows all; those who wait compute nothing. A turn counts by its median, so that its first step, for which
-the caches are cold, does not; neither does our encoding of every picture, which is done once. Ratios are the median of
+the caches are cold, does not; neither does our encoding of every image, which is done once. Ratios are the median of
 those of all turns, and their quartiles. Memory is the peak of the process less what the imports take.
 
 Diffusers' example trains squares only; the other size is here as ours can do it.
@@ -43,11 +43,11 @@ from inandout.data.images import read_image, write_image
 from inandout.data.surfaces import draw_surface
 from inandout.diffusion.base.base import Base
 from inandout.diffusion.finetune.dreambooth import MAX_GRADIENT_NORM, DreamBoothConfig, dreambooth
-from inandout.diffusion.finetune.dreambooth_dataset import Lesson, Shown
+from inandout.diffusion.finetune.dreambooth_dataset import DreamBoothDataset, Example
 from inandout.diffusion.lora.layers import AdapterConfig, adapter_parameters, add_adapter
-from inandout.diffusion.pretrain.assemble import assemble, new_student, new_vae
-from inandout.diffusion.reconstruction import Pictures
-from inandout.diffusion.snr_weighting import min_snr_weights, target
+from inandout.diffusion.pretrain.assemble import assemble, new_train_state, new_vae
+from inandout.diffusion.reconstruction import ImageBatch
+from inandout.diffusion.snr_weighting import min_snr_weights, prediction_target
 from inandout.diffusion.vae import encode
 
 PROMPTS = ("skt background", "background")
@@ -60,33 +60,33 @@ LR = 1e-4
 
 def new_base(channels_last: bool) -> Base:
     """The embedded architecture with an adapter."""
-    pipeline = assemble(new_student(new_vae(0), 0))
+    pipeline = assemble(new_train_state(new_vae(0), 0))
     pipeline.unet.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
     add_adapter(pipeline.unet, pipeline.text_encoder, AdapterConfig(), 0)
     return Base(pipeline, "0" * 32, "embedded")
 
 
-def draw_pictures(folder: Path, width: int, height: int) -> list[Path]:
-    """A batch: instance pictures as a camera takes them, then class pictures in the size of the training."""
+def draw_images(folder: Path, width: int, height: int) -> list[Path]:
+    """A batch: instance images as a camera takes them, then class images in the size of the training."""
     files = [folder / f"{place:02}.png" for place in range(BATCH)]
     for place, file in enumerate(files):
         size = CAMERA if place < BATCH // 2 else (width, height)
-        write_image(file, draw_surface(*size, seed=place).picture)
+        write_image(file, draw_surface(*size, seed=place).image)
     return files
 
 
-def our_pictures(files: list[Path], width: int, height: int) -> Pictures:
+def our_images(files: list[Path], width: int, height: int) -> ImageBatch:
     """(N, H, W, 3), as `finetune` reads them."""
     geometry = Geometry(width=width, height=height)
     return np.stack([fit_image(read_image(file), geometry) for file in files])
 
 
-def bare_pictures(files: list[Path], width: int, height: int) -> torch.Tensor:
+def bare_images(files: list[Path], width: int, height: int) -> torch.Tensor:
     """(N, 3, H, W), -1..1, as diffusers' example reads them: each opened, resized to cover the frame and cropped."""
-    return torch.stack([_bare_picture(file, width, height) for file in files])
+    return torch.stack([_bare_image(file, width, height) for file in files])
 
 
-def _bare_picture(path: Path, width: int, height: int) -> torch.Tensor:
+def _bare_image(path: Path, width: int, height: int) -> torch.Tensor:
     image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
     scale = max(width / image.width, height / image.height)
     cover = [max(round(image.height * scale), height), max(round(image.width * scale), width)]
@@ -96,14 +96,14 @@ def _bare_picture(path: Path, width: int, height: int) -> torch.Tensor:
 def our_loop(files: list[Path], width: int, height: int, on_step: Callable[[], None]) -> None:
     """`dreambooth`."""
     base = new_base(channels_last=True)
-    latents = encode(base.pipeline.vae, our_pictures(files, width, height))
-    shown = [Shown(latent, prior=place >= BATCH // 2) for place, latent in enumerate(latents)]
+    latents = encode(base.pipeline.vae, our_images(files, width, height))
+    examples = [Example(latent, prior=place >= BATCH // 2) for place, latent in enumerate(latents)]
     config = DreamBoothConfig(batch_size=BATCH, repeats=10_000, optimiser="adamw")
-    dreambooth(base, Lesson(shown, *PROMPTS), epochs=1, lr=LR, config=config, seed=0, on_step=lambda *_: on_step())
+    dreambooth(base, DreamBoothDataset(examples, *PROMPTS), epochs=1, lr=LR, config=config, seed=0, on_step=lambda *_: on_step())
 
 
 def bare_loop(files: list[Path], width: int, height: int, on_step: Callable[[], None], *, reads: bool) -> None:
-    """Unless it `reads`, the pictures are there before."""
+    """Unless it `reads`, the images are there before."""
     base = new_base(channels_last=False)
     pipeline, scheduler = base.pipeline, DDIMScheduler.from_config(base.pipeline.scheduler.config)
     pipeline.unet.train()
@@ -111,10 +111,10 @@ def bare_loop(files: list[Path], width: int, height: int, on_step: Callable[[], 
     parameters = adapter_parameters(pipeline.unet, pipeline.text_encoder)
     optimiser = torch.optim.AdamW(parameters, lr=LR)
     prompts = [PROMPTS[place >= BATCH // 2] for place in range(BATCH)]
-    pictures = bare_pictures(files, width, height)
+    images = bare_images(files, width, height)
     while True:
-        pictures = bare_pictures(files, width, height) if reads else pictures
-        loss = bare_loss(pipeline, scheduler, pictures, prompts)
+        images = bare_images(files, width, height) if reads else images
+        loss = bare_loss(pipeline, scheduler, images, prompts)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
         optimiser.step()
@@ -123,10 +123,10 @@ def bare_loop(files: list[Path], width: int, height: int, on_step: Callable[[], 
         on_step()
 
 
-def bare_loss(pipeline: object, scheduler: DDIMScheduler, pictures: torch.Tensor, prompts: list[str]) -> torch.Tensor:
-    """Of a batch whose first half are instance pictures and whose second half are class pictures."""
+def bare_loss(pipeline: object, scheduler: DDIMScheduler, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+    """Of a batch whose first half are instance images and whose second half are class images."""
     with torch.no_grad():
-        latents = pipeline.vae.encode(pictures).latents * pipeline.vae.config.scaling_factor
+        latents = pipeline.vae.encode(images).latents * pipeline.vae.config.scaling_factor
     tokenizer = pipeline.tokenizer
     tokens = tokenizer(
         prompts, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
@@ -134,7 +134,7 @@ def bare_loss(pipeline: object, scheduler: DDIMScheduler, pictures: torch.Tensor
     states = pipeline.text_encoder(tokens.input_ids)[0]
     noise, times = torch.randn_like(latents), torch.randint(0, scheduler.config.num_train_timesteps, (len(latents),))
     predicted = pipeline.unet(scheduler.add_noise(latents, noise, times), times, states).sample
-    errors = (predicted - target(scheduler, latents, noise, times)).square().mean(dim=(1, 2, 3))
+    errors = (predicted - prediction_target(scheduler, latents, noise, times)).square().mean(dim=(1, 2, 3))
     instance, prior = (errors * min_snr_weights(scheduler, times)).chunk(2)
     return instance.mean() + prior.mean()
 
@@ -212,7 +212,7 @@ def main() -> None:
         parser.error(f"--turns {options.turns}: quartiles need 2 or more")
     for width, height in SIZES:
         with TemporaryDirectory() as folder:
-            files = draw_pictures(Path(folder), width, height)
+            files = draw_images(Path(folder), width, height)
             told = measure(files, width, height, options.turns, options.threads)
         print(f"{width}x{height}, batch {BATCH}, {options.threads} threads, {options.turns} turns")
         for name, values in told.items():

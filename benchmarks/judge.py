@@ -1,9 +1,9 @@
 """Judge a base: does it draw the defect that it is asked for? `python benchmarks/judge.py --help`.
 
-A small CNN learns the kinds of defects from procedural pictures alone, never from generated ones, and then names the
-defect in generated pictures. Printed are its confusion matrix on both, what the VAE keeps of unseen surfaces and of
+A small CNN learns the kinds of defects from procedural images alone, never from generated ones, and then names the
+defect in generated images. Printed are its confusion matrix on both, what the VAE keeps of unseen surfaces and of
 photographs of magnetic tiles (folder of grey .jpg files in the environment variable INANDOUT_TILES, left out without
-it), and the time for a picture of 64x192.
+it), and the time for an image of 64x192.
 """
 
 import argparse
@@ -23,8 +23,8 @@ from inandout.data.images import write_image
 from inandout.data.surfaces import KINDS, PALETTES
 from inandout.diffusion.base.base import BaseConfig, open_base
 from inandout.diffusion.pretrain.assemble import EMBEDDED
-from inandout.diffusion.pretrain.stream import HELD_OUT, School
-from inandout.diffusion.reconstruction import Pictures, measure_fidelity
+from inandout.diffusion.pretrain.stream import HELD_OUT, SurfaceStream
+from inandout.diffusion.reconstruction import ImageBatch, measure_reconstruction
 from inandout.diffusion.sample.sampler import SamplingConfig, sample
 from inandout.diffusion.vae import decode, encode, to_tensor
 from inandout.reporting.figures import contact_sheet
@@ -36,7 +36,7 @@ DDIM = {"scheduler": "ddim", "steps": 50}
 
 
 class Judge(nn.Module):
-    """Pictures (N, 3, H, W) in -1..1 to logits (N, 7): no defect, then `KINDS`."""
+    """Images (N, 3, H, W) in -1..1 to logits (N, 7): no defect, then `KINDS`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,9 +44,9 @@ class Judge(nn.Module):
         self.body = nn.Sequential(*(layer for widths_stride in widths for layer in _layer(*widths_stride)))
         self.head = nn.Linear(320, len(CLASSES))
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """A defect is small, a texture is everywhere: the head sees the largest and the mean activation."""
-        features = self.body(pictures - pictures.mean(dim=(2, 3), keepdim=True))
+        features = self.body(images - images.mean(dim=(2, 3), keepdim=True))
         logits: Tensor = self.head(torch.cat([features.amax(dim=(2, 3)), features.mean(dim=(2, 3))], dim=1))
         return logits
 
@@ -58,13 +58,13 @@ def _layer(before: int, after: int, stride: int) -> list[nn.Module]:
 def train_judge(steps: int, seed: int = 2) -> Judge:
     """Train on schools that no base was trained on."""
     torch.manual_seed(seed)
-    judge, school = Judge().to(memory_format=torch.channels_last), School(HELD_OUT + seed, 64)
+    judge, stream = Judge().to(memory_format=torch.channels_last), SurfaceStream(HELD_OUT + seed, 64)
     optimiser = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
     for step in range(steps):
-        batch = school.batch(step)
+        batch = stream.batch(step)
         targets = torch.tensor([CLASSES.index(defect) for defect in batch.defects])
-        loss = cross_entropy(judge(to_tensor(batch.pictures)), targets, label_smoothing=0.05)
+        loss = cross_entropy(judge(to_tensor(batch.images)), targets, label_smoothing=0.05)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -75,16 +75,16 @@ def train_judge(steps: int, seed: int = 2) -> Judge:
 
 
 @torch.no_grad()
-def verdicts(judge: Judge, pictures: Pictures) -> np.ndarray:
-    """Class of each picture (N, H, W, 3), as its place in `CLASSES`."""
-    logits = [judge(to_tensor(pictures[start : start + 64])) for start in range(0, len(pictures), 64)]
+def verdicts(judge: Judge, images: ImageBatch) -> np.ndarray:
+    """Class of each image (N, H, W, 3), as its place in `CLASSES`."""
+    logits = [judge(to_tensor(images[start : start + 64])) for start in range(0, len(images), 64)]
     return torch.cat(logits).argmax(dim=1).numpy()
 
 
 def print_confusion(title: str, asked: list[int], seen: np.ndarray) -> None:
     """A row a class that was asked for, a column a class that was seen, in percent."""
     names = [name or "none" for name in CLASSES]
-    print(f"\n{title}: {len(asked)} pictures, {np.mean(np.array(asked) == seen):.1%} right; percent of each row")
+    print(f"\n{title}: {len(asked)} images, {np.mean(np.array(asked) == seen):.1%} right; percent of each row")
     print("asked \\ seen " + "".join(f"{name:>10}" for name in names))
     for row, name in enumerate(names):
         chosen = seen[np.array(asked) == row]
@@ -102,7 +102,7 @@ def prompts_for(defect: str, count: int) -> list[str]:
     return prompts
 
 
-def read_tiles(folder: Path) -> Pictures:
+def read_tiles(folder: Path) -> ImageBatch:
     """Every 8th photograph, its short side resized to 96 px, the middle cut out."""
     tiles = []
     for path in sorted(folder.glob("*.jpg"))[::TILES_EVERY]:
@@ -117,42 +117,42 @@ def read_tiles(folder: Path) -> Pictures:
 
 def report_vae(vae: AutoencoderTiny) -> None:
     """What the VAE keeps."""
-    sets = {"unseen surfaces": School(HELD_OUT, 256).batch(0, (64, 64)).pictures}
+    sets = {"unseen surfaces": SurfaceStream(HELD_OUT, 256).batch(0, (64, 64)).images}
     if "INANDOUT_TILES" in os.environ:
         sets["magnetic tiles"] = read_tiles(Path(os.environ["INANDOUT_TILES"]))
-    for name, pictures in sets.items():
-        copies = np.concatenate([decode(vae, encode(vae, part)) for part in np.array_split(pictures, 16)])
-        psnr, worst, energy = measure_fidelity(pictures, copies)
-        print(f"VAE on {len(pictures)} {name}: {psnr:.1f} dB (worst {worst:.1f}), {energy:.1%} of the gradient energy")
+    for name, images in sets.items():
+        copies = np.concatenate([decode(vae, encode(vae, part)) for part in np.array_split(images, 16)])
+        psnr, worst, energy = measure_reconstruction(images, copies)
+        print(f"VAE on {len(images)} {name}: {psnr:.1f} dB (worst {worst:.1f}), {energy:.1%} of the gradient energy")
 
 
 def report_time(base: StableDiffusionPipeline) -> None:
-    """Seconds a picture of 64x192, the best of three batches of 8."""
+    """Seconds an image of 64x192, the best of three batches of 8."""
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
         list(sample(base, ["background"] * 8, range(8), width=64, height=192, config=SETTINGS))
         seconds.append((time.perf_counter() - start) / 8)
     settings = f"{SETTINGS.steps} steps, guidance {SETTINGS.guidance}, batch 8"
-    print(f"64x192, {settings}: {min(seconds):.2f} s a picture", end="")
+    print(f"64x192, {settings}: {min(seconds):.2f} s an image", end="")
     print(f" ({torch.get_num_threads()} threads, others were {', '.join(f'{s:.2f}' for s in sorted(seconds)[1:])})")
 
 
 def report_defects(
     base: StableDiffusionPipeline, judge: Judge, count: int, settings: SamplingConfig, sheets: Path
 ) -> None:
-    """Confusion matrix of generated pictures, and a contact sheet a class."""
+    """Confusion matrix of generated images, and a contact sheet a class."""
     sheets.mkdir(parents=True, exist_ok=True)
     asked, seen = [], []
     for number, defect in enumerate(CLASSES):
         prompts, seeds = prompts_for(defect, count), range(1000 * number, 1000 * number + count)
         made = sample(base, prompts, seeds, width=64, height=64, config=settings)
-        pictures = np.concatenate([batch.pictures for batch in made])
+        images = np.concatenate([batch.images for batch in made])
         asked += [number] * count
-        seen.append(verdicts(judge, pictures))
+        seen.append(verdicts(judge, images))
         captions = [f"{p}: {CLASSES[v] or 'none'}" for p, v in zip(prompts, seen[-1], strict=True)]
-        write_image(sheets / f"{defect or 'none'}.png", contact_sheet(list(pictures), captions))
-    print_confusion("generated pictures", asked, np.concatenate(seen))
+        write_image(sheets / f"{defect or 'none'}.png", contact_sheet(list(images), captions))
+    print_confusion("generated images", asked, np.concatenate(seen))
 
 
 def main() -> None:
@@ -162,7 +162,7 @@ def main() -> None:
     options.add_argument("--vae-only", action="store_true", help="measure the VAE and stop")
     options.add_argument("--judge", type=Path, default=Path("judge.safetensors"), help="kept here between calls")
     options.add_argument("--steps", type=int, default=1500, help="of the judge's training")
-    options.add_argument("--count", type=int, default=48, help="generated pictures of each class")
+    options.add_argument("--count", type=int, default=48, help="generated images of each class")
     options.add_argument("--guidance", type=float, default=SETTINGS.guidance)
     options.add_argument("--ddim", action="store_true", help="50 steps of DDIM, as in the paper, not the default")
     options.add_argument("--sheets", type=Path, default=Path("sheets"), help="folder for contact sheets")
@@ -176,9 +176,9 @@ def main() -> None:
     else:
         judge = train_judge(given.steps)
         save_file({name: value.contiguous() for name, value in judge.state_dict().items()}, given.judge)
-    unseen = [School(HELD_OUT + 1, 64).batch(number, (64, 64)) for number in range(10)]
+    unseen = [SurfaceStream(HELD_OUT + 1, 64).batch(number, (64, 64)) for number in range(10)]
     asked = [CLASSES.index(defect) for batch in unseen for defect in batch.defects]
-    print_confusion("unseen procedural pictures", asked, verdicts(judge, np.concatenate([b.pictures for b in unseen])))
+    print_confusion("unseen procedural images", asked, verdicts(judge, np.concatenate([b.images for b in unseen])))
     base = open_base(BaseConfig(base=str(given.base))).pipeline
     report_time(base)
     settings = SETTINGS.model_copy(update={"guidance": given.guidance} | (DDIM if given.ddim else {}))

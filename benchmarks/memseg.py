@@ -2,7 +2,7 @@
 
 Times are processor time, so that what else the machine does counts little; on an idle machine they are elapsed time.
 
-Run it as `OMP_NUM_THREADS=1 python benchmarks/memseg.py --pictures 300`.
+Run it as `OMP_NUM_THREADS=1 python benchmarks/memseg.py --images 300`.
 """
 
 import math
@@ -60,18 +60,18 @@ def _time(noise: Callable[..., Noise], *shape: int) -> float:
     return 1000 * (time.process_time() - start)
 
 
-def time_parts(width: int, height: int, pictures: int, textures: TextureBank) -> tuple[list[float], dict[str, float]]:
+def time_parts(width: int, height: int, images: int, textures: TextureBank) -> tuple[list[float], dict[str, float]]:
     """Time of each of so many anomalies in ms, and the share of each part in their sum."""
-    picture = draw_texture(width, height, np.random.default_rng(1))
+    image = draw_texture(width, height, np.random.default_rng(1))
     spent: dict[str, float] = defaultdict(float)
     originals = {name: getattr(anomaly, name) for names in PARTS.values() for name in names}
     for part, names in PARTS.items():
         for name in names:
             setattr(anomaly, name, _timed(originals[name], part, spent))
     totals = []
-    for seed in range(pictures):
+    for seed in range(images):
         start = time.process_time()
-        anomaly.synthesise(picture, seed, MemSegConfig(), textures)
+        anomaly.synthesise(image, seed, MemSegConfig(), textures)
         totals.append(1000 * (time.process_time() - start))
     for name, function in originals.items():
         setattr(anomaly, name, function)
@@ -89,15 +89,15 @@ def _timed(function: Callable[..., Any], part: str, spent: dict[str, float]) -> 
 
 
 @click.command(help=__doc__)
-@click.option("--pictures", type=click.IntRange(10), default=300, show_default=True, help="anomalies per size")
-def main(pictures: int) -> None:
+@click.option("--images", type=click.IntRange(10), default=300, show_default=True, help="anomalies per size")
+def main(images: int) -> None:
     """Print the table."""
     textures = open_textures("")
     for index in range(len(textures)):
         textures.texture(index)
     click.echo(f"{'size':>10} {'mean ms':>8} {'p95 ms':>8}  noise source blend   rest | perlin ms  naive ms  ratio")
     for width, height in SIZES:
-        totals, share = time_parts(width, height, pictures, textures)
+        totals, share = time_parts(width, height, images, textures)
         ours, naive = time_noise(perlin_noise, width, height), time_noise(naive_noise, width, height)
         parts = f"{share['noise']:6.0%} {share['source']:6.0%} {share['blend']:5.0%} {1 - sum(share.values()):6.0%}"
         click.echo(

@@ -13,16 +13,16 @@ import numpy as np
 
 from inandout.classifier.resnet import build_classifier
 from inandout.classifier.training import fit
-from inandout.parallel import EngineConfig, run_all
+from inandout.parallel import ParallelConfig, run_all
 
-CELLS, ROUNDS, SIDE, PICTURES = 4, 3, 64, 96
+CELLS, ROUNDS, SIDE, IMAGES = 4, 3, 64, 96
 
 
 def train(seed: int) -> float:
-    """Loss of the last of four epochs on made-up pictures."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (PICTURES, SIDE, SIDE, 3), dtype=np.uint8)
+    """Loss of the last of four epochs on made-up images."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (IMAGES, SIDE, SIDE, 3), dtype=np.uint8)
     model = build_classifier("none", seed)
-    labels = np.arange(PICTURES) % 2
+    labels = np.arange(IMAGES) % 2
     history = fit(model, pixels, labels, epochs=4, batch_size=8, optimiser="adamw", lr=1e-3, seed=seed)
     return history[-1]["loss"]
 
@@ -30,7 +30,7 @@ def train(seed: int) -> float:
 def seconds(workers: int) -> float:
     """For all cells."""
     started = time.perf_counter()
-    losses = [ended.result for ended in run_all(train, range(CELLS), EngineConfig(workers=workers))]
+    losses = [ended.result for ended in run_all(train, range(CELLS), ParallelConfig(workers=workers))]
     assert len(losses) == CELLS
     return time.perf_counter() - started
 

@@ -1,9 +1,9 @@
-"""How smoothly a pool of 2000 pictures scrolls on the review page, in Chromium.
+"""How smoothly a pool of 2000 images scrolls on the review page, in Chromium.
 
     python benchmarks/review_scroll.py
 
-Draws 2000 surfaces, opens the page on them, and prints: the time until the first card shows its picture; how many small
-pictures were fetched by then; and, while the grid scrolls 100 px a frame (6000 px a second at 60 frames) through all of
+Draws 2000 surfaces, opens the page on them, and prints: the time until the first card shows its image; how many small
+images were fetched by then; and, while the grid scrolls 100 px a frame (6000 px a second at 60 frames) through all of
 it, the time between frames, tasks over 50 ms, and the main thread's own work a frame, which other programs on the
 machine do not lengthen. Without a graphics card, Chromium draws in software, which the time between frames includes.
 """
@@ -23,7 +23,7 @@ from inandout.data.surfaces import KINDS, draw_surface
 from inandout.review.app import build_app
 from inandout.review.decisions import DecisionLog
 from inandout.review.server import serve_in_thread
-from inandout.review.session import Desk, lay_out
+from inandout.review.session import ReviewSession, build_session
 
 SCROLL = """async () => {
     const grid = document.getElementById("grid"), times = [], long = [];
@@ -42,18 +42,18 @@ SCROLL = """async () => {
 FETCHED = "performance.getEntriesByType('resource').filter((one) => one.name.includes('/small/')).length"
 
 
-def draw_pool(folder: Path, count: int) -> Desk:
+def draw_pool(folder: Path, count: int) -> ReviewSession:
     """Surfaces with defects, as large as those of the embedded data."""
     rows = []
-    for number in tqdm(range(count), "surfaces", unit="picture", disable=None):
+    for number in tqdm(range(count), "surfaces", unit="image", disable=None):
         path = folder / f"{number:06d}.png"
-        write_image(path, draw_surface(64, 192, number, KINDS[number % len(KINDS)], "ground").picture)
+        write_image(path, draw_surface(64, 192, number, KINDS[number % len(KINDS)], "ground").image)
         rows.append(Sample(image=path, label=1, split="train", origin="ddpm", seed=number, prompt="skt ground cracked"))
-    return lay_out(f"{count} surfaces", folder, rows, [])
+    return build_session(f"{count} surfaces", folder, rows, [])
 
 
-def first_picture(page: Page, address: str) -> float:
-    """Seconds from opening the page to the first card's picture."""
+def first_image(page: Page, address: str) -> float:
+    """Seconds from opening the page to the first card's image."""
     started = time.perf_counter()
     page.goto(address)
     while not page.evaluate("document.querySelector('.card img')?.naturalWidth > 0"):
@@ -64,27 +64,27 @@ def first_picture(page: Page, address: str) -> float:
 def main() -> None:
     """Print the numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=2000, help="pictures (default 2000)")
+    parser.add_argument("--count", type=int, default=2000, help="images (default 2000)")
     parser.add_argument("--chromium", default="/usr/bin/chromium", help="the browser (default /usr/bin/chromium)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
-        desk = draw_pool(Path(name), options.count)
+        session = draw_pool(Path(name), options.count)
         browser = playwright.chromium.launch(executable_path=options.chromium, args=["--no-sandbox"])
         log = DecisionLog(Path(name) / "log" / "decisions.jsonl")
-        with serve_in_thread(build_app(desk, log, lambda: "")) as address:
+        with serve_in_thread(build_app(session, log, lambda: "")) as address:
             page = browser.new_page(viewport={"width": 1280, "height": 800})
             page.set_default_timeout(600_000)
-            waited, fetched = first_picture(page, address), page.evaluate(FETCHED)
+            waited, fetched = first_image(page, address), page.evaluate(FETCHED)
             page.fill("#name", "benchmark")
             page.keyboard.press("Enter")
-            session = page.context.new_cdp_session(page)
-            session.send("Performance.enable", {"timeDomain": "threadTicks"})
-            before = _thread_seconds(session.send("Performance.getMetrics"))
+            devtools = page.context.new_cdp_session(page)
+            devtools.send("Performance.enable", {"timeDomain": "threadTicks"})
+            before = _thread_seconds(devtools.send("Performance.getMetrics"))
             times, long = page.evaluate(SCROLL)
-            worked = _thread_seconds(session.send("Performance.getMetrics")) - before
+            worked = _thread_seconds(devtools.send("Performance.getMetrics")) - before
         browser.close()
-    print(f"{len(desk.ids)} pictures, 1280x800, {len(times)} frames")
-    print(f"first picture  {waited:6.2f} s after opening, {fetched} small pictures fetched by then")
+    print(f"{len(session.ids)} images, 1280x800, {len(times)} frames")
+    print(f"first image  {waited:6.2f} s after opening, {fetched} small images fetched by then")
     print(
         f"frames         {np.median(times):6.1f} ms median, {np.quantile(times, 0.95):.1f} p95, {max(times):.0f} most"
     )

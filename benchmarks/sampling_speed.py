@@ -1,4 +1,4 @@
-"""Pictures a second of `sample` as it is by default, against one picture at a time by 50 steps of DDIM.
+"""Images a second of `sample` as it is by default, against one image at a time by 50 steps of DDIM.
 
     python benchmarks/sampling_speed.py --threads 2
 
@@ -16,8 +16,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from inandout.diffusion.base.base import BaseConfig, open_base
-from inandout.diffusion.pretrain.assemble import assemble, new_student, new_vae
-from inandout.diffusion.sample.sampler import SamplingConfig, picture_seed, sample
+from inandout.diffusion.pretrain.assemble import assemble, new_train_state, new_vae
+from inandout.diffusion.sample.sampler import SamplingConfig, image_seed, sample
 
 PROMPT = "skt background cracked"
 DEFAULT = SamplingConfig().resolved("embedded")
@@ -34,18 +34,18 @@ def open_pipeline(folder: str) -> StableDiffusionPipeline:
     """A base from a folder, or the embedded architecture with random weights; channels-last both."""
     if folder:
         return open_base(BaseConfig(base=folder)).pipeline
-    pipeline = assemble(new_student(new_vae(0), 0))
+    pipeline = assemble(new_train_state(new_vae(0), 0))
     for part in (pipeline.unet, pipeline.vae):
         part.to(memory_format=torch.channels_last)
     return pipeline
 
 
 def rate(pipeline: StableDiffusionPipeline, config: SamplingConfig, count: int, size: tuple[int, int]) -> float:
-    """Pictures a second."""
-    seeds = [picture_seed(0, number) for number in range(count)]
+    """Images a second."""
+    seeds = [image_seed(0, number) for number in range(count)]
     started = time.perf_counter()
     batches = list(sample(pipeline, [PROMPT] * count, seeds, width=size[0], height=size[1], config=config))
-    assert sum(len(batch.pictures) for batch in batches) == count
+    assert sum(len(batch.images) for batch in batches) == count
     return count / (time.perf_counter() - started)
 
 
@@ -54,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default="", help="folder in diffusers' format; without it an untrained embedded base")
     parser.add_argument("--rounds", type=int, default=5, help="of each way, after one to warm up (default 5)")
-    parser.add_argument("--count", type=int, default=8, help="pictures of a round (default 8)")
+    parser.add_argument("--count", type=int, default=8, help="images of a round (default 8)")
     parser.add_argument("--width", type=int, default=64, help="pixels (default 64)")
     parser.add_argument("--height", type=int, default=192, help="pixels (default 192)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of PyTorch")
@@ -72,7 +72,7 @@ def main() -> None:
         ratios = [round_[way] / round_[slowest] for round_ in rates]
         median = statistics.median(round_[way] for round_ in rates)
         spread = f"{statistics.median(ratios):.2f} times ({min(ratios):.2f} .. {max(ratios):.2f})"
-        print(f"  {way:32} {median:6.2f} pictures a second, {spread}")
+        print(f"  {way:32} {median:6.2f} images a second, {spread}")
 
 
 if __name__ == "__main__":

@@ -10,23 +10,23 @@ SIZES = ((64, 64), (96, 96), (64, 192), (200, 600))
 
 
 def main() -> None:
-    """Print the time for a data set of 500 pictures, and milliseconds a drawn picture at several sizes."""
+    """Print the time for a data set of 500 images, and milliseconds a drawn image at several sizes."""
     config = SurfacesConfig(train_negatives=250, train_positives=100, test_negatives=100, test_positives=50)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         write_surfaces(Path(folder) / "surfaces", config)
-        print(f"500 pictures of {config.width}x{config.height} written: {time.perf_counter() - start:.2f} s")
+        print(f"500 images of {config.width}x{config.height} written: {time.perf_counter() - start:.2f} s")
     for width, height in SIZES:
-        print(f"{width}x{height}: {milliseconds(width, height):.2f} ms a picture")
+        print(f"{width}x{height}: {milliseconds(width, height):.2f} ms an image")
 
 
-def milliseconds(width: int, height: int, pictures: int = 140) -> float:
-    """Mean time to draw a picture, over all surfaces, without a defect and with each kind."""
+def milliseconds(width: int, height: int, images: int = 140) -> float:
+    """Mean time to draw an image, over all surfaces, without a defect and with each kind."""
     kinds = ("", *KINDS)
     start = time.perf_counter()
-    for seed in range(pictures):
+    for seed in range(images):
         draw_surface(width, height, seed, kinds[seed % len(kinds)])
-    return (time.perf_counter() - start) / pictures * 1e3
+    return (time.perf_counter() - start) / images * 1e3
 
 
 if __name__ == "__main__":

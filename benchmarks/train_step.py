@@ -2,8 +2,8 @@
 
     python benchmarks/train_step.py
 
-Prints seconds a step of `inandout.classifier.training.fit` and of a bare PyTorch loop on the same pictures, batches and
-initial weights, and their ratio; and the memory of the picture cache against a loader with float32 and int64. Of two
+Prints seconds a step of `inandout.classifier.training.fit` and of a bare PyTorch loop on the same images, batches and
+initial weights, and their ratio; and the memory of the image cache against a loader with float32 and int64. Of two
 epochs the second is timed; the two loops alternate, so that a machine that is busy for a while slows both.
 """
 
@@ -18,7 +18,7 @@ from inandout.classifier.frequency_sampler import FrequencySampler
 from inandout.classifier.resnet import build_classifier
 from inandout.classifier.training import fit
 
-PICTURES, BATCH = 48, 5
+IMAGES, BATCH = 48, 5
 
 
 def bare_epoch(pixels: np.ndarray, labels: np.ndarray) -> float:
@@ -32,9 +32,9 @@ def bare_epoch(pixels: np.ndarray, labels: np.ndarray) -> float:
             for batch in np.array_split(order, -(-len(order) // BATCH))
         ]
         started = time.perf_counter()
-        for pictures, targets in batches:
+        for images, targets in batches:
             optimiser.zero_grad()
-            torch.nn.functional.binary_cross_entropy_with_logits(model(pictures), targets).backward()
+            torch.nn.functional.binary_cross_entropy_with_logits(model(images), targets).backward()
             optimiser.step()
     return time.perf_counter() - started
 
@@ -57,9 +57,9 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=96, help="pixels (default 96)")
     options = parser.parse_args()
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (PICTURES, options.height, options.width, 3), dtype=np.uint8)
-    labels = np.arange(PICTURES) % 2
-    steps = -(-PICTURES // BATCH)
+    pixels = rng.integers(0, 256, (IMAGES, options.height, options.width, 3), dtype=np.uint8)
+    labels = np.arange(IMAGES) % 2
+    steps = -(-IMAGES // BATCH)
     times = [(our_epoch(pixels, labels), bare_epoch(pixels, labels)) for _ in range(options.rounds + 1)][1:]
     ours, bare = (statistics.median(column) / steps for column in zip(*times, strict=True))
     ratios = [one / other for one, other in times]
@@ -68,7 +68,7 @@ def main() -> None:
     print(f"bare loop  {bare * 1000:7.1f} ms a step")
     print(f"ratio      {statistics.median(ratios):7.3f}  (median of rounds; {min(ratios):.3f} .. {max(ratios):.3f})")
     wide = pixels.size * 4 + pixels.size // 3 * 8
-    print(f"cache      {pixels.nbytes / wide:7.3f}  of a loader with float32 pictures and int64 masks")
+    print(f"cache      {pixels.nbytes / wide:7.3f}  of a loader with float32 images and int64 masks")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", required=True, help="tracking store with finished runs of classify and of a search")
     parser.add_argument("--experiment", default="inandout", help="experiment of the runs (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=HERE, help="folder for the two pictures (default: docs)")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder for the two images (default: docs)")
     return parser.parse_args()
 
 
@@ -102,7 +102,7 @@ def photograph(page: Page, path: Path) -> None:
 
 
 def main() -> None:
-    """Both pictures."""
+    """Both images."""
     asked = options()
     with mlflow_ui(asked.store) as address, sync_playwright() as playwright:
         found = mlflow.MlflowClient(address).get_experiment_by_name(asked.experiment)

@@ -1,4 +1,4 @@
-"""Take the pictures of the review page for the README: MemSeg pictures of the embedded surfaces, two reviewers.
+"""Take the images of the review page for the README: MemSeg images of the embedded surfaces, two reviewers.
 
 python docs/take_screenshots.py      # needs Chromium and the extra `dev`
 """
@@ -18,24 +18,24 @@ from inandout.memseg.pool import write_pool
 from inandout.review.app import build_app
 from inandout.review.decisions import DecisionLog
 from inandout.review.server import serve_in_thread
-from inandout.review.session import Desk, lay_out
+from inandout.review.session import ReviewSession, build_session
 
 HERE = Path(__file__).parent
 BEN = ("keep", "reject", "keep", "keep", "unsure", "keep", "keep", "reject", "keep", "keep")
 """What the second reviewer has said before."""
 
 
-def memseg_desk(folder: Path) -> Desk:
-    """A small MemSeg pool of the embedded surfaces, with real pictures beside."""
+def memseg_desk(folder: Path) -> ReviewSession:
+    """A small MemSeg pool of the embedded surfaces, with real images beside."""
     real = prepare(DataConfig())
     negatives = [sample for sample in real if sample.split == "train" and sample.label == 0]
     pool: list[Sample] = write_pool(negatives, folder, n=36, geometry=Geometry(), seed=0, config=MemSegConfig())
     write_manifest(pool, folder / "manifest.csv")
-    return lay_out("pool of MemSeg pictures", folder, pool, real)
+    return build_session("pool of MemSeg images", folder, pool, real)
 
 
 def photograph(browser: Browser, address: str) -> None:
-    """The grid in the middle of the work, and one picture."""
+    """The grid in the middle of the work, and one image."""
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.goto(address)
     page.wait_for_selector("#name-dialog[open]")
@@ -54,7 +54,7 @@ def photograph(browser: Browser, address: str) -> None:
 
 def save(page: Page, name: str) -> None:
     """As JPEG, which a README loads faster."""
-    page.wait_for_timeout(1000)  # pictures come in after the page
+    page.wait_for_timeout(1000)  # images come in after the page
     with tempfile.NamedTemporaryFile(suffix=".png") as file:
         page.screenshot(path=file.name)
         Image.open(file.name).convert("RGB").save(HERE / f"{name}.jpg", quality=85)
@@ -66,11 +66,11 @@ def main() -> None:
     parser.add_argument("--chromium", default="/usr/bin/chromium", help="the browser (default /usr/bin/chromium)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        desk, log = memseg_desk(Path(folder)), DecisionLog(Path(folder) / "decisions" / "decisions.jsonl")
-        for picture, verdict in zip(desk.ids, BEN, strict=False):
-            log.decide(picture, verdict, "", "Ben", 0)
+        session, log = memseg_desk(Path(folder)), DecisionLog(Path(folder) / "decisions" / "decisions.jsonl")
+        for image, verdict in zip(session.ids, BEN, strict=False):
+            log.decide(image, verdict, "", "Ben", 0)
         browser = playwright.chromium.launch(executable_path=options.chromium, args=["--no-sandbox"])
-        with serve_in_thread(build_app(desk, log, lambda: "nothing is kept of a screenshot")) as address:
+        with serve_in_thread(build_app(session, log, lambda: "nothing is kept of a screenshot")) as address:
             photograph(browser, address)
         browser.close()
 

@@ -2,9 +2,9 @@
 
     python experiments/replay_review.py --pool <run id or folder> --decisions looked_at.csv --reviewer Anna
 
-The file has the columns `number,verdict,reason`: the number that the page shows at the picture (1 is the first row of
+The file has the columns `number,verdict,reason`: the number that the page shows at the image (1 is the first row of
 the pool), keep, reject or unsure, and a reason or nothing. The decisions are the file's alone: whoever wrote it has
-looked at the pictures. A reason of the page's list is given by its digit, any other is typed. What the reviewer has
+looked at the images. A reason of the page's list is given by its digit, any other is typed. What the reviewer has
 said already is passed over, so a stopped replay goes on. Ends with Finish, and prints what the page says.
 """
 
@@ -69,7 +69,7 @@ def open_server(pool: str) -> tuple["subprocess.Popen[str]", str]:
 
 
 def enter(page: Page, address: str, name: str) -> int:
-    """Open the page as a person, one picture at a time; how many pictures there are."""
+    """Open the page as a person, one image at a time; how many images there are."""
     page.goto(address)
     page.wait_for_selector("#name-dialog[open]")
     page.fill("#name", name)
@@ -81,7 +81,7 @@ def enter(page: Page, address: str, name: str) -> int:
 
 
 def decide(page: Page, row: Row) -> None:
-    """Move to a picture and decide on it, by keys; nothing where the same was said before."""
+    """Move to an image and decide on it, by keys; nothing where the same was said before."""
     while (away := row.number - 1 - int(page.evaluate("here"))) != 0:
         step = 10 if abs(away) >= 10 else 1
         page.keyboard.press(
@@ -90,7 +90,7 @@ def decide(page: Page, row: Row) -> None:
     said = page.evaluate("mine(list[here].id)")
     if (said["verdict"], said["reason"]) == (row.verdict, row.reason):
         return
-    listed = page.evaluate("desk.reasons")
+    listed = page.evaluate("session.reasons")
     if row.verdict == "reject" and row.reason in listed:
         page.keyboard.press(str(listed.index(row.reason) + 1))
     else:
@@ -101,7 +101,7 @@ def decide(page: Page, row: Row) -> None:
         page.keyboard.press(KEYS[row.verdict])
     page.evaluate("queue")  # saved, or the page shows what was wrong
     if page.is_visible("#trouble"):
-        sys.exit(f"picture {row.number}: {page.text_content('#trouble')}")
+        sys.exit(f"image {row.number}: {page.text_content('#trouble')}")
 
 
 def replay(page: Page, address: str, reviewer: str, rows: list[Row], shots: Path | None) -> str:
@@ -109,7 +109,7 @@ def replay(page: Page, address: str, reviewer: str, rows: list[Row], shots: Path
     there = enter(page, address, reviewer)
     if rows[-1].number > there or rows[0].number < 1:
         sys.exit(f"numbers go from {rows[0].number} to {rows[-1].number}, and the pool's from 1 to {there}")
-    for row in tqdm(rows, "decide", unit="picture", disable=None):
+    for row in tqdm(rows, "decide", unit="image", disable=None):
         decide(page, row)
     if shots is not None:
         page.screenshot(path=shots / "one.png")
@@ -124,7 +124,7 @@ def replay(page: Page, address: str, reviewer: str, rows: list[Row], shots: Path
 def main() -> None:
     """Replay the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pool", required=True, help="run id of augment, topup or labels, or a folder")
+    parser.add_argument("--pool", required=True, help="run id of augment, extend-pool or label-errors, or a folder")
     parser.add_argument("--decisions", required=True, type=Path, help="CSV file with number,verdict,reason")
     parser.add_argument("--reviewer", required=True, help="whose decisions these are")
     parser.add_argument("--screenshots", type=Path, help="folder for two screenshots at the end (default none)")

@@ -22,11 +22,11 @@ from inandout.errors import InputError, brief
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-TRIES = 3
+MAX_RETRIES = 3
 """Times in a row, without a piece that ended in between, that what pieces run in may be killed."""
 
 
-class EngineConfig(BaseModel):
+class ParallelConfig(BaseModel):
     """Where independent pieces of work run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,13 +37,13 @@ class EngineConfig(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _is_one_of_both(self) -> "EngineConfig":
+    def _is_one_of_both(self) -> "ParallelConfig":
         if self.cluster and self.workers > 1:
             raise ValueError(f"workers = {self.workers}: a cluster decides itself how many; give workers or cluster")
         return self
 
 
-class Ended(NamedTuple):
+class TaskResult(NamedTuple):
     """A piece of work that ended: with a result, or with an error of the user's, or given up."""
 
     number: int
@@ -52,7 +52,7 @@ class Ended(NamedTuple):
     error: InputError | None
 
 
-def run_all(work: Callable[[Item], Result], items: Sequence[Item], config: EngineConfig) -> Iterator[Ended]:
+def run_all(work: Callable[[Item], Result], items: Sequence[Item], config: ParallelConfig) -> Iterator[TaskResult]:
     """Do `work` for every item and give what came out, in the order in which it is ready.
 
     An `InputError` ends its piece alone; any other exception ends all. A piece whose process or machine was killed is
@@ -69,11 +69,11 @@ def run_all(work: Callable[[Item], Result], items: Sequence[Item], config: Engin
     if config.cluster:
         return _on_cluster(work, items, config.cluster)
     if config.workers == 1 or len(items) < 2:
-        return (Ended(number, *attempt(work, item)) for number, item in enumerate(items))
-    return _in_processes(partial(_attempt_unless_told, work), items, config.workers)
+        return (TaskResult(number, *run_task(work, item)) for number, item in enumerate(items))
+    return _in_processes(partial(_run_task_unless_told, work), items, config.workers)
 
 
-def attempt(work: Callable[[Item], Result], item: Item) -> tuple[Result | None, InputError | None]:
+def run_task(work: Callable[[Item], Result], item: Item) -> tuple[Result | None, InputError | None]:
     """The result, or the error of the user's."""
     try:
         return work(item), None
@@ -81,18 +81,18 @@ def attempt(work: Callable[[Item], Result], item: Item) -> tuple[Result | None, 
         return None, error
 
 
-def _attempt_unless_told(work: Callable[[Item], Result], item: Item) -> tuple[Result | None, InputError | None]:
-    """As `attempt`; a process that is told to end does so, where its pool would have it take the next piece."""
+def _run_task_unless_told(work: Callable[[Item], Result], item: Item) -> tuple[Result | None, InputError | None]:
+    """As `run_task`; a process that is told to end does so, where its pool would have it take the next piece."""
     try:
-        return attempt(work, item)
+        return run_task(work, item)
     except SystemExit:
         os._exit(143)
 
 
-def _in_processes(work: Callable[[Item], Any], items: Sequence[Item], workers: int) -> Iterator[Ended]:
+def _in_processes(work: Callable[[Item], Any], items: Sequence[Item], workers: int) -> Iterator[TaskResult]:
     """A killed process takes its whole pool with it, so what has not ended goes to a new one.
 
-    After `TRIES` of them in vain one of the pieces that are first in turn kills its process: so each of these is done
+    After `MAX_RETRIES` of them in vain one of the pieces that are first in turn kills its process: so each of these is done
     alone, and given up if it is killed there, too.
     """
     left, in_vain = dict(enumerate(items)), 0
@@ -102,16 +102,16 @@ def _in_processes(work: Callable[[Item], Any], items: Sequence[Item], workers: i
         if left:
             print("a worker was killed; what had not ended is begun again", file=sys.stderr)
         in_vain = in_vain + 1 if len(left) == before else 1
-        if in_vain == TRIES:
+        if in_vain == MAX_RETRIES:
             for number in list(left)[:workers]:
                 alone = {number: left.pop(number)}
                 yield from _in_pool(work, alone, 1)
                 if alone:
-                    yield Ended(number, None, _given_up("at last with no other at work"))
+                    yield TaskResult(number, None, _given_up("at last with no other at work"))
             in_vain = 0
 
 
-def _in_pool(work: Callable[[Item], Any], left: dict[int, Item], workers: int) -> Iterator[Ended]:
+def _in_pool(work: Callable[[Item], Any], left: dict[int, Item], workers: int) -> Iterator[TaskResult]:
     """Begin all that is left, and take out what ends, until nothing is left or a process is killed."""
     context = multiprocessing.get_context("spawn")
     threads = max((os.cpu_count() or 1) // workers, 1)
@@ -119,9 +119,9 @@ def _in_pool(work: Callable[[Item], Any], left: dict[int, Item], workers: int) -
     try:
         futures = {pool.submit(work, item): number for number, item in left.items()}
         for future in as_completed(futures):
-            ended = Ended(futures[future], *future.result())
-            del left[ended.number]
-            yield ended
+            task = TaskResult(futures[future], *future.result())
+            del left[task.number]
+            yield task
     except BrokenProcessPool:
         pass  # something is left
     except BaseException:
@@ -154,31 +154,31 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _on_cluster(work: Callable[[Item], Result], items: Sequence[Item], address: str) -> Iterator[Ended]:
+def _on_cluster(work: Callable[[Item], Result], items: Sequence[Item], address: str) -> Iterator[TaskResult]:
     """Every piece has a core, and a GPU where there are some; Ray begins again what a lost machine was at."""
     if find_spec("ray") is None:
         raise InputError(f"cluster = {address}: needs Ray; pip install 'inandout[cluster]', on every machine")
     _refuse_silence(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_task_oom_retries", str(TRIES - 1))  # without end by default
+    os.environ.setdefault("RAY_task_oom_retries", str(MAX_RETRIES - 1))  # without end by default
     ray: Any = import_module("ray")
     try:
         ray.init(address=address, log_to_driver=False, logging_level="error")
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(f"cluster = {address}: {_NO_CLUSTER} ({brief(error)})") from error
     try:
-        share = {"num_cpus": 1, "num_gpus": 1 if ray.cluster_resources().get("GPU") else 0, "max_retries": TRIES - 1}
-        remote = ray.remote(**share)(attempt)
+        share = {"num_cpus": 1, "num_gpus": 1 if ray.cluster_resources().get("GPU") else 0, "max_retries": MAX_RETRIES - 1}
+        remote = ray.remote(**share)(run_task)
         waiting = {remote.remote(work, item): number for number, item in enumerate(items)}
         while waiting:
             (ready, *_), _ = ray.wait(list(waiting))
-            yield Ended(waiting.pop(ready), *_fetch(ray, ready))
+            yield TaskResult(waiting.pop(ready), *_fetch(ray, ready))
     finally:
         ray.shutdown()
 
 
 def _fetch(ray: Any, ready: Any) -> tuple[Any, InputError | None]:
-    """What `attempt` gave, or an error where Ray has given up beginning it again."""
+    """What `run_task` gave, or an error where Ray has given up beginning it again."""
     try:
         result: tuple[Any, InputError | None] = ray.get(ready)
     except ray.exceptions.RayTaskError:  # of the work itself: a fault of the code

@@ -35,7 +35,7 @@ trained on nor looked into."""
 _FINGERPRINT, _STAGE, _PROCESS, _REUSED = (f"inandout.{name}" for name in ("fingerprint", "stage", "process", "reused"))
 
 
-class Place(NamedTuple):
+class RunLocation(NamedTuple):
     """Where the runs of this process go, for another process that works for it."""
 
     store: str
@@ -47,34 +47,34 @@ class Place(NamedTuple):
     """The run that those of the other process are below."""
 
 
-_PLACE: ContextVar[Place | None] = ContextVar("place", default=None)
+_LOCATION: ContextVar[RunLocation | None] = ContextVar("place", default=None)
 
 
-def this_place() -> Place:
+def run_location() -> RunLocation:
     """Of the active run."""
     run = mlflow.active_run()
     assert run is not None
-    return Place(mlflow.get_tracking_uri(), str(Path.cwd()), run.info.experiment_id, run.info.run_id)
+    return RunLocation(mlflow.get_tracking_uri(), str(Path.cwd()), run.info.experiment_id, run.info.run_id)
 
 
 @contextmanager
-def below(place: Place) -> Iterator[None]:
-    """Runs that are opened in here are below the run of `place`, whichever process and machine this is.
+def nested_under(location: RunLocation) -> Iterator[None]:
+    """Runs that are opened in here are below the run of `location`, whichever process and machine this is.
 
     Raises:
         InputError: this machine has not the working folder.
     """
     try:
-        os.chdir(place.folder)
+        os.chdir(location.folder)
     except OSError as error:
-        raise InputError(f"{place.folder}: is not on every machine; start from a folder that all share") from error
-    if mlflow.get_tracking_uri() != place.store:
-        mlflow.set_tracking_uri(place.store)
-    token = _PLACE.set(place)
+        raise InputError(f"{location.folder}: is not on every machine; start from a folder that all share") from error
+    if mlflow.get_tracking_uri() != location.store:
+        mlflow.set_tracking_uri(location.store)
+    token = _LOCATION.set(location)
     try:
         yield
     finally:
-        _PLACE.reset(token)
+        _LOCATION.reset(token)
 
 
 def stage_fingerprint(stage: str, config: BaseModel, inputs: Mapping[str, str]) -> str:
@@ -190,13 +190,13 @@ def connect() -> None:
     MLflow's own first use of a database is not: of several processes all but one fail. Runs whose process is gone are
     closed as KILLED.
     """
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it fills a screen for a hundred pictures
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it fills a screen for a hundred images
     state = state_folder()
     state.mkdir(parents=True, exist_ok=True)
     with FileLock(state / "store.lock"):
         client = mlflow.MlflowClient()
         experiments = client.search_experiments()
-        if "MLFLOW_RUN_ID" not in os.environ and mlflow.active_run() is None and _PLACE.get() is None:
+        if "MLFLOW_RUN_ID" not in os.environ and mlflow.active_run() is None and _LOCATION.get() is None:
             mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
         elif "MLFLOW_RUN_ID" in os.environ:
             client.set_tag(os.environ["MLFLOW_RUN_ID"], _PROCESS, this_process())
@@ -207,11 +207,11 @@ def connect() -> None:
 
 def current_experiment() -> str:
     """Id of the experiment that a run opened now goes to; call `connect` before."""
-    client, active, place = mlflow.MlflowClient(), mlflow.active_run(), _PLACE.get()
+    client, active, location = mlflow.MlflowClient(), mlflow.active_run(), _LOCATION.get()
     if active is not None:
         return active.info.experiment_id
-    if place is not None:
-        return place.experiment_id
+    if location is not None:
+        return location.experiment_id
     if "MLFLOW_RUN_ID" in os.environ:
         return client.get_run(os.environ["MLFLOW_RUN_ID"]).info.experiment_id
     found = client.get_experiment_by_name(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
@@ -223,12 +223,12 @@ def current_experiment() -> str:
 def open_run(
     stage: str, config: BaseModel, fingerprint: str, name: str, run_id: str | None = None
 ) -> Iterator[Run]:  # fmt: skip
-    """A run of one stage, below the active one, or that of `below`; closed as FINISHED, FAILED or KILLED.
+    """A run of one stage, below the active one, or that of `nested_under`; closed as FINISHED, FAILED or KILLED.
 
     Under `mlflow run` the first run opened is the one that was started from outside. With `run_id` that one goes on.
     """
-    active, place = mlflow.active_run(), _PLACE.get()
-    experiment, parent = (place.experiment_id, place.run_id) if place and not active else (None, None)
+    active, location = mlflow.active_run(), _LOCATION.get()
+    experiment, parent = (location.experiment_id, location.run_id) if location and not active else (None, None)
     run = mlflow.start_run(
         run_id, run_name=name, nested=active is not None, experiment_id=experiment, parent_run_id=parent
     )  # fmt: skip
@@ -359,11 +359,11 @@ def log_dataset(name: str, fingerprint: str, samples: Sequence[Sample]) -> None:
 
 
 def experiment_url(run: Run) -> str:
-    """How to look at what was logged: pictures as files, runs in the UI."""
+    """How to look at what was logged: images as files, runs in the UI."""
     uri = mlflow.get_tracking_uri()
     page = f"#/experiments/{run.info.experiment_id}/runs?workflowType=machine_learning"
     served = uri.startswith("http")
     compare = f"{uri}/{page}" if served else f"mlflow ui --backend-store-uri {uri}"
-    pictures = f"pictures: below {run.info.artifact_uri} and in the folders of the runs beside it"
+    images = f"images: below {run.info.artifact_uri} and in the folders of the runs beside it"
     then = [] if served else [f"          then open http://127.0.0.1:5000/{page}"]
-    return "\n".join([pictures, f"compare:  {compare}", *then])
+    return "\n".join([images, f"compare:  {compare}", *then])

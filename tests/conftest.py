@@ -17,7 +17,7 @@ import torch
 
 from inandout.data.images import write_image
 from inandout.data.manifest import Sample, write_manifest
-from tests.diffusion.tiny import painting_pipeline, tiny_pipeline
+from tests.diffusion.tiny import inpainting_pipeline, tiny_pipeline
 
 torch.set_num_threads(1)  # tiny models gain nothing from more, and machines are shared
 SIDE = 32
@@ -26,13 +26,13 @@ SIDE = 32
 def draw(seed: int, defect: bool) -> tuple[np.ndarray, np.ndarray]:
     """A noisy grey square; the defect is a bright one of 6x6 somewhere on it."""
     rng = np.random.default_rng(seed)
-    picture = rng.integers(80, 120, (SIDE, SIDE, 1), dtype=np.uint8).repeat(3, axis=2)
+    image = rng.integers(80, 120, (SIDE, SIDE, 1), dtype=np.uint8).repeat(3, axis=2)
     mask = np.zeros((SIDE, SIDE), bool)
     if defect:
         top, left = rng.integers(2, SIDE - 8, 2)
         mask[top : top + 6, left : left + 6] = True
-        picture[mask] = 230
-    return picture, mask
+        image[mask] = 230
+    return image, mask
 
 
 @pytest.fixture
@@ -48,11 +48,11 @@ def write_tiny(folder: Path) -> Path:
     for number, (split, label) in enumerate(
         [("train", 0)] * 20 + [("train", 1)] * 8 + [("test", 0)] * 8 + [("test", 1)] * 6
     ):
-        picture, mask = draw(number, bool(label))
-        image, mask_path = folder / f"{number}.png", folder / f"{number}_mask.png"
-        write_image(image, picture)
+        image, mask = draw(number, bool(label))
+        image_path, mask_path = folder / f"{number}.png", folder / f"{number}_mask.png"
+        write_image(image_path, image)
         write_image(mask_path, mask)
-        samples.append(Sample(image=image, mask=mask_path, label=label, split=split, group=f"part {number}"))
+        samples.append(Sample(image=image_path, mask=mask_path, label=label, split=split, group=f"part {number}"))
     write_manifest(samples, folder / "tiny.csv")
     return folder / "tiny.csv"
 
@@ -103,10 +103,10 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def painting_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def inpainting_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Stable Diffusion made for inpainting, as a folder in diffusers' format."""
     folder = tmp_path_factory.mktemp("base") / "painting-base"
-    painting_pipeline().save_pretrained(folder)
+    inpainting_pipeline().save_pretrained(folder)
     return folder
 
 

@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parents[1] / "notebooks"
 NAMES = ("compare", "look", "study")
 WHERE = "import sys, inandout; print(os.getcwd(), sys.executable, inandout.__file__, sep='\\n')"
 """A last cell: the folder, Python and package that the kernel used."""
-TABLE, PICTURE, TEXT = "text/html", "image/png", "text/markdown"
+TABLE, IMAGE, TEXT = "text/html", "image/png", "text/markdown"
 
 
 def read(name: str) -> NotebookNode:
@@ -78,7 +78,7 @@ def test_look_shows_the_data_and_both_kinds_of_synthetic_defects(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     done = execute("look", project, monkeypatch)
-    assert len(shown(done, PICTURE)) == 4, "good, real, MemSeg, diffusion"
+    assert len(shown(done, IMAGE)) == 4, "good, real, MemSeg, diffusion"
     assert "train     24 negatives, 12 positives" in printed(done)
     assert len(list((project / "data" / "look").rglob("*_GT.png"))) == 60
 
@@ -93,7 +93,7 @@ def test_compare_gives_the_runs_the_table_the_verdict_and_the_curves(
     assert [line.split("|")[2].strip() for line in table.splitlines()[2:]] == ["none", "MemSeg"]
     assert table in printed(done), "as the command prints it"
     assert "full shot, n_aug 8, MemSeg against none: AP" in verdict
-    assert len(shown(done, PICTURE)) == 2
+    assert len(shown(done, IMAGE)) == 2
 
 
 def test_study_shows_the_trials_and_optuna_s_figures(
@@ -104,5 +104,5 @@ def test_study_shows_the_trials_and_optuna_s_figures(
     done = execute("study", project, monkeypatch)
     (trials,) = shown(done, TABLE)
     assert trials.count("<tr") == 1 + 6
-    assert len(shown(done, PICTURE)) == 6
+    assert len(shown(done, IMAGE)) == 6
     assert "a table" in shown(done, TEXT)[0]

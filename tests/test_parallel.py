@@ -15,9 +15,9 @@ import torch
 from pydantic import ValidationError
 
 from inandout.errors import InputError
-from inandout.parallel import TRIES, EngineConfig, run_all
+from inandout.parallel import MAX_RETRIES, ParallelConfig, run_all
 
-TWO = EngineConfig(workers=2)
+TWO = ParallelConfig(workers=2)
 
 
 def square(number: int) -> int:
@@ -77,15 +77,15 @@ def breaks(number: int) -> int:
     raise ZeroDivisionError(number)
 
 
-@pytest.mark.parametrize("config", [EngineConfig(), TWO])
-def test_every_piece_is_done_and_an_error_ends_its_piece_alone(config: EngineConfig) -> None:
+@pytest.mark.parametrize("config", [ParallelConfig(), TWO])
+def test_every_piece_is_done_and_an_error_ends_its_piece_alone(config: ParallelConfig) -> None:
     ended = sorted(run_all(square, range(5), config))
     assert [one.result for one in ended] == [0, 1, 4, None, 16]
     assert [str(one.error) for one in ended if one.error] == ["3 cannot be done"]
 
 
 def test_in_turn_means_in_this_process() -> None:
-    assert {one.result[0] for one in run_all(who, range(2), EngineConfig())} == {os.getpid()}
+    assert {one.result[0] for one in run_all(who, range(2), ParallelConfig())} == {os.getpid()}
 
 
 def test_workers_are_other_processes_that_share_the_cores() -> None:
@@ -95,8 +95,8 @@ def test_workers_are_other_processes_that_share_the_cores() -> None:
 
 
 def test_what_killed_workers_were_at_is_begun_again_however_many_they_are(tmp_path: Path) -> None:
-    ended = sorted(run_all(partial(each_dies_once, tmp_path), range(TRIES + 1), TWO))
-    assert [one.result for one in ended] == list(range(TRIES + 1))
+    ended = sorted(run_all(partial(each_dies_once, tmp_path), range(MAX_RETRIES + 1), TWO))
+    assert [one.result for one in ended] == list(range(MAX_RETRIES + 1))
 
 
 def test_what_was_at_work_beside_a_killed_worker_ends_and_begins_nothing_else(tmp_path: Path) -> None:
@@ -113,8 +113,8 @@ def test_a_piece_that_always_kills_its_worker_is_given_up_and_all_others_are_don
     assert "killed each time that it was begun (at last with no other at work)" in str(ended[1].error)
 
 
-@pytest.mark.parametrize("config", [EngineConfig(), TWO])
-def test_a_fault_of_the_code_is_not_taken_for_a_result(config: EngineConfig) -> None:
+@pytest.mark.parametrize("config", [ParallelConfig(), TWO])
+def test_a_fault_of_the_code_is_not_taken_for_a_result(config: ParallelConfig) -> None:
     with pytest.raises(ZeroDivisionError):
         list(run_all(breaks, range(2), config))
 
@@ -148,13 +148,13 @@ def sleeps(folder: str) -> None:
 
 def test_workers_and_cluster_exclude_each_other() -> None:
     with pytest.raises(ValidationError, match="give workers or cluster"):
-        EngineConfig(workers=2, cluster="auto")
+        ParallelConfig(workers=2, cluster="auto")
 
 
 def test_a_cluster_that_is_not_there_is_one_sentence() -> None:
     pytest.importorskip("ray")
     with pytest.raises(InputError, match="no Ray cluster answers there"):
-        list(run_all(square, range(2), EngineConfig(cluster="127.0.0.1:1")))
+        list(run_all(square, range(2), ParallelConfig(cluster="127.0.0.1:1")))
 
 
 def waits(folder: Path, number: int) -> int:
@@ -166,7 +166,7 @@ def waits(folder: Path, number: int) -> int:
 
 def test_on_a_cluster_what_a_lost_machine_was_at_is_done_by_another(cluster: Any, tmp_path: Path) -> None:
     second = cluster.add_node(num_cpus=1)
-    pieces = run_all(partial(waits, tmp_path), range(6), EngineConfig(cluster=cluster.address))
+    pieces = run_all(partial(waits, tmp_path), range(6), ParallelConfig(cluster=cluster.address))
     ended = [next(pieces), next(pieces)]
     cluster.remove_node(second)
     ended += list(pieces)
@@ -175,7 +175,7 @@ def test_on_a_cluster_what_a_lost_machine_was_at_is_done_by_another(cluster: Any
 
 
 def test_on_a_cluster_a_piece_that_always_is_killed_is_given_up_and_a_fault_of_the_code_ends_all(cluster: Any) -> None:
-    config = EngineConfig(cluster=cluster.address)
+    config = ParallelConfig(cluster=cluster.address)
     ended = sorted(run_all(one_dies, range(3), config))
     assert [one.result for one in ended] == [0, None, 2]
     assert "killed each time that it was begun (WorkerCrashedError: " in str(ended[1].error)

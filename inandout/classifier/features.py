@@ -1,4 +1,4 @@
-"""What the classifier sees in pictures, before it decides."""
+"""What the classifier sees in images, before it decides."""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,7 +8,7 @@ from inandout.classifier.resnet import DefectNet
 from inandout.classifier.training import predict
 
 WIDTH = 2048
-"""Features of a picture."""
+"""Features of an image."""
 
 
 def features(model: DefectNet, pixels: Pixels, batch_size: int = 32) -> npt.NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Every picture judged by a classifier that has not seen it: what is needed to doubt labels."""
+"""Every image judged by a classifier that has not seen it: what is needed to doubt labels."""
 
 from collections.abc import Sequence
 
@@ -10,17 +10,17 @@ from inandout.classifier.training import Labels, Logits
 from inandout.errors import InputError
 
 
-def part_out(labels: Labels, groups: Sequence[str], folds: int, seed: int) -> list[npt.NDArray[np.intp]]:
-    """Part pictures into folds, whole groups at a time, with about as many of each label in every one.
+def assign_folds(labels: Labels, groups: Sequence[str], folds: int, seed: int) -> list[npt.NDArray[np.intp]]:
+    """Part images into folds, whole groups at a time, with about as many of each label in every one.
 
     Args:
         labels: (N,) of 0 and 1.
-        groups: N names; pictures of one physical part share one.
+        groups: N names; images of one physical part share one.
         folds: 2 or more.
         seed: of the draw.
 
     Returns:
-        Indices of every fold; together they hold every picture once.
+        Indices of every fold; together they hold every image once.
 
     Raises:
         InputError: one label has fewer groups than there are folds, so that some fold would have to be judged without.
@@ -30,12 +30,12 @@ def part_out(labels: Labels, groups: Sequence[str], folds: int, seed: int) -> li
         if there < folds:
             raise InputError(
                 f"folds = {folds}: there are {there} parts labelled {name} to share out; lower folds (2 at least), or "
-                "give more pictures"
+                "give more images"
             )
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     return [judged for _, judged in splitter.split(np.zeros(len(labels)), labels, groups)]
 
 
-def losses(logits: Logits, labels: Labels) -> npt.NDArray[np.float64]:
+def label_losses(logits: Logits, labels: Labels) -> npt.NDArray[np.float64]:
     """(N,) cross-entropy in nats of defect logits (N,) against labels of 0 and 1; above ln 2 the two disagree."""
     return np.logaddexp(0, np.where(labels == 1, -logits, logits))

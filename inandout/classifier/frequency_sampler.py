@@ -1,4 +1,4 @@
-"""Which pictures an epoch sees: all positives and as many negatives, those used least first."""
+"""Which images an epoch sees: all positives and as many negatives, those used least first."""
 
 from typing import Any
 
@@ -19,12 +19,12 @@ class FrequencySampler:
     """
 
     def __init__(
-        self, labels: npt.NDArray[np.integer[Any]], seed: int, always: npt.NDArray[np.bool_] | None = None
+        self, labels: npt.NDArray[np.integer[Any]], seed: int, every_epoch: npt.NDArray[np.bool_] | None = None
     ) -> None:
-        """`labels` (N,) of 0 and 1; `always` (N,): negatives of every epoch. Both labels are there without these."""
-        self.always = np.flatnonzero(np.zeros(len(labels), bool) if always is None else always)
+        """`labels` (N,) of 0 and 1; `every_epoch` (N,): negatives of every epoch. Both labels are there without these."""
+        self.every_epoch = np.flatnonzero(np.zeros(len(labels), bool) if every_epoch is None else every_epoch)
         self.positives = np.flatnonzero(labels == 1)
-        self.negatives = np.setdiff1d(np.flatnonzero(labels == 0), self.always)
+        self.negatives = np.setdiff1d(np.flatnonzero(labels == 0), self.every_epoch)
         if not len(self.positives) or not len(self.negatives):
             raise ValueError(f"need both labels, got {len(self.positives)} positives, {len(self.negatives)} negatives")
         self.used = np.zeros(len(self.negatives), np.int64)
@@ -35,7 +35,7 @@ class FrequencySampler:
         wanted = len(self.positives)
         rounds = [len(self.negatives)] * (wanted // len(self.negatives)) + [wanted % len(self.negatives)]
         negatives = np.concatenate([self._draw_negatives(count) for count in rounds])
-        return self.rng.permutation(np.concatenate([self.positives, self.negatives[negatives], self.always]))
+        return self.rng.permutation(np.concatenate([self.positives, self.negatives[negatives], self.every_epoch]))
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs to go on exactly here; JSON-compatible."""

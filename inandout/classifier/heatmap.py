@@ -22,9 +22,9 @@ DILATION = 4
 
 
 class Pointing(NamedTuple):
-    """How often heat maps point at the defect, over pictures with a mask."""
+    """How often heat maps point at the defect, over images with a mask."""
 
-    pictures: int
+    images: int
     hits: float
     """Share whose maximum lies in the mask, dilated by `DILATION`, 0..1; a map of zeros points nowhere."""
     chance: float
@@ -35,7 +35,7 @@ class Pointing(NamedTuple):
     def sentence(self) -> str:
         """The same for a person."""
         return (
-            f"the maximum lies on the defect (mask + {DILATION} px) in {self.hits:.0%} of {self.pictures} pictures, "
+            f"the maximum lies on the defect (mask + {DILATION} px) in {self.hits:.0%} of {self.images} images, "
             f"by chance in {self.chance:.0%}; {self.energy:.0%} of the heat lies in the mask"
         )
 
@@ -53,17 +53,17 @@ def heat_maps(model: DefectNet, pixels: Pixels, batch_size: int = 8) -> HeatMaps
     return np.concatenate(found)
 
 
-def _heat(model: DefectNet, pictures: Tensor) -> Tensor:
+def _heat(model: DefectNet, images: Tensor) -> Tensor:
     net = model.resnet
     with torch.no_grad():
-        x = net.maxpool(net.relu(net.bn1(net.conv1((pictures.float() - model.mean) / model.std))))
+        x = net.maxpool(net.relu(net.bn1(net.conv1((images.float() - model.mean) / model.std))))
         x = net.layer3(net.layer2(net.layer1(x)))
     with torch.enable_grad():
         third = x.detach().requires_grad_()
         fourth = net.layer4(third)
         logit = net.fc(net.avgpool(fourth).flatten(1)).sum()
     gradients = torch.autograd.grad(logit, [third, fourth])
-    size = (int(pictures.shape[2]), int(pictures.shape[3]))
+    size = (int(images.shape[2]), int(images.shape[3]))
     maps = [_cam(layer.detach(), slope, size) for layer, slope in zip((third, fourth), gradients, strict=True)]
     return _to_one(torch.stack(maps).mean(0))
 

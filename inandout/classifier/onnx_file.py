@@ -1,4 +1,4 @@
-"""The classifier as an ONNX file: normalisation and threshold inside, any number of pictures.
+"""The classifier as an ONNX file: normalisation and threshold inside, any number of images.
 
 What cannot be inside is the resize: Pillow's antialiased filter has no equal among ONNX's operators, and another filter
 gives other scores. Cut and resize with `fit_image`, or with Pillow itself, before.
@@ -24,7 +24,7 @@ OUTPUTS = ("logit", "score", "decision")
 
 
 class Deciding(nn.Module):
-    """uint8 RGB pictures (N, 3, H, W) to logits, their sigmoids and decisions, (N,) each."""
+    """uint8 RGB images (N, 3, H, W) to logits, their sigmoids and decisions, (N,) each."""
 
     threshold: Tensor
 
@@ -34,9 +34,9 @@ class Deciding(nn.Module):
         self.model = model
         self.register_buffer("threshold", torch.tensor(threshold, dtype=torch.float64))
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See the class."""
-        logit = self.model(pictures)
+        logit = self.model(images)
         decision = logit.double() >= self.threshold  # in float32 a threshold just above a score would fall on it
         return logit, torch.sigmoid(logit), decision
 
@@ -47,7 +47,7 @@ def write_onnx(model: DefectNet, threshold: float, pixels: Pixels, path: Path, a
     Args:
         model: on the CPU, in evaluation mode.
         threshold: a defect logit.
-        pixels: (N, H, W, 3) real pictures to check with, two or more; the file takes pictures of this size alone.
+        pixels: (N, H, W, 3) real images to check with, two or more; the file takes images of this size alone.
         path: where no file is left if the check fails.
         about: what else is to be known of the file.
 
@@ -61,7 +61,7 @@ def write_onnx(model: DefectNet, threshold: float, pixels: Pixels, path: Path, a
     example = torch.from_numpy(np.ascontiguousarray(pixels[:2].transpose(0, 3, 1, 2)))
     try:
         program = torch.onnx.export(
-            Deciding(model, threshold).eval(), (example,), dynamo=True, verbose=False, input_names=["pictures"],
+            Deciding(model, threshold).eval(), (example,), dynamo=True, verbose=False, input_names=["images"],
             output_names=list(OUTPUTS), dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
         )  # fmt: skip
         assert program is not None
@@ -84,8 +84,8 @@ def open_onnx(path: Path) -> onnxruntime.InferenceSession:
 
 def run_onnx(session: onnxruntime.InferenceSession, pixels: Pixels) -> tuple[Logits, Logits, np.ndarray]:
     """Logits, scores and decisions, (N,) each, of pixels (N, H, W, 3)."""
-    pictures = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
-    logit, score, decision = session.run(list(OUTPUTS), {"pictures": pictures})
+    images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+    logit, score, decision = session.run(list(OUTPUTS), {"images": images})
     return logit.astype(np.float64), score.astype(np.float64), decision
 
 

@@ -1,4 +1,4 @@
-"""Pictures decoded once, fitted to one size and held as uint8: 3 bytes a pixel, on disk above a size."""
+"""Images decoded once, fitted to one size and held as uint8: 3 bytes a pixel, on disk above a size."""
 
 import os
 import tempfile
@@ -9,34 +9,34 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from inandout.data.file_cache import Memory
+from inandout.data.file_cache import FileCache
 from inandout.data.geometry import Geometry, fit_image
-from inandout.data.images import Picture, read_image
+from inandout.data.images import ImageArray, read_image
 from inandout.errors import InputError
 
 MEMORY_LIMIT = 2 * 1024**3
-"""Bytes above which the pictures are memory-mapped from a temporary file instead of held in memory."""
+"""Bytes above which the images are memory-mapped from a temporary file instead of held in memory."""
 
 REMEMBERED = 256 * 1024**2
-"""Bytes of fitted pictures that the process keeps, so that the next training on them need not decode them again."""
+"""Bytes of fitted images that the process keeps, so that the next training on them need not decode them again."""
 
 Pixels = npt.NDArray[np.uint8]
 """(N, H, W, 3) RGB, 0..255."""
 
-_FITTED: Memory[Picture] = Memory(REMEMBERED, lambda picture: picture.nbytes)
+_FITTED: FileCache[ImageArray] = FileCache(REMEMBERED, lambda image: image.nbytes)
 
 
 def load_pixels(paths: Sequence[Path], geometry: Geometry, memory_limit: int = MEMORY_LIMIT) -> Pixels:
-    """Decode and fit every picture, in order, to (N, H, W, 3) uint8.
+    """Decode and fit every image, in order, to (N, H, W, 3) uint8.
 
     Raises:
-        InputError: a picture cannot be read, or the temporary folder has no room for all of them.
+        InputError: an image cannot be read, or the temporary folder has no room for all of them.
     """
     pixels = _allocate((len(paths), geometry.height, geometry.width, 3), memory_limit)
     plain = geometry.plain()
     loaded = _FITTED.each(paths, lambda path: fit_image(read_image(path), plain), plain)
-    for index, picture in tqdm(loaded, "decode", len(paths), unit="picture", disable=None, delay=5):
-        pixels[index] = picture
+    for index, image in tqdm(loaded, "decode", len(paths), unit="image", disable=None, delay=5):
+        pixels[index] = image
     return pixels
 
 
@@ -53,5 +53,5 @@ def _allocate(shape: tuple[int, ...], memory_limit: int) -> Pixels:
             return np.memmap(file, np.uint8, "w+", shape=shape)
     except OSError as error:
         raise InputError(
-            f"the pictures need {-(-size // 10**6)} MB in {folder} ({error.strerror}); free space or set TMPDIR"
+            f"the images need {-(-size // 10**6)} MB in {folder} ({error.strerror}); free space or set TMPDIR"
         ) from error

@@ -11,7 +11,7 @@ from inandout.errors import InputError, brief
 
 
 class DefectNet(nn.Module):
-    """uint8 RGB pictures (N, 3, H, W), 0..255, to defect logits (N,).
+    """uint8 RGB images (N, 3, H, W), 0..255, to defect logits (N,).
 
     Scaling and ImageNet normalisation are part of the model, so that training, evaluation and every exported copy
     cannot differ in them.
@@ -29,9 +29,9 @@ class DefectNet(nn.Module):
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1) * 255, persistent=False)
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Logits (N,); the probability of a defect is their sigmoid."""
-        logits: Tensor = self.resnet((pictures.float() - self.mean) / self.std)
+        logits: Tensor = self.resnet((images.float() - self.mean) / self.std)
         return logits.flatten()
 
 

@@ -1,4 +1,4 @@
-"""Train and apply the classifier. Knows pictures and labels; knows neither files of data sets nor MLflow."""
+"""Train and apply the classifier. Knows images and labels; knows neither files of data sets nor MLflow."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -42,7 +42,7 @@ def fit(
     optimiser: Optimiser,
     lr: float,
     seed: int,
-    always: npt.NDArray[np.bool_] | None = None,
+    every_epoch: npt.NDArray[np.bool_] | None = None,
     checkpoint: Path | None = None,
     on_epoch: OnEpoch = lambda epoch, values: None,
 ) -> list[dict[str, float]]:
@@ -53,15 +53,15 @@ def fit(
         pixels: (N, H, W, 3) uint8.
         labels: (N,) of 0 and 1.
         epochs: the paper has 50.
-        batch_size: the paper has 5. Batches of an epoch differ by one picture at most, so that none is of size one.
+        batch_size: the paper has 5. Batches of an epoch differ by one image at most, so that none is of size one.
         optimiser: the paper has `sgd` (no momentum, no decay), which needs pretrained weights to get anywhere in its 50
             epochs; `adamw` learns from random ones.
         lr: learning rate; the paper has .01.
-        seed: order of the pictures.
-        always: (N,): negatives that every epoch shows, beside those that it would show without them.
+        seed: order of the images.
+        every_epoch: (N,): negatives that every epoch shows, beside those that it would show without them.
         checkpoint: written after every epoch; where it exists, training goes on from it and ends with the same
             weights, bit for bit, as a run that was never stopped (same machine, same number of threads).
-        on_epoch: called with epoch and `loss`, the mean over its pictures.
+        on_epoch: called with epoch and `loss`, the mean over its images.
 
     Returns:
         The values of every epoch, also of those before a resume.
@@ -70,7 +70,7 @@ def fit(
         NonFiniteLossError: names the epoch and step; nothing of that epoch is saved.
     """
     model.to(memory_format=torch.channels_last)
-    sampler = FrequencySampler(labels, seed, always)
+    sampler = FrequencySampler(labels, seed, every_epoch)
     stepper = (torch.optim.SGD if optimiser == "sgd" else torch.optim.AdamW)(model.parameters(), lr=lr)
     history: list[dict[str, float]] = []
     if checkpoint is not None and checkpoint.exists():
@@ -111,7 +111,7 @@ def _train_epoch(
     batch_size: int,
     epoch: int,
 ) -> float:
-    """One pass over `order`; the mean loss of its pictures."""
+    """One pass over `order`; the mean loss of its images."""
     model.train()
     device, total = model.mean.device, 0.0
     for step, batch in enumerate(np.array_split(order, -(-len(order) // batch_size)), start=1):

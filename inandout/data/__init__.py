@@ -1,1 +1,1 @@
-"""Pictures in: manifests, readers, decoding, splits and the embedded surfaces."""
+"""Images in: manifests, readers, decoding, splits and the embedded surfaces."""

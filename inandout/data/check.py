@@ -15,11 +15,11 @@ from inandout.data.manifest import Sample, Split, digest
 from inandout.errors import InputError
 
 SMALLEST_SIDE = 32
-"""Pixels; a smaller picture has nothing a defect could be seen in."""
+"""Pixels; a smaller image has nothing a defect could be seen in."""
 
 
 _KEPT_FIRST: tuple[Split, ...] = ("test", "val", "train", "")
-"""Of two pictures that cannot both stay, the one of the earlier split does: a test part is not changed lightly."""
+"""Of two images that cannot both stay, the one of the earlier split does: a test part is not changed lightly."""
 
 
 class Problem(NamedTuple):
@@ -29,7 +29,7 @@ class Problem(NamedTuple):
     what: str
     fix: str
     kind: Literal["error", "leak", "remark"] = "error"
-    """`leak`: the picture shows the same thing as one of another split. `remark`: worth a look, but can be used."""
+    """`leak`: the image shows the same thing as one of another split. `remark`: worth a look, but can be used."""
 
     @classmethod
     def of(cls, path: Path, error: InputError) -> "Problem":
@@ -43,20 +43,20 @@ class _Seen(NamedTuple):
 
     problems: list[Problem]
     content: str
-    """`digest` of the picture, "" where it cannot be read."""
+    """`digest` of the image, "" where it cannot be read."""
     small: Thumbnail | None
-    """None where the picture cannot be decoded."""
+    """None where the image cannot be decoded."""
 
 
 def check(samples: Sequence[Sample], max_pixels: int = MAX_PIXELS) -> list[Problem]:
-    """List all that is wrong: files, masks, classes, groups and pictures that are in two splits.
+    """List all that is wrong: files, masks, classes, groups and images that are in two splits.
 
     Every file is decoded once. Without a split, near-duplicates are no problem: grouping keeps them together
     (`inandout.data.duplicates.group_near_duplicates`). No positives in training is none either: that is zero-shot.
     """
     with ThreadPoolExecutor() as pool:
         looks = pool.map(lambda sample: _look(sample, max_pixels), samples)
-        seen = list(tqdm(looks, total=len(samples), desc="checking pictures", unit="", disable=None, delay=2))
+        seen = list(tqdm(looks, total=len(samples), desc="checking images", unit="", disable=None, delay=2))
     problems = [problem for one in seen for problem in one.problems]
     return [*problems, *class_problems(samples), *_group_problems(samples), *_repeats(samples, seen)]
 
@@ -81,22 +81,22 @@ def describe(problems: Sequence[Problem], at_most: int | None = None) -> str:
 
 
 def _look(sample: Sample, max_pixels: int) -> _Seen:
-    """Decode one picture and its mask."""
+    """Decode one image and its mask."""
     try:
-        picture = read_image(sample.image, max_pixels)
+        image = read_image(sample.image, max_pixels)
     except InputError as error:
-        problem = _not_a_picture(sample.image) or Problem.of(sample.image, error)
+        problem = _not_a_image(sample.image) or Problem.of(sample.image, error)
         return _Seen([problem, *_mask_problems(sample, None, max_pixels)], "", None)
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     problems = list(_mask_problems(sample, (height, width), max_pixels))
     if min(height, width) < SMALLEST_SIDE:
         what = f"{width}x{height} is under {SMALLEST_SIDE} px a side"
-        problems.insert(0, Problem(sample.image, what, "use a larger picture or remove it"))
-    return _Seen(problems, digest(sample.image), thumbnail(picture))
+        problems.insert(0, Problem(sample.image, what, "use a larger image or remove it"))
+    return _Seen(problems, digest(sample.image), thumbnail(image))
 
 
-def _not_a_picture(path: Path) -> Problem | None:
-    """A plainer word than the decoder's for files that were never pictures."""
+def _not_a_image(path: Path) -> Problem | None:
+    """A plainer word than the decoder's for files that were never images."""
     try:
         with path.open("rb") as file:
             head = file.read(256)
@@ -106,21 +106,21 @@ def _not_a_picture(path: Path) -> Problem | None:
         return Problem(path, "empty file (0 bytes)", "copy it again or remove it")
     if all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head):
         kind = "an HTML page" if b"<html" in head.lower() or b"<!doctype" in head.lower() else "text"
-        return Problem(path, f"{kind}, not a picture", "download it again or remove it")
+        return Problem(path, f"{kind}, not an image", "download it again or remove it")
     return None
 
 
 def _mask_problems(sample: Sample, size: tuple[int, int] | None, max_pixels: int) -> Iterator[Problem]:
-    """Problems of a mask, against the (H, W) of its picture where that is known."""
+    """Problems of a mask, against the (H, W) of its image where that is known."""
     if sample.mask is None:
         return
     try:
         mask = read_mask(sample.mask, max_pixels)
     except InputError as error:
-        yield _not_a_picture(sample.mask) or Problem.of(sample.mask, error)
+        yield _not_a_image(sample.mask) or Problem.of(sample.mask, error)
         return
     if size is not None and mask.shape != size:
-        what = f"the mask is {mask.shape[1]}x{mask.shape[0]}, its picture {sample.image.name} is {size[1]}x{size[0]}"
+        what = f"the mask is {mask.shape[1]}x{mask.shape[0]}, its image {sample.image.name} is {size[1]}x{size[0]}"
         yield Problem(sample.mask, what, "make both the same size")
     if sample.label == 1 and not mask.any():
         what = "the label says defect, but the mask is all black"
@@ -130,7 +130,7 @@ def _mask_problems(sample: Sample, size: tuple[int, int] | None, max_pixels: int
 
 
 def class_problems(samples: Sequence[Sample]) -> Iterator[Problem]:
-    """Classes with no picture or a single one, in the splits that need them; no file is read.
+    """Classes with no image or a single one, in the splits that need them; no file is read.
 
     One positive to train on, and a validation part of one class, are remarks: both can be used.
     """
@@ -145,15 +145,15 @@ def class_problems(samples: Sequence[Sample]) -> Iterator[Problem]:
         if count < 2:
             kind = "with a defect" if label else "without a defect"
             part = f"the {split} split" if split else "the data set"
-            what = f"{part} has {'one picture' if count else 'no picture'} {kind}"
-            yield Problem(where, what, "two are the least that can be used; add pictures")
+            what = f"{part} has {'one image' if count else 'no image'} {kind}"
+            yield Problem(where, what, "two are the least that can be used; add images")
     if counts["train", 1] == 1:
-        what = "the train split has one picture with a defect: one-shot; few conclusions"
-        yield Problem(where, what, "add pictures, or use shot=zero", "remark")
+        what = "the train split has one image with a defect: one-shot; few conclusions"
+        yield Problem(where, what, "add images, or use shot=zero", "remark")
     if (counts["val", 0] == 0) != (counts["val", 1] == 0):
         kind = "with a defect" if counts["val", 0] else "without a defect"
-        what = f"the val split has no picture {kind}; thresholds chosen on it mean little"
-        yield Problem(where, what, "add pictures, or leave out the val split to have one cut from train", "remark")
+        what = f"the val split has no image {kind}; thresholds chosen on it mean little"
+        yield Problem(where, what, "add images, or leave out the val split to have one cut from train", "remark")
 
 
 def _group_problems(samples: Sequence[Sample]) -> Iterator[Problem]:

@@ -1,12 +1,12 @@
-"""Pictures without colour: what is drawn for them has none either, or colour alone would give it away."""
+"""Images without colour: what is drawn for them has none either, or colour alone would give it away."""
 
 import numpy as np
 import numpy.typing as npt
 
-from inandout.data.images import Picture
+from inandout.data.images import ImageArray
 
 
-def luma(pixels: Picture) -> npt.NDArray[np.uint8]:
+def luma(pixels: ImageArray) -> npt.NDArray[np.uint8]:
     """ITU-R 601 luma of (..., 3) RGB: (...), 0..255, rounded; exactly the value of a pixel that has no colour."""
     weights = np.array([19595, 38470, 7471], np.uint32)
     wide = pixels.astype(np.uint32)
@@ -14,18 +14,18 @@ def luma(pixels: Picture) -> npt.NDArray[np.uint8]:
     return ((total + 0x8000) >> 16).astype(np.uint8)
 
 
-def is_grey(picture: Picture) -> bool:
+def is_grey(image: ImageArray) -> bool:
     """Whether no pixel of (..., 3) has a colour."""
-    red, green, blue = picture[..., 0], picture[..., 1], picture[..., 2]
+    red, green, blue = image[..., 0], image[..., 1], image[..., 2]
     return np.array_equal(red, green) and np.array_equal(green, blue)
 
 
-def without_colour(pixels: Picture) -> Picture:
+def without_colour(pixels: ImageArray) -> ImageArray:
     """The same (..., 3) with the luma in every channel."""
     return np.repeat(luma(pixels)[..., None], 3, axis=-1)
 
 
-def keep_grey(before: Picture, after: Picture) -> Picture:
-    """Pictures (N, H, W, 3) as they are `after` a change, without colour where they had none `before`."""
-    grey = np.array([is_grey(picture) for picture in before], bool)
+def keep_grey(before: ImageArray, after: ImageArray) -> ImageArray:
+    """Images (N, H, W, 3) as they are `after` a change, without colour where they had none `before`."""
+    grey = np.array([is_grey(image) for image in before], bool)
     return np.where(grey[:, None, None, None], without_colour(after), after)

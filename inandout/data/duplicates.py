@@ -1,8 +1,8 @@
-"""Pictures that show the same thing: copies, re-encoded, flipped, resized or exposed in another way.
+"""Images that show the same thing: copies, re-encoded, flipped, resized or exposed in another way.
 
-How: a picture becomes a 32x32 grey thumbnail. What is left of it after the local mean is taken away, divided by the
-local contrast, no longer depends on lighting and exposure. Two pictures are compared by the cosine of the angle between
-these, under the better of four flips. What all pictures of a data set share (edges of the part, the same object in the
+How: an image becomes a 32x32 grey thumbnail. What is left of it after the local mean is taken away, divided by the
+local contrast, no longer depends on lighting and exposure. Two images are compared by the cosine of the angle between
+these, under the better of four flips. What all images of a data set share (edges of the part, the same object in the
 same place) says nothing about which of them are the same, and is taken out first.
 """
 
@@ -18,11 +18,11 @@ from scipy.ndimage import gaussian_filter
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from inandout.data.images import Picture, read_image
+from inandout.data.images import ImageArray, read_image
 from inandout.data.manifest import Sample, digests
 
 SIMILAR = 0.8
-"""Similarity from which two pictures count as near-duplicates.
+"""Similarity from which two images count as near-duplicates.
 
 Measured on 1344 photographs of magnetic tiles, each tile taken about six times under other exposures: precision 1.00
 (none of 899,000 pairs of different tiles reaches it, the highest has 0.75), recall 0.43 of the 3,539 pairs of one tile.
@@ -39,18 +39,18 @@ _FLAT = 0.5
 _ROWS = 512
 """Rows of the similarity matrix that are in memory at once."""
 _SHARED_AFTER = 30
-"""Number of pictures at which half of what they share is taken out."""
+"""Number of images at which half of what they share is taken out."""
 
 Thumbnail = npt.NDArray[np.float32]
 """(SIDE, SIDE) grey, 0..255."""
 Pairs = npt.NDArray[np.intp]
-"""(K, 2) indices i < j of two pictures, sorted."""
+"""(K, 2) indices i < j of two images, sorted."""
 
 _NO_PART = np.empty((0, SIDE**2 // 4), dtype=np.float32)
 
 
 class _Shared(NamedTuple):
-    """What pictures have in common."""
+    """What images have in common."""
 
     axes: list[npt.NDArray[np.float32]]
     """Its direction, (SIDE²/4,) of unit length, in each of the four parts."""
@@ -58,9 +58,9 @@ class _Shared(NamedTuple):
     """How much of it is to be taken out, 0..1."""
 
 
-def thumbnail(picture: Picture) -> Thumbnail:
-    """Average a picture over a grid of SIDE x SIDE cells."""
-    grey = Image.fromarray(picture).convert("L").convert("F")
+def thumbnail(image: ImageArray) -> Thumbnail:
+    """Average an image over a grid of SIDE x SIDE cells."""
+    grey = Image.fromarray(image).convert("L").convert("F")
     return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float32)
 
 
@@ -68,7 +68,7 @@ def near_duplicates(paths: Sequence[Path], threshold: float = SIMILAR) -> Pairs:
     """Pairs of files that show the same thing; see `similar_pairs`.
 
     Raises:
-        InputError: a picture cannot be read.
+        InputError: an image cannot be read.
     """
     with ThreadPoolExecutor() as pool:
         return similar_pairs(list(pool.map(lambda path: thumbnail(read_image(path)), paths)), threshold)
@@ -77,7 +77,7 @@ def near_duplicates(paths: Sequence[Path], threshold: float = SIMILAR) -> Pairs:
 def similar_pairs(thumbnails: Sequence[Thumbnail], threshold: float = SIMILAR) -> Pairs:
     """Pairs of thumbnails whose similarity (-1..1, the best of four flips) is `threshold` or more.
 
-    A picture without any structure is similar to none. Memory grows with the number of pictures and of pairs found.
+    An image without any structure is similar to none. Memory grows with the number of images and of pairs found.
     """
     found = [np.empty((0, 2), dtype=np.intp)]
     if len(thumbnails) > 1:
@@ -89,10 +89,10 @@ def similar_pairs(thumbnails: Sequence[Thumbnail], threshold: float = SIMILAR) -
     return np.concatenate(found)
 
 
-class Album:
-    """Pictures that single others are compared with, where they come one after the other.
+class SimilarityIndex:
+    """Images that single others are compared with, where they come one after the other.
 
-    What pictures share is told from `first` alone, so that the similarity of two never depends on what was added since.
+    What images share is told from `first` alone, so that the similarity of two never depends on what was added since.
     """
 
     def __init__(self, first: Sequence[Thumbnail]):
@@ -105,12 +105,12 @@ class Album:
         return self._length
 
     def similarities(self, thumbnail: Thumbnail) -> npt.NDArray[np.float32]:
-        """(N,) similarity (-1..1, the best of four flips) to each picture, in the order in which they came."""
+        """(N,) similarity (-1..1, the best of four flips) to each image, in the order in which they came."""
         similar: Thumbnail = _similarity(self._look(thumbnail), self._pages[:, : self._length])[0]
         return similar
 
     def add(self, thumbnail: Thumbnail) -> None:
-        """Put a picture after the last one."""
+        """Put an image after the last one."""
         if self._length == self._pages.shape[1]:
             more = np.empty((4, self._length + 64, self._pages.shape[2]), dtype=np.float32)
             self._pages = np.concatenate([self._pages, more], axis=1)
@@ -125,10 +125,10 @@ def group_near_duplicates(samples: Sequence[Sample], threshold: float = SIMILAR)
     """Give near-duplicates one group, joined with the groups the samples bring.
 
     A group keeps its declared name (the first in order, where several are joined); a new one is named by content, so
-    that the name depends neither on order nor on location. A picture that is like no other keeps its empty group.
+    that the name depends neither on order nor on location. An image that is like no other keeps its empty group.
 
     Raises:
-        InputError: a picture cannot be read.
+        InputError: an image cannot be read.
     """
     pairs = near_duplicates([sample.image for sample in samples], threshold)
     members = _components(samples, pairs)
@@ -181,14 +181,14 @@ def _parts(structure: Thumbnail) -> list[Thumbnail]:
 
 
 def _shared(parts: Sequence[Thumbnail]) -> _Shared:
-    """What pictures have in common; of few, the mean is mostly what is their own, so it counts in part only."""
+    """What images have in common; of few, the mean is mostly what is their own, so it counts in part only."""
     count = len(parts[0])
     means = [part.sum(axis=0) / max(count, 1) for part in parts]
     return _Shared([mean / max(float(np.linalg.norm(mean)), 1e-6) for mean in means], count / (count + _SHARED_AFTER))
 
 
 def _without(parts: Sequence[Thumbnail], shared: _Shared) -> list[Thumbnail]:
-    """The parts without what the pictures share, at unit norm again."""
+    """The parts without what the images share, at unit norm again."""
     rest = [part - shared.weight * np.outer(part @ axis, axis) for part, axis in zip(parts, shared.axes, strict=True)]
     norm = np.maximum(np.linalg.norm(np.concatenate(rest, axis=1), axis=1, keepdims=True), 1e-3)
     return [np.asarray(part / norm, dtype=np.float32) for part in rest]

@@ -26,7 +26,7 @@ class _Version(NamedTuple):
     changed: int
 
 
-class Memory(Generic[Value]):
+class FileCache(Generic[Value]):
     """Values by file and state of the file; when it is full, what comes later is worked out every time.
 
     A file is looked at for its state before it is read, so that one that changes meanwhile is read again next time.

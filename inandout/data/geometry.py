@@ -1,4 +1,4 @@
-"""Every picture to one size, as the paper does (section 5: centre-crop and resize to 200x600).
+"""Every image to one size, as the paper does (section 5: centre-crop and resize to 200x600).
 
 Sizes are width x height in pixels, as Pillow and the paper write them; arrays are (H, W, ...).
 """
@@ -13,21 +13,21 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from scipy import ndimage
 
-from inandout.data.file_cache import Memory
-from inandout.data.images import Mask, Picture, read_mask
+from inandout.data.file_cache import FileCache
+from inandout.data.images import ImageArray, Mask, read_mask
 from inandout.data.manifest import Sample
 
 
 class Geometry(BaseModel):
-    """The size every picture gets, and how."""
+    """The size every image gets, and how."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    width: int = Field(64, ge=32, le=4096, description="width in pixels that every picture is fitted to (paper: 200)")
+    width: int = Field(64, ge=32, le=4096, description="width in pixels that every image is fitted to (paper: 200)")
     height: int = Field(192, ge=32, le=4096, description="height in pixels, likewise (paper: 600)")
     fit: Literal["crop", "stretch"] = Field(
         "crop",
-        description="crop: the largest centred part of that aspect, as the paper does; stretch: the whole picture, for "
+        description="crop: the largest centred part of that aspect, as the paper does; stretch: the whole image, for "
         "data of many aspects, where a crop would lose defects",
     )
 
@@ -36,7 +36,7 @@ class Geometry(BaseModel):
         return Geometry(width=self.width, height=self.height, fit=self.fit)
 
     def box(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """The part (left, top, right, bottom) of a width x height picture that is kept."""
+        """The part (left, top, right, bottom) of a width x height image that is kept."""
         if self.fit == "stretch":
             return 0, 0, width, height
         box_width = min(width, max(1, round(height * self.width / self.height)))
@@ -45,12 +45,12 @@ class Geometry(BaseModel):
         return left, top, left + box_width, top + box_height
 
 
-def fit_image(picture: Picture, geometry: Geometry) -> Picture:
+def fit_image(image: ImageArray, geometry: Geometry) -> ImageArray:
     """Cut and resize (antialiased) to (height, width, 3); the same array if it has that size already."""
-    if picture.shape[:2] == (geometry.height, geometry.width):
-        return picture
-    box = geometry.box(picture.shape[1], picture.shape[0])
-    resized = Image.fromarray(picture).resize((geometry.width, geometry.height), Image.Resampling.BILINEAR, box=box)
+    if image.shape[:2] == (geometry.height, geometry.width):
+        return image
+    box = geometry.box(image.shape[1], image.shape[0])
+    resized = Image.fromarray(image).resize((geometry.width, geometry.height), Image.Resampling.BILINEAR, box=box)
     return np.asarray(resized)
 
 
@@ -86,7 +86,7 @@ class Survival(NamedTuple):
 
 
 def survival(samples: Sequence[Sample], geometry: Geometry) -> Survival:
-    """Measure on the masks of a manifest what is lost when every picture gets this size."""
+    """Measure on the masks of a manifest what is lost when every image gets this size."""
     masks = [sample.mask for sample in samples if sample.mask is not None and sample.label == 1]
     plain = geometry.plain()
     found = [one for _, one in _DEFECTS.each(masks, lambda mask: _defects(mask, plain), plain)]
@@ -104,7 +104,7 @@ class _Defects(NamedTuple):
     """Areas in original pixels of those that survive."""
 
 
-_DEFECTS: Memory[_Defects] = Memory(100_000)
+_DEFECTS: FileCache[_Defects] = FileCache(100_000)
 
 
 def _defects(path: Path, geometry: Geometry) -> _Defects:

@@ -7,7 +7,7 @@ What is accepted, and how it becomes 8-bit RGB:
 | 1-bit, grey, palette     | the colours they stand for                                                 |
 | grey + alpha, RGBA       | composited over black, so that colours hidden by alpha do not come back    |
 | CMYK, YCbCr              | Pillow's conversion to RGB                                                 |
-| 16-bit grey              | value / 257, rounded: the full 16-bit range onto 0..255, never per picture |
+| 16-bit grey              | value / 257, rounded: the full 16-bit range onto 0..255, never per image |
 | EXIF orientation         | applied                                                                    |
 | float, 32-bit, multi-frame, anything else | refused                                                   |
 """
@@ -22,13 +22,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from inandout.errors import InputError
 
-Picture = npt.NDArray[np.uint8]
+ImageArray = npt.NDArray[np.uint8]
 """(H, W, 3) RGB, 0..255."""
 Mask = npt.NDArray[np.bool_]
 """(H, W), true on the defect."""
 
 MAX_PIXELS = 50_000_000
-"""Pictures with more pixels than this are refused before they are decoded."""
+"""Images with more pixels than this are refused before they are decoded."""
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
@@ -41,8 +41,8 @@ _ALPHA_MODES = frozenset({"LA", "PA", "RGBA"})
 _SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 
 
-def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Decode a picture to (H, W, 3) uint8 RGB, by the table at the top of this module.
+def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> ImageArray:
+    """Decode an image to (H, W, 3) uint8 RGB, by the table at the top of this module.
 
     Raises:
         InputError: the file cannot be read, is truncated, too large, or of a kind that is not in the table.
@@ -50,12 +50,12 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
     return _to_rgb(_load(path, str(path), max_pixels))
 
 
-def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Picture:
+def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> ImageArray:
     """`read_image` of the content of a file in one of `SERVED_FORMATS`; `name` is what errors call it."""
     return _to_rgb(_load(data, name, max_pixels))
 
 
-def _to_rgb(image: Image.Image) -> Picture:
+def _to_rgb(image: Image.Image) -> ImageArray:
     if image.mode in _SIXTEEN_BIT_MODES:
         grey = np.rint(np.asarray(image, dtype=np.float32) / 257).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
@@ -78,8 +78,8 @@ def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> Mask:
     return np.greater(red | green | blue, 0) & np.greater(alpha, 0)
 
 
-def write_image(path: Path, pixels: Picture | Mask) -> None:
-    """Write a picture or a mask as PNG, under a temporary name first, so that no half file ever has the final name."""
+def write_image(path: Path, pixels: ImageArray | Mask) -> None:
+    """Write an image or a mask as PNG, under a temporary name first, so that no half file ever has the final name."""
     array = pixels.astype(np.uint8) * 255 if pixels.dtype == np.bool_ else pixels
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     Image.fromarray(array).save(temporary, format="PNG", compress_level=1)
@@ -87,7 +87,7 @@ def write_image(path: Path, pixels: Picture | Mask) -> None:
 
 
 def _load(source: Path | bytes, name: str, max_pixels: int) -> Image.Image:
-    """Open, check and fully decode one picture, upright."""
+    """Open, check and fully decode one image, upright."""
     try:
         with _open(source) as image:
             width, height = image.size
@@ -117,7 +117,7 @@ def _load(source: Path | bytes, name: str, max_pixels: int) -> Image.Image:
         raise InputError(f"{name}: no such file") from error
     except UnidentifiedImageError as error:
         raise InputError(
-            f"{name}: cannot be decoded (no picture in a known format); replace or remove the file"
+            f"{name}: cannot be decoded (no image in a known format); replace or remove the file"
         ) from error
     except Exception as error:  # on damaged files Pillow raises nearly anything: OSError, SyntaxError, TypeError ...
         raise InputError(f"{name}: cannot be decoded ({error}); replace or remove the file") from error

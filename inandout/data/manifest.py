@@ -1,4 +1,4 @@
-"""The manifest: one row a picture. Every stage takes manifests and gives manifests."""
+"""The manifest: one row an image. Every stage takes manifests and gives manifests."""
 
 import contextlib
 import csv
@@ -13,12 +13,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from inandout.data.file_cache import Memory
+from inandout.data.file_cache import FileCache
 from inandout.errors import InputError
 
 Split = Literal["", "train", "val", "test"]
 Origin = Literal["real", "memseg", "ddpm", "inpaint", "roundtrip"]
-"""What made a picture; roundtrip: a real one went through the VAE of a base."""
+"""What made an image; roundtrip: a real one went through the VAE of a base."""
 Review = Literal["", "keep", "reject", "unsure"]
 
 
@@ -30,16 +30,16 @@ def _split_ids(value: object) -> object:
     return tuple(value.split(";")) if isinstance(value, str) and value else value or ()
 
 
-_DIGESTS: Memory[str] = Memory(100_000)
+_DIGESTS: FileCache[str] = FileCache(100_000)
 
 
 class Sample(BaseModel):
-    """One picture and all that is known of it."""
+    """One image and all that is known of it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     image: Path
-    """Absolute path of the picture."""
+    """Absolute path of the image."""
     mask: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
     """Absolute path of the defect mask, where there is one."""
     label: int = Field(ge=0, le=1)
@@ -48,10 +48,10 @@ class Sample(BaseModel):
     """Name of the kind of defect, where it is known."""
     split: Split = ""
     group: str = ""
-    """Pictures of one physical part share a group; a group never spans two splits."""
+    """Images of one physical part share a group; a group never spans two splits."""
     origin: Origin = "real"
     seed: Annotated[int | None, BeforeValidator(_none_if_empty)] = None
-    """Seed a synthetic picture was drawn with."""
+    """Seed a synthetic image was drawn with."""
     prompt: str = ""
     alpha: Annotated[float | None, Field(ge=0, le=1), BeforeValidator(_none_if_empty)] = None
     """Weight that the LoRA adapter was merged with."""
@@ -60,9 +60,9 @@ class Sample(BaseModel):
     base: str = ""
     """Fingerprint of the base model."""
     sources: Annotated[tuple[str, ...], BeforeValidator(_split_ids)] = ()
-    """Content digests of the pictures that a synthetic one was made from (`digest`)."""
+    """Content digests of the images that a synthetic one was made from (`digest`)."""
     run: str = ""
-    """MLflow run that made the picture."""
+    """MLflow run that made the image."""
     review: Review = ""
 
     def with_(self, **changes: Any) -> "Sample":
@@ -101,7 +101,7 @@ def _parse(path: Path, folder: Path, text: str) -> tuple[Sample, ...]:
     except csv.Error as error:
         raise InputError(f"{path}, after line {reader.line_num}: {error}; correct the row") from error
     if not samples:
-        raise InputError(f"{path}: no rows; a manifest needs at least one picture")
+        raise InputError(f"{path}: no rows; a manifest needs at least one image")
     _refuse_repeats(path, samples)
     return tuple(samples)
 
@@ -130,7 +130,7 @@ def write_manifest(samples: Iterable[Sample], path: Path) -> None:
 
 
 def digest(path: Path) -> str:
-    """First 32 hexadecimal digits of the SHA-256 of a file: the identity of a picture."""
+    """First 32 hexadecimal digits of the SHA-256 of a file: the identity of an image."""
     return _DIGESTS.of(path, _digest)
 
 
@@ -143,7 +143,7 @@ def digests(paths: Sequence[Path]) -> list[str]:
 def fingerprint(samples: Sequence[Sample]) -> str:
     """Identity of a manifest: of its rows and of the bytes behind them, wherever the files lie.
 
-    The run that made a picture is left out: the same picture made again is the same input.
+    The run that made an image is left out: the same image made again is the same input.
     """
     masks = [sample.mask for sample in samples if sample.mask is not None]
     by_path = dict(zip(masks, digests(masks), strict=True))

@@ -19,7 +19,7 @@ EMBEDDED = "surfaces"
 
 
 class SourceConfig(BaseModel):
-    """Which pictures, and how they are parted."""
+    """Which images, and how they are parted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,9 +34,9 @@ class SourceConfig(BaseModel):
 
 
 class DataConfig(SourceConfig):
-    """Which pictures of which draw."""
+    """Which images of which draw."""
 
-    seed: int = Field(0, ge=0, lt=2**32, description="seed of everything: split, shot, pictures, weights, order")
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of everything: split, shot, images, weights, order")
 
 
 class ShotConfig(DataConfig):
@@ -78,7 +78,7 @@ def _check_once(samples: tuple[Sample, ...], contents: str) -> tuple[Problem, ..
 
 @lru_cache(maxsize=4)
 def _group_once(samples: tuple[Sample, ...], contents: str) -> tuple[Sample, ...]:
-    """`group_near_duplicates`, once likewise: it decodes every picture."""
+    """`group_near_duplicates`, once likewise: it decodes every image."""
     return tuple(group_near_duplicates(samples))
 
 
@@ -100,7 +100,7 @@ def prepare(config: DataConfig) -> list[Sample]:
     """Read, check, group and split a data set; raises as `read_checked`."""
     samples = read_checked(config.data)
     if any(sample.group == "" for sample in samples):
-        # or the validation part would know pictures of the training part
+        # or the validation part would know images of the training part
         samples = list(_group_once(tuple(samples), _contents(samples)))
     return cut_validation(split_test(samples, config.test_share, config.seed), config.val_share, config.seed)
 

@@ -1,8 +1,8 @@
 """Data sets as people have them, to samples: a CSV manifest, KolektorSDD2, MVTec-AD, or folders `good` and `defect`.
 
-A label comes from a mask, from the layout's own folder of the picture, or from the manifest's column; never from
-another part of a path. Hidden files and files with other suffixes are ignored. Pictures where the layout has no place
-for them, in a folder within its folders, are not used and are a problem. A picture that is a broken link is kept, so
+A label comes from a mask, from the layout's own folder of the image, or from the manifest's column; never from
+another part of a path. Hidden files and files with other suffixes are ignored. Images where the layout has no place
+for them, in a folder within its folders, are not used and are a problem. An image that is a broken link is kept, so
 that `inandout.data.check` can name it.
 """
 
@@ -20,7 +20,7 @@ from inandout.data.manifest import Sample, Split, read_manifest
 from inandout.errors import InputError
 
 KSDD2_COUNTS: dict[Split, int] = {"train": 2331, "test": 1004}
-"""Pictures in the official KolektorSDD2, without the copy that its zip holds by mistake."""
+"""Images in the official KolektorSDD2, without the copy that its zip holds by mistake."""
 
 LAYOUTS = (
     "a manifest (.csv with the columns image and label); "
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 class Scan(NamedTuple):
-    """What a data set holds: the pictures that can be used, and what keeps others from being used."""
+    """What a data set holds: the images that can be used, and what keeps others from being used."""
 
     samples: list[Sample]
     problems: list[Problem]
@@ -42,10 +42,10 @@ class Scan(NamedTuple):
 def scan_data(where: Path) -> Scan:
     """Read a data set in any of the known layouts, in an order that depends on names only.
 
-    Pictures and masks that do not fit together are listed and left out, so that all are seen.
+    Images and masks that do not fit together are listed and left out, so that all are seen.
 
     Raises:
-        InputError: an unknown layout, a manifest that cannot be read, or no picture.
+        InputError: an unknown layout, a manifest that cannot be read, or no image.
     """
     if where.suffix.lower() == ".csv":
         return Scan(read_manifest(where), [])
@@ -59,7 +59,7 @@ def scan_data(where: Path) -> Scan:
         raise InputError(f"{where}: {'unknown layout' if where.exists() else 'no such folder'}; give {LAYOUTS}")
     if not scan.samples:
         raise InputError(
-            "\n".join([f"{where}: no usable picture; give {LAYOUTS}", describe(scan.problems, 20)]).strip()
+            "\n".join([f"{where}: no usable image; give {LAYOUTS}", describe(scan.problems, 20)]).strip()
         )
     return scan
 
@@ -69,29 +69,29 @@ def read_ksdd2(folder: Path, official: bool) -> Scan:
 
     Args:
         folder: holds `train` and `test`.
-        official: the data are KolektorSDD2 itself; another number of pictures than it has is a problem.
+        official: the data are KolektorSDD2 itself; another number of images than it has is a problem.
     """
     folder = folder.resolve()
     samples: list[Sample] = []
     problems = _unknown_folders([folder / split for split in KSDD2_COUNTS])
     for split, expected in KSDD2_COUNTS.items():
-        pictures, masks = _ksdd2_files(folder / split)
-        if official and len(pictures) != expected:
-            what = f"{len(pictures)} pictures found where KolektorSDD2 has {expected}"
+        images, masks = _ksdd2_files(folder / split)
+        if official and len(images) != expected:
+            what = f"{len(images)} images found where KolektorSDD2 has {expected}"
             problems.append(Problem(folder / split, what, "download it again, or describe other data by a manifest"))
         problems += [
             Problem(path, "not a .png, which all of KolektorSDD2 is", "convert it, or describe the data by a manifest")
-            for path in _pictures(folder / split)
+            for path in _images(folder / split)
             if path.suffix.lower() != ".png"
         ]
-        problems += _unpaired(pictures, masks)
-        paired = [(pictures[name], masks[name]) for name in pictures if name in masks]
+        problems += _unpaired(images, masks)
+        paired = [(images[name], masks[name]) for name in images if name in masks]
         with ThreadPoolExecutor() as pool:
             labels = list(pool.map(_label, [mask for _, mask in paired]))
         problems += [label for label in labels if isinstance(label, Problem)]
         samples += [
-            Sample(image=picture, mask=mask, label=label, split=split)
-            for (picture, mask), label in zip(paired, labels, strict=True)
+            Sample(image=image, mask=mask, label=label, split=split)
+            for (image, mask), label in zip(paired, labels, strict=True)
             if isinstance(label, int)
         ]
     return Scan(samples, problems)
@@ -100,12 +100,12 @@ def read_ksdd2(folder: Path, official: bool) -> Scan:
 def read_mvtec(folder: Path) -> Scan:
     """MVTec-AD's layout; the label is 0 in a folder `good` and 1 in any other, whose name is the kind of defect.
 
-    Without a folder `ground_truth` no picture has a mask; with one, every picture of a defect needs its mask.
+    Without a folder `ground_truth` no image has a mask; with one, every image of a defect needs its mask.
     """
     folder = folder.resolve()
     truth = folder / "ground_truth"
-    samples = [Sample(image=path, label=0, split="train") for path in _pictures(folder / "train" / "good")]
-    samples += [Sample(image=path, label=0, split="test") for path in _pictures(folder / "test" / "good")]
+    samples = [Sample(image=path, label=0, split="train") for path in _images(folder / "train" / "good")]
+    samples += [Sample(image=path, label=0, split="test") for path in _images(folder / "test" / "good")]
     problems = [
         Problem(path, "a folder of defects in train, which MVTec-AD does not have", "move it to test")
         for path in _folders(folder / "train")
@@ -115,13 +115,13 @@ def read_mvtec(folder: Path) -> Scan:
     normal = [folder / "train" / "good", folder / "test" / "good"]
     problems += _unknown_folders([*normal, *(part / kind for part in (folder / "test", truth) for kind in kinds)])
     for kind in kinds:
-        pictures = _pictures(folder / "test" / kind)
-        masks = {path.stem.removesuffix("_mask"): path for path in _pictures(truth / kind)}
+        images = _images(folder / "test" / kind)
+        masks = {path.stem.removesuffix("_mask"): path for path in _images(truth / kind)}
         if truth.is_dir():
-            problems += _unpaired({path.stem: path for path in pictures}, masks)
-            pictures = [path for path in pictures if path.stem in masks]
+            problems += _unpaired({path.stem: path for path in images}, masks)
+            images = [path for path in images if path.stem in masks]
         samples += [
-            Sample(image=path, mask=masks.get(path.stem), label=1, defect=kind, split="test") for path in pictures
+            Sample(image=path, mask=masks.get(path.stem), label=1, defect=kind, split="test") for path in images
         ]
     return Scan(samples, problems)
 
@@ -129,21 +129,21 @@ def read_mvtec(folder: Path) -> Scan:
 def read_folders(folder: Path) -> Scan:
     """Folders `good` (label 0) and `defect` (label 1), without a split; a folder in `defect` names the kind of defect.
 
-    A mask lies in `mask` under the name of its picture in `defect`, in a folder of its kind or without one. Masks are
-    optional, but one that belongs to no picture, or to several, is a problem.
+    A mask lies in `mask` under the name of its image in `defect`, in a folder of its kind or without one. Masks are
+    optional, but one that belongs to no image, or to several, is a problem.
     """
     folder = folder.resolve()
-    samples = [Sample(image=path, label=0) for path in _pictures(folder / "good")]
+    samples = [Sample(image=path, label=0) for path in _images(folder / "good")]
     for kind in ("", *(path.name for path in _folders(folder / "defect"))):
-        masks = {path.stem: path for part in ("", kind) for path in _pictures(folder / "mask" / part)}
+        masks = {path.stem: path for part in ("", kind) for path in _images(folder / "mask" / part)}
         samples += [
             Sample(image=path, mask=masks.get(path.stem), label=1, defect=kind)
-            for path in _pictures(folder / "defect" / kind)
+            for path in _images(folder / "defect" / kind)
         ]
     uses = Counter(sample.mask for sample in samples)
-    every_mask = [path for part in (folder / "mask", *_folders(folder / "mask")) for path in _pictures(part)]
+    every_mask = [path for part in (folder / "mask", *_folders(folder / "mask")) for path in _images(part)]
     problems = [
-        Problem(mask, f"a mask of {uses[mask] or 'no'} pictures", "keep one mask for one picture in defect/")
+        Problem(mask, f"a mask of {uses[mask] or 'no'} images", "keep one mask for one image in defect/")
         for mask in every_mask
         if uses[mask] != 1
     ]
@@ -154,30 +154,30 @@ def read_folders(folder: Path) -> Scan:
 
 
 def _ksdd2_files(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Pictures and masks by the name they share; the copies that the official zip holds by mistake are left out."""
-    paths = _pictures(folder)
+    """Images and masks by the name they share; the copies that the official zip holds by mistake are left out."""
+    paths = _images(folder)
     copies = [path for path in paths if path.stem.endswith(" (copy)")]
     if copies:
         _log.warning("%s: left out %s", folder, ", ".join(path.name for path in copies))
     kept = [path for path in paths if path not in copies and path.suffix.lower() == ".png"]
-    pictures = {path.stem: path for path in kept if not path.stem.endswith("_GT")}
+    images = {path.stem: path for path in kept if not path.stem.endswith("_GT")}
     masks = {path.stem.removesuffix("_GT"): path for path in kept if path.stem.endswith("_GT")}
-    return pictures, masks
+    return images, masks
 
 
 def _unknown_folders(read: Sequence[Path]) -> list[Problem]:
-    """Folders with pictures that lie in those that are read, and are not read themselves."""
+    """Folders with images that lie in those that are read, and are not read themselves."""
     known = {folder.resolve() for folder in read}
     return [
-        Problem(path, "a folder of pictures where the layout has none", "move them up, or describe them by a manifest")
+        Problem(path, "a folder of images where the layout has none", "move them up, or describe them by a manifest")
         for folder in read
         for path in _folders(folder)
-        if path.resolve() not in known and _holds_pictures(path)
+        if path.resolve() not in known and _holds_images(path)
     ]
 
 
-def _holds_pictures(folder: Path) -> bool:
-    """Whether a picture lies in a folder or anywhere below it; links below it are not followed."""
+def _holds_images(folder: Path) -> bool:
+    """Whether an image lies in a folder or anywhere below it; links below it are not followed."""
     for _, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         if any(Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".") for name in files):
@@ -192,24 +192,24 @@ def _label(mask: Path) -> int | Problem:
         return Problem.of(mask, error)
 
 
-def _unpaired(pictures: Mapping[str, Path], masks: Mapping[str, Path]) -> list[Problem]:
-    """Pictures without a mask and masks without a picture, both by the name they should share."""
+def _unpaired(images: Mapping[str, Path], masks: Mapping[str, Path]) -> list[Problem]:
+    """Images without a mask and masks without an image, both by the name they should share."""
     return [
         *(
-            Problem(pictures[name], "no mask", "add it, or remove the picture")
-            for name in pictures
+            Problem(images[name], "no mask", "add it, or remove the image")
+            for name in images
             if name not in masks
         ),
         *(
-            Problem(masks[name], "a mask without a picture", "add it, or remove the mask")
+            Problem(masks[name], "a mask without an image", "add it, or remove the mask")
             for name in masks
-            if name not in pictures
+            if name not in images
         ),
     ]
 
 
-def _pictures(folder: Path) -> list[Path]:
-    """Pictures lying directly in a folder, sorted by name; none where there is no such folder."""
+def _images(folder: Path) -> list[Path]:
+    """Images lying directly in a folder, sorted by name; none where there is no such folder."""
     return [path for path in _entries(folder) if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()]
 
 

@@ -17,7 +17,7 @@ def split_test(samples: Sequence[Sample], share: float, seed: int) -> list[Sampl
 
     Args:
         samples: rows whose `split` is empty everywhere; a manifest that brings its own split is returned as it is.
-        share: share of the pictures of each label that go to the test part, 0..1, met as closely as groups allow.
+        share: share of the images of each label that go to the test part, 0..1, met as closely as groups allow.
         seed: the draw of groups is a function of it.
 
     Raises:
@@ -33,7 +33,7 @@ def split_test(samples: Sequence[Sample], share: float, seed: int) -> list[Sampl
 
 
 def cut_validation(samples: Sequence[Sample], share: float, seed: int) -> list[Sample]:
-    """Move whole groups from the training to the validation part, about `share` of the pictures of each label.
+    """Move whole groups from the training to the validation part, about `share` of the images of each label.
 
     A manifest that brings a validation part keeps it.
     """
@@ -78,17 +78,17 @@ def _move(samples: Sequence[Sample], source: Split, target: Split, share: float,
 
 
 def _group_names(samples: Sequence[Sample]) -> list[str]:
-    """A picture without a group is a group of its own, whose name no group of a manifest can have."""
+    """An image without a group is a group of its own, whose name no group of a manifest can have."""
     return [f"={sample.group}" if sample.group else f"#{i}" for i, sample in enumerate(samples)]
 
 
-def _draw_groups(pictures: Sequence[tuple[str, int]], share: float, seed: int) -> set[str]:
-    """Groups that hold about `share` of the pictures of each label; of each label, one group at least stays behind.
+def _draw_groups(images: Sequence[tuple[str, int]], share: float, seed: int) -> set[str]:
+    """Groups that hold about `share` of the images of each label; of each label, one group at least stays behind.
 
     A group that holds both labels counts for both.
     """
     rng = np.random.default_rng(seed)
-    by_label = [Counter(name for name, its_label in pictures if its_label == label) for label in (0, 1)]
+    by_label = [Counter(name for name, its_label in images if its_label == label) for label in (0, 1)]
     behind = [set(sizes) for sizes in by_label]
     chosen: set[str] = set()
     for sizes in by_label:

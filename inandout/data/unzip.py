@@ -14,7 +14,7 @@ MAX_BYTES = 8 * 2**30
 """Uncompressed; KolektorSDD2 has under 1 GiB."""
 MAX_MEMBERS = 100_000
 MAX_RATIO = 100
-"""Uncompressed bytes to bytes of the archive; pictures that are already compressed have about 1."""
+"""Uncompressed bytes to bytes of the archive; images that are already compressed have about 1."""
 
 _CHUNK = 2**20
 

@@ -1,32 +1,32 @@
-"""How much of a picture survives the VAE: error, and energy of the gradients, which blurring loses first."""
+"""How much of an image survives the VAE: error, and energy of the gradients, which blurring loses first."""
 
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-Pictures = npt.NDArray[np.uint8]
+ImageBatch = npt.NDArray[np.uint8]
 """(N, H, W, 3)."""
 
 
-class Fidelity(NamedTuple):
+class ReconstructionQuality(NamedTuple):
     """Reconstructions compared with their originals."""
 
     psnr: float
-    """Peak signal-to-noise ratio in dB, mean over pictures."""
+    """Peak signal-to-noise ratio in dB, mean over images."""
     worst_psnr: float
-    """The same, the lowest of all pictures."""
+    """The same, the lowest of all images."""
     gradient_energy: float
     """Sum of squared brightness differences of neighbouring pixels, relative to the originals' (1 = all kept)."""
 
 
-def measure_fidelity(originals: Pictures, copies: Pictures) -> Fidelity:
-    """Compare pictures (N, H, W, 3) with their reconstructions."""
+def measure_reconstruction(originals: ImageBatch, copies: ImageBatch) -> ReconstructionQuality:
+    """Compare images (N, H, W, 3) with their reconstructions."""
     error = (originals.astype(np.float64) - copies.astype(np.float64)) / 255
     psnr = -10 * np.log10(np.maximum((error**2).mean(axis=(1, 2, 3)), 1e-10))
-    return Fidelity(float(psnr.mean()), float(psnr.min()), _energy(copies) / max(_energy(originals), 1e-9))
+    return ReconstructionQuality(float(psnr.mean()), float(psnr.min()), _energy(copies) / max(_energy(originals), 1e-9))
 
 
-def _energy(pictures: Pictures) -> float:
-    grey = pictures.astype(np.float64).mean(axis=3)
+def _energy(images: ImageBatch) -> float:
+    grey = images.astype(np.float64).mean(axis=3)
     return float((np.diff(grey, axis=1) ** 2).sum() + (np.diff(grey, axis=2) ** 2).sum())

@@ -35,7 +35,7 @@ def _spread(count: int, generator: torch.Generator) -> Tensor:
     return (torch.rand(1, generator=generator) + torch.arange(count) / count) % 1
 
 
-def target(scheduler: DDIMScheduler, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+def prediction_target(scheduler: DDIMScheduler, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
     """What the UNet should answer: the noise, or v of a model that predicts v."""
     if scheduler.config.prediction_type == "v_prediction":
         velocity: Tensor = scheduler.get_velocity(latents, noise, times)
@@ -46,7 +46,7 @@ def target(scheduler: DDIMScheduler, latents: Tensor, noise: Tensor, times: Tens
 def min_snr_weights(scheduler: DDIMScheduler, times: Tensor) -> Tensor:
     """Weights (N,) of the squared errors at timesteps (N,).
 
-    For the noise min(SNR, gamma) / SNR. For v min(SNR + 1, gamma) / (SNR + 1), which on the error of the picture is
+    For the noise min(SNR, gamma) / SNR. For v min(SNR + 1, gamma) / (SNR + 1), which on the error of the image is
     min(SNR + 1, gamma). (kohya's scripts have min(SNR, gamma) / (SNR + 1), which would leave the last step of a
     schedule that ends in pure noise without any weight.)
     """

@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor
 
 from inandout.diffusion.pretrain.pca_latents import Components
-from inandout.diffusion.reconstruction import Pictures
+from inandout.diffusion.reconstruction import ImageBatch
 
 SCALING = 8.0
 """`scaling_factor`: the encoder's output is the latent divided by this, where the decoder's tanh(x / 3) * 3 is nearly
@@ -47,32 +47,32 @@ def build_vae(
     return vae
 
 
-def to_tensor(pictures: Pictures) -> Tensor:
+def to_tensor(images: ImageBatch) -> Tensor:
     """(N, H, W, 3) in 0..255 to (N, 3, H, W) in -1..1, channels-last."""
-    return torch.from_numpy(np.require(pictures, requirements=["C", "W"])).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    return torch.from_numpy(np.require(images, requirements=["C", "W"])).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
-def to_pictures(tensor: Tensor) -> Pictures:
+def to_images(tensor: Tensor) -> ImageBatch:
     """(N, 3, H, W) in -1..1 to (N, H, W, 3) uint8, rounded and cut off."""
     levels = tensor.detach().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
     return np.ascontiguousarray(levels.permute(0, 2, 3, 1).numpy())
 
 
 @torch.no_grad()
-def encode(vae: AutoencoderTiny | AutoencoderKL, pictures: Pictures) -> Tensor:
-    """Latents (N, C, H/f, W/f), scaled for the UNet, of pictures (N, H, W, 3) uint8, on the device of the VAE.
+def encode(vae: AutoencoderTiny | AutoencoderKL, images: ImageBatch) -> Tensor:
+    """Latents (N, C, H/f, W/f), scaled for the UNet, of images (N, H, W, 3) uint8, on the device of the VAE.
 
     Of the distribution that Stable Diffusion's VAE gives it is the most likely one.
     """
-    encoded = vae.encode(to_tensor(pictures).to(vae.device))
+    encoded = vae.encode(to_tensor(images).to(vae.device))
     latents: Tensor = encoded.latent_dist.mode() if isinstance(vae, AutoencoderKL) else encoded.latents
     return latents * vae.config.scaling_factor
 
 
 @torch.no_grad()
-def decode(vae: AutoencoderTiny | AutoencoderKL, latents: Tensor) -> Pictures:
-    """Pictures (N, H, W, 3) uint8 of scaled latents (N, C, H/f, W/f) on the device of the VAE."""
-    return to_pictures(vae.decode(latents / vae.config.scaling_factor).sample.float().cpu())
+def decode(vae: AutoencoderTiny | AutoencoderKL, latents: Tensor) -> ImageBatch:
+    """Images (N, H, W, 3) uint8 of scaled latents (N, C, H/f, W/f) on the device of the VAE."""
+    return to_images(vae.decode(latents / vae.config.scaling_factor).sample.float().cpu())
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 Every threshold comes from real good parts that the classifier has not seen, those of the validation part, and says how
 many more of their kind would pass it: a conformal quantile (Vovk 2005), which holds on average for any number of them.
-No synthetic picture and no test picture has a say.
+No synthetic image and no test image has a say.
 """
 
 import math
@@ -14,12 +14,12 @@ from inandout.errors import InputError
 from inandout.evaluation.distances import Features, nearest
 from inandout.evaluation.metrics import Floats
 
-Verdict = Literal["kept", "good", "unlike"]
+FilterResult = Literal["kept", "good", "unlike"]
 """good: as near to good parts as a good part is; unlike: no nearer to real defects than a good part is."""
 
 
-class Limits(NamedTuple):
-    """What a picture is measured by."""
+class Thresholds(NamedTuple):
+    """What an image is measured by."""
 
     negatives: float
     """Distance to training negatives that it must exceed."""
@@ -27,8 +27,8 @@ class Limits(NamedTuple):
     """Distance to training positives that it must fall below; None where no real defects are known."""
 
 
-class Real(NamedTuple):
-    """Features of real pictures (N, D)."""
+class RealFeatures(NamedTuple):
+    """Features of real images (N, D)."""
 
     negatives: Features
     """Of the training part."""
@@ -38,7 +38,7 @@ class Real(NamedTuple):
     """Negatives of the validation part."""
 
 
-def find_limits(real: Real, quantile: float) -> Limits:
+def fit_thresholds(real: RealFeatures, quantile: float) -> Thresholds:
     """Limits that a new good part fails to pass with a probability of `quantile`, 0..1, or more; each on its own.
 
     Raises:
@@ -54,14 +54,14 @@ def find_limits(real: Real, quantile: float) -> Limits:
         )
     to_negatives = np.sort(nearest(real.unseen, real.negatives))
     if not len(real.positives):
-        return Limits(float(to_negatives[rank - 1]), None)
-    return Limits(float(to_negatives[rank - 1]), float(np.sort(nearest(real.unseen, real.positives))[-rank]))
+        return Thresholds(float(to_negatives[rank - 1]), None)
+    return Thresholds(float(to_negatives[rank - 1]), float(np.sort(nearest(real.unseen, real.positives))[-rank]))
 
 
-def judge(to_negatives: Floats, to_positives: Floats | None, limits: Limits) -> list[Verdict]:
-    """What becomes of pictures with these distances (N,) to the nearest training negative and positive."""
-    near_good = to_negatives <= limits.negatives
+def apply_thresholds(to_negatives: Floats, to_positives: Floats | None, thresholds: Thresholds) -> list[FilterResult]:
+    """What becomes of images with these distances (N,) to the nearest training negative and positive."""
+    near_good = to_negatives <= thresholds.negatives
     far = np.zeros(len(near_good), bool)
-    if to_positives is not None and limits.positives is not None:
-        far = to_positives >= limits.positives
+    if to_positives is not None and thresholds.positives is not None:
+        far = to_positives >= thresholds.positives
     return ["good" if good else "unlike" if unlike else "kept" for good, unlike in zip(near_good, far, strict=True)]

@@ -1,4 +1,4 @@
-"""How far two sets of pictures, or pictures of them, are apart, told from their features (N, D).
+"""How far two sets of images, or images of them, are apart, told from their features (N, D).
 
 All distances depend on what the features are: only values from one model can be compared.
 """
@@ -12,15 +12,15 @@ from scipy.spatial.distance import cdist
 from inandout.errors import InputError
 
 Features = npt.NDArray[np.floating[Any]]
-"""(N, D), a row a picture."""
+"""(N, D), a row an image."""
 _Floats = npt.NDArray[np.float64]
 
 FEWEST = 10
-"""Pictures that a set must have; a spread over halves of fewer says nothing."""
+"""Images that a set must have; a spread over halves of fewer says nothing."""
 ROUNDS = 100
 """Pairs of subsets that the kernel distance is a mean over."""
 LARGEST = 1000
-"""Pictures in a subset, at most (Binkowski 2018)."""
+"""Images in a subset, at most (Binkowski 2018)."""
 
 
 class KernelDistance(NamedTuple):
@@ -33,13 +33,13 @@ class KernelDistance(NamedTuple):
 
 
 def kernel_distance(first: Features, second: Features, seed: int) -> KernelDistance:
-    """Kernel inception distance (Binkowski 2018, section 4): unbiased whatever the number of pictures.
+    """Kernel inception distance (Binkowski 2018, section 4): unbiased whatever the number of images.
 
     Squared maximum mean discrepancy with the kernel (x.y / D + 1)^3, over `ROUNDS` pairs of random halves of the sets,
-    `LARGEST` pictures at most in each, drawn by `seed`.
+    `LARGEST` images at most in each, drawn by `seed`.
 
     Raises:
-        InputError: a set has less than `FEWEST` pictures, a feature is not finite, or the sets differ in D.
+        InputError: a set has less than `FEWEST` images, a feature is not finite, or the sets differ in D.
     """
     _check(first, second)
     rng = np.random.default_rng(seed)
@@ -57,7 +57,7 @@ def kernel_distance(first: Features, second: Features, seed: int) -> KernelDista
 def frechet_distance(first: Features, second: Features) -> float:
     """Squared Frechet distance of the two normal distributions with the sets' means and covariances (Heusel 2017).
 
-    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)). Its bias is upward and large with few pictures, of the order of
+    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)). Its bias is upward and large with few images, of the order of
     tr(C) / N and more where N is less than D: two draws from one distribution are far from 0. Compare it only between
     sets of the same N, and trust `kernel_distance` where they disagree.
 
@@ -81,12 +81,12 @@ def nearest(ones: Features, others: Features) -> npt.NDArray[np.float64]:
 
 
 def _squared_discrepancy(first: _Floats, second: _Floats) -> float:
-    """The unbiased estimate (Gretton 2012, lemma 6): a picture is not compared with itself."""
+    """The unbiased estimate (Gretton 2012, lemma 6): an image is not compared with itself."""
     return _mean_of_pairs(first) + _mean_of_pairs(second) - 2 * float(_kernel(first, second).mean())
 
 
 def _mean_of_pairs(features: _Floats) -> float:
-    """Mean kernel of two different pictures of one set."""
+    """Mean kernel of two different images of one set."""
     kernel = _kernel(features, features)
     return float((kernel.sum() - kernel.trace()) / (len(kernel) * (len(kernel) - 1)))
 
@@ -106,11 +106,11 @@ def _mean_and_root(features: Features) -> tuple[_Floats, _Floats]:
 def _check(first: Features, second: Features) -> None:
     if min(len(first), len(second)) < FEWEST:
         raise InputError(
-            f"sets of {len(first)} and {len(second)} pictures cannot be compared; each needs {FEWEST} or more"
+            f"sets of {len(first)} and {len(second)} images cannot be compared; each needs {FEWEST} or more"
         )
     if first.shape[1] != second.shape[1]:
         raise InputError(
-            f"{first.shape[1]} and {second.shape[1]} features a picture cannot be compared; take both from one model"
+            f"{first.shape[1]} and {second.shape[1]} features an image cannot be compared; take both from one model"
         )
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
         raise InputError("some features are NaN or infinite: the model is broken; train it again with a lower lr")

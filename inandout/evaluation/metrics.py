@@ -29,7 +29,7 @@ class Scored(NamedTuple):
     logits: Floats
     """(N,) of the defect; logits and not probabilities, because a saturated sigmoid makes ties."""
     groups: Sequence[str] = ()
-    """(N,): the physical part that a picture shows; () = each its own."""
+    """(N,): the physical part that an image shows; () = each its own."""
 
 
 class Evaluation(NamedTuple):
@@ -89,29 +89,29 @@ def bootstrap_ap(test: Scored, seed: int, rounds: int = BOOTSTRAP_ROUNDS) -> dic
 
 
 def draw_parts(labels: Labels, groups: Sequence[str], rng: np.random.Generator, rounds: int) -> Weights:
-    """The rounds of a bootstrap, (R, N): how often each picture is in the draw of physical parts, with replacement.
+    """The rounds of a bootstrap, (R, N): how often each image is in the draw of physical parts, with replacement.
 
-    Each label is drawn on its own. Pictures of one part are drawn together: ten photographs of one scratch are far from
+    Each label is drawn on its own. Images of one part are drawn together: ten photographs of one scratch are far from
     ten scratches, and an interval that takes them for that is too narrow.
 
     Args:
         labels: (N,) of 0 and 1.
-        groups: (N,): the part that a picture shows, "" = one of its own; () = each its own.
+        groups: (N,): the part that an image shows, "" = one of its own; () = each its own.
         rng: where the draws come from.
         rounds: R.
     """
     weights = np.empty((rounds, len(labels)), np.int64)
     for label in np.unique(labels):
-        pictures = np.flatnonzero(labels == label)
-        names = [(groups[i] if groups else "") or f"\0{i}" for i in pictures.tolist()]
+        images = np.flatnonzero(labels == label)
+        names = [(groups[i] if groups else "") or f"\0{i}" for i in images.tolist()]
         known, part = np.unique(names, return_inverse=True)
         shares = np.full(len(known), 1 / len(known))
-        weights[:, pictures] = rng.multinomial(len(known), shares, size=rounds)[:, part]
+        weights[:, images] = rng.multinomial(len(known), shares, size=rounds)[:, part]
     return weights
 
 
 def average_precisions(scored: Scored, weights: Weights) -> Floats:
-    """(R,): scikit-learn's average precision for each of R weightings (R, N) of the pictures, all at once."""
+    """(R,): scikit-learn's average precision for each of R weightings (R, N) of the images, all at once."""
     hits, alarms = _called(scored, weights)
     precision = hits / np.maximum(hits + alarms, 1)
     averages: Floats = (np.diff(hits, axis=1, prepend=0) * precision).sum(axis=1) / hits[:, -1]
@@ -151,7 +151,7 @@ def honest_threshold(logits: Floats, labels: Labels, max_fpr: float) -> tuple[fl
     if not len(negatives):
         return None, "no validation negatives: no honest threshold, so no honest precision and recall"
     if labels.any():
-        return best_f1_threshold(logits, labels), f"threshold: best F1 on {len(labels)} validation pictures"
+        return best_f1_threshold(logits, labels), f"threshold: best F1 on {len(labels)} validation images"
     allowed = math.floor(max_fpr * len(negatives) + 1e-9)
     threshold = np.nextafter(np.sort(negatives)[len(negatives) - 1 - allowed], np.inf)
     above = int((negatives >= threshold).sum())

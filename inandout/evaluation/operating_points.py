@@ -2,7 +2,7 @@
 
 A rule is a claim about parts like those of the validation part, and holds with 95 % confidence: `recall>=0.95` takes
 the highest threshold for which the exact bound of Clopper and Pearson (1934) allows it, which for a threshold that is
-itself a score is Wilks' tolerance limit (1941). What no outcome on so few pictures could support is refused.
+itself a score is Wilks' tolerance limit (1941). What no outcome on so few images could support is refused.
 """
 
 import math
@@ -24,7 +24,7 @@ Kind = Literal["validation", "recall", "fpr", "cost"]
 CONFIDENCE = 0.95
 """Of every bound; bounds are one-sided, because only the worse direction costs anything."""
 FEWEST_FOR_COST = 10
-"""Pictures of each label that `cost` asks for: from fewer, even without a mistake, a rate is unknown within 26 %."""
+"""Images of each label that `cost` asks for: from fewer, even without a mistake, a rate is unknown within 26 %."""
 
 
 class Rule(NamedTuple):
@@ -110,7 +110,7 @@ def parse_rule(text: str) -> Rule:
     """A rule from its name.
 
     Raises:
-        InputError: it is none, or promises what no number of pictures can show.
+        InputError: it is none, or promises what no number of images can show.
     """
     plain = "".join(text.split()).lower()
     number = r"(\d*\.?\d+)"
@@ -119,7 +119,7 @@ def parse_rule(text: str) -> Rule:
     if found := re.fullmatch(f"(recall>=|fpr<=){number}", plain):
         value = float(found[2])
         if not 0 < value < 1:
-            raise InputError(f"{text!r}: the share must lie between 0 and 1; no number of pictures shows 0 or 1 itself")
+            raise InputError(f"{text!r}: the share must lie between 0 and 1; no number of images shows 0 or 1 itself")
         return Rule(f"{found[1]}{value:g}", "recall" if found[1] == "recall>=" else "fpr", (value,))
     if found := re.fullmatch(f"cost{number}:{number}", plain):
         costs = float(found[1]), float(found[2])
@@ -210,7 +210,7 @@ _NONE = {
 
 
 def _possible(what: str, of: int) -> str:
-    """The strictest rule of the same kind that so many pictures can support."""
+    """The strictest rule of the same kind that so many images can support."""
     least = math.ceil(upper_bound(0, of) * 1000) / 1000
     rule = f"recall>={1 - least:.3g}" if what == "positives" else f"fpr<={least:.3g}"
     return f"the most that {of} can show is {rule}; ask for that, or keep more for validation (val_share)"

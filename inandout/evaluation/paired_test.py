@@ -1,4 +1,4 @@
-"""Did it help? The difference of two ways to train, paired over seeds and test pictures, with its interval."""
+"""Did it help? The difference of two ways to train, paired over seeds and test images, with its interval."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from inandout.evaluation.metrics import (
 )
 
 Metric = Callable[[Scored, Weights], Floats]
-"""Of pictures (N,) with each of R weightings (R, N): R values."""
+"""Of images (N,) with each of R weightings (R, N): R values."""
 
 
 _Part = tuple[bytes, tuple[str, ...]]
@@ -68,7 +68,7 @@ def paired_difference(
 
     Args:
         ours: one a seed.
-        theirs: the same seeds in the same order; the test pictures of a pair are the same.
+        theirs: the same seeds in the same order; the test images of a pair are the same.
         metric: of `METRICS`, for example.
         seed: of the bootstrap.
         rounds: of the bootstrap.
@@ -79,7 +79,7 @@ def paired_difference(
     if len(ours) != len(theirs) or any(
         not np.array_equal(a.labels, b.labels) for a, b in zip(ours, theirs, strict=False)
     ):
-        raise ValueError("both sides need the same seeds with the same test pictures")
+        raise ValueError("both sides need the same seeds with the same test images")
     pairs = list(zip(ours, theirs, strict=True))
     weights = _draw(ours, np.random.default_rng(seed), rounds)
     rises = np.array([_rises(*pair, metric, np.ones((1, len(pair[0].labels)), np.int64))[0] for pair in pairs])
@@ -111,7 +111,7 @@ def _rises(ours: Scored, theirs: Scored, metric: Metric, weights: Weights) -> Fl
     return metric(ours, weights) - metric(theirs, weights)
 
 
-def verdict(question: str, pairs: Sequence[tuple[Scored, Scored]]) -> str:
+def paired_test(question: str, pairs: Sequence[tuple[Scored, Scored]]) -> str:
     """One line a metric: "zero shot, In&Out against MemSeg: AP +0.034 (95 % -0.010 .. +0.080, 4 seeds): ...".
 
     Args:

@@ -1,6 +1,6 @@
-"""Does a classifier react to how a picture was made, where it should react to defects alone?
+"""Does a classifier react to how an image was made, where it should react to defects alone?
 
-All synthetic pictures are positives, so whatever a generator leaves in every one of them tells the label: the texture
+All synthetic images are positives, so whatever a generator leaves in every one of them tells the label: the texture
 of its VAE, the edge of a paste. The test: do to real good parts all that a generator does but for the defect, and see
 what the classifier says (Wimmer 2024).
 """
@@ -16,7 +16,7 @@ from PIL import Image
 
 from inandout.classifier.pixels import Pixels
 from inandout.data.colour import keep_grey
-from inandout.data.images import Picture
+from inandout.data.images import ImageArray
 from inandout.diffusion.sample.vae_roundtrip import round_trip
 from inandout.errors import InputError
 from inandout.evaluation.metrics import BOOTSTRAP_ROUNDS, Floats, draw_parts
@@ -27,22 +27,22 @@ from inandout.reporting.tables import aligned
 
 FEWEST = 10
 """Good parts that the measure needs; an interval over fewer says nothing."""
-NOTICED = 0.6
+SIGNIFICANT_AUROC = 0.6
 """AUROC from which a reaction counts: a shift of .36 of the spread of good parts' own logits, if these are normal.
 
-With many pictures the interval leaves .5 for far less, which changes no decision.
+With many images the interval leaves .5 for far less, which changes no decision.
 """
 JPEG_QUALITY = 75
 BATCH = 32
-"""Pictures that are changed and judged at once."""
+"""Images that are changed and judged at once."""
 VAE = "vae"
 """Key of the change that is the fingerprint of diffusion."""
 
-Judge = Callable[[Pixels], Floats]
-"""Pictures (N, H, W, 3) to defect logits (N,)."""
+Scorer = Callable[[Pixels], Floats]
+"""Images (N, H, W, 3) to defect logits (N,)."""
 
 
-class Change(NamedTuple):
+class Perturbation(NamedTuple):
     """Something that is done to good parts."""
 
     key: str
@@ -50,7 +50,7 @@ class Change(NamedTuple):
     name: str
     """In tables and captions."""
     apply: Callable[[Pixels], Pixels]
-    """(N, H, W, 3) uint8 to the same; pictures without colour get none."""
+    """(N, H, W, 3) uint8 to the same; images without colour get none."""
 
 
 class Interval(NamedTuple):
@@ -66,43 +66,43 @@ class Interval(NamedTuple):
         return f"{self.value:{form}} ({self.low:{form}} .. {self.high:{form}})"
 
 
-class Judged(NamedTuple):
+class Responses(NamedTuple):
     """Good parts before and after a change."""
 
     before: Floats
     """Logits (N,)."""
     after: Floats
-    """Logits (N,) of the same pictures."""
+    """Logits (N,) of the same images."""
     levels: float
     """Mean difference of a pixel, 0..255."""
     groups: Sequence[str] = ()
-    """(N,): which physical part a picture shows, as in `Scored`."""
+    """(N,): which physical part an image shows, as in `Scored`."""
 
 
-class Reaction(NamedTuple):
+class PerturbationEffect(NamedTuple):
     """What a classifier says to a change."""
 
-    change: Change
-    judged: Judged
+    perturbation: Perturbation
+    responses: Responses
     auroc: Interval
     """Of changed against unchanged: .5 = cannot be told apart, 1 = every changed one scores higher."""
     rise: Interval
-    """Of the logit, mean over pictures."""
+    """Of the logit, mean over images."""
     called: tuple[float, float] | None
     """Shares called defects, 0..1, before and after; None without a threshold."""
 
-    def noticed(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether changed good parts look more like defects, by more than chance and by more than a trifle."""
-        return self.auroc.low > 0.5 and self.auroc.value >= NOTICED
+        return self.auroc.low > 0.5 and self.auroc.value >= SIGNIFICANT_AUROC
 
 
-def changes(pipeline: StableDiffusionPipeline, vae_name: str) -> list[Change]:
-    """What generators do, and what cameras and software do, to pictures; `vae_name` says whose VAE it is."""
+def perturbations(pipeline: StableDiffusionPipeline, vae_name: str) -> list[Perturbation]:
+    """What generators do, and what cameras and software do, to images; `vae_name` says whose VAE it is."""
     return [
-        Change(VAE, f"VAE of {vae_name}", lambda pixels: round_trip(pipeline, pixels)),
-        Change("paste", "MemSeg at opacity 0", paste_nothing),
-        Change("jpeg", f"JPEG of quality {JPEG_QUALITY}", jpeg),
-        Change("resize", "resize to half and back", resize),
+        Perturbation(VAE, f"VAE of {vae_name}", lambda pixels: round_trip(pipeline, pixels)),
+        Perturbation("paste", "MemSeg at opacity 0", paste_nothing),
+        Perturbation("jpeg", f"JPEG of quality {JPEG_QUALITY}", jpeg),
+        Perturbation("resize", "resize to half and back", resize),
     ]
 
 
@@ -110,80 +110,80 @@ def paste_nothing(pixels: Pixels) -> Pixels:
     """MemSeg's whole way with an anomaly that cannot be seen: what is left is what the pasting itself does."""
     unseen = MemSegConfig().model_copy(update={"opacity_min": 0.0, "opacity_max": 0.0})  # not to be had in a config
     textures = open_textures("")
-    return np.stack([synthesise(picture, seed, unseen, textures).picture for seed, picture in enumerate(pixels)])
+    return np.stack([synthesise(image, seed, unseen, textures).image for seed, image in enumerate(pixels)])
 
 
 def jpeg(pixels: Pixels) -> Pixels:
     """Compressed and decompressed."""
-    return keep_grey(pixels, np.stack([_compressed(picture) for picture in pixels]))
+    return keep_grey(pixels, np.stack([_compressed(image) for image in pixels]))
 
 
 def resize(pixels: Pixels) -> Pixels:
     """Shrunk to half of each side and enlarged again, as `fit_image` does it."""
     height, width = pixels.shape[1:3]
     small = (max(1, width // 2), max(1, height // 2))
-    return np.stack([_resized(_resized(picture, small), (width, height)) for picture in pixels])
+    return np.stack([_resized(_resized(image, small), (width, height)) for image in pixels])
 
 
-def _compressed(picture: Picture) -> Picture:
+def _compressed(image: ImageArray) -> ImageArray:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    Image.fromarray(image).save(buffer, "JPEG", quality=JPEG_QUALITY)
     return np.asarray(Image.open(buffer).convert("RGB"))
 
 
-def _resized(picture: Picture, size: tuple[int, int]) -> Picture:
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
+def _resized(image: ImageArray, size: tuple[int, int]) -> ImageArray:
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
 
 
-def judge_both(judge: Judge, pixels: Pixels, change: Change, groups: Sequence[str] = ()) -> Judged:
+def measure_responses(score: Scorer, pixels: Pixels, perturbation: Perturbation, groups: Sequence[str] = ()) -> Responses:
     """Judge good parts (N, H, W, 3) before and after a change, in the same batches: what is equal has equal logits."""
     before, after, levels = [], [], []
     for start in range(0, len(pixels), BATCH):
         untouched = pixels[start : start + BATCH]
-        changed = change.apply(untouched)
-        before.append(judge(untouched))
-        after.append(judge(changed))
+        changed = perturbation.apply(untouched)
+        before.append(score(untouched))
+        after.append(score(changed))
         levels += np.abs(changed.astype(np.int16) - untouched).mean(axis=(1, 2, 3)).tolist()
-    return Judged(np.concatenate(before), np.concatenate(after), float(np.mean(levels)), groups)
+    return Responses(np.concatenate(before), np.concatenate(after), float(np.mean(levels)), groups)
 
 
-def react(
-    change: Change, judged: Judged, threshold: float | None, seed: int, rounds: int = BOOTSTRAP_ROUNDS
-) -> Reaction:
-    """Measure a reaction; a round of the bootstrap draws good parts, each picture with its changed copy.
+def measure_effect(
+    perturbation: Perturbation, responses: Responses, threshold: float | None, seed: int, rounds: int = BOOTSTRAP_ROUNDS
+) -> PerturbationEffect:
+    """Measure a reaction; a round of the bootstrap draws good parts, each image with its changed copy.
 
     Args:
-        change: what was done.
-        judged: what the classifier says.
+        perturbation: what was done.
+        responses: what the classifier says.
         threshold: from which a logit is called a defect, if there is one.
         seed: of the bootstrap.
         rounds: of the bootstrap.
 
     Raises:
-        InputError: fewer than `FEWEST` pictures, or a logit that is not finite.
+        InputError: fewer than `FEWEST` images, or a logit that is not finite.
     """
-    count = len(judged.before)
+    count = len(responses.before)
     if count < FEWEST:
         raise InputError(f"{count} good parts say nothing of a classifier; the probe needs {FEWEST} or more")
-    if not (np.isfinite(judged.before).all() and np.isfinite(judged.after).all()):
+    if not (np.isfinite(responses.before).all() and np.isfinite(responses.after).all()):
         raise InputError("some logits are NaN or infinite: the model is broken; train it again with a lower lr")
-    weights = draw_parts(np.zeros(count, np.int64), judged.groups, np.random.default_rng(seed), rounds)
-    rises, evenly = judged.after - judged.before, np.ones((1, count))
+    weights = draw_parts(np.zeros(count, np.int64), responses.groups, np.random.default_rng(seed), rounds)
+    rises, evenly = responses.after - responses.before, np.ones((1, count))
     called = None
     if threshold is not None:
-        called = float((judged.before >= threshold).mean()), float((judged.after >= threshold).mean())
-    return Reaction(
-        change, judged, _interval(_aurocs(judged, evenly)[0], _aurocs(judged, weights)),
+        called = float((responses.before >= threshold).mean()), float((responses.after >= threshold).mean())
+    return PerturbationEffect(
+        perturbation, responses, _interval(_aurocs(responses, evenly)[0], _aurocs(responses, weights)),
         _interval(rises.mean(), weights @ rises / weights.sum(axis=1)), called,
     )  # fmt: skip
 
 
-def _aurocs(judged: Judged, weights: npt.NDArray[Any]) -> Floats:
+def _aurocs(responses: Responses, weights: npt.NDArray[Any]) -> Floats:
     """(R,): the share of pairs in which `after` is higher than `before`, ties a half; a pair counts its weights (R, N).
 
     That is the statistic of Mann and Whitney.
     """
-    after, before = judged.after[:, None], judged.before[None]
+    after, before = responses.after[:, None], responses.before[None]
     higher = (after > before) + 0.5 * (after == before)
     shares: Floats = ((weights @ higher) * weights).sum(axis=1) / weights.sum(axis=1) ** 2
     return shares
@@ -194,31 +194,31 @@ def _interval(value: float, drawn: Floats) -> Interval:
     return Interval(float(value), float(low), float(high))
 
 
-def reaction_table(reactions: Sequence[Reaction]) -> str:
+def effect_table(effects: Sequence[PerturbationEffect]) -> str:
     """A line a change, as Markdown."""
     lines = [["done to good parts", "changes a pixel by", "AUROC (95 %)", "logit (95 %)", "called defects"]]
-    for one in reactions:
+    for one in effects:
         called = "no threshold" if one.called is None else f"{one.called[0]:.1%} -> {one.called[1]:.1%}"
-        levels = f"{one.judged.levels:.2f} of 255"
-        lines.append([one.change.name, levels, one.auroc.words(), one.rise.words(signed=True), called])
+        levels = f"{one.responses.levels:.2f} of 255"
+        lines.append([one.perturbation.name, levels, one.auroc.words(), one.rise.words(signed=True), called])
     return aligned(lines)
 
 
-def sentence(reactions: Sequence[Reaction]) -> str:
+def conclusion(effects: Sequence[PerturbationEffect]) -> str:
     """Whether the classifier reacts to the fingerprint of the generator's VAE, and to what else.
 
-    It is one fingerprint of several: how the UNet draws the ground is another, which no real picture can be given.
+    It is one fingerprint of several: how the UNet draws the ground is another, which no real image can be given.
     """
-    (vae,) = [one for one in reactions if one.change.key == VAE]
-    also = [one for one in reactions if one.change.key != VAE and one.noticed()]
-    asked = f"{len(vae.judged.before)} real good parts went through the {vae.change.name}, without a defect"
+    (vae,) = [one for one in effects if one.perturbation.key == VAE]
+    also = [one for one in effects if one.perturbation.key != VAE and one.is_significant()]
+    asked = f"{len(vae.responses.before)} real good parts went through the {vae.perturbation.name}, without a defect"
     called = f", and {vae.called[1]:.0%} are called defects instead of {vae.called[0]:.0%}" if vae.called else ""
-    other = "".join(f"; it reacts to {one.change.name}, too (AUROC {one.auroc.value:.3f})" for one in also)
+    other = "".join(f"; it reacts to {one.perturbation.name}, too (AUROC {one.auroc.value:.3f})" for one in also)
     return f"{_answer(vae)}: {asked}; AUROC against untouched is {vae.auroc.words()}{called}{other}."
 
 
-def _answer(vae: Reaction) -> str:
-    if vae.noticed():
+def _answer(vae: PerturbationEffect) -> str:
+    if vae.is_significant():
         return "The classifier REACTS to the fingerprint of the generator's VAE as to a defect"
     if vae.auroc.low > 0.5:
         return "The classifier hardly reacts to the fingerprint of the generator's VAE"
@@ -228,5 +228,5 @@ def _answer(vae: Reaction) -> str:
 
 
 def amplified(before: npt.NDArray[np.uint8], after: npt.NDArray[np.uint8], gain: float) -> npt.NDArray[np.uint8]:
-    """`gain` times the difference of pictures (..., 3), around middle grey."""
+    """`gain` times the difference of images (..., 3), around middle grey."""
     return np.clip(128 + gain * (after.astype(np.float64) - before), 0, 255).astype(np.uint8)

@@ -1,1 +1,1 @@
-"""MemSeg's synthetic anomalies: a Perlin mask, filled from a texture or from the picture itself."""
+"""MemSeg's synthetic anomalies: a Perlin mask, filled from a texture or from the image itself."""

@@ -1,11 +1,11 @@
-"""A synthetic anomaly on a picture without a defect, as MemSeg makes them (Yang, Wu and Feng 2023)."""
+"""A synthetic anomaly on an image without a defect, as MemSeg makes them (Yang, Wu and Feng 2023)."""
 
 from typing import NamedTuple
 
 import numpy as np
 
 from inandout.data.colour import is_grey, without_colour
-from inandout.data.images import Mask, Picture
+from inandout.data.images import ImageArray, Mask
 from inandout.errors import InputError
 from inandout.memseg.config import MemSegConfig
 from inandout.memseg.masks import area_limits, draw_mask, find_foreground
@@ -20,52 +20,52 @@ MAX_DRAWS = 8
 
 
 class Anomaly(NamedTuple):
-    """A picture with a synthetic anomaly, and where it is."""
+    """An image with a synthetic anomaly, and where it is."""
 
-    picture: Picture
+    image: ImageArray
     mask: Mask
 
 
-def synthesise(picture: Picture, seed: int, config: MemSegConfig, textures: TextureBank) -> Anomaly:
+def synthesise(image: ImageArray, seed: int, config: MemSegConfig, textures: TextureBank) -> Anomaly:
     """Draw one anomaly. The result depends on nothing but the arguments.
 
     Args:
-        picture: (H, W, 3) uint8 without a defect.
+        image: (H, W, 3) uint8 without a defect.
         seed: 0 or more.
         config: how anomalies are drawn.
         textures: bank of textures, of `open_textures(config.textures)`.
 
     Returns:
-        The picture, changed visibly inside the mask and bit-identical outside; the area of the mask, as a share of the
+        The image, changed visibly inside the mask and bit-identical outside; the area of the mask, as a share of the
         foreground, is within the limits of `config`.
 
     Raises:
-        InputError: not a picture, a negative seed, a foreground too small for the limits, or an unreadable texture.
+        InputError: not an image, a negative seed, a foreground too small for the limits, or an unreadable texture.
     """
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-        raise InputError(f"a picture must be (H, W, 3) uint8; this one is {picture.shape} {picture.dtype}")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise InputError(f"an image must be (H, W, 3) uint8; this one is {image.shape} {image.dtype}")
     if seed < 0:
         raise InputError(f"seed = {seed} was given; it must be 0 or more")
     rng = np.random.default_rng(seed)
-    height, width = picture.shape[:2]
-    foreground = find_foreground(picture, config)
+    height, width = image.shape[:2]
+    foreground = find_foreground(image, config)
     pixels = height * width if foreground is None else int(np.count_nonzero(foreground))
     mask = draw_mask(width, height, foreground, area_limits(pixels, config), rng)
-    changed = picture.copy()
-    changed.reshape(-1, 3)[np.flatnonzero(mask)] = _draw_pixels(picture, mask, config, textures, rng)
+    changed = image.copy()
+    changed.reshape(-1, 3)[np.flatnonzero(mask)] = _draw_pixels(image, mask, config, textures, rng)
     return Anomaly(changed, mask)
 
 
 def _draw_pixels(
-    picture: Picture, mask: Mask, config: MemSegConfig, textures: TextureBank, rng: np.random.Generator
-) -> Picture:
+    image: ImageArray, mask: Mask, config: MemSegConfig, textures: TextureBank, rng: np.random.Generator
+) -> ImageArray:
     """New colours for the pixels of the mask, visibly different from the old: (area, 3)."""
     box = bounding_box(mask)
     inside = np.flatnonzero(mask[box.slices])
-    old = picture[box.slices].reshape(-1, 3).take(inside, axis=0)
-    colourless = config.keep_grey and is_grey(picture)
+    old = image[box.slices].reshape(-1, 3).take(inside, axis=0)
+    colourless = config.keep_grey and is_grey(image)
     for _ in range(MAX_DRAWS):
-        new = _draw_source(picture, box, config, textures, rng).reshape(-1, 3).take(inside, axis=0)
+        new = _draw_source(image, box, config, textures, rng).reshape(-1, 3).take(inside, axis=0)
         if colourless:
             new = without_colour(new)
         opacity = rng.uniform(config.opacity_min, config.opacity_max)
@@ -76,22 +76,22 @@ def _draw_pixels(
 
 
 def _draw_source(
-    picture: Picture, box: Box, config: MemSegConfig, textures: TextureBank, rng: np.random.Generator
-) -> Picture:
-    height, width = picture.shape[:2]
+    image: ImageArray, box: Box, config: MemSegConfig, textures: TextureBank, rng: np.random.Generator
+) -> ImageArray:
+    height, width = image.shape[:2]
     if rng.random() < config.texture_share:
         return texture_source(textures, width, height, box, rng)
-    return structure_source(picture, config.grid, box, rng)
+    return structure_source(image, config.grid, box, rng)
 
 
-def blend(old: Picture, new: Picture, opacity: float) -> Picture:
+def blend(old: ImageArray, new: ImageArray, opacity: float) -> ImageArray:
     """opacity * new + (1 - opacity) * old, rounded."""
     weight = np.float32(opacity)
     mixed = old + weight * (new.astype(np.float32) - old)
     return np.rint(mixed).astype(np.uint8)
 
 
-def _change(old: Picture, new: Picture) -> float:
+def _change(old: ImageArray, new: ImageArray) -> float:
     """Mean over the pixels of the greatest change of a channel, 0..255."""
     red, green, blue = np.abs(new.astype(np.int16) - old).T
     return float(np.maximum(np.maximum(red, green), blue).mean())

@@ -23,7 +23,7 @@ class MaskConfig(BaseModel):
         default=None,
         ge=0,
         le=254,
-        description="grey value 0..254 that divides object and background; none = the whole picture is object",
+        description="grey value 0..254 that divides object and background; none = the whole image is object",
     )
     foreground_is: Literal["brighter", "darker"] = Field(
         default="brighter", description="the object is brighter than the threshold, or not brighter"
@@ -40,24 +40,24 @@ class MemSegConfig(MaskConfig):
     """How synthetic anomalies are drawn. The defaults are MemSeg's (Yang, Wu and Feng 2023) but for what is noted."""
 
     opacity_min: float = Field(
-        default=0.15, ge=0.05, le=1, description="least weight of the source in the blend; 1 hides the picture"
+        default=0.15, ge=0.05, le=1, description="least weight of the source in the blend; 1 hides the image"
     )
     opacity_max: float = Field(default=1.0, ge=0.05, le=1, description="greatest weight of the source in the blend")
     texture_share: float = Field(
         default=0.5,
         ge=0,
         le=1,
-        description="share of anomalies filled from a texture; the others are filled from the picture itself",
+        description="share of anomalies filled from a texture; the others are filled from the image itself",
     )
     grid: int = Field(
         default=8, ge=1, le=64, description="tiles a side in the shuffle of a structure source; 1 does not shuffle"
     )
     textures: str = Field(
-        default="", description="folder of texture pictures, such as DTD, searched recursively; empty = procedural ones"
+        default="", description="folder of texture images, such as DTD, searched recursively; empty = procedural ones"
     )
     keep_grey: bool = Field(
         default=True,
-        description="a picture without colour gets an anomaly without colour, as its camera could not record any "
+        description="an image without colour gets an anomaly without colour, as its camera could not record any "
         "(not in MemSeg, where colour alone would give such anomalies away)",
     )
 

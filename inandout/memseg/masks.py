@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from inandout.data.colour import luma
-from inandout.data.images import Mask, Picture
+from inandout.data.images import ImageArray, Mask
 from inandout.errors import InputError
 from inandout.memseg.config import MaskConfig
 from inandout.memseg.perlin import Noise, rotated_perlin_noise
@@ -31,11 +31,11 @@ class AreaLimits(NamedTuple):
     most: int
 
 
-def find_foreground(picture: Picture, config: MaskConfig) -> Mask | None:
-    """(H, W) mask of the object, or none if the whole picture is object. Grey is ITU-R 601 luma."""
+def find_foreground(image: ImageArray, config: MaskConfig) -> Mask | None:
+    """(H, W) mask of the object, or none if the whole image is object. Grey is ITU-R 601 luma."""
     if config.foreground_threshold is None:
         return None
-    brighter = luma(picture) > config.foreground_threshold
+    brighter = luma(image) > config.foreground_threshold
     return brighter if config.foreground_is == "brighter" else ~brighter
 
 
@@ -50,7 +50,7 @@ def area_limits(pixels: int, config: MaskConfig) -> AreaLimits:
     most = math.floor(config.max_area * pixels + rounding)
     if least > most:
         raise InputError(
-            f"the object covers {pixels} pixels of the picture, too few for an anomaly of min_area = {config.min_area} "
+            f"the object covers {pixels} pixels of the image, too few for an anomaly of min_area = {config.min_area} "
             f"to max_area = {config.max_area} of it; change these limits or foreground_threshold = "
             f"{config.foreground_threshold}"
         )

@@ -1,7 +1,7 @@
-"""The ten colour and geometry operations that turn a picture into a source of structure anomalies.
+"""The ten colour and geometry operations that turn an image into a source of structure anomalies.
 
 MemSeg names mirroring, rotation, brightness, saturation and hue; the known implementations draw 3 of the ten below.
-Mirroring is not an eleventh: half of the rotations are of the mirrored picture. All take and give RGB.
+Mirroring is not an eleventh: half of the rotations are of the mirrored image. All take and give RGB.
 """
 
 from collections.abc import Callable
@@ -64,7 +64,7 @@ def equalize(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def rotate(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Mirror every second picture, then turn by -45..45 degrees; corners left empty keep the pixels they had."""
+    """Mirror every second image, then turn by -45..45 degrees; corners left empty keep the pixels they had."""
     turned = ImageOps.mirror(image) if rng.random() < 0.5 else image
     degrees = rng.uniform(-45, 45)
     inside = Image.new("L", image.size, 255).rotate(degrees)

@@ -2,7 +2,7 @@
 
 Inside a lattice cell Perlin noise is a weighted sum of gradient times offset over its four corners. On a pixel grid the
 offsets depend on the column or on the row alone, and the weights are a product of one of each. So each lattice row is
-evaluated once along x, and a picture row is a weighted sum of four such rows. No step goes through BLAS: its rounding
+evaluated once along x, and an image row is a weighted sum of four such rows. No step goes through BLAS: its rounding
 depends on the number of threads, and a mask must not.
 
 Sources: Perlin, "An image synthesizer", SIGGRAPH 1985; the fade polynomial is of "Improving noise", SIGGRAPH 2002.
@@ -24,7 +24,7 @@ _MARGIN = 2
 
 
 def perlin_noise(width: int, height: int, cells_x: int, cells_y: int, rng: np.random.Generator) -> Noise:
-    """Perlin noise with `cells_x` by `cells_y` lattice cells over the picture; no side has to be divisible by them.
+    """Perlin noise with `cells_x` by `cells_y` lattice cells over the image; no side has to be divisible by them.
 
     Pixel x lies at x * cells_x / width lattice cells, so the noise is 0 at the first pixel of each cell.
 
@@ -39,10 +39,10 @@ def perlin_noise(width: int, height: int, cells_x: int, cells_y: int, rng: np.ra
 def rotated_perlin_noise(
     width: int, height: int, cells_x: int, cells_y: int, degrees: float, rng: np.random.Generator
 ) -> Noise:
-    """`perlin_noise`, turned about the centre of the picture by `degrees`, counter-clockwise.
+    """`perlin_noise`, turned about the centre of the image by `degrees`, counter-clockwise.
 
-    The lattice goes on beyond the picture, as far as the turned picture reaches, so that no corner is empty. (Known
-    code turns a picture-sized noise and fills the corners with 0, where no anomaly can then be.)
+    The lattice goes on beyond the image, as far as the turned image reaches, so that no corner is empty. (Known
+    code turns an image-sized noise and fills the corners with 0, where no anomaly can then be.)
 
     Returns:
         (height, width) float32, about -1..1, bilinearly sampled.

@@ -17,23 +17,23 @@ from inandout.memseg.texture_bank import open_textures
 def write_pool(
     negatives: Sequence[Sample], folder: Path, *, n: int, geometry: Geometry, seed: int, config: MemSegConfig
 ) -> list[Sample]:
-    """Make `n` positives of one size from pictures without a defect; write them, masks and `manifest.csv`.
+    """Make `n` positives of one size from images without a defect; write them, masks and `manifest.csv`.
 
-    Pictures are fitted to their final size first, so that an anomaly is as sharp as the picture it lies on.
+    Images are fitted to their final size first, so that an anomaly is as sharp as the image it lies on.
     """
     textures = open_textures(config.textures)
     sources = digests([sample.image for sample in negatives])
     pool: list[Sample] = []
-    for number, (source, picture_seed) in enumerate(tqdm(plan(len(negatives), n, seed), "memseg", disable=None)):
+    for number, (source, image_seed) in enumerate(tqdm(plan(len(negatives), n, seed), "memseg", disable=None)):
         background = fit_image(read_image(negatives[source].image), geometry)
-        anomaly = synthesise(background, picture_seed, config, textures)
+        anomaly = synthesise(background, image_seed, config, textures)
         image, mask = (folder / f"{number:06d}{suffix}.png" for suffix in ("", "_mask"))
-        write_image(image, anomaly.picture)
+        write_image(image, anomaly.image)
         write_image(mask, anomaly.mask)
         pool.append(
             Sample(
                 image=image, mask=mask, label=1, split="train", group=negatives[source].group,
-                origin="memseg", seed=picture_seed, sources=(sources[source],),
+                origin="memseg", seed=image_seed, sources=(sources[source],),
             )
         )  # fmt: skip
     write_manifest(pool, folder / "manifest.csv")

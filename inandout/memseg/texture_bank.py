@@ -1,4 +1,4 @@
-"""Banks of textures that anomalies are filled from: procedural ones, or the pictures in a folder."""
+"""Banks of textures that anomalies are filled from: procedural ones, or the images in a folder."""
 
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -28,7 +28,7 @@ class TextureBank(Protocol):
         """Number of textures, at least 1."""
 
     def texture(self, index: int) -> Image.Image:
-        """Texture `index` as an RGB picture of any size; not to be changed."""
+        """Texture `index` as an RGB image of any size; not to be changed."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class ProceduralTextures:
 
 @dataclass(frozen=True)
 class FolderTextures:
-    """Pictures of a folder, such as DTD (Cimpoi et al. 2014), decoded when they are used."""
+    """Images of a folder, such as DTD (Cimpoi et al. 2014), decoded when they are used."""
 
     paths: tuple[Path, ...]
 
@@ -64,10 +64,10 @@ class FolderTextures:
 
 
 def open_textures(folder: str) -> TextureBank:
-    """The bank that `MemSegConfig.textures` names: the folder's pictures, in the order of their names, or ours if "".
+    """The bank that `MemSegConfig.textures` names: the folder's images, in the order of their names, or ours if "".
 
     Raises:
-        InputError: no such folder, or no picture in it.
+        InputError: no such folder, or no image in it.
     """
     if not folder:
         return ProceduralTextures()
@@ -76,7 +76,7 @@ def open_textures(folder: str) -> TextureBank:
         raise InputError(f"{root}: no such folder of textures; give an existing one, or none for procedural textures")
     found = [path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."]
     if not found:
-        raise InputError(f"{root}: holds no texture pictures; allowed are {', '.join(sorted(IMAGE_SUFFIXES))}")
+        raise InputError(f"{root}: holds no texture images; allowed are {', '.join(sorted(IMAGE_SUFFIXES))}")
     return FolderTextures(tuple(sorted(found, key=lambda path: path.relative_to(root).as_posix())))
 
 

@@ -10,34 +10,34 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_dilation
 from sklearn.metrics import precision_recall_curve
 
-from inandout.data.images import Mask, Picture
+from inandout.data.images import ImageArray, Mask
 
 _MARGIN, _LINE = 6, 12
 _PAPER, _INK = (255, 255, 255), (30, 30, 30)
 
 
-def contact_sheet(pictures: Sequence[Picture], captions: Sequence[str], columns: int = 8) -> Picture:
-    """Pictures (H, W, 3) on a white grid, each with its caption below; `columns` in a row."""
-    if not pictures:
-        raise ValueError("a contact sheet needs at least one picture")
-    height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
+def contact_sheet(images: Sequence[ImageArray], captions: Sequence[str], columns: int = 8) -> ImageArray:
+    """Images (H, W, 3) on a white grid, each with its caption below; `columns` in a row."""
+    if not images:
+        raise ValueError("a contact sheet needs at least one image")
+    height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
     cell = max(width, 90)
     wrapped = [textwrap.wrap(caption, cell // 6, max_lines=3, placeholder="…") for caption in captions]
     step_x, step_y = cell + _MARGIN, height + _MARGIN + _LINE * max(1, *map(len, wrapped))
-    rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (min(columns, len(pictures)) * step_x + _MARGIN, rows * step_y + _MARGIN), _PAPER)
+    rows = -(-len(images) // columns)
+    sheet = Image.new("RGB", (min(columns, len(images)) * step_x + _MARGIN, rows * step_y + _MARGIN), _PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=10)
-    for i, (picture, lines) in enumerate(zip(pictures, wrapped, strict=True)):
+    for i, (image, lines) in enumerate(zip(images, wrapped, strict=True)):
         left, top = _MARGIN + i % columns * step_x, _MARGIN + i // columns * step_y
-        sheet.paste(Image.fromarray(np.asarray(picture)), (left, top))
+        sheet.paste(Image.fromarray(np.asarray(image)), (left, top))
         for number, line in enumerate(lines):
             draw.text((left, top + height + number * _LINE), line, _INK, font)
     return np.asarray(sheet)
 
 
-def outline(picture: Picture, mask: Mask) -> Picture:
-    """The picture with a red line, two pixels off, around the mask (H, W)."""
-    marked = picture.copy()
+def outline(image: ImageArray, mask: Mask) -> ImageArray:
+    """The image with a red line, two pixels off, around the mask (H, W)."""
+    marked = image.copy()
     marked[binary_dilation(mask, iterations=3) & ~binary_dilation(mask, iterations=2)] = (230, 30, 30)
     return marked
 
@@ -68,6 +68,6 @@ def score_plot(groups: Mapping[str, npt.NDArray[np.float64]], threshold: float |
         axes.hist(scores, bins.tolist(), weights=share, histtype="step", linewidth=1.5, label=f"{name} ({len(scores)})")
     if threshold is not None:
         axes.axvline(threshold, color="0.4", linestyle=":", label="honest threshold")
-    axes.set(xlabel="defect logit", ylabel="share of pictures")
+    axes.set(xlabel="defect logit", ylabel="share of images")
     axes.legend(fontsize="small")
     return figure

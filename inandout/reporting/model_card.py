@@ -15,7 +15,7 @@ class Facts(NamedTuple):
     config: Mapping[str, object]
     """Of `classify`, every field."""
     params: Mapping[str, str]
-    """Of the run: counts of pictures by part and origin, the alpha that was used."""
+    """Of the run: counts of images by part and origin, the alpha that was used."""
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
     data_fingerprint: str
@@ -43,7 +43,7 @@ def model_card(facts: Facts) -> str:
     """The card as Markdown."""
     parts = [
         f"# Defect classifier of run {facts.run_id}",
-        "A ResNet-50 with one defect logit. A picture is called defective where its logit reaches the threshold of the "
+        "A ResNet-50 with one defect logit. An image is called defective where its logit reaches the threshold of the "
         "operating point in use.",
         "## Trained on", _bullets(_training(facts)),
         "## Measured on", _bullets(_measurement(facts)),
@@ -85,7 +85,7 @@ def _ddpm(facts: Facts) -> str:
 def _measurement(facts: Facts) -> list[str]:
     metrics = facts.metrics
     return [
-        f"Test part: {_count(facts, 'test_negatives')} good and {_count(facts, 'test_positives')} defective pictures, "
+        f"Test part: {_count(facts, 'test_negatives')} good and {_count(facts, 'test_positives')} defective images, "
         f"fingerprint `{facts.test_fingerprint}`.",
         f"Average precision {ap_with_interval(metrics)}, one training.",
         f"By the paper's protocol, whose threshold comes from the test part itself: precision "

@@ -1,4 +1,4 @@
-"""The server of the review page: pictures by their digest, decisions in and out. It knows no path from outside."""
+"""The server of the review page: images by their digest, decisions in and out. It knows no path from outside."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -14,45 +14,45 @@ from inandout.data.images import read_image, read_mask
 from inandout.data.manifest import Review, Sample
 from inandout.errors import InputError
 from inandout.reporting.figures import outline
-from inandout.review.decisions import ConflictError, DecisionLog, PictureId, Reason, Reviewer
+from inandout.review.decisions import ConflictError, DecisionLog, ImageId, Reason, Reviewer
 from inandout.review.flags import MEANING, count_flags
-from inandout.review.prompt_lab import Room, Wish
-from inandout.review.prompt_lab_api import serve_room
-from inandout.review.session import Desk
-from inandout.review.updates import news_since
+from inandout.review.prompt_lab import GenerationRequest, PromptLab
+from inandout.review.prompt_lab_api import serve_prompt_lab
+from inandout.review.session import ReviewSession
+from inandout.review.updates import updates_since
 from inandout.review.views import heat_map, thumbnail_webp, whole_png
 
 REASONS = (
-    "no defect to be seen", "does not look real", "another product or surface", "smeared or broken picture",
-    "the same as another picture", "defect where none can be",
+    "no defect to be seen", "does not look real", "another product or surface", "smeared or broken image",
+    "the same as another image", "defect where none can be",
 )  # fmt: skip
-"""Why pictures are rejected mostly; offered by number."""
+"""Why images are rejected mostly; offered by number."""
 LABEL_REASONS = (
     "a defect was overlooked", "no defect to be seen", "dirt or a mark, no defect", "too faint to call a defect",
-    "shows another product", "broken picture",
+    "shows another product", "broken image",
 )  # fmt: skip
-"""Why labels of real pictures are wrong mostly."""
+"""Why labels of real images are wrong mostly."""
 BESIDE = 12
-"""Real pictures of each kind that are shown beside."""
+"""Real images of each kind that are shown beside."""
 
-_SCRIPTS = ("words", "grid", "one", "review", "room")
+_SCRIPTS = ("words", "grid", "one", "review", "prompt_lab")
 _PAGE = {"review.css": "text/css"} | {f"{name}.js": "text/javascript" for name in _SCRIPTS}
 _FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}  # what has a digest as its name cannot change
 
 
-class Said(BaseModel):
+class DecisionRequest(BaseModel):
     """A decision as the page sends it."""
 
     model_config = ConfigDict(extra="forbid")
 
-    picture: PictureId
+    image: ImageId
     verdict: Review
     reason: Reason = ""
     reviewer: Reviewer
     seen: int = Field(ge=0)
 
 
-class Who(BaseModel):
+class UndoRequest(BaseModel):
     """Who wants to undo."""
 
     model_config = ConfigDict(extra="forbid")
@@ -60,33 +60,33 @@ class Who(BaseModel):
     reviewer: Reviewer
 
 
-class Painted(NamedTuple):
-    """A prompt room, and what its form is filled with first."""
+class PromptLabPage(NamedTuple):
+    """A prompt lab, and what its form is filled with first."""
 
-    room: Room
-    start: Wish
+    lab: PromptLab
+    start: GenerationRequest
 
 
-def build_app(desk: Desk, log: DecisionLog, finish: Callable[[], str], painted: Painted | None = None) -> FastAPI:
+def build_app(session: ReviewSession, log: DecisionLog, finish: Callable[[], str], lab_page: PromptLabPage | None = None) -> FastAPI:
     """The server.
 
     Args:
-        desk: the pictures.
+        session: the images.
         log: where decisions go.
         finish: keeps what was decided so far for good, and says in a sentence where; may be called again.
-        painted: the prompt room, where there is a base to draw with.
+        lab_page: the prompt lab, where there is a base to draw with.
     """
     app = FastAPI(title="inandout review", docs_url=None, redoc_url=None, openapi_url=None)
     _answer_errors(app)
     _serve_page(app)
-    _serve_pictures(app, desk)
-    _serve_decisions(app, desk, log)
-    if painted is not None:
-        serve_room(app, painted.room, painted.start)
+    _serve_images(app, session)
+    _serve_decisions(app, session, log)
+    if lab_page is not None:
+        serve_prompt_lab(app, lab_page.lab, lab_page.start)
 
-    @app.get("/api/desk")
-    def the_desk() -> dict[str, Any]:
-        return _describe(desk) | {"room": painted is not None}
+    @app.get("/api/session")
+    def the_session() -> dict[str, Any]:
+        return _describe(session) | {"prompt_lab": lab_page is not None}
 
     @app.post("/api/finish")
     def finish_now() -> dict[str, str]:
@@ -102,7 +102,7 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(ConflictError)
     def say_conflict(_: Request, __: ConflictError) -> JSONResponse:
-        text = "You decided on this picture in another tab meanwhile; that is shown now. Decide again to change it."
+        text = "You decided on this image in another tab meanwhile; that is shown now. Decide again to change it."
         return JSONResponse({"error": text}, status_code=409)
 
     @app.exception_handler(RequestValidationError)
@@ -129,99 +129,99 @@ def _serve_page(app: FastAPI) -> None:
         return Response((folder / name).read_bytes(), media_type=_PAGE[name])
 
 
-def _serve_pictures(app: FastAPI, desk: Desk) -> None:
-    ids = set(desk.ids)
+def _serve_images(app: FastAPI, session: ReviewSession) -> None:
+    ids = set(session.ids)
 
-    def known(picture: str) -> str:
-        if picture not in ids:
+    def known(image: str) -> str:
+        if image not in ids:
             raise HTTPException(404)
-        return picture
+        return image
 
     @lru_cache(maxsize=4096)
-    def small(picture: str) -> bytes:
-        sample = desk.real[picture] if picture in desk.real else desk.sample(picture)
+    def small(image: str) -> bytes:
+        sample = session.real[image] if image in session.real else session.sample(image)
         return thumbnail_webp(read_image(sample.image))
 
-    @app.get("/small/{picture}")
-    def thumbnail(picture: str) -> Response:
-        return _picture(small(picture if picture in desk.real else known(picture)), "webp")
+    @app.get("/small/{image}")
+    def thumbnail(image: str) -> Response:
+        return _image(small(image if image in session.real else known(image)), "webp")
 
-    @app.get("/whole/{picture}")
-    def whole(picture: str) -> Response:
-        return _picture(whole_png(read_image(desk.sample(known(picture)).image)), "png")
+    @app.get("/whole/{image}")
+    def whole(image: str) -> Response:
+        return _image(whole_png(read_image(session.sample(known(image)).image)), "png")
 
-    @app.get("/labelled/{picture}")
-    def labelled(picture: str) -> Response:
-        sample = desk.sample(known(picture))
+    @app.get("/labelled/{image}")
+    def labelled(image: str) -> Response:
+        sample = session.sample(known(image))
         if sample.mask is None:
             raise HTTPException(404)
-        return _picture(whole_png(outline(read_image(sample.image), read_mask(sample.mask))), "png")
+        return _image(whole_png(outline(read_image(sample.image), read_mask(sample.mask))), "png")
 
-    @app.get("/api/twin/{picture}")
-    def twin(picture: str) -> dict[str, str]:
-        found = desk.twin(known(picture))
+    @app.get("/api/base-preview/{image}")
+    def preview(image: str) -> dict[str, str]:
+        found = session.preview(known(image))
         if found is None:
             raise HTTPException(404)
         return {"state": found.state, "error": found.error}
 
-    @app.get("/source/{picture}")
-    def source(picture: str) -> Response:
-        before = desk.source(known(picture))
+    @app.get("/source/{image}")
+    def source(image: str) -> Response:
+        before = session.source(known(image))
         if before is None:
             raise HTTPException(404)
-        return _picture(whole_png(before), "png")
+        return _image(whole_png(before), "png")
 
-    @app.get("/change/{picture}")
-    def changed(picture: str) -> Response:
-        before = desk.source(known(picture))
+    @app.get("/change/{image}")
+    def changed(image: str) -> Response:
+        before = session.source(known(image))
         if before is None:
             raise HTTPException(404)
-        return _picture(whole_png(heat_map(read_image(desk.sample(picture).image), before)), "png")
+        return _image(whole_png(heat_map(read_image(session.sample(image).image), before)), "png")
 
 
-def _serve_decisions(app: FastAPI, desk: Desk, log: DecisionLog) -> None:
-    ids = set(desk.ids)
+def _serve_decisions(app: FastAPI, session: ReviewSession, log: DecisionLog) -> None:
+    ids = set(session.ids)
 
-    @app.get("/api/news")
-    def news(since: int = 0) -> dict[str, Any]:
-        return news_since(desk, log.read(), since)
+    @app.get("/api/updates")
+    def updates(since: int = 0) -> dict[str, Any]:
+        return updates_since(session, log.read(), since)
 
     @app.post("/api/decisions", status_code=201)
-    def decide(said: Said) -> dict[str, bool]:
-        if said.picture not in ids:
+    def decide(said: DecisionRequest) -> dict[str, bool]:
+        if said.image not in ids:
             raise HTTPException(404)
-        log.decide(said.picture, said.verdict, said.reason, said.reviewer, said.seen)
+        log.decide(said.image, said.verdict, said.reason, said.reviewer, said.seen)
         return {"saved": True}
 
     @app.post("/api/undo")
-    def undo(who: Who) -> dict[str, str]:
+    def undo(who: UndoRequest) -> dict[str, str]:
         undone = log.undo(who.reviewer)
-        return {"picture": undone.picture if undone else ""}
+        return {"image": undone.image if undone else ""}
 
 
-def _describe(desk: Desk) -> dict[str, Any]:
-    """All that the page knows of the pictures; no paths."""
-    pictures = [
-        _describe_one(desk, place, picture, sample)
-        for place, (picture, sample) in enumerate(zip(desk.ids, desk.samples, strict=True))
+def _describe(session: ReviewSession) -> dict[str, Any]:
+    """All that the page knows of the images; no paths."""
+    images = [
+        _describe_one(session, place, image, sample)
+        for place, (image, sample) in enumerate(zip(session.ids, session.samples, strict=True))
     ]  # fmt: skip
-    beside = {label: [picture for picture, one in desk.real.items() if one.label == label][:BESIDE] for label in (1, 0)}
-    flags = {flag: {"meaning": MEANING[flag], "pictures": count} for flag, count in count_flags(desk.flags).items()}
+    beside = {label: [image for image, one in session.real.items() if one.label == label][:BESIDE] for label in (1, 0)}
+    flags = {flag: {"meaning": MEANING[flag], "images": count} for flag, count in count_flags(session.flags).items()}
     return {
-        "title": desk.title, "about": desk.about, "pictures": pictures, "flags": flags,
-        "reasons": LABEL_REASONS if desk.about == "labels" else REASONS,
+        "title": session.title, "about": session.about, "images": images, "flags": flags,
+        "reasons": LABEL_REASONS if session.about == "labels" else REASONS,
         "real_defects": beside[1], "real_good": beside[0],
     }  # fmt: skip
 
 
-def _describe_one(desk: Desk, place: int, picture: str, sample: Sample) -> dict[str, Any]:
+def _describe_one(session: ReviewSession, place: int, image: str, sample: Sample) -> dict[str, Any]:
     return {
-        "id": picture, "flags": desk.flags[place], "score": desk.scores[place] if desk.scores else None,
-        "has_source": desk.has_source(sample), "has_twin": desk.has_twin(sample),
-        "has_mask": desk.about == "labels" and sample.mask is not None,
+        "id": image, "flags": session.flags[place], "score": session.scores[place] if session.scores else None,
+        "has_source": session.has_source(sample), "has_preview": session.has_preview(sample),
+        "has_mask": session.about == "labels" and sample.mask is not None,
         **sample.model_dump(mode="json", include={"prompt", "seed", "alpha", "origin", "defect", "label"}),
     }  # fmt: skip
 
 
-def _picture(data: bytes, kind: str) -> Response:
+def _image(data: bytes, kind: str) -> Response:
     return Response(data, media_type=f"image/{kind}", headers=_FOR_EVER)

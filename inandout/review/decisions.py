@@ -18,16 +18,16 @@ Reviewer = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1,
 """Name of a person, as typed."""
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, max_length=300)]
 """Why, in a few words; any characters."""
-PictureId = Annotated[str, StringConstraints(pattern="^[0-9a-f]{32}$")]
-"""Digest of a picture (`inandout.data.manifest.digest`)."""
+ImageId = Annotated[str, StringConstraints(pattern="^[0-9a-f]{32}$")]
+"""Digest of an image (`inandout.data.manifest.digest`)."""
 
 
 class Decision(BaseModel):
-    """What one person said of one picture at one moment."""
+    """What one person said of one image at one moment."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    picture: PictureId
+    image: ImageId
     verdict: Review
     """Empty: taken back."""
     reason: Reason = ""
@@ -39,7 +39,7 @@ class Decision(BaseModel):
 
 
 class ConflictError(Exception):
-    """The same person has decided on the same picture since, in another tab."""
+    """The same person has decided on the same image since, in another tab."""
 
 
 class DecisionLog:
@@ -64,24 +64,24 @@ class DecisionLog:
             self._catch_up()
             return list(self._known)
 
-    def decide(self, picture: str, verdict: Review, reason: str, reviewer: str, seen: int) -> Decision:
+    def decide(self, image: str, verdict: Review, reason: str, reviewer: str, seen: int) -> Decision:
         """Add a decision; it is on the disk when this returns.
 
         Args:
-            picture: its digest.
+            image: its digest.
             verdict: keep, reject, unsure, or empty to take back.
             reason: free text.
             reviewer: who decides.
-            seen: how many decisions of theirs on this picture the person knew of.
+            seen: how many decisions of theirs on this image the person knew of.
 
         Raises:
             ConflictError: there are more than `seen`, so what the person looked at was out of date.
             InputError: it cannot be written.
         """
-        decision = Decision(picture=picture, verdict=verdict, reason=reason, reviewer=reviewer, when=datetime.now(UTC))
+        decision = Decision(image=image, verdict=verdict, reason=reason, reviewer=reviewer, when=datetime.now(UTC))
         with self._mutex, self._lock:
             self._catch_up()
-            if count_of(self._known, decision.reviewer, decision.picture) != seen:
+            if count_of(self._known, decision.reviewer, decision.image) != seen:
                 raise ConflictError
             self._write(decision)
         return decision
@@ -97,9 +97,9 @@ class DecisionLog:
             if not stack:
                 return None
             last = stack.pop()
-            before = next((one for one in reversed(stack) if one.picture == last.picture), None)
+            before = next((one for one in reversed(stack) if one.image == last.image), None)
             again = Decision(
-                picture=last.picture, verdict=before.verdict if before else "", reason=before.reason if before else "",
+                image=last.image, verdict=before.verdict if before else "", reason=before.reason if before else "",
                 reviewer=reviewer, when=datetime.now(UTC), undo=True,
             )  # fmt: skip
             self._write(again)
@@ -157,9 +157,9 @@ def parse(text: bytes, path: Path) -> list[Decision]:
         raise InputError(f"{path}: holds a line that is no decision; correct or remove it ({error})") from error
 
 
-def count_of(decisions: Iterable[Decision], reviewer: str, picture: str) -> int:
-    """How many decisions of one person on one picture there are, those taken back included."""
-    return sum(one.reviewer == reviewer and one.picture == picture for one in decisions)
+def count_of(decisions: Iterable[Decision], reviewer: str, image: str) -> int:
+    """How many decisions of one person on one image there are, those taken back included."""
+    return sum(one.reviewer == reviewer and one.image == image for one in decisions)
 
 
 def standing(decisions: Iterable[Decision], reviewer: str) -> list[Decision]:

@@ -1,4 +1,4 @@
-"""A pool as one HTML file that needs no server: small pictures in it, whole ones beside it, keys to move."""
+"""A pool as one HTML file that needs no server: small images in it, whole ones beside it, keys to move."""
 
 import base64
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from inandout.data.text import write_text
 from inandout.review.views import thumbnail_webp
 
 MOST = 2000
-"""Pictures that a gallery shows; more would make a file that browsers are slow with."""
+"""Images that a gallery shows; more would make a file that browsers are slow with."""
 
 
 def write_gallery(file: Path, title: str, folder: Path, pool: Sequence[Sample], address: str) -> None:
@@ -22,13 +22,13 @@ def write_gallery(file: Path, title: str, folder: Path, pool: Sequence[Sample], 
     Args:
         file: to be written, under a temporary name first.
         title: shown as text.
-        folder: that the pictures of the pool lie in.
+        folder: that the images of the pool lie in.
         pool: its rows; the first `MOST` are shown, and the page says so.
         address: of `folder` as seen from `file`, such as ../pool; where it leads nowhere, because the file was copied
-            alone or MLflow shows it, the small pictures are enlarged.
+            alone or MLflow shows it, the small images are enlarged.
     """
     shown = pool[:MOST]
-    count = f"{len(pool)} pictures" if len(shown) == len(pool) else f"the first {MOST} of {len(pool)} pictures"
+    count = f"{len(pool)} images" if len(shown) == len(pool) else f"the first {MOST} of {len(pool)} images"
     cards = [_card(place, one, f"{address}/{_name(one, folder)}") for place, one in enumerate(shown)]
     parts = {
         "title": escape(title), "remark": count, "style": _part("gallery.css"), "script": _part("gallery.js"),
@@ -40,7 +40,7 @@ def write_gallery(file: Path, title: str, folder: Path, pool: Sequence[Sample], 
 
 
 def caption(sample: Sample) -> str:
-    """What a person wants to read below a picture."""
+    """What a person wants to read below an image."""
     known = {"seed": sample.seed, "alpha": sample.alpha}
     facts = [sample.origin, *(f"{name} {value}" for name, value in known.items() if value is not None)]
     return " · ".join([part for part in (sample.prompt, sample.defect) if part] + facts)
@@ -50,7 +50,7 @@ def _card(place: int, sample: Sample, address: str) -> str:
     small = base64.b64encode(thumbnail_webp(read_image(sample.image))).decode()
     return (
         f'<figure tabindex="{0 if place == 0 else -1}" data-whole="{escape(address)}">'
-        f'<img alt="picture {place + 1}" decoding="async" src="data:image/webp;base64,{small}">'
+        f'<img alt="image {place + 1}" decoding="async" src="data:image/webp;base64,{small}">'
         f"<figcaption>{escape(caption(sample))}</figcaption></figure>"
     )
 

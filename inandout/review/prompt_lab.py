@@ -1,4 +1,4 @@
-"""The prompt room: pictures of prompts that people try, the history of all tries, and the prompts they chose."""
+"""The prompt lab: images of prompts that people try, the history of all tries, and the prompts they chose."""
 
 import json
 import queue
@@ -10,12 +10,12 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from inandout.data.images import Picture, write_image
+from inandout.data.images import ImageArray, write_image
 from inandout.data.text import write_text
 from inandout.errors import InputError
 
-MOST_PICTURES = 16
-"""Pictures of a prompt and a try."""
+MAX_IMAGES = 16
+"""Images of a prompt and a try."""
 _WAITING = 8  # tries that may wait; more would keep a machine busy for an hour
 
 
@@ -30,7 +30,7 @@ Prompt = Annotated[str, StringConstraints(max_length=300), AfterValidator(_one_l
 """One line; white space counts as one space, as it does for the model."""
 
 
-class Wish(BaseModel):
+class GenerationRequest(BaseModel):
     """What a try asks for: one or two prompts, drawn from the same seeds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -39,28 +39,28 @@ class Wish(BaseModel):
     negative_prompt: Prompt = ""
     alpha: float = Field(ge=0, le=1)
     guidance: float = Field(ge=1, le=50)
-    number: int = Field(ge=1, le=MOST_PICTURES)
+    number: int = Field(ge=1, le=MAX_IMAGES)
     seed: int = Field(ge=0, lt=2**32)
 
 
-class Try(BaseModel):
+class Attempt(BaseModel):
     """A wish, and what has become of it."""
 
     model_config = ConfigDict(extra="forbid")
 
     id: int
-    wish: Wish
+    request: GenerationRequest
     state: Literal["waiting", "drawing", "done", "failed"] = "waiting"
     made: list[int]
-    """Pictures that are there, a number a prompt."""
+    """Images that are there, a number a prompt."""
     error: str = ""
 
 
-Draw = Callable[[Wish], Iterator[tuple[int, Picture]]]
-"""Pictures of a wish with the place of their prompt, one after the other; raises InputError for what cannot be."""
+Draw = Callable[[GenerationRequest], Iterator[tuple[int, ImageArray]]]
+"""Images of a wish with the place of their prompt, one after the other; raises InputError for what cannot be."""
 
 
-class Room:
+class PromptLab:
     """Tries are drawn one after the other in a thread; what is done lies in a folder and is there the next time."""
 
     def __init__(self, folder: Path, draw: Draw):
@@ -68,35 +68,35 @@ class Room:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._draw = draw
-        self._tries = [_read(path) for path in sorted(folder.glob("try-*/try.json"))]
-        self._next = 1 + max((one.id for one in self._tries), default=0)
-        self._waiting: queue.Queue[Try] = queue.Queue(_WAITING)
+        self._attempts = [_read(path) for path in sorted(folder.glob("attempt-*/attempt.json"))]
+        self._next = 1 + max((one.id for one in self._attempts), default=0)
+        self._waiting: queue.Queue[Attempt] = queue.Queue(_WAITING)
         self._mutex = threading.Lock()
         threading.Thread(target=self._work, daemon=True).start()
 
-    def tries(self) -> list[Try]:
+    def attempts(self) -> list[Attempt]:
         """All of them, the oldest first."""
         with self._mutex:
-            return [one.model_copy(deep=True) for one in self._tries]
+            return [one.model_copy(deep=True) for one in self._attempts]
 
-    def wish(self, wish: Wish) -> Try:
+    def submit(self, request: GenerationRequest) -> Attempt:
         """Put a try behind those that wait.
 
         Raises:
             InputError: too many wait already.
         """
         with self._mutex:
-            one = Try(id=self._next, wish=wish, made=[0] * len(wish.prompts))
+            one = Attempt(id=self._next, request=request, made=[0] * len(request.prompts))
             try:
                 self._waiting.put_nowait(one)
             except queue.Full:
                 raise InputError(f"{_WAITING} tries are waiting already; wait until one of them is done") from None
             self._next += 1
-            self._tries.append(one)
+            self._attempts.append(one)
             return one.model_copy(deep=True)
 
-    def picture(self, number: int, prompt: int, place: int) -> Path | None:
-        """A picture of a try; None where there is none."""
+    def image(self, number: int, prompt: int, place: int) -> Path | None:
+        """An image of a try; None where there is none."""
         path = self._folder_of(number) / f"{prompt}-{place:02d}.png"
         return path if path.exists() else None
 
@@ -128,24 +128,24 @@ class Room:
             except Exception as error:  # the thread goes on, and the page says what it was
                 self._set(one, "failed", str(error) if isinstance(error, InputError) else repr(error))
 
-    def _draw_all(self, one: Try) -> None:
-        """`try.json` is written last, so that only a whole try is remembered."""
+    def _draw_all(self, one: Attempt) -> None:
+        """`attempt.json` is written last, so that only a whole try is remembered."""
         folder = self._folder_of(one.id)
         folder.mkdir(exist_ok=True)
-        for prompt, picture in self._draw(one.wish):
-            write_image(folder / f"{prompt}-{one.made[prompt]:02d}.png", picture)
+        for prompt, image in self._draw(one.request):
+            write_image(folder / f"{prompt}-{one.made[prompt]:02d}.png", image)
             with self._mutex:
                 one.made[prompt] += 1
         whole = one.model_copy(update={"state": "done"})
-        write_text(folder / "try.json", json.dumps(whole.model_dump(mode="json")))
+        write_text(folder / "attempt.json", json.dumps(whole.model_dump(mode="json")))
 
-    def _set(self, one: Try, state: Literal["drawing", "done", "failed"], error: str = "") -> None:
+    def _set(self, one: Attempt, state: Literal["drawing", "done", "failed"], error: str = "") -> None:
         with self._mutex:
             one.state, one.error = state, error
 
     def _folder_of(self, number: int) -> Path:
-        return self.folder / f"try-{number:04d}"
+        return self.folder / f"attempt-{number:04d}"
 
 
-def _read(path: Path) -> Try:
-    return Try.model_validate_json(path.read_text(encoding="utf-8"))
+def _read(path: Path) -> Attempt:
+    return Attempt.model_validate_json(path.read_text(encoding="utf-8"))

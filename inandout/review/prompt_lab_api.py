@@ -1,4 +1,4 @@
-"""The prompt room's part of the server."""
+"""The prompt lab's part of the server."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
 
 from inandout.data.images import read_image
-from inandout.review.prompt_lab import MOST_PICTURES, Prompt, Room, Wish
+from inandout.review.prompt_lab import MAX_IMAGES, GenerationRequest, Prompt, PromptLab
 from inandout.review.views import whole_png
 
 
@@ -20,32 +20,32 @@ class Choice(BaseModel):
     use: bool
 
 
-def serve_room(app: FastAPI, room: Room, start: Wish) -> None:
-    """Add the prompt room to the server; `start` is what the form is filled with first."""
+def serve_prompt_lab(app: FastAPI, lab: PromptLab, start: GenerationRequest) -> None:
+    """Add the prompt lab to the server; `start` is what the form is filled with first."""
 
-    @app.get("/api/room")
-    def the_room() -> dict[str, Any]:
-        return {"start": start.model_dump(mode="json"), "most": MOST_PICTURES}
+    @app.get("/api/prompt-lab")
+    def the_lab() -> dict[str, Any]:
+        return {"start": start.model_dump(mode="json"), "most": MAX_IMAGES}
 
-    @app.get("/api/tries")
-    def tries() -> dict[str, Any]:
+    @app.get("/api/attempts")
+    def attempts() -> dict[str, Any]:
         return {
-            "tries": [one.model_dump(mode="json") for one in room.tries()],
-            "chosen": room.chosen(),
-            "option": room.option(),
+            "attempts": [one.model_dump(mode="json") for one in lab.attempts()],
+            "chosen": lab.chosen(),
+            "option": lab.option(),
         }
 
-    @app.post("/api/tries", status_code=201)
-    def wish(asked: Wish) -> dict[str, int]:
-        return {"id": room.wish(asked).id}
+    @app.post("/api/attempts", status_code=201)
+    def submit(asked: GenerationRequest) -> dict[str, int]:
+        return {"id": lab.submit(asked).id}
 
     @app.post("/api/prompts")
     def choose(choice: Choice) -> dict[str, list[str]]:
-        return {"chosen": room.choose(choice.prompt, choice.use)}
+        return {"chosen": lab.choose(choice.prompt, choice.use)}
 
-    @app.get("/try/{number}/{prompt}/{place}")
-    def picture(number: int, prompt: int, place: int) -> Response:
-        path = room.picture(number, prompt, place)
+    @app.get("/attempt/{number}/{prompt}/{place}")
+    def image(number: int, prompt: int, place: int) -> Response:
+        path = lab.image(number, prompt, place)
         if path is None:
             raise HTTPException(404)
         return Response(whole_png(read_image(path)), media_type="image/png")

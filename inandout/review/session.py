@@ -1,4 +1,4 @@
-"""The pictures that lie on the reviewer's desk: a pool, what is known of it, and real ones to compare with."""
+"""The images that lie on the reviewer's desk: a pool, what is known of it, and real ones to compare with."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,19 +9,19 @@ from typing import Literal
 from tqdm import tqdm
 
 from inandout.data.geometry import Geometry, fit_image
-from inandout.data.images import Picture, read_image
+from inandout.data.images import ImageArray, read_image
 from inandout.data.manifest import Sample, digests
 from inandout.errors import InputError
-from inandout.review.base_preview import Twin, Twins, has_twin
+from inandout.review.base_preview import BasePreview, PreviewState, has_preview
 from inandout.review.flags import Flag, Flagger
 
 _LOCAL = ("memseg", "inpaint")
-"""Origins that change a part of one picture, the first of their sources."""
+"""Origins that change a part of one image, the first of their sources."""
 
 
 @dataclass(frozen=True)
-class Desk:
-    """What is reviewed. Pictures are told apart by content: one that is there twice lies here once."""
+class ReviewSession:
+    """What is reviewed. Images are told apart by content: one that is there twice lies here once."""
 
     title: str
     samples: list[Sample]
@@ -30,85 +30,85 @@ class Desk:
     flags: list[list[Flag]]
     """Of `samples`."""
     real: dict[str, Sample] = field(default_factory=dict)
-    """Training pictures of the data set by digest."""
+    """Training images of the data set by digest."""
     fit: Literal["crop", "stretch"] = "crop"
-    """How real pictures are brought to the size of the pool's."""
+    """How real images are brought to the size of the pool's."""
     about: Literal["pool", "labels"] = "pool"
-    """What is decided: whether a synthetic picture is any good, or whether the label of a real one is right."""
+    """What is decided: whether a synthetic image is any good, or whether the label of a real one is right."""
     scores: list[float] = field(default_factory=list)
     """Of `samples`, the probability of a defect by a classifier that has not seen them; empty where there is none."""
-    twins: Twins | None = None
-    """Draws diffusion pictures again at alpha 0, where it is known how."""
+    base_preview: BasePreview | None = None
+    """Draws diffusion images again at alpha 0, where it is known how."""
 
     @property
     def identity(self) -> str:
-        """32 hexadecimal digits of what the pictures are, whatever is known of them."""
+        """32 hexadecimal digits of what the images are, whatever is known of them."""
         return identity_of(self.ids)
 
-    def sample(self, picture: str) -> Sample:
+    def sample(self, image: str) -> Sample:
         """The row of a digest.
 
         Raises:
             KeyError: there is none.
         """
         try:
-            return self.samples[self.ids.index(picture)]
+            return self.samples[self.ids.index(image)]
         except ValueError:
-            raise KeyError(picture) from None
+            raise KeyError(image) from None
 
-    def source(self, picture: str) -> Picture | None:
-        """What one is compared with, in its size: the real picture that it was made from by a local change, or what
+    def source(self, image: str) -> ImageArray | None:
+        """What one is compared with, in its size: the real image that it was made from by a local change, or what
         the base alone makes of its prompt and seed; None where neither is there.
         """
-        sample = self.sample(picture)
-        twin = self.twin(picture)
-        if twin is not None:
-            return read_image(twin.path) if twin.state == "ready" else None
+        sample = self.sample(image)
+        preview = self.preview(image)
+        if preview is not None:
+            return read_image(preview.path) if preview.state == "ready" else None
         return _source(sample, self.real, read_image(sample.image), self.fit)
 
     def has_source(self, sample: Sample) -> bool:
         """Whether `source` knows one."""
         return _has_source(sample, self.real)
 
-    def has_twin(self, sample: Sample) -> bool:
+    def has_preview(self, sample: Sample) -> bool:
         """Whether a row can be drawn again at alpha 0."""
-        return self.twins is not None and has_twin(sample)
+        return self.base_preview is not None and has_preview(sample)
 
-    def twin(self, picture: str) -> Twin | None:
+    def preview(self, image: str) -> PreviewState | None:
         """The same prompt and seed at alpha 0, drawn when it is asked for first; None where it cannot be."""
-        sample = self.sample(picture)
-        return self.twins.of(picture, sample) if self.twins is not None and has_twin(sample) else None
+        sample = self.sample(image)
+        return self.base_preview.of(image, sample) if self.base_preview is not None and has_preview(sample) else None
 
 
-def identity_of(pictures: Sequence[str]) -> str:
+def identity_of(images: Sequence[str]) -> str:
     """32 hexadecimal digits of a set of digests."""
-    return hashlib.sha256("".join(sorted(set(pictures))).encode()).hexdigest()[:32]
+    return hashlib.sha256("".join(sorted(set(images))).encode()).hexdigest()[:32]
 
 
-def lay_out(
+def build_session(
     title: str, folder: Path, pool: Sequence[Sample], real: Sequence[Sample], fit: Literal["crop", "stretch"] = "crop"
-) -> Desk:
-    """Read every picture of a pool once, and flag what strikes.
+) -> ReviewSession:
+    """Read every image of a pool once, and flag what strikes.
 
     Args:
         title: names the pool to a person.
         folder: of the pool.
         pool: its rows.
         real: rows of the data set it was made from; only its training part is used. May be empty.
-        fit: how real pictures are brought to the size of the pool's.
+        fit: how real images are brought to the size of the pool's.
 
     Raises:
-        InputError: a row points outside of the folder, or a picture cannot be read.
+        InputError: a row points outside of the folder, or an image cannot be read.
     """
     refuse_outside(folder, pool)
     samples = dict(zip(digests([sample.image for sample in pool]), pool, strict=True))
     training = [sample for sample in real if sample.split == "train"]
     known = dict(zip(digests([sample.image for sample in training]), training, strict=True))
-    return Desk(title, list(samples.values()), list(samples), _flag(list(samples.values()), known, fit), known, fit)
+    return ReviewSession(title, list(samples.values()), list(samples), _flag(list(samples.values()), known, fit), known, fit)
 
 
-def lay_out_labels(title: str, suspects: Sequence[Sample], scores: Sequence[float]) -> Desk:
-    """Real pictures whose labels are to be judged, in this order; the least suspicious ones lie beside.
+def build_label_session(title: str, suspects: Sequence[Sample], scores: Sequence[float]) -> ReviewSession:
+    """Real images whose labels are to be judged, in this order; the least suspicious ones lie beside.
 
     `scores` are the probabilities of a defect by a classifier that has not seen them.
     """
@@ -117,41 +117,41 @@ def lay_out_labels(title: str, suspects: Sequence[Sample], scores: Sequence[floa
     flags: list[list[Flag]] = [
         ["contrary"] if (score > 0.5) != (sample.label == 1) else [] for sample, score in scored.values()
     ]  # fmt: skip
-    beside = {picture: sample for picture, (sample, _) in reversed(scored.items())}
-    return Desk(title, samples, list(scored), flags, beside, about="labels", scores=known)
+    beside = {image: sample for image, (sample, _) in reversed(scored.items())}
+    return ReviewSession(title, samples, list(scored), flags, beside, about="labels", scores=known)
 
 
 def refuse_outside(folder: Path, pool: Sequence[Sample]) -> None:
     """What lies elsewhere is not shown to anyone, whatever a manifest says.
 
     Raises:
-        InputError: a picture or a mask lies outside of the folder, symbolic links followed.
+        InputError: an image or a mask lies outside of the folder, symbolic links followed.
     """
     inside = folder.resolve()
     for sample in pool:
         for path in (sample.image, sample.mask):
             if path is not None and not path.resolve().is_relative_to(inside):
-                raise InputError(f"{path}: lies outside of the pool {folder}; a pool holds its pictures itself")
+                raise InputError(f"{path}: lies outside of the pool {folder}; a pool holds its images itself")
 
 
 def _flag(samples: Sequence[Sample], real: dict[str, Sample], fit: Literal["crop", "stretch"]) -> list[list[Flag]]:
     height, width = read_image(samples[0].image).shape[:2]
     size = Geometry.model_construct(width=width, height=height, fit=fit)
     fitted = [(one.label, fit_image(read_image(one.image), size)) for one in real.values()]
-    flagger = Flagger([picture for _, picture in fitted], [picture for label, picture in fitted if label == 1])
+    flagger = Flagger([image for _, image in fitted], [image for label, image in fitted if label == 1])
     flags = []
     for sample in tqdm(samples, "flags", disable=None):
-        picture = read_image(sample.image)
-        flags.append(flagger.judge(picture, _source(sample, real, picture, fit)))
+        image = read_image(sample.image)
+        flags.append(flagger.judge(image, _source(sample, real, image, fit)))
     return flags
 
 
 def _source(
-    sample: Sample, real: dict[str, Sample], picture: Picture, fit: Literal["crop", "stretch"]
-) -> Picture | None:  # fmt: skip
+    sample: Sample, real: dict[str, Sample], image: ImageArray, fit: Literal["crop", "stretch"]
+) -> ImageArray | None:  # fmt: skip
     if not _has_source(sample, real):
         return None
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     size = Geometry.model_construct(width=width, height=height, fit=fit)
     return fit_image(read_image(real[sample.sources[0]].image), size)
 

@@ -1,4 +1,4 @@
-"""What decisions add up to: per person and picture, per prompt, and how far two people agree."""
+"""What decisions add up to: per person and image, per prompt, and how far two people agree."""
 
 import math
 from collections import defaultdict
@@ -15,23 +15,23 @@ VERDICTS: tuple[Review, ...] = ("keep", "reject", "unsure")
 
 
 class Agreement(NamedTuple):
-    """Of two people who judged the same pictures."""
+    """Of two people who judged the same images."""
 
     reviewers: tuple[str, str]
-    pictures: int
+    images: int
     """That both decided on."""
     same: int
     """Of these, on which they said the same."""
     kappa: float | None
-    """Cohen's, of the three verdicts: 1 is full agreement, 0 what chance gives. None where it is undefined: no picture
+    """Cohen's, of the three verdicts: 1 is full agreement, 0 what chance gives. None where it is undefined: no image
     in common, or both said one and the same of all."""
 
 
 class PromptShare(NamedTuple):
-    """How the pictures of one prompt fared."""
+    """How the images of one prompt fared."""
 
     prompt: str
-    pictures: int
+    images: int
     decided: int
     kept: int
 
@@ -42,27 +42,27 @@ class PromptShare(NamedTuple):
 
 
 Latest = Mapping[str, Mapping[str, Decision]]
-"""Reviewer to picture to the decision that holds."""
+"""Reviewer to image to the decision that holds."""
 
 
 def latest(decisions: Iterable[Decision]) -> Latest:
-    """The decision that holds for every person and picture; none where it was taken back."""
+    """The decision that holds for every person and image; none where it was taken back."""
     holding: dict[str, dict[str, Decision]] = defaultdict(dict)
     for one in decisions:
         if one.verdict:
-            holding[one.reviewer][one.picture] = one
+            holding[one.reviewer][one.image] = one
         else:
-            holding[one.reviewer].pop(one.picture, None)
-    return {reviewer: pictures for reviewer, pictures in holding.items() if pictures}
+            holding[one.reviewer].pop(one.image, None)
+    return {reviewer: images for reviewer, images in holding.items() if images}
 
 
 def verdicts(decisions: Iterable[Decision]) -> dict[str, Review]:
-    """Picture to what its reviewers say together: what all who decided said, or unsure where they differ."""
+    """Image to what its reviewers say together: what all who decided said, or unsure where they differ."""
     said: dict[str, set[Review]] = defaultdict(set)
-    for pictures in latest(decisions).values():
-        for picture, one in pictures.items():
-            said[picture].add(one.verdict)
-    return {picture: next(iter(each)) if len(each) == 1 else "unsure" for picture, each in said.items()}
+    for images in latest(decisions).values():
+        for image, one in images.items():
+            said[image].add(one.verdict)
+    return {image: next(iter(each)) if len(each) == 1 else "unsure" for image, each in said.items()}
 
 
 def agreements(decisions: Iterable[Decision]) -> list[Agreement]:
@@ -74,37 +74,37 @@ def _agreement(
     names: tuple[str, str], mine: Mapping[str, Decision], theirs: Mapping[str, Decision]
 ) -> Agreement:  # fmt: skip
     both = sorted(set(mine) & set(theirs))
-    a, b = [mine[picture].verdict for picture in both], [theirs[picture].verdict for picture in both]
+    a, b = [mine[image].verdict for image in both], [theirs[image].verdict for image in both]
     same = sum(x == y for x, y in zip(a, b, strict=True))
     kappa = float(cohen_kappa_score(a, b, labels=VERDICTS)) if len({*a, *b}) > 1 else None
     return Agreement(names, len(both), same, kappa)
 
 
-def prompt_shares(samples: Sequence[Sample], pictures: Sequence[str], said: Mapping[str, Review]) -> list[PromptShare]:
-    """Every prompt in order of appearance; `pictures` are the digests of `samples`, `said` is `verdicts`."""
+def prompt_shares(samples: Sequence[Sample], images: Sequence[str], said: Mapping[str, Review]) -> list[PromptShare]:
+    """Every prompt in order of appearance; `images` are the digests of `samples`, `said` is `verdicts`."""
     rows: dict[str, list[Review]] = defaultdict(list)
-    for sample, picture in zip(samples, pictures, strict=True):
-        rows[sample.prompt].append(said.get(picture, ""))
+    for sample, image in zip(samples, images, strict=True):
+        rows[sample.prompt].append(said.get(image, ""))
     return [
         PromptShare(prompt, len(each), sum(one != "" for one in each), each.count("keep"))
         for prompt, each in rows.items()
     ]
 
 
-def apply_decisions(samples: Sequence[Sample], pictures: Sequence[str], said: Mapping[str, Review]) -> list[Sample]:
-    """The rows with what was decided in `review`; `pictures` are their digests, `said` is `verdicts`."""
+def apply_decisions(samples: Sequence[Sample], images: Sequence[str], said: Mapping[str, Review]) -> list[Sample]:
+    """The rows with what was decided in `review`; `images` are their digests, `said` is `verdicts`."""
     return [
-        sample.with_(review=said.get(picture, "")) for sample, picture in zip(samples, pictures, strict=True)
+        sample.with_(review=said.get(image, "")) for sample, image in zip(samples, images, strict=True)
     ]  # fmt: skip
 
 
 def certified(samples: Sequence[Sample]) -> list[str]:
-    """Prompts of which a picture was kept, in order of appearance; `samples` have what was decided in `review`."""
+    """Prompts of which an image was kept, in order of appearance; `samples` have what was decided in `review`."""
     return list(dict.fromkeys(sample.prompt for sample in samples if sample.review == "keep"))
 
 
 def enough(samples: Sequence[Sample], missing: int) -> int:
-    """How many new pictures of the certified prompts it takes until `missing` more are kept, if the share stays.
+    """How many new images of the certified prompts it takes until `missing` more are kept, if the share stays.
 
     `samples` have what was decided in `review`, and one of them at least was kept.
     """

@@ -6,39 +6,39 @@ from typing import Any
 
 from inandout.data.manifest import Sample
 from inandout.review.decisions import Decision
-from inandout.review.session import Desk
+from inandout.review.session import ReviewSession
 from inandout.review.summary import VERDICTS, agreements, latest, prompt_shares, verdicts
 
 
-def news_since(desk: Desk, decisions: Sequence[Decision], since: int) -> dict[str, Any]:
+def updates_since(session: ReviewSession, decisions: Sequence[Decision], since: int) -> dict[str, Any]:
     """Decisions from number `since` on (0 = all), as JSON, with the number to ask from next time, and the summary.
 
-    `count` of a decision says how many the same person has made on the same picture, with this one.
+    `count` of a decision says how many the same person has made on the same image, with this one.
     """
-    fields = {"picture", "verdict", "reason", "reviewer", "when"}
+    fields = {"image", "verdict", "reason", "reviewer", "when"}
     counts: Counter[tuple[str, str]] = Counter()
     fresh = []
     for number, one in enumerate(decisions):
-        counts[one.reviewer, one.picture] += 1
+        counts[one.reviewer, one.image] += 1
         if number >= since:
-            count = counts[one.reviewer, one.picture]
+            count = counts[one.reviewer, one.image]
             fresh.append(one.model_dump(mode="json", include=fields) | {"count": count})
-    return {"next": len(decisions), "decisions": fresh, "summary": summarise(desk.samples, desk.ids, decisions)}
+    return {"next": len(decisions), "decisions": fresh, "summary": summarise(session.samples, session.ids, decisions)}
 
 
-def summarise(samples: Sequence[Sample], pictures: Sequence[str], decisions: Sequence[Decision]) -> dict[str, Any]:
+def summarise(samples: Sequence[Sample], images: Sequence[str], decisions: Sequence[Decision]) -> dict[str, Any]:
     """Progress of every reviewer, what they say together, their agreement, and the accepted share of every prompt.
 
-    `pictures` are the digests of `samples`; decisions on others do not count.
+    `images` are the digests of `samples`; decisions on others do not count.
     """
-    known = set(pictures)
-    ours = [one for one in decisions if one.picture in known]
+    known = set(images)
+    ours = [one for one in decisions if one.image in known]
     said = verdicts(ours)
     together = Counter(said.values())
     return {
-        "pictures": len(known),
+        "images": len(known),
         "reviewers": {reviewer: len(each) for reviewer, each in latest(ours).items()},
         "together": {verdict: together[verdict] for verdict in VERDICTS},
         "agreements": [one._asdict() for one in agreements(ours)],
-        "prompts": [one._asdict() | {"accepted": one.accepted} for one in prompt_shares(samples, pictures, said)],
+        "prompts": [one._asdict() | {"accepted": one.accepted} for one in prompt_shares(samples, images, said)],
     }

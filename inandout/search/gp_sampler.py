@@ -14,7 +14,7 @@ _FIXED = "fixed_params"
 """Where Optuna keeps the point of a trial that was put in the queue."""
 
 
-class FreshPoints(BaseSampler):
+class UntriedPointSampler(BaseSampler):
     """The start of the space, then random points until ten are measured, then what a Gaussian process expects most of.
 
     Optuna's GPSampler comes closest with few trials of two to five continuous values and some noise, where TPE and

@@ -9,7 +9,7 @@ import numpy as np
 from optuna.distributions import FloatDistribution, IntDistribution
 
 from inandout.errors import InputError
-from inandout.mixing import share_out
+from inandout.mixing import split_counts
 
 Point: TypeAlias = dict[str, float]
 """Values by name: `alpha`, `ddpm_ratio`, and of `n_aug`, `guidance`, `lr` those that are searched."""
@@ -26,8 +26,8 @@ GUIDANCE = (1.0, 10.0)
 class Space:
     """The points of a study.
 
-    `alpha` lies on a grid, as every value of it costs a pool of pictures: on one, trials share them. `ddpm_ratio` lies
-    on one of `RATIO_STEP`; it costs at most the pictures that a larger share lacks.
+    `alpha` lies on a grid, as every value of it costs a pool of images: on one, trials share them. `ddpm_ratio` lies
+    on one of `RATIO_STEP`; it costs at most the images that a larger share lacks.
     """
 
     distributions: dict[str, FloatDistribution | IntDistribution]
@@ -37,8 +37,8 @@ class Space:
     """Where it is not searched."""
 
     def identity(self, point: Mapping[str, float]) -> Identity:
-        """Without a diffusion picture in the mix, alpha and guidance do not count; ratios that round alike are one."""
-        shares = share_out(int(point.get("n_aug", self.n_aug)), point["ddpm_ratio"])
+        """Without a diffusion image in the mix, alpha and guidance do not count; ratios that round alike are one."""
+        shares = split_counts(int(point.get("n_aug", self.n_aug)), point["ddpm_ratio"])
         drawn = (point["alpha"], point.get("guidance", 0.0)) if shares[0] else ()
         return (*shares, point.get("lr", 0.0), *drawn)
 

@@ -16,7 +16,7 @@ from optuna.storages import fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 
 from inandout.processes import is_dead, this_process
-from inandout.search.gp_sampler import FreshPoints
+from inandout.search.gp_sampler import UntriedPointSampler
 from inandout.search.space import Point, Space
 from inandout.search.storage import HEARTBEAT, Lock, open_store
 
@@ -26,7 +26,7 @@ _STARTUP = 5
 """Trials that are not cut short, so that there is a median to be below."""
 
 
-class Shared(NamedTuple):
+class SharedStudy(NamedTuple):
     """A study, its space, and the lock that is held while a trial is claimed."""
 
     study: Study
@@ -34,14 +34,14 @@ class Shared(NamedTuple):
     lock: Lock
 
 
-class Claim(NamedTuple):
+class ClaimedTrial(NamedTuple):
     """A trial of this process's, or None, and trials of others that were found dead on the way."""
 
     trial: Trial | None
     dead: list[FrozenTrial]
 
 
-def open_study(url: str, folder: Path, name: str, space: Space, seed: int) -> Shared:
+def open_study(url: str, folder: Path, name: str, space: Space, seed: int) -> SharedStudy:
     """The study of this name, made where there is none; see `open_store`.
 
     A trial is cut short when the mean over its seeds so far is below the median of the others' after as many seeds:
@@ -52,28 +52,28 @@ def open_study(url: str, folder: Path, name: str, space: Space, seed: int) -> Sh
     with store.lock():
         study = optuna.create_study(
             study_name=name, storage=store.storage, direction="maximize", load_if_exists=True,
-            sampler=FreshPoints(space, seed), pruner=MedianPruner(n_startup_trials=_STARTUP),
+            sampler=UntriedPointSampler(space, seed), pruner=MedianPruner(n_startup_trials=_STARTUP),
         )  # fmt: skip
-    return Shared(study, space, store.lock)
+    return SharedStudy(study, space, store.lock)
 
 
-def claim(shared: Shared, n_trials: int) -> Claim:
+def claim_trial(shared: SharedStudy, n_trials: int) -> ClaimedTrial:
     """The next trial for this process; None when there are `n_trials`, of which others may be running still.
 
     Trials whose process died or that were interrupted do not count; one other trial gets the point of each.
     """
     study = shared.study
     with shared.lock():
-        dead = _bury_dead(study)
+        dead = _fail_dead_trials(study)
         trials = study.get_trials(deepcopy=False)
         again = _unrepeated(trials, shared.space)
         if again:
             study.enqueue_trial(again[0].params, user_attrs={RETRY_OF: again[0].number})
         elif all(trial.state != TrialState.WAITING for trial in trials) and _counted(trials) >= n_trials:
-            return Claim(None, dead)
+            return ClaimedTrial(None, dead)
         trial = study.ask(fixed_distributions=dict(shared.space.distributions))
         trial.set_user_attr(PROCESS, this_process())
-    return Claim(trial, dead)
+    return ClaimedTrial(trial, dead)
 
 
 def is_running(study: Study) -> bool:
@@ -93,19 +93,19 @@ def fail(study: Study, trial: Trial, reason: str) -> None:
     study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
 
 
-def abandon(study: Study, trial: Trial) -> None:
+def requeue(study: Study, trial: Trial) -> None:
     """This process cannot finish the trial; another one will."""
     study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
 
 
-def ended(study: Study) -> list[FrozenTrial]:
+def ended_trials(study: Study) -> list[FrozenTrial]:
     """Trials that count and have ended."""
     return [
-        trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished() and not _is_abandoned(trial)
+        trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished() and not _is_requeued(trial)
     ]
 
 
-def best(study: Study, count: int) -> list[FrozenTrial]:
+def best_trials(study: Study, count: int) -> list[FrozenTrial]:
     """Finished trials with the highest objective, the best first."""
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return sorted(done, key=lambda trial: (-(trial.value or 0.0), trial.number))[:count]
@@ -117,17 +117,17 @@ def point_of(trial: Trial | FrozenTrial, space: Space) -> Point:
 
 
 @contextmanager
-def signs_of_life(study: Study, trial: Trial) -> Iterator[None]:
+def heartbeat(study: Study, trial: Trial) -> Iterator[None]:
     """Tell a database now and then that the trial is alive; a journal file needs no telling, its machine can look."""
     record: Callable[[int], None] | None = getattr(study._storage, "record_heartbeat", None)
     if record is None:
         yield
         return
-    ended = threading.Event()
+    ended_trials = threading.Event()
 
     def beat() -> None:
         record(trial._trial_id)
-        while not ended.wait(HEARTBEAT):
+        while not ended_trials.wait(HEARTBEAT):
             record(trial._trial_id)
 
     thread = threading.Thread(target=beat, daemon=True)
@@ -135,11 +135,11 @@ def signs_of_life(study: Study, trial: Trial) -> Iterator[None]:
     try:
         yield
     finally:
-        ended.set()
+        ended_trials.set()
         thread.join()
 
 
-def _bury_dead(study: Study) -> list[FrozenTrial]:
+def _fail_dead_trials(study: Study) -> list[FrozenTrial]:
     """End trials without a process. Called under the lock, so one that names none was left there in the middle."""
     running = study.get_trials(states=(TrialState.RUNNING,))
     for trial in running:
@@ -148,8 +148,8 @@ def _bury_dead(study: Study) -> list[FrozenTrial]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # it has been experimental since Optuna 2.9
         fail_stale_trials(study)
-    ended = {trial.number for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.FAIL}
-    return [trial for trial in running if trial.number in ended]
+    ended_trials = {trial.number for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.FAIL}
+    return [trial for trial in running if trial.number in ended_trials]
 
 
 def _unrepeated(trials: Sequence[FrozenTrial], space: Space) -> list[FrozenTrial]:
@@ -158,13 +158,13 @@ def _unrepeated(trials: Sequence[FrozenTrial], space: Space) -> list[FrozenTrial
     return [
         trial
         for trial in trials
-        if _is_abandoned(trial) and trial.number not in repeated and trial.params.keys() == space.distributions.keys()
+        if _is_requeued(trial) and trial.number not in repeated and trial.params.keys() == space.distributions.keys()
     ]
 
 
-def _is_abandoned(trial: FrozenTrial) -> bool:
+def _is_requeued(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.FAIL and ERROR not in trial.user_attrs
 
 
 def _counted(trials: Sequence[FrozenTrial]) -> int:
-    return sum(trial.state != TrialState.WAITING and not _is_abandoned(trial) for trial in trials)
+    return sum(trial.state != TrialState.WAITING and not _is_requeued(trial) for trial in trials)

@@ -1,4 +1,4 @@
-"""How long an answer takes, from the encoded picture to the logit."""
+"""How long an answer takes, from the encoded image to the logit."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from inandout.classifier.training import predict
 from inandout.data.geometry import Geometry, fit_image
 from inandout.data.images import decode_image
 from inandout.reporting.tables import aligned
-from inandout.serving.classifier_run import Trained, present
+from inandout.serving.classifier_run import ClassifierRun, require_test_files
 
 Answer = Callable[[Pixels], object]
 """A loaded model: pixels (N, H, W, 3) to logits."""
@@ -40,38 +40,38 @@ class Timing(NamedTuple):
         return [1000 * float(value) for value in np.percentile(self.seconds, [50, 95, 99])]
 
 
-def measure_latency(trained: Trained, onnx: Path, rounds: int) -> list[Timing]:
+def measure_latency(trained: ClassifierRun, onnx: Path, rounds: int) -> list[Timing]:
     """Torch and onnxruntime on the CPU, with as many threads as torch has; decoding and preparation included.
 
     Args:
-        trained: whose test pictures are read from the disk once, and decoded in every round.
+        trained: whose test images are read from the disk once, and decoded in every round.
         onnx: the exported file.
         rounds: answers that are timed warm, of each kind, after `WARM_UP` that are not; cold there are `COLD_ROUNDS`.
     """
-    files = [sample.image.read_bytes() for sample in present(trained)[: max(BATCHES)]]
+    files = [sample.image.read_bytes() for sample in require_test_files(trained)[: max(BATCHES)]]
     engines: dict[str, Callable[[], Answer]] = {"torch": lambda: _torch(trained), "onnxruntime": lambda: _onnx(onnx)}
     timings = []
     total = len(engines) * len(BATCHES) * (COLD_ROUNDS + WARM_UP + rounds)
     with tqdm(total=total, desc="latency", unit="answer", disable=None) as bar:
         for (name, load), batch in product(engines.items(), BATCHES):
-            pictures = [files[i % len(files)] for i in range(batch)]
-            cold = [_time(load, pictures, trained.geometry, bar) for _ in range(COLD_ROUNDS)]
+            images = [files[i % len(files)] for i in range(batch)]
+            cold = [_time(load, images, trained.geometry, bar) for _ in range(COLD_ROUNDS)]
             loaded = load()
-            warm = [_time(lambda: loaded, pictures, trained.geometry, bar) for _ in range(WARM_UP + rounds)]  # noqa: B023
+            warm = [_time(lambda: loaded, images, trained.geometry, bar) for _ in range(WARM_UP + rounds)]  # noqa: B023
             timings += [Timing(name, "cold", batch, cold), Timing(name, "warm", batch, warm[WARM_UP:])]
     return timings
 
 
 def _time(load: Callable[[], Answer], files: Sequence[bytes], geometry: Geometry, bar: "tqdm[NoReturn]") -> float:
-    """Seconds of one answer, from the model and the encoded pictures."""
+    """Seconds of one answer, from the model and the encoded images."""
     started = time.perf_counter()
     answer = load()
-    answer(np.stack([fit_image(decode_image(file, "test picture"), geometry) for file in files]))
+    answer(np.stack([fit_image(decode_image(file, "test image"), geometry) for file in files]))
     bar.update()
     return time.perf_counter() - started
 
 
-def _torch(trained: Trained) -> Answer:
+def _torch(trained: ClassifierRun) -> Answer:
     model = trained.load()
     return lambda pixels: predict(model, pixels)
 
@@ -83,7 +83,7 @@ def _onnx(path: Path) -> Answer:
 
 def latency_table(timings: Sequence[Timing]) -> str:
     """As Markdown: milliseconds an answer, at the 50th, 95th and 99th percentile."""
-    lines = [["engine", "state", "pictures", "rounds", "p50 ms", "p95 ms", "p99 ms"]]
+    lines = [["engine", "state", "images", "rounds", "p50 ms", "p95 ms", "p99 ms"]]
     for timing in timings:
         numbers = [f"{value:.1f}" for value in timing.milliseconds()]
         lines.append([timing.engine, timing.state, str(timing.batch), str(len(timing.seconds)), *numbers])

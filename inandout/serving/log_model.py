@@ -14,7 +14,7 @@ from inandout.classifier.pixels import load_pixels
 from inandout.data.geometry import fit_mask
 from inandout.data.images import read_mask
 from inandout.evaluation.operating_points import OperatingPoint
-from inandout.serving.classifier_run import Trained, read_trained
+from inandout.serving.classifier_run import ClassifierRun, read_classifier_run
 from inandout.serving.settings import Settings
 from inandout.tracking import code_fingerprint, pip_requirements
 
@@ -37,7 +37,7 @@ def log_servable(classify_run_id: str, points: Sequence[OperatingPoint], default
     Raises:
         InputError: the run is none of `classify`, or `default` is not among the points.
     """
-    trained = read_trained(classify_run_id)
+    trained = read_classifier_run(classify_run_id)
     measured, sentence = measure_pointing(trained)
     settings = Settings(
         geometry=trained.geometry, points=tuple(points), default=default, run=classify_run_id, code=code_fingerprint(),
@@ -57,7 +57,7 @@ def log_servable(classify_run_id: str, points: Sequence[OperatingPoint], default
 
 
 def signature(default: str) -> ModelSignature:
-    """What a request may hold; the pictures themselves are checked by `prepare_rows`."""
+    """What a request may hold; the images themselves are checked by `prepare_rows`."""
     image = AnyType()  # type: ignore[no-untyped-call]
     inputs = [ColSpec(image, "image", required=False), ColSpec(DataType.string, "path", required=False)]
     params = [ParamSpec("heatmap", DataType.boolean, False), ParamSpec("rule", DataType.string, default)]
@@ -70,13 +70,13 @@ def signature(default: str) -> ModelSignature:
     return ModelSignature(Schema([*inputs]), Schema([*columns, heat]), ParamSchema(params))
 
 
-def measure_pointing(trained: Trained) -> tuple[Pointing | None, str]:
-    """The score of the heat maps of the positive test pictures with a mask, and what to say; none without masks."""
+def measure_pointing(trained: ClassifierRun) -> tuple[Pointing | None, str]:
+    """The score of the heat maps of the positive test images with a mask, and what to say; none without masks."""
     rows = [s for s in trained.test if s.label == 1 and s.mask and s.mask.is_file() and s.image.is_file()]
     masks = [fit_mask(read_mask(sample.mask), trained.geometry) for sample in rows if sample.mask]
     seen = [i for i, mask in enumerate(masks) if mask.any()]
     if not seen:
-        return None, "not measured: no positive test picture with a mask is on the disk"
+        return None, "not measured: no positive test image with a mask is on the disk"
     pixels = load_pixels([rows[i].image for i in seen], trained.geometry)
     found = pointing(heat_maps(trained.load(), pixels), [masks[i] for i in seen])
     return found, found.sentence()

@@ -28,7 +28,7 @@ ROLLED_BACK = "rolled_back"
 """Tag of a version whose place was given back to the one before."""
 
 
-class Decision(NamedTuple):
+class GateDecision(NamedTuple):
     """Whether a challenger becomes the champion, and why."""
 
     wins: bool
@@ -68,20 +68,20 @@ def version_of(name: str, run_id: str) -> ModelVersion | None:
     return found[0] if found else None
 
 
-def decide(challenger: Scored, champion: Scored | None, version: str) -> Decision:
+def champion_gate(challenger: Scored, champion: Scored | None, version: str) -> GateDecision:
     """The gate: the first of a name passes; another one if its test AP is higher beyond what chance explains.
 
     Args:
         challenger: test part of the new one.
-        champion: of the champion, on the same pictures in the same order; None where there is none.
+        champion: of the champion, on the same images in the same order; None where there is none.
         version: number of the champion, for the sentence.
     """
     if champion is None:
-        return Decision(True, "passed: the first of this name")
+        return GateDecision(True, "passed: the first of this name")
     found = paired_difference([challenger], [champion], METRICS["AP"])
     rise = f"test AP {found.mean:+.3f} (95 % {found.low:+.3f} .. {found.high:+.3f}) over champion version {version}"
     wins = found.low > 0
-    return Decision(wins, f"{'passed' if wins else 'not passed'}: {rise}: {found.words()}")
+    return GateDecision(wins, f"{'passed' if wins else 'not passed'}: {rise}: {found.words()}")
 
 
 def add_version(name: str, model_uri: str, tags: Mapping[str, str]) -> ModelVersion:
@@ -89,7 +89,7 @@ def add_version(name: str, model_uri: str, tags: Mapping[str, str]) -> ModelVers
     return mlflow.register_model(model_uri, name, tags=dict(tags))
 
 
-def crown(name: str, version: ModelVersion) -> None:
+def set_champion(name: str, version: ModelVersion) -> None:
     """Make a version the champion, and the champion the previous one.
 
     The champion is moved last: a process that dies in between leaves the old one.
@@ -98,10 +98,10 @@ def crown(name: str, version: ModelVersion) -> None:
     champion = version_at(name, CHAMPION)
     if champion is not None and champion.version != version.version:
         client.set_registered_model_alias(name, PREVIOUS, champion.version)
-    _lead(name, version)
+    _move_champion_alias(name, version)
 
 
-def _lead(name: str, version: ModelVersion) -> None:
+def _move_champion_alias(name: str, version: ModelVersion) -> None:
     client = mlflow.MlflowClient()
     client.set_registered_model_alias(name, CHAMPION, version.version)
     if ROLLED_BACK in version.tags:
@@ -120,7 +120,7 @@ def roll_back(name: str) -> tuple[ModelVersion, ModelVersion]:
     if previous is None or previous.version == champion.version:
         raise InputError(f"name = {name!r}: version {champion.version} is the champion, and there is none before it")
     client = mlflow.MlflowClient()
-    _lead(name, previous)
+    _move_champion_alias(name, previous)
     client.set_registered_model_alias(name, PREVIOUS, champion.version)
     when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC: version {previous.version} took its place"
     client.set_model_version_tag(name, champion.version, ROLLED_BACK, when)

@@ -1,4 +1,4 @@
-"""Pictures out of a request, prepared exactly as in training. Everything is measured before it is decoded."""
+"""Images out of a request, prepared exactly as in training. Everything is measured before it is decoded."""
 
 import base64
 import binascii
@@ -10,31 +10,31 @@ from typing import Any
 import numpy as np
 
 from inandout.data.geometry import Geometry, fit_image
-from inandout.data.images import MAX_PIXELS, Picture, decode_image
+from inandout.data.images import MAX_PIXELS, ImageArray, decode_image
 from inandout.errors import InputError
 
 FOLDER = "INANDOUT_SERVE_FOLDER"
 """Environment variable of the server: a folder below which requests may name files. Without it none may."""
 MAX_BYTES = 12 * 2**20
-"""Of an encoded picture."""
+"""Of an encoded image."""
 MAX_TEXT = 16 * 2**20
 """Characters of base64, which are 4 for 3 bytes."""
 MAX_ROWS = 256
-"""Pictures of a request."""
+"""Images of a request."""
 
 
 def prepare_rows(rows: list[dict[str, Any]], geometry: Geometry) -> np.ndarray:
     """Pixels (N, H, W, 3) of rows with `image` or `path`; the other is missing, None or NaN.
 
     Raises:
-        InputError: no row, too many, or one whose picture cannot be used; names the first, counted from 0.
+        InputError: no row, too many, or one whose image cannot be used; names the first, counted from 0.
     """
     if not 0 < len(rows) <= MAX_ROWS:
-        raise InputError(f"{len(rows)} pictures in the request; send 1 to {MAX_ROWS}, each as image or path")
-    return np.stack([fit_image(_picture(row, f"picture {i}"), geometry) for i, row in enumerate(rows)])
+        raise InputError(f"{len(rows)} images in the request; send 1 to {MAX_ROWS}, each as image or path")
+    return np.stack([fit_image(_image(row, f"image {i}"), geometry) for i, row in enumerate(rows)])
 
 
-def _picture(row: Mapping[str, Any], name: str) -> Picture:
+def _image(row: Mapping[str, Any], name: str) -> ImageArray:
     given = {key: row[key] for key in ("image", "path") if not _is_missing(row.get(key))}
     if len(given) != 1:
         raise InputError(
@@ -57,10 +57,10 @@ def _decode_text(text: str, name: str) -> bytes:
     try:
         return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise InputError(f"{name}: not base64 ({error}); send the content of a picture file in base64") from error
+        raise InputError(f"{name}: not base64 ({error}); send the content of an image file in base64") from error
 
 
-def _from_levels(value: object, name: str) -> Picture:
+def _from_levels(value: object, name: str) -> ImageArray:
     """(H, W, 3) or (H, W) whole numbers of 0..255, as nested lists or as an array."""
     try:
         levels = np.asarray(value.tolist() if isinstance(value, np.ndarray) else value)
@@ -79,7 +79,7 @@ def _from_levels(value: object, name: str) -> Picture:
 def _read_file(given: object, name: str) -> bytes:
     """Content of a file below the allowed folder, links followed first."""
     if not os.environ.get(FOLDER):
-        raise InputError(f"{name}: this server reads no files; send the picture in base64, or start it with {FOLDER}")
+        raise InputError(f"{name}: this server reads no files; send the image in base64, or start it with {FOLDER}")
     folder = Path(os.environ[FOLDER]).resolve()
     try:
         path = (folder / str(given)).resolve()

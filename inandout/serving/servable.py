@@ -1,4 +1,4 @@
-"""What MLflow serves: pictures in, a decision for each out."""
+"""What MLflow serves: images in, a decision for each out."""
 
 import base64
 import io
@@ -52,11 +52,11 @@ class Servable(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """One row a picture: logit, score, decision, threshold, rule, model_version, and heatmap if asked for.
+        """One row an image: logit, score, decision, threshold, rule, model_version, and heatmap if asked for.
 
         Args:
             context: not needed.
-            model_input: a row a picture, see `prepare_rows`.
+            model_input: a row an image, see `prepare_rows`.
             params: `rule`, an operating point of the model; `heatmap`, whether to draw maps.
 
         Raises:

@@ -8,7 +8,7 @@ from inandout.evaluation.operating_points import OperatingPoint
 
 
 class Settings(BaseModel):
-    """Preparation of pictures, thresholds, and where the model comes from."""
+    """Preparation of images, thresholds, and where the model comes from."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -17,7 +17,7 @@ class CheckConfig(Geometry):
     """What to check, and for which size."""
 
     data: str = Field(EMBEDDED, min_length=1, description="as for classify")
-    write: str = Field("", description="CSV manifest to write with all pictures that can be used; empty = none")
+    write: str = Field("", description="CSV manifest to write with all images that can be used; empty = none")
 
 
 class MakeSurfacesConfig(SurfacesConfig):
@@ -54,7 +54,7 @@ def check(config: CheckConfig) -> None:
         raise InputError(f"what is left cannot be used: {describe(left)}")
     if config.write:
         write_manifest(usable, Path(config.write))
-        print(f"{config.write}: {len(usable)} of {len(samples)} pictures")
+        print(f"{config.write}: {len(usable)} of {len(samples)} images")
     for split in sorted({sample.split for sample in usable}):
         labels = [sample.label for sample in usable if sample.split == split]
         print(f"{split or 'no split':8}  {len(labels) - sum(labels)} negatives, {sum(labels)} positives")
@@ -65,7 +65,7 @@ def surfaces(config: MakeSurfacesConfig) -> None:
     """Draw the embedded data set, or one like it."""
     folder = Path(config.out)
     write_surfaces(folder, SurfacesConfig(**config.model_dump(exclude={"out"})))
-    print(f"{folder}: {len(list(folder.glob('*/*_GT.png')))} pictures and masks in KolektorSDD2's layout")
+    print(f"{folder}: {len(list(folder.glob('*/*_GT.png')))} images and masks in KolektorSDD2's layout")
 
 
 def download(config: DownloadConfig) -> None:

@@ -1,4 +1,4 @@
-"""Entry point `finetune`: DreamBooth + LoRA-C3Lier on pictures of the training part."""
+"""Entry point `finetune`: DreamBooth + LoRA-C3Lier on images of the training part."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from accelerate.utils import broadcast_object_list
 from pydantic import Field
 
 from inandout.data.geometry import Geometry, fit_image
-from inandout.data.images import Picture, read_image
+from inandout.data.images import ImageArray, read_image
 from inandout.data.manifest import Sample, digests, fingerprint
 from inandout.data.prepare import ShotConfig, prepare_shot
 from inandout.data.splits import Shot
@@ -18,14 +18,14 @@ from inandout.diffusion.base.base import Base, BaseConfig, base_identity, kind_o
 from inandout.diffusion.callbacks import OnStep
 from inandout.diffusion.finetune.buckets import bucket_of
 from inandout.diffusion.finetune.dreambooth import DreamBoothConfig, chosen_optimiser, dreambooth, processes
-from inandout.diffusion.finetune.dreambooth_dataset import Lesson, Shown
-from inandout.diffusion.finetune.presets import NEGATIVES, PROFILES, Profile
+from inandout.diffusion.finetune.dreambooth_dataset import DreamBoothDataset, Example
+from inandout.diffusion.finetune.presets import N_NEGATIVES, PRESETS, Preset
 from inandout.diffusion.lora.adapter import Adapter, AdapterMeta
 from inandout.diffusion.lora.layers import AdapterConfig, add_adapter, count_modules
 from inandout.diffusion.lora.safetensors_io import save_adapter
 from inandout.diffusion.prompts import check_prompt
-from inandout.diffusion.sample.generate import sampler
-from inandout.diffusion.sample.inpaint import refuse_painting
+from inandout.diffusion.sample.generate import text2img_generator
+from inandout.diffusion.sample.inpaint import require_text2img
 from inandout.diffusion.sample.sampler import SamplingConfig
 from inandout.reporting.figures import contact_sheet
 from inandout.stages.image_cache import generate
@@ -53,29 +53,29 @@ class FinetuneConfig(ShotConfig, Geometry, BaseConfig, AdapterConfig, DreamBooth
 
     fit: Literal["crop", "stretch", "bucket"] = Field(  # type: ignore[assignment]
         "crop",
-        description="crop and stretch: as for the classifier; bucket: every picture keeps about its aspect and gets an "
+        description="crop and stretch: as for the classifier; bucket: every image keeps about its aspect and gets an "
         "area of width x height (paper: 512 x 512)",
     )
-    epochs: int | None = Field(None, ge=1, le=100_000, description="passes over the pictures; none = by base and shot")
+    epochs: int | None = Field(None, ge=1, le=100_000, description="passes over the images; none = by base and shot")
     lr: float | None = Field(None, gt=0, le=1, description="highest learning rate; none = by base and shot")
     n_prior: int | None = Field(
-        None, ge=0, le=100_000, description="generated pictures of the class prompt; none = by base and shot"
+        None, ge=0, le=100_000, description="generated images of the class prompt; none = by base and shot"
     )
-    n_negatives: int = Field(NEGATIVES, ge=1, le=100_000, description="zero shot: good pictures that are learned from")
-    instance_prompt: str = Field("skt background", min_length=1, description="stands for the pictures of the product")
+    n_negatives: int = Field(N_NEGATIVES, ge=1, le=100_000, description="zero shot: good images that are learned from")
+    instance_prompt: str = Field("skt background", min_length=1, description="stands for the images of the product")
     prior_prompt: str = Field("background", min_length=1, description="class prompt: what the product is one of")
     clip_skip: int = Field(
         1, ge=1, le=24, description="layer of the text encoder, from the last (the paper's files: 2)"
     )
     fresh: bool = Field(False, description="run again although a finished run has the same fingerprint")
 
-    def profile(self) -> Profile:
+    def preset(self) -> Preset:
         """What suits base and shot, with what was asked for in its place."""
-        suiting = PROFILES[kind_of_base(self.base), self.shot]
-        n_prior = suiting.n_prior if self.n_prior is None else self.n_prior
-        return suiting._replace(
-            epochs=suiting.epochs if self.epochs is None else self.epochs,
-            lr=suiting.lr if self.lr is None else self.lr,
+        defaults = PRESETS[kind_of_base(self.base), self.shot]
+        n_prior = defaults.n_prior if self.n_prior is None else self.n_prior
+        return defaults._replace(
+            epochs=defaults.epochs if self.epochs is None else self.epochs,
+            lr=defaults.lr if self.lr is None else self.lr,
             n_prior=n_prior if self.prior_weight else 0,
         )
 
@@ -88,7 +88,7 @@ class Finetuned(NamedTuple):
 
 
 def finetune(config: FinetuneConfig) -> Finetuned:
-    """Train an adapter on the pictures of a product, or find it where it was trained before."""
+    """Train an adapter on the images of a product, or find it where it was trained before."""
     if not processes().is_main_process:
         return _follow(config)
     connect()
@@ -144,20 +144,20 @@ class _Gathered(NamedTuple):
 
     base: Base
     instances: list[Sample]
-    pictures: list[Picture]
+    images: list[ImageArray]
     """Of the instances, as they are learned."""
-    prior: list[Picture]
+    prior: list[ImageArray]
 
 
 def _train_and_log(config: FinetuneConfig, samples: Sequence[Sample], work: Path) -> None:
     gathered = _gather(config, samples)
-    suiting = config.profile()
-    mlflow.log_params({"used_epochs": suiting.epochs, "used_lr": suiting.lr, "used_n_prior": suiting.n_prior})
+    preset = config.preset()
+    mlflow.log_params({"used_epochs": preset.epochs, "used_lr": preset.lr, "used_n_prior": preset.n_prior})
     mlflow.log_params({"n_instances": len(gathered.instances), "base_fingerprint": gathered.base.fingerprint})
     mlflow.log_param("used_optimiser", chosen_optimiser(config.optimiser))
-    for name, pictures in (("instances", gathered.pictures), ("prior", gathered.prior)):
-        if pictures:
-            first = pictures[:_SHOWN]
+    for name, images in (("instances", gathered.images), ("prior", gathered.prior)):
+        if images:
+            first = images[:_SHOWN]
             mlflow.log_image(contact_sheet(first, [""] * len(first)), artifact_file=f"{name}.png")
     adapter = _train(config, gathered, work, _logger())
     save_adapter(work / ADAPTER.name, adapter)
@@ -169,17 +169,17 @@ def _gather(config: FinetuneConfig, samples: Sequence[Sample]) -> _Gathered:
     """Read, generate and check everything before the training begins."""
     instances = choose_instances(samples, config.shot, config.n_negatives, config.seed)
     base = open_base(config)
-    refuse_painting(base.pipeline)
+    require_text2img(base.pipeline)
     for prompt in (config.instance_prompt, config.prior_prompt):
         check_prompt(base.pipeline.tokenizer, prompt)
-    pictures = fit_pictures([read_image(sample.image) for sample in instances], config, base)
+    images = fit_images([read_image(sample.image) for sample in instances], config, base)
     with processes().main_process_first():
-        prior = prior_pictures(config, base, sorted({picture.shape[1::-1] for picture in pictures}))
-    return _Gathered(base, instances, pictures, prior)
+        prior = prior_images(config, base, sorted({image.shape[1::-1] for image in images}))
+    return _Gathered(base, instances, images, prior)
 
 
 def choose_instances(samples: Sequence[Sample], shot: Shot, n_negatives: int, seed: int) -> list[Sample]:
-    """Pictures of the training part to learn from: the positives there are, or without any some negatives.
+    """Images of the training part to learn from: the positives there are, or without any some negatives.
 
     With fewer negatives than asked for all of them are taken.
     """
@@ -191,56 +191,56 @@ def choose_instances(samples: Sequence[Sample], shot: Shot, n_negatives: int, se
     return [negatives[int(place)] for place in order]
 
 
-def fit_pictures(pictures: Sequence[Picture], config: FinetuneConfig, base: Base) -> list[Picture]:
+def fit_images(images: Sequence[ImageArray], config: FinetuneConfig, base: Base) -> list[ImageArray]:
     """Cut and resize to sizes that the base can work on: to the next ones that its VAE can divide."""
     factor = base.pipeline.vae_scale_factor
     if config.fit == "bucket":
         area, multiple = config.width * config.height, 8 * factor
-        sizes = [bucket_of(picture.shape[1], picture.shape[0], area, multiple) for picture in pictures]
-        return [fit_image(picture, size) for picture, size in zip(pictures, sizes, strict=True)]
-    width, height = learned_size(config, factor)
+        sizes = [bucket_of(image.shape[1], image.shape[0], area, multiple) for image in images]
+        return [fit_image(image, size) for image, size in zip(images, sizes, strict=True)]
+    width, height = training_size(config, factor)
     size = Geometry(width=width, height=height, fit=config.fit)
-    return [fit_image(picture, size) for picture in pictures]
+    return [fit_image(image, size) for image in images]
 
 
-def learned_size(config: FinetuneConfig, factor: int) -> tuple[int, int]:
-    """(width, height) of all pictures without buckets: the next that can be divided by the VAE's `factor`."""
+def training_size(config: FinetuneConfig, factor: int) -> tuple[int, int]:
+    """(width, height) of all images without buckets: the next that can be divided by the VAE's `factor`."""
     return -(-config.width // factor) * factor, -(-config.height // factor) * factor
 
 
-def prior_pictures(config: FinetuneConfig, base: Base, sizes: Sequence[tuple[int, int]]) -> list[Picture]:
-    """Pictures that the base makes of the class prompt; kept beside the database for all that need the same."""
-    n = config.profile().n_prior
+def prior_images(config: FinetuneConfig, base: Base, sizes: Sequence[tuple[int, int]]) -> list[ImageArray]:
+    """Images that the base makes of the class prompt; kept beside the database for all that need the same."""
+    n = config.preset().n_prior
     if n == 0:
         return []
-    how = SamplingConfig().resolved(base.kind)
-    make = sampler(base.pipeline, [config.prior_prompt], config.seed, sizes, how, config.clip_skip)
-    kept = generate(asked_prior(config, sizes), n, make, how.sample_batch, [], "prior").kept
+    sampling = SamplingConfig().resolved(base.kind)
+    generator = text2img_generator(base.pipeline, [config.prior_prompt], config.seed, sizes, sampling, config.clip_skip)
+    kept = generate(prior_cache_key(config, sizes), n, generator, sampling.sample_batch, [], "prior").kept
     return [read_image(one.path) for one in kept]
 
 
-def asked_prior(config: FinetuneConfig, sizes: Sequence[tuple[int, int]]) -> list[object]:
-    """What `prior_pictures` asks `generate` for: the same for every fine-tuning of a seed and of equal sizes."""
-    how = SamplingConfig().resolved(kind_of_base(config.base))
+def prior_cache_key(config: FinetuneConfig, sizes: Sequence[tuple[int, int]]) -> list[object]:
+    """What `prior_images` asks `generate` for: the same for every fine-tuning of a seed and of equal sizes."""
+    sampling = SamplingConfig().resolved(kind_of_base(config.base))
     return [
-        "prior", base_identity(config), config.prior_prompt, config.seed, config.clip_skip, sizes, how.model_dump(),
+        "prior", base_identity(config), config.prior_prompt, config.seed, config.clip_skip, sizes, sampling.model_dump(),
     ]  # fmt: skip
 
 
 def _train(config: FinetuneConfig, gathered: _Gathered, work: Path, on_step: OnStep) -> Adapter:
     """The adapter; the same in every process."""
-    base, profile = gathered.base, config.profile()
-    shown = [
-        Shown(latent, prior)
-        for pictures, prior in ((gathered.pictures, False), (gathered.prior, True))
-        for latent in encode_once(base, pictures)
+    base, preset = gathered.base, config.preset()
+    examples = [
+        Example(latent, prior)
+        for images, prior in ((gathered.images, False), (gathered.prior, True))
+        for latent in encode_once(base, images)
     ]
-    lesson = Lesson(shown, config.instance_prompt, config.prior_prompt, config.clip_skip)
+    dataset = DreamBoothDataset(examples, config.instance_prompt, config.prior_prompt, config.clip_skip)
     add_adapter(base.pipeline.unet, base.pipeline.text_encoder, config, config.seed)
     if processes().is_main_process:
         mlflow.log_params(count_modules(base.pipeline.unet, base.pipeline.text_encoder))
     tensors = dreambooth(
-        base, lesson, epochs=profile.epochs, lr=profile.lr, config=config, seed=config.seed,
+        base, dataset, epochs=preset.epochs, lr=preset.lr, config=config, seed=config.seed,
         checkpoint=work / "checkpoint.safetensors", on_step=on_step,
     )  # fmt: skip
     meta = AdapterMeta(
@@ -253,7 +253,7 @@ def _train(config: FinetuneConfig, gathered: _Gathered, work: Path, on_step: OnS
 
 
 def _logger() -> OnStep:
-    """Means of the losses; of the pictures that the loss has seen, their number so far."""
+    """Means of the losses; of the images that the loss has seen, their number so far."""
     log_means = mean_logger(_LOGGED_EVERY)
 
     def on_step(step: int, values: dict[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""Latents that are kept beside the database, so that every picture goes through a base's VAE once."""
+"""Latents that are kept beside the database, so that every image goes through a base's VAE once."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,26 +9,26 @@ from torch import Tensor
 from tqdm import tqdm
 
 from inandout.checkpoint import write_tensors
-from inandout.data.images import Picture
+from inandout.data.images import ImageArray
 from inandout.diffusion.base.base import Base
 from inandout.diffusion.vae import encode
 from inandout.tracking import state_folder
 
 
-def encode_once(base: Base, pictures: Sequence[Picture]) -> list[Tensor]:
-    """Latents (C, h, w), on the CPU, of pictures (H, W, 3); found by the content of picture and base where they are.
+def encode_once(base: Base, images: Sequence[ImageArray]) -> list[Tensor]:
+    """Latents (C, h, w), on the CPU, of images (H, W, 3); found by the content of image and base where they are.
 
     Raises:
         InputError: they cannot be kept there.
     """
     folder = state_folder() / "latents" / base.fingerprint
     folder.mkdir(parents=True, exist_ok=True)
-    return [_encode_once(base, picture, folder) for picture in tqdm(pictures, "encode", unit="picture", disable=None)]
+    return [_encode_once(base, image, folder) for image in tqdm(images, "encode", unit="image", disable=None)]
 
 
-def _encode_once(base: Base, picture: Picture, folder: Path) -> Tensor:
-    content = hashlib.sha256(f"{picture.shape}".encode() + picture.tobytes()).hexdigest()[:32]
+def _encode_once(base: Base, image: ImageArray, folder: Path) -> Tensor:
+    content = hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest()[:32]
     path = folder / f"{content}.safetensors"
     if not path.exists():
-        write_tensors(path, {"latent": encode(base.pipeline.vae, picture[None])[0]}, {})
+        write_tensors(path, {"latent": encode(base.pipeline.vae, image[None])[0]}, {})
     return load_file(path)["latent"]

@@ -8,11 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from inandout.data.surfaces import KINDS
 from inandout.diffusion.base.base import BaseConfig, base_identity
 from inandout.diffusion.callbacks import OnStep
-from inandout.diffusion.pretrain.assemble import assemble, learned_student, new_student, new_vae
-from inandout.diffusion.pretrain.stream import HELD_OUT, LESSONS, School
-from inandout.diffusion.pretrain.train_unet import TEXT_SHARE, Student, pretrain_unet
+from inandout.diffusion.pretrain.assemble import assemble, load_train_state, new_train_state, new_vae
+from inandout.diffusion.pretrain.stream import HELD_OUT, WEIGHTED_KINDS, SurfaceStream
+from inandout.diffusion.pretrain.train_unet import TEXT_SHARE, TrainState, pretrain_unet
 from inandout.diffusion.pretrain.train_vae import pretrain_vae
-from inandout.diffusion.reconstruction import measure_fidelity
+from inandout.diffusion.reconstruction import measure_reconstruction
 from inandout.diffusion.sample.sampler import SamplingConfig, sample
 from inandout.diffusion.vae import decode, encode
 from inandout.reporting.figures import contact_sheet
@@ -39,13 +39,13 @@ class PretrainConfig(BaseModel):
     seed: int = Field(1, ge=0, lt=HELD_OUT, description="seed of weights, surfaces, captions and noise")
     vae_steps: int = Field(4000, ge=1, le=10**7, description="steps of the VAE's decoder")
     vae_lr: float = Field(0.002, gt=0, le=1, description="highest learning rate of the decoder")
-    vae_batch_size: int = Field(8, ge=1, le=4096, description="pictures of 64x64 a step of the decoder")
+    vae_batch_size: int = Field(8, ge=1, le=4096, description="images of 64x64 a step of the decoder")
     unet_steps: int = Field(60_000, ge=1, le=10**7, description="steps of UNet and text encoder")
     lr: float = Field(0.0008, gt=0, le=1, description="learning rate of UNet and text encoder, before it decays")
     text_share: float = Field(
         TEXT_SHARE, gt=0, le=1, description="learning rate of the text encoder, as a share of the UNet's"
     )
-    batch_size: int = Field(32, ge=1, le=4096, description="pictures of 64x64 a step of UNet and text encoder")
+    batch_size: int = Field(32, ge=1, le=4096, description="images of 64x64 a step of UNet and text encoder")
     close_ups: float = Field(
         0.5, ge=0, le=1, description="share of the batches of UNet and text encoder that are close-ups of defects"
     )
@@ -63,47 +63,47 @@ def pretrain(config: PretrainConfig) -> None:
     connect()
     inputs = {"start": base_identity(BaseConfig(base=config.start))} if config.start else {}
     with open_run("pretrain", config, stage_fingerprint("pretrain", config, inputs), f"pretrain seed={config.seed}"):
-        student = learned_student(Path(config.start)) if config.start else _begin(config, checkpoints)
+        train_state = load_train_state(Path(config.start)) if config.start else _begin(config, checkpoints)
         pretrain_unet(
-            student, School(config.seed, config.batch_size, config.close_ups, LESSONS), steps=config.unet_steps,
+            train_state, SurfaceStream(config.seed, config.batch_size, config.close_ups, WEIGHTED_KINDS), steps=config.unet_steps,
             lr=config.lr, text_share=config.text_share, checkpoint=checkpoints / "unet.safetensors",
-            save_every=config.save_every, on_step=_exporter(student, config.sheet_every, out),
+            save_every=config.save_every, on_step=_exporter(train_state, config.sheet_every, out),
         )  # fmt: skip
-        assemble(student).save_pretrained(out)
+        assemble(train_state).save_pretrained(out)
     print(f"{out}: ready; StableDiffusionPipeline.from_pretrained('{out}', local_files_only=True) loads it")
 
 
-def _begin(config: PretrainConfig, checkpoints: Path) -> Student:
+def _begin(config: PretrainConfig, checkpoints: Path) -> TrainState:
     """Train the decoder of a new VAE, measure it, and put an untrained UNet and text encoder around it."""
     vae = new_vae(config.seed)
     pretrain_vae(
-        vae, School(config.seed, config.vae_batch_size), steps=config.vae_steps, lr=config.vae_lr,
+        vae, SurfaceStream(config.seed, config.vae_batch_size), steps=config.vae_steps, lr=config.vae_lr,
         checkpoint=checkpoints / "vae.safetensors", save_every=config.save_every,
         on_step=mean_logger(_LOGGED_EVERY, "vae_"),
     )  # fmt: skip
-    held_out = School(HELD_OUT, 64).batch(0, (64, 64)).pictures
-    fidelity = measure_fidelity(held_out, decode(vae, encode(vae, held_out)))
-    log_values({f"vae_{name}": value for name, value in fidelity._asdict().items()})
-    return new_student(vae, config.seed)
+    held_out = SurfaceStream(HELD_OUT, 64).batch(0, (64, 64)).images
+    quality = measure_reconstruction(held_out, decode(vae, encode(vae, held_out)))
+    log_values({f"vae_{name}": value for name, value in quality._asdict().items()})
+    return new_train_state(vae, config.seed)
 
 
-def _exporter(student: Student, sheet_every: int, out: Path) -> OnStep:
+def _exporter(train_state: TrainState, sheet_every: int, out: Path) -> OnStep:
     """Logs means; now and then writes the base so far, and logs what it draws."""
     log_means = mean_logger(_LOGGED_EVERY, "unet_")
 
     def on_step(step: int, values: dict[str, float]) -> None:
         log_means(step, values)
         if step % sheet_every == 0:
-            assemble(student).save_pretrained(out)
-            _log_sheet(student, step)
+            assemble(train_state).save_pretrained(out)
+            _log_sheet(train_state, step)
 
     return on_step
 
 
-def _log_sheet(student: Student, step: int) -> None:
+def _log_sheet(train_state: TrainState, step: int) -> None:
     prompts = [prompt for prompt in PROMPTS for _ in range(_SHOWN)]
     seeds = [number % _SHOWN for number in range(len(prompts))]
     settings = SamplingConfig().resolved("embedded")
-    made = sample(assemble(student), prompts, seeds, width=64, height=64, config=settings)
-    pictures = [picture for batch in made for picture in batch.pictures]
-    mlflow.log_image(contact_sheet(pictures, prompts, _SHOWN), artifact_file=f"samples/{step:07d}.png")
+    made = sample(assemble(train_state), prompts, seeds, width=64, height=64, config=settings)
+    images = [image for batch in made for image in batch.images]
+    mlflow.log_image(contact_sheet(images, prompts, _SHOWN), artifact_file=f"samples/{step:07d}.png")

@@ -28,5 +28,5 @@ def test_the_model_is_left_as_it_was() -> None:
     assert np.array_equal(first, features(model, PIXELS)), "in training mode statistics would have moved"
 
 
-def test_no_pictures_have_no_features() -> None:
+def test_no_images_have_no_features() -> None:
     assert features(build_classifier("none", 0), PIXELS[:0]).shape == (0, 2048)

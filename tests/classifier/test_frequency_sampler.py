@@ -46,9 +46,9 @@ def test_a_restored_sampler_goes_on_as_the_first_would_have() -> None:
 
 
 def test_what_is_always_shown_comes_on_top_and_is_never_drawn() -> None:
-    always = np.zeros(67, bool)
-    always[[3, 60, 61]] = True
-    sampler = FrequencySampler(labels(62, 5), 0, always)
+    every_epoch = np.zeros(67, bool)
+    every_epoch[[3, 60, 61]] = True
+    sampler = FrequencySampler(labels(62, 5), 0, every_epoch)
     for _ in range(30):
         epoch = sampler.epoch()
         assert len(epoch) == len(set(epoch)) == 5 + 5 + 3

@@ -20,16 +20,16 @@ def model() -> DefectNet:
     return net
 
 
-def pictures(n: int) -> np.ndarray:
+def images(n: int) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (n, 96, 64, 3), dtype=np.uint8)
 
 
-def slow_map(model: DefectNet, picture: np.ndarray) -> np.ndarray:
-    """Grad-CAM of one picture by hooks, channel by channel, from the whole forward pass."""
+def slow_map(model: DefectNet, image: np.ndarray) -> np.ndarray:
+    """Grad-CAM of one image by hooks, channel by channel, from the whole forward pass."""
     kept = {}
     layers = {"third": model.resnet.layer3, "fourth": model.resnet.layer4}
     hooks = [layer.register_forward_hook(lambda m, i, o, n=name: kept.update({n: o})) for name, layer in layers.items()]
-    x = torch.from_numpy(picture).permute(2, 0, 1)[None].float().requires_grad_()
+    x = torch.from_numpy(image).permute(2, 0, 1)[None].float().requires_grad_()
     logit = model(x)[0]
     for hook in hooks:
         hook.remove()
@@ -39,7 +39,7 @@ def slow_map(model: DefectNet, picture: np.ndarray) -> np.ndarray:
         cam = torch.zeros(kept[name].shape[2:])
         for channel in range(slope.shape[1]):
             cam += slope[0, channel].mean() * kept[name][0, channel].detach()
-        cam = interpolate(cam.clamp(min=0)[None, None], picture.shape[:2], mode="bilinear")[0, 0]
+        cam = interpolate(cam.clamp(min=0)[None, None], image.shape[:2], mode="bilinear")[0, 0]
         assert cam.max() > 0
         maps.append(cam / cam.max())
     mean = (maps[0] + maps[1]) / 2
@@ -47,27 +47,27 @@ def slow_map(model: DefectNet, picture: np.ndarray) -> np.ndarray:
 
 
 def test_maps_are_those_of_grad_cam_by_hooks_one_by_one(model: DefectNet) -> None:
-    pixels = pictures(3)
+    pixels = images(3)
     maps = heat_maps(model, pixels, batch_size=2)
     assert maps.shape == (3, 96, 64)
     assert maps.dtype == np.float32
     assert np.ptp(maps, axis=(1, 2)).min() > 0.3, "a flat map would agree with anything"
-    for heat, picture in zip(maps, pixels, strict=True):
-        np.testing.assert_allclose(heat, slow_map(model, picture), atol=1e-4)
+    for heat, image in zip(maps, pixels, strict=True):
+        np.testing.assert_allclose(heat, slow_map(model, image), atol=1e-4)
 
 
 def test_nothing_of_the_model_changes(model: DefectNet) -> None:
-    before = predict(model, pictures(2))
-    heat_maps(model, pictures(2))
-    np.testing.assert_array_equal(predict(model, pictures(2)), before)
+    before = predict(model, images(2))
+    heat_maps(model, images(2))
+    np.testing.assert_array_equal(predict(model, images(2)), before)
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_what_speaks_for_no_defect_has_a_map_of_zeros(model: DefectNet) -> None:
     mute = build_classifier("none", 0).eval().requires_grad_(False)
     mute.resnet.fc.weight.zero_()
-    np.testing.assert_array_equal(heat_maps(mute, pictures(1)), 0)
-    assert heat_maps(mute, pictures(0)).shape == (0, 96, 64)
+    np.testing.assert_array_equal(heat_maps(mute, images(1)), 0)
+    assert heat_maps(mute, images(0)).shape == (0, 96, 64)
 
 
 def test_a_maximum_within_the_dilated_mask_is_a_hit() -> None:
@@ -76,11 +76,11 @@ def test_a_maximum_within_the_dilated_mask_is_a_hit() -> None:
     maps = np.zeros((4, 40, 40), np.float32)
     maps[0, 10, 10] = maps[1, 10, 10 + DILATION] = maps[2, 10, 11 + DILATION] = 1
     found = pointing(maps, [mask] * 4)
-    assert (found.pictures, found.hits, found.energy) == (4, 0.5, 0.25), (
+    assert (found.images, found.hits, found.energy) == (4, 0.5, 0.25), (
         "one inside, one near, one beside, one of zeros"
     )
     assert found.chance == pytest.approx((2 * DILATION + 1) ** 2 / 1600)
-    assert "50% of 4 pictures, by chance in 5%" in found.sentence()
+    assert "50% of 4 images, by chance in 5%" in found.sentence()
 
 
 def test_a_maximum_in_the_first_corner_is_no_hit_of_a_map_of_zeros() -> None:

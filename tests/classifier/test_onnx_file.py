@@ -15,11 +15,11 @@ from inandout.errors import InputError
 Written = tuple[DefectNet, float, onnxruntime.InferenceSession, Path, float]
 
 
-def pictures(n: int, seed: int = 0) -> np.ndarray:
+def images(n: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (n, 48, 32, 3), dtype=np.uint8)
 
 
-PARTED = pictures(8, seed=1)
+PARTED = images(8, seed=1)
 
 
 def small() -> DefectNet:
@@ -35,20 +35,20 @@ def small() -> DefectNet:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
-    """A file whose threshold parts the `PARTED` pictures."""
+    """A file whose threshold parts the `PARTED` images."""
     model = small()
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
     threshold = float(np.median(predict(model, PARTED)))
-    difference = write_onnx(model, threshold, pictures(4), path, {"run": "abc"})
+    difference = write_onnx(model, threshold, images(4), path, {"run": "abc"})
     session = open_onnx(path)
     return model, threshold, session, path, difference
 
 
-def test_any_number_of_pictures_gets_the_logits_of_torch(written: Written) -> None:
+def test_any_number_of_images_gets_the_logits_of_torch(written: Written) -> None:
     model, _, session, _, _ = written
     for n in (1, 2, 5):
-        logit, score, _ = run_onnx(session, pictures(n, seed=n))
-        expected = predict(model, pictures(n, seed=n))
+        logit, score, _ = run_onnx(session, images(n, seed=n))
+        expected = predict(model, images(n, seed=n))
         np.testing.assert_allclose(logit, expected, atol=1e-5)
         np.testing.assert_allclose(score, 1 / (1 + np.exp(-expected)), atol=1e-5)
 
@@ -62,7 +62,7 @@ def test_the_threshold_inside_decides(written: Written) -> None:
 
 def test_a_threshold_just_above_a_score_is_not_rounded_to_it() -> None:
     model = small()
-    one = torch.from_numpy(pictures(1).transpose(0, 3, 1, 2).copy())
+    one = torch.from_numpy(images(1).transpose(0, 3, 1, 2).copy())
     score = float(model(one)[0])
     assert Deciding(model, score)(one)[2].tolist() == [True]
     assert Deciding(model, float(np.nextafter(score, np.inf)))(one)[2].tolist() == [False]
@@ -73,8 +73,8 @@ def test_the_file_says_what_it_is_and_how_well_it_agrees(written: Written) -> No
     known = session.get_modelmeta().custom_metadata_map
     assert known["run"] == "abc"
     assert float(known["max_difference"]) == difference < 1e-4
-    (pictures_in,) = session.get_inputs()
-    assert (pictures_in.type, pictures_in.shape[1:]) == ("tensor(uint8)", [3, 48, 32])
+    (images_in,) = session.get_inputs()
+    assert (images_in.type, images_in.shape[1:]) == ("tensor(uint8)", [3, 48, 32])
     assert [entry.name for entry in path.parent.iterdir()] == ["model.onnx"]
 
 
@@ -82,7 +82,7 @@ def test_a_file_that_differs_is_refused_and_none_is_left(tmp_path: Path, monkeyp
     model = small()
     monkeypatch.setattr(onnx_file, "predict", lambda model, pixels: predict(model, pixels) + 2e-4)
     with pytest.raises(InputError, match=r"differs from the trained one by 0\.0002"):
-        write_onnx(model, 0.0, pictures(2), tmp_path / "model.onnx", {})
+        write_onnx(model, 0.0, images(2), tmp_path / "model.onnx", {})
     assert not list(tmp_path.iterdir())
 
 

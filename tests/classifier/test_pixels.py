@@ -8,7 +8,7 @@ import pytest
 
 from inandout.classifier.pixels import load_pixels
 from inandout.data.geometry import Geometry
-from inandout.data.images import Picture, read_image, write_image
+from inandout.data.images import ImageArray, read_image, write_image
 from inandout.errors import InputError
 
 SQUARE = Geometry(width=32, height=32)
@@ -22,15 +22,15 @@ def write_some(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def test_pictures_are_uint8_in_order_and_take_three_bytes_a_pixel(tmp_path: Path) -> None:
+def test_images_are_uint8_in_order_and_take_three_bytes_a_pixel(tmp_path: Path) -> None:
     paths = write_some(tmp_path, 5)
     pixels = load_pixels(paths, Geometry(width=32, height=48))
     assert pixels.shape == (5, 48, 32, 3)
     assert pixels.dtype == np.uint8
     one_by_one = [load_pixels([path], Geometry(width=32, height=48))[0] for path in paths]
     assert np.array_equal(pixels, one_by_one)
-    float_pictures_and_int64_masks = 5 * 48 * 32 * (3 * 4 + 8)
-    assert pixels.nbytes * 6 <= float_pictures_and_int64_masks
+    float_images_and_int64_masks = 5 * 48 * 32 * (3 * 4 + 8)
+    assert pixels.nbytes * 6 <= float_images_and_int64_masks
 
 
 def test_above_a_size_they_are_mapped_and_the_same(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_above_a_size_they_are_mapped_and_the_same(tmp_path: Path) -> None:
     assert np.array_equal(mapped, load_pixels(paths, SQUARE))
 
 
-def test_a_bad_picture_is_named(tmp_path: Path) -> None:
+def test_a_bad_image_is_named(tmp_path: Path) -> None:
     paths = write_some(tmp_path, 2)
     paths[1].write_bytes(b"")
     with pytest.raises(InputError, match=r"1\.png"):
@@ -61,7 +61,7 @@ def test_space_that_the_disk_lacks_is_missed_before_anything_is_written(
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this platform cannot reserve space")
-def test_mapped_pictures_have_their_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mapped_images_have_their_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = []
     real = np.memmap
     monkeypatch.setattr(
@@ -73,12 +73,12 @@ def test_mapped_pictures_have_their_space(tmp_path: Path, monkeypatch: pytest.Mo
     assert before.st_blocks * 512 >= before.st_size
 
 
-def test_a_picture_is_decoded_once_for_a_size_until_it_changes(
+def test_a_image_is_decoded_once_for_a_size_until_it_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     decoded: list[str] = []
 
-    def counted(path: Path) -> Picture:
+    def counted(path: Path) -> ImageArray:
         decoded.append(path.name)
         return read_image(path)
 

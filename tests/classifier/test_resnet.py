@@ -8,21 +8,21 @@ from torchvision.models import ResNet50_Weights, resnet50
 from inandout.classifier.resnet import build_classifier
 from inandout.errors import InputError
 
-PICTURES = torch.randint(0, 256, (2, 3, 40, 32), dtype=torch.uint8)
+IMAGES = torch.randint(0, 256, (2, 3, 40, 32), dtype=torch.uint8)
 
 
-def test_one_logit_a_picture_from_uint8() -> None:
-    logits = build_classifier("none", 0).eval()(PICTURES)
+def test_one_logit_a_image_from_uint8() -> None:
+    logits = build_classifier("none", 0).eval()(IMAGES)
     assert logits.shape == (2,)
     assert logits.dtype == torch.float32
 
 
 def test_normalisation_is_part_of_the_model() -> None:
     model = build_classifier("none", 0).eval()
-    by_hand = (PICTURES / 255 - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor(
+    by_hand = (IMAGES / 255 - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor(
         [0.229, 0.224, 0.225]
     ).view(3, 1, 1)
-    assert torch.allclose(model(PICTURES), model.resnet(by_hand).flatten(), atol=1e-4)
+    assert torch.allclose(model(IMAGES), model.resnet(by_hand).flatten(), atol=1e-4)
 
 
 def test_the_seed_decides_the_weights_and_leaves_the_global_generator_alone() -> None:

@@ -12,14 +12,14 @@ from scipy.ndimage import gaussian_filter
 from inandout.data import check as checking
 from inandout.data.check import Problem, check, class_problems, describe, without_problems
 from inandout.data.duplicates import group_near_duplicates
-from inandout.data.images import Picture, write_image
+from inandout.data.images import ImageArray, write_image
 from inandout.data.manifest import Sample, Split, read_manifest
 
 TILES = Path(os.environ.get("INANDOUT_TILES", Path(__file__).parents[3] / "shared" / "datasets" / "magnetic_tile"))
 SIZE = (64, 48)
 
 
-def surface(seed: int, exposure: float = 1.0) -> Picture:
+def surface(seed: int, exposure: float = 1.0) -> ImageArray:
     """One tile under one exposure."""
     noise = gaussian_filter(np.random.default_rng(seed).normal(size=SIZE), 1)
     grey = (100 + 25 * noise / noise.std()) * exposure
@@ -27,7 +27,7 @@ def surface(seed: int, exposure: float = 1.0) -> Picture:
 
 
 def healthy(folder: Path) -> list[Sample]:
-    """Two pictures of each class in each split, with masks."""
+    """Two images of each class in each split, with masks."""
     samples = []
     splits: tuple[Split, ...] = ("train", "train", "train", "train", "test", "test", "test", "test")
     for i, split in enumerate(splits):
@@ -65,8 +65,8 @@ def damaged_files() -> dict[str, tuple[bytes, str]]:
     frames = encoded(noise, "TIFF", save_all=True, append_images=[noise])
     return {
         "empty": (b"", "empty file (0 bytes)"),
-        "html": (b"<!DOCTYPE html>\n<html>404</html>", "an HTML page, not a picture"),
-        "text": (b"hello, world", "text, not a picture"),
+        "html": (b"<!DOCTYPE html>\n<html>404</html>", "an HTML page, not an image"),
+        "text": (b"hello, world", "text, not an image"),
         "half a jpeg": (encoded(noise, "JPEG")[:900], "cannot be decoded"),
         "bad checksum": (png[:-20] + bytes([png[-20] ^ 1]) + png[-19:], "cannot be decoded"),
         "float": (encoded(Image.new("F", (40, 40)), "TIFF"), "pixels are stored as 'F'"),
@@ -77,7 +77,7 @@ def damaged_files() -> dict[str, tuple[bytes, str]]:
 
 
 @pytest.mark.parametrize("name", damaged_files())
-def test_a_picture_that_cannot_be_used_is_named(tmp_path: Path, name: str) -> None:
+def test_a_image_that_cannot_be_used_is_named(tmp_path: Path, name: str) -> None:
     samples = [*healthy(tmp_path), Sample(image=tmp_path / "bad.png", label=0, split="train")]
     content, what = damaged_files()[name]
     samples[-1].image.write_bytes(content)
@@ -101,7 +101,7 @@ def test_all_problems_are_listed_at_once(tmp_path: Path) -> None:
     assert ("gone.png", "no such file") in found(problems)
 
 
-def test_masks_are_checked_against_picture_and_label(tmp_path: Path) -> None:
+def test_masks_are_checked_against_image_and_label(tmp_path: Path) -> None:
     samples = healthy(tmp_path)
     masks = [sample.mask for sample in samples]
     samples[0] = samples[0].with_(mask=masks[1])
@@ -114,8 +114,8 @@ def test_masks_are_checked_against_picture_and_label(tmp_path: Path) -> None:
     assert found(check(samples)) == [
         ("1_mask.png", "the label says no defect, but the mask marks one"),
         ("2_mask.png", "the label says defect, but the mask is all black"),
-        ("small.png", "the mask is 40x64, its picture 5.png is 48x64"),
-        ("text.png", "text, not a picture"),
+        ("small.png", "the mask is 40x64, its image 5.png is 48x64"),
+        ("text.png", "text, not an image"),
         ("gone.png", "no such file"),
     ]
 
@@ -124,12 +124,12 @@ def classes(problems: list[Problem]) -> list[str]:
     return [problem.what for problem in problems]
 
 
-def test_a_class_without_pictures_or_with_one_is_named(tmp_path: Path) -> None:
+def test_a_class_without_images_or_with_one_is_named(tmp_path: Path) -> None:
     samples = healthy(tmp_path)
     assert check([samples[0], samples[2], *samples[4:]]) == []  # no positives in training: zero-shot
-    assert classes(check(samples[1:4:2] + samples[4:])) == ["the train split has no picture without a defect"]
-    assert classes(check(samples[:4] + samples[4::2])) == ["the test split has no picture with a defect"]
-    assert classes(check(samples[:4] + samples[5:])) == ["the test split has one picture without a defect"]
+    assert classes(check(samples[1:4:2] + samples[4:])) == ["the train split has no image without a defect"]
+    assert classes(check(samples[:4] + samples[4::2])) == ["the test split has no image with a defect"]
+    assert classes(check(samples[:4] + samples[5:])) == ["the test split has one image without a defect"]
     assert len(check(samples[:4])) == 2
     assert len(check([])) == 3
 
@@ -138,7 +138,7 @@ def test_one_positive_to_train_on_is_a_remark(tmp_path: Path) -> None:
     samples = healthy(tmp_path)
     (problem,) = check(samples[:3] + samples[4:])
     assert problem.kind == "remark"
-    assert problem.what == "the train split has one picture with a defect: one-shot; few conclusions"
+    assert problem.what == "the train split has one image with a defect: one-shot; few conclusions"
 
 
 @pytest.mark.parametrize(("label", "missing"), [(0, "with a defect"), (1, "without a defect")])
@@ -148,14 +148,14 @@ def test_a_validation_part_of_one_class_is_a_remark(label: int, missing: str) ->
     one, other = (Sample(image=Path(f"/v{its}.png"), label=its, split="val") for its in (label, 1 - label))
     (problem,) = class_problems([*samples, one])  # the files are not needed
     assert problem.kind == "remark"
-    assert problem.what.startswith(f"the val split has no picture {missing}")
+    assert problem.what.startswith(f"the val split has no image {missing}")
     assert list(class_problems([*samples, one, other])) == []
 
 
 def test_an_undivided_data_set_needs_two_of_each_class(tmp_path: Path) -> None:
     samples = [sample.with_(split="") for sample in healthy(tmp_path)]
     assert check(samples) == []
-    assert classes(check(samples[:2] + samples[2::2])) == ["the data set has one picture with a defect"]
+    assert classes(check(samples[:2] + samples[2::2])) == ["the data set has one image with a defect"]
 
 
 def test_the_same_content_listed_twice_is_found(tmp_path: Path) -> None:
@@ -165,10 +165,10 @@ def test_the_same_content_listed_twice_is_found(tmp_path: Path) -> None:
     assert found(within) == [("copy.png", f"the same content as {samples[0].image}")]
     across = check([*samples, samples[0].with_(image=tmp_path / "copy.png", mask=None, split="test")])
     kept = f"the same content as {tmp_path / 'copy.png'} (one in train, one in test)"
-    assert found(across) == [("0.png", kept)], "the training picture is the one to go"
+    assert found(across) == [("0.png", kept)], "the training image is the one to go"
 
 
-def test_a_flipped_and_re_encoded_copy_of_a_test_picture_in_train_is_found(tmp_path: Path) -> None:
+def test_a_flipped_and_re_encoded_copy_of_a_test_image_in_train_is_found(tmp_path: Path) -> None:
     samples = healthy(tmp_path)
     Image.fromarray(surface(4)[:, ::-1]).save(tmp_path / "leak.jpg", quality=60)
     leak = Sample(image=tmp_path / "leak.jpg", label=0, split="train")
@@ -227,7 +227,7 @@ def test_a_black_mask_of_a_defect_is_a_remark_that_costs_nothing(tmp_path: Path)
     assert without_problems(samples, [problem]) == samples
 
 
-def test_each_picture_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_image_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples = healthy(tmp_path)
     decoded = []
     real = checking.read_image

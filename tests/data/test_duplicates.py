@@ -7,14 +7,21 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from inandout.data.duplicates import SIDE, Album, group_near_duplicates, near_duplicates, similar_pairs, thumbnail
-from inandout.data.images import Picture, read_image, write_image
+from inandout.data.duplicates import (
+    SIDE,
+    SimilarityIndex,
+    group_near_duplicates,
+    near_duplicates,
+    similar_pairs,
+    thumbnail,
+)
+from inandout.data.images import ImageArray, read_image, write_image
 from inandout.data.manifest import Sample, read_manifest
 
 TILES = Path(os.environ.get("INANDOUT_TILES", Path(__file__).parents[3] / "shared" / "datasets" / "magnetic_tile"))
 
 
-def surface(seed: int, height: int = 160, width: int = 120, grain: float = 1.0) -> Picture:
+def surface(seed: int, height: int = 160, width: int = 120, grain: float = 1.0) -> ImageArray:
     """A homogeneous texture under the same lighting as every other one."""
     rng = np.random.default_rng(seed)
     noise = gaussian_filter(rng.normal(size=(height, width)), (2 * grain, grain))
@@ -25,47 +32,47 @@ def surface(seed: int, height: int = 160, width: int = 120, grain: float = 1.0) 
     return np.repeat(np.clip(np.rint(grey), 0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
 
 
-def as_jpeg(picture: Picture, quality: int) -> Picture:
+def as_jpeg(image: ImageArray, quality: int) -> ImageArray:
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "JPEG", quality=quality)
+    Image.fromarray(image).save(file, "JPEG", quality=quality)
     return np.asarray(Image.open(file))
 
 
-def resized(picture: Picture, factor: float) -> Picture:
-    height, width = picture.shape[:2]
-    return np.asarray(Image.fromarray(picture).resize((round(width * factor), round(height * factor))))
+def resized(image: ImageArray, factor: float) -> ImageArray:
+    height, width = image.shape[:2]
+    return np.asarray(Image.fromarray(image).resize((round(width * factor), round(height * factor))))
 
 
-def toned(picture: Picture, gamma: float = 1.0, gain: float = 1.0, offset: float = 0.0) -> Picture:
-    tone = 255 * (picture / 255) ** gamma * gain + offset
+def toned(image: ImageArray, gamma: float = 1.0, gain: float = 1.0, offset: float = 0.0) -> ImageArray:
+    tone = 255 * (image / 255) ** gamma * gain + offset
     return np.clip(np.rint(tone), 0, 255).astype(np.uint8)
 
 
 COPIES = {
-    "identical": lambda picture: picture.copy(),
-    "flipped": lambda picture: picture[:, ::-1],
-    "upside down": lambda picture: picture[::-1],
-    "turned": lambda picture: picture[::-1, ::-1],
-    "jpeg": lambda picture: as_jpeg(picture, 50),
-    "smaller": lambda picture: resized(picture, 0.8),
-    "gamma": lambda picture: toned(picture, gamma=0.6),
-    "brighter": lambda picture: toned(picture, offset=20),
-    "darker": lambda picture: toned(picture, offset=-20),
-    "contrast": lambda picture: toned(picture, gain=0.6, offset=30),
-    "all": lambda picture: as_jpeg(resized(toned(picture[:, ::-1], gamma=1.3, offset=15), 0.8), 50),
+    "identical": lambda image: image.copy(),
+    "flipped": lambda image: image[:, ::-1],
+    "upside down": lambda image: image[::-1],
+    "turned": lambda image: image[::-1, ::-1],
+    "jpeg": lambda image: as_jpeg(image, 50),
+    "smaller": lambda image: resized(image, 0.8),
+    "gamma": lambda image: toned(image, gamma=0.6),
+    "brighter": lambda image: toned(image, offset=20),
+    "darker": lambda image: toned(image, offset=-20),
+    "contrast": lambda image: toned(image, gain=0.6, offset=30),
+    "all": lambda image: as_jpeg(resized(toned(image[:, ::-1], gamma=1.3, offset=15), 0.8), 50),
 }
 
 
-def pairs(pictures: list[Picture]) -> list[list[int]]:
-    found: list[list[int]] = similar_pairs([thumbnail(picture) for picture in pictures]).tolist()
+def pairs(images: list[ImageArray]) -> list[list[int]]:
+    found: list[list[int]] = similar_pairs([thumbnail(image) for image in images]).tolist()
     return found
 
 
 @pytest.mark.parametrize("name", COPIES)
 @pytest.mark.parametrize("others", [0, 60])
 def test_a_copy_is_found_however_it_was_changed(name: str, others: int) -> None:
-    pictures = [surface(seed) for seed in range(1 + others)]
-    assert pairs([*pictures, COPIES[name](pictures[0])]) == [[0, 1 + others]]
+    images = [surface(seed) for seed in range(1 + others)]
+    assert pairs([*images, COPIES[name](images[0])]) == [[0, 1 + others]]
 
 
 @pytest.mark.parametrize("grain", [0.5, 2.0, 6.0])
@@ -82,15 +89,15 @@ def test_brushed_surfaces_are_not_paired_for_their_direction() -> None:
 def test_the_same_object_in_the_same_place_is_not_enough() -> None:
     y, x = np.mgrid[:128, :128]
     part = np.where((y - 64) ** 2 + (x - 60) ** 2 < 45**2, 180, 60) - 60 * ((abs(y - 40) < 6) & (abs(x - 70) < 20))
-    pictures = []
+    images = []
     for seed in range(40):
         noise = gaussian_filter(np.random.default_rng(seed).normal(0, 10, (128, 128)), 2)
         grey = np.clip(part + noise, 0, 255).astype(np.uint8)
-        pictures.append(np.repeat(grey[:, :, None], 3, axis=2))
-    assert pairs([*pictures, pictures[3][:, ::-1]]) == [[3, 40]]
+        images.append(np.repeat(grey[:, :, None], 3, axis=2))
+    assert pairs([*images, images[3][:, ::-1]]) == [[3, 40]]
 
 
-def test_flat_pictures_and_too_few_are_no_pair() -> None:
+def test_flat_images_and_too_few_are_no_pair() -> None:
     flat = np.full((40, 40, 3), 77, dtype=np.uint8)
     assert pairs([flat, flat, np.zeros_like(flat)]) == []
     assert pairs([flat]) == []
@@ -98,29 +105,29 @@ def test_flat_pictures_and_too_few_are_no_pair() -> None:
 
 
 def test_pairs_do_not_depend_on_how_rows_are_cut_into_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures = [surface(seed % 7) for seed in range(20)]
-    whole = pairs(pictures)
+    images = [surface(seed % 7) for seed in range(20)]
+    whole = pairs(images)
     monkeypatch.setattr("inandout.data.duplicates._ROWS", 3)
-    assert pairs(pictures) == whole
+    assert pairs(images) == whole
     assert whole == [[i, j] for i in range(20) for j in range(i + 1, 20) if (j - i) % 7 == 0]
 
 
 def test_a_thumbnail_averages_cells() -> None:
-    picture = np.zeros((2 * SIDE, 4 * SIDE, 3), dtype=np.uint8)
-    picture[0, :2] = 200
-    assert thumbnail(picture)[0, 0] == pytest.approx(50)
-    assert thumbnail(picture).shape == (SIDE, SIDE)
+    image = np.zeros((2 * SIDE, 4 * SIDE, 3), dtype=np.uint8)
+    image[0, :2] = 200
+    assert thumbnail(image)[0, 0] == pytest.approx(50)
+    assert thumbnail(image).shape == (SIDE, SIDE)
 
 
 def test_an_album_finds_the_copies_that_the_pairs_have() -> None:
-    pictures = [surface(seed % 7) for seed in range(20)]
-    album = Album([thumbnail(picture) for picture in pictures])
-    found = [np.flatnonzero(album.similarities(thumbnail(picture[::-1])) >= 0.8).tolist() for picture in pictures]
-    assert [[i, j] for i in range(20) for j in found[i] if j > i] == pairs(pictures)
+    images = [surface(seed % 7) for seed in range(20)]
+    album = SimilarityIndex([thumbnail(image) for image in images])
+    found = [np.flatnonzero(album.similarities(thumbnail(image[::-1])) >= 0.8).tolist() for image in images]
+    assert [[i, j] for i in range(20) for j in found[i] if j > i] == pairs(images)
 
 
 def test_what_is_added_to_an_album_is_found_at_its_place() -> None:
-    album = Album([thumbnail(surface(seed)) for seed in range(3)])
+    album = SimilarityIndex([thumbnail(surface(seed)) for seed in range(3)])
     for seed in range(3, 200):
         album.add(thumbnail(surface(seed % 150)))
     assert len(album) == 200
@@ -131,7 +138,7 @@ def test_what_is_added_to_an_album_is_found_at_its_place() -> None:
 
 
 def test_the_similarity_of_two_does_not_depend_on_what_came_between() -> None:
-    short, long = (Album([thumbnail(surface(0, grain=6))]) for _ in range(2))
+    short, long = (SimilarityIndex([thumbnail(surface(0, grain=6))]) for _ in range(2))
     for seed in range(1, 60):
         long.add(thumbnail(surface(seed, grain=6)))
     last = thumbnail(surface(99, grain=6))
@@ -139,16 +146,16 @@ def test_the_similarity_of_two_does_not_depend_on_what_came_between() -> None:
 
 
 def test_an_album_may_begin_empty() -> None:
-    album = Album([])
+    album = SimilarityIndex([])
     assert album.similarities(thumbnail(surface(1))).tolist() == []
     album.add(thumbnail(surface(1)))
     assert album.similarities(thumbnail(surface(1))).tolist() == pytest.approx([1], abs=1e-5)
 
 
-def written(folder: Path, pictures: list[Picture], **fields: object) -> list[Sample]:
-    for i, picture in enumerate(pictures):
-        write_image(folder / f"{i}.png", np.ascontiguousarray(picture))
-    return [Sample(image=folder / f"{i}.png", label=0, **fields) for i in range(len(pictures))]
+def written(folder: Path, images: list[ImageArray], **fields: object) -> list[Sample]:
+    for i, image in enumerate(images):
+        write_image(folder / f"{i}.png", np.ascontiguousarray(image))
+    return [Sample(image=folder / f"{i}.png", label=0, **fields) for i in range(len(images))]
 
 
 def test_near_duplicates_share_a_group_and_others_keep_theirs(tmp_path: Path) -> None:
@@ -169,9 +176,9 @@ def test_the_name_of_a_group_does_not_depend_on_order(tmp_path: Path) -> None:
 
 
 def test_declared_groups_are_joined_by_a_near_duplicate_between_them(tmp_path: Path) -> None:
-    pictures = [surface(1), surface(2), surface(1)[:, ::-1], surface(3), surface(2)[::-1]]
+    images = [surface(1), surface(2), surface(1)[:, ::-1], surface(3), surface(2)[::-1]]
     groups = ["a", "a", "b", "b", ""]
-    samples = [s.with_(group=g) for s, g in zip(written(tmp_path, pictures), groups, strict=True)]
+    samples = [s.with_(group=g) for s, g in zip(written(tmp_path, images), groups, strict=True)]
     assert [sample.group for sample in group_near_duplicates(samples)] == ["a"] * 5
 
 
@@ -182,7 +189,7 @@ def test_grouping_without_near_duplicates_changes_nothing(tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(not TILES.is_dir(), reason="needs the magnetic tiles (INANDOUT_TILES)")
-def test_on_real_tiles_only_pictures_of_one_tile_are_paired() -> None:
+def test_on_real_tiles_only_images_of_one_tile_are_paired() -> None:
     samples = [sample for sample in read_manifest(TILES / "split.csv") if sample.split == "test"][:300]
     found = near_duplicates([sample.image for sample in samples]).tolist()
     # Groups 19 and 20 are one tile: both show the same smear and the same bent edge.
@@ -195,7 +202,7 @@ def test_on_real_tiles_only_pictures_of_one_tile_are_paired() -> None:
 @pytest.mark.skipif(not TILES.is_dir(), reason="needs the magnetic tiles (INANDOUT_TILES)")
 @pytest.mark.parametrize("name", COPIES)
 def test_a_changed_copy_of_a_real_tile_is_found(name: str) -> None:
-    pictures = [read_image(path) for path in sorted(TILES.glob("MT_Free/Imgs/*.jpg"))[::50]]
-    copies = [COPIES[name](picture) for picture in pictures]
-    found = pairs([*pictures, *copies])
-    assert [[i, i + len(pictures)] for i in range(len(pictures)) if [i, i + len(pictures)] not in found] == []
+    images = [read_image(path) for path in sorted(TILES.glob("MT_Free/Imgs/*.jpg"))[::50]]
+    copies = [COPIES[name](image) for image in images]
+    found = pairs([*images, *copies])
+    assert [[i, i + len(images)] for i in range(len(images)) if [i, i + len(images)] not in found] == []

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from inandout.data.file_cache import Memory
+from inandout.data.file_cache import FileCache
 
 
 def old(path: Path, text: str, age: float = 100) -> Path:
@@ -17,7 +17,7 @@ def old(path: Path, text: str, age: float = 100) -> Path:
 
 def test_a_file_is_read_once_until_it_changes(tmp_path: Path) -> None:
     seen: list[str] = []
-    memory: Memory[str] = Memory(100)
+    memory: FileCache[str] = FileCache(100)
     paths = [old(tmp_path / name, name) for name in "abc"]
 
     def read(path: Path) -> str:
@@ -39,7 +39,7 @@ def test_a_file_is_read_once_until_it_changes(tmp_path: Path) -> None:
 
 def test_a_change_that_keeps_size_and_date_is_seen(tmp_path: Path) -> None:
     path = old(tmp_path / "a", "one")
-    memory: Memory[str] = Memory(100)
+    memory: FileCache[str] = FileCache(100)
     assert memory.of(path, Path.read_text) == "one"
     before = path.stat()
     time.sleep(0.05)  # a step of the clock of the file system
@@ -50,7 +50,7 @@ def test_a_change_that_keeps_size_and_date_is_seen(tmp_path: Path) -> None:
 
 def test_a_file_that_changed_a_moment_ago_may_change_again_unseen_so_it_is_not_remembered(tmp_path: Path) -> None:
     path = tmp_path / "a"
-    memory: Memory[str] = Memory(100)
+    memory: FileCache[str] = FileCache(100)
     for text in ("one", "two", "six"):
         path.write_text(text)
         assert memory.of(path, Path.read_text) == text
@@ -58,13 +58,13 @@ def test_a_file_that_changed_a_moment_ago_may_change_again_unseen_so_it_is_not_r
 
 def test_what_has_no_room_is_worked_out_every_time(tmp_path: Path) -> None:
     paths = [old(tmp_path / name, name * 4) for name in "abc"]
-    memory: Memory[str] = Memory(9, len)
+    memory: FileCache[str] = FileCache(9, len)
     assert [memory.of(path, Path.read_text) for path in paths] == ["aaaa", "bbbb", "cccc"]
     assert [memory.of(path, lambda path: "new") for path in paths] == ["aaaa", "bbbb", "new"]
 
 
 def test_an_error_is_not_remembered(tmp_path: Path) -> None:
-    memory: Memory[str] = Memory(100)
+    memory: FileCache[str] = FileCache(100)
     with pytest.raises(FileNotFoundError):
         list(memory.each([tmp_path / "a"], Path.read_text))
     assert list(memory.each([old(tmp_path / "a", "here")], Path.read_text)) == [(0, "here")]

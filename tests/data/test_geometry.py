@@ -23,7 +23,7 @@ def small(width: int, height: int) -> Geometry:
     return Geometry(width=width, height=height)
 
 
-def test_stretching_keeps_the_whole_picture() -> None:
+def test_stretching_keeps_the_whole_image() -> None:
     geometry = Geometry(width=32, height=32, fit="stretch")
     assert geometry.box(100, 40) == (0, 0, 100, 40)
     mask = np.zeros((40, 100), bool)
@@ -34,15 +34,15 @@ def test_stretching_keeps_the_whole_picture() -> None:
     assert fitted.sum() == 2
 
 
-def test_a_picture_of_the_right_size_is_not_touched() -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (60, 48, 3), dtype=np.uint8)
-    assert fit_image(picture, small(48, 60)) is picture
+def test_a_image_of_the_right_size_is_not_touched() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (60, 48, 3), dtype=np.uint8)
+    assert fit_image(image, small(48, 60)) is image
 
 
 def test_fitting_keeps_the_middle_and_the_mean() -> None:
-    picture = np.zeros((60, 100, 3), np.uint8)
-    picture[:, 40:60] = 200
-    fitted = fit_image(picture, small(36, 36))
+    image = np.zeros((60, 100, 3), np.uint8)
+    image[:, 40:60] = 200
+    fitted = fit_image(image, small(36, 36))
     assert fitted.shape == (36, 36, 3)
     assert fitted[:, 16:20].min() > 190
     assert fitted[:, :8].max() == 0
@@ -58,12 +58,12 @@ def test_a_one_pixel_defect_survives_any_resize(to: tuple[int, int]) -> None:
         assert fit_mask(mask, small(*to)).any()
 
 
-def test_a_mask_fits_the_picture_it_belongs_to() -> None:
+def test_a_mask_fits_the_image_it_belongs_to() -> None:
     mask = np.zeros((180, 120), bool)
     mask[60:120, 42:78] = True
     fitted = fit_mask(mask, small(40, 60))
-    picture = fit_image(np.repeat(mask[:, :, None], 3, axis=2).astype(np.uint8) * 255, small(40, 60))
-    assert np.array_equal(fitted, picture[:, :, 0] > 127)
+    image = fit_image(np.repeat(mask[:, :, None], 3, axis=2).astype(np.uint8) * 255, small(40, 60))
+    assert np.array_equal(fitted, image[:, :, 0] > 127)
 
 
 def test_what_the_crop_loses_is_reported(tmp_path: Path) -> None:

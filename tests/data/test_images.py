@@ -33,16 +33,16 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def test_grey_becomes_three_equal_channels(tmp_path: Path) -> None:
-    picture = read_image(saved(tmp_path / "a.png", encoded(Image.fromarray(GREY), "PNG")))
-    assert picture.dtype == np.uint8
-    assert np.array_equal(picture, np.repeat(GREY[:, :, None], 3, axis=2))
+    image = read_image(saved(tmp_path / "a.png", encoded(Image.fromarray(GREY), "PNG")))
+    assert image.dtype == np.uint8
+    assert np.array_equal(image, np.repeat(GREY[:, :, None], 3, axis=2))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_sixteen_bit_grey_keeps_its_full_range(tmp_path: Path, kind: str) -> None:
     values = np.array([[0, 257, 32896], [65535, 128, 129]], dtype=np.uint16)
-    picture = read_image(saved(tmp_path / "a", encoded(Image.fromarray(values), kind)))
-    assert picture[:, :, 0].tolist() == [[0, 1, 128], [255, 0, 1]]
+    image = read_image(saved(tmp_path / "a", encoded(Image.fromarray(values), kind)))
+    assert image[:, :, 0].tolist() == [[0, 1, 128], [255, 0, 1]]
 
 
 def test_big_endian_sixteen_bit_tiff_is_read_like_little_endian(tmp_path: Path) -> None:
@@ -53,9 +53,9 @@ def test_big_endian_sixteen_bit_tiff_is_read_like_little_endian(tmp_path: Path) 
 def test_colours_hidden_by_alpha_do_not_come_back(tmp_path: Path) -> None:
     rgba = np.full((2, 2, 4), 200, dtype=np.uint8)
     rgba[:, :, 3] = [[255, 0], [255, 0]]
-    picture = read_image(saved(tmp_path / "a.png", encoded(Image.fromarray(rgba), "PNG")))
-    assert picture[0, 0].tolist() == [200] * 3
-    assert picture[0, 1].tolist() == [0] * 3
+    image = read_image(saved(tmp_path / "a.png", encoded(Image.fromarray(rgba), "PNG")))
+    assert image[0, 0].tolist() == [200] * 3
+    assert image[0, 1].tolist() == [0] * 3
 
 
 def test_grey_with_alpha_is_composited_over_black(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
     assert max(green, blue) < 15
 
 
-def test_one_bit_pictures_are_black_and_white(tmp_path: Path) -> None:
+def test_one_bit_images_are_black_and_white(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.png", encoded(Image.fromarray(GREY > 100), "PNG"))
     assert np.array_equal(read_image(path)[:, :, 0], (GREY > 100) * 255)
     assert np.array_equal(read_mask(path), GREY > 100)
@@ -93,8 +93,8 @@ def test_one_bit_pictures_are_black_and_white(tmp_path: Path) -> None:
 def test_an_exif_rotation_is_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
-    picture = read_image(saved(tmp_path / "a.png", encoded(Image.fromarray(GREY), "PNG", exif=exif)))
-    assert np.array_equal(picture[:, :, 0], np.rot90(GREY, -1))
+    image = read_image(saved(tmp_path / "a.png", encoded(Image.fromarray(GREY), "PNG", exif=exif)))
+    assert np.array_equal(image[:, :, 0], np.rot90(GREY, -1))
 
 
 @pytest.mark.parametrize("mode", ["F", "I"])
@@ -129,7 +129,7 @@ def test_a_png_with_a_wrong_checksum_is_refused(tmp_path: Path, name: str) -> No
         read_image(saved(tmp_path / "a.png", bytes(content)))
 
 
-def test_a_huge_picture_is_refused_by_its_header(tmp_path: Path) -> None:
+def test_a_huge_image_is_refused_by_its_header(tmp_path: Path) -> None:
     header = struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0)
     content = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", b"") + png_chunk(b"IEND", b"")
     with pytest.raises(InputError, match="limit of 50,000,000"):
@@ -144,7 +144,7 @@ def test_the_limit_of_pixels_can_be_chosen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"just text", b"<!DOCTYPE html><html>not found</html>"])
-def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(InputError, match="cannot be decoded"):
         read_image(saved(tmp_path / "a.png", content))
 
@@ -173,10 +173,10 @@ def test_every_mask_pixel_that_is_not_black_is_defect(tmp_path: Path) -> None:
         assert read_mask(path).tolist() == [[False, True, True]]
 
 
-def test_pictures_and_masks_come_back_as_written(tmp_path: Path) -> None:
-    picture, mask = noise((5, 7, 3)), noise((5, 7)) > 128
-    write_image(tmp_path / "a.png", picture)
+def test_images_and_masks_come_back_as_written(tmp_path: Path) -> None:
+    image, mask = noise((5, 7, 3)), noise((5, 7)) > 128
+    write_image(tmp_path / "a.png", image)
     write_image(tmp_path / "m.png", mask)
-    assert np.array_equal(read_image(tmp_path / "a.png"), picture)
+    assert np.array_equal(read_image(tmp_path / "a.png"), image)
     assert np.array_equal(read_mask(tmp_path / "m.png"), mask)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "m.png"]

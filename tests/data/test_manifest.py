@@ -43,7 +43,7 @@ def test_any_prompt_survives_a_round_trip(tmp_path: Path, prompt: str) -> None:
     assert read_manifest(tmp_path / "m.csv") == [sample]
 
 
-def test_a_manifest_can_move_with_its_pictures(tmp_path: Path) -> None:
+def test_a_manifest_can_move_with_its_images(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     write_manifest([Sample(image=tmp_path / "a/p/1.png", mask=Path("/far/m.png"), label=0)], tmp_path / "a/m.csv")
     (tmp_path / "a").rename(tmp_path / "b")
@@ -56,7 +56,7 @@ def test_a_byte_order_mark_is_no_part_of_a_column(tmp_path: Path) -> None:
     assert len(read_manifest(manifest(tmp_path, "\ufeffimage,label\n1.png,0\n"))) == 1
 
 
-def test_a_picture_listed_twice_is_refused(tmp_path: Path) -> None:
+def test_a_image_listed_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"line 3: 1\.png is listed twice"):
         read_manifest(manifest(tmp_path, "image,label\n1.png,0\n1.png,1\n"))
 

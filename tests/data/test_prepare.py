@@ -16,8 +16,8 @@ def twins(folder: Path) -> Path:
     samples = []
     for number in range(24):
         noise = gaussian_filter(np.random.default_rng(number).normal(size=(64, 64)), 1.5)
-        picture = np.clip(128 + 300 * noise, 0, 255).astype(np.uint8)[:, :, None].repeat(3, axis=2)
-        for name, pixels in (("a", picture), ("b", picture[:, ::-1])):
+        image = np.clip(128 + 300 * noise, 0, 255).astype(np.uint8)[:, :, None].repeat(3, axis=2)
+        for name, pixels in (("a", image), ("b", image[:, ::-1])):
             path = folder / f"{number}{name}.png"
             write_image(path, np.ascontiguousarray(pixels))
             samples.append(Sample(image=path, label=number % 3 == 0, split="train" if number < 12 else "test"))
@@ -70,7 +70,7 @@ def test_the_second_look_at_the_same_files_decodes_none(tmp_path: Path, monkeypa
     assert fingerprint(prepare(config)) == fingerprint(first)
 
 
-def test_a_copy_of_a_test_picture_in_the_training_part_is_refused_whenever_it_comes(tmp_path: Path) -> None:
+def test_a_copy_of_a_test_image_in_the_training_part_is_refused_whenever_it_comes(tmp_path: Path) -> None:
     config = DataConfig(data=str(twins(tmp_path)), val_share=0.3)
     age(tmp_path / "twins.csv")
     before = fingerprint(prepare(config))

@@ -21,7 +21,7 @@ def read_data(where: Path) -> list[Sample]:
     return samples
 
 
-def picture(path: Path) -> Path:
+def image(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_image(path, np.full((*SIZE, 3), 90, dtype=np.uint8))
     return path
@@ -39,7 +39,7 @@ def ksdd2(folder: Path, counts: dict[str, tuple[int, int]], name: str = "1") -> 
     """`counts`: negatives and positives of a split."""
     for split, (negatives, positives) in counts.items():
         for i in range(negatives + positives):
-            picture(folder / split / f"{name}{i}.png")
+            image(folder / split / f"{name}{i}.png")
             mask(folder / split / f"{name}{i}_GT.png", i >= negatives)
     return folder
 
@@ -61,7 +61,7 @@ def test_in_ksdd2_the_mask_gives_the_label(tmp_path: Path) -> None:
 
 def test_the_counts_of_the_official_ksdd2_are_asserted(tmp_path: Path) -> None:
     folder = ksdd2(tmp_path, {"train": (2, 1), "test": (1, 2)})
-    with pytest.raises(InputError, match=r"(?s)3 pictures found where KolektorSDD2 has 2331.*has 1004"):
+    with pytest.raises(InputError, match=r"(?s)3 images found where KolektorSDD2 has 2331.*has 1004"):
         read_data(folder)
     assert len(read_ksdd2(folder, official=False).samples) == 6
 
@@ -70,9 +70,9 @@ def test_the_copies_in_the_official_zip_are_left_out_and_not_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = ksdd2(tmp_path, {"train": (2, 1), "test": (1, 2)})
-    picture(folder / "train" / "10301 (copy).png")
+    image(folder / "train" / "10301 (copy).png")
     mask(folder / "train" / "10301_GT (copy).png", False)
-    picture(folder / "train" / "copy.png")
+    image(folder / "train" / "copy.png")
     mask(folder / "train" / "copy_GT.png", False)
     monkeypatch.setattr(readers, "KSDD2_COUNTS", {"train": 4, "test": 3})
     with caplog.at_level(logging.WARNING):
@@ -91,13 +91,13 @@ def test_all_that_does_not_fit_together_is_listed_at_once(tmp_path: Path) -> Non
     assert {problem.path.name for problem in scan.problems} == {"10.png", "11_GT.png", "12_GT.png"}
     assert len(scan.samples) == 4
     assert [problem.what.split(" (")[0] for problem in scan.problems] == [
-        "no mask", "a mask without a picture", "cannot be decoded"
+        "no mask", "a mask without an image", "cannot be decoded"
     ]  # fmt: skip
 
 
 def mvtec(folder: Path) -> Path:
     for name in ("train/good/0", "train/good/1", "test/good/0", "test/crack/0", "test/good_looking/0"):
-        picture(folder / f"{name}.png")
+        image(folder / f"{name}.png")
     mask(folder / "ground_truth" / "crack" / "0_mask.png", True)
     mask(folder / "ground_truth" / "good_looking" / "0_mask.png", True)
     return folder
@@ -119,24 +119,24 @@ def test_in_mvtec_the_folder_gives_the_label(tmp_path: Path) -> None:
 
 def test_mvtec_lists_what_has_no_partner(tmp_path: Path) -> None:
     folder = mvtec(tmp_path)
-    picture(folder / "test" / "crack" / "1.png")
+    image(folder / "test" / "crack" / "1.png")
     mask(folder / "ground_truth" / "crack" / "2_mask.png", True)
     mask(folder / "ground_truth" / "gone" / "3_mask.png", True)
-    picture(folder / "train" / "crack" / "4.png")
+    image(folder / "train" / "crack" / "4.png")
     found = {problem.path.relative_to(folder).as_posix() for problem in scan_data(folder).problems}
     assert found == {"test/crack/1.png", "ground_truth/crack/2_mask.png", "ground_truth/gone/3_mask.png", "train/crack"}
 
 
 def test_mvtec_without_masks_is_read(tmp_path: Path) -> None:
     for name in ("train/good/0", "test/good/0", "test/bad/0"):
-        picture(tmp_path / f"{name}.png")
+        image(tmp_path / f"{name}.png")
     assert [(sample.label, sample.mask) for sample in read_data(tmp_path)] == [(0, None), (0, None), (1, None)]
 
 
 def test_folders_give_label_kind_and_mask(tmp_path: Path) -> None:
     folder = tmp_path / "goodyear" / "ok" / "defect"
     for name in ("good/1", "good/2", "defect/1", "defect/scratch/3", "defect/defect/4"):
-        picture(folder / f"{name}.png")
+        image(folder / f"{name}.png")
     for name in ("mask/1", "mask/scratch/3"):
         mask(folder / f"{name}.png", True)
     samples = read_data(folder)
@@ -156,23 +156,23 @@ def test_folders_give_label_kind_and_mask(tmp_path: Path) -> None:
     ]
 
 
-def test_a_mask_of_no_picture_or_of_two_is_listed(tmp_path: Path) -> None:
+def test_a_mask_of_no_image_or_of_two_is_listed(tmp_path: Path) -> None:
     for name in ("good/1", "defect/a/2", "defect/b/2"):
-        picture(tmp_path / f"{name}.png")
+        image(tmp_path / f"{name}.png")
     mask(tmp_path / "mask" / "1.png", True)
     mask(tmp_path / "mask" / "2.png", True)
     scan = scan_data(tmp_path)
     assert [(problem.path.name, problem.what) for problem in scan.problems] == [
-        ("1.png", "a mask of no pictures"),
-        ("2.png", "a mask of 2 pictures"),
+        ("1.png", "a mask of no images"),
+        ("2.png", "a mask of 2 images"),
     ]
     assert len(scan.samples) == 1
 
 
 def test_hidden_files_other_suffixes_and_link_loops_do_not_stop_reading(tmp_path: Path) -> None:
-    picture(tmp_path / "good" / "2.png")
-    picture(tmp_path / "good" / "1.png")
-    picture(tmp_path / "defect" / "1.png")
+    image(tmp_path / "good" / "2.png")
+    image(tmp_path / "good" / "1.png")
+    image(tmp_path / "defect" / "1.png")
     (tmp_path / "good" / ".hidden.png").write_bytes(b"")
     (tmp_path / "good" / "Thumbs.db").write_bytes(b"")
     (tmp_path / "defect" / "up").symlink_to(tmp_path)
@@ -197,16 +197,16 @@ def test_anything_else_is_answered_with_the_layouts(tmp_path: Path, name: str) -
 
 
 @pytest.mark.parametrize("folders", [("good", "defect"), ("train", "test"), ("train/good", "test")])
-def test_a_layout_without_pictures_is_refused(tmp_path: Path, folders: tuple[str, ...]) -> None:
+def test_a_layout_without_images_is_refused(tmp_path: Path, folders: tuple[str, ...]) -> None:
     for name in folders:
         (tmp_path / name).mkdir(parents=True)
-    with pytest.raises(InputError, match="no usable picture"):
+    with pytest.raises(InputError, match="no usable image"):
         read_data(tmp_path)
 
 
 def test_paths_are_absolute_when_the_folder_is_given_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    picture(tmp_path / "good" / "1.png")
-    picture(tmp_path / "defect" / "1.png")
+    image(tmp_path / "good" / "1.png")
+    image(tmp_path / "defect" / "1.png")
     monkeypatch.chdir(tmp_path)
     assert [sample.image for sample in read_data(Path())] == [tmp_path / "good/1.png", tmp_path / "defect/1.png"]
 
@@ -216,31 +216,31 @@ def unknown(folder: Path) -> set[str]:
     return {problem.path.relative_to(folder).as_posix() for problem in scan_data(folder).problems}
 
 
-def test_pictures_too_deep_in_folders_are_named_and_not_used(tmp_path: Path) -> None:
+def test_images_too_deep_in_folders_are_named_and_not_used(tmp_path: Path) -> None:
     for name in ("good/1", "good/line2/2", "good/line2/3", "defect/a/4", "defect/a/deep/er/5", "defect/6"):
-        picture(tmp_path / f"{name}.png")
+        image(tmp_path / f"{name}.png")
     mask(tmp_path / "mask" / "a" / "deep" / "5.png", True)
-    picture(tmp_path / "good" / ".thumbnails" / "1.png")
-    picture(tmp_path / "good" / "notes" / ".thumbnails" / "1.png")
+    image(tmp_path / "good" / ".thumbnails" / "1.png")
+    image(tmp_path / "good" / "notes" / ".thumbnails" / "1.png")
     (tmp_path / "good" / "empty").mkdir()
     assert unknown(tmp_path) == {"good/line2", "defect/a/deep", "mask/a/deep"}
     assert [sample.image.name for sample in scan_data(tmp_path).samples] == ["1.png", "6.png", "4.png"]
 
 
-def test_pictures_too_deep_in_mvtec_are_named_and_not_used(tmp_path: Path) -> None:
+def test_images_too_deep_in_mvtec_are_named_and_not_used(tmp_path: Path) -> None:
     before = len(read_data(mvtec(tmp_path)))
     deep = ("train/good/line2", "test/good/line2", "test/crack/deep", "ground_truth/crack/deep")
     for name in deep:
-        picture(tmp_path / name / "1.png")
+        image(tmp_path / name / "1.png")
     assert unknown(tmp_path) == set(deep)
     assert len(scan_data(tmp_path).samples) == before
 
 
-def test_pictures_too_deep_or_of_another_kind_in_ksdd2_are_named_and_not_used(tmp_path: Path) -> None:
+def test_images_too_deep_or_of_another_kind_in_ksdd2_are_named_and_not_used(tmp_path: Path) -> None:
     folder = ksdd2(tmp_path, {"train": (2, 1), "test": (1, 2)})
     (folder / "surfaces.json").write_text("[]")
-    picture(folder / "train" / "line2" / "1.png")
-    picture(folder / "test" / "7.jpg")
+    image(folder / "train" / "line2" / "1.png")
+    image(folder / "test" / "7.jpg")
     mask(folder / "test" / "7_GT.png", False)
     scan = scan_data(folder)
     assert unknown(folder) == {"train/line2", "test/7.jpg", "test/7_GT.png"}

@@ -97,7 +97,7 @@ def test_groups_of_both_labels_do_not_take_a_label_out_of_training(seed: int) ->
     assert {sample.label for sample in cut if sample.split == "train"} == {0, 1}
 
 
-def test_no_group_is_mistaken_for_a_picture_without_one() -> None:
+def test_no_group_is_mistaken_for_a_image_without_one() -> None:
     named = [f"#{i}" for i in range(20, 40)]
     samples = [
         Sample(image=Path(f"/{i}.png"), label=0, group=group, split="train")

@@ -37,33 +37,33 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("defect", ["", *KINDS])
-def test_the_same_arguments_give_the_same_picture(defect: str) -> None:
+def test_the_same_arguments_give_the_same_image(defect: str) -> None:
     first = draw_surface(40, 50, 7, defect)
     draw_surface(64, 64, 8, "cracked", "cast")
     again = draw_surface(40, 50, 7, defect)
-    assert np.array_equal(first.picture, again.picture) and np.array_equal(first.mask, again.mask)
+    assert np.array_equal(first.image, again.image) and np.array_equal(first.mask, again.mask)
     assert (first.surface, first.size, first.count) == (again.surface, again.size, again.count)
 
 
-def test_threads_and_order_do_not_change_pictures() -> None:
+def test_threads_and_order_do_not_change_images() -> None:
     cases = [(seed, KINDS[seed % len(KINDS)]) for seed in range(40)]
-    alone = [draw_surface(33, 40, *case).picture for case in cases]
+    alone = [draw_surface(33, 40, *case).image for case in cases]
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda case: draw_surface(33, 40, *case).picture, reversed(cases)))
+        together = list(pool.map(lambda case: draw_surface(33, 40, *case).image, reversed(cases)))
     assert all(np.array_equal(a, b) for a, b in zip(alone, reversed(together), strict=True))
 
 
-def test_other_seeds_give_other_pictures() -> None:
-    pictures = {draw_surface(32, 32, seed, surface="cast").picture.tobytes() for seed in range(50)}
-    assert len(pictures) == 50
+def test_other_seeds_give_other_images() -> None:
+    images = {draw_surface(32, 32, seed, surface="cast").image.tobytes() for seed in range(50)}
+    assert len(images) == 50
 
 
 @pytest.mark.parametrize("defect", KINDS)
 @pytest.mark.parametrize(("width", "height"), SHAPES)
-def test_a_defect_changes_the_picture_inside_its_mask_and_nowhere_else(width: int, height: int, defect: str) -> None:
+def test_a_defect_changes_the_image_inside_its_mask_and_nowhere_else(width: int, height: int, defect: str) -> None:
     for seed in range(25):
         clean, drawn = draw_surface(width, height, seed), draw_surface(width, height, seed, defect)
-        change = np.abs(drawn.picture.astype(int) - clean.picture).max(axis=2)
+        change = np.abs(drawn.image.astype(int) - clean.image).max(axis=2)
         assert drawn.mask.any()
         assert not change[~drawn.mask].any()
         assert change[drawn.mask].max() >= 6, f"seed {seed}: {drawn.contrast} {defect} cannot be seen"
@@ -76,18 +76,18 @@ def test_a_mask_is_not_much_larger_than_what_can_be_seen() -> None:
         for seed in range(30):
             clean, drawn = draw_surface(64, 64, seed), draw_surface(64, 64, seed, defect)
             if drawn.contrast == "strong":
-                change = np.abs(drawn.picture.astype(int) - clean.picture).max(axis=2)
+                change = np.abs(drawn.image.astype(int) - clean.image).max(axis=2)
                 visible.append((change[drawn.mask] >= 2).mean())
         assert np.mean(visible) > 0.6, defect
 
 
 @pytest.mark.parametrize("surface", SURFACES)
-def test_a_large_picture_of_every_surface_has_texture_and_no_wide_clipping(surface: str) -> None:
+def test_a_large_image_of_every_surface_has_texture_and_no_wide_clipping(surface: str) -> None:
     drawn = draw_surface(200, 600, 3, surface=surface)
-    assert drawn.picture.shape == (600, 200, 3) and drawn.picture.dtype == np.uint8
+    assert drawn.image.shape == (600, 200, 3) and drawn.image.dtype == np.uint8
     assert drawn.mask.shape == (600, 200) and not drawn.mask.any()
-    assert drawn.picture.std() > 0.04 * drawn.picture.mean()
-    assert drawn.picture.min() >= 7 and drawn.picture.max() <= 248
+    assert drawn.image.std() > 0.04 * drawn.image.mean()
+    assert drawn.image.min() >= 7 and drawn.image.max() <= 248
 
 
 def test_words_describe_what_was_drawn() -> None:
@@ -104,7 +104,7 @@ def test_contrast_words_are_in_order() -> None:
     change: dict[str, list[float]] = {word: [] for word in CONTRASTS}
     for seed in range(150):
         clean, drawn = draw_surface(48, 48, seed), draw_surface(48, 48, seed, KINDS[seed % len(KINDS)])
-        change[drawn.contrast].append(np.abs(drawn.picture.astype(int) - clean.picture)[drawn.mask].mean())
+        change[drawn.contrast].append(np.abs(drawn.image.astype(int) - clean.image)[drawn.mask].mean())
     faint, clear, strong = (np.mean(change[word]) for word in ("faint", "clear", "strong"))
     assert faint * 1.3 < clear and clear * 1.1 < strong
 
@@ -113,7 +113,7 @@ def test_parts_of_one_product_share_its_colour_and_differ_otherwise() -> None:
     parts = [draw_surface(32, 32, seed, surface="brushed", product=4) for seed in range(20)]
     assert len({part.colour for part in parts}) == 1
     assert len({part.lighting for part in parts}) > 1
-    assert len({part.picture.tobytes() for part in parts}) == 20
+    assert len({part.image.tobytes() for part in parts}) == 20
     products = {draw_surface(32, 32, 0, surface="brushed", product=product).colour for product in range(20)}
     assert len(products) > 1
 
@@ -157,29 +157,29 @@ def test_a_data_set_has_kolektorsdd2s_layout_and_the_counts_asked_for(written: P
 
 
 def test_positives_are_not_all_at_the_end(written: Path) -> None:
-    rows = json.loads((written / "surfaces.json").read_text())["pictures"]
+    rows = json.loads((written / "surfaces.json").read_text())["images"]
     labels = [bool(row["defect"]) for row in rows if row["file"].startswith("train/")]
     assert labels not in (sorted(labels), sorted(labels, reverse=True))
 
 
-def test_the_record_says_how_to_draw_every_picture_again(written: Path) -> None:
+def test_the_record_says_how_to_draw_every_image_again(written: Path) -> None:
     record = json.loads((written / "surfaces.json").read_text())
     assert record["config"] == SMALL.model_dump() and record["version"]
     assert sorted(
-        row["defect"] for row in record["pictures"] if row["file"].startswith("train/") and row["defect"]
+        row["defect"] for row in record["images"] if row["file"].startswith("train/") and row["defect"]
     ) == (sorted(KINDS))
-    for row in record["pictures"]:
+    for row in record["images"]:
         drawn = draw_surface(32, 48, row["seed"], row["defect"], row["surface"], product=SMALL.seed)
-        assert np.array_equal(drawn.picture, read_image(written / row["file"]))
+        assert np.array_equal(drawn.image, read_image(written / row["file"]))
         assert np.array_equal(drawn.mask, read_mask(written / row["file"].replace(".png", "_GT.png")))
         assert (row["size"], row["contrast"], row["count"]) == (drawn.size, drawn.contrast, drawn.count)
 
 
 def test_one_product_by_default_and_many_when_mixed(written: Path, tmp_path: Path) -> None:
-    one = json.loads((written / "surfaces.json").read_text())["pictures"]
+    one = json.loads((written / "surfaces.json").read_text())["images"]
     assert {row["surface"] for row in one} == {"brushed"} and len({row["colour"] for row in one}) == 1
     write_surfaces(tmp_path / "mixed", SMALL.model_copy(update={"surface": "mixed"}))
-    mixed = json.loads((tmp_path / "mixed" / "surfaces.json").read_text())["pictures"]
+    mixed = json.loads((tmp_path / "mixed" / "surfaces.json").read_text())["images"]
     assert len({row["surface"] for row in mixed}) > 3
 
 
@@ -201,7 +201,7 @@ def test_any_other_folder_is_refused_and_kept(written: Path, tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_a_data_set_with_a_picture_missing_is_refused(tmp_path: Path) -> None:
+def test_a_data_set_with_a_image_missing_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "set"
     write_surfaces(folder, SMALL)
     (folder / "test" / "20003.png").unlink()

@@ -3,7 +3,7 @@ import torch
 from diffusers import DDPMScheduler
 
 from inandout.diffusion.pretrain.networks import build_scheduler
-from inandout.diffusion.snr_weighting import draw_deciding_times, draw_times, min_snr_weights, target
+from inandout.diffusion.snr_weighting import draw_deciding_times, draw_times, min_snr_weights, prediction_target
 
 TIMES = torch.arange(1000)
 
@@ -26,11 +26,11 @@ def test_weights_of_the_noise_are_those_of_the_paper() -> None:
 
 def test_the_target_is_the_noise_or_v() -> None:
     latents, noise, times = torch.randn(2, 1, 4, 4), torch.randn(2, 1, 4, 4), torch.tensor([10, 900])
-    assert target(DDPMScheduler(), latents, noise, times) is noise
+    assert prediction_target(DDPMScheduler(), latents, noise, times) is noise
     scheduler = build_scheduler()
     signal = scheduler.alphas_cumprod[times].reshape(2, 1, 1, 1)
     expected = signal.sqrt() * noise - (1 - signal).sqrt() * latents
-    assert torch.allclose(target(scheduler, latents, noise, times), expected, atol=1e-6)
+    assert torch.allclose(prediction_target(scheduler, latents, noise, times), expected, atol=1e-6)
 
 
 def test_times_are_spread_evenly() -> None:

@@ -1,4 +1,4 @@
-"""A random Stable Diffusion that makes 64x64 pictures in a blink, with every kind of module a real one has."""
+"""A random Stable Diffusion that makes 64x64 images in a blink, with every kind of module a real one has."""
 
 import math
 
@@ -35,7 +35,7 @@ def tiny_pipeline(seed: int = 0) -> StableDiffusionPipeline:
     return pipeline
 
 
-def painting_pipeline() -> StableDiffusionInpaintPipeline:
+def inpainting_pipeline() -> StableDiffusionInpaintPipeline:
     """The tiny one with a UNet as a base made for inpainting has it: 2 C + 1 channels."""
     parts = tiny_pipeline().components
     config = {**parts["unet"].config, "in_channels": 2 * parts["unet"].config.out_channels + 1}
@@ -45,7 +45,7 @@ def painting_pipeline() -> StableDiffusionInpaintPipeline:
 
 
 def tiny_adapter(pipeline: StableDiffusionPipeline, **config: float) -> Adapter:
-    """An adapter of random values for the pipeline, strong enough to change every picture."""
+    """An adapter of random values for the pipeline, strong enough to change every image."""
     meta = AdapterMeta(
         config=AdapterConfig.model_validate(config), base=BASE, instance_prompt="skt background cracked",
         prior_prompt="background", clip_skip=1, sources=("ab" * 16,), code="cd" * 16, seed=3,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from inandout.errors import InputError
-from inandout.evaluation.conformal_filter import Limits, Real, find_limits, judge
+from inandout.evaluation.conformal_filter import RealFeatures, Thresholds, apply_thresholds, fit_thresholds
 from inandout.evaluation.distances import nearest
 
 
@@ -10,47 +10,47 @@ def cloud(seed: int, count: int, shift: float, width: int = 6) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(count, width)) + shift * np.eye(width)[0]
 
 
-REAL = Real(cloud(0, 60, 0), cloud(1, 12, 9), cloud(2, 40, 0))
+REAL = RealFeatures(cloud(0, 60, 0), cloud(1, 12, 9), cloud(2, 40, 0))
 
 
-def verdicts(features: np.ndarray, real: Real = REAL, quantile: float = 0.95) -> list[str]:
-    limits = find_limits(real, quantile)
+def results(features: np.ndarray, real: RealFeatures = REAL, quantile: float = 0.95) -> list[str]:
+    thresholds = fit_thresholds(real, quantile)
     to_positives = nearest(features, real.positives) if len(real.positives) else None
-    return judge(nearest(features, real.negatives), to_positives, limits)
+    return apply_thresholds(nearest(features, real.negatives), to_positives, thresholds)
 
 
 def test_a_defect_is_kept_and_a_good_part_is_not() -> None:
-    assert verdicts(cloud(3, 20, 9)).count("kept") >= 18
-    assert verdicts(cloud(4, 20, 0)).count("kept") <= 1
+    assert results(cloud(3, 20, 9)).count("kept") >= 18
+    assert results(cloud(4, 20, 0)).count("kept") <= 1
 
 
 def test_far_from_everything_is_unlike_a_defect_unless_none_is_known() -> None:
     elsewhere = cloud(5, 10, -30)
-    assert verdicts(elsewhere) == ["unlike"] * 10
-    assert verdicts(elsewhere, REAL._replace(positives=np.empty((0, 6)))) == ["kept"] * 10
+    assert results(elsewhere) == ["unlike"] * 10
+    assert results(elsewhere, REAL._replace(positives=np.empty((0, 6)))) == ["kept"] * 10
 
 
 @pytest.mark.parametrize("quantile", [0.6, 0.9])
 def test_each_threshold_holds_back_its_share_of_good_parts_nobody_has_seen(quantile: float) -> None:
     near, far = [], []
     for seed in range(200):
-        limits = find_limits(REAL._replace(unseen=cloud(1000 + seed, 12, 0)), quantile)
+        thresholds = fit_thresholds(REAL._replace(unseen=cloud(1000 + seed, 12, 0)), quantile)
         more = cloud(5000 + seed, 40, 0)
-        near.append((nearest(more, REAL.negatives) <= limits.negatives).mean())
-        far.append((nearest(more, REAL.positives) >= limits.positives).mean())
+        near.append((nearest(more, REAL.negatives) <= thresholds.negatives).mean())
+        far.append((nearest(more, REAL.positives) >= thresholds.positives).mean())
     for held in (near, far):
         assert quantile - 0.02 < np.mean(held) < quantile + 1 / 13 + 0.02, "with 12 parts, not with many alone"
 
 
-def test_a_picture_at_the_limit_is_not_kept() -> None:
-    limits = Limits(1.0, 2.0)
-    assert judge(np.array([1.0, 1.1, 1.1]), np.array([0.0, 2.0, 1.9]), limits) == ["good", "unlike", "kept"]
+def test_a_image_at_the_limit_is_not_kept() -> None:
+    thresholds = Thresholds(1.0, 2.0)
+    assert apply_thresholds(np.array([1.0, 1.1, 1.1]), np.array([0.0, 2.0, 1.9]), thresholds) == ["good", "unlike", "kept"]
 
 
 def test_too_few_good_parts_are_refused_with_the_number_that_is_needed() -> None:
     with pytest.raises(InputError, match=r"the validation part has 18 negatives, and 19 are needed .* val_share"):
-        find_limits(REAL._replace(unseen=cloud(2, 18, 0)), 0.95)
-    find_limits(REAL._replace(unseen=cloud(2, 19, 0)), 0.95)
+        fit_thresholds(REAL._replace(unseen=cloud(2, 18, 0)), 0.95)
+    fit_thresholds(REAL._replace(unseen=cloud(2, 19, 0)), 0.95)
 
 
 def test_the_nearest_is_the_least_of_all_distances() -> None:

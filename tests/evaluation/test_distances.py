@@ -26,7 +26,7 @@ def test_the_kernel_distance_of_two_draws_from_one_distribution_is_nothing_on_av
     assert error < 0.02, "a test that anything passes"
 
 
-def test_the_kernel_distance_is_the_mean_over_pairs_of_different_pictures() -> None:
+def test_the_kernel_distance_is_the_mean_over_pairs_of_different_images() -> None:
     first, second = draw(0, 12), draw(1, 14, shift=1)
 
     def kernel(x: np.ndarray, y: np.ndarray) -> float:
@@ -52,7 +52,7 @@ def test_both_distances_grow_with_the_shift(distance) -> None:
     assert values[3] > 5 * values[1] > 0
 
 
-def test_the_order_of_pictures_and_of_sets_does_not_matter() -> None:
+def test_the_order_of_images_and_of_sets_does_not_matter() -> None:
     first, second = draw(0, 30), draw(1, 20, shift=0.5)
     shuffled = np.random.default_rng(3).permutation(first)
     assert frechet_distance(shuffled, second) == pytest.approx(frechet_distance(first, second))
@@ -78,7 +78,7 @@ def test_the_frechet_distance_of_normal_distributions_is_the_closed_form(mine: i
     assert found == pytest.approx(expected, rel=1e-9)
 
 
-def test_the_frechet_distance_takes_fewer_pictures_than_features_and_is_nothing_to_itself() -> None:
+def test_the_frechet_distance_takes_fewer_images_than_features_and_is_nothing_to_itself() -> None:
     few = draw(0, 12, width=300)
     assert frechet_distance(few, few) == pytest.approx(0, abs=1e-9)
     assert frechet_distance(few, draw(1, 12, width=300)) > 100, "the bias that the docstring speaks of"
@@ -86,7 +86,7 @@ def test_the_frechet_distance_takes_fewer_pictures_than_features_and_is_nothing_
 
 @pytest.mark.parametrize("distance", [lambda a, b: kernel_distance(a, b, 0), frechet_distance])
 def test_what_cannot_be_compared_is_refused_in_one_sentence(distance) -> None:
-    with pytest.raises(InputError, match=f"sets of 40 and {FEWEST - 1} pictures"):
+    with pytest.raises(InputError, match=f"sets of 40 and {FEWEST - 1} images"):
         distance(draw(0), draw(1, FEWEST - 1))
     with pytest.raises(InputError, match="8 and 9 features"):
         distance(draw(0), draw(1, width=9))

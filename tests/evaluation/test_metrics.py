@@ -69,7 +69,7 @@ def test_without_validation_positives_the_negatives_give_the_threshold() -> None
     assert "0 of 100" in note
 
 
-def test_without_validation_pictures_there_is_no_honest_point() -> None:
+def test_without_validation_images_there_is_no_honest_point() -> None:
     result = evaluate(Scored(LABELS, np.arange(10.0)), NOTHING, 0.05, 0)
     assert "oracle_recall" in result.values
     assert "recall" not in result.values
@@ -121,7 +121,7 @@ def test_the_bootstrap_interval_holds_the_value_and_is_seeded() -> None:
     assert bootstrap_ap(test, 1) != interval
 
 
-def test_pictures_of_a_part_are_drawn_together_and_each_label_on_its_own() -> None:
+def test_images_of_a_part_are_drawn_together_and_each_label_on_its_own() -> None:
     labels, groups = np.array([0, 0, 0, 0, 1, 1, 1]), ["a", "", "a", "", "b", "b", "a"]
     weights = draw_parts(labels, groups, np.random.default_rng(0), 50)
     assert (weights[:, 0] == weights[:, 2]).all(), "both are part a"
@@ -132,7 +132,7 @@ def test_pictures_of_a_part_are_drawn_together_and_each_label_on_its_own() -> No
     assert (draw_parts(labels, (), np.random.default_rng(0), 5).sum(axis=1) == 7).all()
 
 
-def test_weighted_metrics_are_those_of_repeated_pictures_with_ties_too() -> None:
+def test_weighted_metrics_are_those_of_repeated_images_with_ties_too() -> None:
     rng = np.random.default_rng(0)
     labels, logits = np.array([0] * 30 + [1] * 10), rng.normal(size=40).round(1)
     weights = draw_parts(labels, (), rng, 20)

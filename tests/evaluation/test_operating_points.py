@@ -139,7 +139,7 @@ def test_the_promise_is_kept_in_19_of_20_draws(rule: str) -> None:
         ("validation", 0, 5, "no validation negatives"),
     ],
 )
-def test_too_few_pictures_are_refused_with_the_number_needed(
+def test_too_few_images_are_refused_with_the_number_needed(
     rule: str, negatives: int, positives: int, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):

@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from inandout.evaluation.metrics import Scored, average_precisions
-from inandout.evaluation.paired_test import METRICS, paired_difference, recalls, verdict
+from inandout.evaluation.paired_test import METRICS, paired_difference, paired_test, recalls
 
 
 def scored(seed: int, strength: float, positives: int = 40, negatives: int = 120) -> Scored:
@@ -87,15 +87,15 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     assert paired_difference(ours, theirs, recalls, rounds=50) == paired_difference(ours, theirs, recalls, rounds=50)
 
 
-def test_other_test_pictures_are_refused() -> None:
-    with pytest.raises(ValueError, match="same test pictures"):
+def test_other_test_images_are_refused() -> None:
+    with pytest.raises(ValueError, match="same test images"):
         paired_difference([scored(0, 1.0)], [scored(0, 1.0, positives=39)], average_precisions)
     with pytest.raises(ValueError, match="same seeds"):
         paired_difference([scored(0, 1.0)], [], average_precisions)
 
 
 def test_a_verdict_names_both_sides_the_interval_and_the_seeds() -> None:
-    text = verdict("zero shot, In&Out against MemSeg", [(scored(0, 2.0), scored(0, 0.5))])
+    text = paired_test("zero shot, In&Out against MemSeg", [(scored(0, 2.0), scored(0, 0.5))])
     assert text.startswith("- zero shot, In&Out against MemSeg: AP +0.")
     assert "1 seed, so without the spread of training" in text
     assert text.count("\n") == len(METRICS) - 1

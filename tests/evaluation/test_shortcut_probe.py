@@ -8,28 +8,28 @@ from inandout.classifier.training import fit, predict
 from inandout.data.colour import is_grey
 from inandout.errors import InputError
 from inandout.evaluation.shortcut_probe import (
-    NOTICED,
-    Change,
-    Judged,
+    SIGNIFICANT_AUROC,
+    Perturbation,
+    Responses,
     amplified,
-    changes,
+    conclusion,
+    effect_table,
     jpeg,
-    judge_both,
+    measure_effect,
+    measure_responses,
     paste_nothing,
-    react,
-    reaction_table,
+    perturbations,
     resize,
-    sentence,
 )
 from tests.conftest import draw
 from tests.diffusion.tiny import tiny_pipeline
 
 GOOD = np.stack([draw(number, False)[0] for number in range(40)])
-VAE = Change("vae", "VAE of base x", lambda pixels: pixels)
+VAE = Perturbation("vae", "VAE of base x", lambda pixels: pixels)
 
 
 def roughness(pixels: np.ndarray) -> np.ndarray:
-    """What a classifier that has learned a fingerprint looks at: smooth pictures are the synthetic ones."""
+    """What a classifier that has learned a fingerprint looks at: smooth images are the synthetic ones."""
     return -np.abs(np.diff(pixels.astype(float), axis=2)).mean(axis=(1, 2, 3))
 
 
@@ -39,49 +39,49 @@ def brightest(pixels: np.ndarray) -> np.ndarray:
 
 
 def test_who_looks_at_the_smoothness_is_caught_and_who_looks_at_defects_is_not() -> None:
-    smooth = Change("vae", "VAE of base x", resize)
+    smooth = Perturbation("vae", "VAE of base x", resize)
     threshold = float(roughness(GOOD).max()) + 1e-6
-    cheat = react(smooth, judge_both(roughness, GOOD, smooth), threshold, 0)
-    assert cheat.noticed()
+    cheat = measure_effect(smooth, measure_responses(roughness, GOOD, smooth), threshold, 0)
+    assert cheat.is_significant()
     assert cheat.auroc == (1, 1, 1)
     assert cheat.rise.low > 0
     assert cheat.called == (0, 1)
-    assert "REACTS" in sentence([cheat])
-    assert "100% are called defects instead of 0%" in sentence([cheat])
-    honest = react(smooth, judge_both(brightest, GOOD, smooth), threshold, 0)
-    assert not honest.noticed()
-    assert "No reaction" in sentence([honest])
-    other = react(Change("jpeg", "JPEG", resize), judge_both(roughness, GOOD, smooth), None, 0)
-    assert "it reacts to JPEG, too" in sentence([honest, other])
-    assert reaction_table([cheat, other]).count("\n") == 3
+    assert "REACTS" in conclusion([cheat])
+    assert "100% are called defects instead of 0%" in conclusion([cheat])
+    honest = measure_effect(smooth, measure_responses(brightest, GOOD, smooth), threshold, 0)
+    assert not honest.is_significant()
+    assert "No reaction" in conclusion([honest])
+    other = measure_effect(Perturbation("jpeg", "JPEG", resize), measure_responses(roughness, GOOD, smooth), None, 0)
+    assert "it reacts to JPEG, too" in conclusion([honest, other])
+    assert effect_table([cheat, other]).count("\n") == 3
 
 
 def test_negatives_with_the_fingerprint_cure_what_the_classifier_has_learned() -> None:
     good = np.stack([draw(100 + number, False)[0] for number in range(24)])
     bad = resize(np.stack([draw(200 + number, True)[0] for number in range(16)]))
-    smooth, reactions = Change("vae", "VAE of base x", resize), []
-    for cure in (good[:0], resize(good[:16])):
-        pixels = np.concatenate([good, bad, cure])
-        labels = np.repeat([0, 1, 0], [len(good), len(bad), len(cure)])
-        always = np.arange(len(pixels)) >= len(good) + len(bad)
+    smooth, effects = Perturbation("vae", "VAE of base x", resize), []
+    for is_synthetic_negative in (good[:0], resize(good[:16])):
+        pixels = np.concatenate([good, bad, is_synthetic_negative])
+        labels = np.repeat([0, 1, 0], [len(good), len(bad), len(is_synthetic_negative)])
+        every_epoch = np.arange(len(pixels)) >= len(good) + len(bad)
         model = build_classifier("none", 0)
         fit(
-            model, pixels, labels, epochs=4, batch_size=8, optimiser="adamw", lr=0.001, seed=0, always=always
+            model, pixels, labels, epochs=4, batch_size=8, optimiser="adamw", lr=0.001, seed=0, every_epoch=every_epoch
         )  # fmt: skip
-        reactions.append(react(smooth, judge_both(partial(predict, model), GOOD, smooth), 0.0, 0))
-    without, with_ = reactions
-    assert without.noticed()
+        effects.append(measure_effect(smooth, measure_responses(partial(predict, model), GOOD, smooth), 0.0, 0))
+    without, with_ = effects
+    assert without.is_significant()
     assert with_.auroc.high < without.auroc.low
     assert with_.rise.high < without.rise.low
 
 
 def test_what_changes_nothing_is_told_by_nobody() -> None:
-    paste = Change("paste", "MemSeg at opacity 0", paste_nothing)
+    paste = Perturbation("paste", "MemSeg at opacity 0", paste_nothing)
     assert np.array_equal(paste_nothing(GOOD), GOOD)
-    reaction = react(paste, judge_both(roughness, GOOD, paste), 0.0, 0)
-    assert reaction.auroc == (0.5, 0.5, 0.5)
-    assert reaction.rise == (0, 0, 0)
-    assert reaction.judged.levels == 0
+    effect = measure_effect(paste, measure_responses(roughness, GOOD, paste), 0.0, 0)
+    assert effect.auroc == (0.5, 0.5, 0.5)
+    assert effect.rise == (0, 0, 0)
+    assert effect.responses.levels == 0
 
 
 @pytest.mark.parametrize(
@@ -90,15 +90,15 @@ def test_what_changes_nothing_is_told_by_nobody() -> None:
 )
 def test_the_answer_needs_more_than_chance_and_more_than_a_trifle(shift: float, expected: str) -> None:
     before = np.random.default_rng(1).normal(size=400)
-    reaction = react(VAE, Judged(before, before + shift, 1.0), None, 0)
-    assert expected in sentence([reaction])
-    assert reaction.noticed() == (reaction.auroc.value >= NOTICED)
+    effect = measure_effect(VAE, Responses(before, before + shift, 1.0), None, 0)
+    assert expected in conclusion([effect])
+    assert effect.is_significant() == (effect.auroc.value >= SIGNIFICANT_AUROC)
 
 
 def test_the_interval_is_that_of_pairs() -> None:
     rng = np.random.default_rng(2)
     before = rng.normal(scale=10, size=200)
-    rise = react(VAE, Judged(before, before + 1 + rng.normal(scale=0.5, size=200), 1.0), None, 0).rise
+    rise = measure_effect(VAE, Responses(before, before + 1 + rng.normal(scale=0.5, size=200), 1.0), None, 0).rise
     assert rise.low < 1 < rise.high
     assert rise.high - rise.low == pytest.approx(2 * 1.96 * 0.5 / 200**0.5, rel=0.3), "not that of the spread of 10"
 
@@ -107,25 +107,25 @@ def test_every_change_keeps_size_and_grey_and_the_vae_fits_any_size() -> None:
     odd = np.random.default_rng(0).integers(0, 256, (3, 37, 35, 1), np.uint8).repeat(3, axis=3)
     coloured = odd.copy()
     coloured[..., 0] //= 2
-    for change in changes(tiny_pipeline(), "base tiny"):
+    for perturbation in perturbations(tiny_pipeline(), "base tiny"):
         for pixels, grey in ((odd, True), (coloured, False)):
-            changed = change.apply(pixels)
-            assert (changed.shape, changed.dtype) == (pixels.shape, np.uint8), change.key
-            assert is_grey(changed) == grey, change.key
-            assert np.array_equal(changed, pixels) == (change.key == "paste"), change.key
+            changed = perturbation.apply(pixels)
+            assert (changed.shape, changed.dtype) == (pixels.shape, np.uint8), perturbation.key
+            assert is_grey(changed) == grey, perturbation.key
+            assert np.array_equal(changed, pixels) == (perturbation.key == "paste"), perturbation.key
 
 
 def test_jpeg_and_resize_leave_what_is_smooth() -> None:
     ramp = np.linspace(60, 190, 64, dtype=np.uint8)[None, None, :, None].repeat(64, 1).repeat(3, 3)
-    for change in (jpeg, resize):
-        assert np.abs(change(ramp).astype(int) - ramp).max() <= 4
+    for perturbation in (jpeg, resize):
+        assert np.abs(perturbation(ramp).astype(int) - ramp).max() <= 4
 
 
 def test_what_says_nothing_is_refused() -> None:
     with pytest.raises(InputError, match="9 good parts"):
-        react(VAE, Judged(np.zeros(9), np.zeros(9), 0.0), None, 0)
+        measure_effect(VAE, Responses(np.zeros(9), np.zeros(9), 0.0), None, 0)
     with pytest.raises(InputError, match="NaN"):
-        react(VAE, Judged(np.zeros(20), np.full(20, np.nan), 0.0), None, 0)
+        measure_effect(VAE, Responses(np.zeros(20), np.full(20, np.nan), 0.0), None, 0)
 
 
 def test_a_difference_is_shown_around_grey() -> None:

@@ -1,4 +1,4 @@
-"""Properties of a source of synthetic defects, over pictures and configurations."""
+"""Properties of a source of synthetic defects, over images and configurations."""
 
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inandout.data.images import Picture, write_image
+from inandout.data.images import ImageArray, write_image
 from inandout.errors import InputError
 from inandout.memseg.anomaly import MIN_CHANGE, Anomaly, blend, synthesise
 from inandout.memseg.config import MemSegConfig
@@ -18,22 +18,22 @@ from inandout.memseg.texture_bank import ProceduralTextures, open_textures
 BANK = ProceduralTextures(count=3)
 
 
-def _noisy(height: int, width: int) -> Picture:
+def _noisy(height: int, width: int) -> ImageArray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def _even(level: int) -> Picture:
+def _even(level: int) -> ImageArray:
     return np.full((48, 64, 3), level, np.uint8)
 
 
-def _object() -> Picture:
+def _object() -> ImageArray:
     """A bright disc on black."""
     y, x = np.mgrid[0:80, 0:80]
     disc = (x - 40) ** 2 + (y - 40) ** 2 < 900
     return np.where(disc[:, :, None], np.uint8(180), np.uint8(10)) * np.ones(3, np.uint8)
 
 
-PICTURES = {
+IMAGES = {
     "noisy": _noisy(64, 64),
     "tall": _noisy(150, 50),
     "odd": _noisy(33, 17),
@@ -53,9 +53,9 @@ CONFIGS = {
 }
 
 
-@pytest.fixture(params=PICTURES)
-def picture(request: pytest.FixtureRequest) -> Picture:
-    return PICTURES[request.param]
+@pytest.fixture(params=IMAGES)
+def image(request: pytest.FixtureRequest) -> ImageArray:
+    return IMAGES[request.param]
 
 
 @pytest.fixture(params=CONFIGS)
@@ -67,32 +67,32 @@ def _area_fits(area: float, config: MemSegConfig) -> bool:
     return config.min_area - 1e-9 <= area <= config.max_area + 1e-9
 
 
-def test_an_anomaly_is_visible_within_its_limits_and_nowhere_else(picture: Picture, config: MemSegConfig) -> None:
-    before = picture.copy()
+def test_an_anomaly_is_visible_within_its_limits_and_nowhere_else(image: ImageArray, config: MemSegConfig) -> None:
+    before = image.copy()
     for seed in range(12):
-        changed, mask = synthesise(picture, seed, config, BANK)
+        changed, mask = synthesise(image, seed, config, BANK)
         assert changed.dtype == np.uint8
-        assert changed.shape == picture.shape
+        assert changed.shape == image.shape
         assert mask.dtype == np.bool_
-        assert mask.shape == picture.shape[:2]
+        assert mask.shape == image.shape[:2]
         assert mask.any()
         assert _area_fits(mask.mean(), config)
-        np.testing.assert_array_equal(changed[~mask], picture[~mask])
-        change = np.abs(changed[mask].astype(int) - picture[mask]).max(axis=1)
+        np.testing.assert_array_equal(changed[~mask], image[~mask])
+        change = np.abs(changed[mask].astype(int) - image[mask]).max(axis=1)
         assert change.mean() >= MIN_CHANGE
-    np.testing.assert_array_equal(picture, before)
+    np.testing.assert_array_equal(image, before)
 
 
-def test_the_same_arguments_give_the_same_anomaly_in_any_order(picture: Picture, config: MemSegConfig) -> None:
-    forwards = [synthesise(picture, seed, config, BANK) for seed in range(4)]
-    backwards = [synthesise(picture, seed, config, BANK) for seed in reversed(range(4))]
+def test_the_same_arguments_give_the_same_anomaly_in_any_order(image: ImageArray, config: MemSegConfig) -> None:
+    forwards = [synthesise(image, seed, config, BANK) for seed in range(4)]
+    backwards = [synthesise(image, seed, config, BANK) for seed in reversed(range(4))]
     for first, second in zip(forwards, reversed(backwards), strict=True):
         _assert_equal(first, second)
-    assert len({anomaly.picture.tobytes() for anomaly in forwards}) == 4
+    assert len({anomaly.image.tobytes() for anomaly in forwards}) == 4
 
 
 def test_another_process_gives_the_same_anomaly() -> None:
-    jobs = [(PICTURES["tall"], seed, MemSegConfig(), BANK) for seed in range(4)]
+    jobs = [(IMAGES["tall"], seed, MemSegConfig(), BANK) for seed in range(4)]
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         elsewhere = [pool.submit(synthesise, *job) for job in jobs]
         for job, future in zip(jobs, elsewhere, strict=True):
@@ -100,17 +100,17 @@ def test_another_process_gives_the_same_anomaly() -> None:
 
 
 def _assert_equal(first: Anomaly, second: Anomaly) -> None:
-    np.testing.assert_array_equal(first.picture, second.picture)
+    np.testing.assert_array_equal(first.image, second.image)
     np.testing.assert_array_equal(first.mask, second.mask)
 
 
 @pytest.mark.parametrize(("side", "bright"), [("brighter", True), ("darker", False)])
 def test_anomalies_keep_to_the_object(side: str, bright: bool) -> None:
     config = MemSegConfig.model_validate({"foreground_threshold": 100, "foreground_is": side})
-    picture = PICTURES["object"]
-    foreground = (picture[:, :, 0] > 100) == bright
+    image = IMAGES["object"]
+    foreground = (image[:, :, 0] > 100) == bright
     for seed in range(30):
-        mask = synthesise(picture, seed, config, BANK).mask
+        mask = synthesise(image, seed, config, BANK).mask
         assert not (mask & ~foreground).any()
         assert _area_fits(mask.sum() / foreground.sum(), config)
 
@@ -152,13 +152,13 @@ def test_opacity_stays_within_its_limits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (0.5, 100), (1.0, 200)])
 def test_texture_share_is_the_share_of_textures(share: float, expected: int) -> None:
     """On white and black only the texture is green: no operation makes that colour there."""
-    picture = np.zeros((32, 32, 3), np.uint8)
-    picture[:, :16] = 255
+    image = np.zeros((32, 32, 3), np.uint8)
+    image[:, :16] = 255
     bank = _OneColour((0, 255, 0))
     config = MemSegConfig(texture_share=share, keep_grey=False, opacity_min=1)
     green = 0
     for seed in range(200):
-        changed, mask = synthesise(picture, seed, config, bank)
+        changed, mask = synthesise(image, seed, config, bank)
         green += bool((changed[mask] == (0, 255, 0)).all())
     assert abs(green - expected) <= 30 * (0 < share < 1)
 
@@ -175,34 +175,34 @@ class _OneColour:
 
 
 @pytest.mark.parametrize("level", [0, 127, 128, 255])
-def test_a_texture_equal_to_the_picture_still_gives_a_visible_anomaly(level: int) -> None:
+def test_a_texture_equal_to_the_image_still_gives_a_visible_anomaly(level: int) -> None:
     config = MemSegConfig(texture_share=1, opacity_min=0.05, opacity_max=0.05)
     changed, mask = synthesise(_even(level), 0, config, _OneColour((level, level, level)))
     assert (changed[mask] != level).all()
 
 
-def test_a_picture_without_colour_gets_an_anomaly_without_colour() -> None:
-    grey = np.repeat(PICTURES["noisy"][:, :, :1], 3, axis=2)
+def test_a_image_without_colour_gets_an_anomaly_without_colour() -> None:
+    grey = np.repeat(IMAGES["noisy"][:, :, :1], 3, axis=2)
     for seed in range(20):
         changed, _ = synthesise(grey, seed, MemSegConfig(), BANK)
         assert (np.ptp(changed, axis=2) == 0).all()
-    coloured = [synthesise(grey, seed, MemSegConfig(keep_grey=False), BANK).picture for seed in range(20)]
+    coloured = [synthesise(grey, seed, MemSegConfig(keep_grey=False), BANK).image for seed in range(20)]
     assert any(np.ptp(each, axis=2).any() for each in coloured)
 
 
 def test_masks_do_not_depend_on_the_textures() -> None:
     for seed in range(5):
-        first = synthesise(PICTURES["tall"], seed, MemSegConfig(), BANK)
-        second = synthesise(PICTURES["tall"], seed, MemSegConfig(texture_share=1), _OneColour((1, 2, 3)))
+        first = synthesise(IMAGES["tall"], seed, MemSegConfig(), BANK)
+        second = synthesise(IMAGES["tall"], seed, MemSegConfig(texture_share=1), _OneColour((1, 2, 3)))
         np.testing.assert_array_equal(first.mask, second.mask)
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32)])
-def test_what_is_no_picture_is_refused(wrong: Any) -> None:
+def test_what_is_no_image_is_refused(wrong: Any) -> None:
     with pytest.raises(InputError, match=r"\(H, W, 3\) uint8"):
         synthesise(wrong, 0, MemSegConfig(), BANK)
 
 
 def test_a_negative_seed_is_refused() -> None:
     with pytest.raises(InputError, match="seed = -1"):
-        synthesise(PICTURES["noisy"], -1, MemSegConfig(), BANK)
+        synthesise(IMAGES["noisy"], -1, MemSegConfig(), BANK)

@@ -7,7 +7,7 @@ from inandout.memseg import masks
 from inandout.memseg.config import MemSegConfig
 from inandout.memseg.masks import area_limits, draw_mask, find_foreground
 
-PICTURE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 
 
 def test_no_mask_is_empty_and_the_median_is_memsegs() -> None:
@@ -36,7 +36,7 @@ def test_every_pixel_is_object_or_background_and_none_is_both() -> None:
     sides = [
         MemSegConfig.model_validate({"foreground_threshold": 90, "foreground_is": s}) for s in ("brighter", "darker")
     ]
-    brighter, darker = (find_foreground(PICTURE, side) for side in sides)
+    brighter, darker = (find_foreground(IMAGE, side) for side in sides)
     assert brighter is not None
     assert darker is not None
     np.testing.assert_array_equal(brighter, ~darker)

@@ -19,7 +19,7 @@ def test_every_negative_is_used_once_before_any_is_used_again() -> None:
     assert chosen[:10] != chosen[10:20]
 
 
-def test_every_picture_has_a_seed_of_its_own_that_json_can_hold() -> None:
+def test_every_image_has_a_seed_of_its_own_that_json_can_hold() -> None:
     seeds = [seed for _, seed in plan(3, 2000, seed=0)]
     assert len(set(seeds)) == len(seeds)
     assert 0 <= min(seeds) <= max(seeds) < 2**53
@@ -33,7 +33,7 @@ def test_another_seed_is_another_plan() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [((0, 5, 0), "0 pictures without a defect"), ((3, -1, 0), "n = -1"), ((3, 5, -2), "seed = -2")],
+    [((0, 5, 0), "0 images without a defect"), ((3, -1, 0), "n = -1"), ((3, 5, -2), "seed = -2")],
 )
 def test_a_plan_that_cannot_be_made_is_refused(arguments: tuple[int, int, int], message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -1,15 +1,15 @@
-"""Structure sources: ten operations and a shuffle, for pictures of any shape."""
+"""Structure sources: ten operations and a shuffle, for images of any shape."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from inandout.data.images import Picture
+from inandout.data.images import ImageArray
 from inandout.memseg.operations import OPERATIONS, Operation
 from inandout.memseg.sources import Box, shuffle_tiles, structure_source
 
 
-def _picture(height: int, width: int) -> Picture:
+def _image(height: int, width: int) -> ImageArray:
     return np.random.default_rng(0).integers(20, 220, (height, width, 3), dtype=np.uint8)
 
 
@@ -18,7 +18,7 @@ def _picture(height: int, width: int) -> Picture:
 def test_an_operation_keeps_shape_and_mode_and_repeats_with_its_seed(
     operation: Operation, shape: tuple[int, int]
 ) -> None:
-    image = Image.fromarray(_picture(*shape))
+    image = Image.fromarray(_image(*shape))
     for seed in range(10):
         changed = operation(image, np.random.default_rng(seed))
         assert (changed.size, changed.mode) == (image.size, "RGB")
@@ -26,10 +26,10 @@ def test_an_operation_keeps_shape_and_mode_and_repeats_with_its_seed(
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
-def test_an_operation_changes_a_picture(operation: Operation) -> None:
-    picture = _picture(33, 17)
-    changes = [np.asarray(operation(Image.fromarray(picture), np.random.default_rng(seed))) for seed in range(5)]
-    assert all((changed != picture).mean() > 0.1 for changed in changes)
+def test_an_operation_changes_a_image(operation: Operation) -> None:
+    image = _image(33, 17)
+    changes = [np.asarray(operation(Image.fromarray(image), np.random.default_rng(seed))) for seed in range(5)]
+    assert all((changed != image).mean() > 0.1 for changed in changes)
 
 
 def test_there_are_ten_operations() -> None:
@@ -44,26 +44,26 @@ def test_a_rotation_leaves_no_black_corner() -> None:
 
 
 def test_a_shuffle_of_whole_tiles_keeps_every_pixel_and_moves_most() -> None:
-    picture = _picture(32, 64)
-    shuffled = shuffle_tiles(picture, 8, np.random.default_rng(0))
-    assert (shuffled == picture).mean() < 0.1
-    pixels = [sorted(map(tuple, each.reshape(-1, 3).tolist())) for each in (picture, shuffled)]
+    image = _image(32, 64)
+    shuffled = shuffle_tiles(image, 8, np.random.default_rng(0))
+    assert (shuffled == image).mean() < 0.1
+    pixels = [sorted(map(tuple, each.reshape(-1, 3).tolist())) for each in (image, shuffled)]
     assert pixels[0] == pixels[1]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 70), (33, 17), (600, 200)])
 @pytest.mark.parametrize("grid", [1, 3, 8, 64])
 def test_a_shuffle_takes_any_shape(shape: tuple[int, int], grid: int) -> None:
-    picture = _picture(*shape)
-    shuffled = shuffle_tiles(picture, grid, np.random.default_rng(0))
-    assert shuffled.shape == picture.shape
+    image = _image(*shape)
+    shuffled = shuffle_tiles(image, grid, np.random.default_rng(0))
+    assert shuffled.shape == image.shape
     if grid == 1:
-        np.testing.assert_array_equal(shuffled, picture)
+        np.testing.assert_array_equal(shuffled, image)
 
 
 def test_a_structure_source_fills_the_box_and_repeats_with_its_seed() -> None:
-    picture, box = _picture(40, 30), Box(3, 5, 20, 35)
-    first, again, other = (structure_source(picture, 8, box, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    image, box = _image(40, 30), Box(3, 5, 20, 35)
+    first, again, other = (structure_source(image, 8, box, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert first.shape == (30, 17, 3)
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)

@@ -28,7 +28,7 @@ def test_a_procedural_texture_is_always_the_same() -> None:
 def test_a_folder_is_searched_recursively_and_in_the_order_of_its_names(tmp_path: Path) -> None:
     for number, name in enumerate(["b.png", "a/z.png", "a/c.PNG", "c/.hidden.png"]):
         _write(tmp_path / name, number)
-    (tmp_path / "notes.txt").write_text("not a picture")
+    (tmp_path / "notes.txt").write_text("not an image")
     bank = open_textures(str(tmp_path))
     assert isinstance(bank, texture_bank.FolderTextures)
     assert [path.relative_to(tmp_path).as_posix() for path in bank.paths] == ["a/c.PNG", "a/z.png", "b.png"]
@@ -55,9 +55,9 @@ def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
         open_textures(str(tmp_path / "dtd"))
 
 
-def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "readme.txt").write_text("soon")
-    with pytest.raises(InputError, match="holds no texture pictures"):
+    with pytest.raises(InputError, match="holds no texture images"):
         open_textures(str(tmp_path))
 
 

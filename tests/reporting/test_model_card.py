@@ -35,7 +35,7 @@ def test_the_card_says_what_why_and_how_sure() -> None:
     for said in (
         "fingerprint `d`, shot full", "Real: 384 good, 0 defective.", "30 from MemSeg, 30 from diffusion (alpha 0.6)",
         "Licence of the data: CC0. Licence of the diffusion base: Apache-2.0 (embedded).",
-        "160 good and 60 defective pictures, fingerprint `t`", "Average precision 0.810 (95 % 0.750 .. 0.870)",
+        "160 good and 60 defective images, fingerprint `t`", "Average precision 0.810 (95 % 0.750 .. 0.870)",
         "`fpr<=0.05`: 0 of 60 missed: fewer than 4.9 % escape (95 %)", "0.0, at most 48.7 (0 of 60)",
         "`cost 50:1` weighs 2.00% of all parts as defective", "90 of 96 defects survive", "commit `c0ffee`",
         "python -m inandout classify --data 'my parts.csv' --reviewed true --alpha none",

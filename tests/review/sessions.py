@@ -6,7 +6,7 @@ import numpy as np
 
 from inandout.data.images import read_image, write_image
 from inandout.data.manifest import Sample, digest, write_manifest
-from inandout.review.session import Desk, lay_out
+from inandout.review.session import ReviewSession, build_session
 
 ODD = [
     "background scratched",
@@ -27,7 +27,7 @@ def noise(seed: int, height: int = 48, width: int = 32, mean: int = 110) -> np.n
 
 
 def write_pool(folder: Path, n: int = 6, size: tuple[int, int] = (48, 32)) -> list[Sample]:
-    """`n` diffusion pictures with the prompts of `ODD` going round, and their manifest."""
+    """`n` diffusion images with the prompts of `ODD` going round, and their manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for number in range(n):
@@ -43,7 +43,7 @@ def write_pool(folder: Path, n: int = 6, size: tuple[int, int] = (48, 32)) -> li
 
 
 def write_real(folder: Path, positives: int = 6, negatives: int = 3) -> list[Sample]:
-    """Real pictures of the training part, the positives first."""
+    """Real images of the training part, the positives first."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for number in range(positives + negatives):
@@ -53,17 +53,17 @@ def write_real(folder: Path, positives: int = 6, negatives: int = 3) -> list[Sam
 
 
 def local_change(real: Sample, folder: Path, amount: int) -> Sample:
-    """A real picture with a square changed by `amount` grey levels, as MemSeg makes them."""
-    picture = read_image(real.image).astype(int)
-    picture[10:20, 8:18] += amount
+    """A real image with a square changed by `amount` grey levels, as MemSeg makes them."""
+    image = read_image(real.image).astype(int)
+    image[10:20, 8:18] += amount
     path = folder / f"changed_{amount}.png"
-    write_image(path, picture.clip(0, 255).astype(np.uint8))
+    write_image(path, image.clip(0, 255).astype(np.uint8))
     return Sample(image=path, label=1, split="train", origin="memseg", sources=(digest(real.image),))
 
 
-def small_desk(folder: Path, n: int = 6) -> Desk:
-    """A pool with its flags, and real pictures beside it."""
+def small_session(folder: Path, n: int = 6) -> ReviewSession:
+    """A pool with its flags, and real images beside it."""
     rows = write_pool(folder / "pool", n)
     real = write_real(folder / "real")
     rows.append(local_change(real[-1], folder / "pool", 60))
-    return lay_out("pool <i>one</i>", folder / "pool", rows, real)
+    return build_session("pool <i>one</i>", folder / "pool", rows, real)

@@ -9,27 +9,27 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
-from inandout.data.images import Picture, write_image
+from inandout.data.images import ImageArray, write_image
 from inandout.data.manifest import Sample
 from inandout.errors import InputError
-from inandout.review.app import Painted, build_app
-from inandout.review.base_preview import Twins
+from inandout.review.app import PromptLabPage, build_app
+from inandout.review.base_preview import BasePreview
 from inandout.review.decisions import DecisionLog
 from inandout.review.gallery import write_gallery
-from inandout.review.prompt_lab import Room, Wish
+from inandout.review.prompt_lab import GenerationRequest, PromptLab
 from inandout.review.server import serve_in_thread
-from inandout.review.session import Desk, lay_out_labels
+from inandout.review.session import ReviewSession, build_label_session
 from tests.review.browsing import ERRORS, enter, needs_chromium, press, until
-from tests.review.sessions import ODD, noise, small_desk, write_pool, write_real
+from tests.review.sessions import ODD, noise, small_session, write_pool, write_real
 
 pytestmark = [needs_chromium, pytest.mark.usefixtures("no_page_breaks")]
 
 
 def serving(
-    desk: Desk, log: Path, port: int = 0, painted: Painted | None = None
+    session: ReviewSession, log: Path, port: int = 0, lab_page: PromptLabPage | None = None
 ) -> AbstractContextManager[str]:  # fmt: skip
     """The address of a server in a thread."""
-    return serve_in_thread(build_app(desk, DecisionLog(log), lambda: "in run 0123", painted), port)
+    return serve_in_thread(build_app(session, DecisionLog(log), lambda: "in run 0123", lab_page), port)
 
 
 def said(log: Path, n: int) -> list[tuple[str, str, str]]:
@@ -42,8 +42,8 @@ def said(log: Path, n: int) -> list[tuple[str, str, str]]:
 
 
 def test_a_pool_is_certified_by_keys_alone(browser: Browser, tmp_path: Path) -> None:
-    desk, log, own = small_desk(tmp_path), tmp_path / "decisions.jsonl", "<b>'my own'</b> 😀"
-    with serving(desk, log) as address:
+    session, log, own = small_session(tmp_path), tmp_path / "decisions.jsonl", "<b>'my own'</b> 😀"
+    with serving(session, log) as address:
         page = enter(browser, address, "Anna")
         press(page, "k", "2", "u", "Enter", "r", "t")
         page.keyboard.type(own)
@@ -56,14 +56,14 @@ def test_a_pool_is_certified_by_keys_alone(browser: Browser, tmp_path: Path) -> 
         press(page, "z", "z")
         said(log, 9)
         page.wait_for_selector("text=5 of 7 decided by you")
-        assert page.text_content("#where") == "the picture to judge, 6 of 7"
+        assert page.text_content("#where") == "the image to judge, 6 of 7"
         page.click("#finish")
         page.wait_for_selector("#finish-dialog[open]")
         assert page.text_content("#finish-text") == "in run 0123"
 
 
 def test_odd_texts_are_shown_as_text(browser: Browser, tmp_path: Path) -> None:
-    with serving(small_desk(tmp_path), tmp_path / "d.jsonl") as address:
+    with serving(small_session(tmp_path), tmp_path / "d.jsonl") as address:
         page = enter(browser, address, "<img src=x onerror=alert(1)>")
         press(page, "Home", "Enter")
         for prompt in ODD:
@@ -75,10 +75,10 @@ def test_odd_texts_are_shown_as_text(browser: Browser, tmp_path: Path) -> None:
 
 
 def test_odd_names_and_reasons_of_others_are_stored_and_shown_as_text(browser: Browser, tmp_path: Path) -> None:
-    desk, log = small_desk(tmp_path), DecisionLog(tmp_path / "d.jsonl")
-    for picture, text in zip(desk.ids, ODD, strict=False):
-        log.decide(picture, "reject", text, f"{text[:290]} (name)", 0)
-    with serving(desk, tmp_path / "d.jsonl") as address:
+    session, log = small_session(tmp_path), DecisionLog(tmp_path / "d.jsonl")
+    for image, text in zip(session.ids, ODD, strict=False):
+        log.decide(image, "reject", text, f"{text[:290]} (name)", 0)
+    with serving(session, tmp_path / "d.jsonl") as address:
         page = enter(browser, address, "Anna")
         press(page, "Home", "Enter")
         for place, text in enumerate(ODD):
@@ -95,7 +95,7 @@ def test_two_reviewers_see_their_agreement_and_not_each_other_s_verdict_before_t
     browser: Browser, tmp_path: Path
 ) -> None:
     log = tmp_path / "d.jsonl"
-    with serving(small_desk(tmp_path), log) as address:
+    with serving(small_session(tmp_path), log) as address:
         anna, ben = enter(browser, address, "Anna"), enter(browser, address, "Ben")
         press(anna, "k", "r", "k")
         said(log, 3)
@@ -110,8 +110,8 @@ def test_two_reviewers_see_their_agreement_and_not_each_other_s_verdict_before_t
 
 
 def test_reload_and_a_killed_server_lose_nothing_and_trouble_is_said(browser: Browser, tmp_path: Path) -> None:
-    desk, log = small_desk(tmp_path), tmp_path / "d.jsonl"
-    with serving(desk, log) as address:
+    session, log = small_session(tmp_path), tmp_path / "d.jsonl"
+    with serving(session, log) as address:
         page = enter(browser, address, "Anna")
         press(page, "k", "r")
         said(log, 2)
@@ -121,7 +121,7 @@ def test_reload_and_a_killed_server_lose_nothing_and_trouble_is_said(browser: Br
     page.wait_for_selector("#trouble:has-text('nothing is saved now')")
     shown = "queue.then(() => document.querySelectorAll('.card.keep').length)"
     assert page.evaluate(shown) == 1, "what was not saved is not shown as kept"
-    with serving(desk, log, int(address.rsplit(":", 1)[1].strip("/"))):
+    with serving(session, log, int(address.rsplit(":", 1)[1].strip("/"))):
         page.wait_for_selector("#trouble", state="hidden")
         press(page, "k")
         assert len(said(log, 3)) == 3
@@ -129,7 +129,7 @@ def test_reload_and_a_killed_server_lose_nothing_and_trouble_is_said(browser: Br
 
 def test_a_second_tab_does_not_overwrite_the_first(browser: Browser, tmp_path: Path) -> None:
     log = tmp_path / "d.jsonl"
-    with serving(small_desk(tmp_path), log) as address:
+    with serving(small_session(tmp_path), log) as address:
         one, two = enter(browser, address, "Anna"), enter(browser, address, "Anna")
         two.evaluate("hear = async () => {}")  # a tab that has not heard the news yet
         press(one, "r")
@@ -140,7 +140,7 @@ def test_a_second_tab_does_not_overwrite_the_first(browser: Browser, tmp_path: P
 
 
 def test_filters_leave_what_fits(browser: Browser, tmp_path: Path) -> None:
-    with serving(small_desk(tmp_path), tmp_path / "d.jsonl") as address:
+    with serving(small_session(tmp_path), tmp_path / "d.jsonl") as address:
         page = enter(browser, address, "Anna")
         press(page, "k", "r")
         page.wait_for_selector("text=2 of 7 decided by you")
@@ -152,7 +152,7 @@ def test_filters_leave_what_fits(browser: Browser, tmp_path: Path) -> None:
 
 
 def test_everything_is_reached_by_tab_and_the_focus_is_seen(browser: Browser, tmp_path: Path) -> None:
-    with serving(small_desk(tmp_path), tmp_path / "d.jsonl") as address:
+    with serving(small_session(tmp_path), tmp_path / "d.jsonl") as address:
         page = enter(browser, address, "Anna")
         press(page, "Enter")
         page.evaluate("document.activeElement.blur()")
@@ -167,9 +167,9 @@ def test_everything_is_reached_by_tab_and_the_focus_is_seen(browser: Browser, tm
 
 
 def test_every_text_has_the_contrast_of_wcag_aa_and_all_fits_at_1280(browser: Browser, tmp_path: Path) -> None:
-    desk = small_desk(tmp_path)
-    desk.flags[1].append("far")
-    with serving(desk, tmp_path / "d.jsonl") as address:
+    session = small_session(tmp_path)
+    session.flags[1].append("far")
+    with serving(session, tmp_path / "d.jsonl") as address:
         page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
         page.goto(address)
         page.wait_for_selector("#name-dialog[open]")
@@ -227,23 +227,23 @@ def test_the_contrast_is_measured_on_real_colours(browser: Browser) -> None:
     assert page.evaluate(TOO_FAINT) == ["P : 4.48"]
 
 
-def test_labels_of_real_pictures_are_judged_with_the_mask_and_what_a_classifier_says(
+def test_labels_of_real_images_are_judged_with_the_mask_and_what_a_classifier_says(
     browser: Browser, tmp_path: Path
 ) -> None:
     rows = write_real(tmp_path / "real", 2, 2)
     write_image(tmp_path / "mask.png", noise(0)[:, :, 0] > 120)
     rows[0] = rows[0].with_(mask=tmp_path / "mask.png")
-    desk = lay_out_labels("labels 0123", rows, [0.1, 0.8, 0.9, 0.2])
-    with serving(desk, tmp_path / "d.jsonl") as address:
+    session = build_label_session("labels 0123", rows, [0.1, 0.8, 0.9, 0.2])
+    with serving(session, tmp_path / "d.jsonl") as address:
         page = enter(browser, address, "Anna")
         assert page.locator(".card .words").all_text_contents()[0] == "1. labelled defect, looks like a defect: 10 %"
         assert page.locator(".card .flags").count() == 2
         press(page, "Enter")
         assert page.text_content("#question") == "The label says “defect”. Is that right?"
         until(page, "document.getElementById('labelled').naturalWidth === 32")
-        small = page.locator("#picture").bounding_box()
+        small = page.locator("#image").bounding_box()
         press(page, " ")
-        zoomed = page.locator("#picture").bounding_box()
+        zoomed = page.locator("#image").bounding_box()
         assert small is not None and zoomed is not None and zoomed["height"] > 2 * small["height"]
         press(page, " ")
         press(page, "r", "k", "1")
@@ -258,17 +258,17 @@ def test_labels_of_real_pictures_are_judged_with_the_mask_and_what_a_classifier_
         assert page.evaluate(TOO_FAINT) == []
 
 
-def test_a_diffusion_picture_is_shown_beside_the_same_seed_at_alpha_zero(browser: Browser, tmp_path: Path) -> None:
+def test_a_diffusion_image_is_shown_beside_the_same_seed_at_alpha_zero(browser: Browser, tmp_path: Path) -> None:
     go = threading.Event()
 
-    def draw(row: Sample) -> Picture:
+    def draw(row: Sample) -> ImageArray:
         go.wait()
         if row.seed == 1:
             raise InputError("the base has gone")
         return noise(500 + (row.seed or 0))
 
-    desk = replace(small_desk(tmp_path), twins=Twins(tmp_path / "alpha-0", draw))
-    with serving(desk, tmp_path / "d.jsonl") as address:
+    session = replace(small_session(tmp_path), base_preview=BasePreview(tmp_path / "alpha-0", draw))
+    with serving(session, tmp_path / "d.jsonl") as address:
         page = enter(browser, address, "Anna")
         press(page, "Enter")
         page.wait_for_selector("text=the same seed at alpha 0 is being drawn")
@@ -290,35 +290,35 @@ FOCUS_IS_SEEN = """document.activeElement === document.body
 
 
 def test_prompts_are_tried_compared_and_chosen(browser: Browser, tmp_path: Path) -> None:
-    room = Room(tmp_path / "room", lambda wish: ((n % len(wish.prompts), noise(n)) for n in range(2 * wish.number)))
-    start = Wish(prompts=["<b>scratched</b>"], alpha=0.6, guidance=3, number=2, seed=0)
-    with serving(Desk("Prompt room", [], [], []), tmp_path / "d.jsonl", painted=Painted(room, start)) as address:
+    lab = PromptLab(tmp_path / "room", lambda request: ((n % len(request.prompts), noise(n)) for n in range(2 * request.number)))
+    start = GenerationRequest(prompts=["<b>scratched</b>"], alpha=0.6, guidance=3, number=2, seed=0)
+    with serving(ReviewSession("Prompt lab", [], [], []), tmp_path / "d.jsonl", lab_page=PromptLabPage(lab, start)) as address:
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.on("pageerror", lambda error: ERRORS.append(str(error)))
         page.goto(address)
         page.wait_for_selector("text=No try yet")
         page.fill("#prompt-b", "cracked")
         page.keyboard.press("Enter")
-        until(page, "document.querySelectorAll('#tries img').length === 4")
-        assert page.locator("#tries b").all_text_contents() == ["<b>scratched</b>", "cracked"]
-        page.locator("#tries .line button").first.click()
+        until(page, "document.querySelectorAll('#attempts img').length === 4")
+        assert page.locator("#attempts b").all_text_contents() == ["<b>scratched</b>", "cracked"]
+        page.locator("#attempts .line button").first.click()
         page.wait_for_selector("text=used, take away")
         assert page.text_content("#chosen code") == "--prompts '<b>scratched</b>'"
         page.fill("#prompt-a", "a|b")
         page.click("#make")
         page.wait_for_selector("#trouble:has-text('separates prompts')")
-    assert room.chosen() == ["<b>scratched</b>"]
+    assert lab.chosen() == ["<b>scratched</b>"]
 
 
-def test_two_thousand_pictures_scroll_smoothly(browser: Browser, tmp_path: Path) -> None:
+def test_two_thousand_images_scroll_smoothly(browser: Browser, tmp_path: Path) -> None:
     rows = write_pool(tmp_path / "pool", 40)
     rows = [rows[number % 40] for number in range(2000)]
     ids = [f"{number:032x}" for number in range(2000)]
-    with serving(Desk("large", rows, ids, [[] for _ in rows]), tmp_path / "d.jsonl") as address:
+    with serving(ReviewSession("large", rows, ids, [[] for _ in rows]), tmp_path / "d.jsonl") as address:
         page = enter(browser, address, "Anna")
         assert page.text_content("#shown") == "2000 of 2000 shown"
         fetched = page.evaluate(FETCHED)
-        assert 0 < fetched < 500, "small pictures come when they are about to be seen"
+        assert 0 < fetched < 500, "small images come when they are about to be seen"
         milliseconds = busy(page, SCROLL) / 60
         print(f"main thread: {milliseconds:.1f} ms a frame")
         assert milliseconds < 17, "the main thread's own time, which other programs do not lengthen"

@@ -21,7 +21,7 @@ def test_a_decision_is_a_line_with_who_and_when_and_is_read_again(tmp_path: Path
     log = log_in(tmp_path)
     made = log.decide(A, "reject", "smeared", "Anna", seen=0)
     (line,) = log.path.read_text().splitlines()
-    assert {"picture": A, "verdict": "reject", "reason": "smeared", "reviewer": "Anna"}.items() <= json.loads(
+    assert {"image": A, "verdict": "reject", "reason": "smeared", "reviewer": "Anna"}.items() <= json.loads(
         line
     ).items()
     assert made.when.utcoffset() is not None, "a time with its zone"
@@ -38,7 +38,7 @@ def test_the_file_only_grows(tmp_path: Path) -> None:
         before = now
 
 
-@pytest.mark.parametrize("torn", [b'{"picture": "aaaa', b"\xff\xfe", b'{"picture":"' + A.encode() + b'"}'])
+@pytest.mark.parametrize("torn", [b'{"image": "aaaa', b"\xff\xfe", b'{"image":"' + A.encode() + b'"}'])
 def test_a_torn_last_line_is_ignored_and_the_next_decision_is_whole(tmp_path: Path, torn: bytes) -> None:
     first = log_in(tmp_path).decide(A, "keep", "", "Anna", seen=0)
     with log_in(tmp_path).path.open("ab") as file:
@@ -78,10 +78,10 @@ def test_undo_goes_back_step_by_step_also_after_a_restart(tmp_path: Path) -> Non
     log.decide(B, "keep", "", "Ben", seen=0)
     first = log_in(tmp_path).undo("Anna")
     assert first is not None
-    assert (first.picture, first.verdict, first.reason) == (A, "keep", "good")
+    assert (first.image, first.verdict, first.reason) == (A, "keep", "good")
     second = log_in(tmp_path).undo("Anna")
     assert second is not None
-    assert (second.picture, second.verdict) == (A, "")
+    assert (second.image, second.verdict) == (A, "")
     assert log_in(tmp_path).undo("Anna") is None
     assert len(log.read()) == 5, "nothing is removed"
 
@@ -116,13 +116,13 @@ def test_odd_texts_come_back_as_they_were(tmp_path: Path, text: str) -> None:
     "changes",
     [
         {"reason": "x" * 301}, {"reviewer": "  "}, {"reviewer": "x" * 301}, {"verdict": "maybe"},
-        {"picture": "../../etc/passwd"},
+        {"image": "../../etc/passwd"},
     ],
 )  # fmt: skip
 def test_what_is_no_decision_is_refused_and_not_written(tmp_path: Path, changes: dict[str, str]) -> None:
     log = log_in(tmp_path)
     with pytest.raises(ValidationError):
-        log.decide(**{"picture": A, "verdict": "keep", "reason": "", "reviewer": "Anna", "seen": 0} | changes)  # type: ignore[arg-type]
+        log.decide(**{"image": A, "verdict": "keep", "reason": "", "reviewer": "Anna", "seen": 0} | changes)  # type: ignore[arg-type]
     assert log.read() == []
 
 

@@ -1,4 +1,4 @@
-"""From a prompt to certified pictures to a classifier, through the real servers and a real browser."""
+"""From a prompt to certified images to a classifier, through the real servers and a real browser."""
 
 import re
 import shlex
@@ -64,13 +64,13 @@ def test_from_prompt_to_certified_pool_to_classifier(
     server, address = open_server("--port=0", *(f"--{key}={value}" for key, value in drawn.items()))
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.goto(address)
-    page.wait_for_selector("#wish")
+    page.wait_for_selector("#request")
     page.fill("#prompt-a", "a 'deep' <b>crack</b>")
     page.fill("#number", "2")
     page.keyboard.press("Enter")
-    until(page, "document.querySelectorAll('#tries img').length === 2")
-    assert page.locator("#room-beside img").count() > 4, "real pictures are beside"
-    page.locator("#tries .line button").first.click()
+    until(page, "document.querySelectorAll('#attempts img').length === 2")
+    assert page.locator("#prompt-lab-beside img").count() > 4, "real images are beside"
+    page.locator("#attempts .line button").first.click()
     page.wait_for_selector("#chosen code")
     option = page.text_content("#chosen code") or ""
     assert option in close_server(server)

@@ -15,20 +15,20 @@ def flagger() -> Flagger:
     return Flagger(REAL, REAL[:6])
 
 
-def test_an_ordinary_picture_has_no_flag() -> None:
+def test_an_ordinary_image_has_no_flag() -> None:
     judge = flagger()
     assert [judge.judge(noise(number)) for number in range(20)] == [[]] * 20
 
 
 @pytest.mark.parametrize(
-    ("picture", "flag"),
+    ("image", "flag"),
     [(np.zeros((48, 32, 3), np.uint8), "black"), (np.full((48, 32, 3), 90, np.uint8), "flat"), (REAL[2], "copy")],
 )
-def test_what_is_of_no_use_is_flagged(picture: np.ndarray, flag: str) -> None:
-    assert flagger().judge(picture) == [flag]
+def test_what_is_of_no_use_is_flagged(image: np.ndarray, flag: str) -> None:
+    assert flagger().judge(image) == [flag]
 
 
-def test_the_second_of_two_equal_pictures_is_flagged() -> None:
+def test_the_second_of_two_equal_images_is_flagged() -> None:
     judge = flagger()
     assert (judge.judge(noise(1)), judge.judge(noise(1)[:, ::-1])) == ([], ["duplicate"])
 

@@ -51,7 +51,7 @@ def test_prompts_of_any_kind_are_shown_as_text(tmp_path: Path) -> None:
     assert "b" not in page.tags
 
 
-def test_every_whole_picture_is_addressed_and_nothing_comes_from_elsewhere(tmp_path: Path) -> None:
+def test_every_whole_image_is_addressed_and_nothing_comes_from_elsewhere(tmp_path: Path) -> None:
     page = made(tmp_path)
     assert page.wholes == [f"../pool/{number:06d}.png" for number in range(6)]
     assert all((tmp_path / "pool" / whole).exists() for whole in page.wholes)
@@ -71,7 +71,7 @@ def test_a_huge_pool_is_shown_in_part_and_says_so(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(gallery, "MOST", 4)
     page = made(tmp_path)
     assert len(page.captions) == 4
-    assert "the first 4 of 6 pictures" in (tmp_path / "index.html").read_text()
+    assert "the first 4 of 6 images" in (tmp_path / "index.html").read_text()
 
 
 def test_a_prompt_that_looks_like_the_template_stays_what_it_is(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from mlflow.entities import Run
 from inandout.data.manifest import Sample
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.search.config import SearchConfig
-from inandout.stages.search.finalists import Finale
-from inandout.stages.search.validation_set import Judged
-from inandout.tracking import Place, open_run
+from inandout.stages.search.finalists import FinalReport
+from inandout.stages.search.validation_set import ValidationSet
+from inandout.tracking import RunLocation, open_run
 
 MODULE = "inandout.stages.search.run"
 OTHER = """
@@ -56,17 +56,17 @@ def install(
 
     patch("validate", validate)
     patch("adapter_run", lambda config: "")
-    patch("judged_by", lambda objective, pool: Judged([], f"AP of a stub, {objective}"))
-    patch("measure_finalists", lambda finalists, paper: Finale("a table", f"{list(finalists)}", None))
+    patch("build_validation_set", lambda objective, pool: ValidationSet([], f"AP of a stub, {objective}"))
+    patch("measure_finalists", lambda finalists, paper: FinalReport("a table", f"{list(finalists)}", None))
     return asked
 
 
-def work(place: Place, key: str, config: SearchConfig) -> None:
+def work(location: RunLocation, key: str, config: SearchConfig) -> None:
     """What a worker does in a process of its own, where nothing is replaced yet."""
     import inandout.stages.search.run as module
 
     install(lambda name, new: setattr(module, name, new))
-    module._work(place, key, config)
+    module._work(location, key, config)
 
 
 def start(data: Path, n_trials: int, deadly: int) -> "subprocess.Popen[str]":

@@ -7,7 +7,7 @@ import pytest
 
 from inandout.errors import InputError
 from inandout.search.space import Point, Space, build_space
-from inandout.search.study import Shared, claim, fail, finish, open_study, point_of
+from inandout.search.study import SharedStudy, claim_trial, fail, finish, open_study, point_of
 
 
 def small(n_aug: int = 40, **changes: object) -> Space:
@@ -19,13 +19,13 @@ def small(n_aug: int = 40, **changes: object) -> Space:
 def search_on(folder: Path, n_trials: int, space: Space) -> list[Point]:
     """As another process would: everything is opened anew."""
     shared = open_study("", folder, "study", space, seed=0)
-    while (trial := claim(shared, n_trials).trial) is not None:
+    while (trial := claim_trial(shared, n_trials).trial) is not None:
         point = point_of(trial, space)
         finish(shared.study, trial, -((point["alpha"] - 0.7) ** 2) - (point["ddpm_ratio"] - 0.4) ** 2)
     return points(shared)
 
 
-def points(shared: Shared) -> list[Point]:
+def points(shared: SharedStudy) -> list[Point]:
     return [point_of(trial, shared.space) for trial in shared.study.get_trials()]
 
 
@@ -58,12 +58,12 @@ def test_every_point_is_tried_before_there_is_none(tmp_path: Path) -> None:
     space = small(n_aug=2)
     shared = open_study("", tmp_path, "study", space, seed=3)
     for _ in range(23):
-        trial = claim(shared, 100).trial
+        trial = claim_trial(shared, 100).trial
         assert trial is not None
         fail(shared.study, trial, "no reason")
     assert len({space.identity(point) for point in points(shared)}) == 23
     with pytest.raises(InputError, match="have been tried"):
-        claim(shared, 100)
+        claim_trial(shared, 100)
 
 
 def test_what_is_searched_when_asked_stays_in_its_range(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_another_seed_tries_other_points(tmp_path: Path) -> None:
     found = []
     for seed in (1, 2):
         shared = open_study("", tmp_path, str(seed), space, seed)
-        found.append([point_of(trial, space) for _ in range(3) if (trial := claim(shared, 3).trial) is not None])
+        found.append([point_of(trial, space) for _ in range(3) if (trial := claim_trial(shared, 3).trial) is not None])
     assert found[0][0] == found[1][0] == space.start
     assert found[0][1:] != found[1][1:]
 

@@ -11,18 +11,29 @@ from optuna.trial import TrialState
 
 from inandout.search import storage
 from inandout.search.space import build_space
-from inandout.search.study import Shared, abandon, best, claim, ended, fail, finish, is_running, open_study, point_of
+from inandout.search.study import (
+    SharedStudy,
+    best_trials,
+    claim_trial,
+    ended_trials,
+    fail,
+    finish,
+    is_running,
+    open_study,
+    point_of,
+    requeue,
+)
 
 SPACE = build_space(alpha=0.6, alpha_step=0.1, n_aug=40, guidance=3.0, lr=0.001)
 WORKER = """
 import os, sys, time
 from pathlib import Path
 from tests.search.test_study import opened
-from inandout.search.study import claim, finish, signs_of_life
+from inandout.search.study import claim_trial, finish, heartbeat
 url, folder, n_trials, deadly = sys.argv[1:]
 shared = opened(url, Path(folder))
-while (trial := claim(shared, int(n_trials)).trial) is not None:
-    with signs_of_life(shared.study, trial):
+while (trial := claim_trial(shared, int(n_trials)).trial) is not None:
+    with heartbeat(shared.study, trial):
         trial.set_user_attr("pid", os.getpid())
         if trial.number == int(deadly):
             os._exit(9)
@@ -31,7 +42,7 @@ while (trial := claim(shared, int(n_trials)).trial) is not None:
 """
 
 
-def opened(url: str, folder: Path) -> Shared:
+def opened(url: str, folder: Path) -> SharedStudy:
     return open_study(url, folder, "study", SPACE, seed=0)
 
 
@@ -46,7 +57,7 @@ def check_two_workers(url: str, folder: Path) -> None:
     errors = [worker.communicate(timeout=120)[1] for worker in workers]
     assert sorted(worker.returncode for worker in workers) == [0, 9], errors
     shared = opened(url, folder)
-    assert claim(shared, 9).trial is None
+    assert claim_trial(shared, 9).trial is None
     trials = shared.study.get_trials()
     assert [trial.state for trial in trials].count(TrialState.COMPLETE) == 9
     (dead,) = [trial for trial in trials if trial.state == TrialState.FAIL]
@@ -72,13 +83,13 @@ def test_a_silent_trial_of_another_machine_is_run_once_more(
     monkeypatch.setattr(storage, "HEARTBEAT", 1)
     monkeypatch.setattr(storage, "GRACE", 1)
     shared = opened(postgres, tmp_path)
-    first = claim(shared, 1).trial
+    first = claim_trial(shared, 1).trial
     assert first is not None
     first.set_user_attr("process", '["another-machine", 1, 1.0]')
     shared.study._storage.record_heartbeat(first._trial_id)  # type: ignore[attr-defined]
-    assert claim(shared, 1).trial is None, "it may be alive"
+    assert claim_trial(shared, 1).trial is None, "it may be alive"
     time.sleep(2.5)
-    claimed = claim(shared, 1)
+    claimed = claim_trial(shared, 1)
     assert [trial.number for trial in claimed.dead] == [0]
     assert claimed.trial is not None
     assert claimed.trial.params == first.params
@@ -88,25 +99,25 @@ def test_a_dead_worker_s_trial_is_run_once_more_and_only_once(tmp_path: Path) ->
     assert work("", tmp_path, 3, deadly=1).wait(60) == 9
     shared = opened("", tmp_path)
     assert is_running(shared.study)
-    claimed = claim(shared, 3)
+    claimed = claim_trial(shared, 3)
     assert [trial.number for trial in claimed.dead] == [1]
     assert claimed.trial is not None
     assert claimed.trial.params == claimed.dead[0].params
     finish(shared.study, claimed.trial, 0.5)
-    third = claim(shared, 3)
+    third = claim_trial(shared, 3)
     assert third.dead == []
     assert third.trial is not None
     assert point_of(third.trial, SPACE) != point_of(claimed.trial, SPACE)
     finish(shared.study, third.trial, 0.6)
-    assert claim(shared, 3).trial is None
-    assert len(ended(shared.study)) == 3
+    assert claim_trial(shared, 3).trial is None
+    assert len(ended_trials(shared.study)) == 3
 
 
 def test_a_living_worker_s_trial_is_left_alone(tmp_path: Path) -> None:
     shared = opened("", tmp_path)
-    mine = claim(shared, 1).trial
+    mine = claim_trial(shared, 1).trial
     assert mine is not None
-    other = claim(opened("", tmp_path), 1)
+    other = claim_trial(opened("", tmp_path), 1)
     assert (other.trial, other.dead) == (None, [])
     assert is_running(shared.study)
 
@@ -114,38 +125,38 @@ def test_a_living_worker_s_trial_is_left_alone(tmp_path: Path) -> None:
 def test_a_trial_that_was_left_half_claimed_is_nobody_s(tmp_path: Path) -> None:
     shared = opened("", tmp_path)
     shared.study.ask()  # and the process is gone before it says who it is
-    claimed = claim(shared, 1)
+    claimed = claim_trial(shared, 1)
     assert claimed.trial is not None
     assert claimed.trial.params.keys() == SPACE.distributions.keys()
     finish(shared.study, claimed.trial, 0.5)
-    assert claim(shared, 1).trial is None
+    assert claim_trial(shared, 1).trial is None
 
 
 def test_what_fails_by_its_own_fault_counts_and_never_wins(tmp_path: Path) -> None:
     shared = opened("", tmp_path)
-    broken, good, interrupted = (claim(shared, 3).trial for _ in range(3))
+    broken, good, interrupted = (claim_trial(shared, 3).trial for _ in range(3))
     assert broken is not None and good is not None and interrupted is not None
     fail(shared.study, broken, "no finite loss")
     finish(shared.study, good, 0.1)
-    abandon(shared.study, interrupted)
-    again = claim(shared, 3).trial
+    requeue(shared.study, interrupted)
+    again = claim_trial(shared, 3).trial
     assert again is not None
     assert again.params == interrupted.params
     finish(shared.study, again, 0.05)
-    assert claim(shared, 3).trial is None
-    assert [trial.number for trial in best(shared.study, 3)] == [good.number, again.number]
+    assert claim_trial(shared, 3).trial is None
+    assert [trial.number for trial in best_trials(shared.study, 3)] == [good.number, again.number]
 
 
 def test_a_trial_below_the_median_of_the_others_is_to_be_cut_short(tmp_path: Path) -> None:
     shared = opened("", tmp_path)
     for value in (0.5, 0.6, 0.7, 0.8, 0.9):
-        trial = claim(shared, 9).trial
+        trial = claim_trial(shared, 9).trial
         assert trial is not None
         trial.report(value, 0)
         trial.report(value, 1)
         assert not trial.should_prune(), "there is no median yet"
         finish(shared.study, trial, value)
-    low, high = claim(shared, 9).trial, claim(shared, 9).trial
+    low, high = claim_trial(shared, 9).trial, claim_trial(shared, 9).trial
     assert low is not None and high is not None
     low.report(0.69, 0)
     high.report(0.71, 0)

@@ -23,7 +23,7 @@ from inandout.classifier.pixels import load_pixels
 from inandout.classifier.training import predict
 from inandout.data.geometry import Geometry
 from inandout.evaluation.operating_points import OperatingPoint
-from inandout.serving.classifier_run import Trained, read_trained
+from inandout.serving.classifier_run import ClassifierRun, read_classifier_run
 from inandout.serving.log_model import log_servable
 from inandout.serving.request_images import FOLDER, MAX_TEXT
 from inandout.stages.classify.config import ClassifyConfig
@@ -42,7 +42,7 @@ GEOMETRY = Geometry(width=48, height=64)
 class Served(NamedTuple):
     url: str
     port: int
-    trained: Trained
+    trained: ClassifierRun
     folder: Path
     uri: str
 
@@ -88,10 +88,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             uri = log_servable(run, [point("validation", middle), point("recall>=0.9", -1000.0)], "validation")
         version = mlflow.register_model(uri, "inandout")
         mlflow.MlflowClient().set_registered_model_alias("inandout", "champion", version.version)
-        yield from serve(folder, read_trained(run), uri)
+        yield from serve(folder, read_classifier_run(run), uri)
 
 
-def serve(folder: Path, trained: Trained, uri: str) -> Iterator[Served]:
+def serve(folder: Path, trained: ClassifierRun, uri: str) -> Iterator[Served]:
     """By the command of the README."""
     (command,) = re.findall(r"^(mlflow models serve .*?) +#", SECTION, re.MULTILINE)
     with socket.socket() as free:
@@ -140,7 +140,7 @@ def test_served_logits_are_those_of_the_run(served: Served) -> None:
     assert all("heatmap" not in row for row in answer)
 
 
-def test_text_levels_and_path_are_one_picture_to_it(served: Served) -> None:
+def test_text_levels_and_path_are_one_image_to_it(served: Served) -> None:
     path = served.trained.test[-1].image
     levels = np.array(Image.open(path))
     rows = [
@@ -181,8 +181,8 @@ def test_ten_kinds_of_broken_requests_get_400_and_leave_the_server_well(served: 
     Image.new("RGB", (8, 8)).save(gif, "GIF")
     for row, message in (
         ({"image": "part.png"}, "not base64"),
-        ({"image": base64.b64encode(b"hello").decode()}, "no picture in a known format"),
-        ({"image": base64.b64encode(gif.getvalue()).decode()}, "no picture in a known format"),
+        ({"image": base64.b64encode(b"hello").decode()}, "no image in a known format"),
+        ({"image": base64.b64encode(gif.getvalue()).decode()}, "no image in a known format"),
         ({"image": good["image"][:400]}, "cannot be decoded"),
         ({"image": "A" * (MAX_TEXT + 4)}, "more than the limit of 16,777,216"),
         ({"image": [[1, 2], [3]]}, "rows of different lengths"),
@@ -191,18 +191,18 @@ def test_ten_kinds_of_broken_requests_get_400_and_leave_the_server_well(served: 
         ({**good, "path": "0.png"}, "not both"),
         ({"path": "../server.log"}, "outside the folder"),
         ({"path": "/etc/passwd"}, "outside the folder"),
-        ({"path": "tiny.csv"}, "no picture in a known format"),
+        ({"path": "tiny.csv"}, "no image in a known format"),
     ):
         answer = served.post({"dataframe_records": [good, row]})
         assert answer.status_code == 400, (row, answer.text)
-        assert answer.json()["message"].startswith("picture 1: "), "the sentence, and nothing of the request"
+        assert answer.json()["message"].startswith("image 1: "), "the sentence, and nothing of the request"
         assert message in answer.json()["message"]
         assert len(answer.json()["message"]) < 200
     for body, options in (
         ({"dataframe_records": []}, {}),
-        ({"dataframe_records": [{"picture": good["image"]}]}, {}),
+        ({"dataframe_records": [{"image": good["image"]}]}, {}),
         ({"dataframe_records": [good], "params": {"heatmap": "yes"}}, {}),
-        ({"pictures": [good]}, {}),
+        ({"images": [good]}, {}),
         (None, {"data": b"{", "json": None, "headers": {"Content-Type": "application/json"}}),
         (None, {"data": b"\xff", "json": None, "headers": {"Content-Type": "text/csv"}}),
         (None, {"data": b"x", "json": None, "headers": {"Content-Type": "image/png"}}),
@@ -220,10 +220,10 @@ def test_the_client_of_the_readme_works(served: Served, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"(defect|good) 0\.\d+ -?\d+\.\d+ validation inandout/1\n", done.stdout)
     assert Image.open(tmp_path / "heatmap.png").size == (48, 64)
-    (tmp_path / "part.png").write_bytes(b"no picture")
+    (tmp_path / "part.png").write_bytes(b"no image")
     refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert refused.returncode == 1
-    assert refused.stderr.startswith("picture 0: cannot be decoded")
+    assert refused.stderr.startswith("image 0: cannot be decoded")
 
 
 def test_the_model_holds_no_pickle_and_says_how_far_to_trust_its_maps(served: Served) -> None:
@@ -236,4 +236,4 @@ def test_the_model_holds_no_pickle_and_says_how_far_to_trust_its_maps(served: Se
     measured = {metric.key: metric.value for metric in mlflow.get_logged_model(served.uri.split("/")[1]).metrics}
     assert set(measured) == {"pointing", "pointing_chance", "pointing_energy"}
     assert 0 < measured["pointing_chance"] < 1
-    assert "of 6 pictures" in (folder / "artifacts" / "settings.json").read_text()
+    assert "of 6 images" in (folder / "artifacts" / "settings.json").read_text()

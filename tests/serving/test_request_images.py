@@ -49,7 +49,7 @@ def text(content: bytes) -> str:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_picture_by_text_and_by_path_has_the_pixels_of_training(
+def test_a_image_by_text_and_by_path_has_the_pixels_of_training(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / name).write_bytes(FILES[name])
@@ -91,14 +91,14 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "both": ({"image": text(FILES["rgb.png"]), "path": "a.png"}, "not both"),
     "no base64": ({"image": "part.png"}, "not base64"),
     "not ascii": ({"image": "ä"}, "not base64"),
-    "no picture": ({"image": text(b"hello")}, r"no picture in a known format\); replace"),
+    "no image": ({"image": text(b"hello")}, r"no image in a known format\); replace"),
     "truncated": ({"image": text(FILES["rgb.png"][:400])}, "cannot be decoded"),
     "huge": ({"image": text(huge_png())}, "limit of 50,000,000 pixels"),
     "long": ({"image": "A" * (MAX_TEXT + 4)}, "16,777,220 characters of base64, more than the limit of 16,777,216"),
-    "gif": ({"image": text(encoded(Image.new("RGB", (8, 8)), "GIF"))}, "no picture in a known format"),
+    "gif": ({"image": text(encoded(Image.new("RGB", (8, 8)), "GIF"))}, "no image in a known format"),
     "postscript": (
         {"image": text(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")},
-        "no picture in a known format",
+        "no image in a known format",
     ),
     "number": ({"image": 3}, r"levels of shape \(\)"),
     "empty": ({"image": [[]]}, r"levels of shape \(1, 0\)"),
@@ -116,13 +116,13 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
 def test_what_cannot_be_used_is_refused_in_one_sentence(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(FOLDER, raising=False)
     row, message = BROKEN[name]
-    with pytest.raises(InputError, match=f"^picture 1: .*{message}"):
+    with pytest.raises(InputError, match=f"^image 1: .*{message}"):
         prepare_rows([{"image": text(FILES["rgb.png"])}, row], GEOMETRY)
 
 
 @pytest.mark.parametrize("n", [0, MAX_ROWS + 1])
-def test_no_picture_and_too_many_are_refused(n: int) -> None:
-    with pytest.raises(InputError, match=f"^{n} pictures in the request; send 1 to 256"):
+def test_no_image_and_too_many_are_refused(n: int) -> None:
+    with pytest.raises(InputError, match=f"^{n} images in the request; send 1 to 256"):
         prepare_rows([{"image": [[0]]}] * n, GEOMETRY)
 
 

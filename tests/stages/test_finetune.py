@@ -55,7 +55,7 @@ def test_the_same_adapter_is_found_again_and_another_seed_is_another(
     assert run(tiny, tiny_base, seed=1).run_id != first.run_id
 
 
-def test_prior_pictures_are_made_once(
+def test_prior_images_are_made_once(
     tiny: Path, tiny_base: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     run(tiny, tiny_base)
@@ -63,7 +63,7 @@ def test_prior_pictures_are_made_once(
     run(tiny, tiny_base, epochs=2)
 
 
-def test_pictures_are_encoded_once(
+def test_images_are_encoded_once(
     tiny: Path, tiny_base: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     run(tiny, tiny_base)
@@ -160,7 +160,7 @@ def test_zero_shot_learns_from_negatives_and_the_others_from_positives(tiny: Pat
     assert len(full) == 8
 
 
-def test_pictures_of_many_shapes_are_trained_in_buckets(tiny: Path, tiny_base: Path, project: Path) -> None:
+def test_images_of_many_shapes_are_trained_in_buckets(tiny: Path, tiny_base: Path, project: Path) -> None:
     for number in range(0, 20, 2):
         path = tiny.parent / f"{number}.png"
         write_image(path, read_image(path).repeat(2, axis=1))

@@ -1,6 +1,6 @@
 """`surfaces`: the embedded data set, procedural surfaces with defects, drawn from seeds.
 
-A picture is made in this order: a material gives a tone (`textures`), light and colour make a photograph of it
+An image is made in this order: a material gives a tone (`textures`), light and colour make a photograph of it
 (`lighting`), and a defect darkens, paints or deforms it (`defects`); `drawing` joins them, `dataset` writes many.
 """
 

@@ -22,7 +22,7 @@ MIXED = "mixed"
 """The value of `SurfacesConfig.surface` that stands for all surfaces."""
 
 RECORD = "surfaces.json"
-"""The file of a data set that says how it was drawn: configuration, package version, and a row a picture."""
+"""The file of a data set that says how it was drawn: configuration, package version, and a row an image."""
 
 _FIRST_NUMBER = {"train": 10000, "test": 20000}
 
@@ -32,17 +32,17 @@ class SurfacesConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    width: int = Field(64, ge=SMALLEST, le=4096, description="width of a picture in px")
-    height: int = Field(192, ge=SMALLEST, le=4096, description="height of a picture in px")
-    train_negatives: int = Field(480, ge=1, le=10_000, description="pictures without defect to train on")
-    train_positives: int = Field(96, ge=0, le=10_000, description="pictures with a defect to train on")
-    test_negatives: int = Field(160, ge=1, le=10_000, description="pictures without defect to test on")
-    test_positives: int = Field(60, ge=1, le=10_000, description="pictures with a defect to test on")
+    width: int = Field(64, ge=SMALLEST, le=4096, description="width of an image in px")
+    height: int = Field(192, ge=SMALLEST, le=4096, description="height of an image in px")
+    train_negatives: int = Field(480, ge=1, le=10_000, description="images without defect to train on")
+    train_positives: int = Field(96, ge=0, le=10_000, description="images with a defect to train on")
+    test_negatives: int = Field(160, ge=1, le=10_000, description="images without defect to test on")
+    test_positives: int = Field(60, ge=1, le=10_000, description="images with a defect to test on")
     surface: str = Field(
         "brushed",
-        description=f"one of {', '.join(SURFACES)}: parts of one product; or {MIXED}: every picture of another product",
+        description=f"one of {', '.join(SURFACES)}: parts of one product; or {MIXED}: every image of another product",
     )
-    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the product and of all pictures")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the product and of all images")
 
     @field_validator("surface")
     @classmethod
@@ -53,7 +53,7 @@ class SurfacesConfig(BaseModel):
 
 
 class _Plan(NamedTuple):
-    """One picture before it is drawn."""
+    """One image before it is drawn."""
 
     file: str
     """Path inside the data set."""
@@ -75,7 +75,7 @@ def write_surfaces(folder: Path, config: SurfacesConfig) -> bool:
     (On another kind of processor a few pixels may differ by one level, as its exponentials round differently.)
 
     The layout is KolektorSDD2's: `train/10000.png` and its mask `train/10000_GT.png`, then `test/20000.png` and so on;
-    masks are 8-bit grey, 255 on the defect. `surfaces.json` says what is on each picture. The folder appears only when
+    masks are 8-bit grey, 255 on the defect. `surfaces.json` says what is on each image. The folder appears only when
     all is written, so that a killed run leaves no half data set under its name.
 
     Returns:
@@ -105,17 +105,17 @@ def _write_all(folder: Path, config: SurfacesConfig) -> None:
     for split in _FIRST_NUMBER:
         (folder / split).mkdir(parents=True)
     rows = []
-    for plan in tqdm(_plans(config), desc="drawing surfaces", unit="picture", disable=None):
+    for plan in tqdm(_plans(config), desc="drawing surfaces", unit="image", disable=None):
         drawn = _draw(plan, config)
-        write_image(folder / plan.file, drawn.picture)
+        write_image(folder / plan.file, drawn.image)
         write_image(folder / plan.file.replace(".png", "_GT.png"), drawn.mask)
         rows.append({"file": plan.file, "seed": plan.seed, **_described(drawn)})
-    record = {"config": config.model_dump(), "version": version("inandout"), "pictures": rows}
+    record = {"config": config.model_dump(), "version": version("inandout"), "images": rows}
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def _plans(config: SurfacesConfig) -> list[_Plan]:
-    """All pictures, in the order of their names: kinds in equal shares, negatives and positives shuffled."""
+    """All images, in the order of their names: kinds in equal shares, negatives and positives shuffled."""
     rng = np.random.default_rng(config.seed)
     plans = []
     for split, negatives, positives in (
@@ -135,7 +135,7 @@ def _draw(plan: _Plan, config: SurfacesConfig) -> Surface:
 
 
 def _described(drawn: Surface) -> dict[str, object]:
-    return {field.name: getattr(drawn, field.name) for field in fields(drawn) if field.name not in ("picture", "mask")}
+    return {field.name: getattr(drawn, field.name) for field in fields(drawn) if field.name not in ("image", "mask")}
 
 
 def _check_same(folder: Path, config: SurfacesConfig) -> None:
@@ -143,7 +143,7 @@ def _check_same(folder: Path, config: SurfacesConfig) -> None:
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         same = record["config"] == config.model_dump() and record["version"] == version("inandout")
-        files = [str(row["file"]) for row in record["pictures"]]
+        files = [str(row["file"]) for row in record["images"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{folder}: exists and holds no data set of surfaces; give a new folder, or empty this one"

@@ -1,10 +1,10 @@
-"""One picture of a surface, with or without a defect, from a seed."""
+"""One image of a surface, with or without a defect, from a seed."""
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from inandout.data.images import Mask, Picture
+from inandout.data.images import ImageArray, Mask
 from inandout.data.surfaces.defects import CONTRASTS, DEFECTS, KINDS, SIZES
 from inandout.data.surfaces.fields import Field
 from inandout.data.surfaces.lighting import LIGHTINGS, PALETTES, Lamp, expose, light_up
@@ -14,14 +14,14 @@ from inandout.data.surfaces.wear import wear
 from inandout.errors import InputError
 
 SMALLEST = 16
-"""Least width and height of a picture in px."""
+"""Least width and height of an image in px."""
 
 
 @dataclass(frozen=True)
 class Surface:
-    """A picture of a surface, and what was drawn."""
+    """An image of a surface, and what was drawn."""
 
-    picture: Picture
+    image: ImageArray
     """(H, W, 3) uint8."""
     mask: Mask
     """(H, W), true on the defect; all false without one."""
@@ -38,15 +38,15 @@ class Surface:
     contrast: str = ""
     """One of the words of `CONTRASTS`."""
     count: int = 0
-    """How many cracks, scratches, pits and so on; some may lie outside the picture or on one another."""
+    """How many cracks, scratches, pits and so on; some may lie outside the image or on one another."""
 
 
 def draw_surface(
     width: int, height: int, seed: int, defect: str = "", surface: str | None = None, product: int | None = None
 ) -> Surface:
-    """Draw one picture: a pure function of its arguments.
+    """Draw one image: a pure function of its arguments.
 
-    A defect is drawn onto the picture that the same arguments without it give, and changes it only inside the mask.
+    A defect is drawn onto the image that the same arguments without it give, and changes it only inside the mask.
 
     Args:
         width: at least 16 px.
@@ -55,7 +55,7 @@ def draw_surface(
         defect: one of `KINDS`, or "" for a surface without defect.
         surface: one of `SURFACES`; `None` draws it from the seed.
         product: seed of what the parts of one product share (colour, texture scale, direction of the light); `None`
-            draws it from `seed`, so that every picture is of a product of its own.
+            draws it from `seed`, so that every image is of a product of its own.
 
     Raises:
         InputError: an argument outside what is allowed.
@@ -73,8 +73,8 @@ def draw_surface(
     # A rough surface hides more than a smooth one, so that the same word needs more contrast on it.
     strength = CONTRASTS[contrast] * (0.8 + 3 * roughness) * float(np.exp(rng.normal(0, 0.08)))
     after, mask = apply(mark, background, strength, lamp.direction)
-    picture = np.rint(after).astype(np.uint8)
-    return replace(described, picture=picture, mask=mask, defect=defect, size=size, contrast=contrast, count=mark.count)
+    image = np.rint(after).astype(np.uint8)
+    return replace(described, image=image, mask=mask, defect=defect, size=size, contrast=contrast, count=mark.count)
 
 
 def _background(
@@ -88,8 +88,8 @@ def _background(
     lamp = light_up(shape, str(rng.choice(LIGHTINGS)), angle + rng.normal(0, 0.15), rng)
     tone = MATERIALS[surface](Canvas(shape, unit, lamp.direction, style, rng)) * np.float32(np.exp(rng.normal(0, 0.1)))
     background = wear(expose(tone, surface, colour, lamp, rng), unit, lamp.direction, rng)
-    picture = np.rint(background).astype(np.uint8)
-    described = Surface(picture, np.zeros(shape, dtype=np.bool_), surface, colour, lamp.lighting)
+    image = np.rint(background).astype(np.uint8)
+    described = Surface(image, np.zeros(shape, dtype=np.bool_), surface, colour, lamp.lighting)
     return background, described, lamp, float(tone.std())
 
 

@@ -1,4 +1,4 @@
-"""Colour and light: from the tone of a material to the picture a camera takes of it."""
+"""Colour and light: from the tone of a material to the image a camera takes of it."""
 
 from typing import NamedTuple
 
@@ -40,7 +40,7 @@ _GLOSS = {"brushed": 0.8, "ground": 0.7, "ceramic": 0.7, "cast": 0.3, "grained":
 
 
 class Lamp(NamedTuple):
-    """The light on one picture."""
+    """The light on one image."""
 
     lighting: str
     """One of `LIGHTINGS`."""
@@ -77,6 +77,6 @@ def expose(tone: Field, surface: str, colour: str, lamp: Lamp, rng: np.random.Ge
     paint = np.array(COLOURS[colour]) * np.exp(rng.normal(0, 0.02, 3))
     glare = np.maximum(exposed - np.float32(1.08), 0) * np.float32(150 * _GLOSS.get(surface, 0.0))
     glare += np.float32(1.0) * smooth(tone.shape, rng, 0.7)
-    picture = exposed[:, :, None] * paint.astype(np.float32) + glare[:, :, None]
-    picture -= np.float32(0.45) * np.maximum(picture - 195, 0)
-    return np.clip(picture, 8, 247)
+    image = exposed[:, :, None] * paint.astype(np.float32) + glare[:, :, None]
+    image -= np.float32(0.45) * np.maximum(image - 195, 0)
+    return np.clip(image, 8, 247)

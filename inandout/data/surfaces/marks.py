@@ -1,4 +1,4 @@
-"""A mark on a surface: where it is, what it does, and putting it onto a picture."""
+"""A mark on a surface: where it is, what it does, and putting it onto an image."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,13 +15,13 @@ class Site(NamedTuple):
     """Where and how large a defect is to be."""
 
     shape: Shape
-    """(H, W) of the picture in px."""
+    """(H, W) of the image in px."""
     centre: tuple[float, float]
     """(x, y) in px."""
     unit: float
     """Size of one unit of texture in px."""
     extent: float
-    """Shorter side of the picture in px, times the factor of the size word."""
+    """Shorter side of the image in px, times the factor of the size word."""
     size: float
     """The factor of the size word."""
     brightness: float
@@ -49,7 +49,7 @@ class Mark:
 
 
 def apply(mark: Mark, before: Field, contrast: float, light: tuple[float, float]) -> tuple[Field, Mask]:
-    """Put a mark onto a surface, (H, W, 3) in 0..255; gives the picture and the mask, outside which nothing changed."""
+    """Put a mark onto a surface, (H, W, 3) in 0..255; gives the image and the mask, outside which nothing changed."""
     change = before * _deep(mark.tone) * np.array(mark.dye, dtype=np.float32)
     if mark.height is not None:
         change += (np.float32(25) + np.float32(0.75) * before) * slope(mark.height, light)[:, :, None]
@@ -60,7 +60,7 @@ def apply(mark: Mark, before: Field, contrast: float, light: tuple[float, float]
 
 
 def _deep(field: Field | float) -> Field:
-    """A field (H, W) or one number, ready to be multiplied with a picture."""
+    """A field (H, W) or one number, ready to be multiplied with an image."""
     return np.asarray(field, dtype=np.float32)[..., None]
 
 

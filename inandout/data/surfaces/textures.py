@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from inandout.data.images import Picture
+from inandout.data.images import ImageArray
 from inandout.data.surfaces.fields import (
     Field,
     Shape,
@@ -25,7 +25,7 @@ class Canvas(NamedTuple):
     shape: Shape
     """(H, W) in px."""
     unit: float
-    """Size of one unit of texture in px: 1 for a picture of 64 px, more for a larger one."""
+    """Size of one unit of texture in px: 1 for an image of 64 px, more for a larger one."""
     light: tuple[float, float]
     """Direction (x, y) that the light comes from, of length 1."""
     style: np.random.Generator
@@ -154,18 +154,18 @@ MATERIALS: dict[str, Callable[[Canvas], Field]] = {
 SURFACES: tuple[str, ...] = tuple(MATERIALS)
 
 
-def draw_texture(width: int, height: int, rng: np.random.Generator) -> Picture:
+def draw_texture(width: int, height: int, rng: np.random.Generator) -> ImageArray:
     """Draw a defect-free random texture, (height, width, 3), from a far wider range than the surfaces of a data set.
 
     Any material, at any scale, in any two colours, and now and then two of them side by side: a source of anomalies.
     """
-    picture = _wild(width, height, rng)
+    image = _wild(width, height, rng)
     if rng.random() < 0.4:
         shape = (height, width)
         edge = smooth(shape, rng, rng.uniform(0.06, 0.2) * min(shape)) + np.float32(rng.normal(0, 0.4))
         share = np.clip(edge * np.float32(rng.uniform(1, 20)) + np.float32(0.5), 0, 1)[:, :, None]
-        picture = picture * (1 - share) + _wild(width, height, rng) * share
-    return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+        image = image * (1 - share) + _wild(width, height, rng) * share
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
 def _wild(width: int, height: int, rng: np.random.Generator) -> Field:
@@ -177,8 +177,8 @@ def _wild(width: int, height: int, rng: np.random.Generator) -> Field:
     tone = (tone - tone.mean()) / max(np.float32(tone.std()), np.float32(1e-6))
     mix = np.clip(np.float32(0.5) + np.float32(rng.uniform(0.12, 0.45)) * tone, 0, 1)[:, :, None]
     dark, light = rng.uniform(0, 255, (2, 3)).astype(np.float32)
-    picture: Field = dark * (1 - mix) + light * mix
-    return picture
+    image: Field = dark * (1 - mix) + light * mix
+    return image
 
 
 def _arcs(shape: Shape, rng: np.random.Generator, unit: float, reach: float, side: float) -> Field:

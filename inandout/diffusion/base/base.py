@@ -16,7 +16,7 @@ from inandout.diffusion.base.folder import CONFIGURATION, WEIGHTS, check_configu
 from inandout.diffusion.base.hub import check_hub_id, fetch, is_hub_id
 from inandout.diffusion.base.single_file import open_single_file
 from inandout.diffusion.pretrain.assemble import EMBEDDED
-from inandout.diffusion.sample.inpaint import paints
+from inandout.diffusion.sample.inpaint import is_inpainting
 from inandout.errors import InputError
 
 Kind = Literal["embedded", "sd"]
@@ -53,7 +53,7 @@ def open_base(config: BaseConfig, download: bool = True) -> Base:
     """Load the base, downloading what the hub's cache lacks unless told not to; never a pickle.
 
     Raises:
-        InputError: it is not there, a pickle, incomplete, or not a Stable Diffusion of version 1, for whole pictures or
+        InputError: it is not there, a pickle, incomplete, or not a Stable Diffusion of version 1, for whole images or
             for inpainting.
         NotHereError: the hub's cache lacks it, and it is not to be had.
     """
@@ -164,10 +164,10 @@ def _local(name: str) -> Path:
 def _check_channels(pipeline: StableDiffusionPipeline, name: str) -> None:
     """Of what is known to have other channels going in than the VAE gives, only models for inpainting can be used."""
     wanted, given = pipeline.unet.config.in_channels, pipeline.vae.config.latent_channels
-    if wanted != given and not paints(pipeline):
+    if wanted != given and not is_inpainting(pipeline):
         raise InputError(
             f"{name}: its UNet takes {wanted} channels and its VAE gives {given}; a model for depth or for other "
-            "pictures cannot be the base, so give the plain one or the one for inpainting"
+            "images cannot be the base, so give the plain one or the one for inpainting"
         )
 
 

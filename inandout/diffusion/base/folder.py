@@ -29,7 +29,7 @@ WEIGHTS = tuple(_WEIGHTS.values())
 
 OPTIONS = {"dtype": torch.float32, "safety_checker": None, "feature_extractor": None, "local_files_only": True}
 """How pipelines are loaded. The safety checker is left out: it takes some textures for what they are not, and blackens
-the picture; and the base makes surfaces."""
+the image; and the base makes surfaces."""
 
 _PIPELINES = ("StableDiffusionPipeline", "StableDiffusionInpaintPipeline")
 _CLASSES = {
@@ -41,7 +41,7 @@ _CLASSES = {
 
 
 def open_folder(folder: Path, name: str) -> StableDiffusionPipeline:
-    """Load a folder, for whole pictures or for inpainting; never the network, never a pickle.
+    """Load a folder, for whole images or for inpainting; never the network, never a pickle.
 
     `name` is what messages call it.
 

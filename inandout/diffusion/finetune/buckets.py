@@ -1,4 +1,4 @@
-"""Aspect-ratio buckets: pictures of many shapes in a few sizes of about one area, so that they can share batches."""
+"""Aspect-ratio buckets: images of many shapes in a few sizes of about one area, so that they can share batches."""
 
 import math
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ from inandout.errors import InputError
 
 
 def bucket_of(width: int, height: int, area: int, multiple: int) -> Geometry:
-    """The size that a width x height picture is cut and resized to for training.
+    """The size that a width x height image is cut and resized to for training.
 
     Both sides are multiples of `multiple` and cannot grow without more than `area` pixels; of all such sizes it is the
-    one whose aspect is nearest to the picture's, and of two the larger. What sticks out is cut off, the same on both
+    one whose aspect is nearest to the image's, and of two the larger. What sticks out is cut off, the same on both
     sides.
 
     Raises:
@@ -19,7 +19,7 @@ def bucket_of(width: int, height: int, area: int, multiple: int) -> Geometry:
     """
     if area < multiple * multiple:
         raise InputError(
-            f"an area of {area} pixels holds no {multiple}x{multiple} picture, the smallest this base can work on; "
+            f"an area of {area} pixels holds no {multiple}x{multiple} image, the smallest this base can work on; "
             "give a larger width and height"
         )
     sizes = [
@@ -36,7 +36,7 @@ def bucket_of(width: int, height: int, area: int, multiple: int) -> Geometry:
 def batches(sizes: Sequence[tuple[int, int]], order: Sequence[int], batch_size: int) -> list[list[int]]:
     """Part `order`, indices into `sizes` that may repeat, into batches of one size each; they keep their order.
 
-    A batch is complete when its last picture has come; the rest of every size comes at the end, smaller.
+    A batch is complete when its last image has come; the rest of every size comes at the end, smaller.
     """
     waiting: dict[tuple[int, int], list[int]] = {}
     complete = []

@@ -236,28 +236,28 @@ def _phases(w: Tensor) -> Tensor:
 
 
 class _Interleaved(torch.autograd.Function):
-    """Phases (N, 4 * C, H + 1, W + 1) as the picture (N, C, 2 H, 2 W) that they are of."""
+    """Phases (N, 4 * C, H + 1, W + 1) as the image (N, C, 2 H, 2 W) that they are of."""
 
     @staticmethod
     def forward(ctx: Any, y: Tensor) -> Tensor:
         phases = y.permute(0, 2, 3, 1).contiguous()
         n, height, width, channels = ctx.size = phases.shape
-        picture = _picture(phases).reshape(n, 2 * height - 2, 2 * width - 2, channels // 4)
-        return picture.permute(0, 3, 1, 2)
+        image = _image(phases).reshape(n, 2 * height - 2, 2 * width - 2, channels // 4)
+        return image.permute(0, 3, 1, 2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> Tensor:
         phases = dy.new_zeros(ctx.size)
-        picture = _picture(phases)
-        picture.copy_(dy.permute(0, 2, 3, 1).reshape(picture.shape))
+        image = _image(phases)
+        image.copy_(dy.permute(0, 2, 3, 1).reshape(image.shape))
         return phases.permute(0, 3, 1, 2)
 
 
-def _picture(phases: Tensor) -> Tensor:
+def _image(phases: Tensor) -> Tensor:
     """(N, H + 1, W + 1, 4 * C) seen as (N, H, 2, W, 2, C): the lower phases lie one row further, the right ones one
     column."""
     n, height, width, channels = phases.shape
-    picture, down, right, _ = phases.stride()
-    strides = (picture, down, down + channels // 2, right, right + channels // 4, 1)
+    image, down, right, _ = phases.stride()
+    strides = (image, down, down + channels // 2, right, right + channels // 4, 1)
     return phases.as_strided((n, height - 1, 2, width - 1, 2, channels // 4), strides)

@@ -24,14 +24,14 @@ from inandout.checkpoint import (
     unpack_optimiser,
 )
 from inandout.diffusion.base.base import Base
-from inandout.diffusion.callbacks import OnStep, set_rate
-from inandout.diffusion.finetune.dreambooth_dataset import Lesson, plan
+from inandout.diffusion.callbacks import OnStep, set_learning_rate
+from inandout.diffusion.finetune.dreambooth_dataset import DreamBoothDataset, make_batches
 from inandout.diffusion.finetune.heap import keep_freed_memory
 from inandout.diffusion.finetune.products import fewer_products
 from inandout.diffusion.lora.layers import adapter_parameters, adapter_tensors, set_adapter_tensors
 from inandout.diffusion.lr_schedules import cosine_with_restarts
 from inandout.diffusion.prompts import prompt_states
-from inandout.diffusion.snr_weighting import draw_times, min_snr_weights, target
+from inandout.diffusion.snr_weighting import draw_times, min_snr_weights, prediction_target
 from inandout.errors import InputError
 
 Optimiser = Literal["auto", "adamw", "adamw8bit"]
@@ -47,11 +47,11 @@ class DreamBoothConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    batch_size: int = Field(12, ge=1, le=4096, description="pictures a step, those of the class prompt included")
-    repeats: int = Field(10, ge=1, le=10_000, description="times that an epoch shows each picture")
+    batch_size: int = Field(12, ge=1, le=4096, description="images a step, those of the class prompt included")
+    repeats: int = Field(10, ge=1, le=10_000, description="times that an epoch shows each image")
     schedule_epochs: int = Field(50, ge=1, le=100_000, description="epochs that the learning-rate schedule spans")
     restarts: int = Field(3, ge=1, le=1000, description="cosines, one after the other, in schedule_epochs")
-    prior_weight: float = Field(1.0, ge=0, le=100, description="weight of the loss on pictures of the class prompt")
+    prior_weight: float = Field(1.0, ge=0, le=100, description="weight of the loss on images of the class prompt")
     precision: Literal["fp32", "fp16", "bf16"] = Field("fp32", description="of the frozen weights; 16 bits need a GPU")
     optimiser: Optimiser = Field(
         "auto", description="auto: AdamW8bit of bitsandbytes (paper) on a GPU, where it saves memory, else AdamW"
@@ -61,7 +61,7 @@ class DreamBoothConfig(BaseModel):
 
 def dreambooth(
     base: Base,
-    lesson: Lesson,
+    dataset: DreamBoothDataset,
     *,
     epochs: int,
     lr: float,
@@ -78,7 +78,7 @@ def dreambooth(
 
     Args:
         base: has an adapter; only that is trained. UNet and text encoder move to the device of the accelerator.
-        lesson: what is learned; see `plan` for the order. Without prior pictures there is no prior preservation.
+        dataset: what is learned; see `make_batches` for the order. Without prior images there is no prior preservation.
         epochs: to train; the schedule of the learning rate may be longer (`config.schedule_epochs`), as in the paper.
         lr: highest learning rate.
         config: the rest.
@@ -87,17 +87,17 @@ def dreambooth(
             on a CPU, with the same weights bit for bit.
         save_every: steps.
         on_step: called with the step and `loss`, `instance_loss`, `prior_loss` (both without `prior_weight`), the
-            number of pictures of both that the loss has seen (`instance_seen`, `prior_seen`), `gradient_norm`, `lr`,
+            number of images of both that the loss has seen (`instance_seen`, `prior_seen`), `gradient_norm`, `lr`,
             and `progress`, which is 1 at the last step.
 
     Raises:
         NonFiniteLossError: names the step; the checkpoint is from before.
-        InputError: 16 bits without a GPU; a checkpoint of another adapter; no instance pictures.
+        InputError: 16 bits without a GPU; a checkpoint of another adapter; no instance images.
     """
-    steps = plan(lesson.pictures, epochs, config.repeats, config.batch_size, seed)
+    steps = make_batches(dataset.examples, epochs, config.repeats, config.batch_size, seed)
     planned = round(len(steps) / epochs * config.schedule_epochs)
     accelerator = _accelerator(config)
-    training = _prepare(base, lesson, config, lr, accelerator)
+    training = _prepare(base, dataset, config, lr, accelerator)
     done, seen = _resume(training, checkpoint)
     shown = tqdm(steps[done:], "finetune", total=len(steps), initial=done, unit="step", disable=None)
     keep_freed_memory()
@@ -105,7 +105,7 @@ def dreambooth(
         for step, batch in enumerate(shown, start=done + 1):
             rate = cosine_with_restarts(step, planned, lr, config.restarts)
             values = _step(training, batch, step, seed, rate, config)
-            seen = [before + now for before, now in zip(seen, lesson.count(batch), strict=True)]
+            seen = [before + now for before, now in zip(seen, dataset.count(batch), strict=True)]
             if checkpoint is not None and (step % save_every == 0 or step == len(steps)):
                 _save(training, checkpoint, step, seen)
             values |= {"instance_seen": seen[0], "prior_seen": seen[1], "lr": rate, "progress": step / len(steps)}
@@ -119,7 +119,7 @@ class _Training:
 
     base: Base
     scheduler: DDIMScheduler
-    lesson: Lesson
+    dataset: DreamBoothDataset
     parameters: list[nn.Parameter]
     optimised: list[nn.Parameter]
     """The same numbers, as the optimiser has them."""
@@ -141,12 +141,12 @@ def _accelerator(config: DreamBoothConfig) -> Accelerator:
 
 
 def processes() -> PartialState:
-    """Those of `accelerate launch` or `torchrun`; they wait for each other as long as prior pictures may take."""
+    """Those of `accelerate launch` or `torchrun`; they wait for each other as long as prior images may take."""
     return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
 
 
 def _prepare(
-    base: Base, lesson: Lesson, config: DreamBoothConfig, lr: float, accelerator: Accelerator
+    base: Base, dataset: DreamBoothDataset, config: DreamBoothConfig, lr: float, accelerator: Accelerator
 ) -> _Training:  # fmt: skip
     """Frozen weights in the precision asked for, the adapter in fp32, and an optimiser of the adapter."""
     unet, text_encoder = base.pipeline.unet, base.pipeline.text_encoder
@@ -164,7 +164,7 @@ def _prepare(
     optimised = parameters if chosen == "adamw8bit" else [_as_vector(parameters)]
     optimiser = accelerator.prepare(build_optimiser(optimised, lr, chosen))
     scheduler = DDIMScheduler.from_config(base.pipeline.scheduler.config)
-    return _Training(base, scheduler, lesson, parameters, optimised, optimiser, accelerator)
+    return _Training(base, scheduler, dataset, parameters, optimised, optimiser, accelerator)
 
 
 def _as_vector(parameters: list[nn.Parameter]) -> nn.Parameter:
@@ -205,7 +205,7 @@ def _step(
 ) -> dict[str, float]:
     """One step of the optimiser; nothing moves if loss or gradient are not finite."""
     accelerator, optimiser = training.accelerator, training.optimiser
-    set_rate(optimiser, rate)
+    set_learning_rate(optimiser, rate)
     optimiser.zero_grad()
     loss, values = _loss(training, batch, step, seed, config.prior_weight)
     _set_gradients(training, loss)
@@ -229,16 +229,16 @@ def _loss(
     training: _Training, batch: Sequence[int], step: int, seed: int, prior_weight: float
 ) -> tuple[Tensor, dict[str, float]]:
     """Of this process' share of a batch, such that the mean over the processes is the loss of the whole batch."""
-    accelerator, lesson = training.accelerator, training.lesson
+    accelerator, dataset = training.accelerator, training.dataset
     generator = torch.Generator().manual_seed((seed << 20) + step)
-    whole = torch.stack([lesson.pictures[index].latent for index in batch])
+    whole = torch.stack([dataset.examples[index].latent for index in batch])
     noise = torch.randn(whole.shape, generator=generator)
     times = draw_times(len(batch), training.scheduler.config.num_train_timesteps, generator)
     share = _share(len(batch), accelerator)
     mine = [place % len(batch) for place in share]
     counted = torch.tensor([float(place < len(batch)) for place in share])
     latents, noise, times = (tensor[mine].to(accelerator.device) for tensor in (whole, noise, times))
-    prior = torch.tensor([float(lesson.pictures[batch[place]].prior) for place in mine])
+    prior = torch.tensor([float(dataset.examples[batch[place]].prior) for place in mine])
     errors = _errors(training, latents, noise, times, prior)
     weights = (counted * (1 + (prior_weight - 1) * prior)).to(errors.device)
     loss = (errors * weights).sum() * accelerator.num_processes / len(batch)
@@ -267,20 +267,20 @@ def _share(count: int, accelerator: Accelerator) -> range:
 
 def _errors(training: _Training, latents: Tensor, noise: Tensor, times: Tensor, prior: Tensor) -> Tensor:
     """Squared errors (N,), weighted by min-SNR. The text encoder reads each of the two prompts once."""
-    lesson, scheduler, pipeline = training.lesson, training.scheduler, training.base.pipeline
-    prompts = [lesson.instance_prompt, lesson.prior_prompt][: 1 + int(prior.max())]
+    dataset, scheduler, pipeline = training.dataset, training.scheduler, training.base.pipeline
+    prompts = [dataset.instance_prompt, dataset.prior_prompt][: 1 + int(prior.max())]
     with training.accelerator.autocast():
-        read = prompt_states(pipeline.text_encoder, pipeline.tokenizer, prompts, lesson.clip_skip)
+        read = prompt_states(pipeline.text_encoder, pipeline.tokenizer, prompts, dataset.clip_skip)
         noisy = scheduler.add_noise(latents, noise, times).contiguous(memory_format=torch.channels_last)
         predicted = pipeline.unet(noisy, times, read[prior.long().to(read.device)]).sample
-    errors = (predicted.float() - target(scheduler, latents, noise, times)).square().mean(dim=(1, 2, 3))
+    errors = (predicted.float() - prediction_target(scheduler, latents, noise, times)).square().mean(dim=(1, 2, 3))
     return errors * min_snr_weights(scheduler, times)
 
 
 def _means(
     errors: Tensor, counted: Tensor, prior: Tensor, prior_weight: float, accelerator: Accelerator
 ) -> dict[str, float]:
-    """Losses of the whole batch, over all processes; a mean over no picture is left out."""
+    """Losses of the whole batch, over all processes; a mean over no image is left out."""
     instance = counted * (1 - prior)
     sums = torch.stack(
         [(errors * instance).sum(), instance.sum(), (errors * counted * prior).sum(), (counted * prior).sum()]
@@ -299,7 +299,7 @@ def _save(training: _Training, checkpoint: Path, step: int, seen: list[int]) -> 
 
 
 def _resume(training: _Training, checkpoint: Path | None) -> tuple[int, list[int]]:
-    """Put everything back that a checkpoint holds; (steps done, pictures seen of both kinds)."""
+    """Put everything back that a checkpoint holds; (steps done, images seen of both kinds)."""
     if checkpoint is None or not checkpoint.exists():
         return 0, [0, 0]
     weights, progress = load_checkpoint(checkpoint)

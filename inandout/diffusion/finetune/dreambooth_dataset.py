@@ -15,8 +15,8 @@ _INSTANCES, _PRIORS = 0, 1
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A picture that is learned from."""
+class Example:
+    """An image that is learned from."""
 
     latent: Tensor
     """(C, h, w), scaled for the UNet."""
@@ -25,34 +25,34 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """Pictures, their two prompts, and how the text encoder is read."""
+class DreamBoothDataset:
+    """Images, their two prompts, and how the text encoder is read."""
 
-    pictures: Sequence[Shown]
+    examples: Sequence[Example]
     instance_prompt: str
     prior_prompt: str
     clip_skip: int = 1
 
     def count(self, batch: Sequence[int]) -> tuple[int, int]:
-        """Number of (instance, prior) pictures of a batch of indices."""
-        priors = sum(self.pictures[index].prior for index in batch)
+        """Number of (instance, prior) images of a batch of indices."""
+        priors = sum(self.examples[index].prior for index in batch)
         return len(batch) - priors, priors
 
 
-def plan(pictures: Sequence[Shown], epochs: int, repeats: int, batch_size: int, seed: int) -> list[list[int]]:
-    """The batches of a training, as indices into `pictures`; all of a batch have one size.
+def make_batches(examples: Sequence[Example], epochs: int, repeats: int, batch_size: int, seed: int) -> list[list[int]]:
+    """The batches of a training, as indices into `examples`; all of a batch have one size.
 
-    An epoch shows every instance picture `repeats` times and as many prior pictures, the next of an endless round, so
+    An epoch shows every instance image `repeats` times and as many prior images, the next of an endless round, so
     that both take turns.
 
     Raises:
-        InputError: no instance pictures.
+        InputError: no instance images.
     """
-    instances = [index for index, picture in enumerate(pictures) if not picture.prior]
-    priors = [index for index, picture in enumerate(pictures) if picture.prior]
+    instances = [index for index, image in enumerate(examples) if not image.prior]
+    priors = [index for index, image in enumerate(examples) if image.prior]
     if not instances:
-        raise InputError("there are no pictures to fine-tune on; give a data set whose training part has some")
-    sizes = [(picture.latent.shape[-1], picture.latent.shape[-2]) for picture in pictures]
+        raise InputError("there are no images to fine-tune on; give a data set whose training part has some")
+    sizes = [(image.latent.shape[-1], image.latent.shape[-2]) for image in examples]
     length = len(instances) * repeats
     shown = _rounds(instances, length * epochs, (seed, _INSTANCES))
     kept = _rounds(priors, length * epochs, (seed, _PRIORS))

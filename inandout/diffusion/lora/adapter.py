@@ -21,16 +21,16 @@ class AdapterMeta(BaseModel):
 
     config: AdapterConfig
     base: str = Field(pattern="^[0-9a-f]{32}$", description="fingerprint of the base it was trained on")
-    instance_prompt: str = Field(description="what stands for the pictures it was trained on; empty = not known")
-    prior_prompt: str = Field(description="what stands for pictures of the class; empty = none or not known")
+    instance_prompt: str = Field(description="what stands for the images it was trained on; empty = not known")
+    prior_prompt: str = Field(description="what stands for images of the class; empty = none or not known")
     clip_skip: int = Field(
         ge=1, description="layer of the text encoder, counted from the last, that the UNet was shown"
     )
-    sources: tuple[str, ...] = Field(description="digests of the training pictures' files; none = not known")
+    sources: tuple[str, ...] = Field(description="digests of the training images' files; none = not known")
     code: str = Field(description="fingerprint of the code that trained it; empty = it was trained elsewhere")
     commit: str = Field("", description="git commit of that code; empty = not known")
     seed: int
-    shot: str = Field("", description="zero (good pictures were learned), few, full (defects); empty = not known")
+    shot: str = Field("", description="zero (good images were learned), few, full (defects); empty = not known")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class Adapter:
 
     @property
     def fingerprint(self) -> str:
-        """Identity of what it does to a picture: of names, shapes and values, configuration and base."""
+        """Identity of what it does to an image: of names, shapes and values, configuration and base."""
         whole = hashlib.sha256(f"{self.meta.config.model_dump_json()}{self.meta.base}{self.meta.clip_skip}".encode())
         for name, tensor in sorted(self.tensors.items()):
             whole.update(json.dumps([name, list(tensor.shape)]).encode())

@@ -35,7 +35,7 @@ def import_kohya(path: Path, pipeline: StableDiffusionPipeline, base_fingerprint
     """Read an adapter for this base.
 
     A file of our own says what it was trained on; one of another program is taken at the user's word, and its prompts,
-    training pictures and code stay unknown (empty).
+    training images and code stay unknown (empty).
 
     Raises:
         InputError: the file cannot be read, is a pickle, was trained on another base, or one of its tensors is unknown,

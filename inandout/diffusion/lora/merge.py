@@ -44,10 +44,10 @@ def _add(pipeline: StableDiffusionPipeline, adapter: Adapter, alpha: float) -> N
     config = adapter.meta.config
     for name, layer in adapted_layers(pipeline.unet, pipeline.text_encoder, config).items():
         a, b = (adapter.tensors[f"{name}.lora_{letter}.weight"].to(layer.weight.device) for letter in "AB")
-        layer.weight.copy_(layer.weight.float() + alpha * learned(config, a, b))
+        layer.weight.copy_(layer.weight.float() + alpha * lora_delta(config, a, b))
 
 
-def learned(config: AdapterConfig, a: Tensor, b: Tensor) -> Tensor:
+def lora_delta(config: AdapterConfig, a: Tensor, b: Tensor) -> Tensor:
     """What an adapter adds to a layer's weight (out, in, ...), fp32; `a` is (dim, in, ...), `b` (out, dim, ...)."""
     dim, strength = config.dim_and_alpha(a.shape)
     product = b.float().flatten(1) @ a.float().flatten(1)

@@ -9,12 +9,12 @@ from torch import nn
 
 from inandout.diffusion.base.folder import open_folder
 from inandout.diffusion.pretrain.captions import vocabulary
-from inandout.diffusion.pretrain.ema import Averages
+from inandout.diffusion.pretrain.ema import ExponentialMovingAverage
 from inandout.diffusion.pretrain.networks import build_scheduler, build_text_encoder, build_unet
 from inandout.diffusion.pretrain.pca_latents import surface_components
 from inandout.diffusion.pretrain.tokenizer import build_tokenizer
-from inandout.diffusion.pretrain.train_unet import Student
-from inandout.diffusion.sample.inpaint import refuse_painting
+from inandout.diffusion.pretrain.train_unet import TrainState
+from inandout.diffusion.sample.inpaint import require_text2img
 from inandout.diffusion.vae import build_vae
 
 EMBEDDED = Path(__file__).parents[1] / "surface-diffusion"
@@ -26,33 +26,33 @@ def new_vae(seed: int) -> AutoencoderTiny:
     return build_vae(surface_components(), seed)
 
 
-def new_student(vae: AutoencoderTiny, seed: int) -> Student:
+def new_train_state(vae: AutoencoderTiny, seed: int) -> TrainState:
     """Untrained UNet and text encoder around a VAE."""
     tokenizer = build_tokenizer(vocabulary())
     text_encoder, unet = build_text_encoder(len(tokenizer), seed), build_unet(seed + 1)
-    averages = Averages(nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}))
-    return Student(unet, text_encoder, tokenizer, vae, build_scheduler(), averages)
+    ema = ExponentialMovingAverage(nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}))
+    return TrainState(unet, text_encoder, tokenizer, vae, build_scheduler(), ema)
 
 
-def learned_student(folder: Path) -> Student:
+def load_train_state(folder: Path) -> TrainState:
     """A base that `pretrain` wrote, to be trained further; the averages begin with its weights."""
     pipeline = open_folder(folder, str(folder))
-    refuse_painting(pipeline)
+    require_text2img(pipeline)
     for part in (pipeline.unet, pipeline.vae):
         part.register_to_config(_name_or_path="")  # or where this one lay would be written beside the new weights
     unet = pipeline.unet.to(memory_format=torch.channels_last)
-    averages = Averages(nn.ModuleDict({"unet": unet, "text_encoder": pipeline.text_encoder}))
-    return Student(unet, pipeline.text_encoder, pipeline.tokenizer, pipeline.vae, build_scheduler(), averages)
+    ema = ExponentialMovingAverage(nn.ModuleDict({"unet": unet, "text_encoder": pipeline.text_encoder}))
+    return TrainState(unet, pipeline.text_encoder, pipeline.tokenizer, pipeline.vae, build_scheduler(), ema)
 
 
-def assemble(student: Student) -> StableDiffusionPipeline:
+def assemble(train_state: TrainState) -> StableDiffusionPipeline:
     """A pipeline of the running averages, which are copied, with DPM-Solver++ as its scheduler."""
-    parts = deepcopy(student.parts())
-    parts.load_state_dict(student.averages.values)
+    parts = deepcopy(train_state.parts())
+    parts.load_state_dict(train_state.ema.values)
     parts.eval()
     pipeline = StableDiffusionPipeline(
-        vae=student.vae, text_encoder=parts["text_encoder"], tokenizer=student.tokenizer, unet=parts["unet"],
-        scheduler=DPMSolverMultistepScheduler.from_config(student.scheduler.config),
+        vae=train_state.vae, text_encoder=parts["text_encoder"], tokenizer=train_state.tokenizer, unet=parts["unet"],
+        scheduler=DPMSolverMultistepScheduler.from_config(train_state.scheduler.config),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipeline.set_progress_bar_config(disable=True)

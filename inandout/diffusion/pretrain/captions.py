@@ -30,7 +30,7 @@ _DETAIL, _SIZE, _CONTRAST, _COUNT = 0.45, 0.6, 0.5, 0.4
 
 
 def caption_of(drawn: Surface, rng: np.random.Generator) -> str:
-    """A caption, drawn from `rng` among the many that are true of the picture.
+    """A caption, drawn from `rng` among the many that are true of the image.
 
     A third is as short as it can be ("background", "background cracked"). The others may add colour and surface before
     "background", light after it, and to a defect its size, contrast and number. One in 16 begins with a word without

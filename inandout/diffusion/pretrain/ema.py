@@ -1,4 +1,4 @@
-"""Exponential running averages of weights, which make better pictures than the last weights do."""
+"""Exponential running averages of weights, which make better images than the last weights do."""
 
 import torch
 from torch import Tensor, nn
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 _PREFIX = "average."
 
 
-class Averages:
+class ExponentialMovingAverage:
     """The average of every entry of a module's state."""
 
     def __init__(self, module: nn.Module, decay: float = 0.999) -> None:

@@ -15,7 +15,7 @@ WORDS_GAIN = 25.0
 rate of the text encoder (`TEXT_SHARE`); what it does on its own was not measured."""
 
 WIDTHS = (32, 64, 128, 128)
-"""Channels of the UNet at 1/2, 1/4, 1/8 and 1/16 of the picture's sides; the two lowest attend to the text."""
+"""Channels of the UNet at 1/2, 1/4, 1/8 and 1/16 of the image's sides; the two lowest attend to the text."""
 
 
 def build_text_encoder(vocabulary_size: int, seed: int, width: int = TEXT_WIDTH) -> CLIPTextModel:

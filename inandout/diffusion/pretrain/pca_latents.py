@@ -14,7 +14,7 @@ import numpy.typing as npt
 from inandout.data.surfaces import KINDS, draw_surface
 
 FACTOR = 2
-"""Side of a patch in px: a latent has half the width and half the height of the picture."""
+"""Side of a patch in px: a latent has half the width and half the height of the image."""
 
 CHANNELS = 5
 """Components that are kept: brightness, two of colour, and the slopes of brightness in both directions."""
@@ -40,19 +40,19 @@ class Components(NamedTuple):
     """(C,): standard deviation that the latent channels are given; the mean of their squares is 1."""
 
 
-def surface_components(pictures: int = 2100, channels: int = CHANNELS, seed: int = 0) -> Components:
+def surface_components(images: int = 2100, channels: int = CHANNELS, seed: int = 0) -> Components:
     """Principal components of the patches of surfaces of 64x64 px, every kind of defect and none in equal shares."""
     kinds = ("", *KINDS)
-    drawn = [draw_surface(64, 64, (seed << 32) + i, kinds[i % len(kinds)]).picture for i in range(pictures)]
+    drawn = [draw_surface(64, 64, (seed << 32) + i, kinds[i % len(kinds)]).image for i in range(images)]
     return principal_components(np.stack(drawn), channels)
 
 
-def principal_components(pictures: npt.NDArray[np.uint8], channels: int = CHANNELS) -> Components:
-    """Principal components of the 2x2 patches of pictures (N, H, W, 3), H and W divisible by 2.
+def principal_components(images: npt.NDArray[np.uint8], channels: int = CHANNELS) -> Components:
+    """Principal components of the 2x2 patches of images (N, H, W, 3), H and W divisible by 2.
 
     The sign of a component is such that its largest entry is positive, so that every machine finds the same.
     """
-    flat = _patches(pictures).reshape(-1, FACTOR * FACTOR * 3)
+    flat = _patches(images).reshape(-1, FACTOR * FACTOR * 3)
     mean = flat.reshape(-1, 3).mean(axis=0)
     centred = flat - np.tile(mean, FACTOR * FACTOR)
     variances, vectors = np.linalg.eigh(centred.T @ centred / len(centred))
@@ -64,8 +64,8 @@ def principal_components(pictures: npt.NDArray[np.uint8], channels: int = CHANNE
     return Components(mean, basis.reshape(-1, FACTOR, FACTOR, 3), spread, target)
 
 
-def _patches(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+def _patches(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
     """(N, H, W, 3) in 0..255 to (N, H/2, W/2, 2, 2, 3) in 0..1."""
-    count, height, width, _ = pictures.shape
-    split = pictures.reshape(count, height // FACTOR, FACTOR, width // FACTOR, FACTOR, 3)
+    count, height, width, _ = images.shape
+    split = images.reshape(count, height // FACTOR, FACTOR, width // FACTOR, FACTOR, 3)
     return split.transpose(0, 1, 3, 2, 4, 5) / 255.0

@@ -8,21 +8,21 @@ import numpy.typing as npt
 
 from inandout.data.surfaces import KINDS, Surface, draw_surface
 from inandout.diffusion.pretrain.captions import caption_of
-from inandout.diffusion.reconstruction import Pictures
+from inandout.diffusion.reconstruction import ImageBatch
 
 CLOSE_UP, WHOLE = (32, 32), (64, 64)
-"""(Width, height) of a part of a picture that shows some of the defect, and of the picture it is cut from. A defect is
-small: in the time for one picture, four close-ups teach far more of what its name means. But they show one in every
-part of a picture, so that whole ones must have the last word."""
+"""(Width, height) of a part of an image that shows some of the defect, and of the image it is cut from. A defect is
+small: in the time for one image, four close-ups teach far more of what its name means. But they show one in every
+part of an image, so that whole ones must have the last word."""
 
 SHAPES: dict[tuple[int, int], float] = {WHOLE: 0.76, (96, 96): 0.08, (64, 192): 0.08, (64, 128): 0.08}
-"""(Width, height) of the pictures of a batch to its share of those that are no close-ups; a batch of larger pictures
+"""(Width, height) of the images of a batch to its share of those that are no close-ups; a batch of larger images
 has fewer of them."""
 
 PLAIN = 0.25
-"""Share of pictures without a defect."""
+"""Share of images without a defect."""
 
-LESSONS = (*KINDS, *["cracked"] * 2, "pitted", *["stained"] * 7)
+WEIGHTED_KINDS = (*KINDS, *["cracked"] * 2, "pitted", *["stained"] * 7)
 """Kinds that a base is taught: those that it takes for others, more often than those."""
 
 _AGAIN = 0.7
@@ -30,9 +30,9 @@ _AGAIN = 0.7
 
 
 class Batch(NamedTuple):
-    """Pictures of one size, and their captions."""
+    """Images of one size, and their captions."""
 
-    pictures: Pictures
+    images: ImageBatch
     masks: npt.NDArray[np.bool_]
     """(N, H, W): where there is a defect."""
     captions: list[str]
@@ -41,26 +41,26 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class School:
-    """Draws batches for ever; two of different seeds share no picture (of the first 2**30 of each)."""
+class SurfaceStream:
+    """Draws batches for ever; two of different seeds share no image (of the first 2**30 of each)."""
 
     seed: int
     """0..2**20 - 1. Seeds from `HELD_OUT` on are for measuring, never for training."""
     batch_size: int = 32
-    """Pictures of 64x64 px in a batch."""
+    """Images of 64x64 px in a batch."""
     close_ups: float = 0.5
     """Share of the batches that are close-ups."""
     kinds: tuple[str, ...] = KINDS
     """Each as often as it stands here."""
 
     def batch(self, step: int, shape: tuple[int, int] | None = None) -> Batch:
-        """Batch number `step`, 0 or more, of pictures of `shape` (width, height), or of a drawn shape."""
+        """Batch number `step`, 0 or more, of images of `shape` (width, height), or of a drawn shape."""
         rng = np.random.default_rng([self.seed, step])
         width, height = shape or self._shape(rng)
         count = max(self.batch_size * 64 * 64 // (width * height), 1)
         drawn = [self._draw(width, height, step * _MOST * self.batch_size + i, rng) for i in range(count)]
-        pictures, masks = np.stack([one.picture for one in drawn]), np.stack([one.mask for one in drawn])
-        return Batch(pictures, masks, [caption_of(one, rng) for one in drawn], [one.defect for one in drawn])
+        images, masks = np.stack([one.image for one in drawn]), np.stack([one.mask for one in drawn])
+        return Batch(images, masks, [caption_of(one, rng) for one in drawn], [one.defect for one in drawn])
 
     def _shape(self, rng: np.random.Generator) -> tuple[int, int]:
         shares = {CLOSE_UP: self.close_ups} | {shape: (1 - self.close_ups) * share for shape, share in SHAPES.items()}
@@ -85,11 +85,11 @@ def close_up(drawn: Surface, rng: np.random.Generator) -> Surface:
     left = int(np.clip(columns[chosen] - rng.integers(CLOSE_UP[0]), 0, width - CLOSE_UP[0]))
     top = int(np.clip(rows[chosen] - rng.integers(CLOSE_UP[1]), 0, height - CLOSE_UP[1]))
     part = np.s_[top : top + CLOSE_UP[1], left : left + CLOSE_UP[0]]
-    return replace(drawn, picture=drawn.picture[part], mask=drawn.mask[part])
+    return replace(drawn, image=drawn.image[part], mask=drawn.mask[part])
 
 
 _MOST = WHOLE[0] * WHOLE[1] // (CLOSE_UP[0] * CLOSE_UP[1])
-"""Pictures of a batch, at most, for each of 64x64."""
+"""Images of a batch, at most, for each of 64x64."""
 
 HELD_OUT = 2**19
 """First seed of schools that nothing is trained on."""

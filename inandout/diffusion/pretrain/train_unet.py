@@ -1,4 +1,4 @@
-"""Train UNet and text encoder together. Knows pictures and captions; knows neither MLflow nor the command line."""
+"""Train UNet and text encoder together. Knows images and captions; knows neither MLflow nor the command line."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,28 +22,28 @@ from inandout.checkpoint import (
     save_checkpoint,
     unpack_optimiser,
 )
-from inandout.diffusion.callbacks import OnStep, set_rate
+from inandout.diffusion.callbacks import OnStep, set_learning_rate
 from inandout.diffusion.lr_schedules import hold_and_decay
-from inandout.diffusion.pretrain.ema import Averages
+from inandout.diffusion.pretrain.ema import ExponentialMovingAverage
 from inandout.diffusion.pretrain.pca_latents import FACTOR
-from inandout.diffusion.pretrain.stream import Batch, School
+from inandout.diffusion.pretrain.stream import Batch, SurfaceStream
 from inandout.diffusion.prompts import prompt_states
-from inandout.diffusion.snr_weighting import draw_deciding_times, min_snr_weights, target
+from inandout.diffusion.snr_weighting import draw_deciding_times, min_snr_weights, prediction_target
 from inandout.diffusion.vae import encode
 
 UNCONDITIONAL = 0.1
-"""Share of pictures that are trained with an empty caption, for classifier-free guidance."""
+"""Share of images that are trained with an empty caption, for classifier-free guidance."""
 TEXT_SHARE = 0.1
 """Learning rate of the text encoder, as a share of the UNet's. From nothing, with the same rate its states had
 collapsed to a single vector when they were looked at after 2,000 steps. Later more is better: after 12,000 steps with
 this share, cracked and pitted, stained and dented lay nearest to each other of all, and were confused."""
 DEFECT_WEIGHT = 5.0
-"""Weight of the squared error where there is a defect; 1 elsewhere. It is 4 to 17 % of a picture; without this
+"""Weight of the squared error where there is a defect; 1 elsewhere. It is 4 to 17 % of an image; without this
 little of the loss hangs on the word that names it."""
 
 
 @dataclass(frozen=True)
-class Student:
+class TrainState:
     """What is trained, what it is trained with, and the running averages, which are what is shipped."""
 
     unet: UNet2DConditionModel
@@ -51,7 +51,7 @@ class Student:
     tokenizer: CLIPTokenizer
     vae: AutoencoderTiny
     scheduler: DDIMScheduler
-    averages: Averages
+    ema: ExponentialMovingAverage
 
     def parts(self) -> nn.ModuleDict:
         """The trained modules by name, sharing their weights."""
@@ -59,8 +59,8 @@ class Student:
 
 
 def pretrain_unet(
-    student: Student,
-    school: School,
+    train_state: TrainState,
+    stream: SurfaceStream,
     *,
     steps: int,
     lr: float,
@@ -76,8 +76,8 @@ def pretrain_unet(
     Batch, noise and timesteps of a step are functions of the school's seed and the step alone.
 
     Args:
-        student: trained in place, the averages, too.
-        school: what to learn.
+        train_state: trained in place, the averages, too.
+        stream: what to learn.
         steps: in all, also those before a resume; the learning rate falls over the last 30 %.
         lr: learning rate before that.
         text_share: learning rate of the text encoder as a share of it.
@@ -89,47 +89,47 @@ def pretrain_unet(
     Raises:
         NonFiniteLossError: names the step; the checkpoint is from before.
     """
-    parts = student.parts().train()
+    parts = train_state.parts().train()
     optimiser = torch.optim.AdamW(
-        _groups(student, text_share), lr=lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+        _groups(train_state, text_share), lr=lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True
     )  # fmt: skip
-    done = _resume(parts, student.averages, optimiser, checkpoint)
+    done = _resume(parts, train_state.ema, optimiser, checkpoint)
     batches = DataLoader(
-        _Batches(school), batch_size=None, sampler=range(done, steps), num_workers=1, collate_fn=_as_is
+        _Batches(stream), batch_size=None, sampler=range(done, steps), num_workers=1, collate_fn=_as_is
     )  # fmt: skip
     for step, batch in enumerate(tqdm(batches, "unet", total=steps, initial=done, unit="step", disable=None), done + 1):
         rate = hold_and_decay(step, steps, lr)
-        set_rate(optimiser, rate)
-        loss, values = _loss(student, batch, school.seed, step)
+        set_learning_rate(optimiser, rate)
+        loss, values = _loss(train_state, batch, stream.seed, step)
         if not torch.isfinite(loss):
             raise NonFiniteLossError(f"the loss is {loss.item()} at step {step}; lower lr and start the command again")
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         values["gradient_norm"] = float(nn.utils.clip_grad_norm_(parts.parameters(), 1.0))
         optimiser.step()
-        student.averages.update(parts, step)
+        train_state.ema.update(parts, step)
         if checkpoint is not None and (step % save_every == 0 or step == steps):
-            state = parts.state_dict() | student.averages.packed() | pack_optimiser(optimiser)
+            state = parts.state_dict() | train_state.ema.packed() | pack_optimiser(optimiser)
             save_checkpoint(checkpoint, Checkpoint(state, {"step": step}))
         on_step(step, values | {"lr": rate})
 
 
-def _groups(student: Student, text_share: float) -> list[dict[str, Any]]:
+def _groups(train_state: TrainState, text_share: float) -> list[dict[str, Any]]:
     """Parameters, each with its share of the learning rate."""
     return [
-        {"params": list(student.unet.parameters()), "share": 1.0},
-        {"params": list(student.text_encoder.parameters()), "share": text_share},
+        {"params": list(train_state.unet.parameters()), "share": 1.0},
+        {"params": list(train_state.text_encoder.parameters()), "share": text_share},
     ]
 
 
 class _Batches(Dataset[Batch]):
     """The school as torch's loader wants it."""
 
-    def __init__(self, school: School) -> None:
-        self.school = school
+    def __init__(self, stream: SurfaceStream) -> None:
+        self.stream = stream
 
     def __getitem__(self, number: int) -> Batch:
-        return self.school.batch(number)
+        return self.stream.batch(number)
 
 
 def _as_is(batch: Any) -> Any:
@@ -137,18 +137,18 @@ def _as_is(batch: Any) -> Any:
     return batch
 
 
-def _loss(student: Student, batch: Batch, seed: int, step: int) -> tuple[Tensor, dict[str, float]]:
+def _loss(train_state: TrainState, batch: Batch, seed: int, step: int) -> tuple[Tensor, dict[str, float]]:
     generator = torch.Generator().manual_seed((seed << 32) + step)
-    latents = encode(student.vae, batch.pictures)
+    latents = encode(train_state.vae, batch.images)
     noise = torch.randn(latents.shape, generator=generator)
-    times = draw_deciding_times(len(latents), student.scheduler.config.num_train_timesteps, generator)
+    times = draw_deciding_times(len(latents), train_state.scheduler.config.num_train_timesteps, generator)
     dropped = torch.rand(len(latents), generator=generator) < UNCONDITIONAL
     captions = ["" if drop else caption for caption, drop in zip(batch.captions, dropped, strict=True)]
-    noisy = student.scheduler.add_noise(latents, noise, times).contiguous(memory_format=torch.channels_last)
-    predicted = student.unet(noisy, times, prompt_states(student.text_encoder, student.tokenizer, captions)).sample
-    errors = (predicted - target(student.scheduler, latents, noise, times)).square().mean(dim=1)
+    noisy = train_state.scheduler.add_noise(latents, noise, times).contiguous(memory_format=torch.channels_last)
+    predicted = train_state.unet(noisy, times, prompt_states(train_state.text_encoder, train_state.tokenizer, captions)).sample
+    errors = (predicted - prediction_target(train_state.scheduler, latents, noise, times)).square().mean(dim=1)
     weighted = (errors * defect_weights(batch.masks)).mean(dim=(1, 2))
-    loss = (weighted * min_snr_weights(student.scheduler, times)).mean()
+    loss = (weighted * min_snr_weights(train_state.scheduler, times)).mean()
     return loss, {"loss": errors.mean().item(), "weighted_loss": loss.item()}
 
 
@@ -159,12 +159,12 @@ def defect_weights(masks: npt.NDArray[np.bool_]) -> Tensor:
     return 1 + (DEFECT_WEIGHT - 1) * near
 
 
-def _resume(parts: nn.ModuleDict, averages: Averages, optimiser: torch.optim.Optimizer, checkpoint: Path | None) -> int:
+def _resume(parts: nn.ModuleDict, ema: ExponentialMovingAverage, optimiser: torch.optim.Optimizer, checkpoint: Path | None) -> int:
     """Put everything back that a checkpoint holds; the number of steps that were done."""
     if checkpoint is None or not checkpoint.exists():
         return 0
     weights, progress = load_checkpoint(checkpoint)
     parts.load_state_dict({name: weights[name] for name in parts.state_dict()})
-    averages.load(weights)
+    ema.load(weights)
     unpack_optimiser(optimiser, weights)
     return int(progress["step"])

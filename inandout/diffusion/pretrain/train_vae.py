@@ -1,4 +1,4 @@
-"""Train the decoder of the VAE. Knows pictures; knows neither MLflow nor the command line."""
+"""Train the decoder of the VAE. Knows images; knows neither MLflow nor the command line."""
 
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from inandout.checkpoint import (
     save_checkpoint,
     unpack_optimiser,
 )
-from inandout.diffusion.callbacks import OnStep, set_rate
+from inandout.diffusion.callbacks import OnStep, set_learning_rate
 from inandout.diffusion.lr_schedules import warm_up_and_decay
-from inandout.diffusion.pretrain.stream import School
+from inandout.diffusion.pretrain.stream import SurfaceStream
 from inandout.diffusion.vae import to_tensor
 
 GRADIENT_WEIGHT = 2.0
@@ -27,7 +27,7 @@ GRADIENT_WEIGHT = 2.0
 
 def pretrain_vae(
     vae: AutoencoderTiny,
-    school: School,
+    stream: SurfaceStream,
     *,
     steps: int,
     lr: float,
@@ -39,7 +39,7 @@ def pretrain_vae(
 
     Args:
         vae: its encoder is frozen.
-        school: what to reconstruct; its batch `step` is used at `step`.
+        stream: what to reconstruct; its batch `step` is used at `step`.
         steps: in all, also those before a resume.
         lr: highest learning rate.
         checkpoint: written every `save_every` steps and at the end; where it exists, training goes on from it and
@@ -60,19 +60,19 @@ def pretrain_vae(
         done = int(progress["step"])
     for step in tqdm(range(done + 1, steps + 1), "vae", total=steps, initial=done, unit="step", disable=None):
         rate = warm_up_and_decay(step, steps, lr)
-        set_rate(optimiser, rate)
-        values = _step(vae, optimiser, to_tensor(school.batch(step - 1).pictures), step)
+        set_learning_rate(optimiser, rate)
+        values = _step(vae, optimiser, to_tensor(stream.batch(step - 1).images), step)
         if checkpoint is not None and (step % save_every == 0 or step == steps):
             state = {f"de.{name}": value for name, value in decoder.state_dict().items()} | pack_optimiser(optimiser)
             save_checkpoint(checkpoint, Checkpoint(state, {"step": step}))
         on_step(step, values | {"lr": rate})
 
 
-def _step(vae: AutoencoderTiny, optimiser: torch.optim.Optimizer, pictures: Tensor, step: int) -> dict[str, float]:
+def _step(vae: AutoencoderTiny, optimiser: torch.optim.Optimizer, images: Tensor, step: int) -> dict[str, float]:
     with torch.no_grad():
-        latents = vae.encode(pictures).latents
+        latents = vae.encode(images).latents
     copies = vae.decode(latents.contiguous(memory_format=torch.channels_last)).sample
-    level, gradient = l1_loss(copies, pictures), gradient_error(copies, pictures)
+    level, gradient = l1_loss(copies, images), gradient_error(copies, images)
     loss = level + GRADIENT_WEIGHT * gradient
     value = loss.item()
     if not torch.isfinite(loss):

@@ -1,4 +1,4 @@
-"""Draw only inside a mask, on a picture that keeps its pixels outside: a defect on a real part.
+"""Draw only inside a mask, on an image that keeps its pixels outside: a defect on a real part.
 
 With an ordinary base the latents outside the mask are put back after every step, at the noise of the next one (blended
 latent diffusion, Avrahami 2023; RePaint, Lugmayr 2022, without its resampling). A base made for inpainting (UNet with
@@ -15,38 +15,38 @@ from scipy import ndimage
 from torch import Tensor
 
 from inandout.data.colour import keep_grey
-from inandout.data.images import Mask, Picture
-from inandout.diffusion.reconstruction import Pictures
-from inandout.diffusion.sample.quality_filter import Reason
+from inandout.data.images import ImageArray, Mask
+from inandout.diffusion.reconstruction import ImageBatch
+from inandout.diffusion.sample.quality_filter import RejectReason
 from inandout.diffusion.vae import encode
 from inandout.errors import InputError
 
-UNSEEN = 6.0
+MIN_VISIBLE_CHANGE = 6.0
 """Mean change of the pixels of a mask, in grey levels of 255, below which nothing new can be seen there."""
-SOFT = 1.5
+EDGE_SIGMA = 1.5
 """Standard deviation in px of the edge over which a drawn defect fades in, inside its mask."""
 
 
 class Canvas(NamedTuple):
     """What is drawn on."""
 
-    pictures: Pictures
+    images: ImageBatch
     """(N, H, W, 3)."""
     masks: npt.NDArray[np.bool_]
     """(N, H, W): where something new is drawn."""
 
     def part(self, start: int, stop: int) -> "Canvas":
         """Some of them."""
-        return Canvas(self.pictures[start:stop], self.masks[start:stop])
+        return Canvas(self.images[start:stop], self.masks[start:stop])
 
 
-class Held(NamedTuple):
+class EncodedCanvas(NamedTuple):
     """A canvas as latents, while something is drawn on it."""
 
     latents: Tensor
     """(N, C, h, w)."""
     noise: Tensor
-    """Likewise: what the drawing begins with, so that outside the mask one picture loses one and the same noise."""
+    """Likewise: what the drawing begins with, so that outside the mask one image loses one and the same noise."""
     mask: Tensor
     """(N, 1, h, w): 1 where any pixel of a latent's patch is drawn."""
     beside: Tensor
@@ -62,66 +62,66 @@ class Held(NamedTuple):
         return torch.lerp(known, latents, self.mask)
 
 
-def paints(pipeline: StableDiffusionPipeline) -> bool:
+def is_inpainting(pipeline: StableDiffusionPipeline) -> bool:
     """Whether the base is made for inpainting, and so draws nothing without a canvas."""
     unet = pipeline.unet.config
     return bool(unet.in_channels == 2 * unet.out_channels + 1)
 
 
-def refuse_painting(pipeline: StableDiffusionPipeline) -> None:
-    """Raise an InputError if a base that is to draw whole pictures, or to learn them, is made for inpainting."""
-    if paints(pipeline):
+def require_text2img(pipeline: StableDiffusionPipeline) -> None:
+    """Raise an InputError if a base that is to draw whole images, or to learn them, is made for inpainting."""
+    if is_inpainting(pipeline):
         raise InputError(
-            "this base is made for inpainting: it draws no whole pictures and cannot be trained, so give the plain "
+            "this base is made for inpainting: it draws no whole images and cannot be trained, so give the plain "
             "one, or draw on good parts with augment source=inpaint adapter=none (classify takes that as ddpm_pool)"
         )
 
 
-def hold(pipeline: StableDiffusionPipeline, canvas: Canvas, noise: Tensor) -> Held:
+def encode_canvas(pipeline: StableDiffusionPipeline, canvas: Canvas, noise: Tensor) -> EncodedCanvas:
     """Latents of a canvas for `noise` (N, C, h, w), which covers it.
 
     Raises:
-        InputError: pictures and masks differ in size, or a mask is empty.
+        InputError: images and masks differ in size, or a mask is empty.
     """
-    if canvas.masks.shape != canvas.pictures.shape[:3]:
-        raise InputError(f"masks {canvas.masks.shape} do not fit pictures {canvas.pictures.shape}")
+    if canvas.masks.shape != canvas.images.shape[:3]:
+        raise InputError(f"masks {canvas.masks.shape} do not fit images {canvas.images.shape}")
     if not canvas.masks.any(axis=(1, 2)).all():
-        raise InputError("a mask is empty, so that nothing would be drawn; every picture needs a mask with some pixel")
+        raise InputError("a mask is empty, so that nothing would be drawn; every image needs a mask with some pixel")
     factor = pipeline.vae_scale_factor
     wide = _widened(canvas, noise.shape[2] * factor, noise.shape[3] * factor)
     mask = torch.from_numpy(wide.masks[:, None]).float().to(noise.device)
     small = torch.nn.functional.max_pool2d(mask, factor)
-    latents = encode(pipeline.vae, wide.pictures).float()
+    latents = encode(pipeline.vae, wide.images).float()
     beside = noise[:, :0]
-    if paints(pipeline):
-        blanked = np.where(wide.masks[..., None], np.uint8(128), wide.pictures)
+    if is_inpainting(pipeline):
+        blanked = np.where(wide.masks[..., None], np.uint8(128), wide.images)
         beside = torch.cat([small, encode(pipeline.vae, blanked).float()], dim=1)
-    return Held(latents, noise, small, beside)
+    return EncodedCanvas(latents, noise, small, beside)
 
 
-def paste(canvas: Canvas, drawn: Pictures) -> Pictures:
+def composite(canvas: Canvas, drawn: ImageBatch) -> ImageBatch:
     """What was drawn, on the canvas: bit-identical outside the masks, with a soft edge inside them. (N, H, W, 3).
 
-    On a picture without colour, what was drawn loses its own.
+    On an image without colour, what was drawn loses its own.
     """
-    drawn = keep_grey(canvas.pictures, drawn)
-    share = ndimage.gaussian_filter(canvas.masks.astype(np.float32), (0, SOFT, SOFT)) * canvas.masks
+    drawn = keep_grey(canvas.images, drawn)
+    share = ndimage.gaussian_filter(canvas.masks.astype(np.float32), (0, EDGE_SIGMA, EDGE_SIGMA)) * canvas.masks
     share /= np.maximum(share.max(axis=(1, 2), keepdims=True), 1e-6)  # a thin mask is drawn, too
-    mixed = canvas.pictures + share[..., None] * (drawn.astype(np.float32) - canvas.pictures)
-    pasted: Pictures = np.rint(mixed).astype(np.uint8)
+    mixed = canvas.images + share[..., None] * (drawn.astype(np.float32) - canvas.images)
+    pasted: ImageBatch = np.rint(mixed).astype(np.uint8)
     return pasted
 
 
-def fault_of(picture: Picture, finite: bool, before: Picture, mask: Mask) -> Reason | None:
-    """What is wrong with a picture (H, W, 3) that was drawn on another inside a mask (H, W)."""
+def find_fault(image: ImageArray, finite: bool, before: ImageArray, mask: Mask) -> RejectReason | None:
+    """What is wrong with an image (H, W, 3) that was drawn on another inside a mask (H, W)."""
     if not finite:
         return "non-finite"
-    change = np.abs(picture[mask].astype(np.int16) - before[mask]).max(axis=1).mean()
-    return "unchanged" if change < UNSEEN else None
+    change = np.abs(image[mask].astype(np.int16) - before[mask]).max(axis=1).mean()
+    return "unchanged" if change < MIN_VISIBLE_CHANGE else None
 
 
 def _widened(canvas: Canvas, height: int, width: int) -> Canvas:
-    """The canvas in the middle of a picture of that size, its edges repeated, its masks not."""
+    """The canvas in the middle of an image of that size, its edges repeated, its masks not."""
     rows, columns = height - canvas.masks.shape[1], width - canvas.masks.shape[2]
     around = ((0, 0), (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2))
-    return Canvas(np.pad(canvas.pictures, (*around, (0, 0)), mode="edge"), np.pad(canvas.masks, around))
+    return Canvas(np.pad(canvas.images, (*around, (0, 0)), mode="edge"), np.pad(canvas.masks, around))

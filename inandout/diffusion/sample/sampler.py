@@ -1,4 +1,4 @@
-"""Pictures from a base, merged or not: from prompts and seeds, in batches."""
+"""Images from a base, merged or not: from prompts and seeds, in batches."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -21,25 +21,25 @@ from tqdm import tqdm
 
 from inandout.diffusion.base.base import Kind
 from inandout.diffusion.prompts import check_prompt, prompt_states
-from inandout.diffusion.reconstruction import Pictures
-from inandout.diffusion.sample.inpaint import Canvas, Held, hold, paste, refuse_painting
-from inandout.diffusion.vae import to_pictures
+from inandout.diffusion.reconstruction import ImageBatch
+from inandout.diffusion.sample.inpaint import Canvas, EncodedCanvas, composite, encode_canvas, require_text2img
+from inandout.diffusion.vae import to_images
 from inandout.errors import InputError
 
 Scheduler: TypeAlias = DPMSolverMultistepScheduler | DDIMScheduler
 
-_SUITING: dict[Kind, dict[str, object]] = {
+_DEFAULTS: dict[Kind, dict[str, object]] = {
     "embedded": {"guidance": 3.0, "steps": 20, "scheduler": "dpm++"},
     "sd": {"guidance": 7.5, "steps": 50, "scheduler": "ddim"},
 }
 """What the embedded base is measured with, and what the paper samples Stable Diffusion with."""
 
 _SEEDS = 2
-"""Stream of the seeds of pictures; MemSeg's plan has 0 and 1."""
+"""Stream of the seeds of images; MemSeg's plan has 0 and 1."""
 
 
 class SamplingConfig(BaseModel):
-    """How pictures are drawn from noise. None stands for what suits the base."""
+    """How images are drawn from noise. None stands for what suits the base."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -47,29 +47,29 @@ class SamplingConfig(BaseModel):
     guidance: float | None = Field(
         None, ge=1, le=50, description="weight of the prompt; 1 = no guidance, in half the time; none = by the base"
     )
-    steps: int | None = Field(None, ge=1, le=1000, description="denoising steps of a picture; none = by the base")
+    steps: int | None = Field(None, ge=1, le=1000, description="denoising steps of an image; none = by the base")
     scheduler: Literal["dpm++", "ddim"] | None = Field(
         None,
         description="DPM-Solver++ of second order (few steps) or DDIM with eta 0 (steps that divide the "
         "base's, such as 50); none = by the base",
     )
-    sample_batch: int = Field(8, ge=1, le=1024, description="pictures that are drawn at once")
+    sample_batch: int = Field(8, ge=1, le=1024, description="images that are drawn at once")
 
     def resolved(self, kind: Kind) -> "SamplingConfig":
         """The same without None."""
-        return self.model_copy(update={name: v for name, v in _SUITING[kind].items() if getattr(self, name) is None})
+        return self.model_copy(update={name: v for name, v in _DEFAULTS[kind].items() if getattr(self, name) is None})
 
 
 class Sampled(NamedTuple):
-    """A batch of pictures."""
+    """A batch of images."""
 
-    pictures: Pictures
+    images: ImageBatch
     """(N, height, width, 3); black where not finite."""
     finite: npt.NDArray[np.bool_]
-    """(N,): no NaN and no infinity on the way to the picture, so it can be used."""
+    """(N,): no NaN and no infinity on the way to the image, so it can be used."""
 
 
-def picture_seed(seed: int, number: int) -> int:
+def image_seed(seed: int, number: int) -> int:
     """Seed of candidate `number`, from 0, of a pool of `seed`: below 2^53, which JSON and floating point hold exactly.
 
     Raises:
@@ -91,23 +91,23 @@ def sample(
     clip_skip: int = 1,
     canvas: Canvas | None = None,
 ) -> Iterator[Sampled]:
-    """Draw a picture a prompt, `config.sample_batch` at a time, on the device that the pipeline is on.
+    """Draw an image a prompt, `config.sample_batch` at a time, on the device that the pipeline is on.
 
-    A picture is a function of its prompt and its seed: the noise it begins with comes from a generator of its own, on
+    An image is a function of its prompt and its seed: the noise it begins with comes from a generator of its own, on
     the CPU, and no noise is added later. In the same place of the same batch it is the same bit for bit; in another
     batch it may differ by a grey level, as sums are rounded in another order.
 
     Args:
         pipeline: not changed; its scheduler gives the noise schedule alone.
-        prompts: one a picture.
+        prompts: one an image.
         seeds: as many, 0 or more.
         width: in px, at least 1. What the VAE cannot make is made up to one of its patches larger, and the middle is
             cut out. (The UNet takes any size: it enlarges to the sizes that it had on the way down.)
         height: as `width`.
         config: resolved, that is without None.
         clip_skip: as in `prompt_states`; the value that the base was fine-tuned with.
-        canvas: as many pictures of this size as prompts, to draw on inside their masks alone; without it whole
-            pictures are drawn.
+        canvas: as many images of this size as prompts, to draw on inside their masks alone; without it whole
+            images are drawn.
 
     Raises:
         InputError: a prompt is too long, a side less than 1, more steps than the base's schedule has, a `clip_skip`
@@ -117,9 +117,9 @@ def sample(
     if width < 1 or height < 1:
         raise InputError(f"{width}x{height}: width and height must be 1 px or more")
     if len(prompts) != len(seeds):
-        raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds were given; a picture needs one of each")
+        raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds were given; an image needs one of each")
     if canvas is None:
-        refuse_painting(pipeline)
+        require_text2img(pipeline)
     for prompt in {*prompts, config.negative_prompt}:
         check_prompt(pipeline.tokenizer, prompt)
     scheduler = _build_scheduler(pipeline, config)
@@ -139,15 +139,15 @@ def _batches(
 ) -> Iterator[Sampled]:
     guidance = config.guidance or 1.0
     unconditional = [config.negative_prompt] if guidance > 1 else []
-    with tqdm(total=len(prompts), desc="pictures", unit="picture", disable=None) as bar:
+    with tqdm(total=len(prompts), desc="images", unit="image", disable=None) as bar:
         for start in range(0, len(prompts), config.sample_batch):
             chosen = prompts[start : start + config.sample_batch]
             asked = torch.cat([states[prompt] for prompt in unconditional * len(chosen) + list(chosen)])
             noise = _noise(pipeline, seeds[start : start + config.sample_batch], size)
             part = canvas and canvas.part(start, start + len(chosen))
-            held = part and hold(pipeline, part, noise)
-            made = _decode(pipeline.vae, _denoise(pipeline.unet, scheduler, noise, asked, guidance, held), size)
-            yield made._replace(pictures=paste(part, made.pictures)) if part else made
+            encoded = part and encode_canvas(pipeline, part, noise)
+            made = _decode(pipeline.vae, _denoise(pipeline.unet, scheduler, noise, asked, guidance, encoded), size)
+            yield made._replace(images=composite(part, made.images)) if part else made
             bar.update(len(chosen))
 
 
@@ -161,7 +161,7 @@ def _states_of(prompts: Sequence[str], pipeline: StableDiffusionPipeline, clip_s
 
 
 def _build_scheduler(pipeline: StableDiffusionPipeline, config: SamplingConfig) -> Scheduler:
-    """The base's noise schedule under the solver of `config`, without what would make a picture random or cut it off.
+    """The base's noise schedule under the solver of `config`, without what would make an image random or cut it off.
 
     Where the last step is pure noise, sampling must begin there ("trailing", Lin 2024).
     """
@@ -180,7 +180,7 @@ def _build_scheduler(pipeline: StableDiffusionPipeline, config: SamplingConfig) 
 def _set_steps(scheduler: Scheduler, steps: int, device: torch.device) -> None:
     """Choose the timesteps.
 
-    diffusers' DDIM goes down `trained // steps` at a time, wherever its timesteps are: with 600 of 1,000 a picture
+    diffusers' DDIM goes down `trained // steps` at a time, wherever its timesteps are: with 600 of 1,000 an image
     keeps much of its noise (measured: 3.9 grey levels from the limit of many steps, against 0.1 with 250).
     """
     trained = scheduler.config.num_train_timesteps
@@ -206,7 +206,7 @@ def _noise(pipeline: StableDiffusionPipeline, seeds: Sequence[int], size: tuple[
 
 @torch.inference_mode()
 def _denoise(
-    unet: UNet2DConditionModel, scheduler: Scheduler, noise: Tensor, states: Tensor, guidance: float, held: Held | None
+    unet: UNet2DConditionModel, scheduler: Scheduler, noise: Tensor, states: Tensor, guidance: float, encoded: EncodedCanvas | None
 ) -> Tensor:
     """Latents (N, C, H, W), fp32, from noise of that shape; with a canvas, outside its masks the canvas's.
 
@@ -216,7 +216,7 @@ def _denoise(
     latents = noise * scheduler.init_noise_sigma
     for time, following in zip(scheduler.timesteps, [*scheduler.timesteps[1:], None], strict=True):
         seen = scheduler.scale_model_input(latents, time)
-        seen = torch.cat([seen, held.beside], dim=1) if held else seen
+        seen = torch.cat([seen, encoded.beside], dim=1) if encoded else seen
         twice = seen.repeat(len(states) // len(latents), 1, 1, 1).contiguous(memory_format=torch.channels_last)
         noisy = twice.to(unet.dtype)
         predicted = unet(noisy, time, encoder_hidden_states=states.to(unet.dtype)).sample.float()
@@ -224,7 +224,7 @@ def _denoise(
             without, with_ = predicted.chunk(2)
             predicted = without + guidance * (with_ - without)
         latents = scheduler.step(predicted, time, latents).prev_sample
-        latents = held.keep(latents, following, scheduler) if held else latents
+        latents = encoded.keep(latents, following, scheduler) if encoded else latents
     return latents
 
 
@@ -237,4 +237,4 @@ def _decode(vae: AutoencoderKL | AutoencoderTiny, latents: Tensor, size: tuple[i
     top, left = (decoded.shape[2] - height) // 2, (decoded.shape[3] - width) // 2
     middle = decoded[:, :, top : top + height, left : left + width].cpu()
     middle[~finite] = -1
-    return Sampled(to_pictures(middle), finite.numpy())
+    return Sampled(to_images(middle), finite.numpy())

@@ -1,28 +1,28 @@
-"""Pictures through the VAE and back: what a generator does to a picture even where it draws nothing."""
+"""Images through the VAE and back: what a generator does to an image even where it draws nothing."""
 
 import numpy as np
 from diffusers import StableDiffusionPipeline
 
 from inandout.data.colour import keep_grey
-from inandout.diffusion.reconstruction import Pictures
+from inandout.diffusion.reconstruction import ImageBatch
 from inandout.diffusion.vae import decode, encode
 
 BATCH = 8
-"""Pictures that go through at once."""
+"""Images that go through at once."""
 
 
-def round_trip(pipeline: StableDiffusionPipeline, pictures: Pictures) -> Pictures:
-    """Encode and decode pictures (N, H, W, 3), which keep size and, where they have no colour, grey.
+def round_trip(pipeline: StableDiffusionPipeline, images: ImageBatch) -> ImageBatch:
+    """Encode and decode images (N, H, W, 3), which keep size and, where they have no colour, grey.
 
     As in `sample`, what the VAE cannot make is made up to one of its patches larger, and the middle is cut out.
     """
-    height, width = pictures.shape[1:3]
+    height, width = images.shape[1:3]
     top, bottom = _margins(height, pipeline.vae_scale_factor)
     left, right = _margins(width, pipeline.vae_scale_factor)
-    wide = np.pad(pictures, ((0, 0), (top, bottom), (left, right), (0, 0)), mode="edge")
+    wide = np.pad(images, ((0, 0), (top, bottom), (left, right), (0, 0)), mode="edge")
     batches = (wide[start : start + BATCH] for start in range(0, len(wide), BATCH))
     back = np.concatenate([decode(pipeline.vae, encode(pipeline.vae, batch)) for batch in batches])
-    return keep_grey(pictures, back[:, top : top + height, left : left + width])
+    return keep_grey(images, back[:, top : top + height, left : left + width])
 
 
 def _margins(side: int, factor: int) -> tuple[int, int]:

@@ -1,60 +1,60 @@
 "use strict";
-/* All pictures that the filters leave, as cards. */
-function makeCard(picture) {
+/* All images that the filters leave, as cards. */
+function makeCard(image) {
   const card = document.createElement("button");
   card.type = "button";
   card.className = "card";
   card.tabIndex = -1;
-  const image = document.createElement("img");
-  image.loading = "lazy";
-  image.decoding = "async";
-  image.src = `/small/${picture.id}`;
-  image.alt = "";
+  const img = document.createElement("img");
+  img.loading = "lazy";
+  img.decoding = "async";
+  img.src = `/small/${image.id}`;
+  img.alt = "";
   const words = document.createElement("span");
   words.className = "words";
-  words.textContent = `${picture.number}. ${captionOf(picture)}`;
-  card.append(image, words);
-  if (picture.flags.length) {
+  words.textContent = `${image.number}. ${captionOf(image)}`;
+  card.append(img, words);
+  if (image.flags.length) {
     const flags = document.createElement("span");
     flags.className = "flags";
-    flags.textContent = `⚑ ${picture.flags.join(", ")}`;
-    flags.title = picture.flags.map((flag) => desk.flags[flag].meaning).join("; ");
+    flags.textContent = `⚑ ${image.flags.join(", ")}`;
+    flags.title = image.flags.map((flag) => session.flags[flag].meaning).join("; ");
     card.append(flags);
   }
-  card.addEventListener("focus", () => { here = list.indexOf(picture); });
+  card.addEventListener("focus", () => { here = list.indexOf(image); });
   card.addEventListener("dblclick", () => view(true));
   return card;
 }
 
 function paint(id) {
-  const card = cards.get(id), { verdict } = mine(id), picture = desk.byId.get(id);
+  const card = cards.get(id), { verdict } = mine(id), image = session.byId.get(id);
   card.className = verdict ? `card ${verdict}` : "card";
   let mark = card.querySelector(".mark");
   if (verdict && !mark) { mark = document.createElement("span"); mark.className = "mark"; card.append(mark); }
   if (mark) { mark.textContent = verdict ? `${SIGN[verdict]} ${says.word[verdict]}` : ""; mark.hidden = !verdict; }
-  card.setAttribute("aria-label", `picture ${picture.number}, ${verdict ? says.word[verdict] : "not decided"}${picture.flags.length ? `, flags: ${picture.flags.join(", ")}` : ""}, ${captionOf(picture)}`);
+  card.setAttribute("aria-label", `image ${image.number}, ${verdict ? says.word[verdict] : "not decided"}${image.flags.length ? `, flags: ${image.flags.join(", ")}` : ""}, ${captionOf(image)}`);
 }
 
-function fits(picture) {
-  const { verdict } = mine(picture.id), wanted = $("by-verdict").value;
-  const byVerdict = !wanted || (wanted === "none" ? !verdict : wanted === "differ" ? others(picture.id).some((one) => verdict && one.verdict !== verdict) : verdict === wanted);
+function fits(image) {
+  const { verdict } = mine(image.id), wanted = $("by-verdict").value;
+  const byVerdict = !wanted || (wanted === "none" ? !verdict : wanted === "differ" ? others(image.id).some((one) => verdict && one.verdict !== verdict) : verdict === wanted);
   const prompt = $("by-prompt").value, flag = $("by-flag").value;
-  return byVerdict && (prompt === "" || groupOf(picture) === desk.groups[prompt])
-    && (!flag || (flag === "any" ? picture.flags.length > 0 : flag === "none" ? !picture.flags.length : picture.flags.includes(flag)));
+  return byVerdict && (prompt === "" || groupOf(image) === session.groups[prompt])
+    && (!flag || (flag === "any" ? image.flags.length > 0 : flag === "none" ? !image.flags.length : image.flags.includes(flag)));
 }
 
 function filter() {
   const before = list[here];
-  list = desk.pictures.filter(fits);
+  list = session.images.filter(fits);
   here = Math.max(0, list.indexOf(before));
   const nothing = document.createElement("p");
   nothing.className = "nothing";
-  nothing.textContent = "No picture fits these filters.";
+  nothing.textContent = "No image fits these filters.";
   $("cards").replaceChildren(...(list.length ? [] : [nothing]));
   $("grid").scrollTop = 0;
   rows = "";
   render();
-  $("shown").textContent = `${list.length} of ${desk.pictures.length} shown`;
+  $("shown").textContent = `${list.length} of ${session.images.length} shown`;
   if (large && !list.length) view(false); else go(here, false);
 }
 
@@ -76,7 +76,7 @@ function render() {
   rows = `${first} ${last} ${across}`;
   inside.style.paddingTop = `${EDGE + first * ROW}px`;
   inside.style.paddingBottom = `${EDGE + (all - last) * ROW}px`;
-  const near = list.slice(first * across, last * across).map((picture) => cards.get(picture.id)), wanted = new Set(near);
+  const near = list.slice(first * across, last * across).map((image) => cards.get(image.id)), wanted = new Set(near);
   for (const card of [...inside.children]) if (!wanted.has(card)) card.remove();
   let at = inside.firstElementChild;
   for (const card of near) {  // cards that stay are not moved, or they would lose the focus

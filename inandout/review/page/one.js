@@ -1,18 +1,18 @@
 "use strict";
-/* One picture, what is known of it, and what it is compared with. */
+/* One image, what is known of it, and what it is compared with. */
 function paintOne() {
-  const picture = list[here], own = mine(picture.id), said = own.verdict ? others(picture.id) : [];
-  $("picture").src = `/whole/${picture.id}`;
-  $("where").textContent = `the picture to judge, ${here + 1} of ${list.length}`;
-  $("question").textContent = says.question(picture);
-  $("figure-labelled").hidden = !picture.has_mask || $("figure-labelled").dataset.off === "yes";
-  if (!$("figure-labelled").hidden) $("labelled").src = `/labelled/${picture.id}`;
-  paintCompared(picture);
+  const image = list[here], own = mine(image.id), said = own.verdict ? others(image.id) : [];
+  $("image").src = `/whole/${image.id}`;
+  $("where").textContent = `the image to judge, ${here + 1} of ${list.length}`;
+  $("question").textContent = says.question(image);
+  $("figure-labelled").hidden = !image.has_mask || $("figure-labelled").dataset.off === "yes";
+  if (!$("figure-labelled").hidden) $("labelled").src = `/labelled/${image.id}`;
+  paintCompared(image);
   for (const button of document.querySelectorAll("[data-verdict]")) button.setAttribute("aria-pressed", String(button.dataset.verdict === own.verdict));
   $("mine").textContent = own.verdict ? `You: ${says.word[own.verdict]}${own.reason ? `, “${own.reason}”` : ""}` : "Not decided by you yet.";
-  const facts = [["prompt", picture.prompt], ["made by", desk.about === "labels" ? "" : picture.origin], ["label", desk.about === "labels" ? LABEL[picture.label] : ""],
-    ["classifier", picture.score === null ? "" : `${percent(picture.score)} defect, by one that has not seen it`], ["kind", picture.defect], ["seed", picture.seed], ["alpha", picture.alpha]];
-  for (const flag of picture.flags) facts.push(["⚑ flag", desk.flags[flag].meaning]);
+  const facts = [["prompt", image.prompt], ["made by", session.about === "labels" ? "" : image.origin], ["label", session.about === "labels" ? LABEL[image.label] : ""],
+    ["classifier", image.score === null ? "" : `${percent(image.score)} defect, by one that has not seen it`], ["kind", image.defect], ["seed", image.seed], ["alpha", image.alpha]];
+  for (const flag of image.flags) facts.push(["⚑ flag", session.flags[flag].meaning]);
   for (const one of said) facts.push([one.reviewer, says.word[one.verdict] + (one.reason ? `, “${one.reason}”` : "")]);
   $("facts").replaceChildren(...facts.filter(([, value]) => value !== null && value !== "").flatMap(([name, value]) => {
     const dt = document.createElement("dt"), dd = document.createElement("dd");
@@ -24,26 +24,26 @@ function paintOne() {
   if (after) new Image().src = `/whole/${after.id}`;
 }
 
-/* What a picture is compared with, and where they differ; a twin at alpha 0 is drawn when it is looked at first. */
-async function paintCompared(picture) {
+/* What an image is compared with, and where they differ; a preview at alpha 0 is drawn when it is looked at first. */
+async function paintCompared(image) {
   const show = (words, ready) => {
     $("source-words").textContent = words;
     for (const kind of ["source", "change"]) {
       const figure = $(`figure-${kind}`);
       figure.hidden = !words || figure.dataset.off === "yes" || (kind === "change" && !ready);
-      if (!figure.hidden && ready) $(kind).src = `/${kind}/${picture.id}`; else $(kind).removeAttribute("src");
+      if (!figure.hidden && ready) $(kind).src = `/${kind}/${image.id}`; else $(kind).removeAttribute("src");
     }
   };
-  if (!picture.has_twin) { show(picture.has_source ? "made from this good part" : "", picture.has_source); return; }
-  if (!picture.twin) show("the same seed at alpha 0 is being drawn …", false);
-  while (!picture.twin && large && list[here] === picture) {
+  if (!image.has_preview) { show(image.has_source ? "made from this good part" : "", image.has_source); return; }
+  if (!image.preview) show("the same seed at alpha 0 is being drawn …", false);
+  while (!image.preview && large && list[here] === image) {
     try {
-      const { state, error } = await ask(`/api/twin/${picture.id}`);
-      if (state !== "drawing") picture.twin = state === "ready" ? "the same seed at alpha 0" : `the same seed at alpha 0 cannot be drawn: ${error}`;
-    } catch { return; }  // the trouble is said by what listens for news
-    if (!picture.twin) await new Promise((done) => setTimeout(done, 300));
+      const { state, error } = await ask(`/api/base-preview/${image.id}`);
+      if (state !== "drawing") image.preview = state === "ready" ? "the same seed at alpha 0" : `the same seed at alpha 0 cannot be drawn: ${error}`;
+    } catch { return; }  // the trouble is said by what listens for updates
+    if (!image.preview) await new Promise((done) => setTimeout(done, 300));
   }
-  if (list[here] === picture) show(picture.twin, !picture.twin.includes("cannot"));
+  if (list[here] === image) show(image.preview, !image.preview.includes("cannot"));
 }
 
 function toggle(...kinds) {
@@ -52,7 +52,7 @@ function toggle(...kinds) {
 }
 
 function paintBeside() {
-  const strips = [["Real defects of this product", desk.real_defects], ["Real good parts", desk.real_good]];
+  const strips = [["Real defects of this product", session.real_defects], ["Real good parts", session.real_good]];
   $("beside").replaceChildren(...strips.filter(([, ids]) => ids.length).flatMap(([words, ids]) => {
     const head = document.createElement("p"), strip = document.createElement("div");
     head.className = "head";

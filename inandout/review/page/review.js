@@ -1,16 +1,16 @@
 "use strict";
 /* The review page: what it knows, deciding, moving, keys. Its parts words.js, grid.js and one.js come before it. */
 const $ = (id) => document.getElementById(id);
-let desk = null;           // what /api/desk said
-let cards = new Map();     // picture id to its element of the grid
-let list = [];             // pictures that the filters leave, in order
+let session = null;           // what /api/session said
+let cards = new Map();     // image id to its element of the grid
+let list = [];             // images that the filters leave, in order
 let here = 0;              // place in the list
-let decided = new Map();   // "reviewer\npicture" to { verdict, reason, count }
+let decided = new Map();   // "reviewer\nimage" to { verdict, reason, count }
 let summary = null;
 let heard = 0;             // decisions heard of so far
 let me = localStorage.getItem("reviewer") || "";
 let large = false;
-let rows = "";             // of the grid that are in the page: first, last, pictures in each
+let rows = "";             // of the grid that are in the page: first, last, images in each
 let queue = Promise.resolve();  // keys are worked off one after the other
 
 const ROW = 272, EDGE = 12;  // px, as in review.css: a row of the grid with its gap, and the margin around all
@@ -38,23 +38,23 @@ function trouble(error) {
 }
 
 async function hear() {
-  const news = await ask(`/api/news?since=${heard}`);
-  for (const one of news.decisions) note(one.reviewer, one.picture, one);
-  heard = news.next;
-  summary = news.summary;
+  const updates = await ask(`/api/updates?since=${heard}`);
+  for (const one of updates.decisions) note(one.reviewer, one.image, one);
+  heard = updates.next;
+  summary = updates.summary;
   paintSummary();
-  if (large && news.decisions.length) paintOne();
+  if (large && updates.decisions.length) paintOne();
 }
 
-function note(reviewer, picture, { verdict, reason, count }) {
-  decided.set(`${reviewer}\n${picture}`, { verdict, reason, count });
-  if (cards.has(picture)) paint(picture);
+function note(reviewer, image, { verdict, reason, count }) {
+  decided.set(`${reviewer}\n${image}`, { verdict, reason, count });
+  if (cards.has(image)) paint(image);
 }
 
-const mine = (picture) => decided.get(`${me}\n${picture}`) || { verdict: "", reason: "", count: 0 };
+const mine = (image) => decided.get(`${me}\n${image}`) || { verdict: "", reason: "", count: 0 };
 
-function others(picture) {
-  const end = `\n${picture}`;
+function others(image) {
+  const end = `\n${image}`;
   return [...decided].filter(([key, one]) => key.endsWith(end) && key !== `${me}${end}` && one.verdict)
     .map(([key, one]) => ({ reviewer: key.slice(0, -end.length), ...one }));
 }
@@ -63,24 +63,24 @@ function others(picture) {
 
 /* What is seen is what is decided on: the view moves on at once, the saving follows, and comes back where it fails. */
 function decide(verdict, reason) {
-  const picture = list[here];
-  if (!picture || !me) return;
-  const before = mine(picture.id), who = me;
+  const image = list[here];
+  if (!image || !me) return;
+  const before = mine(image.id), who = me;
   const said = { verdict, reason: reason === undefined ? $("note").value.trim() : reason, count: before.count + 1 };
   $("note").value = "";
-  note(who, picture.id, said);
+  note(who, image.id, said);
   step(1);
-  if (large && list[here] === picture) paintOne();
+  if (large && list[here] === image) paintOne();
   queue = queue.then(async () => {
     try {
-      await ask("/api/decisions", { picture: picture.id, verdict, reason: said.reason, reviewer: who, seen: before.count });
+      await ask("/api/decisions", { image: image.id, verdict, reason: said.reason, reviewer: who, seen: before.count });
       trouble(null);
-      announce(`picture ${picture.number}: ${says.word[verdict]}`);
+      announce(`image ${image.number}: ${says.word[verdict]}`);
       await hear();
     } catch (error) {
-      note(who, picture.id, before);
+      note(who, image.id, before);
       if (error.status === 409) { heard = 0; await hear().catch(trouble); }
-      go(Math.max(0, list.indexOf(picture)));
+      go(Math.max(0, list.indexOf(image)));
       trouble(error);
     }
   });
@@ -90,14 +90,14 @@ function undo() {
   if (!me) return;
   queue = queue.then(async () => {
     try {
-      const { picture } = await ask("/api/undo", { reviewer: me });
+      const { image } = await ask("/api/undo", { reviewer: me });
       await hear();
       trouble(null);
-      if (!picture) { announce("nothing to undo"); return; }
-      let place = list.findIndex((one) => one.id === picture);
-      if (place < 0) { clearFilters(); place = list.findIndex((one) => one.id === picture); }
+      if (!image) { announce("nothing to undo"); return; }
+      let place = list.findIndex((one) => one.id === image);
+      if (place < 0) { clearFilters(); place = list.findIndex((one) => one.id === image); }
       go(place);
-      announce(`undone: picture ${list[here].number}`);
+      announce(`undone: image ${list[here].number}`);
     } catch (error) { trouble(error); }
   });
 }
@@ -123,7 +123,7 @@ function nextUndecided() {
     const place = (here + by) % list.length;
     if (!mine(list[place].id).verdict) { go(place); return; }
   }
-  announce("every picture shown is decided");
+  announce("every image shown is decided");
 }
 
 function view(one) {
@@ -141,12 +141,12 @@ function view(one) {
 
 function paintSummary() {
   const done = summary.reviewers[me] || 0;
-  $("progress").max = Math.max(1, summary.pictures);
+  $("progress").max = Math.max(1, summary.images);
   $("progress").value = done;
-  $("progress-text").textContent = done === summary.pictures && done ? `all ${done} decided: press Finish` : `${done} of ${summary.pictures} decided by you`;
-  const one = summary.agreements.find((each) => each.reviewers.includes(me) && each.pictures) || summary.agreements.find((each) => each.pictures);
+  $("progress-text").textContent = done === summary.images && done ? `all ${done} decided: press Finish` : `${done} of ${summary.images} decided by you`;
+  const one = summary.agreements.find((each) => each.reviewers.includes(me) && each.images) || summary.agreements.find((each) => each.images);
   const kappa = one && one.kappa !== null ? `, κ ${one.kappa.toFixed(2)}` : "";
-  $("agreement").textContent = one ? `${one.reviewers.join(" and ")} agree on ${one.same} of ${one.pictures}${kappa}` : "";
+  $("agreement").textContent = one ? `${one.reviewers.join(" and ")} agree on ${one.same} of ${one.images}${kappa}` : "";
   $("agreement").title = "κ is Cohen's kappa: 1 is full agreement, 0 is what chance gives";
   $("names").replaceChildren(...Object.keys(summary.reviewers).map((name) => { const option = document.createElement("option"); option.value = name; return option; }));
 }
@@ -161,7 +161,7 @@ function setName(name) {
   localStorage.setItem("reviewer", me);
   $("who").textContent = `☺ ${me}`;
   $("name").blur(); // it keeps the focus until the next frame, and would swallow a quick first key
-  for (const picture of desk.pictures) paint(picture.id);
+  for (const image of session.images) paint(image.id);
   paintSummary();
   if (list.length) go(here);
 }
@@ -173,7 +173,7 @@ async function finish() {
     const { message } = await ask("/api/finish", {});
     await hear();
     $("finish-text").textContent = message;
-    const rows = [["prompt", "kept", "of decided", "pictures"], ...summary.prompts.map((one) => [one.prompt || "(none)", one.kept, one.decided ? `${one.decided} (${percent(one.accepted)})` : 0, one.pictures])];
+    const rows = [["prompt", "kept", "of decided", "images"], ...summary.prompts.map((one) => [one.prompt || "(none)", one.kept, one.decided ? `${one.decided} (${percent(one.accepted)})` : 0, one.images])];
     $("finish-table").replaceChildren(...rows.map((cells, number) => {
       const row = document.createElement("tr");
       row.append(...cells.map((value) => { const cell = document.createElement(number ? "td" : "th"); cell.textContent = value; return cell; }));
@@ -214,7 +214,7 @@ document.addEventListener("keydown", (event) => {
   if (event.ctrlKey && key !== "z") return;
   const onButton = event.target.matches("button:not(.card)") && (key === "Enter" || key === " ");
   if (onButton || !list.length) return;
-  const reason = desk.reasons[Number(key) - 1];
+  const reason = session.reasons[Number(key) - 1];
   if (reason !== undefined && key !== " ") { event.preventDefault(); decide("reject", reason); return; }
   if (key in KEYS) { event.preventDefault(); KEYS[key](); }
 });
@@ -232,18 +232,18 @@ function fillSelect(id, options) {
 }
 
 function layOut() {
-  document.title = `Review: ${desk.title}`;
-  $("title").textContent = desk.title;
-  $("title").title = desk.title;
-  desk.pictures.forEach((picture, place) => { picture.number = place + 1; });
-  desk.byId = new Map(desk.pictures.map((picture) => [picture.id, picture]));
-  desk.groups = [...new Set(desk.pictures.map(groupOf))];
+  document.title = `Review: ${session.title}`;
+  $("title").textContent = session.title;
+  $("title").title = session.title;
+  session.images.forEach((image, place) => { image.number = place + 1; });
+  session.byId = new Map(session.images.map((image) => [image.id, image]));
+  session.groups = [...new Set(session.images.map(groupOf))];
   speak();
-  cards = new Map(desk.pictures.map((picture) => [picture.id, makeCard(picture)]));
-  fillSelect("by-prompt", [["", "any"], ...desk.groups.map((group, place) => [String(place), group || "(none)"])]);
-  $("by-prompt").parentElement.hidden = desk.groups.length < 2;
-  fillSelect("by-flag", [["", "any or none"], ["none", "without a flag"], ["any", "with a flag"], ...Object.entries(desk.flags).map(([flag, { pictures }]) => [flag, `${flag} (${pictures})`])]);
-  $("reasons").replaceChildren(...desk.reasons.map((reason, place) => {
+  cards = new Map(session.images.map((image) => [image.id, makeCard(image)]));
+  fillSelect("by-prompt", [["", "any"], ...session.groups.map((group, place) => [String(place), group || "(none)"])]);
+  $("by-prompt").parentElement.hidden = session.groups.length < 2;
+  fillSelect("by-flag", [["", "any or none"], ["none", "without a flag"], ["any", "with a flag"], ...Object.entries(session.flags).map(([flag, { images }]) => [flag, `${flag} (${images})`])]);
+  $("reasons").replaceChildren(...session.reasons.map((reason, place) => {
     const button = document.createElement("button"), key = document.createElement("kbd");
     button.type = "button";
     key.textContent = place + 1;
@@ -252,7 +252,7 @@ function layOut() {
     return button;
   }));
   paintBeside();
-  for (const picture of desk.pictures) paint(picture.id);
+  for (const image of session.images) paint(image.id);
 }
 
 function bind() {
@@ -266,7 +266,7 @@ function bind() {
   $("previous").onclick = () => step(-1);
   $("next").onclick = () => step(1);
   $("zoom").onclick = KEYS[" "];
-  $("picture").onclick = KEYS[" "];
+  $("image").onclick = KEYS[" "];
   $("who").onclick = askName;
   $("finish").onclick = finish;
   $("name-form").onsubmit = (event) => { if ($("name").value.trim()) setName($("name").value); else event.preventDefault(); };
@@ -274,13 +274,13 @@ function bind() {
 }
 
 async function start() {
-  desk = await ask("/api/desk");
+  session = await ask("/api/session");
   layOut();
   bind();
   await hear();
-  $("certify").hidden = !desk.pictures.length;
+  $("certify").hidden = !session.images.length;
   filter();
-  if (!desk.pictures.length) $("who").hidden = true;
+  if (!session.images.length) $("who").hidden = true;
   else if (me) setName(me);
   else askName();
   setInterval(() => { if (!document.hidden) hear().then(() => { if ($("trouble").textContent.startsWith("The server")) trouble(null); }, trouble); }, 3000);

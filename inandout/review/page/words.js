@@ -1,5 +1,5 @@
 "use strict";
-/* What is said of synthetic pictures, and what of labels of real ones. */
+/* What is said of synthetic images, and what of labels of real ones. */
 const SIGN = { keep: "✓", reject: "✗", unsure: "?" };
 const LABEL = ["good", "defect"];
 const SAYS = {
@@ -8,17 +8,17 @@ const SAYS = {
     mine: { keep: "kept by me", reject: "rejected by me", unsure: "unsure to me" },
     question: () => "Could this be a real defect of this product?",
     reasons: "Or reject because", groups: "Prompt",
-    intro: "You will see pictures of defects that a computer made. For each one, decide as you would on the line:",
+    intro: "You will see images of defects that a computer made. For each one, decide as you would on the line:",
     keys: [["K", "Keep", "this could be a real defect of this product."], ["R", "Reject", "it shows no defect, or one that could not be."], ["U", "Unsure", "someone else should look."]],
-    outro: "Only kept pictures are used for training when that is asked for. You can stop at any time and go on later.",
+    outro: "Only kept images are used for training when that is asked for. You can stop at any time and go on later.",
   },
   labels: {
     word: { keep: "right", reject: "wrong", unsure: "unsure" },
     mine: { keep: "label right, by me", reject: "label wrong, by me", unsure: "unsure to me" },
-    question: (picture) => `The label says “${LABEL[picture.label]}”. Is that right?`,
+    question: (image) => `The label says “${LABEL[image.label]}”. Is that right?`,
     reasons: "Or the label is wrong because", groups: "Label",
-    intro: "You will see real pictures, those first whose labels a classifier doubts. For each one:",
-    keys: [["K", "Right", "the label says what the picture shows."], ["R", "Wrong", "it is the other way round."], ["U", "Unsure", "someone else should look."]],
+    intro: "You will see real images, those first whose labels a classifier doubts. For each one:",
+    keys: [["K", "Right", "the label says what the image shows."], ["R", "Wrong", "it is the other way round."], ["U", "Unsure", "someone else should look."]],
     outro: "The labels stay as they are: at the end you get one list with the wrong ones corrected, and one without the doubtful ones. You can stop at any time and go on later.",
   },
 };
@@ -26,13 +26,13 @@ let says = SAYS.pool;      // the words of what is decided here
 
 const percent = (score) => `${Math.round(100 * score)} %`;
 
-/* The words below a picture, and what it is filtered by. */
-const groupOf = (picture) => (desk.about === "labels" ? LABEL[picture.label] : picture.prompt);
-const captionOf = (picture) => (desk.about === "labels" ? `labelled ${groupOf(picture)}, looks like a defect: ${percent(picture.score)}` : picture.prompt || picture.defect || picture.origin);
+/* The words below an image, and what it is filtered by. */
+const groupOf = (image) => (session.about === "labels" ? LABEL[image.label] : image.prompt);
+const captionOf = (image) => (session.about === "labels" ? `labelled ${groupOf(image)}, looks like a defect: ${percent(image.score)}` : image.prompt || image.defect || image.origin);
 
-/* Everything that is said otherwise of labels than of synthetic pictures. */
+/* Everything that is said otherwise of labels than of synthetic images. */
 function speak() {
-  says = SAYS[desk.about];
+  says = SAYS[session.about];
   for (const word of document.querySelectorAll("[data-word]")) word.textContent = says.word[word.dataset.word];
   for (const button of document.querySelectorAll("[data-verdict]")) { const word = says.word[button.dataset.verdict]; button.querySelector("span").textContent = word[0].toUpperCase() + word.slice(1); }
   for (const [id, words] of [["reasons-head", says.reasons], ["by-prompt-head", says.groups], ["intro", says.intro], ["outro", says.outro]]) $(id).textContent = words;

@@ -17,7 +17,7 @@ from inandout.data.manifest import Sample, digest, fingerprint
 from inandout.errors import InputError
 from inandout.evaluation.distances import FEWEST, KernelDistance, frechet_distance, kernel_distance
 from inandout.reporting.tables import aligned
-from inandout.stages.classify.trained_classifier import Eyes, open_eyes, refuse_unfit
+from inandout.stages.classify.trained_classifier import TrainedClassifier, open_trained_classifier, refuse_unfit
 from inandout.stages.pools.pool import open_pool
 from inandout.tracking import artifact_folder, connect, experiment_url, find_run, log_values, run_stage
 
@@ -30,7 +30,7 @@ _REAL = {
     "train_positives": ("real training positives", "train", 1),
     "train_negatives": (NEGATIVES, "train", 0),
 }
-"""Key of the metrics, name, split and label of the real pictures that pools are to be read against."""
+"""Key of the metrics, name, split and label of the real images that pools are to be read against."""
 _NOT_SHOWN = {"val_positives", "train_positives"}
 """In the figure; the test positives stand for the real ones."""
 _LOOKS = {NEGATIVES: ("0.7", "o"), REFERENCE: ("tab:red", "o")}
@@ -61,7 +61,7 @@ class Distances(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Pictures of one kind."""
+    """Images of one kind."""
 
     key: str
     name: str
@@ -77,22 +77,22 @@ class Row(NamedTuple):
 
 
 def distance(config: DistanceConfig) -> Distances:
-    """Measure how far pools and real pictures are from the real test positives; prints and logs a table and a figure.
+    """Measure how far pools and real images are from the real test positives; prints and logs a table and a figure.
 
-    The features are those of a classifier of the same data, split and seed. Of the real pictures all count, also those
+    The features are those of a classifier of the same data, split and seed. Of the real images all count, also those
     that its shot kept from it. Its training positives are as far as it has learned them by heart; the floor to read a
     pool against are the validation positives, the ceiling the negatives.
     """
     connect()
-    eyes = open_eyes("model", config.model)
-    pools = _pools(config.pools, eyes.real)
+    classifier = open_trained_classifier("model", config.model)
+    pools = _pools(config.pools, classifier.real)
     inputs = {
-        "data": fingerprint(eyes.real), "model": digest(eyes.weights),
+        "data": fingerprint(classifier.real), "model": digest(classifier.weights),
         "pools": " ".join(fingerprint(p.samples) for p in pools),
     }  # fmt: skip
-    measured = MeasuredConfig(**config.model_dump(), data=eyes.config.data)
+    measured = MeasuredConfig(**config.model_dump(), data=classifier.config.data)
     name = f"distance of {len(pools)} pools, model {config.model[:8]}"
-    run = run_stage("distance", name, measured, inputs, eyes.real, lambda work: _measure(eyes, pools))
+    run = run_stage("distance", name, measured, inputs, classifier.real, lambda work: _measure(classifier, pools))
     table = artifact_folder(run.info.run_id, "distance.md").read_text(encoding="utf-8")
     print(f"\n{table}\n\n{experiment_url(run)}")
     return Distances(run.info.run_id, table)
@@ -107,7 +107,7 @@ def _pools(listed: str, real: Sequence[Sample]) -> list[Group]:
     for number, place in enumerate(places, start=1):
         samples = open_pool(place)
         if len(samples) < FEWEST:
-            raise InputError(f"pools: {place} has {len(samples)} pictures; a comparison needs {FEWEST} or more")
+            raise InputError(f"pools: {place} has {len(samples)} images; a comparison needs {FEWEST} or more")
         refuse_unfit(real, samples)
         pools.append(Group(f"pool_{number}", _name_of(place), samples))
     return pools
@@ -119,16 +119,16 @@ def _name_of(place: str) -> str:
     return f"{find_run(place).info.run_name} ({place[:8]})"
 
 
-def _measure(eyes: Eyes, pools: Sequence[Group]) -> None:
+def _measure(classifier: TrainedClassifier, pools: Sequence[Group]) -> None:
     """Log table, metrics and figure."""
-    reference = eyes.rows("test", 1)
+    reference = classifier.rows("test", 1)
     if len(reference) < FEWEST:
         raise InputError(f"the test part has {len(reference)} positives; a distance to them needs {FEWEST} or more")
-    found = [Group(key, name, eyes.rows(split, label)) for key, (name, split, label) in _REAL.items()]
+    found = [Group(key, name, classifier.rows(split, label)) for key, (name, split, label) in _REAL.items()]
     groups = [*pools, *(group for group in found if len(group.samples) >= FEWEST)]
     few = [f"{group.name} ({len(group.samples)})" for group in found if len(group.samples) < FEWEST]
-    n, seed = min(len(group.samples) for group in groups), eyes.config.seed
-    seen, *others = _features(eyes, [reference, *(_draw(g.samples, n, seed) for g in groups)])
+    n, seed = min(len(group.samples) for group in groups), classifier.config.seed
+    seen, *others = _features(classifier, [reference, *(_draw(g.samples, n, seed) for g in groups)])
     rows = [
         Row(group, kernel_distance(one, seen, seed), frechet_distance(one, seen))
         for group, one in zip(groups, others, strict=True)
@@ -143,24 +143,24 @@ def _draw(samples: Sequence[Sample], n: int, seed: int) -> list[Sample]:
     return [samples[int(i)] for i in np.random.default_rng(seed).permutation(len(samples))[:n]]
 
 
-def _features(eyes: Eyes, groups: Sequence[Sequence[Sample]]) -> list[Floats]:
-    """(N, 2048) of each group, whose pictures are fitted as the classifier's were."""
-    net = eyes.net()
-    return [features(net, load_pixels([sample.image for sample in group], eyes.config)) for group in groups]
+def _features(classifier: TrainedClassifier, groups: Sequence[Sequence[Sample]]) -> list[Floats]:
+    """(N, 2048) of each group, whose images are fitted as the classifier's were."""
+    net = classifier.net()
+    return [features(net, load_pixels([sample.image for sample in group], classifier.config)) for group in groups]
 
 
 def _log(rows: Sequence[Row], n: int, n_reference: int, few: Sequence[str]) -> None:
     mlflow.log_params({"n_compared": n, "n_reference": n_reference})
     log_values({f"kid_{row.group.key}": row.kernel.mean for row in rows})
     log_values({f"frechet_{row.group.key}": row.frechet for row in rows})
-    title = f"Distance to {n_reference} {REFERENCE}, {n} pictures of each group:"
-    notes = [f"Left out, with less than {FEWEST} pictures: {', '.join(few)}."] if few else []
+    title = f"Distance to {n_reference} {REFERENCE}, {n} images of each group:"
+    notes = [f"Left out, with less than {FEWEST} images: {', '.join(few)}."] if few else []
     mlflow.log_text("\n\n".join([title, distance_table(rows), *notes]), "distance.md")
 
 
 def distance_table(rows: Sequence[Row]) -> str:
     """A line a group, in order; the spread of the kernel distance in brackets."""
-    lines = [["pictures", "there are", "kernel distance (KID)", "Frechet distance"]]
+    lines = [["images", "there are", "kernel distance (KID)", "Frechet distance"]]
     for row in rows:
         kernel = f"{row.kernel.mean:.3g} ({row.kernel.spread:.3g})"
         lines.append([row.group.name, str(len(row.group.samples)), kernel, f"{row.frechet:.4g}"])
@@ -168,9 +168,9 @@ def distance_table(rows: Sequence[Row]) -> str:
 
 
 def feature_map(reference: Floats, groups: Sequence[tuple[str, Floats]]) -> Figure:
-    """The first two principal components of real pictures, and where every picture lies in them.
+    """The first two principal components of real images, and where every image lies in them.
 
-    The components are those of the reference and the negatives alone: synthetic pictures do not turn the map.
+    The components are those of the reference and the negatives alone: synthetic images do not turn the map.
     """
     axes_of = PCA(2, svd_solver="full").fit(
         np.concatenate([reference, *(f for name, f in groups if name == NEGATIVES)])

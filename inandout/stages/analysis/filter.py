@@ -1,4 +1,4 @@
-"""Entry point `filter`: the pictures of a pool that look like defects to a classifier, as a pool of their own."""
+"""Entry point `filter`: the images of a pool that look like defects to a classifier, as a pool of their own."""
 
 import csv
 import io
@@ -18,23 +18,29 @@ from inandout.classifier.pixels import load_pixels
 from inandout.data.images import read_image
 from inandout.data.manifest import Sample, digest, digests, fingerprint, write_manifest
 from inandout.errors import InputError
-from inandout.evaluation.conformal_filter import Limits, Real, Verdict, find_limits, judge
+from inandout.evaluation.conformal_filter import (
+    FilterResult,
+    RealFeatures,
+    Thresholds,
+    apply_thresholds,
+    fit_thresholds,
+)
 from inandout.evaluation.distances import Features, nearest
 from inandout.evaluation.metrics import Floats
 from inandout.reporting.figures import contact_sheet
 from inandout.review.decisions import Decision
 from inandout.review.session import identity_of
-from inandout.stages.classify.synthetic import learned
-from inandout.stages.classify.trained_classifier import Eyes, open_eyes, refuse_unfit
+from inandout.stages.classify.synthetic import training_digests
+from inandout.stages.classify.trained_classifier import TrainedClassifier, open_trained_classifier, refuse_unfit
 from inandout.stages.pools.decisions import DECISIONS, POOL_TAG, review_of
 from inandout.stages.pools.pool import Pool, log_pool, pool_folder, read_pool, work_pool
 from inandout.stages.pools.text2img import DRAWN_WITH, drawn_with
 from inandout.tracking import artifact_folder, connect, log_values, run_stage
 
 TABLE = "filter.csv"
-"""Artifact: a row a picture of the pool, kept or not, in order."""
+"""Artifact: a row an image of the pool, kept or not, in order."""
 SHOWN = 16
-"""Kept and rejected pictures on the contact sheet, of each at most."""
+"""Kept and rejected images on the contact sheet, of each at most."""
 
 
 class FilterConfig(BaseModel):
@@ -57,49 +63,49 @@ class FilteredConfig(FilterConfig):
 
 
 class _Judged(NamedTuple):
-    """What is known of the pictures of a pool, in order."""
+    """What is known of the images of a pool, in order."""
 
-    verdicts: list[Verdict]
+    results: list[FilterResult]
     negatives: Floats
     """Distance (N,) to the nearest training negative, but for the part that it was drawn on."""
     positives: Floats | None
     """Distance (N,) to the nearest training positive; None where the shot has none."""
     sources: Floats
-    """Distance (N,) to the nearest picture that it was made from: its novelty."""
+    """Distance (N,) to the nearest image that it was made from: its novelty."""
 
 
 class _Seen(NamedTuple):
-    """Features of the pictures of a data set that may be looked at."""
+    """Features of the images of a data set that may be looked at."""
 
     train: Features
     contents: list[str]
-    """Digests of the pictures behind `train`."""
+    """Digests of the images behind `train`."""
     negatives: list[tuple[str, str]]
-    """Digest and group of the pictures behind `real.negatives`."""
-    real: Real
+    """Digest and group of the images behind `real.negatives`."""
+    real: RealFeatures
     defects: Features
     """Positives of the validation part; none with zero and few shots."""
 
 
 def filter_pool(config: FilterConfig) -> Pool:
-    """Keep the pictures of a pool that are farther from good parts, and nearer to real defects, than good parts are.
+    """Keep the images of a pool that are farther from good parts, and nearer to real defects, than good parts are.
 
-    Distances are those of the classifier's features; the thresholds come from its training and validation pictures
+    Distances are those of the classifier's features; the thresholds come from its training and validation images
     alone. Gives a pool, for `classify` with `ddpm_pool`, and a table with the distances of all.
     """
     if not config.pool:
         raise InputError("pool is empty; give the run id of augment, or the folder of a pool")
     connect()
-    eyes = open_eyes("run", config.run)
-    rows, pictures, decisions = review_of(read_pool(pool_folder(config.pool).resolve()))
+    classifier = open_trained_classifier("run", config.run)
+    rows, images, decisions = review_of(read_pool(pool_folder(config.pool).resolve()))
     _refuse_learned(config, rows)
-    refuse_unfit(eyes.real, [row.with_(review="") for row in rows])
-    inputs = {"data": fingerprint(eyes.real), "run": digest(eyes.weights), "pool": fingerprint(rows)}
-    filtered = FilteredConfig(**config.model_dump(), data=eyes.config.data)
+    refuse_unfit(classifier.real, [row.with_(review="") for row in rows])
+    inputs = {"data": fingerprint(classifier.real), "run": digest(classifier.weights), "pool": fingerprint(rows)}
+    filtered = FilteredConfig(**config.model_dump(), data=classifier.config.data)
     name = f"{rows[0].origin} filtered of {len(rows)}, run {config.run[:8]}"
     run = run_stage(
-        "filter", name, filtered, inputs, eyes.real,
-        lambda work: _filter(config, eyes, rows, pictures, decisions, work),
+        "filter", name, filtered, inputs, classifier.real,
+        lambda work: _filter(config, classifier, rows, images, decisions, work),
     )  # fmt: skip
     print(artifact_folder(run.info.run_id, "filter.md").read_text(encoding="utf-8"))
     pool = Pool(read_pool(artifact_folder(run.info.run_id, "pool")), run.info.run_id)
@@ -109,61 +115,61 @@ def filter_pool(config: FilterConfig) -> Pool:
 
 
 def _refuse_learned(config: FilterConfig, rows: Sequence[Sample]) -> None:
-    known = learned(config.run) & set(digests([row.image for row in rows]))
+    known = training_digests(config.run) & set(digests([row.image for row in rows]))
     if known:
         raise InputError(
-            f"run = {config.run}: was trained with {len(known)} of the {len(rows)} pictures of pool {config.pool} and "
+            f"run = {config.run}: was trained with {len(known)} of the {len(rows)} images of pool {config.pool} and "
             "knows them by heart; give a run that was not"
         )
 
 
 def _filter(
     config: FilterConfig,
-    eyes: Eyes,
+    classifier: TrainedClassifier,
     rows: Sequence[Sample],
-    pictures: Sequence[str],
+    images: Sequence[str],
     decisions: Sequence[Decision],
     work: Path,
 ) -> None:
-    seen = _look(eyes)
-    limits = find_limits(seen.real, config.quantile)
-    judged = _judge(eyes, seen, rows, limits)
-    _log(rows, judged, limits, seen)
-    kept = [number for number, verdict in enumerate(judged.verdicts) if verdict == "kept"]
+    seen = _look(classifier)
+    thresholds = fit_thresholds(seen.real, config.quantile)
+    judged = _judge(classifier, seen, rows, thresholds)
+    _log(rows, judged, thresholds, seen)
+    kept = [number for number, result in enumerate(judged.results) if result == "kept"]
     if not kept:
-        counts = Counter(judged.verdicts)
+        counts = Counter(judged.results)
         raise InputError(
-            f"pool = {config.pool}: none of its {len(rows)} pictures is left, {counts['good']} look like good parts "
+            f"pool = {config.pool}: none of its {len(rows)} images is left, {counts['good']} look like good parts "
             f"and {counts['unlike']} are unlike the real defects; draw others, or give a lower quantile"
         )
     folder = work_pool(work)
     pool = [_copy(rows[number], folder / f"{number:06d}.png") for number in kept]
     write_manifest([row.with_(review="") for row in pool], folder / "manifest.csv")
-    _keep_what_is_known(config.pool, {pictures[number] for number in kept}, decisions)
+    _keep_what_is_known(config.pool, {images[number] for number in kept}, decisions)
     log_pool(folder, pool)
 
 
-def _look(eyes: Eyes) -> _Seen:
-    """Features of training and validation pictures; the test part is left alone."""
-    net, known = eyes.net(), eyes.known()
-    train = [sample for sample in eyes.real if sample.split == "train"]
+def _look(classifier: TrainedClassifier) -> _Seen:
+    """Features of training and validation images; the test part is left alone."""
+    net, known = classifier.net(), classifier.known()
+    train = [sample for sample in classifier.real if sample.split == "train"]
     images, labels = {sample.image for sample in known}, np.array([sample.label for sample in train])
-    of_train = features(net, _pixels(eyes, train))
+    of_train = features(net, _pixels(classifier, train))
     in_shot = np.array([sample.image in images for sample in train])
-    unseen = features(net, _pixels(eyes, eyes.rows("val", 0)))
+    unseen = features(net, _pixels(classifier, classifier.rows("val", 0)))
     defects = [sample for sample in known if (sample.split, sample.label) == ("val", 1)]
-    real = Real(of_train[labels == 0], of_train[(labels == 1) & in_shot], unseen)
+    real = RealFeatures(of_train[labels == 0], of_train[(labels == 1) & in_shot], unseen)
     contents = digests([sample.image for sample in train])
     negatives = [(content, one.group) for content, one in zip(contents, train, strict=True) if one.label == 0]
-    return _Seen(of_train, contents, negatives, real, features(net, _pixels(eyes, defects)))
+    return _Seen(of_train, contents, negatives, real, features(net, _pixels(classifier, defects)))
 
 
-def _pixels(eyes: Eyes, samples: Sequence[Sample]) -> np.ndarray:
-    return load_pixels([sample.image for sample in samples], eyes.config)
+def _pixels(classifier: TrainedClassifier, samples: Sequence[Sample]) -> np.ndarray:
+    return load_pixels([sample.image for sample in samples], classifier.config)
 
 
-def _judge(eyes: Eyes, seen: _Seen, rows: Sequence[Sample], limits: Limits) -> _Judged:
-    found = features(eyes.net(), _pixels(eyes, rows))
+def _judge(classifier: TrainedClassifier, seen: _Seen, rows: Sequence[Sample], thresholds: Thresholds) -> _Judged:
+    found = features(classifier.net(), _pixels(classifier, rows))
     to_negatives = _to_others(found, seen, rows)
     to_positives = nearest(found, seen.real.positives) if len(seen.real.positives) else None
     place = {content: number for number, content in enumerate(seen.contents)}
@@ -171,7 +177,7 @@ def _judge(eyes: Eyes, seen: _Seen, rows: Sequence[Sample], limits: Limits) -> _
         nearest(one[None], seen.train[[place[source] for source in row.sources]])[0]
         for one, row in zip(found, rows, strict=True)
     ]
-    return _Judged(judge(to_negatives, to_positives, limits), to_negatives, to_positives, np.array(to_sources))
+    return _Judged(apply_thresholds(to_negatives, to_positives, thresholds), to_negatives, to_positives, np.array(to_sources))
 
 
 def _to_others(found: Features, seen: _Seen, rows: Sequence[Sample]) -> Floats:
@@ -183,35 +189,35 @@ def _to_others(found: Features, seen: _Seen, rows: Sequence[Sample]) -> Floats:
 
 
 def _is_canvas(content: str, group: str, row: Sample) -> bool:
-    """Whether `row` was drawn on a picture with this digest, or on another of that physical part."""
+    """Whether `row` was drawn on an image with this digest, or on another of that physical part."""
     return row.origin != "ddpm" and (content == row.sources[0] or (group != "" and group == row.group))
 
 
-def _log(rows: Sequence[Sample], judged: _Judged, limits: Limits, seen: _Seen) -> None:
-    counts = Counter(judged.verdicts)
+def _log(rows: Sequence[Sample], judged: _Judged, thresholds: Thresholds, seen: _Seen) -> None:
+    counts = Counter(judged.results)
     mlflow.log_text(_table(rows, judged), TABLE)
     mlflow.log_image(_sheet(rows, judged), artifact_file="filter.png")
-    log_values({f"pictures_{name}": float(counts[name]) for name in ("kept", "good", "unlike")})
-    log_values({"limit_negatives": limits.negatives, "median_novelty": float(np.median(judged.sources))})
-    if limits.positives is not None:
-        log_values({"limit_positives": limits.positives})
+    log_values({f"images_{name}": float(counts[name]) for name in ("kept", "good", "unlike")})
+    log_values({"threshold_negatives": thresholds.negatives, "median_novelty": float(np.median(judged.sources))})
+    if thresholds.positives is not None:
+        log_values({"threshold_positives": thresholds.positives})
     lines = [
-        f"{counts['kept']} of {len(rows)} pictures are kept; {counts['good']} look like good parts, {counts['unlike']} "
+        f"{counts['kept']} of {len(rows)} images are kept; {counts['good']} look like good parts, {counts['unlike']} "
         "are unlike the real defects.",
-        f"Kept is what is farther than {limits.negatives:.3g} from the nearest good part of the training part"
-        + ("." if limits.positives is None else f", and nearer than {limits.positives:.3g} to its nearest defect."),
-        *_checks(seen, limits),
+        f"Kept is what is farther than {thresholds.negatives:.3g} from the nearest good part of the training part"
+        + ("." if thresholds.positives is None else f", and nearer than {thresholds.positives:.3g} to its nearest defect."),
+        *_checks(seen, thresholds),
     ]
     mlflow.log_text("\n".join(lines), "filter.md")
 
 
-def _checks(seen: _Seen, limits: Limits) -> list[str]:
-    """What the same thresholds make of real pictures of the validation part."""
+def _checks(seen: _Seen, thresholds: Thresholds) -> list[str]:
+    """What the same thresholds make of real images of the validation part."""
     lines = []
     for key, name, found in (("good", "good parts", seen.real.unseen), ("defects", "defects", seen.defects)):
         if len(found):
             to_positives = nearest(found, seen.real.positives) if len(seen.real.positives) else None
-            kept = judge(nearest(found, seen.real.negatives), to_positives, limits).count("kept")
+            kept = apply_thresholds(nearest(found, seen.real.negatives), to_positives, thresholds).count("kept")
             log_values({f"val_{key}_kept": kept / len(found)})
             lines.append(f"Of {len(found)} real {name} of the validation part {kept} would be kept.")
     return lines
@@ -220,24 +226,24 @@ def _checks(seen: _Seen, limits: Limits) -> list[str]:
 def _table(rows: Sequence[Sample], judged: _Judged) -> str:
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(["image", "verdict", "to_negatives", "to_positives", "novelty", "prompt", "seed"])
+    writer.writerow(["image", "result", "to_negatives", "to_positives", "novelty", "prompt", "seed"])
     for number, row in enumerate(rows):
         positive = "" if judged.positives is None else f"{judged.positives[number]:.6g}"
         distances = [f"{judged.negatives[number]:.6g}", positive, f"{judged.sources[number]:.6g}"]
-        writer.writerow([row.image.name, judged.verdicts[number], *distances, row.prompt, row.seed])
+        writer.writerow([row.image.name, judged.results[number], *distances, row.prompt, row.seed])
     return text.getvalue()
 
 
 def _sheet(rows: Sequence[Sample], judged: _Judged) -> np.ndarray:
     """Kept ones first, then rejected ones, each with its distance to the nearest good part."""
-    kept = [number for number, verdict in enumerate(judged.verdicts) if verdict == "kept"][:SHOWN]
-    rejected = [number for number, verdict in enumerate(judged.verdicts) if verdict != "kept"][:SHOWN]
-    captions = [f"{judged.verdicts[number]} {judged.negatives[number]:.3g}" for number in kept + rejected]
+    kept = [number for number, result in enumerate(judged.results) if result == "kept"][:SHOWN]
+    rejected = [number for number, result in enumerate(judged.results) if result != "kept"][:SHOWN]
+    captions = [f"{judged.results[number]} {judged.negatives[number]:.3g}" for number in kept + rejected]
     return contact_sheet([read_image(rows[number].image) for number in kept + rejected], captions)
 
 
 def _copy(row: Sample, image: Path) -> Sample:
-    """The row of a picture that is copied to `image`, with its mask beside it."""
+    """The row of an image that is copied to `image`, with its mask beside it."""
     shutil.copyfile(row.image, image)
     mask = image.with_name(f"{image.stem}_mask.png")
     if row.mask:
@@ -246,8 +252,8 @@ def _copy(row: Sample, image: Path) -> Sample:
 
 
 def _keep_what_is_known(pool: str, kept: set[str], decisions: Sequence[Decision]) -> None:
-    """What reviewers decided on the pictures that are kept (digests), and what all were drawn with."""
-    about = [one for one in decisions if one.picture in kept]
+    """What reviewers decided on the images that are kept (digests), and what all were drawn with."""
+    about = [one for one in decisions if one.image in kept]
     if about:
         mlflow.set_tag(POOL_TAG, identity_of(sorted(kept)))
         mlflow.log_text("".join(one.model_dump_json(ensure_ascii=True) + "\n" for one in about), DECISIONS)

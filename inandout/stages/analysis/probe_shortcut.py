@@ -1,4 +1,4 @@
-"""Entry point `probe`: does a trained classifier find defects, or what the generator leaves in every picture?"""
+"""Entry point `probe-shortcut`: does a trained classifier find defects, or what the generator leaves in every image?"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,19 +14,19 @@ from inandout.diffusion.base.base import Base, BaseConfig, base_identity, open_b
 from inandout.errors import InputError
 from inandout.evaluation.shortcut_probe import (
     FEWEST,
-    Change,
-    Reaction,
+    Perturbation,
+    PerturbationEffect,
     amplified,
-    changes,
-    judge_both,
-    react,
-    reaction_table,
-    sentence,
+    conclusion,
+    effect_table,
+    measure_effect,
+    measure_responses,
+    perturbations,
 )
-from inandout.mixing import share_out
+from inandout.mixing import split_counts
 from inandout.reporting.figures import contact_sheet, score_plot
 from inandout.stages.classify.config import ClassifyConfig
-from inandout.stages.classify.trained_classifier import Eyes, open_eyes
+from inandout.stages.classify.trained_classifier import TrainedClassifier, open_trained_classifier
 from inandout.stages.pools.pool import open_pool
 from inandout.tracking import artifact_folder, connect, experiment_url, find_run, log_values, run_stage
 
@@ -38,7 +38,7 @@ _THRESHOLD = "threshold"
 """Metric of `classify`: the honest one."""
 
 
-class ProbeConfig(BaseModel):
+class ProbeShortcutConfig(BaseModel):
     """Which classifier is asked, and about whose fingerprint."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,7 +49,7 @@ class ProbeConfig(BaseModel):
     fresh: bool = Field(False, description="run again although a finished run has the same fingerprint")
 
 
-class ProbedConfig(ProbeConfig):
+class ProbedConfig(ProbeShortcutConfig):
     """The same with what the classifier's run says."""
 
     data: str
@@ -63,106 +63,106 @@ class Probed(NamedTuple):
     sentence: str
 
 
-def probe(config: ProbeConfig) -> Probed:
+def probe_shortcut(config: ProbeShortcutConfig) -> Probed:
     """Send real good parts through what generators do, without a defect, and see whether they are called defects.
 
     They are the negatives of the validation and test parts, which the classifier was not trained on. Prints and logs a
     table and one sentence; nothing is chosen by it.
     """
     connect()
-    eyes = open_eyes("run", config.run)
-    good = [*eyes.rows("val", 0), *eyes.rows("test", 0)]
+    classifier = open_trained_classifier("run", config.run)
+    good = [*classifier.rows("val", 0), *classifier.rows("test", 0)]
     if len(good) < FEWEST:
         raise InputError(
             f"run = {config.run}: its validation and test parts have {len(good)} negatives; the probe needs {FEWEST} "
             "or more, so raise val_share or test_share"
         )
-    base = _base_config(config, eyes.config)
+    base = _base_config(config, classifier.config)
     threshold = find_run(config.run).data.metrics.get(_THRESHOLD)
     inputs = {
-        "data": fingerprint(eyes.real), "run": digest(eyes.weights), "threshold": repr(threshold),
+        "data": fingerprint(classifier.real), "run": digest(classifier.weights), "threshold": repr(threshold),
         "base": base_identity(base), "base_config": "",
     }  # fmt: skip
-    probed = ProbedConfig(**config.model_dump(), data=eyes.config.data)
+    probed = ProbedConfig(**config.model_dump(), data=classifier.config.data)
     name = f"probe of {config.run[:8]}"
-    run = run_stage("probe", name, probed, inputs, good, lambda work: _probe(eyes, good, base, threshold))
+    run = run_stage("probe-shortcut", name, probed, inputs, good, lambda work: _probe(classifier, good, base, threshold))
     text = artifact_folder(run.info.run_id, "probe.md").read_text(encoding="utf-8")
     table, answer = text.split("\n\n")[1:3]
     print(f"\n{text}\n\n{experiment_url(run)}")
     return Probed(run.info.run_id, table, answer)
 
 
-def _base_config(config: ProbeConfig, trained: ClassifyConfig) -> BaseConfig:
+def _base_config(config: ProbeShortcutConfig, trained: ClassifyConfig) -> BaseConfig:
     asked = config if config.base else trained
     return BaseConfig(base=asked.base, base_config=asked.base_config)
 
 
-def _probe(eyes: Eyes, good: Sequence[Sample], base_config: BaseConfig, threshold: float | None) -> None:
+def _probe(classifier: TrainedClassifier, good: Sequence[Sample], base_config: BaseConfig, threshold: float | None) -> None:
     """Log table, metrics, contact sheet and plot."""
     base = open_base(base_config)
-    _refuse_other_base(eyes.config, base, base_config.base)
-    net, pixels = eyes.net(), load_pixels([sample.image for sample in good], eyes.config)
+    _refuse_other_base(classifier.config, base, base_config.base)
+    net, pixels = classifier.net(), load_pixels([sample.image for sample in good], classifier.config)
     parts = [sample.group for sample in good]
-    tried = changes(base.pipeline, f"base {base_config.base.rsplit('/', 1)[-1]}")
-    reactions = [
-        react(change, judge_both(lambda batch: predict(net, batch), pixels, change, parts), threshold, eyes.config.seed)
-        for change in tried
+    tried = perturbations(base.pipeline, f"base {base_config.base.rsplit('/', 1)[-1]}")
+    effects = [
+        measure_effect(perturbation, measure_responses(lambda batch: predict(net, batch), pixels, perturbation, parts), threshold, classifier.config.seed)
+        for perturbation in tried
     ]
-    _log(eyes.config, reactions)
-    mlflow.log_image(_sheet(pixels, reactions), artifact_file="probe.png")
-    real = [*eyes.rows("val", 1), *eyes.rows("test", 1)]
-    groups = {"good parts, untouched": reactions[0].judged.before}
-    groups |= {f"good parts, {one.change.name}": one.judged.after for one in reactions}
+    _log(classifier.config, effects)
+    mlflow.log_image(_sheet(pixels, effects), artifact_file="probe.png")
+    real = [*classifier.rows("val", 1), *classifier.rows("test", 1)]
+    groups = {"good parts, untouched": effects[0].responses.before}
+    groups |= {f"good parts, {one.perturbation.name}": one.responses.after for one in effects}
     if real:
-        groups["real defects"] = predict(net, load_pixels([sample.image for sample in real], eyes.config))
+        groups["real defects"] = predict(net, load_pixels([sample.image for sample in real], classifier.config))
     mlflow.log_figure(score_plot(groups, threshold), "scores.png")
 
 
 def _refuse_other_base(trained: ClassifyConfig, base: Base, name: str) -> None:
     """A pool that was given may be of another base than the classifier's options say."""
-    if not trained.ddpm_pool or not share_out(trained.n_aug, trained.ddpm_ratio)[0]:
+    if not trained.ddpm_pool or not split_counts(trained.n_aug, trained.ddpm_ratio)[0]:
         return
     drawn = {sample.base for sample in open_pool(trained.ddpm_pool)} - {""}
     if drawn and base.fingerprint not in drawn:
         raise InputError(
-            f"base = {name}: the diffusion pictures of pool {trained.ddpm_pool} were drawn with another one; give "
+            f"base = {name}: the diffusion images of pool {trained.ddpm_pool} were drawn with another one; give "
             "base=<that one>"
         )
 
 
-def _log(trained: ClassifyConfig, reactions: Sequence[Reaction]) -> None:
-    for one in reactions:
-        values = {f"auroc_{one.change.key}{end}": v for end, v in zip(("", "_low", "_high"), one.auroc, strict=True)}
-        values |= {f"rise_{one.change.key}{end}": v for end, v in zip(("", "_low", "_high"), one.rise, strict=True)}
-        values |= {f"levels_{one.change.key}": one.judged.levels}
+def _log(trained: ClassifyConfig, effects: Sequence[PerturbationEffect]) -> None:
+    for one in effects:
+        values = {f"auroc_{one.perturbation.key}{end}": v for end, v in zip(("", "_low", "_high"), one.auroc, strict=True)}
+        values |= {f"rise_{one.perturbation.key}{end}": v for end, v in zip(("", "_low", "_high"), one.rise, strict=True)}
+        values |= {f"levels_{one.perturbation.key}": one.responses.levels}
         if one.called is not None:
-            values |= {"called_untouched": one.called[0], f"called_{one.change.key}": one.called[1]}
+            values |= {"called_untouched": one.called[0], f"called_{one.perturbation.key}": one.called[1]}
         log_values(values)
-    count = len(reactions[0].judged.before)
+    count = len(effects[0].responses.before)
     mlflow.log_param("n_good_parts", count)
-    mlflow.set_tag("inandout.answer", sentence(reactions))
+    mlflow.set_tag("inandout.answer", conclusion(effects))
     title = f"{count} real good parts of the validation and test parts; {_trained_on(trained)}:"
-    mlflow.log_text("\n\n".join([title, reaction_table(reactions), sentence(reactions)]), "probe.md")
+    mlflow.log_text("\n\n".join([title, effect_table(effects), conclusion(effects)]), "probe.md")
 
 
 def _trained_on(trained: ClassifyConfig) -> str:
-    n_ddpm, n_memseg = share_out(trained.n_aug, trained.ddpm_ratio)
+    n_ddpm, n_memseg = split_counts(trained.n_aug, trained.ddpm_ratio)
     return f"the classifier was trained with {n_ddpm} diffusion and {n_memseg} MemSeg positives"
 
 
-def _sheet(pixels: Pixels, reactions: Sequence[Reaction]) -> Pixels:
+def _sheet(pixels: Pixels, effects: Sequence[PerturbationEffect]) -> Pixels:
     """A row a good part, some spread over all: untouched, then after each change beside the difference."""
     chosen = np.unique(np.linspace(0, len(pixels) - 1, SHOWN).astype(int))
-    pictures, captions = [], []
+    images, captions = [], []
     for index in chosen:
-        pictures.append(pixels[index])
-        captions.append(f"untouched {reactions[0].judged.before[index]:+.1f}")
-        for one in reactions:
-            after = _changed(one.change, pixels, int(index))
-            pictures += [after, amplified(pixels[index], after, GAIN)]
-            captions += [f"{one.change.name} {one.judged.after[index]:+.1f}", f"difference x {GAIN:g}"]
-    return contact_sheet(pictures, captions, 1 + 2 * len(reactions))
+        images.append(pixels[index])
+        captions.append(f"untouched {effects[0].responses.before[index]:+.1f}")
+        for one in effects:
+            after = _changed(one.perturbation, pixels, int(index))
+            images += [after, amplified(pixels[index], after, GAIN)]
+            captions += [f"{one.perturbation.name} {one.responses.after[index]:+.1f}", f"difference x {GAIN:g}"]
+    return contact_sheet(images, captions, 1 + 2 * len(effects))
 
 
-def _changed(change: Change, pixels: Pixels, index: int) -> Pixels:
-    return change.apply(pixels[index : index + 1])[0]
+def _changed(perturbation: Perturbation, pixels: Pixels, index: int) -> Pixels:
+    return perturbation.apply(pixels[index : index + 1])[0]

@@ -1,4 +1,4 @@
-"""Entry point `labels`: which labels of a data set are the most suspicious, by classifiers that have not seen them."""
+"""Entry point `label-errors`: which labels of a data set are the most suspicious, by classifiers that have not seen them."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ from pydantic import Field
 from scipy.special import expit
 from sklearn.metrics import average_precision_score
 
-from inandout.classifier.folds import losses, part_out
+from inandout.classifier.folds import assign_folds, label_losses
 from inandout.classifier.resnet import build_classifier
 from inandout.classifier.training import Logits, fit, predict
 from inandout.data.geometry import Geometry
@@ -29,20 +29,20 @@ from inandout.stages.classify.train import Part, load_part, marked
 from inandout.tracking import artifact_folder, artifact_names, connect, log_values, run_stage
 
 SUSPECTS = "labels.csv"
-"""Artifact: a row a picture, the most suspicious first."""
+"""Artifact: a row an image, the most suspicious first."""
 SHOWN = 32
-"""Pictures on the contact sheet."""
+"""Images on the contact sheet."""
 
 
-class LabelsConfig(DataConfig, Geometry, FitConfig):
+class LabelErrorsConfig(DataConfig, Geometry, FitConfig):
     """Whose labels, and who doubts them."""
 
-    folds: int = Field(5, ge=2, le=50, description="classifiers to train; each judges pictures it has not seen")
+    folds: int = Field(5, ge=2, le=50, description="classifiers to train; each judges images it has not seen")
     fresh: bool = Field(False, description="run again although a finished run has the same fingerprint")
 
 
 class Suspect(NamedTuple):
-    """A labelled picture, and what a classifier that has not seen it says."""
+    """A labelled image, and what a classifier that has not seen it says."""
 
     sample: Sample
     logit: float
@@ -61,17 +61,17 @@ class Suspect(NamedTuple):
         return (self.logit > 0) != (self.sample.label == 1)
 
 
-def labels(config: LabelsConfig) -> str:
+def find_label_errors(config: LabelErrorsConfig) -> str:
     """Judge every label of the training and validation part out of fold; the run with the list of suspects.
 
     The test part is left alone: what is measured on it must not hang on what a classifier thinks of it.
     """
     connect()
     samples = prepare(config)
-    judged = [sample for sample in samples if sample.split != "test"]
+    checked = [sample for sample in samples if sample.split != "test"]
     inputs = {"data": fingerprint(samples)}
-    name = f"labels of {len(judged)} pictures, {config.folds} folds, seed={config.seed}"
-    run = run_stage("labels", name, config, inputs, samples, lambda work: _judge(config, judged, work))
+    name = f"label errors of {len(checked)} images, {config.folds} folds, seed={config.seed}"
+    run = run_stage("label-errors", name, config, inputs, samples, lambda work: _judge(config, checked, work))
     suspects = read_suspects(run.info.run_id)
     print(
         f"{sum(one.contrary for one in suspects)} of {len(suspects)} labels are contrary to what classifiers say that "
@@ -80,18 +80,18 @@ def labels(config: LabelsConfig) -> str:
     return str(run.info.run_id)
 
 
-def _judge(config: LabelsConfig, judged: Sequence[Sample], work: Path) -> None:
-    part = load_part(judged, config)
-    groups = [sample.group or f"#{number}" for number, sample in enumerate(judged)]
-    logits = np.zeros(len(judged))
-    for number, fold in enumerate(part_out(part.labels, groups, config.folds, config.seed), start=1):
-        print(f"labels: fold {number} of {config.folds}", file=sys.stderr)
+def _judge(config: LabelErrorsConfig, checked: Sequence[Sample], work: Path) -> None:
+    part = load_part(checked, config)
+    groups = [sample.group or f"#{number}" for number, sample in enumerate(checked)]
+    logits = np.zeros(len(checked))
+    for number, fold in enumerate(assign_folds(part.labels, groups, config.folds, config.seed), start=1):
+        print(f"label-errors: fold {number} of {config.folds}", file=sys.stderr)
         logits[fold] = _fold_logits(config, part, fold, work / f"fold-{number}")
     _log(config, part, logits)
 
 
-def _fold_logits(config: LabelsConfig, part: Part, fold: np.ndarray, file: Path) -> Logits:
-    """Logits of the pictures of one fold; kept in a file, so that a killed run begins with the next fold."""
+def _fold_logits(config: LabelErrorsConfig, part: Part, fold: np.ndarray, file: Path) -> Logits:
+    """Logits of the images of one fold; kept in a file, so that a killed run begins with the next fold."""
     kept, checkpoint = file.with_suffix(".json"), file.with_suffix(".safetensors")
     if not kept.exists():
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -106,13 +106,13 @@ def _fold_logits(config: LabelsConfig, part: Part, fold: np.ndarray, file: Path)
     return np.array(json.loads(kept.read_text(encoding="utf-8")))
 
 
-def _log(config: LabelsConfig, part: Part, logits: Logits) -> None:
-    loss = losses(logits, part.labels)
+def _log(config: LabelErrorsConfig, part: Part, logits: Logits) -> None:
+    loss = label_losses(logits, part.labels)
     order = np.argsort(-loss, kind="stable")
     suspects = [Suspect(part.samples[i], float(logits[i]), float(loss[i])) for i in order]
     mlflow.log_text(_table(suspects), SUSPECTS)
-    pictures = [marked(part, int(i), config) for i in order[:SHOWN]]
-    mlflow.log_image(contact_sheet(pictures, [_caption(one) for one in suspects[:SHOWN]]), artifact_file="labels.png")
+    images = [marked(part, int(i), config) for i in order[:SHOWN]]
+    mlflow.log_image(contact_sheet(images, [_caption(one) for one in suspects[:SHOWN]]), artifact_file="labels.png")
     log_values(
         {
             "labels": float(len(suspects)), "labels_contrary": float(sum(one.contrary for one in suspects)),
@@ -137,7 +137,7 @@ def _caption(one: Suspect) -> str:
     return f"labelled {label}, {one.chance:.0%} defect"
 
 
-def is_labels_run(run_id: str) -> bool:
+def is_label_errors_run(run_id: str) -> bool:
     """Whether a run holds suspects."""
     try:
         return SUSPECTS in artifact_names(run_id)
@@ -146,15 +146,15 @@ def is_labels_run(run_id: str) -> bool:
 
 
 def read_suspects(run_id: str) -> list[Suspect]:
-    """The labelled pictures of a run of `labels`, the most suspicious first.
+    """The labelled images of a run of `label-errors`, the most suspicious first.
 
     Raises:
-        InputError: pictures are no longer where the run found them.
+        InputError: images are no longer where the run found them.
     """
     rows = {str(sample.image): sample for sample in read_manifest(artifact_folder(run_id, "manifest.csv"))}
     with artifact_folder(run_id, SUSPECTS).open(encoding="utf-8", newline="") as file:
         table = list(csv.DictReader(file))
     gone = [row["image"] for row in table if row["image"] not in rows or not Path(row["image"]).exists()]
     if gone:
-        raise InputError(f"{gone[0]}: is no longer where run {run_id} found it; put it back, or run labels again")
+        raise InputError(f"{gone[0]}: is no longer where run {run_id} found it; put it back, or run label-errors again")
     return [Suspect(rows[row["image"]], float(row["logit"]), float(row["loss"])) for row in table]

@@ -1,4 +1,4 @@
-"""`scores.csv`: one row a picture that a classifier was measured on."""
+"""`scores.csv`: one row an image that a classifier was measured on."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ from inandout.tracking import artifact_folder
 
 
 def log_scores(samples: Sequence[Sample], logits: Logits) -> None:
-    """Write it: validation and test pictures in order, and their logits (N,)."""
+    """Write it: validation and test images in order, and their logits (N,)."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["image", "split", "label", "defect", "group", "logit"])

@@ -1,4 +1,4 @@
-"""Entry point `classify`: mix real and synthetic pictures, train the ResNet-50, measure it by both protocols."""
+"""Entry point `classify`: mix real and synthetic images, train the ResNet-50, measure it by both protocols."""
 
 import tempfile
 import time
@@ -17,29 +17,29 @@ from inandout.classifier.pixels import Pixels, load_pixels
 from inandout.classifier.resnet import DefectNet, build_classifier
 from inandout.classifier.training import Labels, Logits, fit, predict
 from inandout.data.geometry import Geometry, fit_mask, survival
-from inandout.data.images import Picture, read_mask
+from inandout.data.images import ImageArray, read_mask
 from inandout.data.manifest import Sample, digest, fingerprint
 from inandout.data.prepare import prepare_shot
 from inandout.diffusion.base.base import base_identity
 from inandout.evaluation.metrics import Scored, evaluate, ranking
-from inandout.mixing import mix, share_out
+from inandout.mixing import mix, split_counts
 from inandout.reporting.figures import contact_sheet, outline, pr_curve
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.scores import log_scores
 from inandout.stages.classify.synthetic import (
-    drawing_of_good,
     given_pool,
-    log_learned,
+    good_image_config,
+    log_training_digests,
     synthetic_negatives,
     synthetic_positives,
 )
 from inandout.tracking import WEIGHTS, connect, log_values, pip_requirements, run_stage, stage_fingerprint
 
 SHOWN = 8
-"""Pictures of each kind on a contact sheet."""
+"""Images of each kind on a contact sheet."""
 
 TEST_TAG = "inandout.test"
-"""Fingerprint of the test part: classifiers that share it can be compared picture by picture."""
+"""Fingerprint of the test part: classifiers that share it can be compared image by image."""
 
 
 class Result(NamedTuple):
@@ -100,12 +100,12 @@ def input_fingerprints(config: ClassifyConfig) -> dict[str, str]:
 
 def _diffusion_inputs(config: ClassifyConfig) -> dict[str, str]:
     """What is drawn with; where nothing is drawn, neither base nor alpha count."""
-    n_ddpm, base = share_out(config.n_aug, config.ddpm_ratio)[0], {"base": "", "base_config": ""}
+    n_ddpm, base = split_counts(config.n_aug, config.ddpm_ratio)[0], {"base": "", "base_config": ""}
     not_drawn = {"alpha": "", "diffusion": "", "guidance": ""}
     if not n_ddpm:
         return base | not_drawn | {"negatives": ""}
     if config.negatives == "generated":
-        drawing_of_good(config, n_ddpm)
+        good_image_config(config, n_ddpm)
     if config.negatives == "roundtrip" or not config.ddpm_pool:
         base = {"base": base_identity(config), "base_config": ""}
     return base | not_drawn if config.ddpm_pool else base
@@ -119,7 +119,7 @@ def _train_and_measure(config: ClassifyConfig, real: list[Sample], work: Path) -
     log_values(evaluation.values)
     mlflow.set_tag("inandout.notes", " | ".join(evaluation.notes))
     log_scores([*val.samples, *test.samples], np.concatenate([val_logits, test_logits]))
-    _log_pictures(config, test, test_logits, evaluation.values)
+    _log_images(config, test, test_logits, evaluation.values)
     _log_model(model, test.pixels)
 
 
@@ -151,7 +151,7 @@ def _rows(samples: Sequence[Sample], split: str) -> list[Sample]:
 
 
 def load_part(samples: Sequence[Sample], geometry: Geometry) -> Part:
-    """Rows with their pictures, decoded and fitted."""
+    """Rows with their images, decoded and fitted."""
     pixels = load_pixels([sample.image for sample in samples], geometry)
     return Part(list(samples), pixels, np.array([sample.label for sample in samples], np.int64))
 
@@ -169,10 +169,10 @@ def _train(config: ClassifyConfig, model: DefectNet, train: Part, val: Part, wor
 
     checkpoint = work / "checkpoint.safetensors"
     mlflow.set_tag("inandout.resumed", checkpoint.exists())
-    cure = np.array([sample.label == 0 and sample.origin != "real" for sample in train.samples])
+    is_synthetic_negative = np.array([sample.label == 0 and sample.origin != "real" for sample in train.samples])
     fit(
         model, train.pixels, train.labels, epochs=config.epochs, batch_size=config.batch_size, seed=config.own_seed(),
-        optimiser=config.optimiser, lr=config.lr, always=cure, checkpoint=checkpoint, on_epoch=on_epoch,
+        optimiser=config.optimiser, lr=config.lr, every_epoch=is_synthetic_negative, checkpoint=checkpoint, on_epoch=on_epoch,
     )  # fmt: skip
     return logits
 
@@ -182,7 +182,7 @@ def _log_inputs(config: ClassifyConfig, real: list[Sample], train: Part) -> None
     counts = Counter(f"n_{s.split}_{'positives' if s.label else 'negatives'}" for s in real if s.split != "train")
     counts += Counter(f"n_train_{s.origin}_{'positives' if s.label else 'negatives'}" for s in train.samples)
     mlflow.log_params(counts)
-    log_learned(train.samples)
+    log_training_digests(train.samples)
     mlflow.set_tags(
         {"inandout.survival": survival(real, config).sentence(), TEST_TAG: fingerprint(_rows(real, "test"))}
     )
@@ -201,7 +201,7 @@ def _caption(sample: Sample) -> str:
     return f"{sample.origin} {sample.defect or ('positive' if sample.label else 'negative')}"
 
 
-def _log_pictures(geometry: Geometry, test: Part, logits: Logits, values: dict[str, float]) -> None:
+def _log_images(geometry: Geometry, test: Part, logits: Logits, values: dict[str, float]) -> None:
     """The PR curve with its operating points, and the worst mistakes: lowest positives, then highest negatives.
 
     Where a mask is known the defect is outlined.
@@ -223,8 +223,8 @@ def _log_pictures(geometry: Geometry, test: Part, logits: Logits, values: dict[s
     mlflow.log_image(sheet, artifact_file="worst_mistakes.png")
 
 
-def marked(part: Part, index: int, geometry: Geometry) -> Picture:
-    """A picture with its defect outlined, where a mask is known."""
+def marked(part: Part, index: int, geometry: Geometry) -> ImageArray:
+    """An image with its defect outlined, where a mask is known."""
     mask = part.samples[index].mask
     return outline(part.pixels[index], fit_mask(read_mask(mask), geometry)) if mask else part.pixels[index]
 

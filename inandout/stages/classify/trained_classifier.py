@@ -18,7 +18,7 @@ from inandout.stages.classify.config import ClassifyConfig
 from inandout.tracking import WEIGHTS, artifact_folder, find_run
 
 
-class Eyes(NamedTuple):
+class TrainedClassifier(NamedTuple):
     """A classifier and what it was trained with."""
 
     run_id: str
@@ -33,15 +33,15 @@ class Eyes(NamedTuple):
         return load_classifier(self.weights).to(device).to(memory_format=torch.channels_last)
 
     def rows(self, split: str, label: int) -> list[Sample]:
-        """Some of the real pictures."""
+        """Some of the real images."""
         return [sample for sample in self.real if (sample.split, sample.label) == (split, label)]
 
     def known(self) -> list[Sample]:
-        """The real pictures without those that its shot kept from it."""
+        """The real images without those that its shot kept from it."""
         return take_shot(self.real, self.config.shot, self.config.n_shot, self.config.seed)
 
 
-def open_eyes(option: str, run_id: str) -> Eyes:
+def open_trained_classifier(option: str, run_id: str) -> TrainedClassifier:
     """The classifier of a run of `classify`, whose data set must still be the one that it knew.
 
     Args:
@@ -52,26 +52,26 @@ def open_eyes(option: str, run_id: str) -> Eyes:
         InputError: there is no such run, it is not one of `classify`, or its data have changed.
     """
     if not run_id:
-        raise InputError(f"{option} is empty; give the run id of a classify, whose ResNet-50 is to look at pictures")
+        raise InputError(f"{option} is empty; give the run id of a classify, whose ResNet-50 is to look at images")
     values = json.loads(artifact_folder(run_id, "config.json").read_text(encoding="utf-8"))
     try:
         config = ClassifyConfig(**values)
     except ValidationError as error:
         raise InputError(f"{option} = {run_id}: is not a run of classify; give the id of one") from error
-    eyes = Eyes(run_id, config, prepare(config), artifact_folder(run_id, WEIGHTS))
-    _refuse_other_data(option, run_id, eyes.known())
-    return eyes
+    classifier = TrainedClassifier(run_id, config, prepare(config), artifact_folder(run_id, WEIGHTS))
+    _refuse_other_data(option, run_id, classifier.known())
+    return classifier
 
 
 def _refuse_other_data(option: str, run_id: str, samples: Sequence[Sample]) -> None:
-    """Training pictures are special to a classifier; so the split must still be the one that it knew."""
+    """Training images are special to a classifier; so the split must still be the one that it knew."""
     inputs = find_run(run_id).inputs
     if fingerprint(samples) not in [entry.dataset.digest for entry in (inputs.dataset_inputs if inputs else [])]:
         raise InputError(f"{option} = {run_id}: its data set has changed since; train it again and give that run")
 
 
 def refuse_unfit(real: Sequence[Sample], pool: Sequence[Sample]) -> None:
-    """What a training mix refuses: pictures of or from other parts of the data than the training part, for example."""
+    """What a training mix refuses: images of or from other parts of the data than the training part, for example."""
     if pool[0].origin == "memseg":
         mix(real, pool, [], len(pool), 0.0)
     else:

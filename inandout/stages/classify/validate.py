@@ -18,24 +18,24 @@ from inandout.stages.classify.train import input_fingerprints, load_part, run_na
 from inandout.tracking import connect, log_values, run_stage
 
 
-def validate(config: ClassifyConfig, judged: Sequence[Sample]) -> Run:
-    """Train as `classify` does and measure on `judged`, or find the run that did.
+def validate(config: ClassifyConfig, validation_set: Sequence[Sample]) -> Run:
+    """Train as `classify` does and measure on `validation_set`, or find the run that did.
 
     The test part is not loaded, scored or logged: its rows are dropped before anything is done. (`check` has compared
-    its files with the others, as before every training: a copy of a test picture in the training part is refused.)
+    its files with the others, as before every training: a copy of a test image in the training part is refused.)
 
     Args:
         config: of the classifier.
-        judged: validation pictures of both labels.
+        validation_set: validation images of both labels.
 
     Raises:
         InputError: training broke, or something of it cannot be used.
     """
     connect()
     known = without_test(prepare_shot(config))
-    inputs = {"data": fingerprint(known), "judged": fingerprint(judged)} | input_fingerprints(config)
+    inputs = {"data": fingerprint(known), "validation_set": fingerprint(validation_set)} | input_fingerprints(config)
     return run_stage(
-        "validate", run_name(config), config, inputs, known, lambda work: _validate(config, known, judged, work)
+        "validate", run_name(config), config, inputs, known, lambda work: _validate(config, known, validation_set, work)
     )
 
 
@@ -44,12 +44,12 @@ def without_test(samples: Sequence[Sample]) -> list[Sample]:
     return [sample for sample in samples if sample.split != "test"]
 
 
-def _validate(config: ClassifyConfig, known: list[Sample], judged: Sequence[Sample], work: Path) -> None:
-    val = load_part(list(judged), config)
+def _validate(config: ClassifyConfig, known: list[Sample], validation_set: Sequence[Sample], work: Path) -> None:
+    val = load_part(list(validation_set), config)
     _, logits = train_classifier(config, known, val, work)
     if not np.isfinite(logits).all():
         raise InputError("some logits are NaN or infinite: training broke the model; lower lr and start again")
     point = operating_point(logits, val.labels, best_f1_threshold(logits, val.labels), "val_")
     log_values(point | {"val_ap": float(average_precision_score(val.labels, logits))})
-    mlflow.set_tag("inandout.notes", "validation part alone; the threshold is that of the best F1 on the same pictures")
+    mlflow.set_tag("inandout.notes", "validation part alone; the threshold is that of the best F1 on the same images")
     log_scores(val.samples, logits)

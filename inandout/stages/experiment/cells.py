@@ -12,13 +12,13 @@ from tqdm import tqdm
 
 from inandout.data.splits import Shot
 from inandout.errors import InputError
-from inandout.evaluation.paired_test import verdict
-from inandout.parallel import EngineConfig, run_all
+from inandout.evaluation.paired_test import paired_test
+from inandout.parallel import ParallelConfig, run_all
 from inandout.reporting.tables import Row, pack
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.scores import read_scores
 from inandout.stages.classify.train import Result, classify, refuse_impossible
-from inandout.tracking import Place, below, this_place
+from inandout.tracking import RunLocation, nested_under, run_location
 
 SHOTS: tuple[Shot, ...] = ("zero", "few", "full")
 ROWS = "rows.json"
@@ -68,7 +68,7 @@ def build_cells(
         shots: of `SHOTS`.
         sources: of `SOURCES`.
         n_augs: numbers of synthetic positives.
-        seeds: each a repetition of everything, from the validation part to the order of pictures.
+        seeds: each a repetition of everything, from the validation part to the order of images.
         shared: the other fields of `ClassifyConfig`.
     """
     for shot, name in product(shots, sources):
@@ -93,30 +93,30 @@ def refuse_impossible_cells(cells: Sequence[Cell]) -> None:
         refuse_impossible(cell.config)
 
 
-def measure_cells(cells: Sequence[Cell], engine: EngineConfig) -> list[Row]:
+def measure_cells(cells: Sequence[Cell], parallel: ParallelConfig) -> list[Row]:
     """Train and measure every cell, or find the run that did; finished ones are in the active run's `rows.json`.
 
     Raises:
         InputError: some cells failed; all others have ended before.
     """
-    work: Callable[[Cell], Result] = partial(_measure, this_place())
+    work: Callable[[Cell], Result] = partial(_measure, run_location())
     rows: dict[int, Row] = {}
     failures: list[str] = []
     began, seconds = time.monotonic(), list[float]()
-    every = tqdm(run_all(work, cells, engine), "cells", total=len(cells), unit="cell", disable=None)
-    for done, ended in enumerate(every, start=1):
-        cell = cells[ended.number]
-        if ended.error is not None:
-            failures.append(f"{cell.name()}: {ended.error}")
+    every = tqdm(run_all(work, cells, parallel), "cells", total=len(cells), unit="cell", disable=None)
+    for done, task in enumerate(every, start=1):
+        cell = cells[task.number]
+        if task.error is not None:
+            failures.append(f"{cell.name()}: {task.error}")
             tqdm.write(f"[{done}/{len(cells)}] failed: {failures[-1]}")
             continue
-        config, result = cell.config, ended.result
-        rows[ended.number] = Row(
+        config, result = cell.config, task.result
+        rows[task.number] = Row(
             config.shot, cell.source, config.n_aug, config.seed, result.run_id, result.metrics
         )  # fmt: skip
         seconds += _seconds_trained(result)
         # How many a cluster trains at once shows in what it has done.
-        at_once = sum(seconds) / (time.monotonic() - began) if engine.cluster else engine.workers
+        at_once = sum(seconds) / (time.monotonic() - began) if parallel.cluster else parallel.workers
         left = _time_left(seconds, len(cells) - done, at_once)
         tqdm.write(f"[{done}/{len(cells)}] {cell.name()}: AP {result.metrics.get('ap', float('nan')):.3f}{left}")
         mlflow.log_text(pack([rows[number] for number in sorted(rows)]), ROWS)
@@ -127,14 +127,14 @@ def measure_cells(cells: Sequence[Cell], engine: EngineConfig) -> list[Row]:
     return [rows[number] for number in sorted(rows)]
 
 
-def _measure(place: Place, cell: Cell) -> Result:
-    with below(place):
+def _measure(location: RunLocation, cell: Cell) -> Result:
+    with nested_under(location):
         return classify(cell.config)
 
 
 def _seconds_trained(result: Result) -> list[float]:
-    """How long a cell took, its pictures included; none for one that was found, so not below the active run."""
-    trained = mlflow.get_run(result.run_id).data.tags.get(MLFLOW_PARENT_RUN_ID) == this_place().run_id
+    """How long a cell took, its images included; none for one that was found, so not below the active run."""
+    trained = mlflow.get_run(result.run_id).data.tags.get(MLFLOW_PARENT_RUN_ID) == run_location().run_id
     return [result.metrics["seconds"]] if trained else []
 
 
@@ -145,7 +145,7 @@ def _time_left(seconds: Sequence[float], left: int, at_once: float) -> str:
     return f", about {tqdm.format_interval(sum(seconds) / len(seconds) * left / at_once)} left"
 
 
-def verdicts(rows: Sequence[Row]) -> str:
+def paired_tests(rows: Sequence[Row]) -> str:
     """Of every shot and `n_aug`: In&Out, or what comes last without it, against each other source, seed by seed."""
     lines = []
     defined = [row for row in rows if "ap" in row.metrics]
@@ -157,5 +157,5 @@ def verdicts(rows: Sequence[Row]) -> str:
             seeds = [seed for source, seed in runs if source == ours and (theirs, seed) in runs]
             if theirs != ours and seeds:
                 pairs = [(read_scores(runs[ours, seed]), read_scores(runs[theirs, seed])) for seed in seeds]
-                lines.append(verdict(f"{shot} shot, n_aug {n_aug}, {ours} against {theirs}", pairs))
+                lines.append(paired_test(f"{shot} shot, n_aug {n_aug}, {ours} against {theirs}", pairs))
     return "\n".join(lines)

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 from inandout.data.manifest import fingerprint
 from inandout.data.prepare import read_checked
 from inandout.diffusion.base.base import BaseConfig
-from inandout.parallel import EngineConfig
+from inandout.parallel import ParallelConfig
 from inandout.reporting.tables import Row, markdown_table
 from inandout.stages.classify.config import ClassifyConfig, TrainingConfig
 from inandout.stages.experiment.cells import (
@@ -17,8 +17,8 @@ from inandout.stages.experiment.cells import (
     Cell,
     build_cells,
     measure_cells,
+    paired_tests,
     refuse_impossible_cells,
-    verdicts,
 )
 from inandout.tracking import connect, experiment_url, log_dataset, open_run, stage_fingerprint
 
@@ -67,8 +67,8 @@ NAugs = Annotated[str, AfterValidator(_n_augs)]
 """Different numbers of synthetic positives, separated by commas."""
 
 
-class CompareConfig(TrainingConfig, BaseConfig, EngineConfig):
-    """The comparison; every seed is one repetition of everything, from the validation part to the order of pictures."""
+class CompareConfig(TrainingConfig, BaseConfig, ParallelConfig):
+    """The comparison; every seed is one repetition of everything, from the validation part to the order of images."""
 
     shots: Annotated[str, AfterValidator(_shots)] = Field("zero,full", description="scenarios, separated by commas")
     sources: Annotated[str, AfterValidator(_sources)] = Field(
@@ -98,7 +98,7 @@ def compare(config: CompareConfig) -> list[Row]:
     ) as run:
         log_dataset(config.data, inputs["data"], samples)
         rows = measure_cells(cells, config)
-        text = f"{markdown_table(rows)}\n\n{verdicts(rows)}".rstrip()
+        text = f"{markdown_table(rows)}\n\n{paired_tests(rows)}".rstrip()
         mlflow.log_text(text, "results.md")
     print(f"\n{text}\n\n{experiment_url(run)}")
     return rows

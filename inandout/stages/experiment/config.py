@@ -7,7 +7,7 @@ from pydantic import Field
 from inandout.classifier.training import Optimiser
 from inandout.data.splits import Shot
 from inandout.errors import InputError
-from inandout.parallel import EngineConfig
+from inandout.parallel import ParallelConfig
 from inandout.stages.experiment.cells import SHOTS, SOURCES, Cell, build_cells
 from inandout.stages.experiment.compare import NAugs, Seeds
 from inandout.stages.pools.negatives import Negatives
@@ -27,8 +27,8 @@ class Grid(NamedTuple):
     shots: tuple[Shot, ...]
     sources: tuple[str, ...]
     """Of `SOURCES`."""
-    shows: Literal["metrics", "features", "pictures"] = "metrics"
-    """For features and pictures one seed with the most synthetic positives is enough; pictures train no classifier."""
+    shows: Literal["metrics", "features", "images"] = "metrics"
+    """For features and images one seed with the most synthetic positives is enough; images train no classifier."""
 
 
 GRIDS: dict[str, Grid] = {
@@ -39,9 +39,9 @@ GRIDS: dict[str, Grid] = {
     "table5": Grid(("full",), ("none", "inout")),
     "table6": Grid(("full",), ("memseg", "ddpm")),
     "figure1": Grid(("full",), ("inout",), "features"),
-    "figure2": Grid(("zero",), ("memseg",), "pictures"),
-    "figure4": Grid(("full",), ("none",), "pictures"),
-    "figure5": Grid(("zero",), ("ddpm",), "pictures"),
+    "figure2": Grid(("zero",), ("memseg",), "images"),
+    "figure4": Grid(("full",), ("none",), "images"),
+    "figure5": Grid(("zero",), ("ddpm",), "images"),
     "figure6": Grid(("zero",), ("memseg", "ddpm", "inout")),
     "figure7": Grid(("zero",), ("memseg", "ddpm", "inout")),
     "comparison": Grid(SHOTS, tuple(SOURCES)),
@@ -63,7 +63,7 @@ _ASKED_FOR = {"paper": ("base",), "tiles": ("data",), "embedded": ()}
 """What a profile cannot know."""
 
 
-class ExperimentConfig(EngineConfig):
+class ExperimentConfig(ParallelConfig):
     """One experiment. What is none comes from the profile."""
 
     name: Name = Field("comparison", description="table or figure of the paper, or comparison: all shots and sources")
@@ -73,14 +73,14 @@ class ExperimentConfig(EngineConfig):
     data: str | None = Field(None, min_length=1, description="data set; needed with profile=tiles")
     base: str | None = Field(None, min_length=1, description="base; needed with profile=paper, pinned by revision")
     base_config: str | None = Field(None, description="configuration of a base that is one file")
-    width: int | None = Field(None, ge=32, le=4096, description="of pictures, in px")
-    height: int | None = Field(None, ge=32, le=4096, description="of pictures, in px")
+    width: int | None = Field(None, ge=32, le=4096, description="of images, in px")
+    height: int | None = Field(None, ge=32, le=4096, description="of images, in px")
     weights: str | None = Field(None, min_length=1, description="start: none, imagenet, or a .safetensors file")
     epochs: int | None = Field(None, ge=1, le=10_000, description="passes over the positives")
-    batch_size: int | None = Field(None, ge=2, le=4096, description="pictures a step")
+    batch_size: int | None = Field(None, ge=2, le=4096, description="images a step")
     optimiser: Optimiser | None = Field(None, description="sgd or adamw")
     lr: float | None = Field(None, gt=0, le=10, description="learning rate")
-    negatives: Negatives | None = Field(None, description="synthetic ones beside diffusion pictures: see classify")
+    negatives: Negatives | None = Field(None, description="synthetic ones beside diffusion images: see classify")
     n_augs: NAugs | None = Field(None, description="numbers of synthetic positives, separated by commas")
     seeds: Seeds | None = Field(None, description="repetitions of everything, separated by commas")
     gpu_tflops: float | None = Field(
@@ -93,7 +93,7 @@ class ExperimentConfig(EngineConfig):
         Raises:
             InputError: the profile needs something that is not given.
         """
-        others = {"name", "profile", "gpu_tflops", *EngineConfig.model_fields}
+        others = {"name", "profile", "gpu_tflops", *ParallelConfig.model_fields}
         given = self.model_dump(exclude=others, exclude_none=True)
         for needed in _ASKED_FOR[self.profile]:
             if needed not in given:

@@ -16,12 +16,18 @@ from inandout.data.prepare import prepare_shot
 from inandout.diffusion.base.base import Base, BaseConfig, kind_of_base, open_base
 from inandout.diffusion.base.hub import NotHereError
 from inandout.diffusion.sample.sampler import SamplingConfig
-from inandout.mixing import share_out
+from inandout.mixing import split_counts
 from inandout.reporting.tables import aligned
 from inandout.stages.classify.config import ClassifyConfig
-from inandout.stages.classify.synthetic import diffusion_pool, drawing_of_good
+from inandout.stages.classify.synthetic import diffusion_pool_config, good_image_config
 from inandout.stages.classify.train import classify_fingerprint
-from inandout.stages.experiment.missing import missing_pictures, missing_priors, missing_strips, missing_tunings, shown
+from inandout.stages.experiment.missing import (
+    count_shown,
+    missing_images,
+    missing_priors,
+    missing_strips,
+    missing_tunings,
+)
 from inandout.stages.finetune import FinetuneConfig
 from inandout.stages.pools.text2img import DdpmPoolConfig
 from inandout.tracking import find_finished
@@ -53,28 +59,28 @@ class Work(NamedTuple):
 
     name: str
     number: int
-    """Of training steps, or of pictures."""
+    """Of training steps, or of images."""
     each: Timed
 
 
 def estimate(configs: Sequence[ClassifyConfig], gpu_tflops: float | None, train: bool = True) -> str:
     """A table of what is missing, with the time on this machine and, when it is stated, on a GPU.
 
-    Adapters and pictures that were made for anything else are not missing. Left out, as little beside the rest: the
-    passes of the VAE, and pictures that are drawn and kept out.
+    Adapters and images that were made for anything else are not missing. Left out, as little beside the rest: the
+    passes of the VAE, and images that are drawn and kept out.
 
     Args:
         configs: of the classifiers; no pool is given to them.
         gpu_tflops: peak of a GPU in 10^12 operations a second.
-        train: whether they are trained, and not only their pictures made.
+        train: whether they are trained, and not only their images made.
     """
     missing = [config for config in configs if find_finished(classify_fingerprint(config)) is None]
     text = f"{len(configs)} cells, of which {len(configs) - len(missing)} are finished and reused"
     if not missing:
         return text
     drawing = [(config, n) for config in missing if (n := _n_diffusion(config))]
-    pools = [diffusion_pool(config, n) for config, n in drawing]
-    goods = [drawing_of_good(config, n) for config, n in drawing if train and config.negatives == "generated"]
+    pools = [diffusion_pool_config(config, n) for config, n in drawing]
+    goods = [good_image_config(config, n) for config, n in drawing if train and config.negatives == "generated"]
     tunings = missing_tunings([*pools, *goods])
     works = [_classifying(missing)] if train else []
     works += _diffusing(missing[0], tunings, pools, goods)
@@ -99,19 +105,19 @@ def _table(works: Sequence[Work], gpu_tflops: float | None) -> str:
 
 
 def _classifying(configs: Sequence[ClassifyConfig]) -> Work:
-    """Steps of all classifiers, and one of them on made-up pictures."""
+    """Steps of all classifiers, and one of them on made-up images."""
     steps = sum(config.epochs * -(-_epoch(config) // config.batch_size) for config in configs)
     return Work("classifier, training steps", steps, _classifier_step(configs[0]))
 
 
 def _epoch(config: ClassifyConfig) -> int:
-    """Pictures that an epoch shows: the positives, as many negatives, and all synthetic negatives."""
+    """Images that an epoch shows: the positives, as many negatives, and all synthetic negatives."""
     real = sum(sample.split == "train" and sample.label == 1 for sample in prepare_shot(config))
     return 2 * (real + config.n_aug) + (0 if config.negatives == "none" else _n_diffusion(config))
 
 
 def _classifier_step(config: ClassifyConfig) -> Timed:
-    """As `fit` trains, on one batch of made-up pictures: an epoch is a step."""
+    """As `fit` trains, on one batch of made-up images: an epoch is a step."""
     pixels, labels = np.zeros((config.batch_size, config.height, config.width, 3), np.uint8), _halves(config.batch_size)
     ends: list[float] = []
 
@@ -151,25 +157,25 @@ def _diffusing(
     goods: Sequence[DdpmPoolConfig],
 ) -> list[Work]:
     """Fine-tunings that are missing, pools of defects and of good parts; nothing is opened where nothing is missing."""
-    n_defects, n_goods = missing_pictures(pools) + missing_strips(pools), missing_pictures(goods)
+    n_defects, n_goods = missing_images(pools) + missing_strips(pools), missing_images(goods)
     if not (tunings or n_defects or n_goods):
         return []
     base = _open(config)
     factor = base.pipeline.vae_scale_factor if base else _FACTOR
-    pass_, how = _pass_through(base, config), SamplingConfig().resolved(kind_of_base(config.base))
-    assert how.steps is not None and how.guidance is not None
-    picture = pass_.times(how.steps * (2 if how.guidance > 1 else 1))
+    pass_, sampling = _pass_through(base, config), SamplingConfig().resolved(kind_of_base(config.base))
+    assert sampling.steps is not None and sampling.guidance is not None
+    image = pass_.times(sampling.steps * (2 if sampling.guidance > 1 else 1))
     works = [
-        Work("fine-tuning, pictures", sum(map(shown, tunings)), pass_.times(_BACKWARD)),
-        Work("prior preservation, pictures", missing_priors(tunings, factor), picture),
-        Work("diffusion, pictures", n_defects, picture),
-        Work("good parts, pictures", n_goods, picture),
+        Work("fine-tuning, images", sum(map(count_shown, tunings)), pass_.times(_BACKWARD)),
+        Work("prior preservation, images", missing_priors(tunings, factor), image),
+        Work("diffusion, images", n_defects, image),
+        Work("good parts, images", n_goods, image),
     ]
     return [work for work in works if work.number]
 
 
 def _n_diffusion(config: ClassifyConfig) -> int:
-    return share_out(config.n_aug, config.ddpm_ratio)[0]
+    return split_counts(config.n_aug, config.ddpm_ratio)[0]
 
 
 def _open(config: ClassifyConfig) -> Base | None:
@@ -181,7 +187,7 @@ def _open(config: ClassifyConfig) -> Base | None:
 
 
 def _pass_through(base: Base | None, config: ClassifyConfig) -> Timed:
-    """One picture through the UNet once. Of a Stable Diffusion that is not here it is counted, not timed."""
+    """One image through the UNet once. Of a Stable Diffusion that is not here it is counted, not timed."""
     if base is not None:
         return _pass(base.pipeline.unet, base.pipeline.vae_scale_factor, config, base.pipeline.device)
     flops = _pass(_stable_diffusion(), _FACTOR, config, torch.device("meta")).flops
@@ -197,7 +203,7 @@ def _stable_diffusion() -> UNet2DConditionModel:
 
 @torch.no_grad()
 def _pass(unet: UNet2DConditionModel, factor: int, config: ClassifyConfig, device: torch.device) -> Timed:
-    """A batch of pictures of the classifier's size, the time and operations of one."""
+    """A batch of images of the classifier's size, the time and operations of one."""
     count, height, width = SamplingConfig().sample_batch, -(-config.height // factor), -(-config.width // factor)
     height, width = (-(-side // 8) * 8 for side in (height, width))
     latents = torch.zeros(count, unet.config.in_channels, height, width, device=device)

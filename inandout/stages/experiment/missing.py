@@ -1,4 +1,4 @@
-"""What diffusion still has to do for classifiers: adapters and pictures that were made for nothing else before."""
+"""What diffusion still has to do for classifiers: adapters and images that were made for nothing else before."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,33 +8,33 @@ from inandout.diffusion.lora.safetensors_io import load_adapter
 from inandout.diffusion.sample.generate import count_kept
 from inandout.stages.finetune import (
     FinetuneConfig,
-    asked_prior,
     choose_instances,
     find_adapter,
     finetune_fingerprint,
-    learned_size,
+    prior_cache_key,
+    training_size,
 )
 from inandout.stages.image_cache import generated_folder
-from inandout.stages.pools.inpaint import InpaintPoolConfig, asked_inpaint
-from inandout.stages.pools.text2img import STRIP, DdpmPoolConfig, asked_ddpm, ddpm_fingerprint, finetuning_of
+from inandout.stages.pools.inpaint import InpaintPoolConfig, inpaint_cache_key
+from inandout.stages.pools.text2img import STRIP, DdpmPoolConfig, ddpm_fingerprint, finetune_config, text2img_cache_key
 from inandout.tracking import find_finished
 
 
 def missing_tunings(pools: Sequence[DdpmPoolConfig]) -> list[FinetuneConfig]:
     """Fine-tunings of pools, each once; none of the pools has an adapter given."""
-    asked = {finetune_fingerprint(tuning): tuning for tuning in dict.fromkeys(map(finetuning_of, pools))}
+    asked = {finetune_fingerprint(tuning): tuning for tuning in dict.fromkeys(map(finetune_config, pools))}
     return [tuning for key, tuning in asked.items() if find_finished(key) is None]
 
 
-def shown(config: FinetuneConfig) -> int:
-    """Pictures that a fine-tuning sees: its own, and as many of the class prompt."""
+def count_shown(config: FinetuneConfig) -> int:
+    """Images that a fine-tuning sees: its own, and as many of the class prompt."""
     instances = len(choose_instances(prepare_shot(config), config.shot, config.n_negatives, config.seed))
-    profile = config.profile()
-    return profile.epochs * config.repeats * instances * (2 if profile.n_prior else 1)
+    preset = config.preset()
+    return preset.epochs * config.repeats * instances * (2 if preset.n_prior else 1)
 
 
 def missing_priors(tunings: Sequence[FinetuneConfig], factor: int) -> int:
-    """Pictures of the class prompt: fine-tunings of a seed share them, whatever their shot.
+    """Images of the class prompt: fine-tunings of a seed share them, whatever their shot.
 
     Args:
         tunings: that are missing, without buckets.
@@ -42,13 +42,13 @@ def missing_priors(tunings: Sequence[FinetuneConfig], factor: int) -> int:
     """
     most: dict[Path, int] = {}
     for tuning in tunings:
-        folder = generated_folder(asked_prior(tuning, [learned_size(tuning, factor)]))
-        most[folder] = max(most.get(folder, 0), tuning.profile().n_prior)
+        folder = generated_folder(prior_cache_key(tuning, [training_size(tuning, factor)]))
+        most[folder] = max(most.get(folder, 0), tuning.preset().n_prior)
     return sum(max(n - count_kept(folder), 0) for folder, n in most.items())
 
 
-def missing_pictures(pools: Sequence[DdpmPoolConfig]) -> int:
-    """Pictures of pools: a smaller pool is the beginning of a larger one."""
+def missing_images(pools: Sequence[DdpmPoolConfig]) -> int:
+    """Images of pools: a smaller pool is the beginning of a larger one."""
     most: dict[DdpmPoolConfig, int] = {}
     for pool in pools:
         key = pool.model_copy(update={"n_aug": 1})
@@ -57,17 +57,17 @@ def missing_pictures(pools: Sequence[DdpmPoolConfig]) -> int:
 
 
 def _drawn(pool: DdpmPoolConfig) -> int:
-    """Pictures that are there, of any pool that differs in their number alone."""
-    run = find_finished(finetune_fingerprint(finetuning_of(pool)))
+    """Images that are there, of any pool that differs in their number alone."""
+    run = find_finished(finetune_fingerprint(finetune_config(pool)))
     if run is None:
         return 0
     adapter, samples = load_adapter(find_adapter(run.info.run_id)), prepare_shot(pool)
     if isinstance(pool, InpaintPoolConfig):
-        return count_kept(generated_folder(asked_inpaint(pool, adapter, samples)))
-    return count_kept(generated_folder(asked_ddpm(pool, adapter, samples, pool.seed)))
+        return count_kept(generated_folder(inpaint_cache_key(pool, adapter, samples)))
+    return count_kept(generated_folder(text2img_cache_key(pool, adapter, samples, pool.seed)))
 
 
 def missing_strips(pools: Sequence[DdpmPoolConfig]) -> int:
-    """Pictures at rising alpha, which every pool of whole pictures draws beside its own."""
+    """Images at rising alpha, which every pool of whole images draws beside its own."""
     whole = {pool for pool in pools if not isinstance(pool, InpaintPoolConfig)}
     return len(STRIP) * sum(find_finished(ddpm_fingerprint(pool)) is None for pool in whole)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from inandout.errors import InputError
 from inandout.reporting.tables import Row, csv_table, curves, latex_table, markdown_table, unpack
-from inandout.stages.experiment.cells import ROWS, verdicts
+from inandout.stages.experiment.cells import ROWS, paired_tests
 from inandout.stages.experiment.config import Name, Profile
 from inandout.tracking import artifact_folder, connect, experiment_url, open_run
 
@@ -17,7 +17,7 @@ EXPERIMENT_TAG = "inandout.experiment"
 """Name and profile of an experiment, as its run has them."""
 
 FIGURE = "figure.png"
-"""Artifact of an experiment that shows pictures, or what a classifier sees."""
+"""Artifact of an experiment that shows images, or what a classifier sees."""
 
 
 class ReportConfig(BaseModel):
@@ -45,7 +45,7 @@ def report(config: ReportConfig) -> str:
 def log_report(rows: Sequence[Row]) -> str:
     """`results.md` with the verdicts, `.tex`, `.csv` and `.png` of the same rows; gives the first."""
     note = "The paper's numbers are of KolektorSDD2 at 200x600 with Stable Diffusion 1.5."
-    text = f"{markdown_table(rows, paper=True)}\n\n{note}\n\n{verdicts(rows)}".rstrip()
+    text = f"{markdown_table(rows, paper=True)}\n\n{note}\n\n{paired_tests(rows)}".rstrip()
     with tempfile.TemporaryDirectory() as folder:
         written = {"md": text, "tex": latex_table(rows, paper=True), "csv": csv_table(rows)}
         for ending, content in written.items():
@@ -59,7 +59,7 @@ def _newest(wanted: str) -> str:
     """Run id of the newest experiment with this tag that has finished a cell.
 
     Raises:
-        InputError: there is none, or it shows pictures alone.
+        InputError: there is none, or it shows images alone.
     """
     client = mlflow.MlflowClient()
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
@@ -72,7 +72,7 @@ def _newest(wanted: str) -> str:
             return run.info.run_id
         if FIGURE in names:
             raise InputError(
-                f"{wanted} is done, and shows pictures of which there is no table: look at "
+                f"{wanted} is done, and shows images of which there is no table: look at "
                 f"{artifact_folder(run.info.run_id, FIGURE)}"
             )
     raise InputError(f"no experiment {wanted} has finished a cell or a figure yet; start it with -e experiment")

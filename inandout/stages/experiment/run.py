@@ -3,11 +3,11 @@
 import mlflow
 
 from inandout.data.geometry import fit_image
-from inandout.data.images import Picture, read_image
+from inandout.data.images import ImageArray, read_image
 from inandout.data.manifest import Sample, fingerprint
 from inandout.data.prepare import prepare_shot
-from inandout.mixing import share_out
-from inandout.parallel import EngineConfig
+from inandout.mixing import split_counts
+from inandout.parallel import ParallelConfig
 from inandout.reporting.figures import contact_sheet
 from inandout.stages.analysis.distance import DistanceConfig, distance
 from inandout.stages.classify.config import ClassifyConfig
@@ -19,7 +19,7 @@ from inandout.stages.experiment.report import EXPERIMENT_TAG, FIGURE, log_report
 from inandout.tracking import artifact_folder, connect, experiment_url, log_dataset, open_run, stage_fingerprint
 
 SHOWN = 16
-"""Pictures of a kind in a figure that shows pictures."""
+"""Images of a kind in a figure that shows images."""
 
 
 def experiment(config: ExperimentConfig) -> str:
@@ -36,7 +36,7 @@ def experiment(config: ExperimentConfig) -> str:
         if shows == "metrics":
             text = log_report(measure_cells(cells, config))
         else:
-            text = _feature_space(cells[0]) if shows == "features" else _pictures(config.name, cells[0].config)
+            text = _feature_space(cells[0]) if shows == "features" else _images(config.name, cells[0].config)
     print(f"\n{text}\n\n{experiment_url(run)}")
     return text
 
@@ -44,25 +44,25 @@ def experiment(config: ExperimentConfig) -> str:
 def plan(config: ExperimentConfig) -> str:
     """What `experiment` would cost, printed; nothing is trained or drawn."""
     connect()
-    train = GRIDS[config.name].shows != "pictures"
+    train = GRIDS[config.name].shows != "images"
     text = estimate([cell.config for cell in config.cells()], config.gpu_tflops, train)
     print(text)
     return text
 
 
-def _pictures(name: str, config: ClassifyConfig) -> str:
-    """`FIGURE` of a figure that shows pictures; gives its caption."""
+def _images(name: str, config: ClassifyConfig) -> str:
+    """`FIGURE` of a figure that shows images; gives its caption."""
     kinds = _shown(name, config)
     rows = [(kind, sample) for kind, samples in kinds.items() for sample in samples[:SHOWN]]
-    pictures: list[Picture] = [fit_image(read_image(sample.image), config) for _, sample in rows]
+    images: list[ImageArray] = [fit_image(read_image(sample.image), config) for _, sample in rows]
     captions = [f"{kind} {sample.prompt or sample.defect}".strip() for kind, sample in rows]
-    mlflow.log_image(contact_sheet(pictures, captions), artifact_file=FIGURE)
+    mlflow.log_image(contact_sheet(images, captions), artifact_file=FIGURE)
     counts = ", ".join(f"{min(len(samples), SHOWN)} of {len(samples)} {kind}" for kind, samples in kinds.items())
     return f"{FIGURE}: {counts}"
 
 
 def _shown(name: str, config: ClassifyConfig) -> dict[str, list[Sample]]:
-    """Kinds of pictures by name."""
+    """Kinds of images by name."""
     if name == "figure2":
         return {"MemSeg": make_memseg_pool(config, config.n_aug).samples}
     if name == "figure5":
@@ -72,10 +72,10 @@ def _shown(name: str, config: ClassifyConfig) -> dict[str, list[Sample]]:
 
 
 def _feature_space(cell: Cell) -> str:
-    """Real and synthetic pictures as the trained ResNet-50 sees them, in two principal components."""
-    (row,) = measure_cells([cell], EngineConfig())
-    n_ddpm, n_memseg = share_out(cell.config.n_aug, cell.config.ddpm_ratio)
+    """Real and synthetic images as the trained ResNet-50 sees them, in two principal components."""
+    (row,) = measure_cells([cell], ParallelConfig())
+    n_ddpm, n_memseg = split_counts(cell.config.n_aug, cell.config.ddpm_ratio)
     pools = [make_memseg_pool(cell.config, n_memseg).run_id, make_diffusion_pool(cell.config, n_ddpm).run_id]
     found = distance(DistanceConfig(model=row.run_id, pools=",".join(pools)))
     mlflow.log_image(read_image(artifact_folder(found.run_id, "features.png")), artifact_file=FIGURE)
-    return f"{found.table}\n\nThe ResNet-50 was trained with these synthetic pictures: it knows them for defects."
+    return f"{found.table}\n\nThe ResNet-50 was trained with these synthetic images: it knows them for defects."

@@ -31,7 +31,7 @@ class AugmentConfig(MemSegPoolConfig, InpaintPoolConfig):  # type: ignore[misc] 
 
     source: Literal["memseg", "ddpm", "inpaint"] = Field(
         "memseg",
-        description="memseg; ddpm: whole pictures of a fine-tuned diffusion model; inpaint: defects that it draws on "
+        description="memseg; ddpm: whole images of a fine-tuned diffusion model; inpaint: defects that it draws on "
         "good parts, which keep their pixels elsewhere",
     )
 
@@ -48,7 +48,7 @@ def augment(config: AugmentConfig) -> Pool:
 def augment_memseg(config: MemSegPoolConfig, parted: list[Sample] | None = None) -> Pool:
     """A pool of MemSeg anomalies on negatives of the training part.
 
-    `parted` is the data set where another seed than the pictures' parts it.
+    `parted` is the data set where another seed than the images' parts it.
     """
     connect()
     samples = prepare(config) if parted is None else parted
@@ -73,6 +73,6 @@ def _make_memseg(config: MemSegPoolConfig, samples: list[Sample], work: Path) ->
 
 
 def draw_memseg(config: MemSegPoolConfig, samples: Sequence[Sample], folder: Path, seed: int) -> list[Sample]:
-    """`n_aug` MemSeg pictures and their manifest in a folder."""
+    """`n_aug` MemSeg images and their manifest in a folder."""
     negatives = [sample for sample in samples if sample.split == "train" and sample.label == 0]
     return write_pool(negatives, folder, n=config.n_aug, geometry=config, seed=seed, config=config.memseg())

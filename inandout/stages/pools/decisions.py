@@ -14,16 +14,16 @@ from inandout.review.summary import apply_decisions, certified, enough, verdicts
 from inandout.tracking import artifact_folder
 
 POOL_TAG = "inandout.pool"
-"""Tag of a review run: which pictures it is of."""
+"""Tag of a review run: which images it is of."""
 DECISIONS = "decisions.jsonl"
 """Artifact of a review run: all decisions on the pool so far."""
 
 
-def decisions_on(pictures: Sequence[str]) -> list[Decision]:
-    """Decisions that runs keep on exactly these pictures (digests); none where nobody has finished a review."""
+def decisions_on(images: Sequence[str]) -> list[Decision]:
+    """Decisions that runs keep on exactly these images (digests); none where nobody has finished a review."""
     client = mlflow.MlflowClient()
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    runs = client.search_runs(experiments, f"tags.`{POOL_TAG}` = '{identity_of(pictures)}'", max_results=1000)
+    runs = client.search_runs(experiments, f"tags.`{POOL_TAG}` = '{identity_of(images)}'", max_results=1000)
     paths = [
         artifact_folder(run.info.run_id, DECISIONS)
         for run in runs
@@ -34,13 +34,13 @@ def decisions_on(pictures: Sequence[str]) -> list[Decision]:
 
 def review_of(pool: Sequence[Sample]) -> tuple[list[Sample], list[str], list[Decision]]:
     """The rows of a pool with what was decided on them, their digests, and the decisions."""
-    pictures = digests([sample.image for sample in pool])
-    decisions = decisions_on(pictures)
-    return apply_decisions(pool, pictures, verdicts(decisions)), pictures, decisions
+    images = digests([sample.image for sample in pool])
+    decisions = decisions_on(images)
+    return apply_decisions(pool, images, verdicts(decisions)), images, decisions
 
 
 def kept(name: str, where: str, pool: Sequence[Sample], needed: int) -> list[Sample]:
-    """The kept pictures of a reviewed pool.
+    """The kept images of a reviewed pool.
 
     Args:
         name: of the option that names the pool.
@@ -56,7 +56,7 @@ def kept(name: str, where: str, pool: Sequence[Sample], needed: int) -> list[Sam
         counts = Counter(sample.review for sample in pool)
         missing = needed - len(found)
         raise InputError(
-            f"{name} = {where}: {needed} pictures are needed and {len(found)} of {len(pool)} were kept in review, so "
+            f"{name} = {where}: {needed} images are needed and {len(found)} of {len(pool)} were kept in review, so "
             f"{missing} are missing ({counts['reject']} rejected, {counts['unsure']} unsure, "
             f"{counts['']} not decided); {_way_on(where, pool, missing)}"
         )
@@ -64,13 +64,13 @@ def kept(name: str, where: str, pool: Sequence[Sample], needed: int) -> list[Sam
 
 
 def _way_on(where: str, pool: Sequence[Sample], missing: int) -> str:
-    """What to do about missing pictures: decide on the others, then draw more, or make another pool."""
+    """What to do about missing images: decide on the others, then draw more, or make another pool."""
     steps = []
     if any(sample.review == "" for sample in pool):
         steps.append(f"go on with `python -m inandout review --pool {where}`, and press Finish there")
     if certified(pool) and not Path(where).is_dir():
         n = enough(pool, missing)
-        more = f"`python -m inandout topup --pool {where} --n-aug {n}`"
+        more = f"`python -m inandout extend-pool --pool {where} --n-aug {n}`"
         steps.append(f"draw {n} more of the certified prompts with {more}, and review those")
     else:
         steps.append("make a larger pool, of other prompts if these are no good, and review that")

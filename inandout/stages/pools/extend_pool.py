@@ -1,4 +1,4 @@
-"""Entry point `topup`: more pictures of a reviewed pool, drawn with new seeds from the prompts that were certified."""
+"""Entry point `extend-pool`: more images of a reviewed pool, drawn with new seeds from the prompts that were certified."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from inandout.data.manifest import Sample, digests, fingerprint, write_manifest
 from inandout.data.prepare import prepare, prepare_shot
-from inandout.diffusion.sample.sampler import picture_seed
+from inandout.diffusion.sample.sampler import image_seed
 from inandout.errors import InputError
 from inandout.review.decisions import Decision
 from inandout.review.session import identity_of
@@ -19,21 +19,21 @@ from inandout.review.summary import certified
 from inandout.stages.pools.augment import MemSegPoolConfig, draw_memseg
 from inandout.stages.pools.decisions import DECISIONS, POOL_TAG, review_of
 from inandout.stages.pools.pool import Pool, log_pool, pool_folder, read_pool, work_pool
-from inandout.stages.pools.text2img import DdpmPoolConfig, draw_ddpm, drawn_with, open_tools
+from inandout.stages.pools.text2img import DdpmPoolConfig, draw_ddpm, drawn_with, open_diffusion_setup
 from inandout.tracking import artifact_folder, connect, run_stage
 
 
-class TopUpConfig(BaseModel):
+class ExtendPoolConfig(BaseModel):
     """Which pool gets how many more."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     pool: str = Field("", description="run id of a pool that was reviewed")
-    n_aug: int = Field(20, ge=1, le=100_000, description="new pictures to draw, which are to be reviewed in turn")
+    n_aug: int = Field(20, ge=1, le=100_000, description="new images to draw, which are to be reviewed in turn")
     fresh: bool = Field(False, description="run again although a finished run has the same fingerprint")
 
 
-class Reviewed(NamedTuple):
+class ReviewedPool(NamedTuple):
     """A pool with what was decided on it."""
 
     folder: Path
@@ -41,11 +41,11 @@ class Reviewed(NamedTuple):
     decisions: list[Decision]
 
 
-def topup(config: TopUpConfig) -> Pool:
-    """A pool that holds all pictures of a reviewed one, with the decisions on them, and new ones to be reviewed.
+def extend_pool(config: ExtendPoolConfig) -> Pool:
+    """A pool that holds all images of a reviewed one, with the decisions on them, and new ones to be reviewed.
 
-    Everything is as it was for the old ones but for the seeds, and for the prompts: of those only the ones of which a
-    picture was kept go on.
+    Everything is as it was for the old ones but for the seeds, and for the prompts: of those only the ones of which an
+    image was kept go on.
 
     Raises:
         InputError: the pool is none that a run made, or nothing was kept in review.
@@ -55,23 +55,23 @@ def topup(config: TopUpConfig) -> Pool:
     connect()
     folder = pool_folder(config.pool).resolve()
     rows, _, decisions = review_of(read_pool(folder))
-    reviewed = Reviewed(folder, rows, decisions)
+    reviewed = ReviewedPool(folder, rows, decisions)
     prompts = certified(rows)
     if not prompts:
-        raise InputError(f"pool = {config.pool}: no picture was kept in a review that was finished; press Finish there")
+        raise InputError(f"pool = {config.pool}: no image was kept in a review that was finished; press Finish there")
     drawn = _asked_again(config, rows[0].origin, prompts)
     samples = prepare_shot(drawn) if isinstance(drawn, DdpmPoolConfig) else prepare(drawn)
     inputs = {"data": fingerprint(samples), "pool": fingerprint(rows)}
     name = f"{rows[0].origin} {len(rows)} and {config.n_aug} more"
-    run = run_stage("topup", name, drawn, inputs, samples, lambda work: _top_up(drawn, samples, reviewed, work))
+    run = run_stage("extend-pool", name, drawn, inputs, samples, lambda work: _extend(drawn, samples, reviewed, work))
     print(
-        f"{len(rows)} pictures with what was decided on them, and {config.n_aug} new ones; review those with "
+        f"{len(rows)} images with what was decided on them, and {config.n_aug} new ones; review those with "
         f"`python -m inandout review --pool {run.info.run_id}`"
     )
     return Pool(read_pool(artifact_folder(run.info.run_id, "pool")), run.info.run_id)
 
 
-def _asked_again(config: TopUpConfig, origin: str, prompts: Sequence[str]) -> DdpmPoolConfig | MemSegPoolConfig:
+def _asked_again(config: ExtendPoolConfig, origin: str, prompts: Sequence[str]) -> DdpmPoolConfig | MemSegPoolConfig:
     """How the pool was made, for other prompts and another number."""
     changes = {"n_aug": config.n_aug, "fresh": config.fresh}
     if origin == "memseg":
@@ -86,8 +86,8 @@ def _asked_again(config: TopUpConfig, origin: str, prompts: Sequence[str]) -> Dd
     return drawn.model_copy(update=changes | {"prompts": "|".join(prompts)})
 
 
-def _top_up(
-    drawn: DdpmPoolConfig | MemSegPoolConfig, samples: Sequence[Sample], reviewed: Reviewed, work: Path
+def _extend(
+    drawn: DdpmPoolConfig | MemSegPoolConfig, samples: Sequence[Sample], reviewed: ReviewedPool, work: Path
 ) -> None:  # fmt: skip
     folder = work_pool(work)
     shutil.copytree(reviewed.folder, folder, dirs_exist_ok=True)
@@ -103,18 +103,18 @@ def _top_up(
 def _draw(
     drawn: DdpmPoolConfig | MemSegPoolConfig, samples: Sequence[Sample], old: Sequence[Sample], folder: Path
 ) -> list[Sample]:  # fmt: skip
-    """New pictures, from a seed that no pool before this one had."""
+    """New images, from a seed that no pool before this one had."""
     folder.mkdir(exist_ok=True)
-    seed = picture_seed(drawn.seed, len(old))
+    seed = image_seed(drawn.seed, len(old))
     if isinstance(drawn, MemSegPoolConfig):
         return draw_memseg(drawn, samples, folder, seed)
-    tools = open_tools(drawn)
-    if (tools.base.fingerprint, tools.adapter.fingerprint) != (old[0].base, old[0].adapter):
+    setup = open_diffusion_setup(drawn)
+    if (setup.base.fingerprint, setup.adapter.fingerprint) != (old[0].base, old[0].adapter):
         raise InputError(
             f"base {drawn.base} and adapter {drawn.adapter}: are not those that the pool was drawn with; put them "
             "back, or make the pool anew"
         )
-    return draw_ddpm(tools, samples, folder, seed, old)
+    return draw_ddpm(setup, samples, folder, seed, old)
 
 
 def _moved(row: Sample, before: Path, now: Path) -> Sample:

@@ -14,19 +14,19 @@ from inandout.data.images import Mask, read_image, read_mask, write_image
 from inandout.data.manifest import Sample, digests, fingerprint, write_manifest
 from inandout.data.prepare import prepare_shot
 from inandout.diffusion.base.base import Base, base_identity, kind_of_base, open_base
-from inandout.diffusion.finetune.presets import PROFILES
+from inandout.diffusion.finetune.presets import PRESETS
 from inandout.diffusion.lora.adapter import Adapter
 from inandout.diffusion.lora.merge import merge
-from inandout.diffusion.sample.generate import Kept, inpainter
+from inandout.diffusion.sample.generate import Kept, inpaint_generator
 from inandout.diffusion.sample.inpaint import Canvas
-from inandout.diffusion.sample.sampler import picture_seed
+from inandout.diffusion.sample.sampler import image_seed
 from inandout.errors import InputError
 from inandout.memseg.config import MaskConfig
 from inandout.memseg.masks import area_limits, draw_mask, find_foreground
 from inandout.memseg.plan import plan
 from inandout.stages.image_cache import generate
 from inandout.stages.pools.pool import Pool, log_pool, read_pool, work_pool
-from inandout.stages.pools.text2img import DdpmPoolConfig, adapter_for, adapter_identity, log_filling
+from inandout.stages.pools.text2img import DdpmPoolConfig, adapter_for, adapter_identity, log_pool_state
 from inandout.tracking import artifact_folder, connect, run_stage
 
 NO_ADAPTER = "none"
@@ -34,7 +34,7 @@ NO_ADAPTER = "none"
 
 
 _SITE_FIELDS = {"seed", "width", "height", "fit", "masks", *MaskConfig.model_fields}
-"""What decides where a picture is drawn, beside the data."""
+"""What decides where an image is drawn, beside the data."""
 
 
 class InpaintPoolConfig(MaskConfig, DdpmPoolConfig):
@@ -46,9 +46,9 @@ class InpaintPoolConfig(MaskConfig, DdpmPoolConfig):
         "training part lie (few and full shot, with masks)",
     )
 
-    def weight(self) -> float:
+    def merging_alpha(self) -> float:
         """The resolved `alpha`."""
-        return PROFILES[kind_of_base(self.base), self.shot].inside if self.alpha is None else self.alpha
+        return PRESETS[kind_of_base(self.base), self.shot].inpaint_alpha if self.alpha is None else self.alpha
 
 
 class _Sites(NamedTuple):
@@ -65,7 +65,7 @@ class _Sites(NamedTuple):
 
     def mask(self, number: int) -> Mask:
         """(H, W), never empty."""
-        rng = np.random.default_rng(picture_seed(self.config.seed, number))
+        rng = np.random.default_rng(image_seed(self.config.seed, number))
         if self.real:
             return self.real[rng.integers(len(self.real))]
         part = fit_image(read_image(self.negatives[self.negative(number)].image), self.config)
@@ -88,7 +88,7 @@ def augment_inpaint(config: InpaintPoolConfig) -> Pool:
     sites = _sites(config, samples)
     adapter = NO_ADAPTER if config.adapter == NO_ADAPTER else adapter_identity(config)
     inputs = {"data": fingerprint(samples), "base": base_identity(config), "adapter": adapter}
-    name = f"inpaint {config.shot} alpha={config.weight():g} n={config.n_aug} seed={config.seed}"
+    name = f"inpaint {config.shot} alpha={config.merging_alpha():g} n={config.n_aug} seed={config.seed}"
     run = run_stage("augment", name, config, inputs, samples, lambda work: _make(config, samples, sites, work))
     return Pool(read_pool(artifact_folder(run.info.run_id, "pool")), run.info.run_id)
 
@@ -111,28 +111,28 @@ def _sites(config: InpaintPoolConfig, samples: Sequence[Sample]) -> _Sites:
 def _make(config: InpaintPoolConfig, samples: list[Sample], sites: _Sites, work: Path) -> None:
     base = open_base(config)
     adapter = None if config.adapter == NO_ADAPTER else adapter_for(config)
-    pipeline, prompts, how = _merged(config, base, adapter), _prompts(config, adapter), config.sampling(base.kind)
+    pipeline, prompts, sampling = _merged(config, base, adapter), _prompts(config, adapter), config.sampling(base.kind)
     skip = adapter.meta.clip_skip if adapter else 1
-    make = inpainter(pipeline, prompts, config.seed, sites.canvas, how, skip)
-    filled = generate(asked_inpaint(config, adapter, samples), config.n_aug, make, how.sample_batch, None, "inpaint")
-    log_filling(filled, config.weight() if adapter else None, prompts)
+    generator = inpaint_generator(pipeline, prompts, config.seed, sites.canvas, sampling, skip)
+    state = generate(inpaint_cache_key(config, adapter, samples), config.n_aug, generator, sampling.sample_batch, None, "inpaint")
+    log_pool_state(state, config.merging_alpha() if adapter else None, prompts)
     folder, contents = work_pool(work), digests([sample.image for sample in sites.negatives])
-    pool = [_row(one, sites, contents, prompts, base, adapter, folder) for one in filled.kept]
+    pool = [_row(one, sites, contents, prompts, base, adapter, folder) for one in state.kept]
     write_manifest(pool, folder / "manifest.csv")
     log_pool(folder, pool)
 
 
-def asked_inpaint(config: InpaintPoolConfig, adapter: Adapter | None, samples: Sequence[Sample]) -> list[object]:
+def inpaint_cache_key(config: InpaintPoolConfig, adapter: Adapter | None, samples: Sequence[Sample]) -> list[object]:
     """What a pool asks `generate` for."""
-    how = config.sampling(kind_of_base(config.base))
+    sampling = config.sampling(kind_of_base(config.base))
     return [
-        "inpaint", base_identity(config), adapter and adapter.fingerprint, config.weight(), _prompts(config, adapter),
-        fingerprint(samples), how.model_dump(), config.model_dump(mode="json", include=_SITE_FIELDS),
+        "inpaint", base_identity(config), adapter and adapter.fingerprint, config.merging_alpha(), _prompts(config, adapter),
+        fingerprint(samples), sampling.model_dump(), config.model_dump(mode="json", include=_SITE_FIELDS),
     ]  # fmt: skip
 
 
 def _merged(config: InpaintPoolConfig, base: Base, adapter: Adapter | None) -> StableDiffusionPipeline:
-    return merge(base.pipeline, base.fingerprint, adapter, config.weight()) if adapter else base.pipeline
+    return merge(base.pipeline, base.fingerprint, adapter, config.merging_alpha()) if adapter else base.pipeline
 
 
 def _prompts(config: InpaintPoolConfig, adapter: Adapter | None) -> list[str]:
@@ -150,7 +150,7 @@ def _row(
     adapter: Adapter | None,
     folder: Path,
 ) -> Sample:
-    """The manifest's row of a picture, which is copied to the pool, with its mask beside it."""
+    """The manifest's row of an image, which is copied to the pool, with its mask beside it."""
     image = Path(shutil.copy(one.path, folder))
     mask = folder / f"{image.stem}_mask.png"
     write_image(mask, sites.mask(one.number))
@@ -158,7 +158,7 @@ def _row(
     learned = [source for source in (adapter.meta.sources if adapter else ()) if source != contents[negative]]
     return Sample(
         image=image, mask=mask, label=1, split="train", group=sites.negatives[negative].group, origin="inpaint",
-        seed=picture_seed(sites.config.seed, one.number), prompt=prompts[one.number % len(prompts)],
-        alpha=sites.config.weight() if adapter else None, adapter=adapter.fingerprint if adapter else "",
+        seed=image_seed(sites.config.seed, one.number), prompt=prompts[one.number % len(prompts)],
+        alpha=sites.config.merging_alpha() if adapter else None, adapter=adapter.fingerprint if adapter else "",
         base=base.fingerprint, sources=(contents[negative], *learned),
     )  # fmt: skip

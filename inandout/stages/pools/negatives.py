@@ -7,18 +7,18 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from inandout.data.geometry import Geometry, fit_image, fit_mask
-from inandout.data.images import Mask, Picture, read_image, read_mask, write_image
+from inandout.data.images import ImageArray, Mask, read_image, read_mask, write_image
 from inandout.data.manifest import Sample, digests, fingerprint, write_manifest
 from inandout.data.prepare import DataConfig, ShotConfig, prepare, prepare_shot
 from inandout.diffusion.base.base import BaseConfig, base_identity, open_base
 from inandout.diffusion.lora.safetensors_io import load_adapter
-from inandout.diffusion.sample.inpaint import Canvas, paste
+from inandout.diffusion.sample.inpaint import Canvas, composite
 from inandout.diffusion.sample.vae_roundtrip import round_trip
 from inandout.errors import InputError
 from inandout.memseg.plan import plan
 from inandout.stages.finetune import FinetuneConfig, find_adapter
 from inandout.stages.pools.pool import Pool, PoolConfig, log_pool, read_pool, work_pool
-from inandout.stages.pools.text2img import DdpmPoolConfig, adapter_identity, draw_ddpm, drawn_with, open_tools
+from inandout.stages.pools.text2img import DdpmPoolConfig, adapter_identity, draw_ddpm, drawn_with, open_diffusion_setup
 from inandout.tracking import artifact_folder, connect, run_stage
 
 Negatives = Literal["none", "roundtrip", "generated"]
@@ -37,17 +37,17 @@ class _Trip(NamedTuple):
 
 
 def send_through_vae(config: RoundTripConfig, positives: Sequence[Sample]) -> Pool:
-    """`n_aug` negatives of the training part through the VAE, one to stand against each diffusion picture.
+    """`n_aug` negatives of the training part through the VAE, one to stand against each diffusion image.
 
-    Against a whole picture it is a whole one; against a defect that was drawn on a good part, that very part, touched
+    Against a whole image it is a whole one; against a defect that was drawn on a good part, that very part, touched
     inside the same mask alone. Without colour where the part has none.
 
     Args:
         config: of what, and whose VAE.
-        positives: `n_aug` diffusion pictures.
+        positives: `n_aug` diffusion images.
 
     Raises:
-        InputError: the training part has no negatives, or the pictures are of another base.
+        InputError: the training part has no negatives, or the images are of another base.
     """
     connect()
     samples = prepare(config)
@@ -70,7 +70,7 @@ def _make_trips(
     base, folder = open_base(config), work_pool(work)
     if not {sample.base for sample in positives} <= {base.fingerprint, ""}:
         raise InputError(
-            f"base = {config.base}: the diffusion pictures of the mix were drawn with another one, whose VAE leaves "
+            f"base = {config.base}: the diffusion images of the mix were drawn with another one, whose VAE leaves "
             "another fingerprint; give base=<that one>"
         )
     negatives = [sample for sample in samples if (sample.split, sample.label) == ("train", 0)]
@@ -102,33 +102,33 @@ def _trips(config: RoundTripConfig, contents: Sequence[str], positives: Sequence
     ]
 
 
-def _touched(before: Picture, after: Picture, mask: Mask | None) -> Picture:
+def _touched(before: ImageArray, after: ImageArray, mask: Mask | None) -> ImageArray:
     """`after` inside the mask, with the soft edge that a drawn defect has."""
     if mask is None or not mask.any():
         return after
-    touched: Picture = paste(Canvas(before[None], mask[None]), np.asarray(after)[None])[0]
+    touched: ImageArray = composite(Canvas(before[None], mask[None]), np.asarray(after)[None])[0]
     return touched
 
 
-def good_pictures(config: DdpmPoolConfig) -> Pool:
-    """Diffusion pictures of good parts, labelled as negatives; `config` is of `good_drawing`."""
+def good_images(config: DdpmPoolConfig) -> Pool:
+    """Diffusion images of good parts, labelled as negatives; `config` is of `good_pool_config`."""
     connect()
     samples = prepare_shot(config)
     inputs = {"data": fingerprint(samples), "base": base_identity(config), "adapter": adapter_identity(config)}
-    name = f"good pictures alpha={config.weight():g} n={config.n_aug} seed={config.seed}"
+    name = f"good images alpha={config.merging_alpha():g} n={config.n_aug} seed={config.seed}"
     run = run_stage("negatives", name, config, inputs, samples, lambda work: _make_good(config, samples, work))
     return Pool(read_pool(artifact_folder(run.info.run_id, "pool")), run.info.run_id)
 
 
 def _make_good(config: DdpmPoolConfig, samples: Sequence[Sample], work: Path) -> None:
     folder = work_pool(work)
-    log_pool(folder, draw_ddpm(open_tools(config), samples, folder, config.seed, label=0))
+    log_pool(folder, draw_ddpm(open_diffusion_setup(config), samples, folder, config.seed, label=0))
 
 
-def good_drawing(config: DdpmPoolConfig, pool: str) -> DdpmPoolConfig:
-    """How good parts are drawn, to stand against diffusion pictures of defects.
+def good_pool_config(config: DdpmPoolConfig, pool: str) -> DdpmPoolConfig:
+    """How good parts are drawn, to stand against diffusion images of defects.
 
-    The prompt is the adapter's own, without a word for a defect, and the seeds are those of the defects, so a picture
+    The prompt is the adapter's own, without a word for a defect, and the seeds are those of the defects, so an image
     has a twin. It means a good part only to an adapter that was fine-tuned on good parts, as that of zero shot is. To
     one that learned defects it means those. The class prompt is no way out: prior preservation ties it to what the base
     drew before, surfaces of other products, which are told from the product without looking for the fingerprint; and
@@ -149,7 +149,7 @@ def good_drawing(config: DdpmPoolConfig, pool: str) -> DdpmPoolConfig:
     drawn = None if Path(pool).is_dir() else drawn_with(pool)
     if drawn is None:
         raise InputError(
-            f"negatives = generated: pool {pool} does not say which prompt and adapter whole pictures were drawn with; "
+            f"negatives = generated: pool {pool} does not say which prompt and adapter whole images were drawn with; "
             "give negatives=roundtrip, or the run id of augment with source=ddpm"
         )
     meta = load_adapter(find_adapter(drawn.adapter)).meta

@@ -15,7 +15,7 @@ from inandout.review.gallery import write_gallery
 from inandout.tracking import artifact_folder
 
 SHEET_SIZE = 32
-"""Pictures on the contact sheet of a pool."""
+"""Images on the contact sheet of a pool."""
 
 
 class PoolConfig(BaseModel):
@@ -28,7 +28,7 @@ class PoolConfig(BaseModel):
 
 
 class Pool(NamedTuple):
-    """Synthetic pictures and the run that made them."""
+    """Synthetic images and the run that made them."""
 
     samples: list[Sample]
     run_id: str
@@ -38,7 +38,7 @@ def read_pool(folder: Path) -> list[Sample]:
     """The manifest of a pool folder."""
     path = folder / "manifest.csv"
     if not path.exists():
-        raise InputError(f"{folder}: not a pool of pictures; it needs a manifest.csv as `augment` writes it")
+        raise InputError(f"{folder}: not a pool of images; it needs a manifest.csv as `augment` writes it")
     return read_manifest(path)
 
 
@@ -63,7 +63,7 @@ def log_pool(folder: Path, pool: Sequence[Sample]) -> None:
     """A pool as artifacts: its folder, a gallery and a contact sheet."""
     mlflow.log_artifacts(str(folder), "pool")
     gallery = folder.with_name("index.html")
-    write_gallery(gallery, f"{len(pool)} {pool[0].origin} pictures", folder, pool, "../pool")
+    write_gallery(gallery, f"{len(pool)} {pool[0].origin} images", folder, pool, "../pool")
     mlflow.log_artifact(str(gallery), "gallery")
     shown = [read_image(sample.image) for sample in pool[:SHEET_SIZE]]
     captions = [sample.prompt or f"seed {sample.seed}" for sample in pool[:SHEET_SIZE]]

@@ -13,7 +13,7 @@ from inandout.stages.classify.train import TEST_TAG
 from inandout.tracking import artifact_folder, current_experiment, find_run, original_run
 
 
-class Trained(NamedTuple):
+class Candidate(NamedTuple):
     """A finished run of `classify`."""
 
     run: Run
@@ -36,7 +36,7 @@ class Trained(NamedTuple):
         return self.run.inputs.dataset_inputs[0].dataset.digest
 
 
-def find_trained(run_id: str) -> Trained:
+def find_candidate(run_id: str) -> Candidate:
     """The classifier of a run, or the best of the experiment for an empty id.
 
     Raises:
@@ -70,7 +70,7 @@ def _best_by_validation() -> Run:
     return best
 
 
-def _read(run: Run) -> Trained:
+def _read(run: Run) -> Candidate:
     """What a run that can be promoted says."""
     run_id = run.info.run_id
     values = json.loads(artifact_folder(run_id, "config.json").read_text(encoding="utf-8"))
@@ -82,4 +82,4 @@ def _read(run: Run) -> Trained:
         raise InputError(f"run = {run_id}: is not finished, or of an older version of the package; run classify again")
     if "ap" not in run.data.metrics:
         raise InputError(f"run = {run_id}: has no test AP ({run.data.tags.get('inandout.notes')}); give another run")
-    return Trained(run, config)
+    return Candidate(run, config)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from inandout.data.manifest import digest, fingerprint
 from inandout.errors import InputError, brief
 from inandout.evaluation.operating_points import OperatingPoint, choose_point, parse_rule
-from inandout.serving.classifier_run import Trained, present, read_trained
+from inandout.serving.classifier_run import ClassifierRun, read_classifier_run, require_test_files
 from inandout.serving.export import write_export
 from inandout.serving.latency import latency_table, measure_latency
 from inandout.serving.settings import Settings
@@ -61,7 +61,7 @@ class Exported(NamedTuple):
 def export(config: ExportConfig) -> Exported:
     """Write, check and time the ONNX file, or find the run that did.
 
-    The file has normalisation and threshold inside and takes any number of uint8 RGB pictures (N, 3, H, W) of the
+    The file has normalisation and threshold inside and takes any number of uint8 RGB images (N, 3, H, W) of the
     model's size; cutting and resizing them is left to the caller, because ONNX has not Pillow's filter.
     """
     out = Path(config.out)
@@ -69,7 +69,7 @@ def export(config: ExportConfig) -> Exported:
     connect()
     trained, point = _from_model(config) if config.model else _from_run(config)
     inputs = {
-        "data": fingerprint(present(trained)), "run": digest(trained.weights), "model": "",
+        "data": fingerprint(require_test_files(trained)), "run": digest(trained.weights), "model": "",
         "rule": point.model_dump_json(), "out": "",
     }  # fmt: skip
     located = LocatedConfig(**config.model_dump(), data=trained.data)
@@ -107,9 +107,9 @@ def _copy(source: Path, out: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _from_run(config: ExportConfig) -> tuple[Trained, OperatingPoint]:
+def _from_run(config: ExportConfig) -> tuple[ClassifierRun, OperatingPoint]:
     """The classifier of a run, with a threshold that is chosen on its validation part."""
-    trained = read_trained(config.run)
+    trained = read_classifier_run(config.run)
     known = json.loads(artifact_folder(config.run, "config.json").read_text(encoding="utf-8"))
     scored = read_scores(config.run, "val")
     return trained, choose_point(
@@ -117,17 +117,17 @@ def _from_run(config: ExportConfig) -> tuple[Trained, OperatingPoint]:
     )
 
 
-def _from_model(config: ExportConfig) -> tuple[Trained, OperatingPoint]:
+def _from_model(config: ExportConfig) -> tuple[ClassifierRun, OperatingPoint]:
     """The classifier behind a model that `log_servable` logged, with one of its own thresholds."""
     try:
         folder = Path(mlflow.artifacts.download_artifacts(f"{config.model}/artifacts/settings.json"))
     except (mlflow.MlflowException, OSError) as error:
         raise InputError(f"model = {config.model}: no promoted classifier is there ({brief(error)})") from error
     settings = Settings.model_validate_json(folder.read_text(encoding="utf-8"))
-    return read_trained(settings.run), settings.point(config.rule or settings.default)
+    return read_classifier_run(settings.run), settings.point(config.rule or settings.default)
 
 
-def _write(config: ExportConfig, trained: Trained, point: OperatingPoint, work: Path) -> None:
+def _write(config: ExportConfig, trained: ClassifierRun, point: OperatingPoint, work: Path) -> None:
     path = work / FILE
     log_values({"export_max_difference": write_export(trained, point, path)})
     mlflow.log_params({"exported_run": trained.run_id, "point": point.rule, "threshold": point.threshold})
@@ -135,7 +135,7 @@ def _write(config: ExportConfig, trained: Trained, point: OperatingPoint, work: 
     timings = measure_latency(trained, path, config.rounds)
     threads = torch.get_num_threads()
     title = (
-        f"Milliseconds an answer at {trained.geometry.width}x{trained.geometry.height}, from encoded pictures to "
+        f"Milliseconds an answer at {trained.geometry.width}x{trained.geometry.height}, from encoded images to "
         f"logits, on {threads} thread{'s' * (threads > 1)} of a CPU ({platform.machine()}); cold is with reading the "
         "model:"
     )

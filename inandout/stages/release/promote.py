@@ -13,7 +13,7 @@ from inandout.data.manifest import read_manifest
 from inandout.data.prepare import EMBEDDED
 from inandout.errors import InputError
 from inandout.evaluation.operating_points import OperatingPoint, choose_point, measure_point, parse_rule
-from inandout.mixing import share_out
+from inandout.mixing import split_counts
 from inandout.reporting.model_card import Facts, ap_with_interval, command_line, model_card
 from inandout.serving.export import check_export
 from inandout.serving.log_model import log_servable
@@ -22,16 +22,16 @@ from inandout.serving.registry import (
     GATE,
     ROLLED_BACK,
     add_version,
-    crown,
-    decide,
+    champion_gate,
     registry_lock,
     roll_back,
+    set_champion,
     version_at,
     version_of,
 )
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.scores import read_scores
-from inandout.stages.release.candidates import Trained, find_trained
+from inandout.stages.release.candidates import Candidate, find_candidate
 from inandout.tracking import artifact_folder, connect, run_stage
 
 CARD = "model_card.md"
@@ -109,12 +109,12 @@ def promote(config: PromoteConfig) -> Promotion:
     was measured on another test part.
     """
     connect()
-    trained = find_trained(config.run)
-    points = _points(config, trained)
-    _refuse_other_test(config.name, trained, version_at(config.name, CHAMPION))
-    run = _released(config, trained, points)
+    candidate = find_candidate(config.run)
+    points = _points(config, candidate)
+    _refuse_other_test(config.name, candidate, version_at(config.name, CHAMPION))
+    run = _released(config, candidate, points)
     with registry_lock(config.name):
-        result = _register(config, trained, run)
+        result = _register(config, candidate, run)
     print(f"{config.name} version {result.version}: {'champion' if result.champion else 'not champion'}; {result.why}")
     return result
 
@@ -127,32 +127,32 @@ def rollback(config: RollbackConfig) -> None:
     print(f"{config.name}: version {champion.version} is the champion, version {previous.version} the previous one")
 
 
-def _points(config: ReleaseConfig, trained: Trained) -> Points:
+def _points(config: ReleaseConfig, candidate: Candidate) -> Points:
     rules = list(dict.fromkeys(parse_rule(part) for part in config.points.split(",") if part.strip()))
     if not rules:
         raise InputError("points is empty; give some of recall>=0.95, fpr<=0.01, cost 50:1, validation")
-    val, test = read_scores(trained.id, "val"), read_scores(trained.id)
-    chosen = [choose_point(rule, val.logits, val.labels, trained.config.val_fpr, config.defect_share) for rule in rules]
+    val, test = read_scores(candidate.id, "val"), read_scores(candidate.id)
+    chosen = [choose_point(rule, val.logits, val.labels, candidate.config.val_fpr, config.defect_share) for rule in rules]
     return Points(chosen, [measure_point(point, test.logits, test.labels) for point in chosen])
 
 
-def _refuse_other_test(name: str, trained: Trained, champion: ModelVersion | None) -> None:
-    if champion is not None and champion.tags.get("test_fingerprint") != trained.test:
+def _refuse_other_test(name: str, candidate: Candidate, champion: ModelVersion | None) -> None:
+    if champion is not None and champion.tags.get("test_fingerprint") != candidate.test:
         raise InputError(
-            f"run = {trained.id}: was measured on another test part than the champion, version {champion.version} of "
+            f"run = {candidate.id}: was measured on another test part than the champion, version {champion.version} of "
             f"{name}, so the two cannot be compared; train on the champion's data, or give another name"
         )
 
 
-def _released(config: PromoteConfig, trained: Trained, points: Points) -> Run:
+def _released(config: PromoteConfig, candidate: Candidate, points: Points) -> Run:
     """The run that holds the servable model, its card and its points; found where it was made before."""
-    values = config.model_dump(exclude={"name", "run"}) | {"run": trained.id, "data": trained.config.data}
-    inputs = {"data": trained.data, "run": trained.id}
-    samples = read_manifest(artifact_folder(trained.id, "manifest.csv"))
-    name = f"promote {trained.run.info.run_name}"
-    card = model_card(_facts(config, trained, points))
+    values = config.model_dump(exclude={"name", "run"}) | {"run": candidate.id, "data": candidate.config.data}
+    inputs = {"data": candidate.data, "run": candidate.id}
+    samples = read_manifest(artifact_folder(candidate.id, "manifest.csv"))
+    name = f"promote {candidate.run.info.run_name}"
+    card = model_card(_facts(config, candidate, points))
     return run_stage(
-        "promote", name, Release(**values), inputs, samples, lambda work: _release(trained.id, points, card)
+        "promote", name, Release(**values), inputs, samples, lambda work: _release(candidate.id, points, card)
     )
 
 
@@ -169,35 +169,35 @@ def _release(run_id: str, points: Points, card: str) -> None:
     mlflow.set_tag(_URI_TAG, uri)
 
 
-def _facts(config: PromoteConfig, trained: Trained, points: Points) -> Facts:
-    run = trained.run
-    asked = {"run": trained.id} | config.model_dump(exclude_defaults=True, exclude={"run", "name", "fresh"})
+def _facts(config: PromoteConfig, candidate: Candidate, points: Points) -> Facts:
+    run = candidate.run
+    asked = {"run": candidate.id} | config.model_dump(exclude_defaults=True, exclude={"run", "name", "fresh"})
     return Facts(
-        run_id=trained.id, config=trained.config.model_dump(mode="json"), params=run.data.params,
-        metrics=run.data.metrics, tags=run.data.tags, data_fingerprint=trained.data, test_fingerprint=trained.test,
-        data_licence=_data_licence(config, trained.config), base_licence=base_licence(trained.config),
+        run_id=candidate.id, config=candidate.config.model_dump(mode="json"), params=run.data.params,
+        metrics=run.data.metrics, tags=run.data.tags, data_fingerprint=candidate.data, test_fingerprint=candidate.test,
+        data_licence=_data_licence(config, candidate.config), base_licence=base_licence(candidate.config),
         chosen=points.chosen, measured=points.measured,
         commands=[
-            command_line("classify", trained.config.model_dump(exclude_defaults=True)), command_line("promote", asked)
+            command_line("classify", candidate.config.model_dump(exclude_defaults=True)), command_line("promote", asked)
         ],
     )  # fmt: skip
 
 
-def _data_licence(config: ReleaseConfig, trained: ClassifyConfig) -> str:
-    drawn = config.data_licence == UNSTATED and trained.data == EMBEDDED
+def _data_licence(config: ReleaseConfig, candidate: ClassifyConfig) -> str:
+    drawn = config.data_licence == UNSTATED and candidate.data == EMBEDDED
     return "Apache-2.0 (drawn by this package)" if drawn else config.data_licence
 
 
 def base_licence(config: ClassifyConfig) -> str:
     """Of the Stable Diffusion behind the synthetic defects."""
-    if not share_out(config.n_aug, config.ddpm_ratio)[0]:
+    if not split_counts(config.n_aug, config.ddpm_ratio)[0]:
         return "none used"
     if config.ddpm_pool:
         return f"of the base of pool {config.ddpm_pool}: see there"
     return "Apache-2.0 (embedded)" if config.base == "embedded" else f"of {config.base}: see there"
 
 
-def _register(config: PromoteConfig, trained: Trained, run: Run) -> Promotion:
+def _register(config: PromoteConfig, candidate: Candidate, run: Run) -> Promotion:
     """Add the version, unless this run is one already, and let it through the gate; call it under the lock."""
     champion = version_at(config.name, CHAMPION)
     version = version_of(config.name, run.info.run_id)
@@ -208,31 +208,31 @@ def _register(config: PromoteConfig, trained: Trained, run: Run) -> Promotion:
             f"not passed: it was rolled back, {version.tags[ROLLED_BACK]}; only `rollback` gives the place back to it"
         )
         return Promotion(int(version.version), False, back)
-    _refuse_other_test(config.name, trained, champion)
+    _refuse_other_test(config.name, candidate, champion)
     theirs = read_scores(champion.tags[RUN_TAG]) if champion is not None else None
-    wins, why = decide(read_scores(trained.id), theirs, str(champion.version) if champion is not None else "")
+    wins, why = champion_gate(read_scores(candidate.id), theirs, str(champion.version) if champion is not None else "")
     if version is None:
         uri = mlflow.get_run(run.info.run_id).data.tags[_URI_TAG]
-        version = add_version(config.name, uri, _tags(config, trained) | {GATE: why})
+        version = add_version(config.name, uri, _tags(config, candidate) | {GATE: why})
     else:
         mlflow.MlflowClient().set_model_version_tag(config.name, version.version, GATE, why)
     if wins:
-        crown(config.name, version)
+        set_champion(config.name, version)
     return Promotion(int(version.version), wins, why)
 
 
-def _tags(config: PromoteConfig, trained: Trained) -> dict[str, str]:
+def _tags(config: PromoteConfig, candidate: Candidate) -> dict[str, str]:
     """What a version says of itself in the registry."""
     return {
-        RUN_TAG: trained.id,
-        "alpha": trained.run.data.params.get("used_alpha", "none used"),
-        "n_aug": str(trained.config.n_aug),
-        "ddpm_ratio": f"{trained.config.ddpm_ratio:g}",
-        "shot": trained.config.shot,
-        "seeds": str(trained.config.seed),
-        "ap": ap_with_interval(trained.run.data.metrics),
-        "data_fingerprint": trained.data,
-        "test_fingerprint": trained.test,
-        "data_licence": _data_licence(config, trained.config),
-        "base_licence": base_licence(trained.config),
+        RUN_TAG: candidate.id,
+        "alpha": candidate.run.data.params.get("used_alpha", "none used"),
+        "n_aug": str(candidate.config.n_aug),
+        "ddpm_ratio": f"{candidate.config.ddpm_ratio:g}",
+        "shot": candidate.config.shot,
+        "seeds": str(candidate.config.seed),
+        "ap": ap_with_interval(candidate.run.data.metrics),
+        "data_fingerprint": candidate.data,
+        "test_fingerprint": candidate.test,
+        "data_licence": _data_licence(config, candidate.config),
+        "base_licence": base_licence(candidate.config),
     }

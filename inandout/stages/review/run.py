@@ -1,4 +1,4 @@
-"""Entry point `review`: a local web page on which people judge the pictures of a pool, or labels of real ones."""
+"""Entry point `review`: a local web page on which people judge the images of a pool, or labels of real ones."""
 
 import json
 import sys
@@ -18,25 +18,25 @@ from inandout.data.manifest import Sample, digests, read_manifest
 from inandout.review.app import build_app
 from inandout.review.decisions import Decision, DecisionLog
 from inandout.review.server import new_token, serve
-from inandout.review.session import Desk, lay_out, lay_out_labels
+from inandout.review.session import ReviewSession, build_label_session, build_session
 from inandout.review.summary import verdicts
 from inandout.review.updates import summarise
-from inandout.stages.classify.label_errors import is_labels_run, read_suspects
+from inandout.stages.classify.label_errors import is_label_errors_run, read_suspects
 from inandout.stages.pools.decisions import DECISIONS, POOL_TAG, decisions_on
 from inandout.stages.pools.pool import pool_folder, read_pool
 from inandout.stages.pools.text2img import DdpmConfig
-from inandout.stages.review.base_preview import open_twins
-from inandout.stages.review.prompt_lab import keep_room, open_room
+from inandout.stages.review.base_preview import open_base_preview
+from inandout.stages.review.prompt_lab import open_prompt_lab, save_prompt_lab
 from inandout.stages.review.relabel import CORRECTED, WITHOUT, log_relabelled
 from inandout.tracking import artifact_folder, connect, open_run, stage_fingerprint, state_folder
 
 
 class ReviewConfig(DdpmConfig):
-    """Which pictures are reviewed, or drawn where there are none yet, and where the page is to be had."""
+    """Which images are reviewed, or drawn where there are none yet, and where the page is to be had."""
 
     pool: str = Field(
         "",
-        description="run id of augment, topup or labels, or a folder with a manifest.csv; empty = the prompt room, "
+        description="run id of augment, extend-pool or label-errors, or a folder with a manifest.csv; empty = the prompt lab, "
         "which all options but host and port are for",
     )
     host: str = Field(
@@ -62,61 +62,61 @@ def review(config: ReviewConfig) -> None:
     if config.pool:
         _certify(config)
     else:
-        _try_prompts(config)
+        _run_prompt_lab(config)
 
 
 def _certify(config: ReviewConfig) -> None:
-    desk, close = _lay_out(config.pool)
-    log = DecisionLog(_folder_of(desk) / DECISIONS)
-    log.add(decisions_on(desk.ids))
-    key = stage_fingerprint("review", config, {"pool": desk.identity})
+    session, close = _build_session(config.pool)
+    log = DecisionLog(_folder_of(session) / DECISIONS)
+    log.add(decisions_on(session.ids))
+    key = stage_fingerprint("review", config, {"pool": session.identity})
     with open_run("review", config, key, f"review {Path(config.pool).name}") as run:
 
         def finish() -> str:
             decisions = log.read()
-            return close(run.info.run_id, keep_decisions(run.info.run_id, desk, decisions), decisions)
+            return close(run.info.run_id, keep_decisions(run.info.run_id, session, decisions), decisions)
 
-        mlflow.set_tag(POOL_TAG, desk.identity)
-        _serve(config, build_app(desk, log, finish), finish)
+        mlflow.set_tag(POOL_TAG, session.identity)
+        _serve(config, build_app(session, log, finish), finish)
 
 
 Close = Callable[[str, dict[str, Any], Sequence[Decision]], str]
 """Ends a review, given its run, its summary and all decisions: says in a sentence what is to be had, and where."""
 
 
-def _lay_out(where: str) -> tuple[Desk, Close]:
-    """The pictures of a pool, or real ones whose labels are in doubt."""
-    if not Path(where).is_dir() and is_labels_run(where):
-        return lay_out_suspects(where), partial(_close_labels, read_manifest(artifact_folder(where, "manifest.csv")))
+def _build_session(where: str) -> tuple[ReviewSession, Close]:
+    """The images of a pool, or real ones whose labels are in doubt."""
+    if not Path(where).is_dir() and is_label_errors_run(where):
+        return build_suspect_session(where), partial(_close_labels, read_manifest(artifact_folder(where, "manifest.csv")))
     opened = _open(where)
     pool = read_pool(opened.folder)
-    desk = lay_out(f"pool {Path(where).name}", opened.folder, pool, opened.real, opened.fit)
+    session = build_session(f"pool {Path(where).name}", opened.folder, pool, opened.real, opened.fit)
     if not Path(where).is_dir():
-        desk = replace(desk, twins=open_twins(where, desk.samples, _folder_of(desk) / "alpha-0"))
-    return desk, _close_pool
+        session = replace(session, base_preview=open_base_preview(where, session.samples, _folder_of(session) / "alpha-0"))
+    return session, _close_pool
 
 
-def lay_out_suspects(run_id: str) -> Desk:
-    """The pictures of a run of `labels`, the most suspicious first."""
+def build_suspect_session(run_id: str) -> ReviewSession:
+    """The images of a run of `label-errors`, the most suspicious first."""
     suspects = read_suspects(run_id)
-    return lay_out_labels(
+    return build_label_session(
         f"labels {run_id}", [one.sample for one in suspects], [one.chance for one in suspects]
     )  # fmt: skip
 
 
-def _folder_of(desk: Desk) -> Path:
-    return state_folder() / "review" / desk.identity
+def _folder_of(session: ReviewSession) -> Path:
+    return state_folder() / "review" / session.identity
 
 
-def _try_prompts(config: ReviewConfig) -> None:
-    opened = open_room(config)
-    with open_run("review", config, stage_fingerprint("review", config, opened.inputs), "prompt room") as run:
+def _run_prompt_lab(config: ReviewConfig) -> None:
+    opened = open_prompt_lab(config)
+    with open_run("review", config, stage_fingerprint("review", config, opened.inputs), "prompt lab") as run:
 
         def finish() -> str:
-            return keep_room(run.info.run_id, opened.painted.room)
+            return save_prompt_lab(run.info.run_id, opened.lab_page.lab)
 
-        log = DecisionLog(opened.painted.room.folder / DECISIONS)  # stays empty: there is nothing to decide on
-        _serve(config, build_app(opened.desk, log, finish, opened.painted), finish)
+        log = DecisionLog(opened.lab_page.lab.folder / DECISIONS)  # stays empty: there is nothing to decide on
+        _serve(config, build_app(opened.session, log, finish, opened.lab_page), finish)
 
 
 def _serve(config: ReviewConfig, app: FastAPI, finish: Callable[[], str]) -> None:
@@ -140,12 +140,12 @@ def _open(where: str) -> Opened:
 
 
 def _still_there(manifest: Path) -> list[Sample]:
-    """The data set of a run, if its pictures still lie where they were."""
+    """The data set of a run, if its images still lie where they were."""
     samples = read_manifest(manifest)
     if all(sample.image.exists() for sample in samples):
         return samples
     print(
-        "remark: pictures of the data set are not where the run of the pool found them, so there are no real pictures "
+        "remark: images of the data set are not where the run of the pool found them, so there are no real images "
         "beside, and no flags that compare with them",
         file=sys.stderr,
     )
@@ -156,15 +156,15 @@ def _tell(address: str) -> None:
     print(f"review: open {address} in a browser; Ctrl-C here when you have finished", flush=True)
 
 
-def keep_decisions(run_id: str, desk: Desk, decisions: Sequence[Decision]) -> dict[str, Any]:
+def keep_decisions(run_id: str, session: ReviewSession, decisions: Sequence[Decision]) -> dict[str, Any]:
     """Put what was decided so far into the run, in place of what was there, from any thread; the summary of it."""
     client = mlflow.MlflowClient()
-    summary = summarise(desk.samples, desk.ids, decisions)
+    summary = summarise(session.samples, session.ids, decisions)
     text = "".join(one.model_dump_json(ensure_ascii=True) + "\n" for one in decisions)
     client.log_text(run_id, text, DECISIONS)
     client.log_text(run_id, json.dumps(summary, indent=2), "summary.json")
     known = {verdict: float(count) for verdict, count in summary["together"].items()}
-    known |= {"pictures": float(summary["pictures"]), "reviewers": float(len(summary["reviewers"]))}
+    known |= {"images": float(summary["images"]), "reviewers": float(len(summary["reviewers"]))}
     kappas = [one["kappa"] for one in summary["agreements"] if one["kappa"] is not None]
     known |= {"lowest_kappa": min(kappas)} if kappas else {}
     now = int(time.time() * 1000)
@@ -178,8 +178,8 @@ def keep_decisions(run_id: str, desk: Desk, decisions: Sequence[Decision]) -> di
 def _close_pool(run_id: str, summary: dict[str, Any], _: Sequence[Decision]) -> str:
     counts = summary["together"]
     return (
-        f"{counts['keep']} kept, {counts['reject']} rejected, {counts['unsure']} unsure of {summary['pictures']}, in "
-        f"run {run_id}. To train with the kept pictures alone, add reviewed=true to classify."
+        f"{counts['keep']} kept, {counts['reject']} rejected, {counts['unsure']} unsure of {summary['images']}, in "
+        f"run {run_id}. To train with the kept images alone, add reviewed=true to classify."
     )
 
 
@@ -189,7 +189,7 @@ def _close_labels(
     log_relabelled(run_id, data, digests([sample.image for sample in data]), verdicts(decisions))
     counts = summary["together"]
     return (
-        f"{counts['keep']} labels right, {counts['reject']} wrong, {counts['unsure']} unsure of {summary['pictures']}, "
+        f"{counts['keep']} labels right, {counts['reject']} wrong, {counts['unsure']} unsure of {summary['images']}, "
         f"in run {run_id}. To train with the wrong ones corrected: data={artifact_folder(run_id, CORRECTED)}; without "
         f"those that are wrong or unsure: data={artifact_folder(run_id, WITHOUT)}"
     )

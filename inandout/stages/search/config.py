@@ -6,15 +6,15 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from inandout.data.prepare import ShotConfig
 from inandout.diffusion.base.base import BaseConfig, kind_of_base
-from inandout.diffusion.finetune.presets import PROFILES
+from inandout.diffusion.finetune.presets import PRESETS
 from inandout.diffusion.sample.sampler import SamplingConfig
-from inandout.parallel import EngineConfig
+from inandout.parallel import ParallelConfig
 from inandout.search.space import Extra, Point, Space, build_space
 from inandout.search.storage import check_url
 from inandout.stages.classify.config import ClassifyConfig, TrainingConfig
 from inandout.stages.experiment.compare import Seeds
 from inandout.stages.pools.text2img import DdpmPoolConfig
-from inandout.stages.search.validation_set import Objective
+from inandout.stages.search.validation_set import ValidationPositives
 
 _EXTRAS: tuple[Extra, ...] = ("n_aug", "guidance", "lr")
 
@@ -26,8 +26,8 @@ def _extras(text: str) -> str:
     return ",".join(names)
 
 
-class SearchConfig(TrainingConfig, ShotConfig, BaseConfig, EngineConfig):
-    """The study. `seed` parts the data and draws every picture; `seeds` are repetitions of the training alone.
+class SearchConfig(TrainingConfig, ShotConfig, BaseConfig, ParallelConfig):
+    """The study. `seed` parts the data and draws every image; `seeds` are repetitions of the training alone.
 
     So a study fine-tunes once and draws a pool once for each alpha, however many seeds there are.
     """
@@ -39,7 +39,7 @@ class SearchConfig(TrainingConfig, ShotConfig, BaseConfig, EngineConfig):
         "", description="searched besides alpha and ddpm_ratio: some of n_aug, guidance, lr, separated by commas"
     )
     alpha_step: float = Field(0.1, ge=0.05, le=0.1, description="grid of alpha: .05 or .1; trials share its pools")
-    objective: Objective | None = Field(
+    objective: ValidationPositives | None = Field(
         None,
         description="positives of the validation part: real, or synthetic (held out, half MemSeg, half diffusion); "
         "none = real with shot=full, else synthetic",
@@ -79,9 +79,9 @@ class SearchConfig(TrainingConfig, ShotConfig, BaseConfig, EngineConfig):
 
     def paper_alpha(self) -> float:
         """The paper's merging weight for base and shot."""
-        return PROFILES[kind_of_base(self.base), self.shot].alpha
+        return PRESETS[kind_of_base(self.base), self.shot].alpha
 
-    def positives(self) -> Objective:
+    def positives(self) -> ValidationPositives:
         """The resolved `objective`."""
         return self.objective or ("real" if self.shot == "full" else "synthetic")
 
@@ -109,7 +109,7 @@ class SearchConfig(TrainingConfig, ShotConfig, BaseConfig, EngineConfig):
         return self.classifiers(self.paper_point(), seeds)
 
     def held_out(self) -> DdpmPoolConfig:
-        """How the diffusion pictures of the proxy are drawn."""
+        """How the diffusion images of the proxy are drawn."""
         alpha = self.paper_alpha() if self.held_out_alpha is None else self.held_out_alpha
         shared = self.model_dump(include=set(DdpmPoolConfig.model_fields))
         return DdpmPoolConfig(**shared | {"alpha": alpha, "n_aug": self.n_held_out})

@@ -12,7 +12,7 @@ from inandout.stages.classify.train import classify
 PAPER = "the paper's choice"
 
 
-class Finale(NamedTuple):
+class FinalReport(NamedTuple):
     """What came out."""
 
     table: str
@@ -21,7 +21,7 @@ class Finale(NamedTuple):
     """Of the first finalist's AP over the paper's choice; None where AP is undefined or both are the same."""
 
 
-def measure_finalists(finalists: dict[str, list[ClassifyConfig]], paper: list[ClassifyConfig]) -> Finale:
+def measure_finalists(finalists: dict[str, list[ClassifyConfig]], paper: list[ClassifyConfig]) -> FinalReport:
     """Train and measure all, or find the runs that did.
 
     Args:
@@ -37,7 +37,7 @@ def measure_finalists(finalists: dict[str, list[ClassifyConfig]], paper: list[Cl
     name, chosen = next(iter(finalists.items()))
     same = [config.model_dump() for config in chosen] == [config.model_dump() for config in paper]
     difference = None if same else _difference(rows, name)
-    return Finale(markdown_table(rows), _sentence(name, same, difference, len(paper)), difference)
+    return FinalReport(markdown_table(rows), _sentence(name, same, difference, len(paper)), difference)
 
 
 def _difference(rows: Sequence[Row], name: str) -> Difference | None:

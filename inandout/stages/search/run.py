@@ -16,26 +16,37 @@ from inandout.errors import InputError
 from inandout.parallel import run_all
 from inandout.search.plots import figures
 from inandout.search.space import Point
-from inandout.search.study import ERROR, RUN, Shared, Study, best, claim, ended, is_running, open_study, point_of
+from inandout.search.study import (
+    ERROR,
+    RUN,
+    SharedStudy,
+    Study,
+    best_trials,
+    claim_trial,
+    ended_trials,
+    is_running,
+    open_study,
+    point_of,
+)
 from inandout.stages.classify.train import input_fingerprints, refuse_impossible
 from inandout.stages.classify.validate import validate, without_test
 from inandout.stages.pools.text2img import adapter_run
 from inandout.stages.search.config import SearchConfig
 from inandout.stages.search.finalists import PAPER, measure_finalists
-from inandout.stages.search.trial import ASKED, DRAWN, OUTSIDE, run_trial
-from inandout.stages.search.validation_set import Judged, judged_by
+from inandout.stages.search.trial import DIFFUSION_IMAGES, NEW_DIFFUSION_IMAGES, OVERHEAD_SECONDS, run_trial
+from inandout.stages.search.validation_set import ValidationSet, build_validation_set
 from inandout.tracking import (
-    Place,
-    below,
+    RunLocation,
     connect,
     experiment_url,
     log_dataset,
     log_values,
+    nested_under,
     open_run,
     record_reuse,
+    run_location,
     stage_fingerprint,
     state_folder,
-    this_place,
 )
 
 FINALISTS = 3
@@ -63,26 +74,26 @@ def search(config: SearchConfig) -> str:
     with _study_run(shared, config, key) as run:
         log_dataset(config.data, fingerprint(without_test(samples)), without_test(samples))
         adapter_run(config.held_out())
-        judged = judged_by(config.positives(), config.held_out())
-        mlflow.set_tag("inandout.objective", judged.sentence)
-        print(f"maximised: {judged.sentence}", flush=True)
-        for ended in run_all(partial(_work, this_place(), key), config.workers_alone(), config):
-            if ended.error is not None:
-                raise ended.error
+        validation_set = build_validation_set(config.positives(), config.held_out())
+        mlflow.set_tag("inandout.objective", validation_set.sentence)
+        print(f"maximised: {validation_set.sentence}", flush=True)
+        for task in run_all(partial(_work, run_location(), key), config.workers_alone(), config):
+            if task.error is not None:
+                raise task.error
         with shared.lock():
             sentence = _finish(shared, config)
     print(f"\n{sentence}\n\n{experiment_url(run)}")
     return sentence
 
 
-def _open(config: SearchConfig, key: str) -> Shared:
+def _open(config: SearchConfig, key: str) -> SharedStudy:
     return open_study(config.storage, state_folder() / "studies", key, config.space(), config.seed)
 
 
-def _work(place: Place, key: str, config: SearchConfig) -> None:
+def _work(location: RunLocation, key: str, config: SearchConfig) -> None:
     """What each worker does, in whatever process: trials of the study until there are enough."""
-    with below(place):
-        _run_trials(_open(config, key), config, judged_by(config.positives(), config.held_out()))
+    with nested_under(location):
+        _run_trials(_open(config, key), config, build_validation_set(config.positives(), config.held_out()))
 
 
 def _study_key(config: SearchConfig, samples: list[Sample]) -> str:
@@ -93,7 +104,7 @@ def _study_key(config: SearchConfig, samples: list[Sample]) -> str:
 
 
 @contextmanager
-def _study_run(shared: Shared, config: SearchConfig, key: str) -> Iterator[Run]:
+def _study_run(shared: SharedStudy, config: SearchConfig, key: str) -> Iterator[Run]:
     """The one run of the study, whoever works on it; one that `mlflow run` opened later points to it."""
     with ExitStack() as stack:
         with shared.lock():
@@ -109,7 +120,7 @@ def _study_run(shared: Shared, config: SearchConfig, key: str) -> Iterator[Run]:
         record_reuse("search", config, mlflow.get_run(run.info.run_id))
 
 
-def _known_run(shared: Shared) -> str | None:
+def _known_run(shared: SharedStudy) -> str | None:
     """The study's run, if this store has it."""
     run_id: str | None = shared.study.user_attrs.get(RUN)
     experiments = [experiment.experiment_id for experiment in mlflow.MlflowClient().search_experiments()]
@@ -117,19 +128,19 @@ def _known_run(shared: Shared) -> str | None:
     return found[0].info.run_id if found else None
 
 
-def _run_trials(shared: Shared, config: SearchConfig, judged: Judged) -> None:
+def _run_trials(shared: SharedStudy, config: SearchConfig, validation_set: ValidationSet) -> None:
     """Run trials until there are enough, then wait for those of other workers, whose work goes on here if they die."""
     waiting = False
     while True:
         started = time.monotonic()
-        claimed = claim(shared, config.n_trials)
+        claimed = claim_trial(shared, config.n_trials)
         for trial in claimed.dead:
             if RUN in trial.user_attrs:
                 _close(trial.user_attrs[RUN])
         if claimed.trial is not None:
             configs = config.classifiers(point_of(claimed.trial, shared.space), config.seeds)
             waited = time.monotonic() - started
-            run_trial(shared.study, claimed.trial, configs, lambda one: validate(one, judged.samples), waited)
+            run_trial(shared.study, claimed.trial, configs, lambda one: validate(one, validation_set.samples), waited)
         elif is_running(shared.study):
             if not waiting:
                 print("waiting for trials of other workers", flush=True)
@@ -149,27 +160,27 @@ def _close(run_id: str) -> None:
         _close(child.info.run_id)
 
 
-def _finish(shared: Shared, config: SearchConfig) -> str:
+def _finish(shared: SharedStudy, config: SearchConfig) -> str:
     """Figures and sums of the study, then the finalists; the second worker finds all of it done."""
-    leaders = best(shared.study, FINALISTS)
+    leaders = best_trials(shared.study, FINALISTS)
     if not leaders:
-        reasons = [trial.user_attrs.get(ERROR, "") for trial in ended(shared.study)]
+        reasons = [trial.user_attrs.get(ERROR, "") for trial in ended_trials(shared.study)]
         raise InputError(f"all {len(reasons)} trials failed, the first with: {reasons[0]}")
     log_values(_sums(shared.study) | {"best_val_ap": leaders[0].value or 0.0})
     for name, figure in figures(shared.study).items():
         mlflow.log_figure(figure, f"study/{name}.png")
     points = {f"trial {trial.number}": point_of(trial, shared.space) for trial in leaders}
     names = {name: f"{name} ({_words(point)})" for name, point in points.items()}
-    finale = measure_finalists(
+    final_report = measure_finalists(
         {names[name]: config.classifiers(point, config.fresh_seeds) for name, point in points.items()},
         config.paper(config.fresh_seeds),
     )
-    mlflow.set_tag("inandout.verdict", finale.sentence)
-    mlflow.log_text(f"{finale.table}\n\n{PAPER}: {_words(config.paper_point())}\n\n{finale.sentence}\n", "results.md")
-    if finale.difference is not None:
-        log_values({f"ap_rise_{name}": value for name, value in finale.difference._asdict().items()})
-    print(f"\n{finale.table}", flush=True)
-    return finale.sentence
+    mlflow.set_tag("inandout.conclusion", final_report.sentence)
+    mlflow.log_text(f"{final_report.table}\n\n{PAPER}: {_words(config.paper_point())}\n\n{final_report.sentence}\n", "results.md")
+    if final_report.difference is not None:
+        log_values({f"ap_rise_{name}": value for name, value in final_report.difference._asdict().items()})
+    print(f"\n{final_report.table}", flush=True)
+    return final_report.sentence
 
 
 def _words(point: Point) -> str:
@@ -178,9 +189,9 @@ def _words(point: Point) -> str:
 
 def _sums(study: Study) -> dict[str, float]:
     """How many trials came to which end, and what they cost beside training."""
-    trials = ended(study)
-    costs = [trial.user_attrs for trial in trials if OUTSIDE in trial.user_attrs]
-    asked, drawn = (sum(cost[name] for cost in costs) for name in (ASKED, DRAWN))
+    trials = ended_trials(study)
+    costs = [trial.user_attrs for trial in trials if OVERHEAD_SECONDS in trial.user_attrs]
+    asked, drawn = (sum(cost[name] for cost in costs) for name in (DIFFUSION_IMAGES, NEW_DIFFUSION_IMAGES))
     ends = {f"n_{name.lower()}": float(sum(t.state.name == name for t in trials)) for name in ENDS}
-    ends |= {f"{OUTSIDE}_mean": float(np.mean([cost[OUTSIDE] for cost in costs])), DRAWN: drawn, ASKED: asked}
+    ends |= {f"{OVERHEAD_SECONDS}_mean": float(np.mean([cost[OVERHEAD_SECONDS] for cost in costs])), NEW_DIFFUSION_IMAGES: drawn, DIFFUSION_IMAGES: asked}
     return ends | ({"share_of_diffusion_reused": 1 - drawn / asked} if asked else {})

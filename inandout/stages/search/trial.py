@@ -11,21 +11,21 @@ from pydantic import BaseModel
 
 from inandout.data.images import read_image
 from inandout.errors import InputError
-from inandout.mixing import share_out
-from inandout.search.study import RUN, Study, Trial, abandon, fail, finish, signs_of_life
+from inandout.mixing import split_counts
+from inandout.search.study import RUN, Study, Trial, fail, finish, heartbeat, requeue
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.tracking import artifact_folder, log_values, open_run
 
-OUTSIDE, ASKED, DRAWN = "seconds_outside_training", "diffusion_pictures", "diffusion_pictures_drawn"
-"""Seconds of a trial in which it neither trained nor made pictures; pictures it needed; those that were not there."""
+OVERHEAD_SECONDS, DIFFUSION_IMAGES, NEW_DIFFUSION_IMAGES = "seconds_outside_training", "diffusion_images", "diffusion_images_drawn"
+"""Seconds of a trial in which it neither trained nor made images; images it needed; those that were not there."""
 MAKING = ("augment", "negatives")
-"""Stages that make pictures."""
+"""Stages that make images."""
 METRICS = ("val_ap", "val_precision", "val_recall")
 Validate = Callable[[ClassifyConfig], Run]
 """Gives the finished run of one seed, with `METRICS`."""
 
 
-class Tried(BaseModel):
+class TrialParams(BaseModel):
     """What a trial's run has as parameters: numbers, which the UI's charts can take as axes."""
 
     alpha: float
@@ -58,9 +58,9 @@ def run_trial(study: Study, trial: Trial, configs: Sequence[ClassifyConfig], val
         waited: seconds that choosing the point took.
     """
     started = time.monotonic() - waited
-    tried = Tried(**configs[0].model_dump(include=set(Tried.model_fields)))
+    params = TrialParams(**configs[0].model_dump(include=set(TrialParams.model_fields)))
     try:
-        with open_run("trial", tried, "", f"trial-{trial.number:03d}") as run, signs_of_life(study, trial):
+        with open_run("trial", params, "", f"trial-{trial.number:03d}") as run, heartbeat(study, trial):
             trial.set_user_attr(RUN, run.info.run_id)
             outcome = _measure(trial, configs, validate)
             _log_cost(trial, run.info.run_id, configs[: outcome.n_seeds], started)
@@ -69,7 +69,7 @@ def run_trial(study: Study, trial: Trial, configs: Sequence[ClassifyConfig], val
         print(f"trial {trial.number} at {trial.params} failed: {error}", flush=True)
         return
     except BaseException:
-        abandon(study, trial)
+        requeue(study, trial)
         raise
     finish(study, trial, None if outcome.pruned else outcome.mean)
     ending = f", cut short after {outcome.n_seeds} of {len(configs)} seeds" if outcome.pruned else ""
@@ -83,8 +83,8 @@ def _measure(trial: Trial, configs: Sequence[ClassifyConfig], validate: Validate
     for step, config in enumerate(configs):
         run = validate(config)
         if not rows:
-            picture = read_image(artifact_folder(run.info.run_id, "training_mix.png"))
-            mlflow.log_image(picture, artifact_file="samples.png")
+            image = read_image(artifact_folder(run.info.run_id, "training_mix.png"))
+            mlflow.log_image(image, artifact_file="samples.png")
         rows.append([run.data.metrics[name] for name in METRICS])
         means = dict(zip(METRICS, np.mean(rows, axis=0).tolist(), strict=True))
         _refuse_impossible(means)
@@ -111,9 +111,9 @@ def _log_cost(trial: Trial, run_id: str, configs: Sequence[ClassifyConfig], star
     worked = sum(run.data.metrics.get("seconds_training", 0) for run in made)
     worked += sum(run.data.metrics["seconds"] for run in made if run.data.tags["inandout.stage"] in MAKING)
     costs = {
-        ASKED: sum(share_out(config.n_aug, config.ddpm_ratio)[0] for config in configs),
-        DRAWN: sum(run.data.metrics.get("ddpm_drawn", 0) for run in made),
-        OUTSIDE: time.monotonic() - started - worked,
+        DIFFUSION_IMAGES: sum(split_counts(config.n_aug, config.ddpm_ratio)[0] for config in configs),
+        NEW_DIFFUSION_IMAGES: sum(run.data.metrics.get("ddpm_drawn", 0) for run in made),
+        OVERHEAD_SECONDS: time.monotonic() - started - worked,
     }
     log_values(costs)
     for name, value in costs.items():

@@ -13,13 +13,13 @@ from safetensors.torch import load_file, save_file
 from inandout.data.surfaces import KINDS
 from inandout.diffusion.base.base import Base, BaseConfig, base_identity, open_base, weights_fingerprint
 from inandout.diffusion.pretrain.assemble import EMBEDDED
-from inandout.diffusion.pretrain.stream import HELD_OUT, School
-from inandout.diffusion.reconstruction import measure_fidelity
-from inandout.diffusion.sample.inpaint import paints
+from inandout.diffusion.pretrain.stream import HELD_OUT, SurfaceStream
+from inandout.diffusion.reconstruction import measure_reconstruction
+from inandout.diffusion.sample.inpaint import is_inpainting
 from inandout.diffusion.sample.sampler import SamplingConfig, sample
 from inandout.diffusion.vae import decode, encode
 from inandout.errors import InputError
-from tests.diffusion.tiny import painting_pipeline, tiny_pipeline
+from tests.diffusion.tiny import inpainting_pipeline, tiny_pipeline
 
 LIMIT = 40 * 2**20
 
@@ -124,13 +124,13 @@ def test_another_kind_of_model_is_refused(folder: Path, changes: dict[str, objec
         open_at(folder)
 
 
-def test_a_folder_of_a_model_for_inpainting_is_opened(painting_base: Path) -> None:
-    base = open_at(painting_base)
-    assert paints(base.pipeline)
-    assert base.fingerprint == weights_fingerprint(painting_pipeline())
+def test_a_folder_of_a_model_for_inpainting_is_opened(inpainting_base: Path) -> None:
+    base = open_at(inpainting_base)
+    assert is_inpainting(base.pipeline)
+    assert base.fingerprint == weights_fingerprint(inpainting_pipeline())
 
 
-def test_a_model_that_reads_other_pictures_is_refused(folder: Path) -> None:
+def test_a_model_that_reads_other_images_is_refused(folder: Path) -> None:
     change_json(folder / "unet/config.json", in_channels=9)
     path = folder / "unet/diffusion_pytorch_model.safetensors"
     weights = load_file(path)
@@ -190,21 +190,21 @@ def test_diffusers_loads_it_without_the_network() -> None:
 
 def test_the_vae_keeps_colour_and_texture_of_unseen_surfaces() -> None:
     vae = AutoencoderTiny.from_pretrained(EMBEDDED / "vae", local_files_only=True)
-    unseen = School(HELD_OUT + 5, 32).batch(0, (64, 64)).pictures
-    fidelity = measure_fidelity(unseen, decode(vae, encode(vae, unseen)))
-    assert fidelity.psnr > 36
-    assert 0.8 < fidelity.gradient_energy < 1.1
+    unseen = SurfaceStream(HELD_OUT + 5, 32).batch(0, (64, 64)).images
+    quality = measure_reconstruction(unseen, decode(vae, encode(vae, unseen)))
+    assert quality.psnr > 36
+    assert 0.8 < quality.gradient_energy < 1.1
 
 
 @whole
-def test_pictures_of_several_sizes_are_neither_black_nor_flat() -> None:
+def test_images_of_several_sizes_are_neither_black_nor_flat() -> None:
     base = open_base(BaseConfig())
     assert base.kind == "embedded"
     prompts = ["background", *(f"skt background {kind}" for kind in KINDS[:3])]
     config = SamplingConfig(steps=5).resolved(base.kind)
     for width, height in ((64, 64), (64, 192), (96, 96)):
         made = next(sample(base.pipeline, prompts, range(4), width=width, height=height, config=config))
-        assert made.pictures.shape == (4, height, width, 3)
+        assert made.images.shape == (4, height, width, 3)
         assert made.finite.all()
-        assert (made.pictures.std(axis=(1, 2)).max(axis=1) > 1).all()
-        assert len(np.unique(made.pictures.reshape(4, -1), axis=0)) == 4
+        assert (made.images.std(axis=(1, 2)).max(axis=1) > 1).all()
+        assert len(np.unique(made.images.reshape(4, -1), axis=0)) == 4

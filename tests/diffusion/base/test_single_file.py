@@ -16,7 +16,7 @@ from torch import Tensor
 from inandout.diffusion.base.base import BaseConfig, base_identity, open_base, weights_fingerprint
 from inandout.diffusion.pretrain.networks import build_scheduler, build_text_encoder
 from inandout.diffusion.pretrain.tokenizer import build_tokenizer
-from inandout.diffusion.sample.inpaint import paints
+from inandout.diffusion.sample.inpaint import is_inpainting
 from inandout.errors import InputError
 from tests.diffusion.tiny import tiny_pipeline
 
@@ -148,7 +148,7 @@ def test_one_file_of_a_model_for_inpainting_is_opened(file: Path, configuration:
     save_file(in_first_naming(make_pipeline(in_channels=11)), file)
     base = open_base(config_of(file, painting))
     assert base.fingerprint == weights_fingerprint(make_pipeline(in_channels=11))
-    assert paints(base.pipeline)
+    assert is_inpainting(base.pipeline)
 
 
 def test_a_file_in_half_precision_is_computed_with_in_fp32(file: Path, configuration: Path) -> None:

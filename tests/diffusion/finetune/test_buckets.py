@@ -25,7 +25,7 @@ def test_a_bucket_has_the_nearest_aspect(
 
 
 def test_an_area_without_room_is_refused() -> None:
-    with pytest.raises(InputError, match="holds no 64x64 picture"):
+    with pytest.raises(InputError, match="holds no 64x64 image"):
         bucket_of(100, 100, 63 * 63, 64)
 
 

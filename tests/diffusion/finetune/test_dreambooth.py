@@ -24,7 +24,7 @@ from inandout.diffusion.finetune.dreambooth import (
     chosen_optimiser,
     dreambooth,
 )
-from inandout.diffusion.finetune.dreambooth_dataset import Lesson, Shown
+from inandout.diffusion.finetune.dreambooth_dataset import DreamBoothDataset, Example
 from inandout.diffusion.lora.layers import AdapterConfig, add_adapter
 from inandout.errors import InputError
 from tests.diffusion.tiny import BASE, tiny_pipeline
@@ -42,16 +42,16 @@ def base_with_adapter() -> Base:
     return Base(pipeline, BASE, "sd")
 
 
-def lesson(priors: int = 3, other_size: bool = False) -> Lesson:
+def dataset(priors: int = 3, other_size: bool = False) -> DreamBoothDataset:
     generator = torch.Generator().manual_seed(5)
     shapes = [(5, 16, 16)] * 3 + [(5, 16, 32) if other_size else (5, 16, 16)]
-    shown = [Shown(torch.randn(shape, generator=generator), prior=False) for shape in shapes]
-    shown += [Shown(torch.randn((5, 16, 16), generator=generator), prior=True) for _ in range(priors)]
-    return Lesson(shown, "skt background", "background")
+    shown = [Example(torch.randn(shape, generator=generator), prior=False) for shape in shapes]
+    shown += [Example(torch.randn((5, 16, 16), generator=generator), prior=True) for _ in range(priors)]
+    return DreamBoothDataset(shown, "skt background", "background")
 
 
 def train(
-    given: Lesson,
+    given: DreamBoothDataset,
     config: DreamBoothConfig = QUICK,
     lr: float = 0.01,
     checkpoint: Path | None = None,
@@ -74,7 +74,7 @@ def train(
 def test_only_the_adapter_of_unet_and_text_encoder_is_trained() -> None:
     base = base_with_adapter()
     before = {name: tensor.clone() for name, tensor in base.pipeline.unet.state_dict().items()}
-    trained = dreambooth(base, lesson(), epochs=1, lr=0.01, config=QUICK, seed=1)
+    trained = dreambooth(base, dataset(), epochs=1, lr=0.01, config=QUICK, seed=1)
     moved = {name.split(".")[0] for name, tensor in trained.items() if ".lora_B." in name and tensor.abs().max() > 0}
     assert moved == {"unet", "text_encoder"}
     for name, tensor in base.pipeline.unet.state_dict().items():
@@ -86,7 +86,7 @@ def test_steps_are_computed_with_fewer_products_and_layers_are_pefts_again_after
     layer = next(module for module in base.pipeline.unet.modules() if isinstance(module, LoraLayer))
     own: list[bool] = []
     dreambooth(
-        base, lesson(), epochs=1, lr=0.01, config=QUICK, seed=1,
+        base, dataset(), epochs=1, lr=0.01, config=QUICK, seed=1,
         on_step=lambda step, values: own.append("forward" in vars(layer)),
     )  # fmt: skip
     assert own
@@ -97,12 +97,12 @@ def test_steps_are_computed_with_fewer_products_and_layers_are_pefts_again_after
 def test_blocks_of_the_unet_are_not_in_training_where_they_copy_their_inputs() -> None:
     base = base_with_adapter()
     base.pipeline.unet.train()
-    dreambooth(base, lesson(), epochs=1, lr=0.01, config=QUICK, seed=1)
+    dreambooth(base, dataset(), epochs=1, lr=0.01, config=QUICK, seed=1)
     assert not any(module.training for module in base.pipeline.unet.modules())
 
 
-def test_the_loss_sees_as_many_prior_as_instance_pictures_and_logs_both() -> None:
-    _, logged = train(lesson())
+def test_the_loss_sees_as_many_prior_as_instance_images_and_logs_both() -> None:
+    _, logged = train(dataset())
     assert (logged[-1]["instance_seen"], logged[-1]["prior_seen"]) == (16, 16)
     for values in logged:
         mean = (values["instance_loss"] + values["prior_loss"]) / 2
@@ -110,26 +110,26 @@ def test_the_loss_sees_as_many_prior_as_instance_pictures_and_logs_both() -> Non
 
 
 def test_prior_weight_changes_the_adapter_and_zero_means_no_prior_loss() -> None:
-    heavy, _ = train(lesson(), QUICK.model_copy(update={"prior_weight": 5.0}))
-    usual, _ = train(lesson())
+    heavy, _ = train(dataset(), QUICK.model_copy(update={"prior_weight": 5.0}))
+    usual, _ = train(dataset())
     assert any(not torch.equal(heavy[name], usual[name]) for name in usual)
-    _, logged = train(lesson(), QUICK.model_copy(update={"prior_weight": 0.0}))
+    _, logged = train(dataset(), QUICK.model_copy(update={"prior_weight": 0.0}))
     assert logged[0]["loss"] == pytest.approx(logged[0]["instance_loss"] / 2, rel=1e-5)
-    _, alone = train(lesson(priors=0))
+    _, alone = train(dataset(priors=0))
     assert alone[-1]["prior_seen"] == 0
     assert "prior_loss" not in alone[-1]
 
 
 def test_training_lowers_the_loss_at_the_same_noise() -> None:
     longer = QUICK.model_copy(update={"repeats": 10, "restarts": 1})
-    _, trained = train(lesson(priors=0), longer, lr=0.05)
-    _, untrained = train(lesson(priors=0), longer, lr=1e-12)
+    _, trained = train(dataset(priors=0), longer, lr=0.05)
+    _, untrained = train(dataset(priors=0), longer, lr=1e-12)
     assert trained[0]["loss"] == untrained[0]["loss"]
     assert sum(values["loss"] for values in trained[-8:]) < 0.99 * sum(values["loss"] for values in untrained[-8:])
 
 
 def test_the_rate_follows_a_schedule_that_is_longer_than_the_training() -> None:
-    _, logged = train(lesson(), QUICK.model_copy(update={"schedule_epochs": 4, "restarts": 2}), lr=0.01)
+    _, logged = train(dataset(), QUICK.model_copy(update={"schedule_epochs": 4, "restarts": 2}), lr=0.01)
     rates = [values["lr"] for values in logged]
     assert rates[0] == 0.01
     assert rates == sorted(rates, reverse=True)
@@ -137,11 +137,11 @@ def test_the_rate_follows_a_schedule_that_is_longer_than_the_training() -> None:
 
 
 def test_a_stopped_training_ends_with_the_same_adapter_bit_for_bit(tmp_path: Path) -> None:
-    whole, _ = train(lesson(other_size=True))
+    whole, _ = train(dataset(other_size=True))
     path = tmp_path / "adapter.safetensors"
     with pytest.raises(StopError):
-        train(lesson(other_size=True), checkpoint=path, stop_after=5)
-    resumed, logged = train(lesson(other_size=True), checkpoint=path)
+        train(dataset(other_size=True), checkpoint=path, stop_after=5)
+    resumed, logged = train(dataset(other_size=True), checkpoint=path)
     assert logged[-1]["instance_seen"] == 16
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
@@ -166,10 +166,10 @@ def test_gradients_have_the_scale_of_the_loss(
 
 def test_eight_bit_adam_resumes_too(tmp_path: Path) -> None:
     config = QUICK.model_copy(update={"optimiser": "adamw8bit"})
-    whole, _ = train(lesson(), config)
+    whole, _ = train(dataset(), config)
     with pytest.raises(StopError):
-        train(lesson(), config, checkpoint=tmp_path / "a.safetensors", stop_after=3)
-    resumed, _ = train(lesson(), config, checkpoint=tmp_path / "a.safetensors")
+        train(dataset(), config, checkpoint=tmp_path / "a.safetensors", stop_after=3)
+    resumed, _ = train(dataset(), config, checkpoint=tmp_path / "a.safetensors")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
@@ -188,7 +188,7 @@ def test_the_errors_are_weighted_by_min_snr(monkeypatch: pytest.MonkeyPatch) -> 
     for weight in (1.0, 3.0):
         weights = "inandout.diffusion.finetune.dreambooth.min_snr_weights"
         monkeypatch.setattr(weights, lambda scheduler, times, weight=weight: torch.full((len(times),), weight))
-        first[weight] = train(lesson())[1][0]["loss"]
+        first[weight] = train(dataset())[1][0]["loss"]
     assert first[3.0] == pytest.approx(3 * first[1.0], rel=1e-5)
 
 
@@ -196,8 +196,8 @@ def test_a_long_gradient_is_shortened_to_one(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     with pytest.raises(StopError):
         heavy = QUICK.model_copy(update={"prior_weight": 100.0})
-        train(lesson(), heavy, checkpoint=path, stop_after=2)
-    _, logged = train(lesson(), heavy)
+        train(dataset(), heavy, checkpoint=path, stop_after=2)
+    _, logged = train(dataset(), heavy)
     assert min(values["gradient_norm"] for values in logged[:2]) > 1.1
     moments = [t for name, t in load_checkpoint(path).weights.items() if name.startswith("adam.") and t.ndim > 0]
     first = [t for t in moments if (t < 0).any()]  # of AdamW: .9 * .1 * g1 + .1 * g2
@@ -214,10 +214,10 @@ def test_an_infinite_gradient_of_fp16_is_borne_until_its_scale_is_gone() -> None
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     with pytest.raises(StopError):
-        train(lesson(), checkpoint=path, stop_after=2)
+        train(dataset(), checkpoint=path, stop_after=2)
     kept = path.read_bytes()
-    broken = lesson()
-    broken.pictures[0].latent.fill_(float("nan"))
+    broken = dataset()
+    broken.examples[0].latent.fill_(float("nan"))
     with pytest.raises(NonFiniteLossError, match=r"at step \d"):
         train(broken, checkpoint=path)
     assert path.read_bytes() == kept
@@ -226,11 +226,11 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_sixteen_bits_need_a_gpu() -> None:
     with pytest.raises(InputError, match="use fp32"):
-        train(lesson(), QUICK.model_copy(update={"precision": "bf16"}))
+        train(dataset(), QUICK.model_copy(update={"precision": "bf16"}))
 
 
 def test_gradient_checkpointing_computes_again_and_gives_the_same_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, _ = train(lesson())
+    plain, _ = train(dataset())
     computed = []
 
     def again(function: Any, *arguments: Any, **named: Any) -> Any:
@@ -238,7 +238,7 @@ def test_gradient_checkpointing_computes_again_and_gives_the_same_adapter(monkey
         return compute_again(function, *arguments, **named)
 
     monkeypatch.setattr("torch.utils.checkpoint.checkpoint", again)
-    saving, _ = train(lesson(), QUICK.model_copy(update={"gradient_checkpointing": True}))
+    saving, _ = train(dataset(), QUICK.model_copy(update={"gradient_checkpointing": True}))
     assert computed
     assert all(torch.allclose(plain[name], saving[name], atol=1e-5) for name in plain)
 
@@ -247,8 +247,8 @@ TWO = """
 import json, sys
 import torch
 torch.set_num_threads(1)
-from tests.diffusion.finetune.test_dreambooth import lesson, train
-trained, logged = train(lesson(other_size=True))
+from tests.diffusion.finetune.test_dreambooth import dataset, train
+trained, logged = train(dataset(other_size=True))
 from accelerate import PartialState
 if PartialState().is_main_process:
     json.dump([PartialState().num_processes, [values["loss"] for values in logged]], open(sys.argv[1], "w"))
@@ -266,6 +266,6 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
             env={**os.environ, "PYTHONPATH": root},
         )  # fmt: skip
     processes, losses = json.loads(result.read_text())
-    _, logged = train(lesson(other_size=True))
+    _, logged = train(dataset(other_size=True))
     assert processes == 2
     assert losses == pytest.approx([values["loss"] for values in logged], rel=1e-5)

@@ -3,17 +3,17 @@ from collections import Counter
 import pytest
 import torch
 
-from inandout.diffusion.finetune.dreambooth_dataset import Lesson, Shown, plan
+from inandout.diffusion.finetune.dreambooth_dataset import DreamBoothDataset, Example, make_batches
 from inandout.errors import InputError
 
 
-def pictures(instances: int, priors: int) -> list[Shown]:
-    shown = [Shown(torch.zeros(1, 4, 4), prior=False) for _ in range(instances)]
-    return shown + [Shown(torch.zeros(1, 4, 4), prior=True) for _ in range(priors)]
+def examples(instances: int, priors: int) -> list[Example]:
+    shown = [Example(torch.zeros(1, 4, 4), prior=False) for _ in range(instances)]
+    return shown + [Example(torch.zeros(1, 4, 4), prior=True) for _ in range(priors)]
 
 
 def test_an_epoch_shows_each_instance_as_often_as_asked_and_as_many_priors() -> None:
-    steps = plan(pictures(3, 7), epochs=2, repeats=5, batch_size=4, seed=0)
+    steps = make_batches(examples(3, 7), epochs=2, repeats=5, batch_size=4, seed=0)
     counts = Counter(index for batch in steps for index in batch)
     assert [counts[index] for index in range(3)] == [10, 10, 10]
     assert sum(counts[index] for index in range(3, 10)) == 30
@@ -21,23 +21,23 @@ def test_an_epoch_shows_each_instance_as_often_as_asked_and_as_many_priors() -> 
 
 
 def test_every_batch_holds_as_many_of_both() -> None:
-    shown = pictures(4, 2)
-    lesson = Lesson(shown, "a", "b")
-    assert {lesson.count(batch) for batch in plan(shown, 3, 2, 4, 0)} == {(2, 2)}
+    shown = examples(4, 2)
+    dataset = DreamBoothDataset(shown, "a", "b")
+    assert {dataset.count(batch) for batch in make_batches(shown, 3, 2, 4, 0)} == {(2, 2)}
 
 
-def test_without_prior_pictures_only_instances_are_shown() -> None:
-    steps = plan(pictures(3, 0), epochs=1, repeats=2, batch_size=4, seed=0)
+def test_without_prior_images_only_instances_are_shown() -> None:
+    steps = make_batches(examples(3, 0), epochs=1, repeats=2, batch_size=4, seed=0)
     assert [len(batch) for batch in steps] == [4, 2]
 
 
 def test_a_longer_training_begins_with_the_shorter_one_and_seeds_differ() -> None:
-    shown = pictures(5, 9)
-    short, long = plan(shown, 2, 3, 4, 1), plan(shown, 4, 3, 4, 1)
+    shown = examples(5, 9)
+    short, long = make_batches(shown, 2, 3, 4, 1), make_batches(shown, 4, 3, 4, 1)
     assert long[: len(short)] == short
-    assert plan(shown, 2, 3, 4, 2) != short
+    assert make_batches(shown, 2, 3, 4, 2) != short
 
 
 def test_nothing_to_learn_from_is_refused() -> None:
-    with pytest.raises(InputError, match="no pictures to fine-tune on"):
-        plan(pictures(0, 4), 1, 1, 4, 0)
+    with pytest.raises(InputError, match="no images to fine-tune on"):
+        make_batches(examples(0, 4), 1, 1, 4, 0)

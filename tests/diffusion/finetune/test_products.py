@@ -58,7 +58,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 @pytest.mark.parametrize("dims", [(32, 4), (1, 1)])
 def test_gradients_are_those_of_peft(dims: tuple[int, int], taken: Counter[str]) -> None:
-    """Where the adapter is large and where it is small beside W. Pictures are upsampled to twice the size, but those of
+    """Where the adapter is large and where it is small beside W. Images are upsampled to twice the size, but those of
     odd sides."""
     expected = gradients(adapted(*dims))
     pipeline = adapted(*dims)
@@ -95,7 +95,7 @@ def test_so_are_those_without_turned_kernels_as_on_a_gpu(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("padding", [0, 1])
-def test_kernels_in_the_order_of_onednn_give_the_same_pictures(padding: int) -> None:
+def test_kernels_in_the_order_of_onednn_give_the_same_images(padding: int) -> None:
     torch.manual_seed(0)
     w, bias = torch.randn(32, 24, 3, 3), torch.randn(32)
     frozen = convolutions._Frozen(w, padding)

@@ -61,16 +61,16 @@ def test_layers_are_called_as_kohya_calls_them() -> None:
 
 
 @pytest.mark.parametrize("config", [{}, {"network_dim": 6, "network_alpha": 1.5, "conv_dim": 3}, {"conv_dim": 0}])
-def test_there_and_back_gives_the_same_picture(tmp_path: Path, config: dict[str, float]) -> None:
+def test_there_and_back_gives_the_same_image(tmp_path: Path, config: dict[str, float]) -> None:
     path, pipeline = tmp_path / "kohya.safetensors", tiny_pipeline()
     adapter = tiny_adapter(pipeline, **config)
     export_kohya(path, adapter)
     back = import_kohya(path, pipeline, BASE)
     assert back.fingerprint == adapter.fingerprint
     assert back.meta.model_dump(exclude={"config"}) == adapter.meta.model_dump(exclude={"config"})
-    picture = draw(merge(pipeline, BASE, adapter, 0.8))
-    assert np.abs(draw(merge(pipeline, BASE, back, 0.8)) - picture).max() < 1e-6
-    assert np.abs(draw(pipeline) - picture).max() > 1e-2
+    image = draw(merge(pipeline, BASE, adapter, 0.8))
+    assert np.abs(draw(merge(pipeline, BASE, back, 0.8)) - image).max() < 1e-6
+    assert np.abs(draw(pipeline) - image).max() > 1e-2
 
 
 def test_the_header_says_what_is_true(tmp_path: Path) -> None:

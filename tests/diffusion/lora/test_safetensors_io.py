@@ -57,9 +57,9 @@ def test_diffusers_loads_every_layer_with_its_strength(
     theirs.load_lora_weights(path)
     assert len(strengths(theirs)) == (96 if config.get("conv_dim") == 0 else 152)
     assert strengths(theirs) == strengths(ours)
-    picture = draw(ours)
-    assert np.abs(draw(theirs) - picture).max() < 1e-5
-    assert np.abs(picture - without).max() > 1e-2
+    image = draw(ours)
+    assert np.abs(draw(theirs) - image).max() < 1e-5
+    assert np.abs(image - without).max() > 1e-2
 
 
 def test_what_is_no_adapter_of_ours_is_refused(tmp_path: Path) -> None:

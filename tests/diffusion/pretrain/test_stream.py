@@ -3,12 +3,12 @@ from collections import Counter
 import numpy as np
 
 from inandout.data.surfaces import KINDS
-from inandout.diffusion.pretrain.stream import CLOSE_UP, HELD_OUT, LESSONS, PLAIN, SHAPES, WHOLE, School
+from inandout.diffusion.pretrain.stream import CLOSE_UP, HELD_OUT, PLAIN, SHAPES, WEIGHTED_KINDS, WHOLE, SurfaceStream
 
 
 def test_a_batch_depends_on_seed_and_step_alone() -> None:
-    one, again = School(7, 4).batch(11), School(7, 4).batch(11)
-    assert np.array_equal(one.pictures, again.pictures)
+    one, again = SurfaceStream(7, 4).batch(11), SurfaceStream(7, 4).batch(11)
+    assert np.array_equal(one.images, again.images)
     assert one.captions == again.captions
     assert one.defects == again.defects
     assert np.array_equal(one.masks, again.masks)
@@ -16,48 +16,48 @@ def test_a_batch_depends_on_seed_and_step_alone() -> None:
 
 
 def test_steps_and_seeds_differ() -> None:
-    first = School(7, 4).batch(0, (64, 64)).pictures
-    assert not np.array_equal(first, School(7, 4).batch(1, (64, 64)).pictures)
-    assert not np.array_equal(first, School(8, 4).batch(0, (64, 64)).pictures)
-    assert not np.array_equal(first, School(HELD_OUT, 4).batch(0, (64, 64)).pictures)
+    first = SurfaceStream(7, 4).batch(0, (64, 64)).images
+    assert not np.array_equal(first, SurfaceStream(7, 4).batch(1, (64, 64)).images)
+    assert not np.array_equal(first, SurfaceStream(8, 4).batch(0, (64, 64)).images)
+    assert not np.array_equal(first, SurfaceStream(HELD_OUT, 4).batch(0, (64, 64)).images)
 
 
 def test_the_share_of_close_ups_is_what_was_asked_for() -> None:
     for share, least, most in ((0.0, 0, 0), (0.5, 35, 65), (1.0, 100, 100)):
-        school = School(0, 1, share)
-        drawn = [school.batch(step).pictures.shape[2:0:-1] == CLOSE_UP for step in range(100)]
+        stream = SurfaceStream(0, 1, share)
+        drawn = [stream.batch(step).images.shape[2:0:-1] == CLOSE_UP for step in range(100)]
         assert least <= sum(drawn) <= most, share
 
 
-def test_all_shapes_come_up_and_larger_pictures_are_fewer() -> None:
-    batches = [School(0, 3).batch(step) for step in range(60)]
-    shapes = Counter(batch.pictures.shape[2:0:-1] for batch in batches)
+def test_all_shapes_come_up_and_larger_images_are_fewer() -> None:
+    batches = [SurfaceStream(0, 3).batch(step) for step in range(60)]
+    shapes = Counter(batch.images.shape[2:0:-1] for batch in batches)
     assert set(shapes) == {CLOSE_UP, *SHAPES}
     for batch in batches:
-        count, height, width, _ = batch.pictures.shape
+        count, height, width, _ = batch.images.shape
         assert count == len(batch.captions) == len(batch.defects)
         assert count == 1 or count * width * height <= 3 * 64 * 64
 
 
-def test_plain_pictures_and_every_kind_have_their_share() -> None:
-    counts = Counter(defect for step in range(4) for defect in School(0, 64).batch(step, (16, 16)).defects)
+def test_plain_images_and_every_kind_have_their_share() -> None:
+    counts = Counter(defect for step in range(4) for defect in SurfaceStream(0, 64).batch(step, (16, 16)).defects)
     total = counts.total()
     assert abs(counts[""] / total - PLAIN) < 0.06
     assert all(abs(counts[kind] / total - (1 - PLAIN) / len(KINDS)) < 0.06 for kind in KINDS)
 
 
 def test_a_close_up_shows_some_of_the_defect() -> None:
-    batch = School(0, 8).batch(3, CLOSE_UP)
-    assert batch.pictures.shape == (32, 32, 32, 3)
+    batch = SurfaceStream(0, 8).batch(3, CLOSE_UP)
+    assert batch.images.shape == (32, 32, 32, 3)
     assert batch.masks.any(axis=(1, 2)).tolist() == [bool(defect) for defect in batch.defects]
-    assert School(0, 8).batch(3, WHOLE).masks.mean() < 0.7 * batch.masks.mean()
+    assert SurfaceStream(0, 8).batch(3, WHOLE).masks.mean() < 0.7 * batch.masks.mean()
 
 
 def test_a_kind_comes_as_often_as_it_is_named() -> None:
-    school = School(0, 16, 0.0, LESSONS)
-    counts = Counter(defect for step in range(40) for defect in school.batch(step, WHOLE).defects if defect)
+    stream = SurfaceStream(0, 16, 0.0, WEIGHTED_KINDS)
+    counts = Counter(defect for step in range(40) for defect in stream.batch(step, WHOLE).defects if defect)
     assert set(counts) == set(KINDS)
     often = ("stained", "cracked", "pitted")
     assert [kind for kind, _ in counts.most_common(3)] == list(often)
     assert counts["pitted"] > 1.5 * max(counts[kind] for kind in KINDS if kind not in often)
-    assert set(School(0, 16, 0.0, ("pitted",)).batch(0, WHOLE).defects) == {"", "pitted"}
+    assert set(SurfaceStream(0, 16, 0.0, ("pitted",)).batch(0, WHOLE).defects) == {"", "pitted"}

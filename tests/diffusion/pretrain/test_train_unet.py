@@ -8,16 +8,16 @@ from torch import nn
 from inandout.checkpoint import NonFiniteLossError
 from inandout.diffusion.base.base import BaseConfig, open_base
 from inandout.diffusion.lr_schedules import hold_and_decay
-from inandout.diffusion.pretrain.assemble import assemble, learned_student
+from inandout.diffusion.pretrain.assemble import assemble, load_train_state
 from inandout.diffusion.pretrain.captions import vocabulary
-from inandout.diffusion.pretrain.ema import Averages
+from inandout.diffusion.pretrain.ema import ExponentialMovingAverage
 from inandout.diffusion.pretrain.networks import build_scheduler, build_text_encoder, build_unet
 from inandout.diffusion.pretrain.pca_latents import surface_components
-from inandout.diffusion.pretrain.stream import School
+from inandout.diffusion.pretrain.stream import SurfaceStream
 from inandout.diffusion.pretrain.tokenizer import build_tokenizer
 from inandout.diffusion.pretrain.train_unet import (
     DEFECT_WEIGHT,
-    Student,
+    TrainState,
     defect_weights,
     pretrain_unet,
 )
@@ -29,24 +29,24 @@ class StopError(Exception):
     """Stands for a kill between two steps."""
 
 
-def tiny() -> Student:
+def tiny() -> TrainState:
     tokenizer = build_tokenizer(vocabulary())
     text_encoder, unet = build_text_encoder(len(tokenizer), 0, width=16), build_unet(0, (8, 8, 8, 8), text_width=16)
-    averages = Averages(nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}))
+    ema = ExponentialMovingAverage(nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}))
     vae = build_vae(surface_components(70), 0, width=8, blocks=(1, 0))
-    return Student(unet, text_encoder, tokenizer, vae, build_scheduler(), averages)
+    return TrainState(unet, text_encoder, tokenizer, vae, build_scheduler(), ema)
 
 
-def train(steps: int, checkpoint: Path | None = None, stop_after: int | None = None, lr: float = 1e-3) -> Student:
+def train(steps: int, checkpoint: Path | None = None, stop_after: int | None = None, lr: float = 1e-3) -> TrainState:
     def on_step(step: int, values: dict[str, float]) -> None:
         if step == stop_after:
             raise StopError
 
-    student = tiny()
+    train_state = tiny()
     pretrain_unet(
-        student, School(0, 2), steps=steps, lr=lr, checkpoint=checkpoint, save_every=2, on_step=on_step
+        train_state, SurfaceStream(0, 2), steps=steps, lr=lr, checkpoint=checkpoint, save_every=2, on_step=on_step
     )  # fmt: skip
-    return student
+    return train_state
 
 
 def test_a_stopped_training_ends_with_the_same_weights_and_averages_bit_for_bit(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_stopped_training_ends_with_the_same_weights_and_averages_bit_for_bit(
     resumed = train(6, tmp_path / "unet.safetensors")
     for name, tensor in whole.parts().state_dict().items():
         assert torch.equal(tensor, resumed.parts().state_dict()[name]), name
-        assert torch.equal(whole.averages.values[name], resumed.averages.values[name]), name
+        assert torch.equal(whole.ema.values[name], resumed.ema.values[name]), name
 
 
 def test_text_encoder_and_unet_are_both_trained() -> None:
@@ -68,11 +68,11 @@ def test_text_encoder_and_unet_are_both_trained() -> None:
 def test_the_text_encoder_learns_at_its_share_of_the_rate() -> None:
     moved = []
     for share in (0.01, 1.0):
-        student = tiny()
-        before = {name: value.clone() for name, value in student.text_encoder.state_dict().items()}
-        pretrain_unet(student, School(0, 2), steps=2, lr=1e-3, text_share=share)
+        train_state = tiny()
+        before = {name: value.clone() for name, value in train_state.text_encoder.state_dict().items()}
+        pretrain_unet(train_state, SurfaceStream(0, 2), steps=2, lr=1e-3, text_share=share)
         moved.append(
-            sum((value - before[name]).abs().sum() for name, value in student.text_encoder.state_dict().items())
+            sum((value - before[name]).abs().sum() for name, value in train_state.text_encoder.state_dict().items())
         )
     assert 0 < 50 * moved[0] < moved[1]
 
@@ -89,10 +89,10 @@ def test_the_learning_rate_does_not_depend_on_the_length_before_the_decay() -> N
 
 
 def test_the_pipeline_holds_the_averages_and_survives_its_folder(tmp_path: Path) -> None:
-    student = train(3)
-    pipeline = assemble(student)
+    train_state = train(3)
+    pipeline = assemble(train_state)
     for name, value in pipeline.unet.state_dict().items():
-        assert torch.equal(value, student.averages.values[f"unet.{name}"])
+        assert torch.equal(value, train_state.ema.values[f"unet.{name}"])
     pipeline.save_pretrained(tmp_path / "base")
     assert not list((tmp_path / "base").rglob("*.bin"))
     opened = open_base(BaseConfig(base=str(tmp_path / "base"))).pipeline
@@ -102,23 +102,23 @@ def test_the_pipeline_holds_the_averages_and_survives_its_folder(tmp_path: Path)
 
 
 def test_a_base_is_trained_further_from_its_averages(tmp_path: Path) -> None:
-    student = train(3)
-    assemble(student).save_pretrained(tmp_path / "base")
-    further = learned_student(tmp_path / "base")
+    train_state = train(3)
+    assemble(train_state).save_pretrained(tmp_path / "base")
+    further = load_train_state(tmp_path / "base")
     for name, value in further.parts().state_dict().items():
-        assert torch.equal(value, student.averages.values[name]), name
-    pretrain_unet(further, School(1, 2), steps=2, lr=1e-3)
+        assert torch.equal(value, train_state.ema.values[name]), name
+    pretrain_unet(further, SurfaceStream(1, 2), steps=2, lr=1e-3)
     assemble(further).save_pretrained(tmp_path / "further")
     assert not [path for path in (tmp_path / "further").rglob("*.json") if str(tmp_path) in path.read_text()]
-    before = student.averages.values
-    moved = {name for name, value in further.averages.values.items() if not torch.equal(value, before[name])}
+    before = train_state.ema.values
+    moved = {name for name, value in further.ema.values.items() if not torch.equal(value, before[name])}
     assert {name.split(".")[0] for name in moved} == {"unet", "text_encoder"}
 
 
 def draw(pipeline: object) -> np.ndarray:
     prompts, seeds = ["skt background cracked"] * 2, [0, 1]
     config = SamplingConfig(steps=2).resolved("embedded")
-    return next(sample(pipeline, prompts, seeds, width=32, height=64, config=config)).pictures
+    return next(sample(pipeline, prompts, seeds, width=32, height=64, config=config)).images
 
 
 def test_a_defect_and_its_border_weigh_more_than_the_rest() -> None:

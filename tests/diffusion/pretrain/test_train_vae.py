@@ -6,13 +6,13 @@ import torch
 from diffusers import AutoencoderTiny
 
 from inandout.diffusion.pretrain.pca_latents import CHANNELS, surface_components
-from inandout.diffusion.pretrain.stream import HELD_OUT, School
+from inandout.diffusion.pretrain.stream import HELD_OUT, SurfaceStream
 from inandout.diffusion.pretrain.train_vae import pretrain_vae
-from inandout.diffusion.reconstruction import measure_fidelity
-from inandout.diffusion.vae import build_vae, decode, encode, to_pictures, to_tensor
+from inandout.diffusion.reconstruction import measure_reconstruction
+from inandout.diffusion.vae import build_vae, decode, encode, to_images, to_tensor
 
 COMPONENTS = surface_components(140)
-UNSEEN = School(HELD_OUT, 16).batch(0, (64, 64)).pictures
+UNSEEN = SurfaceStream(HELD_OUT, 16).batch(0, (64, 64)).images
 
 
 class StopError(Exception):
@@ -38,21 +38,21 @@ def test_the_encoder_is_the_components() -> None:
 
 
 def test_latents_are_centred_and_have_about_the_wanted_spread() -> None:
-    latents = encode(tiny(), School(HELD_OUT + 1, 128).batch(0, (64, 64)).pictures)
+    latents = encode(tiny(), SurfaceStream(HELD_OUT + 1, 128).batch(0, (64, 64)).images)
     assert latents.mean(dim=(0, 2, 3)).abs().max() < 0.4
     assert np.allclose(latents.std(dim=(0, 2, 3)).numpy(), COMPONENTS.target, rtol=0.3)
 
 
-def test_pictures_survive_the_conversion() -> None:
-    assert np.array_equal(to_pictures(to_tensor(UNSEEN)), UNSEEN)
+def test_images_survive_the_conversion() -> None:
+    assert np.array_equal(to_images(to_tensor(UNSEEN)), UNSEEN)
 
 
-def test_fidelity_of_copies_and_of_blurred_pictures() -> None:
-    same = measure_fidelity(UNSEEN, UNSEEN)
+def test_fidelity_of_copies_and_of_blurred_images() -> None:
+    same = measure_reconstruction(UNSEEN, UNSEEN)
     assert same.psnr >= 99
     assert same.gradient_energy == 1
     flat = np.broadcast_to(UNSEEN.mean(axis=(1, 2), keepdims=True).round(), UNSEEN.shape).astype(np.uint8)
-    assert measure_fidelity(UNSEEN, flat).gradient_energy == 0
+    assert measure_reconstruction(UNSEEN, flat).gradient_energy == 0
 
 
 def train(steps: int, checkpoint: Path | None = None, stop_after: int | None = None) -> AutoencoderTiny:
@@ -62,7 +62,7 @@ def train(steps: int, checkpoint: Path | None = None, stop_after: int | None = N
 
     vae = tiny()
     pretrain_vae(
-        vae, School(0, 1), steps=steps, lr=1e-3, checkpoint=checkpoint, save_every=2, on_step=on_step
+        vae, SurfaceStream(0, 1), steps=steps, lr=1e-3, checkpoint=checkpoint, save_every=2, on_step=on_step
     )  # fmt: skip
     return vae
 
@@ -79,5 +79,5 @@ def test_a_stopped_training_ends_with_the_same_weights_bit_for_bit(tmp_path: Pat
 def test_training_leaves_the_encoder_and_improves_the_decoder() -> None:
     before, after = tiny(), train(60)
     assert torch.equal(encode(before, UNSEEN), encode(after, UNSEEN))
-    first, last = (measure_fidelity(UNSEEN, decode(vae, encode(vae, UNSEEN))).psnr for vae in (before, after))
+    first, last = (measure_reconstruction(UNSEEN, decode(vae, encode(vae, UNSEEN))).psnr for vae in (before, after))
     assert last > first + 3

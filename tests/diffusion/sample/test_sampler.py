@@ -12,7 +12,7 @@ from diffusers import (
 )
 from pydantic import ValidationError
 
-from inandout.diffusion.sample.sampler import Sampled, SamplingConfig, picture_seed, sample
+from inandout.diffusion.sample.sampler import Sampled, SamplingConfig, image_seed, sample
 from inandout.errors import InputError
 from inandout.memseg.plan import plan
 from tests.diffusion.tiny import tiny_pipeline
@@ -38,7 +38,7 @@ def draw(pipeline: StableDiffusionPipeline, seeds: list[int], **given: Any) -> n
     config = given.pop("config", None) or settings()
     batches = list(sample(pipeline, prompts, seeds, config=config, **{**SIZE, **given}))
     assert all(batch.finite.all() for batch in batches)
-    return np.concatenate([batch.pictures for batch in batches])
+    return np.concatenate([batch.images for batch in batches])
 
 
 def apart(one: np.ndarray, other: np.ndarray) -> int:
@@ -48,7 +48,7 @@ def apart(one: np.ndarray, other: np.ndarray) -> int:
 
 @pytest.mark.parametrize("solver", ["dpm++", "ddim"])
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
-def test_the_pictures_are_those_of_diffusers_pipeline(
+def test_the_images_are_those_of_diffusers_pipeline(
     pipeline: StableDiffusionPipeline, solver: str, guidance: float
 ) -> None:
     mine = draw(pipeline, [3, 4], config=settings(scheduler=solver, guidance=guidance, negative_prompt="dark"))
@@ -62,7 +62,7 @@ def test_the_pictures_are_those_of_diffusers_pipeline(
     assert mine.std() > 5
 
 
-def test_a_picture_depends_on_its_seed_and_prompt_and_not_on_its_batch(pipeline: StableDiffusionPipeline) -> None:
+def test_a_image_depends_on_its_seed_and_prompt_and_not_on_its_batch(pipeline: StableDiffusionPipeline) -> None:
     prompts = ["background", "cracked", "skt", "scratched steel", "blue"]
     whole = draw(pipeline, [1, 2, 3, 4, 5], prompts=prompts, config=settings(sample_batch=5))
     in_twos = draw(pipeline, [1, 2, 3, 4, 5], prompts=prompts, config=settings(sample_batch=2))
@@ -134,12 +134,12 @@ def test_every_prompt_is_read_once(pipeline: StableDiffusionPipeline) -> None:
     assert read == [1, 1, 1], "two prompts and the unconditional one"
 
 
-def test_clip_skip_changes_the_picture(pipeline: StableDiffusionPipeline) -> None:
+def test_clip_skip_changes_the_image(pipeline: StableDiffusionPipeline) -> None:
     assert apart(draw(pipeline, [0]), draw(pipeline, [0], clip_skip=2)) > 1
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
-def test_a_picture_that_is_not_finite_is_told_and_black(pipeline: StableDiffusionPipeline, poison: float) -> None:
+def test_a_image_that_is_not_finite_is_told_and_black(pipeline: StableDiffusionPipeline, poison: float) -> None:
     def spoil(module: torch.nn.Module, given: object, result: Any) -> None:
         result.sample[1] = poison  # a tanh in the VAE hides infinity
 
@@ -147,8 +147,8 @@ def test_a_picture_that_is_not_finite_is_told_and_black(pipeline: StableDiffusio
     config = settings(steps=1, guidance=1, scheduler="dpm++")
     (batch,) = sample(pipeline, ["background"] * 3, [0, 1, 2], config=config, **SIZE)
     assert batch.finite.tolist() == [True, False, True]
-    assert (batch.pictures[1] == 0).all()
-    assert (batch.pictures[[0, 2]].std(axis=(1, 2, 3)) > 5).all()
+    assert (batch.images[1] == 0).all()
+    assert (batch.images[[0, 2]].std(axis=(1, 2, 3)) > 5).all()
 
 
 def test_a_vae_that_overflows_is_told(pipeline: StableDiffusionPipeline) -> None:
@@ -157,7 +157,7 @@ def test_a_vae_that_overflows_is_told(pipeline: StableDiffusionPipeline) -> None
     assert not batch.finite.any()
 
 
-def test_both_solvers_end_at_the_same_picture_when_steps_are_many(pipeline: StableDiffusionPipeline) -> None:
+def test_both_solvers_end_at_the_same_image_when_steps_are_many(pipeline: StableDiffusionPipeline) -> None:
     def made(solver: str, steps: int) -> np.ndarray:
         return draw(pipeline, [0], config=settings(scheduler=solver, steps=steps, guidance=1)).astype(int)
 
@@ -239,15 +239,15 @@ def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
         SamplingConfig(**wrong)
 
 
-def test_seeds_of_pictures_are_distinct_exact_in_json_and_not_memsegs() -> None:
-    seeds = [picture_seed(seed, number) for seed in (0, 1) for number in range(200)]
+def test_seeds_of_images_are_distinct_exact_in_json_and_not_memsegs() -> None:
+    seeds = [image_seed(seed, number) for seed in (0, 1) for number in range(200)]
     assert len(set(seeds)) == 400
     assert all(0 <= seed < 2**53 for seed in seeds)
     assert not set(seeds) & {seed for _, seed in plan(3, 200, 0)}
-    assert picture_seed(1, 5) == 8433619828608469, "pools that were made before must be the same when made again"
+    assert image_seed(1, 5) == 8433619828608469, "pools that were made before must be the same when made again"
 
 
 def test_a_negative_seed_is_refused() -> None:
     for seed, number in ((-1, 0), (0, -1)):
         with pytest.raises(InputError, match="0 or more"):
-            picture_seed(seed, number)
+            image_seed(seed, number)

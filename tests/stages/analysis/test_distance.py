@@ -40,7 +40,7 @@ def trained(data: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> Resul
 
 
 def copies(data: Path, folder: Path) -> Path:
-    """A pool of pictures with the real defect, drawn anew."""
+    """A pool of images with the real defect, drawn anew."""
     sources = tuple(digest(s.image) for s in read_manifest(data) if s.split == "train" and s.label == 1)
     folder.mkdir()
     samples = []
@@ -52,7 +52,7 @@ def copies(data: Path, folder: Path) -> Path:
     return folder
 
 
-def test_like_pictures_are_near_and_the_run_holds_what_it_says(
+def test_like_images_are_near_and_the_run_holds_what_it_says(
     data: Path, trained: Result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     memseg = augment(AugmentConfig(data=str(data), n_aug=13, **SIZE)).run_id
@@ -68,7 +68,7 @@ def test_like_pictures_are_near_and_the_run_holds_what_it_says(
     assert run.data.params["data"] == str(data)
     assert f"| memseg n=13 seed=0 ({memseg[:8]}) " in found.table
     assert f"{values['kid_pool_1']:.3g} (" in found.table
-    assert "Left out, with less than 10 pictures: real validation positives (3)." in found.table
+    assert "Left out, with less than 10 images: real validation positives (3)." in found.table
     assert found.table in capsys.readouterr().out
     artifacts = {artifact.path for artifact in mlflow.MlflowClient().list_artifacts(found.run_id)}
     assert {"distance.md", "features.png", "config.json", "manifest.csv"} <= artifacts
@@ -76,7 +76,7 @@ def test_like_pictures_are_near_and_the_run_holds_what_it_says(
     pointing = DistanceConfig(model=pointer_to(trained.run_id), pools=f"{near}, {pointer_to(memseg)}")
     assert distance(pointing) == found
     weights = build_classifier(str(artifact_folder(trained.run_id, WEIGHTS)), 0)
-    assert int(weights.resnet.bn1.num_batches_tracked) == 3 * 2, "3 epochs of 16 pictures, not untrained weights"
+    assert int(weights.resnet.bn1.num_batches_tracked) == 3 * 2, "3 epochs of 16 images, not untrained weights"
 
 
 def test_what_cannot_be_compared_is_refused_in_one_sentence(data: Path, trained: Result, tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_what_cannot_be_compared_is_refused_in_one_sentence(data: Path, trained:
         ({"model": "no-such-run"}, "no-such-run: no run with an artifact"),
         ({"model": small}, "is not a run of classify"),
         ({"pools": " , "}, "pools is empty"),
-        ({"pools": small}, "has 4 pictures; a comparison needs 10"),
+        ({"pools": small}, "has 4 images; a comparison needs 10"),
         ({"pools": str(tmp_path)}, "not a pool"),
         ({"pools": f"{pool},{leak}"}, "outside the training part"),
     ):
@@ -102,7 +102,7 @@ def test_what_cannot_be_compared_is_refused_in_one_sentence(data: Path, trained:
     assert {run.info.status for run in runs} == {"FINISHED"}, "everything is refused before a run is opened"
 
 
-def test_synthetic_pictures_do_not_turn_the_map() -> None:
+def test_synthetic_images_do_not_turn_the_map() -> None:
     rng = np.random.default_rng(0)
     real, negatives, pool = rng.normal(1, 1, (20, 8)), rng.normal(0, 1, (20, 8)), rng.normal(50, 9, (20, 8))
     figure = feature_map(real, [("a pool", pool), ("training negatives", negatives)])

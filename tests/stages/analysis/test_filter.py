@@ -33,7 +33,7 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def by_eye(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The net of a training that took long enough: it sees how much of a picture is bright, and how bright the rest."""
+    """The net of a training that took long enough: it sees how much of an image is bright, and how bright the rest."""
     monkeypatch.setattr("inandout.stages.classify.train._log_export", lambda *_: None)
 
     def look(net: object, pixels: np.ndarray) -> np.ndarray:
@@ -54,11 +54,11 @@ def planted(data: Path, folder: Path, **changes: object) -> Path:
     source = next(s for s in read_manifest(data) if s.split == "train" and s.label == 1)
     made = {"origin": "ddpm", "sources": (digest(source.image),), "label": 1, "prompt": "pits"} | changes
     folder.mkdir()
-    pictures = [draw(710 + number, number < 4)[0] for number in range(7)]
-    pictures += [np.full((SIDE, SIDE, 3), 240 + number, np.uint8) for number in range(2)]
-    for number, picture in enumerate(pictures):
-        write_image(folder / f"{number}.png", picture)
-    rows = [Sample(image=folder / f"{number}.png", seed=number, **made) for number in range(len(pictures))]
+    images = [draw(710 + number, number < 4)[0] for number in range(7)]
+    images += [np.full((SIDE, SIDE, 3), 240 + number, np.uint8) for number in range(2)]
+    for number, image in enumerate(images):
+        write_image(folder / f"{number}.png", image)
+    rows = [Sample(image=folder / f"{number}.png", seed=number, **made) for number in range(len(images))]
     write_manifest(rows, folder / "manifest.csv")
     return folder
 
@@ -73,12 +73,12 @@ def test_a_planted_good_part_is_dropped_and_a_planted_defect_is_kept(
     assert [digest(row.image) for row in found.samples] == [digest(pool / f"{number}.png") for number in range(4)]
     with artifact_folder(found.run_id, "filter.csv").open() as file:
         table = list(csv.DictReader(file))
-    assert [row["verdict"] for row in table] == ["kept"] * 4 + ["good"] * 3 + ["unlike"] * 2
+    assert [row["result"] for row in table] == ["kept"] * 4 + ["good"] * 3 + ["unlike"] * 2
     assert float(table[4]["to_negatives"]) < float(table[0]["to_negatives"])
     assert float(table[0]["to_positives"]) < float(table[4]["to_positives"])
     assert all(float(row["novelty"]) >= float(row["to_positives"]) for row in table), "the source is one of them"
     values = mlflow.get_run(found.run_id).data.metrics
-    assert (values["pictures_kept"], values["pictures_good"], values["pictures_unlike"]) == (4, 3, 2)
+    assert (values["images_kept"], values["images_good"], values["images_unlike"]) == (4, 3, 2)
     assert values["val_defects_kept"] == 1
     assert values["val_good_kept"] <= 0.05
     assert "Of 4 real defects of the validation part 4 would be kept." in capsys.readouterr().out
@@ -104,7 +104,7 @@ def test_zero_shot_knows_good_parts_alone_and_the_test_part_has_no_say(
     found = filter_pool(FilterConfig(pool=str(pool), run=run_id))
     assert [row.seed for row in found.samples] == [0, 1, 2, 3, 7, 8], "what defects look like is not known"
     metrics = mlflow.get_run(found.run_id).data.metrics
-    assert not {"limit_positives", "val_defects_kept"} & set(metrics)
+    assert not {"threshold_positives", "val_defects_kept"} & set(metrics)
     parts = {sample.image: sample for sample in read_manifest(data)}
     assert {parts[path].split for path in looked if path in parts} == {"train", "val"}
 
@@ -114,7 +114,7 @@ def test_a_drawn_defect_is_not_compared_with_the_part_it_was_drawn_on(
     origin: str, kept: bool, data: Path, project: Path, tmp_path: Path
 ) -> None:
     canvas = data.with_name("0.png")
-    almost = draw(710, True)[0]  # the pool's first picture
+    almost = draw(710, True)[0]  # the pool's first image
     almost[0, 0] += 1
     write_image(canvas, almost)
     pool = planted(data, tmp_path / "pool", origin=origin, sources=(digest(canvas),))
@@ -134,8 +134,8 @@ def test_what_cannot_be_filtered_is_refused_in_one_sentence(data: Path, project:
         ({"run": ""}, "run is empty"),
         ({"pool": str(tmp_path)}, "not a pool"),
         ({"pool": str(leak)}, "outside the training part"),
-        ({"run": knowing}, "trained with 4 of the 9 pictures of pool .* knows them by heart"),
-        ({"pool": str(goods)}, "none of its 5 pictures is left, 3 look like good parts and 2 are unlike"),
+        ({"run": knowing}, "trained with 4 of the 9 images of pool .* knows them by heart"),
+        ({"pool": str(goods)}, "none of its 5 images is left, 3 look like good parts and 2 are unlike"),
     ):
         with pytest.raises(InputError, match=message):
             filter_pool(FilterConfig(**{"pool": str(pool), "run": run_id} | changes))

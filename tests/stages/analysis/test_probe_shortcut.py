@@ -8,7 +8,7 @@ from inandout.data.manifest import Sample, digest, read_manifest, write_manifest
 from inandout.diffusion.base.base import BaseConfig, open_base
 from inandout.diffusion.sample.vae_roundtrip import round_trip
 from inandout.errors import InputError
-from inandout.stages.analysis.probe_shortcut import ProbeConfig, probe
+from inandout.stages.analysis.probe_shortcut import ProbeShortcutConfig, probe_shortcut
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.train import Result, classify
 from inandout.stages.pools.augment import AugmentConfig, augment
@@ -31,8 +31,8 @@ def cheating(tmp_path: Path, tiny_base: Path) -> Path:
     pipeline, samples = open_base(BaseConfig(base=str(tiny_base))).pipeline, []
     parts = [("train", 0)] * 24 + [("train", 1)] * 16 + [("test", 0)] * 12 + [("test", 1)] * 6
     for number, (split, label) in enumerate(parts):
-        picture = draw(number, False)[0]
-        write_image(folder / f"{number}.png", round_trip(pipeline, picture[None])[0] if label else picture)
+        image = draw(number, False)[0]
+        write_image(folder / f"{number}.png", round_trip(pipeline, image[None])[0] if label else image)
         samples.append(Sample(image=folder / f"{number}.png", label=label, split=split, group=f"part {number}"))
     write_manifest(samples, folder / "data.csv")
     return folder / "data.csv"
@@ -47,7 +47,7 @@ def test_a_classifier_of_the_fingerprint_is_caught(
     cheating: Path, tiny_base: Path, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trained = train(cheating, tiny_base)
-    found = probe(ProbeConfig(run=trained.run_id))
+    found = probe_shortcut(ProbeShortcutConfig(run=trained.run_id))
     run = mlflow.get_run(found.run_id)
     values = run.data.metrics
     assert values["auroc_vae_low"] > 0.9
@@ -64,7 +64,7 @@ def test_a_classifier_of_the_fingerprint_is_caught(
     artifacts = {artifact.path for artifact in mlflow.MlflowClient().list_artifacts(found.run_id)}
     assert {"probe.md", "probe.png", "scores.png", "config.json", "manifest.csv"} <= artifacts
     for run_id in (trained.run_id, pointer_to(trained.run_id)):
-        assert probe(ProbeConfig(run=run_id)) == found
+        assert probe_shortcut(ProbeShortcutConfig(run=run_id)) == found
 
 
 def test_what_cannot_be_probed_is_refused_in_one_sentence(
@@ -89,8 +89,8 @@ def test_what_cannot_be_probed_is_refused_in_one_sentence(
         (few, "have 8 negatives; the probe needs 10"),
     ):
         with pytest.raises(InputError, match=message):
-            probe(ProbeConfig(run=run_id))
+            probe_shortcut(ProbeShortcutConfig(run=run_id))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("inandout.stages.analysis.probe_shortcut.FEWEST", 2)
         with pytest.raises(InputError, match="were drawn with another one; give base="):
-            probe(ProbeConfig(run=foreign))
+            probe_shortcut(ProbeShortcutConfig(run=foreign))

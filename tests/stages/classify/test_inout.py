@@ -16,9 +16,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     from inandout.diffusion.finetune import presets
     from inandout.diffusion.sample import sampler
 
-    tiny = presets.Profile(1, 1e-3, 0.6, 0.6, 3, ("cracked", "scratched"))
-    monkeypatch.setitem(presets.PROFILES, ("embedded", "zero"), tiny)
-    monkeypatch.setitem(sampler._SUITING, "embedded", {"guidance": 2.0, "steps": 2, "scheduler": "dpm++"})
+    tiny = presets.Preset(1, 1e-3, 0.6, 0.6, 3, ("cracked", "scratched"))
+    monkeypatch.setitem(presets.PRESETS, ("embedded", "zero"), tiny)
+    monkeypatch.setitem(sampler._DEFAULTS, "embedded", {"guidance": 2.0, "steps": 2, "scheduler": "dpm++"})
     monkeypatch.setattr("inandout.stages.classify.train._log_model", lambda model, pixels: None)
 
 
@@ -45,13 +45,13 @@ def test_one_command_does_what_is_missing_and_reuses_what_is_there(
     assert drawn(project) == 3 + 2
     train(tiny, tiny_base, ddpm_ratio=1.0)
     assert stages().count("finetune") == 1, "another ratio is no reason to fine-tune"
-    assert drawn(project) == 3 + 5, "nor to draw a picture again"
+    assert drawn(project) == 3 + 5, "nor to draw an image again"
     train(tiny, tiny_base, ddpm_ratio=0.5, alpha=0.3)
     assert stages().count("finetune") == 1, "another alpha is no reason to fine-tune"
     assert drawn(project) == 3 + 5 + 2
 
 
-def test_no_diffusion_picture_costs_no_diffusion(tiny: Path, tiny_base: Path, project: Path) -> None:
+def test_no_diffusion_image_costs_no_diffusion(tiny: Path, tiny_base: Path, project: Path) -> None:
     train(tiny, tiny_base, ddpm_ratio=0.0)
     train(tiny, tiny_base, ddpm_ratio=0.5, n_aug=1)
     assert set(stages()) == {"augment", "classify"}

@@ -15,7 +15,7 @@ from inandout.data.manifest import read_manifest, write_manifest
 from inandout.data.prepare import prepare
 from inandout.errors import InputError
 from inandout.stages.classify import label_errors as stage
-from inandout.stages.classify.label_errors import SUSPECTS, LabelsConfig, labels, read_suspects
+from inandout.stages.classify.label_errors import SUSPECTS, LabelErrorsConfig, find_label_errors, read_suspects
 from inandout.stages.review import run as review_stage
 from inandout.stages.review.run import ReviewConfig, review
 from inandout.tracking import artifact_folder
@@ -36,7 +36,7 @@ def noisy(tiny: Path) -> Path:
 
 def judge(noisy: Path, **changes: object) -> str:
     quick = {"folds": 2, "epochs": 1, "batch_size": 8, "val_share": 0.2, "width": SIDE, "height": SIDE}
-    return labels(LabelsConfig(**{"data": str(noisy)} | quick | changes))
+    return find_label_errors(LabelErrorsConfig(**{"data": str(noisy)} | quick | changes))
 
 
 def bright_is_a_defect(model: object, pixels: np.ndarray) -> np.ndarray:
@@ -77,7 +77,7 @@ def test_wrong_labels_come_first_are_reviewed_and_come_back_corrected_and_withou
     without = Path(said.split("unsure: data=")[1].splitlines()[0])
     assert len(corrected) == 42
     assert {row.image.name: row.label for row in corrected if row.image.name in WRONG} == {"3.png": 0, "22.png": 1}
-    left = prepare(LabelsConfig(data=str(without)))
+    left = prepare(LabelErrorsConfig(data=str(without)))
     assert len(left) == 39
     assert not {row.image.name for row in left} & set(WRONG)
     before = {row.image.name: row.split for row in read_manifest(artifact_folder(run_id, "manifest.csv"))}
@@ -91,14 +91,14 @@ def test_wrong_labels_come_first_are_reviewed_and_come_back_corrected_and_withou
 def decide(app: FastAPI, *_: object) -> None:
     """A person who calls the first two labels wrong, and is unsure of the third."""
     client = TestClient(app)
-    desk = client.get("/api/desk").json()
-    assert (desk["about"], len(desk["pictures"])) == ("labels", 28)
-    assert [one["flags"] for one in desk["pictures"][:3]] == [["contrary"], ["contrary"], []]
-    assert {(one["label"], round(one["score"])) for one in desk["pictures"][:2]} == {(1, 0), (0, 1)}
-    with_mask = next(one for one in desk["pictures"] if one["has_mask"])
+    session = client.get("/api/session").json()
+    assert (session["about"], len(session["images"])) == ("labels", 28)
+    assert [one["flags"] for one in session["images"][:3]] == [["contrary"], ["contrary"], []]
+    assert {(one["label"], round(one["score"])) for one in session["images"][:2]} == {(1, 0), (0, 1)}
+    with_mask = next(one for one in session["images"] if one["has_mask"])
     assert client.get(f"/labelled/{with_mask['id']}").status_code == 200
     for place, verdict in enumerate(("reject", "reject", "unsure", "keep")):
-        said = {"picture": desk["pictures"][place]["id"], "verdict": verdict, "reviewer": "Anna", "seen": 0}
+        said = {"image": session["images"][place]["id"], "verdict": verdict, "reviewer": "Anna", "seen": 0}
         client.post("/api/decisions", json=said).raise_for_status()
 
 
@@ -107,11 +107,11 @@ def test_every_fold_is_judged_by_a_classifier_that_has_not_seen_it_and_a_killed_
 ) -> None:
     trained: list[int] = []
 
-    def dies_at_the_second(model: DefectNet, pixels: Pixels, labels: Labels, **how: Any) -> object:
+    def dies_at_the_second(model: DefectNet, pixels: Pixels, find_label_errors: Labels, **how: Any) -> object:
         trained.append(len(pixels))
         if len(trained) == 2:
             raise KeyboardInterrupt
-        return fit(model, pixels, labels, **how)
+        return fit(model, pixels, find_label_errors, **how)
 
     monkeypatch.setattr(stage, "fit", dies_at_the_second)
     with pytest.raises(KeyboardInterrupt):

@@ -12,14 +12,14 @@ from mlflow.entities import Run
 from inandout.__main__ import main
 from inandout.classifier.resnet import DefectNet
 from inandout.errors import InputError
-from inandout.parallel import EngineConfig, run_all
+from inandout.parallel import ParallelConfig, run_all
 from inandout.reporting.tables import unpack
 from inandout.stages.classify.config import ClassifyConfig
-from inandout.stages.classify.synthetic import diffusion_pool, make_diffusion_pool
+from inandout.stages.classify.synthetic import diffusion_pool_config, make_diffusion_pool
 from inandout.stages.classify.train import Result
 from inandout.stages.experiment.cells import measure_cells
 from inandout.stages.experiment.config import GRIDS, ExperimentConfig
-from inandout.stages.experiment.missing import missing_pictures, missing_strips
+from inandout.stages.experiment.missing import missing_images, missing_strips
 from inandout.stages.experiment.report import ReportConfig, report
 from inandout.stages.experiment.run import experiment, plan
 from inandout.stages.pools.text2img import STRIP
@@ -39,9 +39,9 @@ def quick(monkeypatch: pytest.MonkeyPatch, tiny_base: Path) -> None:
     monkeypatch.setitem(SIZES, "tiles", SIZES["tiles"] | {"base": str(tiny_base)})
 
     for shot in ("zero", "full"):
-        tiny = presets.Profile(1, 1e-3, 0.6, 0.6, 3, ("cracked",) if shot == "zero" else ("",))
-        monkeypatch.setitem(presets.PROFILES, ("embedded", shot), tiny)
-    monkeypatch.setitem(sampler._SUITING, "embedded", {"guidance": 2.0, "steps": 2, "scheduler": "dpm++"})
+        tiny = presets.Preset(1, 1e-3, 0.6, 0.6, 3, ("cracked",) if shot == "zero" else ("",))
+        monkeypatch.setitem(presets.PRESETS, ("embedded", shot), tiny)
+    monkeypatch.setitem(sampler._DEFAULTS, "embedded", {"guidance": 2.0, "steps": 2, "scheduler": "dpm++"})
     monkeypatch.setattr("inandout.stages.classify.train._log_export", lambda model, pixels: None)
     monkeypatch.setattr("inandout.evaluation.paired_test.paired_difference.__defaults__", (0, 20))
 
@@ -117,22 +117,22 @@ def test_a_cell_that_was_trained_tells_the_time_that_is_left(
     with mlflow.start_run() as found:
         pass
     monkeypatch.setattr(cells, "classify", found_or_trained)
-    monkeypatch.setattr(cells, "run_all", lambda work, items, _: run_all(work, items, EngineConfig()))
+    monkeypatch.setattr(cells, "run_all", lambda work, items, _: run_all(work, items, ParallelConfig()))
     with mlflow.start_run():
-        measure_cells(config(tiny, name="table2", n_augs="2", seeds="0,1,2,3").cells(), EngineConfig(workers=workers))
+        measure_cells(config(tiny, name="table2", n_augs="2", seeds="0,1,2,3").cells(), ParallelConfig(workers=workers))
     told = [line.partition("AP 0.500")[2] for line in capsys.readouterr().out.splitlines()]
     assert told == ["", *(f", about {time} left" for time in left), ""]
 
 
 @pytest.mark.parametrize("name", ["figure2", "figure4", "figure5"])
-def test_a_figure_of_pictures_trains_no_classifier(name: str, tiny: Path, project: Path) -> None:
+def test_a_figure_of_images_trains_no_classifier(name: str, tiny: Path, project: Path) -> None:
     assert "training steps" not in plan(config(tiny, name=name))
     assert "figure.png: " in experiment(config(tiny, name=name))
     assert runs("classify") == []
     (run,) = runs("experiment")
     drawn = artifact_folder(run.info.run_id, "figure.png")
     assert drawn.stat().st_size > 1000
-    with pytest.raises(InputError, match=f"{name} tiles is done, and shows pictures .*: look at {drawn}"):
+    with pytest.raises(InputError, match=f"{name} tiles is done, and shows images .*: look at {drawn}"):
         report(ReportConfig(name=name, profile="tiles"))
 
 
@@ -152,9 +152,9 @@ def test_the_cost_is_counted_and_nothing_is_trained(tiny: Path, project: Path) -
     positives = 6 + 4  # of 8, 2 are kept for validation
     assert numbers(text) == {
         "classifier, training steps": 2 * 3 * -(-2 * positives // 8),
-        "fine-tuning, pictures": 10 * 6 * 2,  # 10 repeats, own and prior
-        "prior preservation, pictures": 3,
-        "diffusion, pictures": 4 + len(STRIP),
+        "fine-tuning, images": 10 * 6 * 2,  # 10 repeats, own and prior
+        "prior preservation, images": 3,
+        "diffusion, images": 4 + len(STRIP),
     }
     assert "hours on a GPU of 10 TFLOP/s" in text
     assert "not timed" not in text
@@ -163,9 +163,9 @@ def test_the_cost_is_counted_and_nothing_is_trained(tiny: Path, project: Path) -
     assert "2 cells, of which 2 are finished and reused" in plan(asked)
     larger = plan(config(tiny, name="table6", epochs=3, n_augs="4,7", seeds="0"))
     assert "0 adapters are missing" in larger
-    assert numbers(larger)["diffusion, pictures"] == 3 + len(STRIP), "4 of the 7 are there"
+    assert numbers(larger)["diffusion, images"] == 3 + len(STRIP), "4 of the 7 are there"
     assert numbers(plan(config(tiny, name="table2", n_augs="4", seeds="0"))) == {
-        "classifier, training steps": 1, "fine-tuning, pictures": 10 * 16 * 2, "diffusion, pictures": 2 + len(STRIP),
+        "classifier, training steps": 1, "fine-tuning, images": 10 * 16 * 2, "diffusion, images": 2 + len(STRIP),
     }, "the prior of a seed is there, whatever the shot"  # fmt: skip
 
 
@@ -178,8 +178,8 @@ def numbers(text: str) -> dict[str, int]:
 def test_synthetic_negatives_cost_steps_and_drawn_ones_an_adapter_of_good_parts(tiny: Path, project: Path) -> None:
     asked = {"name": "table6", "n_augs": "4", "seeds": "0", "batch_size": 4}
     plain = {
-        "classifier, training steps": 5 + 5, "fine-tuning, pictures": 10 * 6 * 2, "prior preservation, pictures": 3,
-        "diffusion, pictures": 4 + len(STRIP),
+        "classifier, training steps": 5 + 5, "fine-tuning, images": 10 * 6 * 2, "prior preservation, images": 3,
+        "diffusion, images": 4 + len(STRIP),
     }  # fmt: skip
     assert numbers(plan(config(tiny, **asked))) == plain
     roundtrip = plain | {"classifier, training steps": 5 + 6}
@@ -187,16 +187,16 @@ def test_synthetic_negatives_cost_steps_and_drawn_ones_an_adapter_of_good_parts(
     text = plan(config(tiny, **asked, negatives="generated"))
     assert "2 adapters are missing" in text
     tuned = 10 * (6 + 16) * 2
-    assert numbers(text) == roundtrip | {"fine-tuning, pictures": tuned, "good parts, pictures": 4}
+    assert numbers(text) == roundtrip | {"fine-tuning, images": tuned, "good parts, images": 4}
 
 
-def test_pictures_that_were_drawn_on_good_parts_are_not_missing_again(tiny: Path, project: Path) -> None:
+def test_images_that_were_drawn_on_good_parts_are_not_missing_again(tiny: Path, project: Path) -> None:
     cells = [cell.config for cell in config(tiny, n_augs="2,5", seeds="0").cells() if cell.source == "inpainting"]
     few, many = (cell for cell in cells if cell.shot == "zero")
-    pools = [diffusion_pool(few, 2), diffusion_pool(many, 5)]
-    assert (missing_pictures(pools), missing_strips(pools)) == (5, 0)
+    pools = [diffusion_pool_config(few, 2), diffusion_pool_config(many, 5)]
+    assert (missing_images(pools), missing_strips(pools)) == (5, 0)
     make_diffusion_pool(few, 2)
-    assert missing_pictures(pools) == 3
+    assert missing_images(pools) == 3
 
 
 def test_a_base_that_is_not_here_is_counted_and_not_fetched(
@@ -208,7 +208,7 @@ def test_a_base_that_is_not_here_is_counted_and_not_fetched(
 
     monkeypatch.setattr("inandout.diffusion.base.hub.snapshot_download", empty_cache)
     text = plan(config(tiny, name="table6", n_augs="4", seeds="0", base=f"somebody/surfaces@{'0' * 40}"))
-    assert numbers(text)["prior preservation, pictures"] == 200
+    assert numbers(text)["prior preservation, images"] == 200
     assert "the base is not here and was not downloaded: its share is counted in operations, not timed" in text
 
 

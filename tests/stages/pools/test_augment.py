@@ -41,7 +41,7 @@ def test_the_same_pool_is_found_again_wherever_the_data_lies(tiny: Path, project
     assert make(moved, fresh=True).run_id != first.run_id
 
 
-def test_an_edited_picture_makes_a_new_pool(tiny: Path, project: Path) -> None:
+def test_an_edited_image_makes_a_new_pool(tiny: Path, project: Path) -> None:
     first = make(tiny)
     path = tiny.parent / "0.png"
     path.write_bytes((tiny.parent / "1.png").read_bytes()[:-12] + path.read_bytes()[-12:])
@@ -58,7 +58,7 @@ def test_a_larger_pool_begins_with_the_smaller_one_and_another_seed_is_another_p
     assert [s.seed for s in other.samples] != [s.seed for s in small.samples]
 
 
-def test_one_picture_is_a_pool_and_none_is_refused(tiny: Path, project: Path) -> None:
+def test_one_image_is_a_pool_and_none_is_refused(tiny: Path, project: Path) -> None:
     assert len(make(tiny, n_aug=1).samples) == 1
     with pytest.raises(ValidationError, match="greater than or equal to 1"):
         make(tiny, n_aug=0)

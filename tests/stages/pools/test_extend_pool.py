@@ -13,7 +13,7 @@ from inandout.errors import InputError
 from inandout.stages.finetune import FinetuneConfig, finetune
 from inandout.stages.pools.augment import AugmentConfig, augment
 from inandout.stages.pools.decisions import kept, review_of
-from inandout.stages.pools.extend_pool import TopUpConfig, topup
+from inandout.stages.pools.extend_pool import ExtendPoolConfig, extend_pool
 from inandout.stages.pools.pool import Pool
 from inandout.stages.review import run as review_stage
 from inandout.stages.review.run import ReviewConfig, review
@@ -45,7 +45,7 @@ def test_more_of_the_certified_prompts_with_new_seeds_and_the_old_decisions(
     say(pool, "Anna", "keep", "reject", "keep", "reject", "reject", "reject")
     asked = sentence(pool, 4)
     assert asked.group(2) == "3", "2 are missing, 2 of 3 pits were kept"
-    more = topup(TopUpConfig(pool=asked.group(1), n_aug=int(asked.group(2))))
+    more = extend_pool(ExtendPoolConfig(pool=asked.group(1), n_aug=int(asked.group(2))))
     assert [digest(row.image) for row in more.samples[:6]] == [digest(row.image) for row in pool.samples]
     assert [row.prompt for row in more.samples[6:]] == ["pits"] * 3
     assert len({row.seed for row in more.samples}) == 9
@@ -53,14 +53,14 @@ def test_more_of_the_certified_prompts_with_new_seeds_and_the_old_decisions(
     rows, _, decisions = review_of(more.samples)
     assert [row.review for row in rows] == ["keep", "reject", "keep", "reject", "reject", "reject", "", "", ""]
     assert {one.reviewer for one in decisions} == {"Anna"}
-    assert topup(TopUpConfig(pool=pointer_to(pool.run_id), n_aug=3)).run_id == more.run_id
+    assert extend_pool(ExtendPoolConfig(pool=pointer_to(pool.run_id), n_aug=3)).run_id == more.run_id
 
 
 def sentence(pool: Pool, needed: int) -> re.Match[str]:
-    """The command that too few kept pictures are answered with."""
+    """The command that too few kept images are answered with."""
     with pytest.raises(InputError) as caught:
         kept("ddpm_pool", pool.run_id, review_of(pool.samples)[0], needed)
-    found = re.search(r"topup --pool (\w+) --n-aug (\d+)", str(caught.value))
+    found = re.search(r"extend-pool --pool (\w+) --n-aug (\d+)", str(caught.value))
     assert found is not None, caught.value
     return found
 
@@ -70,18 +70,18 @@ def test_a_topped_up_memseg_pool_can_be_reviewed_and_topped_up_again(
 ) -> None:
     pool = make(tiny)
     say(pool, "Anna", "", "reject")
-    with pytest.raises(InputError, match="no picture was kept"):
-        topup(TopUpConfig(pool=pool.run_id))
+    with pytest.raises(InputError, match="no image was kept"):
+        extend_pool(ExtendPoolConfig(pool=pool.run_id))
     say(pool, "Ben", "keep")
-    once = topup(TopUpConfig(pool=pool.run_id, n_aug=2))
-    twice = topup(TopUpConfig(pool=once.run_id, n_aug=3))
+    once = extend_pool(ExtendPoolConfig(pool=pool.run_id, n_aug=2))
+    twice = extend_pool(ExtendPoolConfig(pool=once.run_id, n_aug=3))
     assert len({digest(row.image) for row in twice.samples}) == len({row.seed for row in twice.samples}) == 11
     assert all(row.mask is not None and row.mask.exists() for row in twice.samples)
 
     def look(app: FastAPI, *_: object) -> None:
-        desk = TestClient(app).get("/api/desk").json()
-        assert [one["has_source"] for one in desk["pictures"]] == [True] * 11
-        assert TestClient(app).get("/api/news").json()["summary"]["reviewers"] == {"Anna": 1, "Ben": 1}
+        session = TestClient(app).get("/api/session").json()
+        assert [one["has_source"] for one in session["images"]] == [True] * 11
+        assert TestClient(app).get("/api/updates").json()["summary"]["reviewers"] == {"Anna": 1, "Ben": 1}
 
     monkeypatch.setattr(review_stage, "serve", look)
     review(ReviewConfig(pool=twice.run_id))
@@ -89,7 +89,7 @@ def test_a_topped_up_memseg_pool_can_be_reviewed_and_topped_up_again(
 
 def test_a_folder_does_not_know_how_it_was_drawn(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="give the run id"):
-        topup(TopUpConfig(pool=str(tmp_path)))
+        extend_pool(ExtendPoolConfig(pool=str(tmp_path)))
 
 
 def test_the_page_shows_the_same_seed_at_alpha_zero(
@@ -99,18 +99,18 @@ def test_the_page_shows_the_same_seed_at_alpha_zero(
 
     def look(app: FastAPI, *_: object) -> None:
         client = TestClient(app)
-        one = client.get("/api/desk").json()["pictures"][0]
-        assert (one["has_twin"], one["has_source"]) == (True, False)
-        while (twin := client.get(f"/api/twin/{one['id']}").json())["state"] == "drawing":
+        one = client.get("/api/session").json()["images"][0]
+        assert (one["has_preview"], one["has_source"]) == (True, False)
+        while (preview := client.get(f"/api/base-preview/{one['id']}").json())["state"] == "drawing":
             pass
-        assert twin["state"] == "ready", twin
+        assert preview["state"] == "ready", preview
         assert client.get(f"/change/{one['id']}").status_code == 200
 
     monkeypatch.setattr(review_stage, "serve", look)
     review(ReviewConfig(pool=pool.run_id))
-    (twin,) = Path(".inandout/review").glob("*/alpha-0/*.png")
+    (preview,) = Path(".inandout/review").glob("*/alpha-0/*.png")
     config = mlflow.artifacts.load_dict(f"runs:/{pool.run_id}/drawn_with.json")
     base_alone = augment(AugmentConfig(source="ddpm", **config | {"alpha": 0}))
-    apart = np.abs(read_image(twin).astype(int) - read_image(base_alone.samples[0].image))
-    assert apart.max() <= 1, "a picture of another batch may differ by a grey level"
-    assert np.abs(read_image(twin).astype(int) - read_image(pool.samples[0].image)).max() > 1
+    apart = np.abs(read_image(preview).astype(int) - read_image(base_alone.samples[0].image))
+    assert apart.max() <= 1, "an image of another batch may differ by a grey level"
+    assert np.abs(read_image(preview).astype(int) - read_image(pool.samples[0].image)).max() > 1

@@ -8,7 +8,7 @@ from inandout.__main__ import main
 from inandout.data.images import read_image, read_mask
 from inandout.data.manifest import digest, read_manifest
 from inandout.diffusion.base.base import weights_fingerprint
-from inandout.diffusion.finetune.presets import PROFILES
+from inandout.diffusion.finetune.presets import PRESETS
 from inandout.diffusion.lora.safetensors_io import load_adapter
 from inandout.errors import InputError
 from inandout.mixing import mix
@@ -18,7 +18,7 @@ from inandout.stages.pools.inpaint import InpaintPoolConfig
 from inandout.stages.pools.pool import Pool, open_pool
 from inandout.stages.pools.text2img import DdpmPoolConfig
 from tests.conftest import SIDE
-from tests.diffusion.tiny import painting_pipeline
+from tests.diffusion.tiny import inpainting_pipeline
 from tests.stages.test_finetune import QUICK
 
 
@@ -71,34 +71,34 @@ def command(*arguments: object) -> int:
     return int(stop.value.code or 0)
 
 
-def test_a_base_made_for_inpainting_draws_without_an_adapter(tiny: Path, painting_base: Path, project: Path) -> None:
+def test_a_base_made_for_inpainting_draws_without_an_adapter(tiny: Path, inpainting_base: Path, project: Path) -> None:
     asked = ["--source", "inpaint", "--adapter", "none", "--prompts", "background cracked", "--n-aug", 3, "--steps", 2]
-    asked += ["--width", SIDE, "--height", SIDE, "--shot", "zero", "--data", tiny, "--base", painting_base]
+    asked += ["--width", SIDE, "--height", SIDE, "--shot", "zero", "--data", tiny, "--base", inpainting_base]
     assert command("augment", *asked) == 0
     (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
     pool, parts = open_pool(run.info.run_id), {digest(s.image): s.image for s in read_manifest(tiny)}
     assert len(pool) == 3
     for sample in pool:
-        assert (sample.adapter, sample.base) == ("", weights_fingerprint(painting_pipeline()))
+        assert (sample.adapter, sample.base) == ("", weights_fingerprint(inpainting_pipeline()))
         before, after, mask = read_image(parts[sample.sources[0]]), read_image(sample.image), read_mask(sample.mask)
         assert np.array_equal(after[~mask], before[~mask])
         assert not np.array_equal(after[mask], before[mask])
 
 
 def test_nothing_else_is_done_with_a_base_made_for_inpainting(
-    tiny: Path, painting_base: Path, adapter: Path, capsys: pytest.CaptureFixture[str]
+    tiny: Path, inpainting_base: Path, adapter: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = ["--data", tiny, "--base", painting_base, "--shot", "zero", "--width", SIDE, "--height", SIDE]
+    data = ["--data", tiny, "--base", inpainting_base, "--shot", "zero", "--width", SIDE, "--height", SIDE]
     for refused in (
         ["augment", "--source", "ddpm", *data],
         ["augment", "--source", "ddpm", "--adapter", adapter, *data],
         ["augment", "--source", "inpaint", *data],
         ["finetune", *data],
         ["review", "--adapter", adapter, *data],
-        ["pretrain", "--start", painting_base],
+        ["pretrain", "--start", inpainting_base],
     ):
         assert command(*refused) == 2
-        assert "made for inpainting: it draws no whole pictures and cannot be trained" in capsys.readouterr().err
+        assert "made for inpainting: it draws no whole images and cannot be trained" in capsys.readouterr().err
     assert command("augment", "--source", "inpaint", "--adapter", adapter, *data) == 2
     assert "the adapter was trained on base" in capsys.readouterr().err
 
@@ -114,6 +114,6 @@ def test_real_masks_need_real_defects(tiny: Path, tiny_base: Path, project: Path
 
 
 def test_inside_a_mask_the_adapter_counts_less_unless_alpha_is_said() -> None:
-    assert DdpmPoolConfig(shot="zero").weight() == PROFILES["embedded", "zero"].alpha
-    assert InpaintPoolConfig(shot="zero").weight() == PROFILES["embedded", "zero"].inside < 0.5
-    assert InpaintPoolConfig(shot="zero", alpha=0.7).weight() == 0.7
+    assert DdpmPoolConfig(shot="zero").merging_alpha() == PRESETS["embedded", "zero"].alpha
+    assert InpaintPoolConfig(shot="zero").merging_alpha() == PRESETS["embedded", "zero"].inpaint_alpha < 0.5
+    assert InpaintPoolConfig(shot="zero", alpha=0.7).merging_alpha() == 0.7

@@ -29,9 +29,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     from inandout.diffusion.sample import sampler
 
     for shot, defects in (("zero", ("cracked", "scratched")), ("few", ("",))):
-        tiny = presets.Profile(1, 1e-3, 0.6, 0.6, 3, defects)
-        monkeypatch.setitem(presets.PROFILES, ("embedded", shot), tiny)
-    monkeypatch.setitem(sampler._SUITING, "embedded", {"guidance": 2.0, "steps": 2, "scheduler": "dpm++"})
+        tiny = presets.Preset(1, 1e-3, 0.6, 0.6, 3, defects)
+        monkeypatch.setitem(presets.PRESETS, ("embedded", shot), tiny)
+    monkeypatch.setitem(sampler._DEFAULTS, "embedded", {"guidance": 2.0, "steps": 2, "scheduler": "dpm++"})
     monkeypatch.setattr("inandout.stages.classify.train.fit", lambda *_, **__: [])
     monkeypatch.setattr("inandout.stages.classify.train._log_model", lambda *_: None)
 
@@ -64,14 +64,14 @@ def test_good_parts_go_through_the_vae_and_are_mixed_in(tiny: Path, tiny_base: P
         (source,) = row.sources
         assert (row.label, row.origin, row.split, row.mask) == (0, "roundtrip", "train", None)
         assert real[source].label == 0
-        picture = read_image(row.image)
-        assert np.array_equal(picture, round_trip(pipeline, read_image(real[source].image)[None])[0])
-        assert is_grey(picture)
+        image = read_image(row.image)
+        assert np.array_equal(image, round_trip(pipeline, read_image(real[source].image)[None])[0])
+        assert is_grey(image)
     train(tiny, tiny_base, negatives="roundtrip", alpha=0.2)
     assert len(runs("negatives")) == 1, "another alpha needs no other round trip"
 
 
-def test_good_pictures_are_drawn_without_a_word_for_a_defect(tiny: Path, tiny_base: Path, project: Path) -> None:
+def test_good_images_are_drawn_without_a_word_for_a_defect(tiny: Path, tiny_base: Path, project: Path) -> None:
     cured = train(tiny, tiny_base, negatives="generated")
     assert counts(cured)["n_train_ddpm_negatives"] == "2"
     (made,) = runs("negatives")
@@ -86,7 +86,7 @@ def test_good_pictures_are_drawn_without_a_word_for_a_defect(tiny: Path, tiny_ba
     assert counts(few)["n_train_ddpm_negatives"] == "2"
     shots = [run.data.params["shot"] for run in runs("finetune")]
     assert sorted(shots) == ["few", "zero"], "good parts are drawn by an adapter that learned good parts"
-    assert len(runs("negatives")) == 1, "which is the one of zero shot, and so are its pictures"
+    assert len(runs("negatives")) == 1, "which is the one of zero shot, and so are its images"
 
 
 def test_a_drawn_defect_is_set_against_its_part_touched_in_the_same_place(
@@ -105,7 +105,7 @@ def test_a_drawn_defect_is_set_against_its_part_touched_in_the_same_place(
         train(tiny, tiny_base, negatives="generated", diffusion="inpaint", ddpm_ratio=1.0, n_aug=3)
 
 
-def test_without_diffusion_pictures_there_is_nothing_to_cure(tiny: Path, tiny_base: Path, project: Path) -> None:
+def test_without_diffusion_images_there_is_nothing_to_cure(tiny: Path, tiny_base: Path, project: Path) -> None:
     plain = train(tiny, tiny_base, ddpm_ratio=0)
     assert train(tiny, tiny_base, ddpm_ratio=0, negatives="roundtrip") == plain
     assert train(tiny, tiny_base, ddpm_ratio=0, negatives="generated", diffusion="inpaint") == plain

@@ -8,7 +8,7 @@ from inandout.data.colour import is_grey
 from inandout.data.images import read_image
 from inandout.data.manifest import Sample, digest, read_manifest
 from inandout.diffusion.lora.safetensors_io import load_adapter
-from inandout.diffusion.sample.sampler import picture_seed
+from inandout.diffusion.sample.sampler import image_seed
 from inandout.errors import InputError
 from inandout.mixing import mix
 from inandout.stages.finetune import FinetuneConfig, finetune
@@ -37,7 +37,7 @@ def make(tiny: Path, base: Path, adapter: Path, **changes: object) -> Pool:
     )  # fmt: skip
 
 
-def test_every_picture_says_where_it_comes_from(tiny: Path, tiny_base: Path, adapter: Path) -> None:
+def test_every_image_says_where_it_comes_from(tiny: Path, tiny_base: Path, adapter: Path) -> None:
     pool = make(tiny, tiny_base, adapter, alpha=0.5)
     trained = load_adapter(adapter)
     assert len(pool.samples) == 5
@@ -57,7 +57,7 @@ def test_the_strip_of_grey_data_is_grey_and_begins_with_the_base(tiny: Path, tin
     pool = make(tiny, tiny_base, adapter, alpha=0)
     strip = read_image(Path(mlflow.artifacts.download_artifacts(run_id=pool.run_id, artifact_path="alpha_strip.png")))
     assert is_grey(strip)
-    first = read_image(next(s.image for s in pool.samples if s.seed == picture_seed(0, 0)))
+    first = read_image(next(s.image for s in pool.samples if s.seed == image_seed(0, 0)))
     places = np.lib.stride_tricks.sliding_window_view(strip, first.shape)[:, :, 0]
     found = np.argwhere(np.abs(places.astype(int) - first).max(axis=(2, 3, 4)) <= 1)
     assert 0 < found[:, 1].min() < strip.shape[1] / 6  # leftmost, but for the frame

@@ -9,7 +9,7 @@ from inandout.classifier.pixels import load_pixels
 from inandout.classifier.training import predict
 from inandout.errors import InputError
 from inandout.evaluation.operating_points import choose_point, parse_rule
-from inandout.serving.classifier_run import read_trained
+from inandout.serving.classifier_run import read_classifier_run
 from inandout.serving.log_model import log_servable, measure_pointing
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.scores import read_scores
@@ -28,10 +28,10 @@ def test_a_run_becomes_a_file_that_agrees_and_is_timed(
     trained: Result, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     exported = export(ExportConfig(run=trained.run_id, rounds=10, rule="validation"))
-    known = read_trained(trained.run_id)
+    known = read_classifier_run(trained.run_id)
     pixels = load_pixels([sample.image for sample in known.test], known.geometry)
     session = onnxruntime.InferenceSession(exported.path, providers=["CPUExecutionProvider"])
-    logit, _, decision = session.run(None, {"pictures": pixels.transpose(0, 3, 1, 2)})
+    logit, _, decision = session.run(None, {"images": pixels.transpose(0, 3, 1, 2)})
     np.testing.assert_allclose(logit, predict(known.load(), pixels), atol=1e-4)
     np.testing.assert_array_equal(decision, logit >= trained.metrics["threshold"])
     about = session.get_modelmeta().custom_metadata_map
@@ -66,11 +66,11 @@ def test_a_run_becomes_a_file_that_agrees_and_is_timed(
 
 
 def test_without_masks_the_heat_maps_are_not_measured_and_it_is_said(trained: Result) -> None:
-    known = read_trained(trained.run_id)
+    known = read_classifier_run(trained.run_id)
     for sample in known.test:
         if sample.mask:
             sample.mask.unlink()
-    assert measure_pointing(known) == (None, "not measured: no positive test picture with a mask is on the disk")
+    assert measure_pointing(known) == (None, "not measured: no positive test image with a mask is on the disk")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Real classifiers, trained for an epoch on tiny pictures, whose scores are given: whoever is better is then known."""
+"""Real classifiers, trained for an epoch on tiny images, whose scores are given: whoever is better is then known."""
 
 import json
 import os
@@ -25,7 +25,7 @@ PARTS = {("train", 0): 10, ("train", 1): 4, ("val", 0): 60, ("val", 1): 12, ("te
 
 
 def write_data(folder: Path, first: int) -> Path:
-    """CSV manifest of `PARTS`; pictures of other `first` are others."""
+    """CSV manifest of `PARTS`; images of other `first` are others."""
     folder.mkdir()
     samples = []
     rows = [part for part, count in PARTS.items() for _ in range(count)]
@@ -38,7 +38,7 @@ def write_data(folder: Path, first: int) -> Path:
 
 
 def scorer(skill: float) -> Callable[[object, np.ndarray], np.ndarray]:
-    """In place of `predict`: noise, and `skill` more for pictures with the bright defect."""
+    """In place of `predict`: noise, and `skill` more for images with the bright defect."""
 
     def predict(model: object, pixels: np.ndarray) -> np.ndarray:
         seen = pixels.reshape(len(pixels), -1).max(axis=1) > 200
@@ -54,7 +54,7 @@ class Shop(NamedTuple):
     middling: str
     good: str
     elsewhere: str
-    """As good, on other pictures."""
+    """As good, on other images."""
     zero: str
     """Zero shot."""
 
@@ -161,9 +161,9 @@ def test_a_version_says_what_it_is_and_its_model_works(shop: Shop) -> None:
     found = [OperatingPoint(**point) for point in points]
     assert [(point.rule, point.measured_on) for point in found] == [("validation", "test"), ("fpr<=0.05", "test")]
 
-    pictures = [draw(number, True)[0].tolist() for number in range(2)]
+    images = [draw(number, True)[0].tolist() for number in range(2)]
     answer = mlflow.pyfunc.load_model("models:/whole@champion").predict(
-        [{"image": picture} for picture in pictures], params={"rule": "fpr<=0.05"}
+        [{"image": image} for image in images], params={"rule": "fpr<=0.05"}
     )
     assert list(answer["threshold"]) == [found[1].threshold] * 2
     assert list(answer["decision"]) == [logit >= found[1].threshold for logit in answer["logit"]]

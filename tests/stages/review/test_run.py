@@ -34,14 +34,14 @@ def make(tiny: Path, n: int = 6) -> Pool:
 
 
 def say(pool: Pool, reviewer: str, *verdicts: Review) -> None:
-    """A whole review session in which someone decides on the first pictures."""
+    """A whole review session in which someone decides on the first images."""
 
     def decide(*_: object) -> None:
         (folder,) = Path(".inandout/review").iterdir()
         log = DecisionLog(folder / "decisions.jsonl")
-        pictures = digests([sample.image for sample in pool.samples])
-        for picture, verdict in zip(pictures, verdicts, strict=False):
-            log.decide(picture, verdict, "", reviewer, 0)
+        images = digests([sample.image for sample in pool.samples])
+        for image, verdict in zip(images, verdicts, strict=False):
+            log.decide(image, verdict, "", reviewer, 0)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(stage, "serve", decide)
@@ -88,12 +88,12 @@ def train(tiny: Path, pool: str, n_aug: int) -> Result:
     )  # fmt: skip
 
 
-def test_only_kept_pictures_are_trained_with_and_too_few_stop_it(
+def test_only_kept_images_are_trained_with_and_too_few_stop_it(
     tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     monkeypatch.setattr("inandout.stages.classify.train._log_model", lambda model, pixels: None)
     pool = make(tiny)
-    with pytest.raises(InputError, match=r"2 pictures are needed and 0 of 6 were kept.*6 not decided"):
+    with pytest.raises(InputError, match=r"2 images are needed and 0 of 6 were kept.*6 not decided"):
         train(tiny, pool.run_id, 2)
     say(pool, "Anna", "reject", "keep", "unsure", "keep", "keep")
     with pytest.raises(InputError, match=r"so 1 are missing \(1 rejected, 1 unsure, 1 not decided\)"):
@@ -126,18 +126,18 @@ def test_what_is_no_pool_is_one_sentence(project: Path) -> None:
         review(ReviewConfig(pool="no-such-run"))
 
 
-def test_the_prompt_room_is_a_run_with_its_tries_and_the_chosen_prompts(
+def test_the_prompt_lab_is_a_run_with_its_attempts_and_the_chosen_prompts(
     tiny: Path, tiny_base: Path, project: Path
 ) -> None:  # fmt: skip
     adapter = finetune(FinetuneConfig(**{"data": str(tiny), "base": str(tiny_base)} | QUICK)).adapter
 
     def try_it(app: FastAPI, *_: object) -> None:
         client = TestClient(app)
-        start = client.get("/api/room").json()["start"]
+        start = client.get("/api/prompt-lab").json()["start"]
         assert (start["alpha"], start["prompts"]) == (0.5, ["a scratch"])
-        client.post("/api/tries", json=start | {"prompts": ["a scratch", "a crack"], "number": 2}).raise_for_status()
+        client.post("/api/attempts", json=start | {"prompts": ["a scratch", "a crack"], "number": 2}).raise_for_status()
         deadline = time.monotonic() + 120
-        while (one := client.get("/api/tries").json()["tries"][0])["state"] != "done":
+        while (one := client.get("/api/attempts").json()["attempts"][0])["state"] != "done":
             assert one["state"] != "failed", one
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -153,10 +153,10 @@ def test_the_prompt_room_is_a_run_with_its_tries_and_the_chosen_prompts(
             )
         )  # fmt: skip
     (run,) = runs_of("review")
-    folder = artifact_folder(run.info.run_id, "room")
+    folder = artifact_folder(run.info.run_id, "prompt_lab")
     assert (folder / "prompts.txt").read_text() == "a crack\n"
-    assert {path.name for path in (folder / "try-0001").iterdir()} == {
-        "0-00.png", "0-01.png", "1-00.png", "1-01.png", "try.json"
+    assert {path.name for path in (folder / "attempt-0001").iterdir()} == {
+        "0-00.png", "0-01.png", "1-00.png", "1-01.png", "attempt.json"
     }  # fmt: skip
 
 
@@ -169,14 +169,14 @@ def ask(address: str, body: dict[str, object] | None = None) -> Any:
 
 def test_a_killed_server_loses_no_decision_and_one_that_is_stopped_ends_well(project: Path, tmp_path: Path) -> None:
     rows = write_pool(tmp_path / "pool", 3)
-    pictures = digests([row.image for row in rows])
+    images = digests([row.image for row in rows])
     for round_, stop in enumerate((signal.SIGKILL, signal.SIGINT)):
         server = start("review", "--pool", str(tmp_path / "pool"), "--port=0")
         assert server.stdout is not None
         line = server.stdout.readline()
         address = line.split()[2]
         assert address.startswith("http://127.0.0.1:"), line
-        said = {"picture": pictures[round_], "verdict": "keep", "reviewer": "Anna", "seen": 0}
+        said = {"image": images[round_], "verdict": "keep", "reviewer": "Anna", "seen": 0}
         assert ask(f"{address}api/decisions", said) == {"saved": True}
         server.send_signal(stop)
         server.communicate(timeout=60)
@@ -194,7 +194,7 @@ def test_on_other_addresses_a_token_is_needed_and_a_taken_port_is_a_sentence(pro
     assert "/?token=" in address
     port = address.split(":")[2].split("/")[0]
     with pytest.raises(urllib.error.HTTPError, match="401"):
-        ask(f"http://127.0.0.1:{port}/api/desk")
+        ask(f"http://127.0.0.1:{port}/api/session")
     with pytest.raises(InputError, match=f"port = {port}: cannot be listened on"):
         review(ReviewConfig(pool=str(tmp_path / "pool"), port=int(port), host="0.0.0.0"))
     server.send_signal(signal.SIGTERM)

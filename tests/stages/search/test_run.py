@@ -53,7 +53,7 @@ def test_a_study_is_a_tree_with_numbers_and_figures_and_can_grow(
     first = trials[0].data.metrics
     assert (first["val_ap"], first["val_precision"], first["val_recall"]) == pytest.approx((0.87, 0.5, 0.25))
     assert first["seconds_outside_training"] > 0
-    assert first["diffusion_pictures"] == 10, "five a seed"
+    assert first["diffusion_images"] == 10, "five a seed"
     names = {artifact.path for artifact in mlflow.MlflowClient().list_artifacts(trials[0].info.run_id)}
     assert "samples.png" in names
     assert [parent(seed) for seed in runs("validate")].count(trials[0].info.run_id) == 2
@@ -164,9 +164,9 @@ def test_the_whole_search_fine_tunes_once_draws_once_an_alpha_and_reads_the_test
     from inandout.diffusion.finetune import presets
     from inandout.diffusion.sample import sampler
 
-    quick = presets.Profile(1, 1e-3, 0.6, 0.6, 3, ("cracked", "scratched"))
-    monkeypatch.setitem(presets.PROFILES, ("embedded", "zero"), quick)
-    monkeypatch.setitem(sampler._SUITING, "embedded", {"guidance": 2.0, "steps": 2, "scheduler": "dpm++"})
+    quick = presets.Preset(1, 1e-3, 0.6, 0.6, 3, ("cracked", "scratched"))
+    monkeypatch.setitem(presets.PRESETS, ("embedded", "zero"), quick)
+    monkeypatch.setitem(sampler._DEFAULTS, "embedded", {"guidance": 2.0, "steps": 2, "scheduler": "dpm++"})
     monkeypatch.setattr("inandout.stages.classify.train._log_model", lambda model, pixels: None)
     read: list[tuple[str, str]] = []
 

@@ -1,13 +1,13 @@
-"""Draw the pictures of the README from the package itself.
+"""Draw the images of the README from the package itself.
 
-python docs/make_pictures.py
+python docs/make_figures.py
 """
 
 from pathlib import Path
 
 from PIL import Image
 
-from inandout.data.images import Picture
+from inandout.data.images import ImageArray
 from inandout.data.surfaces import KINDS, SURFACES, draw_surface
 from inandout.diffusion.base.base import BaseConfig, open_base
 from inandout.diffusion.sample.sampler import SamplingConfig, sample
@@ -27,15 +27,15 @@ def surfaces() -> None:
         for column, kind in enumerate(("", *KINDS))
     ]
     captions = [f"{one.surface} {one.defect or 'good'}" for one in drawn]
-    save("surfaces", contact_sheet([one.picture for one in drawn], captions, 1 + len(KINDS)))
+    save("surfaces", contact_sheet([one.image for one in drawn], captions, 1 + len(KINDS)))
 
 
 def memseg() -> None:
     """Good parts of one product, the same with a MemSeg anomaly, and with the anomaly outlined."""
     textures, config = open_textures(""), MemSegConfig()
-    good = [draw_surface(96, 192, seed, "", "ground", product=6).picture for seed in range(8)]
-    made = [synthesise(picture, seed, config, textures) for seed, picture in enumerate(good)]
-    rows = [*good, *(one.picture for one in made), *(outline(one.picture, one.mask) for one in made)]
+    good = [draw_surface(96, 192, seed, "", "ground", product=6).image for seed in range(8)]
+    made = [synthesise(image, seed, config, textures) for seed, image in enumerate(good)]
+    rows = [*good, *(one.image for one in made), *(outline(one.image, one.mask) for one in made)]
     captions = ["good"] * 8 + ["MemSeg"] * 8 + ["its mask"] * 8
     save("memseg", contact_sheet(rows, captions, 8))
 
@@ -46,11 +46,11 @@ def surface_diffusion() -> None:
     materials = ["", "", "", "", *(f"{surface} " for surface in SURFACES)]
     prompts = [f"{material}background {kind}".strip() for kind in ("", *KINDS) for material in materials]
     made = sample(base, prompts, range(len(prompts)), width=64, height=64, config=SamplingConfig().resolved("embedded"))
-    pictures = [picture for batch in made for picture in batch.pictures]
-    save("surface_diffusion", contact_sheet(pictures, prompts, len(materials)))
+    images = [image for batch in made for image in batch.images]
+    save("surface_diffusion", contact_sheet(images, prompts, len(materials)))
 
 
-def save(name: str, sheet: Picture) -> None:
+def save(name: str, sheet: ImageArray) -> None:
     """As JPEG: a README loads faster, and nothing is measured on these."""
     Image.fromarray(sheet).save(HERE / f"{name}.jpg", quality=85)
 
