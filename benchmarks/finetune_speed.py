@@ -99,7 +99,8 @@ def our_loop(files: list[Path], width: int, height: int, on_step: Callable[[], N
     latents = encode(base.pipeline.vae, our_images(files, width, height))
     examples = [Example(latent, prior=place >= BATCH // 2) for place, latent in enumerate(latents)]
     config = DreamBoothConfig(batch_size=BATCH, repeats=10_000, optimiser="adamw")
-    dreambooth(base, DreamBoothDataset(examples, *PROMPTS), epochs=1, lr=LR, config=config, seed=0, on_step=lambda *_: on_step())
+    dataset = DreamBoothDataset(examples, *PROMPTS)
+    dreambooth(base, dataset, epochs=1, lr=LR, config=config, seed=0, on_step=lambda *_: on_step())
 
 
 def bare_loop(files: list[Path], width: int, height: int, on_step: Callable[[], None], *, reads: bool) -> None:

@@ -92,8 +92,8 @@ def _run_task_unless_told(work: Callable[[Item], Result], item: Item) -> tuple[R
 def _in_processes(work: Callable[[Item], Any], items: Sequence[Item], workers: int) -> Iterator[TaskResult]:
     """A killed process takes its whole pool with it, so what has not ended goes to a new one.
 
-    After `MAX_RETRIES` of them in vain one of the pieces that are first in turn kills its process: so each of these is done
-    alone, and given up if it is killed there, too.
+    After `MAX_RETRIES` of them in vain one of the pieces that are first in turn kills its process: so each of these is
+    done alone, and given up if it is killed there, too.
     """
     left, in_vain = dict(enumerate(items)), 0
     while left:
@@ -167,8 +167,8 @@ def _on_cluster(work: Callable[[Item], Result], items: Sequence[Item], address: 
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(f"cluster = {address}: {_NO_CLUSTER} ({brief(error)})") from error
     try:
-        share = {"num_cpus": 1, "num_gpus": 1 if ray.cluster_resources().get("GPU") else 0, "max_retries": MAX_RETRIES - 1}
-        remote = ray.remote(**share)(run_task)
+        gpus = 1 if ray.cluster_resources().get("GPU") else 0
+        remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=MAX_RETRIES - 1)(run_task)
         waiting = {remote.remote(work, item): number for number, item in enumerate(items)}
         while waiting:
             (ready, *_), _ = ray.wait(list(waiting))

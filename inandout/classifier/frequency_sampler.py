@@ -21,7 +21,7 @@ class FrequencySampler:
     def __init__(
         self, labels: npt.NDArray[np.integer[Any]], seed: int, every_epoch: npt.NDArray[np.bool_] | None = None
     ) -> None:
-        """`labels` (N,) of 0 and 1; `every_epoch` (N,): negatives of every epoch. Both labels are there without these."""
+        """`labels` (N,) of 0 and 1, both there; `every_epoch` (N,): further negatives that every epoch shows."""
         self.every_epoch = np.flatnonzero(np.zeros(len(labels), bool) if every_epoch is None else every_epoch)
         self.positives = np.flatnonzero(labels == 1)
         self.negatives = np.setdiff1d(np.flatnonzero(labels == 0), self.every_epoch)

@@ -135,7 +135,9 @@ def _resized(image: ImageArray, size: tuple[int, int]) -> ImageArray:
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
 
 
-def measure_responses(score: Scorer, pixels: Pixels, perturbation: Perturbation, groups: Sequence[str] = ()) -> Responses:
+def measure_responses(
+    score: Scorer, pixels: Pixels, perturbation: Perturbation, groups: Sequence[str] = ()
+) -> Responses:
     """Judge good parts (N, H, W, 3) before and after a change, in the same batches: what is equal has equal logits."""
     before, after, levels = [], [], []
     for start in range(0, len(pixels), BATCH):

@@ -67,7 +67,9 @@ class PromptLabPage(NamedTuple):
     start: GenerationRequest
 
 
-def build_app(session: ReviewSession, log: DecisionLog, finish: Callable[[], str], lab_page: PromptLabPage | None = None) -> FastAPI:
+def build_app(
+    session: ReviewSession, log: DecisionLog, finish: Callable[[], str], lab_page: PromptLabPage | None = None
+) -> FastAPI:
     """The server.
 
     Args:

@@ -101,10 +101,11 @@ def build_session(
         InputError: a row points outside of the folder, or an image cannot be read.
     """
     refuse_outside(folder, pool)
-    samples = dict(zip(digests([sample.image for sample in pool]), pool, strict=True))
+    by_digest = dict(zip(digests([sample.image for sample in pool]), pool, strict=True))
+    samples = list(by_digest.values())
     training = [sample for sample in real if sample.split == "train"]
     known = dict(zip(digests([sample.image for sample in training]), training, strict=True))
-    return ReviewSession(title, list(samples.values()), list(samples), _flag(list(samples.values()), known, fit), known, fit)
+    return ReviewSession(title, samples, list(by_digest), _flag(samples, known, fit), known, fit)
 
 
 def build_label_session(title: str, suspects: Sequence[Sample], scores: Sequence[float]) -> ReviewSession:

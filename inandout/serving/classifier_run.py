@@ -41,7 +41,8 @@ def read_classifier_run(run_id: str) -> ClassifierRun:
     config = json.loads(artifact_folder(run_id, "config.json").read_text(encoding="utf-8"))
     samples = read_manifest(artifact_folder(run_id, "manifest.csv"))
     geometry = Geometry(**{name: config[name] for name in Geometry.model_fields})
-    return ClassifierRun(run_id, config["data"], weights, geometry, [sample for sample in samples if sample.split == "test"])
+    test = [sample for sample in samples if sample.split == "test"]
+    return ClassifierRun(run_id, config["data"], weights, geometry, test)
 
 
 def require_test_files(trained: ClassifierRun) -> list[Sample]:
@@ -65,7 +66,7 @@ def require_test_files(trained: ClassifierRun) -> list[Sample]:
 
 
 def real_images(trained: ClassifierRun, number: int) -> Pixels:
-    """Up to `number` images (N, H, W, 3), spread over the test part and so over its labels; raises as `require_test_files`."""
+    """Up to `number` images (N, H, W, 3), spread over the test part and its labels; raises as `require_test_files`."""
     samples = require_test_files(trained)
     chosen = np.unique(np.linspace(0, len(samples) - 1, number).astype(int))
     return load_pixels([samples[int(i)].image for i in chosen], trained.geometry)

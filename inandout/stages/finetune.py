@@ -223,7 +223,8 @@ def prior_cache_key(config: FinetuneConfig, sizes: Sequence[tuple[int, int]]) ->
     """What `prior_images` asks `generate` for: the same for every fine-tuning of a seed and of equal sizes."""
     sampling = SamplingConfig().resolved(kind_of_base(config.base))
     return [
-        "prior", base_identity(config), config.prior_prompt, config.seed, config.clip_skip, sizes, sampling.model_dump(),
+        "prior", base_identity(config), config.prior_prompt, config.seed, config.clip_skip, sizes,
+        sampling.model_dump(),
     ]  # fmt: skip
 
 

@@ -15,8 +15,13 @@ from inandout.tracking import code_fingerprint, state_folder
 
 
 def generate(
-    cache_key: Sequence[object], n: int, generator: Generator, batch_size: int, training: Iterable[ImageArray] | None, name: str
-) -> PoolState:  # fmt: skip
+    cache_key: Sequence[object],
+    n: int,
+    generator: Generator,
+    batch_size: int,
+    training: Iterable[ImageArray] | None,
+    name: str,
+) -> PoolState:
     """The first `n` images of an endless sequence, made as far as they are not there yet; logs how many that were.
 
     Args:

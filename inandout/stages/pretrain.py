@@ -65,9 +65,10 @@ def pretrain(config: PretrainConfig) -> None:
     with open_run("pretrain", config, stage_fingerprint("pretrain", config, inputs), f"pretrain seed={config.seed}"):
         train_state = load_train_state(Path(config.start)) if config.start else _begin(config, checkpoints)
         pretrain_unet(
-            train_state, SurfaceStream(config.seed, config.batch_size, config.close_ups, WEIGHTED_KINDS), steps=config.unet_steps,
-            lr=config.lr, text_share=config.text_share, checkpoint=checkpoints / "unet.safetensors",
-            save_every=config.save_every, on_step=_exporter(train_state, config.sheet_every, out),
+            train_state, SurfaceStream(config.seed, config.batch_size, config.close_ups, WEIGHTED_KINDS),
+            steps=config.unet_steps, lr=config.lr, text_share=config.text_share,
+            checkpoint=checkpoints / "unet.safetensors", save_every=config.save_every,
+            on_step=_exporter(train_state, config.sheet_every, out),
         )  # fmt: skip
         assemble(train_state).save_pretrained(out)
     print(f"{out}: ready; StableDiffusionPipeline.from_pretrained('{out}', local_files_only=True) loads it")

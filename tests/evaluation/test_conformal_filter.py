@@ -44,7 +44,8 @@ def test_each_threshold_holds_back_its_share_of_good_parts_nobody_has_seen(quant
 
 def test_a_image_at_the_limit_is_not_kept() -> None:
     thresholds = Thresholds(1.0, 2.0)
-    assert apply_thresholds(np.array([1.0, 1.1, 1.1]), np.array([0.0, 2.0, 1.9]), thresholds) == ["good", "unlike", "kept"]
+    results = apply_thresholds(np.array([1.0, 1.1, 1.1]), np.array([0.0, 2.0, 1.9]), thresholds)
+    assert results == ["good", "unlike", "kept"]
 
 
 def test_too_few_good_parts_are_refused_with_the_number_that_is_needed() -> None:

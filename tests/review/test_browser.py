@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -290,9 +291,13 @@ FOCUS_IS_SEEN = """document.activeElement === document.body
 
 
 def test_prompts_are_tried_compared_and_chosen(browser: Browser, tmp_path: Path) -> None:
-    lab = PromptLab(tmp_path / "room", lambda request: ((n % len(request.prompts), noise(n)) for n in range(2 * request.number)))
+    def draw(request: GenerationRequest) -> Iterator[tuple[int, ImageArray]]:
+        return ((n % len(request.prompts), noise(n)) for n in range(2 * request.number))
+
+    lab = PromptLab(tmp_path / "lab", draw)
     start = GenerationRequest(prompts=["<b>scratched</b>"], alpha=0.6, guidance=3, number=2, seed=0)
-    with serving(ReviewSession("Prompt lab", [], [], []), tmp_path / "d.jsonl", lab_page=PromptLabPage(lab, start)) as address:
+    empty = ReviewSession("Prompt lab", [], [], [])
+    with serving(empty, tmp_path / "d.jsonl", lab_page=PromptLabPage(lab, start)) as address:
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.on("pageerror", lambda error: ERRORS.append(str(error)))
         page.goto(address)

@@ -106,7 +106,8 @@ def test_a_wish_out_of_range_is_refused(changes: dict[str, object]) -> None:
 
 
 def test_a_prompt_is_one_line() -> None:
-    assert GenerationRequest.model_validate(WISH.model_dump() | {"prompts": [" two\nlines \t"]}).prompts == ["two lines"]
+    typed = WISH.model_dump() | {"prompts": [" two\nlines \t"]}
+    assert GenerationRequest.model_validate(typed).prompts == ["two lines"]
 
 
 def test_the_server_of_a_room(tmp_path: Path) -> None:

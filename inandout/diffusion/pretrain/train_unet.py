@@ -145,7 +145,8 @@ def _loss(train_state: TrainState, batch: Batch, seed: int, step: int) -> tuple[
     dropped = torch.rand(len(latents), generator=generator) < UNCONDITIONAL
     captions = ["" if drop else caption for caption, drop in zip(batch.captions, dropped, strict=True)]
     noisy = train_state.scheduler.add_noise(latents, noise, times).contiguous(memory_format=torch.channels_last)
-    predicted = train_state.unet(noisy, times, prompt_states(train_state.text_encoder, train_state.tokenizer, captions)).sample
+    states = prompt_states(train_state.text_encoder, train_state.tokenizer, captions)
+    predicted = train_state.unet(noisy, times, states).sample
     errors = (predicted - prediction_target(train_state.scheduler, latents, noise, times)).square().mean(dim=1)
     weighted = (errors * defect_weights(batch.masks)).mean(dim=(1, 2))
     loss = (weighted * min_snr_weights(train_state.scheduler, times)).mean()
@@ -159,7 +160,9 @@ def defect_weights(masks: npt.NDArray[np.bool_]) -> Tensor:
     return 1 + (DEFECT_WEIGHT - 1) * near
 
 
-def _resume(parts: nn.ModuleDict, ema: ExponentialMovingAverage, optimiser: torch.optim.Optimizer, checkpoint: Path | None) -> int:
+def _resume(
+    parts: nn.ModuleDict, ema: ExponentialMovingAverage, optimiser: torch.optim.Optimizer, checkpoint: Path | None
+) -> int:
     """Put everything back that a checkpoint holds; the number of steps that were done."""
     if checkpoint is None or not checkpoint.exists():
         return 0

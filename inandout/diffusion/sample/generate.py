@@ -94,7 +94,12 @@ def inpaint_generator(
 
 
 def fill_pool(
-    folder: Path, n: int, generator: Generator, batch_size: int, training: Iterable[ImageArray] | None, name: str = "ddpm"
+    folder: Path,
+    n: int,
+    generator: Generator,
+    batch_size: int,
+    training: Iterable[ImageArray] | None,
+    name: str = "ddpm",
 ) -> PoolState:
     """Write images that pass the gate as `<place>.png` until there are `n`; the same ones however often interrupted.
 

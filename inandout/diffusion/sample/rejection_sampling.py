@@ -32,17 +32,19 @@ def max_rejections(n: int) -> int:
     return 3 * n + EXTRA_REJECTIONS
 
 
-def rejection_sample(n: int, generator: Generator, quality_filter: QualityFilter, batch_size: int, accepted: int = 0) -> Iterator[tuple[int, ImageArray]]:
+def rejection_sample(
+    n: int, generator: Generator, quality_filter: QualityFilter, batch_size: int, accepted: int = 0
+) -> Iterator[tuple[int, ImageArray]]:
     """Yield number and image of candidates that pass the gate, in order, until there are `n` of them.
 
     Candidates have the numbers 0, 1, 2, ..., which decide their seeds. They are always made in whole blocks
     [k * batch_size, (k + 1) * batch_size), as the last bit of an image depends on which ones it is made with. So the
     images are the same however often the pool was interrupted, and a larger pool begins with the smaller one.
 
-    To go on with an interrupted pool, give a new gate that has the same training images, the counts as they were when
-    the last accepted image was yielded (`quality_filter.counts` is then exactly of the candidates up to it), and remembers all
-    accepted images in order. The next candidate is the one whose number is `accepted` plus the sum of the counts;
-    those after the last accepted one that had been judged already are judged again, with the same result.
+    To go on with an interrupted pool, give a new filter that has the same training images, the counts as they were when
+    the last accepted image was yielded (`quality_filter.counts` is then exactly of the candidates up to it), and
+    remembers all accepted images in order. The next candidate is the one whose number is `accepted` plus the sum of the
+    counts; those after the last accepted one that had been judged already are judged again, with the same result.
 
     Args:
         n: images wanted, those accepted before included.
@@ -64,7 +66,9 @@ def rejection_sample(n: int, generator: Generator, quality_filter: QualityFilter
             raise TooManyRejectedError(n, accepted, quality_filter.counts)
 
 
-def _candidates(generator: Generator, first: int, batch_size: int) -> Iterator[tuple[int, ImageArray, RejectReason | None]]:
+def _candidates(
+    generator: Generator, first: int, batch_size: int
+) -> Iterator[tuple[int, ImageArray, RejectReason | None]]:
     """Number, image and known fault of candidates from `first` on, without end, made in whole blocks."""
     for start in count(first - first % batch_size, batch_size):
         numbers = range(start, start + batch_size)

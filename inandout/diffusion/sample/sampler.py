@@ -206,7 +206,12 @@ def _noise(pipeline: StableDiffusionPipeline, seeds: Sequence[int], size: tuple[
 
 @torch.inference_mode()
 def _denoise(
-    unet: UNet2DConditionModel, scheduler: Scheduler, noise: Tensor, states: Tensor, guidance: float, encoded: EncodedCanvas | None
+    unet: UNet2DConditionModel,
+    scheduler: Scheduler,
+    noise: Tensor,
+    states: Tensor,
+    guidance: float,
+    encoded: EncodedCanvas | None,
 ) -> Tensor:
     """Latents (N, C, H, W), fp32, from noise of that shape; with a canvas, outside its masks the canvas's.
 

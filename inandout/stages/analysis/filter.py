@@ -177,7 +177,8 @@ def _judge(classifier: TrainedClassifier, seen: _Seen, rows: Sequence[Sample], t
         nearest(one[None], seen.train[[place[source] for source in row.sources]])[0]
         for one, row in zip(found, rows, strict=True)
     ]
-    return _Judged(apply_thresholds(to_negatives, to_positives, thresholds), to_negatives, to_positives, np.array(to_sources))
+    results = apply_thresholds(to_negatives, to_positives, thresholds)
+    return _Judged(results, to_negatives, to_positives, np.array(to_sources))
 
 
 def _to_others(found: Features, seen: _Seen, rows: Sequence[Sample]) -> Floats:
@@ -201,11 +202,14 @@ def _log(rows: Sequence[Sample], judged: _Judged, thresholds: Thresholds, seen: 
     log_values({"threshold_negatives": thresholds.negatives, "median_novelty": float(np.median(judged.sources))})
     if thresholds.positives is not None:
         log_values({"threshold_positives": thresholds.positives})
+    near_defects = (
+        "" if thresholds.positives is None else f", and nearer than {thresholds.positives:.3g} to its nearest defect"
+    )
     lines = [
         f"{counts['kept']} of {len(rows)} images are kept; {counts['good']} look like good parts, {counts['unlike']} "
         "are unlike the real defects.",
         f"Kept is what is farther than {thresholds.negatives:.3g} from the nearest good part of the training part"
-        + ("." if thresholds.positives is None else f", and nearer than {thresholds.positives:.3g} to its nearest defect."),
+        f"{near_defects}.",
         *_checks(seen, thresholds),
     ]
     mlflow.log_text("\n".join(lines), "filter.md")

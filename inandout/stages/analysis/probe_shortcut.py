@@ -85,7 +85,9 @@ def probe_shortcut(config: ProbeShortcutConfig) -> Probed:
     }  # fmt: skip
     probed = ProbedConfig(**config.model_dump(), data=classifier.config.data)
     name = f"probe of {config.run[:8]}"
-    run = run_stage("probe-shortcut", name, probed, inputs, good, lambda work: _probe(classifier, good, base, threshold))
+    run = run_stage(
+        "probe-shortcut", name, probed, inputs, good, lambda work: _probe(classifier, good, base, threshold)
+    )
     text = artifact_folder(run.info.run_id, "probe.md").read_text(encoding="utf-8")
     table, answer = text.split("\n\n")[1:3]
     print(f"\n{text}\n\n{experiment_url(run)}")
@@ -97,16 +99,19 @@ def _base_config(config: ProbeShortcutConfig, trained: ClassifyConfig) -> BaseCo
     return BaseConfig(base=asked.base, base_config=asked.base_config)
 
 
-def _probe(classifier: TrainedClassifier, good: Sequence[Sample], base_config: BaseConfig, threshold: float | None) -> None:
+def _probe(
+    classifier: TrainedClassifier, good: Sequence[Sample], base_config: BaseConfig, threshold: float | None
+) -> None:
     """Log table, metrics, contact sheet and plot."""
     base = open_base(base_config)
     _refuse_other_base(classifier.config, base, base_config.base)
     net, pixels = classifier.net(), load_pixels([sample.image for sample in good], classifier.config)
     parts = [sample.group for sample in good]
     tried = perturbations(base.pipeline, f"base {base_config.base.rsplit('/', 1)[-1]}")
+    seed = classifier.config.seed
     effects = [
-        measure_effect(perturbation, measure_responses(lambda batch: predict(net, batch), pixels, perturbation, parts), threshold, classifier.config.seed)
-        for perturbation in tried
+        measure_effect(one, measure_responses(lambda batch: predict(net, batch), pixels, one, parts), threshold, seed)
+        for one in tried
     ]
     _log(classifier.config, effects)
     mlflow.log_image(_sheet(pixels, effects), artifact_file="probe.png")
@@ -132,11 +137,12 @@ def _refuse_other_base(trained: ClassifyConfig, base: Base, name: str) -> None:
 
 def _log(trained: ClassifyConfig, effects: Sequence[PerturbationEffect]) -> None:
     for one in effects:
-        values = {f"auroc_{one.perturbation.key}{end}": v for end, v in zip(("", "_low", "_high"), one.auroc, strict=True)}
-        values |= {f"rise_{one.perturbation.key}{end}": v for end, v in zip(("", "_low", "_high"), one.rise, strict=True)}
-        values |= {f"levels_{one.perturbation.key}": one.responses.levels}
+        key = one.perturbation.key
+        values = {f"auroc_{key}{end}": v for end, v in zip(("", "_low", "_high"), one.auroc, strict=True)}
+        values |= {f"rise_{key}{end}": v for end, v in zip(("", "_low", "_high"), one.rise, strict=True)}
+        values |= {f"levels_{key}": one.responses.levels}
         if one.called is not None:
-            values |= {"called_untouched": one.called[0], f"called_{one.perturbation.key}": one.called[1]}
+            values |= {"called_untouched": one.called[0], f"called_{key}": one.called[1]}
         log_values(values)
     count = len(effects[0].responses.before)
     mlflow.log_param("n_good_parts", count)

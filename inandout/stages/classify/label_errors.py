@@ -1,4 +1,4 @@
-"""Entry point `label-errors`: which labels of a data set are the most suspicious, by classifiers that have not seen them."""
+"""Entry point `label-errors`: the most suspicious labels of a data set, by classifiers that have not seen them."""
 
 import csv
 import io

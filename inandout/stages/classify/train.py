@@ -172,7 +172,8 @@ def _train(config: ClassifyConfig, model: DefectNet, train: Part, val: Part, wor
     is_synthetic_negative = np.array([sample.label == 0 and sample.origin != "real" for sample in train.samples])
     fit(
         model, train.pixels, train.labels, epochs=config.epochs, batch_size=config.batch_size, seed=config.own_seed(),
-        optimiser=config.optimiser, lr=config.lr, every_epoch=is_synthetic_negative, checkpoint=checkpoint, on_epoch=on_epoch,
+        optimiser=config.optimiser, lr=config.lr, every_epoch=is_synthetic_negative, checkpoint=checkpoint,
+        on_epoch=on_epoch,
     )  # fmt: skip
     return logits
 

@@ -1,4 +1,4 @@
-"""Entry point `extend-pool`: more images of a reviewed pool, drawn with new seeds from the prompts that were certified."""
+"""Entry point `extend-pool`: more images of a reviewed pool, with new seeds and the prompts that were certified."""
 
 import json
 import shutil

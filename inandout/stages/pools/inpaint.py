@@ -114,7 +114,8 @@ def _make(config: InpaintPoolConfig, samples: list[Sample], sites: _Sites, work:
     pipeline, prompts, sampling = _merged(config, base, adapter), _prompts(config, adapter), config.sampling(base.kind)
     skip = adapter.meta.clip_skip if adapter else 1
     generator = inpaint_generator(pipeline, prompts, config.seed, sites.canvas, sampling, skip)
-    state = generate(inpaint_cache_key(config, adapter, samples), config.n_aug, generator, sampling.sample_batch, None, "inpaint")
+    key = inpaint_cache_key(config, adapter, samples)
+    state = generate(key, config.n_aug, generator, sampling.sample_batch, None, "inpaint")
     log_pool_state(state, config.merging_alpha() if adapter else None, prompts)
     folder, contents = work_pool(work), digests([sample.image for sample in sites.negatives])
     pool = [_row(one, sites, contents, prompts, base, adapter, folder) for one in state.kept]
@@ -126,8 +127,9 @@ def inpaint_cache_key(config: InpaintPoolConfig, adapter: Adapter | None, sample
     """What a pool asks `generate` for."""
     sampling = config.sampling(kind_of_base(config.base))
     return [
-        "inpaint", base_identity(config), adapter and adapter.fingerprint, config.merging_alpha(), _prompts(config, adapter),
-        fingerprint(samples), sampling.model_dump(), config.model_dump(mode="json", include=_SITE_FIELDS),
+        "inpaint", base_identity(config), adapter and adapter.fingerprint, config.merging_alpha(),
+        _prompts(config, adapter), fingerprint(samples), sampling.model_dump(),
+        config.model_dump(mode="json", include=_SITE_FIELDS),
     ]  # fmt: skip
 
 

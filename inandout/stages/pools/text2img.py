@@ -179,8 +179,13 @@ def open_diffusion_setup(config: DdpmPoolConfig) -> DiffusionSetup:
 
 
 def draw_ddpm(
-    setup: DiffusionSetup, samples: Sequence[Sample], folder: Path, seed: int, before: Sequence[Sample] = (), label: int = 1
-) -> list[Sample]:  # fmt: skip
+    setup: DiffusionSetup,
+    samples: Sequence[Sample],
+    folder: Path,
+    seed: int,
+    before: Sequence[Sample] = (),
+    label: int = 1,
+) -> list[Sample]:
     """`n_aug` diffusion images and their manifest in a folder; logs what became of the others and `drawn_with.json`.
 
     Args:

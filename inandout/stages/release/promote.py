@@ -131,8 +131,8 @@ def _points(config: ReleaseConfig, candidate: Candidate) -> Points:
     rules = list(dict.fromkeys(parse_rule(part) for part in config.points.split(",") if part.strip()))
     if not rules:
         raise InputError("points is empty; give some of recall>=0.95, fpr<=0.01, cost 50:1, validation")
-    val, test = read_scores(candidate.id, "val"), read_scores(candidate.id)
-    chosen = [choose_point(rule, val.logits, val.labels, candidate.config.val_fpr, config.defect_share) for rule in rules]
+    val, test, max_fpr = read_scores(candidate.id, "val"), read_scores(candidate.id), candidate.config.val_fpr
+    chosen = [choose_point(rule, val.logits, val.labels, max_fpr, config.defect_share) for rule in rules]
     return Points(chosen, [measure_point(point, test.logits, test.labels) for point in chosen])
 
 

@@ -37,7 +37,8 @@ def open_prompt_lab(config: DdpmConfig) -> OpenedPromptLab:
     require_text2img(base.pipeline)
     sampling = SamplingConfig(**config.model_dump(include=set(SamplingConfig.model_fields))).resolved(base.kind)
     inputs = {"data": fingerprint(samples), "base": base.fingerprint, "adapter": adapter.fingerprint}
-    key = hashlib.sha256(f"{inputs} {config.width}x{config.height} {sampling.scheduler} {sampling.steps}".encode()).hexdigest()
+    drawn_with = f"{inputs} {config.width}x{config.height} {sampling.scheduler} {sampling.steps}"
+    key = hashlib.sha256(drawn_with.encode()).hexdigest()
     lab = PromptLab(
         state_folder() / "prompt_lab" / key[:32], Renderer(base, adapter, config.width, config.height, sampling).draw
     )  # fmt: skip

@@ -36,8 +36,8 @@ class ReviewConfig(DdpmConfig):
 
     pool: str = Field(
         "",
-        description="run id of augment, extend-pool or label-errors, or a folder with a manifest.csv; empty = the prompt lab, "
-        "which all options but host and port are for",
+        description="run id of augment, extend-pool or label-errors, or a folder with a manifest.csv; empty = the "
+        "prompt lab, which all options but host and port are for",
     )
     host: str = Field(
         "127.0.0.1",
@@ -87,12 +87,14 @@ Close = Callable[[str, dict[str, Any], Sequence[Decision]], str]
 def _build_session(where: str) -> tuple[ReviewSession, Close]:
     """The images of a pool, or real ones whose labels are in doubt."""
     if not Path(where).is_dir() and is_label_errors_run(where):
-        return build_suspect_session(where), partial(_close_labels, read_manifest(artifact_folder(where, "manifest.csv")))
+        data = read_manifest(artifact_folder(where, "manifest.csv"))
+        return build_suspect_session(where), partial(_close_labels, data)
     opened = _open(where)
     pool = read_pool(opened.folder)
     session = build_session(f"pool {Path(where).name}", opened.folder, pool, opened.real, opened.fit)
     if not Path(where).is_dir():
-        session = replace(session, base_preview=open_base_preview(where, session.samples, _folder_of(session) / "alpha-0"))
+        preview = open_base_preview(where, session.samples, _folder_of(session) / "alpha-0")
+        session = replace(session, base_preview=preview)
     return session, _close_pool
 
 

@@ -176,7 +176,8 @@ def _finish(shared: SharedStudy, config: SearchConfig) -> str:
         config.paper(config.fresh_seeds),
     )
     mlflow.set_tag("inandout.conclusion", final_report.sentence)
-    mlflow.log_text(f"{final_report.table}\n\n{PAPER}: {_words(config.paper_point())}\n\n{final_report.sentence}\n", "results.md")
+    text = f"{final_report.table}\n\n{PAPER}: {_words(config.paper_point())}\n\n{final_report.sentence}\n"
+    mlflow.log_text(text, "results.md")
     if final_report.difference is not None:
         log_values({f"ap_rise_{name}": value for name, value in final_report.difference._asdict().items()})
     print(f"\n{final_report.table}", flush=True)
@@ -193,5 +194,6 @@ def _sums(study: Study) -> dict[str, float]:
     costs = [trial.user_attrs for trial in trials if OVERHEAD_SECONDS in trial.user_attrs]
     asked, drawn = (sum(cost[name] for cost in costs) for name in (DIFFUSION_IMAGES, NEW_DIFFUSION_IMAGES))
     ends = {f"n_{name.lower()}": float(sum(t.state.name == name for t in trials)) for name in ENDS}
-    ends |= {f"{OVERHEAD_SECONDS}_mean": float(np.mean([cost[OVERHEAD_SECONDS] for cost in costs])), NEW_DIFFUSION_IMAGES: drawn, DIFFUSION_IMAGES: asked}
+    ends[f"{OVERHEAD_SECONDS}_mean"] = float(np.mean([cost[OVERHEAD_SECONDS] for cost in costs]))
+    ends |= {NEW_DIFFUSION_IMAGES: drawn, DIFFUSION_IMAGES: asked}
     return ends | ({"share_of_diffusion_reused": 1 - drawn / asked} if asked else {})

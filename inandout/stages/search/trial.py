@@ -16,8 +16,10 @@ from inandout.search.study import RUN, Study, Trial, fail, finish, heartbeat, re
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.tracking import artifact_folder, log_values, open_run
 
-OVERHEAD_SECONDS, DIFFUSION_IMAGES, NEW_DIFFUSION_IMAGES = "seconds_outside_training", "diffusion_images", "diffusion_images_drawn"
-"""Seconds of a trial in which it neither trained nor made images; images it needed; those that were not there."""
+OVERHEAD_SECONDS = "seconds_outside_training"
+"""Seconds of a trial in which it neither trained nor made images."""
+DIFFUSION_IMAGES, NEW_DIFFUSION_IMAGES = "diffusion_images", "diffusion_images_drawn"
+"""Images that a trial needed; those that were not there."""
 MAKING = ("augment", "negatives")
 """Stages that make images."""
 METRICS = ("val_ap", "val_precision", "val_recall")

@@ -79,7 +79,8 @@ def test_a_image_that_was_accepted_before_is_kept_out(name: str) -> None:
 @pytest.mark.parametrize("surface", SURFACES)
 def test_different_parts_of_one_product_may_all_enter(surface: str) -> None:
     quality_filter = QualityFilter([part(number, surface) for number in range(1000, 1005)])
-    assert [quality_filter.judge(part(number, surface, "pitted" if number % 2 else "")) for number in range(80)] == [None] * 80
+    parts = [part(number, surface, "pitted" if number % 2 else "") for number in range(80)]
+    assert [quality_filter.judge(one) for one in parts] == [None] * 80
     assert quality_filter.counts == {}
 
 
@@ -100,7 +101,8 @@ def test_a_remembered_image_is_as_good_as_an_accepted_one() -> None:
     quality_filter = QualityFilter([])
     for number in range(200):
         quality_filter.remember(part(number, "grained"))
-    assert [quality_filter.judge(part(number, "grained")) for number in (0, 63, 64, 65, 199, 200)] == ["duplicate"] * 5 + [None]
+    results = [quality_filter.judge(part(number, "grained")) for number in (0, 63, 64, 65, 199, 200)]
+    assert results == ["duplicate"] * 5 + [None]
     assert quality_filter.counts == {"duplicate": 5}
 
 

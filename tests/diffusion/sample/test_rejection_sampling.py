@@ -81,7 +81,9 @@ def test_counts_at_a_yield_are_those_of_the_candidates_up_to_it() -> None:
 
 
 def test_a_larger_pool_begins_with_the_smaller_one() -> None:
-    small, large = ([number for number, _ in rejection_sample(n, Model(), QualityFilter([TRAINED]), batch_size=4)] for n in (5, 12))
+    small, large = (
+        [number for number, _ in rejection_sample(n, Model(), QualityFilter([TRAINED]), batch_size=4)] for n in (5, 12)
+    )
     assert large[:5] == small
 
 
