@@ -39,14 +39,13 @@ from torchvision.transforms import functional
 from tqdm import tqdm
 
 from inandout.data.geometry import Geometry, fit_image
-from inandout.data.images import read_image, write_image
+from inandout.data.images import ImageBatch, read_image, write_image
 from inandout.data.surfaces import draw_surface
 from inandout.diffusion.base.base import Base
 from inandout.diffusion.finetune.dreambooth import MAX_GRADIENT_NORM, DreamBoothConfig, dreambooth
 from inandout.diffusion.finetune.dreambooth_dataset import DreamBoothDataset, Example
 from inandout.diffusion.lora.layers import AdapterConfig, adapter_parameters, add_adapter
 from inandout.diffusion.pretrain.assemble import assemble, new_train_state, new_vae
-from inandout.diffusion.reconstruction import ImageBatch
 from inandout.diffusion.snr_weighting import min_snr_weights, prediction_target
 from inandout.diffusion.vae import encode
 

@@ -19,12 +19,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from inandout.data.images import write_image
+from inandout.data.images import ImageBatch, write_image
 from inandout.data.surfaces import KINDS, PALETTES
-from inandout.diffusion.base.base import BaseConfig, open_base
-from inandout.diffusion.pretrain.assemble import EMBEDDED
+from inandout.diffusion.base.base import EMBEDDED, BaseConfig, open_base
 from inandout.diffusion.pretrain.stream import HELD_OUT, SurfaceStream
-from inandout.diffusion.reconstruction import ImageBatch, measure_reconstruction
+from inandout.diffusion.reconstruction import measure_reconstruction
 from inandout.diffusion.sample.sampler import SamplingConfig, sample
 from inandout.diffusion.vae import decode, encode, to_tensor
 from inandout.reporting.figures import contact_sheet

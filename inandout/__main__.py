@@ -69,6 +69,9 @@ STAGES: Mapping[str, Stage] = Stages(
 )
 """Every entry point of MLproject, which repeats their fields and defaults; a test compares."""
 
+ALIASES = {"topup": "extend-pool", "labels": "label-errors", "probe": "probe-shortcut"}
+"""Old names of entry points, on the command line and in MLproject; `--help` does not list them."""
+
 
 class Commands(click.Group):
     """The entry points as commands."""
@@ -78,7 +81,8 @@ class Commands(click.Group):
         return list(STAGES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The one of this name."""
+        """The one of this name, or of an old name."""
+        cmd_name = ALIASES.get(cmd_name, cmd_name)
         return build_command(cmd_name, STAGES[cmd_name]) if cmd_name in STAGES else None
 
 

@@ -19,6 +19,21 @@ def run(*arguments: str) -> int:
     return code if isinstance(code, int) else 0
 
 
+@pytest.mark.parametrize(
+    ("old", "new"), [("topup", "extend-pool"), ("labels", "label-errors"), ("probe", "probe-shortcut")]
+)
+def test_an_old_name_is_the_same_command_and_not_listed(
+    old: str, new: str, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(old, "--dry-run") == run(new, "--dry-run") == 0
+    first, second = capsys.readouterr().out.split("}\n{")
+    assert first.strip("{}\n ") == second.strip("{}\n ")
+    assert run("--help") == 0
+    listed = {line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")}
+    assert new in listed
+    assert old not in listed
+
+
 @pytest.mark.parametrize("name", [name for name in STAGES if STAGES[name].plan is None])
 def test_a_dry_run_prints_the_resolved_configuration_and_does_nothing(
     name: str, project: Path, capsys: pytest.CaptureFixture[str]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from inandout.__main__ import STAGES
+from inandout.__main__ import ALIASES, STAGES
 
 PROJECT = yaml.safe_load((Path(__file__).parents[1] / "MLproject").read_text())
 
@@ -15,7 +15,13 @@ def as_text(default: object) -> str:
 
 
 def test_entry_points_are_the_stages() -> None:
-    assert set(PROJECT["entry_points"]) == set(STAGES)
+    assert set(PROJECT["entry_points"]) == set(STAGES) | set(ALIASES)
+
+
+def test_old_names_of_entry_points_stay() -> None:
+    for old, new in {"topup": "extend-pool", "labels": "label-errors", "probe": "probe-shortcut"}.items():
+        assert ALIASES[old] == new
+        assert PROJECT["entry_points"][old] == PROJECT["entry_points"][new]
 
 
 @pytest.mark.parametrize("name", STAGES)

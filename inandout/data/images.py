@@ -24,6 +24,8 @@ from inandout.errors import InputError
 
 ImageArray = npt.NDArray[np.uint8]
 """(H, W, 3) RGB, 0..255."""
+ImageBatch = npt.NDArray[np.uint8]
+"""(N, H, W, 3) RGB, 0..255: images of one size."""
 Mask = npt.NDArray[np.bool_]
 """(H, W), true on the defect."""
 

@@ -3,10 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-ImageBatch = npt.NDArray[np.uint8]
-"""(N, H, W, 3)."""
+from inandout.data.images import ImageBatch
 
 
 class ReconstructionQuality(NamedTuple):

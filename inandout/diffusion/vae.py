@@ -1,50 +1,11 @@
-"""The VAE: diffusers' `AutoencoderTiny` with a linear encoder in closed form and a trained decoder.
-
-`AutoencoderTiny` fits because its strided convolution sees every pixel of a 2x2 block, so that it can hold any linear
-map of a patch exactly, and because it has no norms, which wash small contrasts out. Its decoder enlarges by repeating
-pixels; the convolutions after it cannot tell the copies apart but by their neighbours, so it can make no pattern with
-the period of a patch. With 2x2 px patches that is the Nyquist frequency, where surfaces have nothing to show; with 4x4
-it would be stripes 4 px apart, which many materials have.
-"""
+"""Images to the latents of a VAE and back."""
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor
 
-from inandout.diffusion.pretrain.pca_latents import Components
-from inandout.diffusion.reconstruction import ImageBatch
-
-SCALING = 8.0
-"""`scaling_factor`: the encoder's output is the latent divided by this, where the decoder's tanh(x / 3) * 3 is nearly
-the identity."""
-
-_ENCODER_WIDTH, _DECODER_WIDTH, _DECODER_BLOCKS = 8, 48, (2, 1)
-
-
-def build_vae(
-    components: Components, seed: int, width: int = _DECODER_WIDTH, blocks: tuple[int, int] = _DECODER_BLOCKS
-) -> AutoencoderTiny:
-    """A VAE whose encoder is `components`, frozen, and whose decoder depends on `seed` alone.
-
-    Args:
-        components: at most 16 of them.
-        seed: of the decoder's random weights.
-        width: channels of the decoder.
-        blocks: residual blocks of the decoder before and after it doubles the sides.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        vae = AutoencoderTiny(
-            encoder_block_out_channels=(_ENCODER_WIDTH,) * 2, num_encoder_blocks=(0, 0),
-            decoder_block_out_channels=(width,) * len(blocks), num_decoder_blocks=blocks,
-            latent_channels=len(components.spread), scaling_factor=SCALING,
-        )  # fmt: skip
-    _set_encoder(vae, components)
-    with torch.no_grad():
-        vae.decoder.layers[0].weight.mul_(SCALING)  # so that it sees latents of the size that it was initialised for
-    vae.encoder.requires_grad_(False)
-    return vae
+from inandout.data.images import ImageBatch
 
 
 def to_tensor(images: ImageBatch) -> Tensor:
@@ -73,20 +34,3 @@ def encode(vae: AutoencoderTiny | AutoencoderKL, images: ImageBatch) -> Tensor:
 def decode(vae: AutoencoderTiny | AutoencoderKL, latents: Tensor) -> ImageBatch:
     """Images (N, H, W, 3) uint8 of scaled latents (N, C, H/f, W/f) on the device of the VAE."""
     return to_images(vae.decode(latents / vae.config.scaling_factor).sample.float().cpu())
-
-
-@torch.no_grad()
-def _set_encoder(vae: AutoencoderTiny, components: Components) -> None:
-    """Write the linear map into the four convolutions of an encoder without blocks."""
-    enter, halve, leave = vae.encoder.layers
-    for layer in (enter, halve, leave):
-        layer.weight.zero_()
-    enter.bias.zero_()
-    for colour in range(3):
-        enter.weight[colour, colour, 1, 1] = 1
-    count = len(components.spread)
-    gain = components.target / components.spread / SCALING
-    scaled = torch.from_numpy(components.basis * gain[:, None, None, None]).float()
-    halve.weight[:count, :3, 1:, 1:] = scaled.permute(0, 3, 1, 2)
-    leave.weight[:, :count, 1, 1] = torch.eye(count)
-    leave.bias.copy_(-(scaled * torch.from_numpy(components.mean).float()).sum(dim=(1, 2, 3)))

@@ -1,4 +1,4 @@
-"""The model registry: versions of one name, which of them is the champion, and what a version must show to become it.
+"""The model registry: versions of one name, and which of them is the champion.
 
 Aliases are this project's own, `champion` and `previous`; MLflow keeps `latest` and `v1`, `v2`, ... for itself.
 """
@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 import mlflow
 from filelock import FileLock
@@ -17,8 +16,6 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from inandout.errors import InputError
-from inandout.evaluation.metrics import Scored
-from inandout.evaluation.paired_test import METRICS, paired_difference
 from inandout.tracking import lock_is_taken, state_folder
 
 CHAMPION, PREVIOUS = "champion", "previous"
@@ -26,13 +23,6 @@ GATE = "gate"
 """Tag of every version: what was found when it was promoted, and so why it is the champion or is not."""
 ROLLED_BACK = "rolled_back"
 """Tag of a version whose place was given back to the one before."""
-
-
-class GateDecision(NamedTuple):
-    """Whether a challenger becomes the champion, and why."""
-
-    wins: bool
-    why: str
 
 
 @contextmanager
@@ -66,22 +56,6 @@ def version_of(name: str, run_id: str) -> ModelVersion | None:
     """The version that a run has made already."""
     found = mlflow.MlflowClient().search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
     return found[0] if found else None
-
-
-def champion_gate(challenger: Scored, champion: Scored | None, version: str) -> GateDecision:
-    """The gate: the first of a name passes; another one if its test AP is higher beyond what chance explains.
-
-    Args:
-        challenger: test part of the new one.
-        champion: of the champion, on the same images in the same order; None where there is none.
-        version: number of the champion, for the sentence.
-    """
-    if champion is None:
-        return GateDecision(True, "passed: the first of this name")
-    found = paired_difference([challenger], [champion], METRICS["AP"])
-    rise = f"test AP {found.mean:+.3f} (95 % {found.low:+.3f} .. {found.high:+.3f}) over champion version {version}"
-    wins = found.low > 0
-    return GateDecision(wins, f"{'passed' if wins else 'not passed'}: {rise}: {found.words()}")
 
 
 def add_version(name: str, model_uri: str, tags: Mapping[str, str]) -> ModelVersion:

@@ -15,6 +15,7 @@ from inandout.data.manifest import Sample, digests, fingerprint
 from inandout.data.prepare import ShotConfig, prepare_shot
 from inandout.data.splits import Shot
 from inandout.diffusion.base.base import Base, BaseConfig, base_identity, kind_of_base, open_base
+from inandout.diffusion.base.inpainting import require_text2img
 from inandout.diffusion.callbacks import OnStep
 from inandout.diffusion.finetune.buckets import bucket_of
 from inandout.diffusion.finetune.dreambooth import DreamBoothConfig, chosen_optimiser, dreambooth, processes
@@ -25,7 +26,6 @@ from inandout.diffusion.lora.layers import AdapterConfig, add_adapter, count_mod
 from inandout.diffusion.lora.safetensors_io import save_adapter
 from inandout.diffusion.prompts import check_prompt
 from inandout.diffusion.sample.generate import text2img_generator
-from inandout.diffusion.sample.inpaint import require_text2img
 from inandout.diffusion.sample.sampler import SamplingConfig
 from inandout.reporting.figures import contact_sheet
 from inandout.stages.image_cache import generate

@@ -8,11 +8,11 @@ from diffusers import StableDiffusionInpaintPipeline, StableDiffusionPipeline, U
 from inandout.diffusion.lora.adapter import Adapter, AdapterMeta
 from inandout.diffusion.lora.layers import AdapterConfig, adapted_layers, add_adapter, set_adapter_tensors
 from inandout.diffusion.lora.targets import pair_shapes
+from inandout.diffusion.pretrain.build_vae import build_vae
 from inandout.diffusion.pretrain.captions import vocabulary
 from inandout.diffusion.pretrain.networks import build_scheduler, build_text_encoder, build_unet
 from inandout.diffusion.pretrain.pca_latents import surface_components
 from inandout.diffusion.pretrain.tokenizer import build_tokenizer
-from inandout.diffusion.vae import build_vae
 
 BASE = "0123456789abcdef" * 2
 """What stands for the fingerprint of the tiny base."""

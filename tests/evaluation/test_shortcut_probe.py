@@ -12,8 +12,6 @@ from inandout.evaluation.shortcut_probe import (
     Perturbation,
     Responses,
     amplified,
-    conclusion,
-    effect_table,
     jpeg,
     measure_effect,
     measure_responses,
@@ -21,6 +19,7 @@ from inandout.evaluation.shortcut_probe import (
     perturbations,
     resize,
 )
+from inandout.reporting.shortcut_report import conclusion, effect_table
 from tests.conftest import draw
 from tests.diffusion.tiny import tiny_pipeline
 

@@ -14,10 +14,12 @@ from inandout.checkpoint import refuse_pickle
 from inandout.data.manifest import digest, digests
 from inandout.diffusion.base.folder import CONFIGURATION, WEIGHTS, check_configuration, files_of, open_folder
 from inandout.diffusion.base.hub import check_hub_id, fetch, is_hub_id
+from inandout.diffusion.base.inpainting import is_inpainting
 from inandout.diffusion.base.single_file import open_single_file
-from inandout.diffusion.pretrain.assemble import EMBEDDED
-from inandout.diffusion.sample.inpaint import is_inpainting
 from inandout.errors import InputError
+
+EMBEDDED = Path(__file__).parents[1] / "surface-diffusion"
+"""The base that is shipped with the package."""
 
 Kind = Literal["embedded", "sd"]
 """The small base of the package, or a Stable Diffusion from elsewhere."""

@@ -26,12 +26,13 @@ from inandout.checkpoint import (
 from inandout.diffusion.base.base import Base
 from inandout.diffusion.callbacks import OnStep, set_learning_rate
 from inandout.diffusion.finetune.dreambooth_dataset import DreamBoothDataset, make_batches
+from inandout.diffusion.finetune.dreambooth_loss import denoising_errors, dreambooth_loss
 from inandout.diffusion.finetune.heap import keep_freed_memory
 from inandout.diffusion.finetune.products import fewer_products
 from inandout.diffusion.lora.layers import adapter_parameters, adapter_tensors, set_adapter_tensors
 from inandout.diffusion.lr_schedules import cosine_with_restarts
 from inandout.diffusion.prompts import prompt_states
-from inandout.diffusion.snr_weighting import draw_times, min_snr_weights, prediction_target
+from inandout.diffusion.snr_weighting import draw_times
 from inandout.errors import InputError
 
 Optimiser = Literal["auto", "adamw", "adamw8bit"]
@@ -240,8 +241,7 @@ def _loss(
     latents, noise, times = (tensor[mine].to(accelerator.device) for tensor in (whole, noise, times))
     prior = torch.tensor([float(dataset.examples[batch[place]].prior) for place in mine])
     errors = _errors(training, latents, noise, times, prior)
-    weights = (counted * (1 + (prior_weight - 1) * prior)).to(errors.device)
-    loss = (errors * weights).sum() * accelerator.num_processes / len(batch)
+    loss = dreambooth_loss(errors, prior, prior_weight, counted) * accelerator.num_processes / len(batch)
     return loss, _means(errors.detach().cpu(), counted, prior, prior_weight, accelerator)
 
 
@@ -273,8 +273,7 @@ def _errors(training: _Training, latents: Tensor, noise: Tensor, times: Tensor, 
         read = prompt_states(pipeline.text_encoder, pipeline.tokenizer, prompts, dataset.clip_skip)
         noisy = scheduler.add_noise(latents, noise, times).contiguous(memory_format=torch.channels_last)
         predicted = pipeline.unet(noisy, times, read[prior.long().to(read.device)]).sample
-    errors = (predicted.float() - prediction_target(scheduler, latents, noise, times)).square().mean(dim=(1, 2, 3))
-    return errors * min_snr_weights(scheduler, times)
+    return denoising_errors(scheduler, predicted, latents, noise, times)
 
 
 def _means(

@@ -1,4 +1,4 @@
-"""The embedded base: where it is shipped, and how it is begun and put together when it is trained anew."""
+"""The embedded base: how it is begun and put together when it is trained anew."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -8,17 +8,14 @@ from diffusers import AutoencoderTiny, DPMSolverMultistepScheduler, StableDiffus
 from torch import nn
 
 from inandout.diffusion.base.folder import open_folder
+from inandout.diffusion.base.inpainting import require_text2img
+from inandout.diffusion.pretrain.build_vae import build_vae
 from inandout.diffusion.pretrain.captions import vocabulary
 from inandout.diffusion.pretrain.ema import ExponentialMovingAverage
 from inandout.diffusion.pretrain.networks import build_scheduler, build_text_encoder, build_unet
 from inandout.diffusion.pretrain.pca_latents import surface_components
 from inandout.diffusion.pretrain.tokenizer import build_tokenizer
 from inandout.diffusion.pretrain.train_unet import TrainState
-from inandout.diffusion.sample.inpaint import require_text2img
-from inandout.diffusion.vae import build_vae
-
-EMBEDDED = Path(__file__).parents[1] / "surface-diffusion"
-"""The base that is shipped with the package."""
 
 
 def new_vae(seed: int) -> AutoencoderTiny:

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from inandout.data.images import ImageBatch
 from inandout.data.surfaces import KINDS, Surface, draw_surface
 from inandout.diffusion.pretrain.captions import caption_of
-from inandout.diffusion.reconstruction import ImageBatch
 
 CLOSE_UP, WHOLE = (32, 32), (64, 64)
 """(Width, height) of a part of an image that shows some of the defect, and of the image it is cut from. A defect is

@@ -15,8 +15,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from inandout.data.colour import keep_grey
-from inandout.data.images import ImageArray, Mask
-from inandout.diffusion.reconstruction import ImageBatch
+from inandout.data.images import ImageArray, ImageBatch, Mask
+from inandout.diffusion.base.inpainting import is_inpainting
 from inandout.diffusion.sample.quality_filter import RejectReason
 from inandout.diffusion.vae import encode
 from inandout.errors import InputError
@@ -60,21 +60,6 @@ class EncodedCanvas(NamedTuple):
         if time is not None:
             known = scheduler.add_noise(known, self.noise, time.expand(len(latents)))
         return torch.lerp(known, latents, self.mask)
-
-
-def is_inpainting(pipeline: StableDiffusionPipeline) -> bool:
-    """Whether the base is made for inpainting, and so draws nothing without a canvas."""
-    unet = pipeline.unet.config
-    return bool(unet.in_channels == 2 * unet.out_channels + 1)
-
-
-def require_text2img(pipeline: StableDiffusionPipeline) -> None:
-    """Raise an InputError if a base that is to draw whole images, or to learn them, is made for inpainting."""
-    if is_inpainting(pipeline):
-        raise InputError(
-            "this base is made for inpainting: it draws no whole images and cannot be trained, so give the plain "
-            "one, or draw on good parts with augment source=inpaint adapter=none (classify takes that as ddpm_pool)"
-        )
 
 
 def encode_canvas(pipeline: StableDiffusionPipeline, canvas: Canvas, noise: Tensor) -> EncodedCanvas:

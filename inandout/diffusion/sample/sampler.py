@@ -19,10 +19,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from tqdm import tqdm
 
+from inandout.data.images import ImageBatch
 from inandout.diffusion.base.base import Kind
+from inandout.diffusion.base.inpainting import require_text2img
 from inandout.diffusion.prompts import check_prompt, prompt_states
-from inandout.diffusion.reconstruction import ImageBatch
-from inandout.diffusion.sample.inpaint import Canvas, EncodedCanvas, composite, encode_canvas, require_text2img
+from inandout.diffusion.sample.inpaint import Canvas, EncodedCanvas, composite, encode_canvas
 from inandout.diffusion.vae import to_images
 from inandout.errors import InputError
 

@@ -4,7 +4,7 @@ import numpy as np
 from diffusers import StableDiffusionPipeline
 
 from inandout.data.colour import keep_grey
-from inandout.diffusion.reconstruction import ImageBatch
+from inandout.data.images import ImageBatch
 from inandout.diffusion.vae import decode, encode
 
 BATCH = 8

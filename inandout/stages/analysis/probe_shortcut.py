@@ -17,14 +17,13 @@ from inandout.evaluation.shortcut_probe import (
     Perturbation,
     PerturbationEffect,
     amplified,
-    conclusion,
-    effect_table,
     measure_effect,
     measure_responses,
     perturbations,
 )
 from inandout.mixing import split_counts
 from inandout.reporting.figures import contact_sheet, score_plot
+from inandout.reporting.shortcut_report import conclusion, effect_table
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.trained_classifier import TrainedClassifier, open_trained_classifier
 from inandout.stages.pools.pool import open_pool

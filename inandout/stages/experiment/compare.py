@@ -11,6 +11,7 @@ from inandout.diffusion.base.base import BaseConfig
 from inandout.parallel import ParallelConfig
 from inandout.reporting.tables import Row, markdown_table
 from inandout.stages.classify.config import ClassifyConfig, TrainingConfig
+from inandout.stages.classify.number_lists import Seeds, without_repeats
 from inandout.stages.experiment.cells import (
     SHOTS,
     SOURCES,
@@ -36,35 +37,7 @@ def _some_of(allowed: tuple[str, ...], text: str, what: str) -> str:
     unknown = [name for name in names if name not in allowed]
     if unknown:
         raise ValueError(f"{unknown[0]!r} is not a {what}; give some of {', '.join(allowed)}, separated by commas")
-    return _without_repeats(names)
-
-
-def _seeds(text: str) -> str:
-    return _numbers(text, 0, 2**32 - 1, "seed")
-
-
-def _n_augs(text: str) -> str:
-    return _numbers(text, 1, 100_000, "number of synthetic positives")
-
-
-def _numbers(text: str, least: int, most: int, what: str) -> str:
-    for part in text.split(","):
-        if not part.strip().isdigit() or not least <= int(part) <= most:
-            raise ValueError(f"{part!r} is not a {what}; give numbers of {least} to {most}, separated by commas")
-    return _without_repeats([str(int(part)) for part in text.split(",")])
-
-
-def _without_repeats(names: list[str]) -> str:
-    """A repeated cell would be found finished, and counted as a second measurement with the same result."""
-    if len(set(names)) < len(names):
-        raise ValueError(f"{','.join(names)} names one of them twice; give each once")
-    return ",".join(names)
-
-
-Seeds = Annotated[str, AfterValidator(_seeds)]
-"""Different ones, separated by commas."""
-NAugs = Annotated[str, AfterValidator(_n_augs)]
-"""Different numbers of synthetic positives, separated by commas."""
+    return without_repeats(names)
 
 
 class CompareConfig(TrainingConfig, BaseConfig, ParallelConfig):

@@ -8,8 +8,8 @@ from inandout.classifier.training import Optimiser
 from inandout.data.splits import Shot
 from inandout.errors import InputError
 from inandout.parallel import ParallelConfig
+from inandout.stages.classify.number_lists import NAugs, Seeds
 from inandout.stages.experiment.cells import SHOTS, SOURCES, Cell, build_cells
-from inandout.stages.experiment.compare import NAugs, Seeds
 from inandout.stages.pools.negatives import Negatives
 
 Name = Literal[

@@ -15,12 +15,12 @@ from inandout.data.images import ImageArray, read_image
 from inandout.data.manifest import Sample, digests, fingerprint, write_manifest
 from inandout.data.prepare import ShotConfig, prepare_shot
 from inandout.diffusion.base.base import Base, BaseConfig, Kind, base_identity, kind_of_base, open_base
+from inandout.diffusion.base.inpainting import require_text2img
 from inandout.diffusion.finetune.presets import PRESETS
 from inandout.diffusion.lora.adapter import Adapter
 from inandout.diffusion.lora.merge import merge
 from inandout.diffusion.lora.safetensors_io import load_adapter
 from inandout.diffusion.sample.generate import PoolState, grey_generator, text2img_generator
-from inandout.diffusion.sample.inpaint import require_text2img
 from inandout.diffusion.sample.sampler import SamplingConfig, image_seed, sample
 from inandout.errors import InputError
 from inandout.reporting.figures import contact_sheet

@@ -15,6 +15,7 @@ from inandout.errors import InputError
 from inandout.evaluation.operating_points import OperatingPoint, choose_point, measure_point, parse_rule
 from inandout.mixing import split_counts
 from inandout.reporting.model_card import Facts, ap_with_interval, command_line, model_card
+from inandout.serving.champion_gate import champion_gate
 from inandout.serving.export import check_export
 from inandout.serving.log_model import log_servable
 from inandout.serving.registry import (
@@ -22,7 +23,6 @@ from inandout.serving.registry import (
     GATE,
     ROLLED_BACK,
     add_version,
-    champion_gate,
     registry_lock,
     roll_back,
     set_champion,

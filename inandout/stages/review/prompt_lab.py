@@ -8,7 +8,7 @@ import mlflow
 from inandout.data.manifest import digests, fingerprint
 from inandout.data.prepare import prepare_shot
 from inandout.diffusion.base.base import open_base
-from inandout.diffusion.sample.inpaint import require_text2img
+from inandout.diffusion.base.inpainting import require_text2img
 from inandout.diffusion.sample.sampler import SamplingConfig
 from inandout.review.app import PromptLabPage
 from inandout.review.prompt_lab import GenerationRequest, PromptLab

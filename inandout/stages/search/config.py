@@ -12,7 +12,7 @@ from inandout.parallel import ParallelConfig
 from inandout.search.space import Extra, Point, Space, build_space
 from inandout.search.storage import check_url
 from inandout.stages.classify.config import ClassifyConfig, TrainingConfig
-from inandout.stages.experiment.compare import Seeds
+from inandout.stages.classify.number_lists import Seeds
 from inandout.stages.pools.text2img import DdpmPoolConfig
 from inandout.stages.search.validation_set import ValidationPositives
 

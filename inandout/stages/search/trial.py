@@ -1,20 +1,18 @@
 """One trial of a search: a run with a run below it for each seed, and what it cost."""
 
 import time
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import mlflow
-import numpy as np
 from mlflow.entities import Run
 from pydantic import BaseModel
 
-from inandout.data.images import read_image
 from inandout.errors import InputError
 from inandout.mixing import split_counts
 from inandout.search.study import RUN, Study, Trial, fail, finish, heartbeat, requeue
 from inandout.stages.classify.config import ClassifyConfig
-from inandout.tracking import artifact_folder, log_values, open_run
+from inandout.stages.search.objective import Validate, objective
+from inandout.tracking import log_values, open_run
 
 OVERHEAD_SECONDS = "seconds_outside_training"
 """Seconds of a trial in which it neither trained nor made images."""
@@ -22,9 +20,6 @@ DIFFUSION_IMAGES, NEW_DIFFUSION_IMAGES = "diffusion_images", "diffusion_images_d
 """Images that a trial needed; those that were not there."""
 MAKING = ("augment", "negatives")
 """Stages that make images."""
-METRICS = ("val_ap", "val_precision", "val_recall")
-Validate = Callable[[ClassifyConfig], Run]
-"""Gives the finished run of one seed, with `METRICS`."""
 
 
 class TrialParams(BaseModel):
@@ -35,15 +30,6 @@ class TrialParams(BaseModel):
     n_aug: int
     guidance: float | None
     lr: float
-
-
-class Outcome(NamedTuple):
-    """Of a trial that did not fail."""
-
-    mean: float
-    """Of the average precision, over the seeds that were run."""
-    n_seeds: int
-    pruned: bool
 
 
 def run_trial(study: Study, trial: Trial, configs: Sequence[ClassifyConfig], validate: Validate, waited: float) -> None:
@@ -64,7 +50,7 @@ def run_trial(study: Study, trial: Trial, configs: Sequence[ClassifyConfig], val
     try:
         with open_run("trial", params, "", f"trial-{trial.number:03d}") as run, heartbeat(study, trial):
             trial.set_user_attr(RUN, run.info.run_id)
-            outcome = _measure(trial, configs, validate)
+            outcome = objective(trial, configs, validate)
             _log_cost(trial, run.info.run_id, configs[: outcome.n_seeds], started)
     except InputError as error:
         fail(study, trial, str(error)[:500])
@@ -76,35 +62,6 @@ def run_trial(study: Study, trial: Trial, configs: Sequence[ClassifyConfig], val
     finish(study, trial, None if outcome.pruned else outcome.mean)
     ending = f", cut short after {outcome.n_seeds} of {len(configs)} seeds" if outcome.pruned else ""
     print(f"trial {trial.number} at {trial.params}: {outcome.mean:.4f}{ending}", flush=True)
-
-
-def _measure(trial: Trial, configs: Sequence[ClassifyConfig], validate: Validate) -> Outcome:
-    """Seed by seed; after each the mean of all so far is logged, and decides whether to go on."""
-    mlflow.set_tag("inandout.trial", trial.number)
-    rows: list[list[float]] = []
-    for step, config in enumerate(configs):
-        run = validate(config)
-        if not rows:
-            image = read_image(artifact_folder(run.info.run_id, "training_mix.png"))
-            mlflow.log_image(image, artifact_file="samples.png")
-        rows.append([run.data.metrics[name] for name in METRICS])
-        means = dict(zip(METRICS, np.mean(rows, axis=0).tolist(), strict=True))
-        _refuse_impossible(means)
-        log_values(means, step=step)
-        trial.report(means["val_ap"], step)
-        if step < len(configs) - 1 and trial.should_prune():
-            mlflow.set_tag("inandout.pruned", True)
-            return Outcome(means["val_ap"], len(rows), True)
-    if len(rows) > 1:
-        mlflow.log_metric("val_ap_spread", float(np.std([row[0] for row in rows], ddof=1)))
-    return Outcome(means["val_ap"], len(rows), False)
-
-
-def _refuse_impossible(values: dict[str, float]) -> None:
-    """Optuna would take an infinite objective for the best of all; MLflow gives it back as 1.8e308, which is finite."""
-    broken = {name: value for name, value in values.items() if not 0 <= value <= 1}
-    if broken:
-        raise InputError(f"{broken} is not within 0..1: training broke the model, so this point has failed; lower lr")
 
 
 def _log_cost(trial: Trial, run_id: str, configs: Sequence[ClassifyConfig], started: float) -> None:

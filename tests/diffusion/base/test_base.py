@@ -11,11 +11,10 @@ from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from inandout.data.surfaces import KINDS
-from inandout.diffusion.base.base import Base, BaseConfig, base_identity, open_base, weights_fingerprint
-from inandout.diffusion.pretrain.assemble import EMBEDDED
+from inandout.diffusion.base.base import EMBEDDED, Base, BaseConfig, base_identity, open_base, weights_fingerprint
+from inandout.diffusion.base.inpainting import is_inpainting
 from inandout.diffusion.pretrain.stream import HELD_OUT, SurfaceStream
 from inandout.diffusion.reconstruction import measure_reconstruction
-from inandout.diffusion.sample.inpaint import is_inpainting
 from inandout.diffusion.sample.sampler import SamplingConfig, sample
 from inandout.diffusion.vae import decode, encode
 from inandout.errors import InputError

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from inandout.diffusion.base.base import BaseConfig, base_identity, open_base, weights_fingerprint
+from inandout.diffusion.base.inpainting import is_inpainting
 from inandout.diffusion.pretrain.networks import build_scheduler, build_text_encoder
 from inandout.diffusion.pretrain.tokenizer import build_tokenizer
-from inandout.diffusion.sample.inpaint import is_inpainting
 from inandout.errors import InputError
 from tests.diffusion.tiny import tiny_pipeline
 

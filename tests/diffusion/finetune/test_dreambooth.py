@@ -186,7 +186,7 @@ def test_the_optimiser_is_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_errors_are_weighted_by_min_snr(monkeypatch: pytest.MonkeyPatch) -> None:
     first = {}
     for weight in (1.0, 3.0):
-        weights = "inandout.diffusion.finetune.dreambooth.min_snr_weights"
+        weights = "inandout.diffusion.finetune.dreambooth_loss.min_snr_weights"
         monkeypatch.setattr(weights, lambda scheduler, times, weight=weight: torch.full((len(times),), weight))
         first[weight] = train(dataset())[1][0]["loss"]
     assert first[3.0] == pytest.approx(3 * first[1.0], rel=1e-5)

@@ -9,6 +9,7 @@ from inandout.checkpoint import NonFiniteLossError
 from inandout.diffusion.base.base import BaseConfig, open_base
 from inandout.diffusion.lr_schedules import hold_and_decay
 from inandout.diffusion.pretrain.assemble import assemble, load_train_state
+from inandout.diffusion.pretrain.build_vae import build_vae
 from inandout.diffusion.pretrain.captions import vocabulary
 from inandout.diffusion.pretrain.ema import ExponentialMovingAverage
 from inandout.diffusion.pretrain.networks import build_scheduler, build_text_encoder, build_unet
@@ -22,7 +23,6 @@ from inandout.diffusion.pretrain.train_unet import (
     pretrain_unet,
 )
 from inandout.diffusion.sample.sampler import SamplingConfig, sample
-from inandout.diffusion.vae import build_vae
 
 
 class StopError(Exception):

@@ -1,0 +1,33 @@
+"""Lists of numbers in one text: seeds, and numbers of synthetic positives."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+
+def _seeds(text: str) -> str:
+    return _numbers(text, 0, 2**32 - 1, "seed")
+
+
+def _n_augs(text: str) -> str:
+    return _numbers(text, 1, 100_000, "number of synthetic positives")
+
+
+def _numbers(text: str, least: int, most: int, what: str) -> str:
+    for part in text.split(","):
+        if not part.strip().isdigit() or not least <= int(part) <= most:
+            raise ValueError(f"{part!r} is not a {what}; give numbers of {least} to {most}, separated by commas")
+    return without_repeats([str(int(part)) for part in text.split(",")])
+
+
+def without_repeats(names: list[str]) -> str:
+    """A repeated cell would be found finished, and counted as a second measurement with the same result."""
+    if len(set(names)) < len(names):
+        raise ValueError(f"{','.join(names)} names one of them twice; give each once")
+    return ",".join(names)
+
+Seeds = Annotated[str, AfterValidator(_seeds)]
+"""Different ones, separated by commas."""
+
+NAugs = Annotated[str, AfterValidator(_n_augs)]
+"""Different numbers of synthetic positives, separated by commas."""

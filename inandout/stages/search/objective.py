@@ -1,0 +1,60 @@
+"""The objective of a search: the average precision on the validation part, over seeds."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import mlflow
+import numpy as np
+from mlflow.entities import Run
+
+from inandout.data.images import read_image
+from inandout.errors import InputError
+from inandout.search.study import Trial
+from inandout.stages.classify.config import ClassifyConfig
+from inandout.tracking import artifact_folder, log_values
+
+METRICS = ("val_ap", "val_precision", "val_recall")
+
+Validate = Callable[[ClassifyConfig], Run]
+"""Gives the finished run of one seed, with `METRICS`."""
+
+
+class Outcome(NamedTuple):
+    """Of a trial that did not fail."""
+
+    mean: float
+    """Of the average precision, over the seeds that were run."""
+    n_seeds: int
+    pruned: bool
+
+
+def objective(trial: Trial, configs: Sequence[ClassifyConfig], validate: Validate) -> Outcome:
+    """What Optuna maximises: the mean average precision on the validation part, over seeds.
+
+    After each seed the mean of all so far is logged and reported, and Optuna may prune the trial.
+    """
+    mlflow.set_tag("inandout.trial", trial.number)
+    rows: list[list[float]] = []
+    for step, config in enumerate(configs):
+        run = validate(config)
+        if not rows:
+            image = read_image(artifact_folder(run.info.run_id, "training_mix.png"))
+            mlflow.log_image(image, artifact_file="samples.png")
+        rows.append([run.data.metrics[name] for name in METRICS])
+        means = dict(zip(METRICS, np.mean(rows, axis=0).tolist(), strict=True))
+        _refuse_impossible(means)
+        log_values(means, step=step)
+        trial.report(means["val_ap"], step)
+        if step < len(configs) - 1 and trial.should_prune():
+            mlflow.set_tag("inandout.pruned", True)
+            return Outcome(means["val_ap"], len(rows), True)
+    if len(rows) > 1:
+        mlflow.log_metric("val_ap_spread", float(np.std([row[0] for row in rows], ddof=1)))
+    return Outcome(means["val_ap"], len(rows), False)
+
+
+def _refuse_impossible(values: dict[str, float]) -> None:
+    """Optuna would take an infinite objective for the best of all; MLflow gives it back as 1.8e308, which is finite."""
+    broken = {name: value for name, value in values.items() if not 0 <= value <= 1}
+    if broken:
+        raise InputError(f"{broken} is not within 0..1: training broke the model, so this point has failed; lower lr")
