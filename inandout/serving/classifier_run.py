@@ -11,7 +11,7 @@ from inandout.classifier.resnet import DefectNet, load_classifier
 from inandout.data.geometry import Geometry
 from inandout.data.manifest import Sample, read_manifest
 from inandout.errors import InputError
-from inandout.tracking import WEIGHTS, artifact_folder
+from inandout.tracking.runs import WEIGHTS, artifact_folder
 
 
 class ClassifierRun(NamedTuple):

@@ -16,7 +16,8 @@ from inandout.data.images import read_mask
 from inandout.evaluation.operating_points import OperatingPoint
 from inandout.serving.classifier_run import ClassifierRun, read_classifier_run
 from inandout.serving.settings import Settings
-from inandout.tracking import code_fingerprint, pip_requirements
+from inandout.tracking.fingerprints import code_fingerprint
+from inandout.tracking.logging import pip_requirements
 
 CODE = Path(__file__).with_name("model_code.py")
 

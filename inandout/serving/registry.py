@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from inandout.errors import InputError
-from inandout.tracking import lock_is_taken, state_folder
+from inandout.tracking.store import lock_is_taken, state_folder
 
 CHAMPION, PREVIOUS = "champion", "previous"
 GATE = "gate"

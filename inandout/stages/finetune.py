@@ -30,16 +30,10 @@ from inandout.diffusion.sample.sampler import SamplingConfig
 from inandout.reporting.figures import contact_sheet
 from inandout.stages.image_cache import generate
 from inandout.stages.latent_cache import encode_once
-from inandout.tracking import (
-    artifact_folder,
-    code_fingerprint,
-    connect,
-    current_commit,
-    log_values,
-    mean_logger,
-    run_stage,
-    stage_fingerprint,
-)
+from inandout.tracking.fingerprints import code_fingerprint, stage_fingerprint
+from inandout.tracking.logging import log_values, mean_logger
+from inandout.tracking.runs import artifact_folder, current_commit, run_stage
+from inandout.tracking.store import connect
 
 ADAPTER = Path("adapter", "adapter.safetensors")
 """Where the adapter lies among the artifacts of a run."""

@@ -11,7 +11,8 @@ from filelock import FileLock
 from inandout.data.images import ImageArray
 from inandout.diffusion.sample.generate import PoolState, fill_pool
 from inandout.diffusion.sample.rejection_sampling import Generator
-from inandout.tracking import code_fingerprint, state_folder
+from inandout.tracking.fingerprints import code_fingerprint
+from inandout.tracking.store import state_folder
 
 
 def generate(

@@ -12,7 +12,7 @@ from inandout.checkpoint import write_tensors
 from inandout.data.images import ImageArray
 from inandout.diffusion.base.base import Base
 from inandout.diffusion.vae import encode
-from inandout.tracking import state_folder
+from inandout.tracking.store import state_folder
 
 
 def encode_once(base: Base, images: Sequence[ImageArray]) -> list[Tensor]:

@@ -16,7 +16,10 @@ from inandout.diffusion.reconstruction import measure_reconstruction
 from inandout.diffusion.sample.sampler import SamplingConfig, sample
 from inandout.diffusion.vae import decode, encode
 from inandout.reporting.figures import contact_sheet
-from inandout.tracking import connect, log_values, mean_logger, open_run, stage_fingerprint
+from inandout.tracking.fingerprints import stage_fingerprint
+from inandout.tracking.logging import log_values, mean_logger
+from inandout.tracking.runs import open_run
+from inandout.tracking.store import connect
 
 PROMPTS = ("background", *(f"background {kind}" for kind in KINDS))
 """What the sheets show, a row a prompt."""

@@ -10,6 +10,8 @@ from typing import Any
 
 import mlflow
 import numpy as np
+from inandout.tracking.runs import open_run
+from inandout.tracking.store import RunLocation
 from mlflow.entities import Run
 
 from inandout.data.manifest import Sample
@@ -17,7 +19,6 @@ from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.search.config import SearchConfig
 from inandout.stages.search.finalists import FinalReport
 from inandout.stages.search.validation_set import ValidationSet
-from inandout.tracking import RunLocation, open_run
 
 MODULE = "inandout.stages.search.run"
 OTHER = """

@@ -19,7 +19,9 @@ from inandout.evaluation.distances import FEWEST, KernelDistance, frechet_distan
 from inandout.reporting.tables import aligned
 from inandout.stages.classify.trained_classifier import TrainedClassifier, open_trained_classifier, refuse_unfit
 from inandout.stages.pools.pool import open_pool
-from inandout.tracking import artifact_folder, connect, experiment_url, find_run, log_values, run_stage
+from inandout.tracking.logging import experiment_url, log_values
+from inandout.tracking.runs import artifact_folder, find_run, run_stage
+from inandout.tracking.store import connect
 
 Floats = npt.NDArray[np.float32]
 

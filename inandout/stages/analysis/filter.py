@@ -35,7 +35,9 @@ from inandout.stages.classify.trained_classifier import TrainedClassifier, open_
 from inandout.stages.pools.decisions import DECISIONS, POOL_TAG, review_of
 from inandout.stages.pools.pool import Pool, log_pool, pool_folder, read_pool, work_pool
 from inandout.stages.pools.text2img import DRAWN_WITH, drawn_with
-from inandout.tracking import artifact_folder, connect, log_values, run_stage
+from inandout.tracking.logging import log_values
+from inandout.tracking.runs import artifact_folder, run_stage
+from inandout.tracking.store import connect
 
 TABLE = "filter.csv"
 """Artifact: a row an image of the pool, kept or not, in order."""

@@ -27,7 +27,9 @@ from inandout.reporting.shortcut_report import conclusion, effect_table
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.trained_classifier import TrainedClassifier, open_trained_classifier
 from inandout.stages.pools.pool import open_pool
-from inandout.tracking import artifact_folder, connect, experiment_url, find_run, log_values, run_stage
+from inandout.tracking.logging import experiment_url, log_values
+from inandout.tracking.runs import artifact_folder, find_run, run_stage
+from inandout.tracking.store import connect
 
 SHOWN = 6
 """Good parts on the contact sheet."""

@@ -26,7 +26,9 @@ from inandout.errors import InputError
 from inandout.reporting.figures import contact_sheet
 from inandout.stages.classify.config import FitConfig
 from inandout.stages.classify.train import Part, load_part, marked
-from inandout.tracking import artifact_folder, artifact_names, connect, log_values, run_stage
+from inandout.tracking.logging import log_values
+from inandout.tracking.runs import artifact_folder, artifact_names, run_stage
+from inandout.tracking.store import connect
 
 SUSPECTS = "labels.csv"
 """Artifact: a row an image, the most suspicious first."""

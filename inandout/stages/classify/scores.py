@@ -10,7 +10,7 @@ import numpy as np
 from inandout.classifier.training import Logits
 from inandout.data.manifest import Sample, Split
 from inandout.evaluation.metrics import Scored
-from inandout.tracking import artifact_folder
+from inandout.tracking.runs import artifact_folder
 
 
 def log_scores(samples: Sequence[Sample], logits: Logits) -> None:

@@ -15,7 +15,7 @@ from inandout.stages.pools.inpaint import InpaintPoolConfig, augment_inpaint
 from inandout.stages.pools.negatives import RoundTripConfig, good_images, good_pool_config, send_through_vae
 from inandout.stages.pools.pool import Pool, open_pool
 from inandout.stages.pools.text2img import DdpmPoolConfig, augment_ddpm
-from inandout.tracking import artifact_folder
+from inandout.tracking.runs import artifact_folder
 
 TRAINING_DIGESTS = "synthetic.txt"
 """Artifact of a classifier: the digest of every synthetic image that it was trained with, a line each."""

@@ -33,7 +33,10 @@ from inandout.stages.classify.synthetic import (
     synthetic_negatives,
     synthetic_positives,
 )
-from inandout.tracking import WEIGHTS, connect, log_values, pip_requirements, run_stage, stage_fingerprint
+from inandout.tracking.fingerprints import stage_fingerprint
+from inandout.tracking.logging import log_values, pip_requirements
+from inandout.tracking.runs import WEIGHTS, run_stage
+from inandout.tracking.store import connect
 
 SHOWN = 8
 """Images of each kind on a contact sheet."""

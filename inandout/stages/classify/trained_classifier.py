@@ -15,7 +15,7 @@ from inandout.data.splits import take_shot
 from inandout.errors import InputError
 from inandout.mixing import mix
 from inandout.stages.classify.config import ClassifyConfig
-from inandout.tracking import WEIGHTS, artifact_folder, find_run
+from inandout.tracking.runs import WEIGHTS, artifact_folder, find_run
 
 
 class TrainedClassifier(NamedTuple):

@@ -15,7 +15,9 @@ from inandout.evaluation.metrics import best_f1_threshold, operating_point
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.scores import log_scores
 from inandout.stages.classify.train import input_fingerprints, load_part, run_name, train_classifier
-from inandout.tracking import connect, log_values, run_stage
+from inandout.tracking.logging import log_values
+from inandout.tracking.runs import run_stage
+from inandout.tracking.store import connect
 
 
 def validate(config: ClassifyConfig, validation_set: Sequence[Sample]) -> Run:

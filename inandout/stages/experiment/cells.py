@@ -18,7 +18,7 @@ from inandout.reporting.tables import Row, pack
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.scores import read_scores
 from inandout.stages.classify.train import Result, classify, refuse_impossible
-from inandout.tracking import RunLocation, nested_under, run_location
+from inandout.tracking.store import RunLocation, nested_under, run_location
 
 SHOTS: tuple[Shot, ...] = ("zero", "few", "full")
 ROWS = "rows.json"

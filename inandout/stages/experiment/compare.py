@@ -21,7 +21,10 @@ from inandout.stages.experiment.cells import (
     paired_tests,
     refuse_impossible_cells,
 )
-from inandout.tracking import connect, experiment_url, log_dataset, open_run, stage_fingerprint
+from inandout.tracking.fingerprints import stage_fingerprint
+from inandout.tracking.logging import experiment_url, log_dataset
+from inandout.tracking.runs import open_run
+from inandout.tracking.store import connect
 
 
 def _shots(text: str) -> str:

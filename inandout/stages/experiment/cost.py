@@ -30,7 +30,7 @@ from inandout.stages.experiment.missing import (
 )
 from inandout.stages.finetune import FinetuneConfig
 from inandout.stages.pools.text2img import DdpmPoolConfig
-from inandout.tracking import find_finished
+from inandout.tracking.runs import find_finished
 
 GPU_SHARE = 0.3
 """Of a GPU's peak that training is taken to reach."""

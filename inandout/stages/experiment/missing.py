@@ -17,7 +17,7 @@ from inandout.stages.finetune import (
 from inandout.stages.image_cache import generated_folder
 from inandout.stages.pools.inpaint import InpaintPoolConfig, inpaint_cache_key
 from inandout.stages.pools.text2img import STRIP, DdpmPoolConfig, ddpm_fingerprint, finetune_config, text2img_cache_key
-from inandout.tracking import find_finished
+from inandout.tracking.runs import find_finished
 
 
 def missing_tunings(pools: Sequence[DdpmPoolConfig]) -> list[FinetuneConfig]:

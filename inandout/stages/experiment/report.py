@@ -11,7 +11,9 @@ from inandout.errors import InputError
 from inandout.reporting.tables import Row, csv_table, curves, latex_table, markdown_table, unpack
 from inandout.stages.experiment.cells import ROWS, paired_tests
 from inandout.stages.experiment.config import Name, Profile
-from inandout.tracking import artifact_folder, connect, experiment_url, open_run
+from inandout.tracking.logging import experiment_url
+from inandout.tracking.runs import artifact_folder, open_run
+from inandout.tracking.store import connect
 
 EXPERIMENT_TAG = "inandout.experiment"
 """Name and profile of an experiment, as its run has them."""

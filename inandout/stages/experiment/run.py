@@ -16,7 +16,10 @@ from inandout.stages.experiment.cells import Cell, measure_cells, refuse_impossi
 from inandout.stages.experiment.config import GRIDS, ExperimentConfig
 from inandout.stages.experiment.cost import estimate
 from inandout.stages.experiment.report import EXPERIMENT_TAG, FIGURE, log_report
-from inandout.tracking import artifact_folder, connect, experiment_url, log_dataset, open_run, stage_fingerprint
+from inandout.tracking.fingerprints import stage_fingerprint
+from inandout.tracking.logging import experiment_url, log_dataset
+from inandout.tracking.runs import artifact_folder, open_run
+from inandout.tracking.store import connect
 
 SHOWN = 16
 """Images of a kind in a figure that shows images."""

@@ -15,7 +15,8 @@ from inandout.memseg.texture_bank import FolderTextures, open_textures
 from inandout.stages.pools.inpaint import InpaintPoolConfig, augment_inpaint
 from inandout.stages.pools.pool import Pool, PoolConfig, log_pool, read_pool, work_pool
 from inandout.stages.pools.text2img import DdpmPoolConfig, augment_ddpm
-from inandout.tracking import artifact_folder, connect, run_stage
+from inandout.tracking.runs import artifact_folder, run_stage
+from inandout.tracking.store import connect
 
 
 class MemSegPoolConfig(MemSegConfig, DataConfig, Geometry, PoolConfig):

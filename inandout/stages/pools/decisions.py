@@ -11,7 +11,7 @@ from inandout.errors import InputError
 from inandout.review.decisions import Decision, merge_logs, parse
 from inandout.review.session import identity_of
 from inandout.review.summary import apply_decisions, certified, enough, verdicts
-from inandout.tracking import artifact_folder
+from inandout.tracking.runs import artifact_folder
 
 POOL_TAG = "inandout.pool"
 """Tag of a review run: which images it is of."""

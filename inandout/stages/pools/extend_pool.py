@@ -20,7 +20,8 @@ from inandout.stages.pools.augment import MemSegPoolConfig, draw_memseg
 from inandout.stages.pools.decisions import DECISIONS, POOL_TAG, review_of
 from inandout.stages.pools.pool import Pool, log_pool, pool_folder, read_pool, work_pool
 from inandout.stages.pools.text2img import DdpmPoolConfig, draw_ddpm, drawn_with, open_diffusion_setup
-from inandout.tracking import artifact_folder, connect, run_stage
+from inandout.tracking.runs import artifact_folder, run_stage
+from inandout.tracking.store import connect
 
 
 class ExtendPoolConfig(BaseModel):

@@ -27,7 +27,8 @@ from inandout.memseg.plan import plan
 from inandout.stages.image_cache import generate
 from inandout.stages.pools.pool import Pool, log_pool, read_pool, work_pool
 from inandout.stages.pools.text2img import DdpmPoolConfig, adapter_for, adapter_identity, log_pool_state
-from inandout.tracking import artifact_folder, connect, run_stage
+from inandout.tracking.runs import artifact_folder, run_stage
+from inandout.tracking.store import connect
 
 NO_ADAPTER = "none"
 """The value of `adapter` that stands for the base as it is: without any training, as DIAG draws."""

@@ -19,7 +19,8 @@ from inandout.memseg.plan import plan
 from inandout.stages.finetune import FinetuneConfig, find_adapter
 from inandout.stages.pools.pool import Pool, PoolConfig, log_pool, read_pool, work_pool
 from inandout.stages.pools.text2img import DdpmPoolConfig, adapter_identity, draw_ddpm, drawn_with, open_diffusion_setup
-from inandout.tracking import artifact_folder, connect, run_stage
+from inandout.tracking.runs import artifact_folder, run_stage
+from inandout.tracking.store import connect
 
 Negatives = Literal["none", "roundtrip", "generated"]
 

@@ -12,7 +12,7 @@ from inandout.data.manifest import Sample, read_manifest
 from inandout.errors import InputError
 from inandout.reporting.figures import contact_sheet
 from inandout.review.gallery import write_gallery
-from inandout.tracking import artifact_folder
+from inandout.tracking.runs import artifact_folder
 
 SHEET_SIZE = 32
 """Images on the contact sheet of a pool."""

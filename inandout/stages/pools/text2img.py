@@ -27,7 +27,9 @@ from inandout.reporting.figures import contact_sheet
 from inandout.stages.finetune import FinetuneConfig, find_adapter, finetune, finetune_fingerprint
 from inandout.stages.image_cache import generate
 from inandout.stages.pools.pool import Pool, PoolConfig, log_pool, read_pool, work_pool
-from inandout.tracking import artifact_folder, artifact_names, connect, run_stage, stage_fingerprint
+from inandout.tracking.fingerprints import stage_fingerprint
+from inandout.tracking.runs import artifact_folder, artifact_names, run_stage
+from inandout.tracking.store import connect
 
 DRAWN_WITH = "drawn_with.json"
 """Artifact of a diffusion pool: all that its images can be drawn again with."""

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from inandout.errors import InputError
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.train import TEST_TAG
-from inandout.tracking import artifact_folder, current_experiment, find_run, original_run
+from inandout.tracking.runs import artifact_folder, find_run, original_run
+from inandout.tracking.store import current_experiment
 
 
 class Candidate(NamedTuple):

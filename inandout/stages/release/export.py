@@ -19,7 +19,9 @@ from inandout.serving.export import write_export
 from inandout.serving.latency import latency_table, measure_latency
 from inandout.serving.settings import Settings
 from inandout.stages.classify.scores import read_scores
-from inandout.tracking import artifact_folder, connect, experiment_url, log_values, run_stage
+from inandout.tracking.logging import experiment_url, log_values
+from inandout.tracking.runs import artifact_folder, run_stage
+from inandout.tracking.store import connect
 
 FILE = "classifier.onnx"
 """Artifact of the run."""

@@ -32,7 +32,8 @@ from inandout.serving.registry import (
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.scores import read_scores
 from inandout.stages.release.candidates import Candidate, find_candidate
-from inandout.tracking import artifact_folder, connect, run_stage
+from inandout.tracking.runs import artifact_folder, run_stage
+from inandout.tracking.store import connect
 
 CARD = "model_card.md"
 """Artifact of the version's run and of the model."""

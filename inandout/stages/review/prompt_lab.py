@@ -15,7 +15,7 @@ from inandout.review.prompt_lab import GenerationRequest, PromptLab
 from inandout.review.renderer import Renderer
 from inandout.review.session import ReviewSession
 from inandout.stages.pools.text2img import DdpmConfig, adapter_for
-from inandout.tracking import state_folder
+from inandout.tracking.store import state_folder
 
 _FIRST = 4
 """Images of a prompt that the form asks for first."""

@@ -28,7 +28,9 @@ from inandout.stages.pools.text2img import DdpmConfig
 from inandout.stages.review.base_preview import open_base_preview
 from inandout.stages.review.prompt_lab import open_prompt_lab, save_prompt_lab
 from inandout.stages.review.relabel import CORRECTED, WITHOUT, log_relabelled
-from inandout.tracking import artifact_folder, connect, open_run, stage_fingerprint, state_folder
+from inandout.tracking.fingerprints import stage_fingerprint
+from inandout.tracking.runs import artifact_folder, open_run
+from inandout.tracking.store import connect, state_folder
 
 
 class ReviewConfig(DdpmConfig):

@@ -11,7 +11,8 @@ from inandout.data.images import read_image
 from inandout.errors import InputError
 from inandout.search.study import Trial
 from inandout.stages.classify.config import ClassifyConfig
-from inandout.tracking import artifact_folder, log_values
+from inandout.tracking.logging import log_values
+from inandout.tracking.runs import artifact_folder
 
 METRICS = ("val_ap", "val_precision", "val_recall")
 

@@ -35,19 +35,10 @@ from inandout.stages.search.config import SearchConfig
 from inandout.stages.search.finalists import PAPER, measure_finalists
 from inandout.stages.search.trial import DIFFUSION_IMAGES, NEW_DIFFUSION_IMAGES, OVERHEAD_SECONDS, run_trial
 from inandout.stages.search.validation_set import ValidationSet, build_validation_set
-from inandout.tracking import (
-    RunLocation,
-    connect,
-    experiment_url,
-    log_dataset,
-    log_values,
-    nested_under,
-    open_run,
-    record_reuse,
-    run_location,
-    stage_fingerprint,
-    state_folder,
-)
+from inandout.tracking.fingerprints import stage_fingerprint
+from inandout.tracking.logging import experiment_url, log_dataset, log_values
+from inandout.tracking.runs import open_run, record_reuse
+from inandout.tracking.store import RunLocation, connect, nested_under, run_location, state_folder
 
 FINALISTS = 3
 """Points that are measured at the end."""

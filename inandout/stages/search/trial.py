@@ -12,7 +12,8 @@ from inandout.mixing import split_counts
 from inandout.search.study import RUN, Study, Trial, fail, finish, heartbeat, requeue
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.search.objective import Validate, objective
-from inandout.tracking import log_values, open_run
+from inandout.tracking.logging import log_values
+from inandout.tracking.runs import open_run
 
 OVERHEAD_SECONDS = "seconds_outside_training"
 """Seconds of a trial in which it neither trained nor made images."""

@@ -3,6 +3,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+from inandout.tracking.runs import WEIGHTS, artifact_folder
 
 from inandout.classifier.resnet import build_classifier
 from inandout.data.images import write_image
@@ -12,7 +13,6 @@ from inandout.stages.analysis.distance import DistanceConfig, distance, feature_
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.train import Result, classify
 from inandout.stages.pools.augment import AugmentConfig, augment
-from inandout.tracking import WEIGHTS, artifact_folder
 from tests.conftest import SIDE, draw, pointer_to
 
 SIZE = {"width": SIDE, "height": SIDE}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from inandout.tracking.runs import artifact_folder
 
 from inandout.classifier.pixels import Pixels
 from inandout.classifier.resnet import DefectNet
@@ -18,7 +19,6 @@ from inandout.stages.classify import label_errors as stage
 from inandout.stages.classify.label_errors import SUSPECTS, LabelErrorsConfig, find_label_errors, read_suspects
 from inandout.stages.review import run as review_stage
 from inandout.stages.review.run import ReviewConfig, review
-from inandout.tracking import artifact_folder
 from tests.conftest import SIDE
 
 WRONG = ("3.png", "22.png")

@@ -7,6 +7,8 @@ import mlflow
 import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
+from inandout.tracking.runs import artifact_folder
+from inandout.tracking.store import connect
 from mlflow.entities import Run
 
 from inandout.__main__ import main
@@ -23,7 +25,6 @@ from inandout.stages.experiment.missing import missing_images, missing_strips
 from inandout.stages.experiment.report import ReportConfig, report
 from inandout.stages.experiment.run import experiment, plan
 from inandout.stages.pools.text2img import STRIP
-from inandout.tracking import artifact_folder, connect
 from tests.conftest import SIDE
 
 Captured = pytest.CaptureFixture[str]

@@ -10,6 +10,7 @@ import mlflow
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from inandout.tracking.runs import artifact_folder
 from pydantic import ValidationError
 
 from inandout.data.manifest import Review, Sample, digests
@@ -23,7 +24,6 @@ from inandout.stages.pools.augment import AugmentConfig, augment
 from inandout.stages.pools.pool import Pool
 from inandout.stages.review import run as stage
 from inandout.stages.review.run import ReviewConfig, review
-from inandout.tracking import artifact_folder
 from tests.conftest import SIDE, start
 from tests.review.sessions import write_pool
 from tests.stages.test_finetune import QUICK

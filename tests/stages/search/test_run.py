@@ -5,6 +5,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from inandout.tracking.runs import artifact_folder
 from mlflow.entities import Run
 
 from inandout.__main__ import main
@@ -13,7 +14,6 @@ from inandout.data.geometry import Geometry
 from inandout.data.manifest import read_manifest
 from inandout.errors import InputError
 from inandout.stages.search.run import search
-from inandout.tracking import artifact_folder
 from tests.conftest import SIDE
 from tests.search.stub import MODULE, config, hill, install, start, work
 
