@@ -5,11 +5,11 @@
 The bare loop does what `train_dreambooth_lora.py` of diffusers does with a trained text encoder and prior preservation:
 every step it opens the batch's image files, resizes, crops and encodes them by the VAE, tokenises and encodes the
 prompt of every image, instance and class images concatenated, in PyTorch's default memory layout. Ours reads and
-encodes every image once, reads each of the two prompts once a step, computes channels-last and adapted layers as in
-`inandout/diffusion/finetune/products.py`, its AdamW is PyTorch's fused one on one vector, and freed memory
-stays. Base (the embedded architecture, untrained), adapter, images, sizes, prompts and loss are the same; instance
-images have the size of those of KolektorSDD2, class images that of the training. A third loop is the bare one
-without the reading, which is done before it begins.
+encodes every image once, reads each of the two prompts once a step, computes channels-last with the UNet in
+evaluation mode, and its AdamW is PyTorch's fused one on one vector. Adapted layers are peft's in both. Base (the
+embedded architecture, untrained), adapter, images, sizes, prompts and loss are the same; instance images have the
+size of those of KolektorSDD2, class images that of the training. A third loop is the bare one without the reading,
+which is done before it begins.
 
 Each has a process of its own, as it would have for a user. They take many short turns, so that a machine that is busy
 for a while slows all; those who wait compute nothing. A turn counts by its median, so that its first step, for which

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline
 from pydantic import BaseModel, ConfigDict, Field
 
 from inandout.checkpoint import refuse_pickle
@@ -69,6 +69,8 @@ def open_base(config: BaseConfig, download: bool = True) -> Base:
     _check_channels(pipeline, config.base)
     pipeline.unet.to(memory_format=torch.channels_last)
     pipeline.vae.to(memory_format=torch.channels_last)
+    if isinstance(pipeline.vae, AutoencoderKL):
+        pipeline.vae.enable_slicing()  # decodes images one by one: its activations are the largest of all
     pipeline.set_progress_bar_config(disable=True)
     fingerprint = weights_fingerprint(pipeline)
     pipeline.to("cuda" if torch.cuda.is_available() else "cpu")

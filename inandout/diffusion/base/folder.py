@@ -27,9 +27,13 @@ _WEIGHTS = {
 WEIGHTS = tuple(_WEIGHTS.values())
 """Files with the weights of the parts; copies in half precision or as pickles, which lie beside them, are not read."""
 
-OPTIONS = {"dtype": torch.float32, "safety_checker": None, "feature_extractor": None, "local_files_only": True}
+OPTIONS = {
+    "dtype": torch.float32, "safety_checker": None, "feature_extractor": None, "local_files_only": True,
+    "disable_mmap": True,
+}  # fmt: skip
 """How pipelines are loaded. The safety checker is left out: it takes some textures for what they are not, and blackens
-the image; and the base makes surfaces."""
+the image; and the base makes surfaces. A mapped file stays in memory whole beside the weights that become
+channels-last, so files are read instead."""
 
 _PIPELINES = ("StableDiffusionPipeline", "StableDiffusionInpaintPipeline")
 _CLASSES = {

@@ -27,8 +27,6 @@ from inandout.diffusion.base.base import Base
 from inandout.diffusion.callbacks import OnStep, set_learning_rate
 from inandout.diffusion.finetune.dreambooth_dataset import DreamBoothDataset, make_batches
 from inandout.diffusion.finetune.dreambooth_loss import denoising_errors, dreambooth_loss
-from inandout.diffusion.finetune.heap import keep_freed_memory
-from inandout.diffusion.finetune.products import fewer_products
 from inandout.diffusion.lora.layers import adapter_parameters, adapter_tensors, set_adapter_tensors
 from inandout.diffusion.lr_schedules import cosine_with_restarts
 from inandout.diffusion.prompts import prompt_states
@@ -101,16 +99,14 @@ def dreambooth(
     training = _prepare(base, dataset, config, lr, accelerator)
     done, seen = _resume(training, checkpoint)
     shown = tqdm(steps[done:], "finetune", total=len(steps), initial=done, unit="step", disable=None)
-    keep_freed_memory()
-    with fewer_products(base.pipeline.unet, base.pipeline.text_encoder):
-        for step, batch in enumerate(shown, start=done + 1):
-            rate = cosine_with_restarts(step, planned, lr, config.restarts)
-            values = _step(training, batch, step, seed, rate, config)
-            seen = [before + now for before, now in zip(seen, dataset.count(batch), strict=True)]
-            if checkpoint is not None and (step % save_every == 0 or step == len(steps)):
-                _save(training, checkpoint, step, seen)
-            values |= {"instance_seen": seen[0], "prior_seen": seen[1], "lr": rate, "progress": step / len(steps)}
-            on_step(step, values)
+    for step, batch in enumerate(shown, start=done + 1):
+        rate = cosine_with_restarts(step, planned, lr, config.restarts)
+        values = _step(training, batch, step, seed, rate, config)
+        seen = [before + now for before, now in zip(seen, dataset.count(batch), strict=True)]
+        if checkpoint is not None and (step % save_every == 0 or step == len(steps)):
+            _save(training, checkpoint, step, seen)
+        values |= {"instance_seen": seen[0], "prior_seen": seen[1], "lr": rate, "progress": step / len(steps)}
+        on_step(step, values)
     return training.weights()
 
 

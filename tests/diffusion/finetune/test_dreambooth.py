@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from peft.tuners.lora.layer import LoraLayer
 from torch.utils.checkpoint import checkpoint as compute_again
 
 from inandout.checkpoint import NonFiniteLossError, load_checkpoint
@@ -79,19 +78,6 @@ def test_only_the_adapter_of_unet_and_text_encoder_is_trained() -> None:
     assert moved == {"unet", "text_encoder"}
     for name, tensor in base.pipeline.unet.state_dict().items():
         assert "lora_" in name or torch.equal(tensor, before[name]), name
-
-
-def test_steps_are_computed_with_fewer_products_and_layers_are_pefts_again_afterwards() -> None:
-    base = base_with_adapter()
-    layer = next(module for module in base.pipeline.unet.modules() if isinstance(module, LoraLayer))
-    own: list[bool] = []
-    dreambooth(
-        base, dataset(), epochs=1, lr=0.01, config=QUICK, seed=1,
-        on_step=lambda step, values: own.append("forward" in vars(layer)),
-    )  # fmt: skip
-    assert own
-    assert all(own)
-    assert "forward" not in vars(layer)
 
 
 def test_blocks_of_the_unet_are_not_in_training_where_they_copy_their_inputs() -> None:
