@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from inandout.data.surfaces import COLOURS, CONTRASTS, KINDS, LIGHTINGS, SIZES, SURFACES, draw_surface
-from inandout.diffusion.pretrain.captions import LIGHTS, RARE, THINGS, caption_of, vocabulary
+from inandout.diffusion.pretrain.captions import LIGHTS, PRODUCT_WORDS, RARE, THINGS, caption_of, vocabulary
 from inandout.diffusion.pretrain.tokenizer import END, LENGTH, START, build_tokenizer
 
 TOKENIZER = build_tokenizer(vocabulary())
@@ -76,3 +76,17 @@ def test_unknown_words_are_spelled_and_never_end_the_prompt() -> None:
 
 def test_begin_and_end_are_the_last_two_tokens() -> None:
     assert TOKENIZER.convert_tokens_to_ids([START, END]) == [len(TOKENIZER) - 2, len(TOKENIZER) - 1]
+
+
+def test_a_product_is_called_by_its_own_word_and_defects_are_named_as_ever() -> None:
+    rng = np.random.default_rng(0)
+    word = PRODUCT_WORDS[7]
+    said = [caption_of(draw_surface(32, 32, seed, "stained"), rng, product=7) for seed in range(60)]
+    assert all(caption.startswith(f"{word} ") for caption in said)
+    assert f"{word} background stained" in said
+    assert all(NAMES["stained"] & set(caption.split()) for caption in said)
+
+
+def test_words_of_products_are_distinct_and_none_is_the_word_of_dreambooth() -> None:
+    assert len(set(PRODUCT_WORDS)) == len(PRODUCT_WORDS) == 256
+    assert RARE not in PRODUCT_WORDS

@@ -30,7 +30,7 @@ def test_the_share_of_close_ups_is_what_was_asked_for() -> None:
 
 
 def test_all_shapes_come_up_and_larger_images_are_fewer() -> None:
-    batches = [SurfaceStream(0, 3).batch(step) for step in range(60)]
+    batches = [SurfaceStream(0, 3).batch(step) for step in range(150)]
     shapes = Counter(batch.images.shape[2:0:-1] for batch in batches)
     assert set(shapes) == {CLOSE_UP, *SHAPES}
     for batch in batches:
