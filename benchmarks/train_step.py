@@ -16,7 +16,7 @@ import torch
 
 from inandout.classifier.frequency_sampler import FrequencySampler
 from inandout.classifier.resnet import build_classifier
-from inandout.classifier.training import fit
+from inandout.classifier.training import FitConfig, fit
 
 IMAGES, BATCH = 48, 5
 
@@ -43,7 +43,8 @@ def our_epoch(pixels: np.ndarray, labels: np.ndarray) -> float:
     """Seconds of the second epoch of `fit`, without a checkpoint."""
     ends: list[float] = []
     fit(
-        build_classifier("none", 0), pixels, labels, epochs=2, batch_size=BATCH, optimiser="sgd", lr=0.01, seed=0,
+        build_classifier("none", 0), pixels, labels,
+        FitConfig(epochs=2, batch_size=BATCH, optimiser="sgd", lr=0.01), seed=0,
         on_epoch=lambda epoch, values: ends.append(time.perf_counter()),
     )  # fmt: skip
     return ends[1] - ends[0]

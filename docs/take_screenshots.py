@@ -27,7 +27,7 @@ BEN = ("keep", "reject", "keep", "keep", "unsure", "keep", "keep", "reject", "ke
 
 def memseg_desk(folder: Path) -> ReviewSession:
     """A small MemSeg pool of the embedded surfaces, with real images beside."""
-    real = prepare(DataConfig())
+    real = prepare(DataConfig(), 0)
     negatives = [sample for sample in real if sample.split == "train" and sample.label == 0]
     pool: list[Sample] = write_pool(negatives, folder, n=36, geometry=Geometry(), seed=0, config=MemSegConfig())
     write_manifest(pool, folder / "manifest.csv")

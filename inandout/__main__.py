@@ -6,18 +6,21 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from inandout.errors import InputError
+from inandout.mlproject import mlproject
+from inandout.options import Option, StageConfig
 
 
 class Stage(NamedTuple):
-    """An entry point: its options are the fields of `config`."""
+    """An entry point, with the options of `config`."""
 
-    config: type[BaseModel]
+    config: type[StageConfig]
     run: Callable[[Any], object]
     plan: Callable[[Any], object] | None = None
     """Prints what `run` would cost."""
@@ -67,7 +70,7 @@ STAGES: Mapping[str, Stage] = Stages(
         "rollback": ("release.promote", "RollbackConfig", "rollback"),
     }
 )
-"""Every entry point of MLproject, which repeats their fields and defaults; a test compares."""
+"""Every entry point of the command line and of MLproject. A second name for the same place is an alias."""
 
 ALIASES = {"topup": "extend-pool", "labels": "label-errors", "probe": "probe-shortcut"}
 """Old names of entry points, on the command line and in MLproject; `--help` does not list them."""
@@ -78,27 +81,39 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Their names."""
-        return list(STAGES)
+        return [*STAGES, "mlproject"]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The one of this name, or of an old name."""
-        cmd_name = ALIASES.get(cmd_name, cmd_name)
+        """The one of this name."""
+        if cmd_name == "mlproject":
+            return _write_mlproject
         return build_command(cmd_name, STAGES[cmd_name]) if cmd_name in STAGES else None
 
 
+@click.command("mlproject")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="file to write [default none: print it]")
+def _write_mlproject(out: Path | None) -> None:
+    """Write the file MLproject from the configurations of the entry points."""
+    text = mlproject({name: stage.config for name, stage in STAGES.items()})
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        out.write_text(text, encoding="utf-8")
+
+
 def build_command(name: str, stage: Stage) -> click.Command:
-    """The command of one stage: an option a field, and `--dry-run`."""
+    """The command of one stage: its options, and `--dry-run`."""
 
     def call(dry_run: str, **given: str | None) -> None:
         config = _parse(stage.config, {key: value for key, value in given.items() if value is not None})
         if dry_run == "true":
-            click.echo(json.dumps(config.model_dump(mode="json"), indent=2))
+            click.echo(json.dumps(config.resolved().flat(), indent=2))
             if stage.plan:
                 stage.plan(config)
         else:
             stage.run(config)
 
-    options: list[click.Parameter] = [_option(stage.config, field) for field in stage.config.model_fields]
+    options: list[click.Parameter] = [_option(*item) for item in stage.config.options().items()]
     options.append(
         click.Option(
             ["--dry-run", "--dry_run", "dry_run"], type=click.Choice(["true", "false"]), default="false",
@@ -109,9 +124,9 @@ def build_command(name: str, stage: Stage) -> click.Command:
     return click.Command(name, callback=call, params=options, help=stage.run.__doc__)
 
 
-def _option(config: type[BaseModel], name: str) -> click.Option:
+def _option(name: str, option: Option) -> click.Option:
     """Values stay text here: the configuration checks types and ranges, in one place."""
-    field = config.model_fields[name]
+    field = option.field
     limits = [(symbol, getattr(limit, key, None)) for limit in field.metadata for key, symbol in _BOUNDS.items()]
     bounds = [f"{symbol} {value}" for symbol, value in limits if value is not None]
     note = ", ".join([*bounds, f"default {'none' if field.default in (None, '') else field.default}"])
@@ -122,21 +137,21 @@ def _option(config: type[BaseModel], name: str) -> click.Option:
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
-def _parse(config: type[BaseModel], given: dict[str, str]) -> BaseModel:
-    optional = {name for name, field in config.model_fields.items() if field.default is None}
+def _parse(config: type[StageConfig], given: dict[str, str]) -> StageConfig:
+    optional = {name for name, option in config.options().items() if option.field.default is None}
     values = {name: None if value == "none" and name in optional else value for name, value in given.items()}
     try:
-        return config.model_validate(values)
+        return config.from_flat(**values)
     except ValidationError as error:
         raise InputError("\n".join(_sentence(config, problem) for problem in error.errors())) from error
 
 
-def _sentence(config: type[BaseModel], problem: Any) -> str:
-    name = ".".join(str(part) for part in problem["loc"])
+def _sentence(config: type[StageConfig], problem: Any) -> str:
     message = problem["msg"].removeprefix("Value error, ")
-    if name not in config.model_fields:
-        return message
-    return f"{name} = {problem['input']!r}: {message} ({config.model_fields[name].description})"
+    for name, option in config.options().items():
+        if problem["loc"] == (*option.parts, name):
+            return f"{name} = {problem['input']!r}: {message} ({option.field.description})"
+    return message
 
 
 def main(arguments: list[str] | None = None) -> None:

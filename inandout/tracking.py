@@ -1,7 +1,5 @@
 """MLflow: opening, finding, logging and closing runs. Nothing else in the package knows MLflow but `stages`."""
 
-import hashlib
-import json
 import os
 import shutil
 import sys
@@ -10,21 +8,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import mlflow
 from filelock import FileLock
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Run
-from pydantic import BaseModel
 
-import inandout
 from inandout.data.manifest import Sample, write_manifest
 from inandout.errors import InputError
+from inandout.fingerprints import Identity, code_fingerprint
 from inandout.processes import is_dead, this_process
 
 EXPERIMENT = "inandout"
@@ -77,73 +73,36 @@ def nested_under(location: RunLocation) -> Iterator[None]:
         _LOCATION.reset(token)
 
 
-def stage_fingerprint(stage: str, config: BaseModel, inputs: Mapping[str, str]) -> str:
-    """Identity of a result: what was asked for, the content of what went in, and the code that made it.
-
-    `inputs` maps a name to the fingerprint of its content; fields that only say where an input lies or whether to
-    reuse results do not count.
-    """
-    asked = config.model_dump(mode="json", exclude={"fresh", *inputs})
-    text = json.dumps([stage, asked, dict(inputs), code_fingerprint()], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-@cache
-def code_fingerprint() -> str:
-    """Identity of the package's source when this process began: no result of older code is taken for one of today's."""
-    folder = Path(inandout.__file__).parent
-    whole = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        whole.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
-    return whole.hexdigest()[:16]
-
-
 def current_commit() -> str:
     """Git commit of the code, as MLflow found it for the active run; "" if it found none, or there is no run."""
     run = mlflow.active_run()
     return str(run.data.tags.get("mlflow.source.git.commit", "")) if run else ""
 
 
-class StageConfig(Protocol):
-    """What a configuration needs to be run as a stage."""
-
-    @property
-    def data(self) -> str:
-        """Name of the data set."""
-
-    @property
-    def fresh(self) -> bool:
-        """Whether to run again although the result is known."""
-
-
 def run_stage(
-    stage: str,
-    name: str,
-    config: StageConfig,
-    inputs: Mapping[str, str],
-    samples: Sequence[Sample],
-    work: Callable[[Path], None],
-) -> Run:
+    identity: Identity, name: str, data: str, samples: Sequence[Sample], work: Callable[[Path], None]
+) -> Run:  # fmt: skip
     """The finished run that holds a result: found, where it was made before, or made now.
 
     Args:
-        stage: entry point.
+        identity: what the result depends on; `data`, among its inputs, is the fingerprint of the data set.
         name: what the run is called in the UI.
-        config: a pydantic model.
-        inputs: fingerprints by name, `data` among them; see `stage_fingerprint`.
+        data: name of the data set.
         samples: the data set, to be logged.
         work: makes and logs the result. Its folder is its own while it runs; it goes when all went well, and stays with
             what a resume needs when it did not.
     """
-    assert isinstance(config, BaseModel)
-    key = stage_fingerprint(stage, config, inputs)
-    with stage_lock(key, config.fresh) as folder:
-        found = None if config.fresh else find_finished(key)
+    stage, key = identity.stage, identity.fingerprint
+    values = identity.config.flat() | {"data": data}
+    fresh = bool(values["fresh"])
+    with stage_lock(key, fresh) as folder:
+        found = None if fresh else find_finished(key)
         if found is not None:
-            record_reuse(stage, config, found)
+            record_reuse(stage, values, found)
             return found
-        with open_run(stage, config, key, name) as run:
-            log_dataset(config.data, inputs["data"], samples)
+        with open_run(stage, values, key, name) as run:
+            mlflow.set_tag("inandout.code", code_fingerprint(identity.module))
+            log_dataset(data, identity.inputs["data"], samples)
             work(folder)
     print(f"{stage}: run {run.info.run_id}", file=sys.stderr)
     return mlflow.get_run(run.info.run_id)
@@ -221,10 +180,11 @@ def current_experiment() -> str:
 
 @contextmanager
 def open_run(
-    stage: str, config: BaseModel, fingerprint: str, name: str, run_id: str | None = None
+    stage: str, values: Mapping[str, Any], fingerprint: str, name: str, run_id: str | None = None
 ) -> Iterator[Run]:  # fmt: skip
     """A run of one stage, below the active one, or that of `nested_under`; closed as FINISHED, FAILED or KILLED.
 
+    `values` are the options of the resolved configuration.
     Under `mlflow run` the first run opened is the one that was started from outside. With `run_id` that one goes on.
     """
     active, location = mlflow.active_run(), _LOCATION.get()
@@ -234,8 +194,8 @@ def open_run(
     )  # fmt: skip
     try:
         _refuse_proxied_artifacts(run)
-        mlflow.set_tags({_STAGE: stage, _PROCESS: this_process(), "inandout.code": code_fingerprint()})
-        log_config(config)
+        mlflow.set_tags({_STAGE: stage, _PROCESS: this_process()})
+        log_options(values)
         started = time.monotonic()
         yield run
         mlflow.log_metric("seconds", time.monotonic() - started)
@@ -258,7 +218,7 @@ def find_finished(fingerprint: str) -> Run | None:
     return runs[0] if runs else None
 
 
-def record_reuse(stage: str, config: BaseModel, found: Run) -> None:
+def record_reuse(stage: str, values: Mapping[str, Any], found: Run) -> None:
     """Say that `found` is the result.
 
     A run that `mlflow run` opened for this stage gets the metrics of the found one and a pointer to it.
@@ -267,7 +227,7 @@ def record_reuse(stage: str, config: BaseModel, found: Run) -> None:
     if "MLFLOW_RUN_ID" in os.environ and mlflow.active_run() is None:
         with mlflow.start_run():
             mlflow.set_tags({_STAGE: stage, _REUSED: found.info.run_id})
-            log_config(config)
+            log_options(values)
             mlflow.log_metrics(found.data.metrics)
 
 
@@ -282,13 +242,13 @@ def original_run(run: Run) -> Run:
     return mlflow.get_run(reused) if reused else run
 
 
-def log_config(config: BaseModel) -> None:
-    """The whole resolved configuration, as `config.json` and as parameters.
+def log_options(values: Mapping[str, Any]) -> None:
+    """The options of the resolved configuration, as `config.json` and as parameters.
 
-    `mlflow run` has logged the parameters it was given already, as they were typed; those cannot be written twice.
+    `mlflow run` has logged the parameters it was given already, as they were typed; those cannot be written twice, so
+    there only `config.json` has what stands for `none`.
     """
-    values = config.model_dump(mode="json")
-    mlflow.log_dict(values, "config.json")
+    mlflow.log_dict(dict(values), "config.json")
     active = mlflow.active_run()
     assert active is not None
     known = mlflow.get_run(active.info.run_id).data.params

@@ -9,8 +9,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "inandout"
 
 LAYERS = [
-    {"errors", "processes"},
-    {"data", "checkpoint", "parallel"},
+    {"errors", "processes", "options"},
+    {"data", "checkpoint", "parallel", "fingerprints", "mlproject"},
     {"memseg", "classifier", "diffusion"},
     {"mixing", "evaluation"},
     {"reporting", "search", "tracking"},

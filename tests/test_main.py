@@ -39,7 +39,7 @@ def test_a_dry_run_prints_the_resolved_configuration_and_does_nothing(
     name: str, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(name, "--dry-run") == 0
-    assert set(json.loads(capsys.readouterr().out)) == set(STAGES[name].config.model_fields)
+    assert set(json.loads(capsys.readouterr().out)) == set(STAGES[name].config.options())
     assert [path.name for path in project.iterdir()] == ["mlflow.db"], "the tracking store, as it was"
 
 

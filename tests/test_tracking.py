@@ -9,41 +9,26 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from pydantic import BaseModel
 
 from inandout import tracking
 from inandout.errors import InputError
+from inandout.options import StageConfig
 from inandout.processes import this_process
 
 
-class Config(BaseModel):
+class Config(StageConfig):
     data: str = "somewhere"
     alpha: float = 0.5
     fresh: bool = False
 
 
-def test_the_fingerprint_follows_what_counts_and_nothing_else() -> None:
-    inputs = {"data": "abc"}
-    key = tracking.stage_fingerprint("s", Config(), inputs)
-    assert tracking.stage_fingerprint("s", Config(data="elsewhere", fresh=True), inputs) == key
-    assert tracking.stage_fingerprint("s", Config(alpha=0.6), inputs) != key
-    assert tracking.stage_fingerprint("t", Config(), inputs) != key
-    assert tracking.stage_fingerprint("s", Config(), {"data": "abd"}) != key
-
-
-def test_the_fingerprint_follows_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    key = tracking.stage_fingerprint("s", Config(), {})
-    monkeypatch.setattr(tracking, "code_fingerprint", lambda: "other")
-    assert tracking.stage_fingerprint("s", Config(), {}) != key
-
-
 def test_a_finished_run_is_found_and_others_are_not(project: Path) -> None:
     tracking.connect()
     assert tracking.find_finished("key") is None
-    with pytest.raises(ZeroDivisionError), tracking.open_run("s", Config(), "key", "broken"):
+    with pytest.raises(ZeroDivisionError), tracking.open_run("s", Config().flat(), "key", "broken"):
         _ = 1 / 0
     assert tracking.find_finished("key") is None
-    with tracking.open_run("s", Config(), "key", "good") as run:
+    with tracking.open_run("s", Config().flat(), "key", "good") as run:
         pass
     found = tracking.find_finished("key")
     assert found is not None
@@ -58,7 +43,7 @@ def test_a_finished_run_is_found_and_others_are_not(project: Path) -> None:
 )
 def test_a_run_that_ends_badly_is_closed(project: Path, error: type[BaseException], status: str) -> None:
     tracking.connect()
-    with pytest.raises(error), tracking.open_run("s", Config(), "key", "name") as run:
+    with pytest.raises(error), tracking.open_run("s", Config().flat(), "key", "name") as run:
         raise error
     assert mlflow.get_run(run.info.run_id).info.status == status
     assert mlflow.active_run() is None
@@ -108,7 +93,7 @@ def test_a_run_of_mlflow_run_is_resumed_and_its_quoted_parameters_do_not_clash(
     monkeypatch.setenv("MLFLOW_RUN_ID", run.info.run_id)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", experiment.experiment_id)
     tracking.connect()
-    with tracking.open_run("s", Config(), "key", "name") as resumed:
+    with tracking.open_run("s", Config().flat(), "key", "name") as resumed:
         assert resumed.info.run_id == run.info.run_id
     params = mlflow.get_run(run.info.run_id).data.params
     assert params == {"alpha": ".5", "data": "somewhere", "fresh": "False"}
@@ -118,13 +103,13 @@ def test_a_stage_that_mlflow_run_started_and_that_was_reused_leads_to_what_its_r
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracking.connect()
-    with tracking.open_run("s", Config(), "key", "name") as made:
+    with tracking.open_run("s", Config().flat(), "key", "name") as made:
         mlflow.log_text("of the result", "weights.txt")
     found = tracking.find_finished("key")
     assert found is not None
     asked = mlflow.MlflowClient().create_run(made.info.experiment_id).info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", asked)
-    tracking.record_reuse("s", Config(), found)
+    tracking.record_reuse("s", Config().flat(), found)
     for run_id in (made.info.run_id, asked):
         assert tracking.artifact_folder(run_id, "weights.txt").read_text() == "of the result"
         assert tracking.artifact_names(run_id) == {"config.json", "weights.txt"}
@@ -138,7 +123,8 @@ def test_artifacts_that_only_a_server_can_write_are_refused_with_a_way_out(
     mlflow.create_experiment("made by the ui", artifact_location="mlflow-artifacts:/0")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "made by the ui")
     tracking.connect()
-    with pytest.raises(InputError, match="--experiment-name inandout"), tracking.open_run("s", Config(), "k", "n"):
+    refused = pytest.raises(InputError, match="--experiment-name inandout")
+    with refused, tracking.open_run("s", Config().flat(), "k", "n"):
         pass
 
 
@@ -172,11 +158,11 @@ def test_a_stage_lock_is_held_by_one_at_a_time(project: Path) -> None:
 def test_sigterm_ends_a_run_as_killed(project: Path) -> None:
     code = (
         "import inandout.__main__ as m, inandout.tracking as t, click, time\n"
-        "from pydantic import BaseModel\n"
-        "class C(BaseModel):\n    data: str = ''\n"
+        "from inandout.options import StageConfig\n"
+        "class C(StageConfig):\n    data: str = ''\n"
         "def work(config):\n"
         "    t.connect()\n"
-        "    with t.open_run('s', config, 'k', 'n') as run:\n"
+        "    with t.open_run('s', config.flat(), 'k', 'n') as run:\n"
         "        print(run.info.run_id, flush=True)\n"
         "        time.sleep(60)\n"
         "m.STAGES = {'work': m.Stage(C, work)}\n"

@@ -33,8 +33,7 @@ def load_pixels(paths: Sequence[Path], geometry: Geometry, memory_limit: int = M
         InputError: an image cannot be read, or the temporary folder has no room for all of them.
     """
     pixels = _allocate((len(paths), geometry.height, geometry.width, 3), memory_limit)
-    plain = geometry.plain()
-    loaded = _FITTED.each(paths, lambda path: fit_image(read_image(path), plain), plain)
+    loaded = _FITTED.each(paths, lambda path: fit_image(read_image(path), geometry), geometry)
     for index, image in tqdm(loaded, "decode", len(paths), unit="image", disable=None, delay=5):
         pixels[index] = image
     return pixels

@@ -1,8 +1,10 @@
 """The paper's classifier: torchvision's ResNet-50 with one defect logit (section 5.1)."""
 
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights, resnet50
@@ -33,6 +35,9 @@ class DefectNet(nn.Module):
         """Logits (N,); the probability of a defect is their sigmoid."""
         logits: Tensor = self.resnet((images.float() - self.mean) / self.std)
         return logits.flatten()
+
+
+Weights = Annotated[str, Field(min_length=1, description="start: none, imagenet, or a .safetensors file")]
 
 
 def build_classifier(weights: str, seed: int) -> DefectNet:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
@@ -32,15 +33,23 @@ A resumed run calls it again for the epochs before, with all their values.
 """
 
 
+class FitConfig(BaseModel):
+    """How a classifier is trained. The defaults are the embedded profile, which two CPU cores train in minutes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(10, ge=1, le=10_000, description="passes over the positives (paper: 50)")
+    batch_size: int = Field(8, ge=2, le=4096, description="images a step (paper: 5)")
+    optimiser: Optimiser = Field("adamw", description="sgd (paper) needs pretrained weights; adamw does not")
+    lr: float = Field(0.001, gt=0, le=10, description="learning rate (paper: .01)")
+
+
 def fit(
     model: DefectNet,
     pixels: Pixels,
     labels: Labels,
+    config: FitConfig,
     *,
-    epochs: int,
-    batch_size: int,
-    optimiser: Optimiser,
-    lr: float,
     seed: int,
     every_epoch: npt.NDArray[np.bool_] | None = None,
     checkpoint: Path | None = None,
@@ -52,11 +61,8 @@ def fit(
         model: trained in place, on the device it is on; left in training mode.
         pixels: (N, H, W, 3) uint8.
         labels: (N,) of 0 and 1.
-        epochs: the paper has 50.
-        batch_size: the paper has 5. Batches of an epoch differ by one image at most, so that none is of size one.
-        optimiser: the paper has `sgd` (no momentum, no decay), which needs pretrained weights to get anywhere in its 50
-            epochs; `adamw` learns from random ones.
-        lr: learning rate; the paper has .01.
+        config: batches of an epoch differ by one image at most, so that none is of size one; `sgd` is without
+            momentum and decay.
         seed: order of the images.
         every_epoch: (N,): negatives that every epoch shows, beside those that it would show without them.
         checkpoint: written after every epoch; where it exists, training goes on from it and ends with the same
@@ -71,16 +77,17 @@ def fit(
     """
     model.to(memory_format=torch.channels_last)
     sampler = FrequencySampler(labels, seed, every_epoch)
-    stepper = (torch.optim.SGD if optimiser == "sgd" else torch.optim.AdamW)(model.parameters(), lr=lr)
+    stepper = (torch.optim.SGD if config.optimiser == "sgd" else torch.optim.AdamW)(model.parameters(), lr=config.lr)
     history: list[dict[str, float]] = []
     if checkpoint is not None and checkpoint.exists():
         history = _resume(model, stepper, sampler, checkpoint)
     for epoch, values in enumerate(history, start=1):
         on_epoch(epoch, values)
     for epoch in tqdm(
-        range(len(history) + 1, epochs + 1), "train", total=epochs, initial=len(history), unit="epoch", disable=None
-    ):
-        loss = _train_epoch(model, stepper, pixels, labels, sampler.epoch(), batch_size, epoch)
+        range(len(history) + 1, config.epochs + 1), "train", total=config.epochs, initial=len(history), unit="epoch",
+        disable=None,
+    ):  # fmt: skip
+        loss = _train_epoch(model, stepper, pixels, labels, sampler.epoch(), config.batch_size, epoch)
         _refuse_non_finite(model, epoch)
         history.append({"loss": loss})
         on_epoch(epoch, history[-1])

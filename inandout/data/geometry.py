@@ -18,22 +18,23 @@ from inandout.data.images import ImageArray, Mask, read_mask
 from inandout.data.manifest import Sample
 
 
-class Geometry(BaseModel):
-    """The size every image gets, and how."""
+class Size(BaseModel):
+    """The size of images."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     width: int = Field(64, ge=32, le=4096, description="width in pixels that every image is fitted to (paper: 200)")
     height: int = Field(192, ge=32, le=4096, description="height in pixels, likewise (paper: 600)")
+
+
+class Geometry(Size):
+    """The size every image gets, and how."""
+
     fit: Literal["crop", "stretch"] = Field(
         "crop",
         description="crop: the largest centred part of that aspect, as the paper does; stretch: the whole image, for "
         "data of many aspects, where a crop would lose defects",
     )
-
-    def plain(self) -> "Geometry":
-        """The same without what a subclass adds."""
-        return Geometry(width=self.width, height=self.height, fit=self.fit)
 
     def box(self, width: int, height: int) -> tuple[int, int, int, int]:
         """The part (left, top, right, bottom) of a width x height image that is kept."""
@@ -88,8 +89,7 @@ class Survival(NamedTuple):
 def survival(samples: Sequence[Sample], geometry: Geometry) -> Survival:
     """Measure on the masks of a manifest what is lost when every image gets this size."""
     masks = [sample.mask for sample in samples if sample.mask is not None and sample.label == 1]
-    plain = geometry.plain()
-    found = [one for _, one in _DEFECTS.each(masks, lambda mask: _defects(mask, plain), plain)]
+    found = [one for _, one in _DEFECTS.each(masks, lambda mask: _defects(mask, geometry), geometry)]
     ratio = max([1.0, *(one.pixels_per_pixel for one in found)])
     defects, surviving = sum(one.defects for one in found), [area for one in found for area in one.surviving]
     return Survival(ratio, defects, defects - len(surviving), min(surviving, default=None))

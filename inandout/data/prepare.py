@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,7 +19,10 @@ EMBEDDED = "surfaces"
 """The value of `data` that stands for the data set the package draws itself."""
 
 
-class SourceConfig(BaseModel):
+Seed = Annotated[int, Field(ge=0, lt=2**32, description="seed of everything: split, shot, images, weights, order")]
+
+
+class DataConfig(BaseModel):
     """Which images, and how they are parted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,17 +37,16 @@ class SourceConfig(BaseModel):
     val_share: float = Field(0.2, ge=0, le=0.5, description="share of the training part kept for validation")
 
 
-class DataConfig(SourceConfig):
-    """Which images of which draw."""
-
-    seed: int = Field(0, ge=0, lt=2**32, description="seed of everything: split, shot, images, weights, order")
+NShot = Annotated[int, Field(ge=1, description="real positives of shot=few")]
 
 
-class ShotConfig(DataConfig):
+class ShotConfig(BaseModel):
     """How many real defects are known."""
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     shot: Shot = Field("full", description="real positives to train on: zero, few (n_shot) or full (all)")
-    n_shot: int = Field(5, ge=1, description="real positives of shot=few")
+    n_shot: NShot = 5
 
 
 def data_path(name: str) -> Path:
@@ -96,15 +99,15 @@ def read_checked(name: str) -> list[Sample]:
     return samples
 
 
-def prepare(config: DataConfig) -> list[Sample]:
+def prepare(config: DataConfig, seed: int) -> list[Sample]:
     """Read, check, group and split a data set; raises as `read_checked`."""
     samples = read_checked(config.data)
     if any(sample.group == "" for sample in samples):
         # or the validation part would know images of the training part
         samples = list(_group_once(tuple(samples), _contents(samples)))
-    return cut_validation(split_test(samples, config.test_share, config.seed), config.val_share, config.seed)
+    return cut_validation(split_test(samples, config.test_share, seed), config.val_share, seed)
 
 
-def prepare_shot(config: ShotConfig) -> list[Sample]:
+def prepare_shot(config: DataConfig, scenario: ShotConfig, seed: int) -> list[Sample]:
     """`prepare`, with as many real positives as the scenario has."""
-    return take_shot(prepare(config), config.shot, config.n_shot, config.seed)
+    return take_shot(prepare(config, seed), scenario.shot, scenario.n_shot, seed)

@@ -58,9 +58,7 @@ def scan_data(where: Path) -> Scan:
     else:
         raise InputError(f"{where}: {'unknown layout' if where.exists() else 'no such folder'}; give {LAYOUTS}")
     if not scan.samples:
-        raise InputError(
-            "\n".join([f"{where}: no usable image; give {LAYOUTS}", describe(scan.problems, 20)]).strip()
-        )
+        raise InputError("\n".join([f"{where}: no usable image; give {LAYOUTS}", describe(scan.problems, 20)]).strip())
     return scan
 
 
@@ -195,11 +193,7 @@ def _label(mask: Path) -> int | Problem:
 def _unpaired(images: Mapping[str, Path], masks: Mapping[str, Path]) -> list[Problem]:
     """Images without a mask and masks without an image, both by the name they should share."""
     return [
-        *(
-            Problem(images[name], "no mask", "add it, or remove the image")
-            for name in images
-            if name not in masks
-        ),
+        *(Problem(images[name], "no mask", "add it, or remove the image") for name in images if name not in masks),
         *(
             Problem(masks[name], "a mask without an image", "add it, or remove the mask")
             for name in masks

@@ -48,9 +48,9 @@ def synthesise(image: ImageArray, seed: int, config: MemSegConfig, textures: Tex
         raise InputError(f"seed = {seed} was given; it must be 0 or more")
     rng = np.random.default_rng(seed)
     height, width = image.shape[:2]
-    foreground = find_foreground(image, config)
+    foreground = find_foreground(image, config.mask)
     pixels = height * width if foreground is None else int(np.count_nonzero(foreground))
-    mask = draw_mask(width, height, foreground, area_limits(pixels, config), rng)
+    mask = draw_mask(width, height, foreground, area_limits(pixels, config.mask), rng)
     changed = image.copy()
     changed.reshape(-1, 3)[np.flatnonzero(mask)] = _draw_pixels(image, mask, config, textures, rng)
     return Anomaly(changed, mask)

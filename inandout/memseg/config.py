@@ -36,8 +36,12 @@ class MaskConfig(BaseModel):
         return self
 
 
-class MemSegConfig(MaskConfig):
+class MemSegConfig(BaseModel):
     """How synthetic anomalies are drawn. The defaults are MemSeg's (Yang, Wu and Feng 2023) but for what is noted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    mask: MaskConfig = MaskConfig()
 
     opacity_min: float = Field(
         default=0.15, ge=0.05, le=1, description="least weight of the source in the blend; 1 hides the image"

@@ -78,8 +78,8 @@ def _training(facts: Facts) -> list[str]:
 
 def _ddpm(facts: Facts) -> str:
     count = _count(facts, "train_ddpm_positives")
-    alpha = facts.params.get("used_alpha")
-    return f"{count} from diffusion" + (f" (alpha {alpha})" if alpha else "")
+    alpha = facts.config["alpha"]
+    return f"{count} from diffusion" + ("" if alpha is None else f" (alpha {alpha:g})")
 
 
 def _measurement(facts: Facts) -> list[str]:

@@ -14,9 +14,9 @@ from inandout.classifier.pixels import load_pixels
 from inandout.data.geometry import fit_mask
 from inandout.data.images import read_mask
 from inandout.evaluation.operating_points import OperatingPoint
+from inandout.fingerprints import code_fingerprint
 from inandout.serving.classifier_run import ClassifierRun, read_classifier_run
 from inandout.serving.settings import Settings
-from inandout.tracking.fingerprints import code_fingerprint
 from inandout.tracking.logging import pip_requirements
 
 CODE = Path(__file__).with_name("model_code.py")
@@ -41,8 +41,8 @@ def log_servable(classify_run_id: str, points: Sequence[OperatingPoint], default
     trained = read_classifier_run(classify_run_id)
     measured, sentence = measure_pointing(trained)
     settings = Settings(
-        geometry=trained.geometry, points=tuple(points), default=default, run=classify_run_id, code=code_fingerprint(),
-        heat_maps=sentence,
+        geometry=trained.geometry, points=tuple(points), default=default, run=classify_run_id,
+        code=code_fingerprint(__name__), heat_maps=sentence,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "settings.json"

@@ -9,12 +9,14 @@ from inandout.diffusion.base.base import BaseConfig, open_base
 from inandout.diffusion.lora.kohya_file import export_kohya, import_kohya
 from inandout.diffusion.lora.safetensors_io import load_adapter, save_adapter
 from inandout.errors import InputError
+from inandout.options import StageConfig
 from inandout.stages.finetune import find_adapter
 
 
-class ConvertConfig(BaseConfig):
+class ConvertConfig(StageConfig):
     """Which adapter, and where to."""
 
+    base: BaseConfig = BaseConfig()
     adapter: str = Field("", description="run id of a fine-tuning, or a .safetensors file; needed")
     to: Literal["kohya", "inandout"] = Field(
         "kohya", description="kohya: for A1111, ComfyUI and others; inandout: from kohya's format, for this base"
@@ -34,6 +36,6 @@ def convert(config: ConvertConfig) -> None:
     if config.to == "kohya":
         export_kohya(out, load_adapter(given))
     else:
-        base = open_base(config)
+        base = open_base(config.base)
         save_adapter(out, import_kohya(given, base.pipeline, base.fingerprint))
     print(f"{out}: ready")

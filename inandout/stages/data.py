@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from inandout.data.check import class_problems, describe, without_problems
 from inandout.data.download import download_ksdd2
@@ -11,25 +11,26 @@ from inandout.data.manifest import write_manifest
 from inandout.data.prepare import EMBEDDED, check_data, data_path
 from inandout.data.surfaces import SurfacesConfig, write_surfaces
 from inandout.errors import InputError
+from inandout.options import StageConfig
 
 
-class CheckConfig(Geometry):
+class CheckConfig(StageConfig):
     """What to check, and for which size."""
 
+    geometry: Geometry = Geometry()
     data: str = Field(EMBEDDED, min_length=1, description="as for classify")
     write: str = Field("", description="CSV manifest to write with all images that can be used; empty = none")
 
 
-class MakeSurfacesConfig(SurfacesConfig):
+class MakeSurfacesConfig(StageConfig):
     """Which surfaces to draw, and where to."""
 
+    surfaces: SurfacesConfig = SurfacesConfig()
     out: str = Field("data/surfaces", min_length=1, description="folder to write; must not hold anything else")
 
 
-class DownloadConfig(BaseModel):
+class DownloadConfig(StageConfig):
     """Where KolektorSDD2 goes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     out: str = Field("data/ksdd2", min_length=1, description="folder to write")
 
@@ -58,13 +59,14 @@ def check(config: CheckConfig) -> None:
     for split in sorted({sample.split for sample in usable}):
         labels = [sample.label for sample in usable if sample.split == split]
         print(f"{split or 'no split':8}  {len(labels) - sum(labels)} negatives, {sum(labels)} positives")
-    print(f"at {config.width}x{config.height}: {survival(usable, config).sentence()}")
+    size = config.geometry
+    print(f"at {size.width}x{size.height}: {survival(usable, size).sentence()}")
 
 
 def surfaces(config: MakeSurfacesConfig) -> None:
     """Draw the embedded data set, or one like it."""
     folder = Path(config.out)
-    write_surfaces(folder, SurfacesConfig(**config.model_dump(exclude={"out"})))
+    write_surfaces(folder, config.surfaces)
     print(f"{folder}: {len(list(folder.glob('*/*_GT.png')))} images and masks in KolektorSDD2's layout")
 
 

@@ -9,10 +9,10 @@ import numpy as np
 from accelerate.utils import broadcast_object_list
 from pydantic import Field
 
-from inandout.data.geometry import Geometry, fit_image
+from inandout.data.geometry import Geometry, Size, fit_image
 from inandout.data.images import ImageArray, read_image
 from inandout.data.manifest import Sample, digests, fingerprint
-from inandout.data.prepare import ShotConfig, prepare_shot
+from inandout.data.prepare import DataConfig, Seed, ShotConfig, prepare_shot
 from inandout.data.splits import Shot
 from inandout.diffusion.base.base import Base, BaseConfig, base_identity, kind_of_base, open_base
 from inandout.diffusion.base.inpainting import require_text2img
@@ -20,17 +20,18 @@ from inandout.diffusion.callbacks import OnStep
 from inandout.diffusion.finetune.buckets import bucket_of
 from inandout.diffusion.finetune.dreambooth import DreamBoothConfig, chosen_optimiser, dreambooth, processes
 from inandout.diffusion.finetune.dreambooth_dataset import DreamBoothDataset, Example
-from inandout.diffusion.finetune.presets import N_NEGATIVES, PRESETS, Preset
+from inandout.diffusion.finetune.presets import N_NEGATIVES, PRESETS
 from inandout.diffusion.lora.adapter import Adapter, AdapterMeta
 from inandout.diffusion.lora.layers import AdapterConfig, add_adapter, count_modules
 from inandout.diffusion.lora.safetensors_io import save_adapter
 from inandout.diffusion.prompts import check_prompt
 from inandout.diffusion.sample.generate import text2img_generator
 from inandout.diffusion.sample.sampler import SamplingConfig
+from inandout.fingerprints import Identity, code_fingerprint, computed_by
+from inandout.options import Fresh, StageConfig, known
 from inandout.reporting.figures import contact_sheet
 from inandout.stages.image_cache import generate
 from inandout.stages.latent_cache import encode_once
-from inandout.tracking.fingerprints import code_fingerprint, stage_fingerprint
 from inandout.tracking.logging import log_values, mean_logger
 from inandout.tracking.runs import artifact_folder, current_commit, run_stage
 from inandout.tracking.store import connect
@@ -42,14 +43,26 @@ _LOGGED_EVERY = 10
 _COUNTS = ("instance_seen", "prior_seen")
 
 
-class FinetuneConfig(ShotConfig, Geometry, BaseConfig, AdapterConfig, DreamBoothConfig):
-    """One adapter. None stands for what suits base and shot (`inandout/diffusion/finetune/presets.py`)."""
+class AdapterSize(Size):
+    """The size of the images that are learned, and how they get it."""
 
-    fit: Literal["crop", "stretch", "bucket"] = Field(  # type: ignore[assignment]
+    fit: Literal["crop", "stretch", "bucket"] = Field(
         "crop",
         description="crop and stretch: as for the classifier; bucket: every image keeps about its aspect and gets an "
         "area of width x height (paper: 512 x 512)",
     )
+
+
+class FinetuneConfig(StageConfig):
+    """One adapter. None stands for what suits base and shot (`inandout/diffusion/finetune/presets.py`)."""
+
+    data: DataConfig = DataConfig()
+    scenario: ShotConfig = ShotConfig()
+    geometry: AdapterSize = AdapterSize()
+    base: BaseConfig = BaseConfig()
+    adapter: AdapterConfig = AdapterConfig()
+    training: DreamBoothConfig = DreamBoothConfig()
+    seed: Seed = 0
     epochs: int | None = Field(None, ge=1, le=100_000, description="passes over the images; none = by base and shot")
     lr: float | None = Field(None, gt=0, le=1, description="highest learning rate; none = by base and shot")
     n_prior: int | None = Field(
@@ -61,17 +74,18 @@ class FinetuneConfig(ShotConfig, Geometry, BaseConfig, AdapterConfig, DreamBooth
     clip_skip: int = Field(
         1, ge=1, le=24, description="layer of the text encoder, from the last (the paper's files: 2)"
     )
-    fresh: bool = Field(False, description="run again although a finished run has the same fingerprint")
+    fresh: Fresh = False
 
-    def preset(self) -> Preset:
-        """What suits base and shot, with what was asked for in its place."""
-        defaults = PRESETS[kind_of_base(self.base), self.shot]
-        n_prior = defaults.n_prior if self.n_prior is None else self.n_prior
-        return defaults._replace(
-            epochs=defaults.epochs if self.epochs is None else self.epochs,
-            lr=defaults.lr if self.lr is None else self.lr,
-            n_prior=n_prior if self.prior_weight else 0,
-        )
+    def resolved(self) -> "FinetuneConfig":
+        """With what suits base and shot in place of None."""
+        preset = PRESETS[kind_of_base(self.base.base), self.scenario.shot]
+        n_prior = preset.n_prior if self.n_prior is None else self.n_prior
+        defaults = {
+            "epochs": preset.epochs if self.epochs is None else self.epochs,
+            "lr": preset.lr if self.lr is None else self.lr,
+            "n_prior": n_prior if self.training.prior_weight else 0,
+        }
+        return self.model_copy(update=defaults)
 
 
 class Finetuned(NamedTuple):
@@ -83,12 +97,12 @@ class Finetuned(NamedTuple):
 
 def finetune(config: FinetuneConfig) -> Finetuned:
     """Train an adapter on the images of a product, or find it where it was trained before."""
+    config = config.resolved()
     if not processes().is_main_process:
         return _follow(config)
     connect()
-    samples = prepare_shot(config)
-    inputs = _inputs(config, samples)
-    name = f"{config.shot} {config.base.rsplit('/', 1)[-1]} seed={config.seed}"
+    samples = prepare_shot(config.data, config.scenario, config.seed)
+    name = f"{config.scenario.shot} {config.base.base.rsplit('/', 1)[-1]} seed={config.seed}"
     trained = False
 
     def work(folder: Path) -> None:
@@ -97,7 +111,7 @@ def finetune(config: FinetuneConfig) -> Finetuned:
         _tell(str(folder))
         _train_and_log(config, samples, folder)
 
-    run = run_stage("finetune", name, config, inputs, samples, work)
+    run = run_stage(_identity(config, samples), name, config.data.data, samples, work)
     if not trained:
         _tell("")
     return Finetuned(find_adapter(run.info.run_id), run.info.run_id)
@@ -105,11 +119,13 @@ def finetune(config: FinetuneConfig) -> Finetuned:
 
 def finetune_fingerprint(config: FinetuneConfig) -> str:
     """Identity of the adapter that `finetune` gives, told without training it."""
-    return stage_fingerprint("finetune", config, _inputs(config, prepare_shot(config)))
+    resolved = config.resolved()
+    return _identity(resolved, prepare_shot(config.data, config.scenario, config.seed)).fingerprint
 
 
-def _inputs(config: FinetuneConfig, samples: Sequence[Sample]) -> dict[str, str]:
-    return {"data": fingerprint(samples), "base": base_identity(config)}
+def _identity(config: FinetuneConfig, samples: Sequence[Sample]) -> Identity:
+    inputs = {"data": fingerprint(samples), "base": base_identity(config.base)}
+    return Identity("finetune", __name__, config, inputs, ignored=("data", "base", "base_config"))
 
 
 def find_adapter(name: str) -> Path:
@@ -121,7 +137,8 @@ def _follow(config: FinetuneConfig) -> Finetuned:
     """What the other processes of `accelerate launch` do: their share of every batch, and no tracking."""
     folder = _tell("")
     if folder:
-        _train(config, _gather(config, prepare_shot(config)), Path(folder), lambda step, values: None)
+        samples = prepare_shot(config.data, config.scenario, config.seed)
+        _train(config, _gather(config, samples), Path(folder), lambda step, values: None)
     return Finetuned(Path(), "")
 
 
@@ -145,10 +162,8 @@ class _Gathered(NamedTuple):
 
 def _train_and_log(config: FinetuneConfig, samples: Sequence[Sample], work: Path) -> None:
     gathered = _gather(config, samples)
-    preset = config.preset()
-    mlflow.log_params({"used_epochs": preset.epochs, "used_lr": preset.lr, "used_n_prior": preset.n_prior})
     mlflow.log_params({"n_instances": len(gathered.instances), "base_fingerprint": gathered.base.fingerprint})
-    mlflow.log_param("used_optimiser", chosen_optimiser(config.optimiser))
+    mlflow.log_param("used_optimiser", chosen_optimiser(config.training.optimiser))
     for name, images in (("instances", gathered.images), ("prior", gathered.prior)):
         if images:
             first = images[:_SHOWN]
@@ -161,12 +176,12 @@ def _train_and_log(config: FinetuneConfig, samples: Sequence[Sample], work: Path
 
 def _gather(config: FinetuneConfig, samples: Sequence[Sample]) -> _Gathered:
     """Read, generate and check everything before the training begins."""
-    instances = choose_instances(samples, config.shot, config.n_negatives, config.seed)
-    base = open_base(config)
+    instances = choose_instances(samples, config.scenario.shot, config.n_negatives, config.seed)
+    base = open_base(config.base)
     require_text2img(base.pipeline)
     for prompt in (config.instance_prompt, config.prior_prompt):
         check_prompt(base.pipeline.tokenizer, prompt)
-    images = fit_images([read_image(sample.image) for sample in instances], config, base)
+    images = fit_images([read_image(sample.image) for sample in instances], config.geometry, base)
     with processes().main_process_first():
         prior = prior_images(config, base, sorted({image.shape[1::-1] for image in images}))
     return _Gathered(base, instances, images, prior)
@@ -185,26 +200,26 @@ def choose_instances(samples: Sequence[Sample], shot: Shot, n_negatives: int, se
     return [negatives[int(place)] for place in order]
 
 
-def fit_images(images: Sequence[ImageArray], config: FinetuneConfig, base: Base) -> list[ImageArray]:
+def fit_images(images: Sequence[ImageArray], asked: AdapterSize, base: Base) -> list[ImageArray]:
     """Cut and resize to sizes that the base can work on: to the next ones that its VAE can divide."""
     factor = base.pipeline.vae_scale_factor
-    if config.fit == "bucket":
-        area, multiple = config.width * config.height, 8 * factor
+    if asked.fit == "bucket":
+        area, multiple = asked.width * asked.height, 8 * factor
         sizes = [bucket_of(image.shape[1], image.shape[0], area, multiple) for image in images]
         return [fit_image(image, size) for image, size in zip(images, sizes, strict=True)]
-    width, height = training_size(config, factor)
-    size = Geometry(width=width, height=height, fit=config.fit)
+    width, height = training_size(asked, factor)
+    size = Geometry(width=width, height=height, fit=asked.fit)
     return [fit_image(image, size) for image in images]
 
 
-def training_size(config: FinetuneConfig, factor: int) -> tuple[int, int]:
+def training_size(asked: Size, factor: int) -> tuple[int, int]:
     """(width, height) of all images without buckets: the next that can be divided by the VAE's `factor`."""
-    return -(-config.width // factor) * factor, -(-config.height // factor) * factor
+    return -(-asked.width // factor) * factor, -(-asked.height // factor) * factor
 
 
 def prior_images(config: FinetuneConfig, base: Base, sizes: Sequence[tuple[int, int]]) -> list[ImageArray]:
     """Images that the base makes of the class prompt; kept beside the database for all that need the same."""
-    n = config.preset().n_prior
+    n = known(config.n_prior)
     if n == 0:
         return []
     sampling = SamplingConfig().resolved(base.kind)
@@ -215,34 +230,34 @@ def prior_images(config: FinetuneConfig, base: Base, sizes: Sequence[tuple[int, 
 
 def prior_cache_key(config: FinetuneConfig, sizes: Sequence[tuple[int, int]]) -> list[object]:
     """What `prior_images` asks `generate` for: the same for every fine-tuning of a seed and of equal sizes."""
-    sampling = SamplingConfig().resolved(kind_of_base(config.base))
+    sampling = SamplingConfig().resolved(kind_of_base(config.base.base))
     return [
-        "prior", base_identity(config), config.prior_prompt, config.seed, config.clip_skip, sizes,
-        sampling.model_dump(),
+        "prior", base_identity(config.base), config.prior_prompt, config.seed, config.clip_skip, sizes,
+        sampling.model_dump(), computed_by(text2img_generator.__module__),
     ]  # fmt: skip
 
 
 def _train(config: FinetuneConfig, gathered: _Gathered, work: Path, on_step: OnStep) -> Adapter:
     """The adapter; the same in every process."""
-    base, preset = gathered.base, config.preset()
+    base = gathered.base
     examples = [
         Example(latent, prior)
         for images, prior in ((gathered.images, False), (gathered.prior, True))
         for latent in encode_once(base, images)
     ]
     dataset = DreamBoothDataset(examples, config.instance_prompt, config.prior_prompt, config.clip_skip)
-    add_adapter(base.pipeline.unet, base.pipeline.text_encoder, config, config.seed)
+    add_adapter(base.pipeline.unet, base.pipeline.text_encoder, config.adapter, config.seed)
     if processes().is_main_process:
         mlflow.log_params(count_modules(base.pipeline.unet, base.pipeline.text_encoder))
     tensors = dreambooth(
-        base, dataset, epochs=preset.epochs, lr=preset.lr, config=config, seed=config.seed,
+        base, dataset, epochs=known(config.epochs), lr=known(config.lr), config=config.training, seed=config.seed,
         checkpoint=work / "checkpoint.safetensors", on_step=on_step,
     )  # fmt: skip
     meta = AdapterMeta(
-        config=AdapterConfig(**config.model_dump(include=set(AdapterConfig.model_fields))), base=base.fingerprint,
+        config=config.adapter, base=base.fingerprint,
         instance_prompt=config.instance_prompt, prior_prompt=config.prior_prompt if gathered.prior else "",
         clip_skip=config.clip_skip, sources=tuple(digests([sample.image for sample in gathered.instances])),
-        code=code_fingerprint(), commit=current_commit(), seed=config.seed, shot=config.shot,
+        code=code_fingerprint(__name__), commit=current_commit(), seed=config.seed, shot=config.scenario.shot,
     )  # fmt: skip
     return Adapter(tensors, meta)
 

@@ -11,7 +11,6 @@ from filelock import FileLock
 from inandout.data.images import ImageArray
 from inandout.diffusion.sample.generate import PoolState, fill_pool
 from inandout.diffusion.sample.rejection_sampling import Generator
-from inandout.tracking.fingerprints import code_fingerprint
 from inandout.tracking.store import state_folder
 
 
@@ -26,7 +25,7 @@ def generate(
     """The first `n` images of an endless sequence, made as far as they are not there yet; logs how many that were.
 
     Args:
-        cache_key: JSON-compatible; everything that the sequence depends on, but for the code and `n`.
+        cache_key: JSON-compatible; everything that the sequence depends on but `n`, `computed_by` of its code included.
         n: images wanted.
         generator: see `fill`.
         batch_size: images that are made at once.
@@ -47,5 +46,5 @@ def generate(
 
 def generated_folder(cache_key: Sequence[object]) -> Path:
     """Where the images of a sequence lie, as far as they are there."""
-    key = hashlib.sha256(json.dumps([*cache_key, code_fingerprint()]).encode()).hexdigest()[:32]
+    key = hashlib.sha256(json.dumps(cache_key).encode()).hexdigest()[:32]
     return state_folder() / "generated" / key

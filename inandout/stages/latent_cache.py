@@ -1,6 +1,7 @@
 """Latents that are kept beside the database, so that every image goes through a base's VAE once."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from inandout.checkpoint import write_tensors
 from inandout.data.images import ImageArray
 from inandout.diffusion.base.base import Base
 from inandout.diffusion.vae import encode
+from inandout.fingerprints import computed_by
 from inandout.tracking.store import state_folder
 
 
@@ -21,7 +23,8 @@ def encode_once(base: Base, images: Sequence[ImageArray]) -> list[Tensor]:
     Raises:
         InputError: they cannot be kept there.
     """
-    folder = state_folder() / "latents" / base.fingerprint
+    code = hashlib.sha256(json.dumps(computed_by(__name__)).encode()).hexdigest()[:16]
+    folder = state_folder() / "latents" / f"{base.fingerprint}-{code}"
     folder.mkdir(parents=True, exist_ok=True)
     return [_encode_once(base, image, folder) for image in tqdm(images, "encode", unit="image", disable=None)]
 

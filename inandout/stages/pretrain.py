@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import mlflow
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from inandout.data.surfaces import KINDS
 from inandout.diffusion.base.base import BaseConfig, base_identity
@@ -15,8 +15,9 @@ from inandout.diffusion.pretrain.train_vae import pretrain_vae
 from inandout.diffusion.reconstruction import measure_reconstruction
 from inandout.diffusion.sample.sampler import SamplingConfig, sample
 from inandout.diffusion.vae import decode, encode
+from inandout.fingerprints import Identity
+from inandout.options import StageConfig
 from inandout.reporting.figures import contact_sheet
-from inandout.tracking.fingerprints import stage_fingerprint
 from inandout.tracking.logging import log_values, mean_logger
 from inandout.tracking.runs import open_run
 from inandout.tracking.store import connect
@@ -28,10 +29,8 @@ _SHOWN = 8
 _LOGGED_EVERY = 20
 
 
-class PretrainConfig(BaseModel):
+class PretrainConfig(StageConfig):
     """How the base is trained."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     out: str = Field("surface-diffusion", min_length=1, description="folder of the base, and of its checkpoints")
     start: str = Field(
@@ -65,7 +64,8 @@ def pretrain(config: PretrainConfig) -> None:
     checkpoints.mkdir(parents=True, exist_ok=True)
     connect()
     inputs = {"start": base_identity(BaseConfig(base=config.start))} if config.start else {}
-    with open_run("pretrain", config, stage_fingerprint("pretrain", config, inputs), f"pretrain seed={config.seed}"):
+    identity = Identity("pretrain", __name__, config, inputs, ignored=inputs.keys())
+    with open_run("pretrain", config.flat(), identity.fingerprint, f"pretrain seed={config.seed}"):
         train_state = load_train_state(Path(config.start)) if config.start else _begin(config, checkpoints)
         pretrain_unet(
             train_state, SurfaceStream(config.seed, config.batch_size, config.close_ups, WEIGHTED_KINDS),

@@ -76,9 +76,7 @@ def test_a_maximum_within_the_dilated_mask_is_a_hit() -> None:
     maps = np.zeros((4, 40, 40), np.float32)
     maps[0, 10, 10] = maps[1, 10, 10 + DILATION] = maps[2, 10, 11 + DILATION] = 1
     found = pointing(maps, [mask] * 4)
-    assert (found.images, found.hits, found.energy) == (4, 0.5, 0.25), (
-        "one inside, one near, one beside, one of zeros"
-    )
+    assert (found.images, found.hits, found.energy) == (4, 0.5, 0.25), "one inside, one near, one beside, one of zeros"
     assert found.chance == pytest.approx((2 * DILATION + 1) ** 2 / 1600)
     assert "50% of 4 images, by chance in 5%" in found.sentence()
 

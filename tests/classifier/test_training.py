@@ -6,7 +6,7 @@ import torch
 
 from inandout.checkpoint import NonFiniteLossError, load_checkpoint
 from inandout.classifier.resnet import DefectNet, build_classifier
-from inandout.classifier.training import Optimiser, fit, predict
+from inandout.classifier.training import FitConfig, Optimiser, fit, predict
 from inandout.errors import InputError
 from tests.conftest import draw
 
@@ -27,7 +27,7 @@ def train(
 
     model = build_classifier("none", 0)
     fit(
-        model, PIXELS, LABELS, epochs=epochs, batch_size=4, optimiser=optimiser, lr=0.01, seed=0,
+        model, PIXELS, LABELS, FitConfig(epochs=epochs, batch_size=4, optimiser=optimiser, lr=0.01), seed=0,
         checkpoint=checkpoint, on_epoch=on_epoch,
     )  # fmt: skip
     return model
@@ -48,7 +48,7 @@ def test_a_stopped_run_resumes_to_the_same_weights_bit_for_bit(tmp_path: Path, o
 
 def test_training_lowers_the_loss_and_separates_what_can_be_separated() -> None:
     model = build_classifier("none", 0)
-    history = fit(model, PIXELS, LABELS, epochs=8, batch_size=5, optimiser="adamw", lr=0.001, seed=0)
+    history = fit(model, PIXELS, LABELS, FitConfig(epochs=8, batch_size=5, optimiser="adamw", lr=0.001), seed=0)
     assert history[-1]["loss"] < 0.5 * history[0]["loss"]
     logits = predict(model, PIXELS)
     assert logits[LABELS == 1].mean() > logits[LABELS == 0].mean()
@@ -57,7 +57,8 @@ def test_training_lowers_the_loss_and_separates_what_can_be_separated() -> None:
 def test_callbacks_see_every_epoch_once() -> None:
     seen: list[int] = []
     fit(
-        build_classifier("none", 0), PIXELS, LABELS, epochs=2, batch_size=8, optimiser="sgd", lr=0.01, seed=0,
+        build_classifier("none", 0), PIXELS, LABELS,
+        FitConfig(epochs=2, batch_size=8, optimiser="sgd", lr=0.01), seed=0,
         on_epoch=lambda epoch, values: seen.append(epoch),
     )  # fmt: skip
     assert seen == [1, 2]
@@ -73,7 +74,8 @@ def test_a_resumed_run_tells_the_values_of_all_epochs(tmp_path: Path) -> None:
 
     for epochs in (1, 3):
         fit(
-            build_classifier("none", 0), PIXELS, LABELS, epochs=epochs, batch_size=8, optimiser="sgd", lr=0.01, seed=0,
+            build_classifier("none", 0), PIXELS, LABELS,
+            FitConfig(epochs=epochs, batch_size=8, optimiser="sgd", lr=0.01), seed=0,
             checkpoint=path, on_epoch=on_epoch,
         )  # fmt: skip
     assert [epoch for epoch, _ in told] == [1, 1, 2, 3]
@@ -86,7 +88,8 @@ def test_a_non_finite_loss_stops_names_the_step_and_keeps_the_last_checkpoint(tm
     before = path.read_bytes()
     model = build_classifier("none", 0)
     with pytest.raises(NonFiniteLossError, match=r"epoch 2, step \d"):
-        fit(model, PIXELS, LABELS, epochs=9, batch_size=4, optimiser="adamw", lr=1e38, seed=0, checkpoint=path)
+        config = FitConfig.model_construct(epochs=9, batch_size=4, optimiser="adamw", lr=1e38)
+        fit(model, PIXELS, LABELS, config, seed=0, checkpoint=path)
     assert path.read_bytes() == before
 
 

@@ -27,7 +27,7 @@ def twins(folder: Path) -> Path:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_validation_part_shows_nothing_that_is_trained_on(tmp_path: Path, seed: int) -> None:
-    samples = prepare(DataConfig(data=str(twins(tmp_path)), val_share=0.3, seed=seed))
+    samples = prepare(DataConfig(data=str(twins(tmp_path)), val_share=0.3), seed)
     split = {sample.image.name: sample.split for sample in samples}
     assert "val" in split.values()
     assert all(split[f"{number}a.png"] == split[f"{number}b.png"] for number in range(24))
@@ -62,24 +62,24 @@ def age(manifest: Path) -> None:
 def test_the_second_look_at_the_same_files_decodes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = DataConfig(data=str(twins(tmp_path)), val_share=0.3)
     age(tmp_path / "twins.csv")
-    first = prepare(config)
+    first = prepare(config, 0)
     for module in ("check", "duplicates"):
         monkeypatch.setattr(f"inandout.data.{module}.read_image", lambda *_: pytest.fail("decoded again"))
     monkeypatch.setattr("inandout.data.manifest._digest", lambda *_: pytest.fail("read again"))
-    assert prepare(config) == first
-    assert fingerprint(prepare(config)) == fingerprint(first)
+    assert prepare(config, 0) == first
+    assert fingerprint(prepare(config, 0)) == fingerprint(first)
 
 
 def test_a_copy_of_a_test_image_in_the_training_part_is_refused_whenever_it_comes(tmp_path: Path) -> None:
     config = DataConfig(data=str(twins(tmp_path)), val_share=0.3)
     age(tmp_path / "twins.csv")
-    before = fingerprint(prepare(config))
+    before = fingerprint(prepare(config, 0))
     good = (tmp_path / "0a.png").read_bytes()
     (tmp_path / "0a.png").write_bytes((tmp_path / "20a.png").read_bytes())
     with pytest.raises(InputError, match="the same content as"):
-        prepare(config)
+        prepare(config, 0)
     (tmp_path / "0a.png").write_bytes(good)
-    assert fingerprint(prepare(config)) == before
+    assert fingerprint(prepare(config, 0)) == before
 
 
 def test_a_row_that_changes_is_seen(tmp_path: Path) -> None:

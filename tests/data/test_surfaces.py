@@ -165,9 +165,9 @@ def test_positives_are_not_all_at_the_end(written: Path) -> None:
 def test_the_record_says_how_to_draw_every_image_again(written: Path) -> None:
     record = json.loads((written / "surfaces.json").read_text())
     assert record["config"] == SMALL.model_dump() and record["version"]
-    assert sorted(
-        row["defect"] for row in record["images"] if row["file"].startswith("train/") and row["defect"]
-    ) == (sorted(KINDS))
+    assert sorted(row["defect"] for row in record["images"] if row["file"].startswith("train/") and row["defect"]) == (
+        sorted(KINDS)
+    )
     for row in record["images"]:
         drawn = draw_surface(32, 48, row["seed"], row["defect"], row["surface"], product=SMALL.seed)
         assert np.array_equal(drawn.image, read_image(written / row["file"]))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from inandout.classifier.resnet import build_classifier
-from inandout.classifier.training import fit, predict
+from inandout.classifier.training import FitConfig, fit, predict
 from inandout.data.colour import is_grey
 from inandout.errors import InputError
 from inandout.evaluation.shortcut_probe import (
@@ -65,7 +65,8 @@ def test_negatives_with_the_fingerprint_cure_what_the_classifier_has_learned() -
         every_epoch = np.arange(len(pixels)) >= len(good) + len(bad)
         model = build_classifier("none", 0)
         fit(
-            model, pixels, labels, epochs=4, batch_size=8, optimiser="adamw", lr=0.001, seed=0, every_epoch=every_epoch
+            model, pixels, labels, FitConfig(epochs=4, batch_size=8, optimiser="adamw", lr=0.001), seed=0,
+            every_epoch=every_epoch,
         )  # fmt: skip
         effects.append(measure_effect(smooth, measure_responses(partial(predict, model), GOOD, smooth), 0.0, 0))
     without, with_ = effects

@@ -3,7 +3,7 @@
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from PIL import Image
 from inandout.data.images import ImageArray, write_image
 from inandout.errors import InputError
 from inandout.memseg.anomaly import MIN_CHANGE, Anomaly, blend, synthesise
-from inandout.memseg.config import MemSegConfig
+from inandout.memseg.config import MaskConfig, MemSegConfig
 from inandout.memseg.texture_bank import ProceduralTextures, open_textures
 
 BANK = ProceduralTextures(count=3)
@@ -47,8 +47,8 @@ CONFIGS = {
     "default": MemSegConfig(),
     "structure": MemSegConfig(texture_share=0),
     "texture": MemSegConfig(texture_share=1),
-    "small": MemSegConfig(min_area=0.02, max_area=0.04),
-    "large": MemSegConfig(min_area=0.6, max_area=0.9),
+    "small": MemSegConfig(mask=MaskConfig(min_area=0.02, max_area=0.04)),
+    "large": MemSegConfig(mask=MaskConfig(min_area=0.6, max_area=0.9)),
     "faint": MemSegConfig(opacity_min=0.05, opacity_max=0.05),
 }
 
@@ -64,7 +64,7 @@ def config(request: pytest.FixtureRequest) -> MemSegConfig:
 
 
 def _area_fits(area: float, config: MemSegConfig) -> bool:
-    return config.min_area - 1e-9 <= area <= config.max_area + 1e-9
+    return config.mask.min_area - 1e-9 <= area <= config.mask.max_area + 1e-9
 
 
 def test_an_anomaly_is_visible_within_its_limits_and_nowhere_else(image: ImageArray, config: MemSegConfig) -> None:
@@ -105,8 +105,8 @@ def _assert_equal(first: Anomaly, second: Anomaly) -> None:
 
 
 @pytest.mark.parametrize(("side", "bright"), [("brighter", True), ("darker", False)])
-def test_anomalies_keep_to_the_object(side: str, bright: bool) -> None:
-    config = MemSegConfig.model_validate({"foreground_threshold": 100, "foreground_is": side})
+def test_anomalies_keep_to_the_object(side: Literal["brighter", "darker"], bright: bool) -> None:
+    config = MemSegConfig(mask=MaskConfig(foreground_threshold=100, foreground_is=side))
     image = IMAGES["object"]
     foreground = (image[:, :, 0] > 100) == bright
     for seed in range(30):
@@ -124,7 +124,7 @@ def test_anomalies_keep_to_the_object(side: str, bright: bool) -> None:
 )
 def test_an_object_too_small_for_the_limits_is_refused(level: int, changes: dict[str, Any], numbers: str) -> None:
     with pytest.raises(InputError, match=numbers):
-        synthesise(_even(level), 0, MemSegConfig(**changes), BANK)
+        synthesise(_even(level), 0, MemSegConfig(mask=MaskConfig(**changes)), BANK)
 
 
 @pytest.mark.parametrize("opacity", [0.15, 0.5, 1.0])

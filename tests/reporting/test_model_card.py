@@ -17,10 +17,11 @@ def facts(positives: int) -> Facts:
         config={
             "data": "my parts.csv", "shot": "full", "width": 64, "height": 192, "fit": "crop", "weights": "none",
             "epochs": 10, "optimiser": "adamw", "lr": 0.001, "batch_size": 8, "seed": 3,
+            "alpha": 0.6,
         },
         params={
             "n_train_real_negatives": "384", "n_train_memseg_positives": "30", "n_train_ddpm_positives": "30",
-            "used_alpha": "0.6", "n_test_negatives": "160", "n_test_positives": "60",
+            "n_test_negatives": "160", "n_test_positives": "60",
         },
         metrics={"ap": 0.81, "ap_low": 0.75, "ap_high": 0.87, "oracle_precision": 0.9, "oracle_recall": 0.8},
         tags={"inandout.survival": "90 of 96\ndefects survive", "mlflow.source.git.commit": "c0ffee"},

@@ -55,7 +55,7 @@ def close_server(server: "subprocess.Popen[str]") -> str:
 def test_from_prompt_to_certified_pool_to_classifier(
     tiny: Path, tiny_base: Path, project: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    adapter = finetune(FinetuneConfig(**{"data": str(tiny), "base": str(tiny_base)} | QUICK)).adapter
+    adapter = finetune(FinetuneConfig.from_flat(**{"data": str(tiny), "base": str(tiny_base)} | QUICK)).adapter
     drawn = {
         "data": str(tiny), "base": str(tiny_base), "adapter": str(adapter), "shot": "zero", "width": SIDE,
         "height": SIDE, "steps": 2, "guidance": 2, "scheduler": "dpm++", "alpha": 0.5,
@@ -77,7 +77,7 @@ def test_from_prompt_to_certified_pool_to_classifier(
     page.close()
 
     prompts = shlex.split(option)[1]
-    pool = augment(AugmentConfig(source="ddpm", n_aug=4, prompts=prompts, **drawn))
+    pool = augment(AugmentConfig.from_flat(source="ddpm", n_aug=4, prompts=prompts, **drawn))
 
     server, address = open_server("--pool", pool.run_id, "--port=0")
     anna = enter(browser, address, "Anna")
@@ -104,7 +104,7 @@ def test_from_prompt_to_certified_pool_to_classifier(
     monkeypatch.setattr("inandout.stages.classify.train._log_model", lambda model, pixels: None)
     mixed = {"ddpm_pool": pool.run_id, "ddpm_ratio": 1.0, "n_aug": 2, "reviewed": True, "epochs": 1}
     run = mlflow.get_run(
-        classify(ClassifyConfig(data=str(tiny), shot="zero", width=SIDE, height=SIDE, **mixed)).run_id
+        classify(ClassifyConfig.from_flat(data=str(tiny), shot="zero", width=SIDE, height=SIDE, **mixed)).run_id
     )  # fmt: skip
     assert (run.data.params["ddpm_pool_decided"], run.data.params["ddpm_pool_kept"]) == ("4", "2")
     assert run.data.tags["inandout.reviewers_ddpm_pool"] == "Anna, Ben"

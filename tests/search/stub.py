@@ -32,7 +32,7 @@ search(config(sys.argv[1], n_trials=int(sys.argv[2])))
 
 def config(data: str | Path, **changes: Any) -> SearchConfig:
     size = {"width": 32, "height": 32, "n_aug": 10, "val_share": 0.3}
-    return SearchConfig(**{"data": str(data)} | size | {"seeds": "0,1", "fresh_seeds": "7"} | changes)
+    return SearchConfig.from_flat(**{"data": str(data)} | size | {"seeds": "0,1", "fresh_seeds": "7"} | changes)
 
 
 def hill(config: ClassifyConfig) -> float:
@@ -48,7 +48,7 @@ def install(
 
     def validate(config: ClassifyConfig, judged: Sequence[Sample]) -> Run:
         asked.append(config)
-        with open_run("validate", config, "", "stub") as run:
+        with open_run("validate", config.flat(), "", "stub") as run:
             mlflow.log_image(np.zeros((8, 8, 3), np.uint8), artifact_file="training_mix.png")
             if len(asked) - 1 == deadly:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -82,7 +82,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
         patch.setattr("inandout.stages.classify.train._log_export", lambda *_: None)  # takes longer than the training
         data = write_tiny(folder / "tiny")
-        run = classify(ClassifyConfig(data=str(data), n_aug=0, epochs=2, **GEOMETRY.model_dump())).run_id
+        run = classify(ClassifyConfig.from_flat(data=str(data), n_aug=0, epochs=2, **GEOMETRY.model_dump())).run_id
         with mlflow.start_run():
             middle = float(np.median(read_scores(run).logits))
             uri = log_servable(run, [point("validation", middle), point("recall>=0.9", -1000.0)], "validation")

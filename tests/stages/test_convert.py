@@ -22,13 +22,13 @@ def adapter(tiny_base: Path, tmp_path: Path) -> Path:
 
 def test_there_and_back_it_is_the_same_adapter(adapter: Path, tiny_base: Path) -> None:
     there, back = adapter.with_name("kohya.safetensors"), adapter.with_name("back.safetensors")
-    convert(ConvertConfig(adapter=str(adapter), out=str(there)))
-    convert(ConvertConfig(adapter=str(there), out=str(back), to="inandout", base=str(tiny_base)))
+    convert(ConvertConfig.from_flat(adapter=str(adapter), out=str(there)))
+    convert(ConvertConfig.from_flat(adapter=str(there), out=str(back), to="inandout", base=str(tiny_base)))
     assert load_adapter(back).fingerprint == load_adapter(adapter).fingerprint
 
 
 def test_nothing_is_overwritten_and_only_safetensors_are_written(adapter: Path) -> None:
     with pytest.raises(InputError, match="is there already"):
-        convert(ConvertConfig(adapter=str(adapter), out=str(adapter)))
+        convert(ConvertConfig.from_flat(adapter=str(adapter), out=str(adapter)))
     with pytest.raises(InputError, match="ends so"):
-        convert(ConvertConfig(adapter=str(adapter), out="adapter.ckpt"))
+        convert(ConvertConfig.from_flat(adapter=str(adapter), out="adapter.ckpt"))

@@ -26,7 +26,7 @@ QUICK = {
 
 
 def run(tiny: Path, tiny_base: Path, **changes: object) -> Finetuned:
-    return finetune(FinetuneConfig(**{"data": str(tiny), "base": str(tiny_base)} | QUICK | changes))
+    return finetune(FinetuneConfig.from_flat(**{"data": str(tiny), "base": str(tiny_base)} | QUICK | changes))
 
 
 def test_an_adapter_names_its_sources_prompts_and_base(tiny: Path, tiny_base: Path, project: Path) -> None:
@@ -79,11 +79,11 @@ def test_text_is_read_at_the_same_layer_for_training_and_for_drawing(
     read: dict[str, set[int]] = {"finetune.dreambooth": set(), "sample.sampler": set()}
     for module, layers in read.items():
         monkeypatch.setattr(f"inandout.diffusion.{module}.prompt_states", _noting(layers))
-    asked = {key: value for key, value in QUICK.items() if key in AugmentConfig.model_fields}
+    asked = {key: value for key, value in QUICK.items() if key in AugmentConfig.options()}
     made = run(tiny, tiny_base, clip_skip=2, n_prior=0)
     assert read == {"finetune.dreambooth": {2}, "sample.sampler": set()}
     augment(
-        AugmentConfig(
+        AugmentConfig.from_flat(
             **asked | {"source": "ddpm", "data": str(tiny), "base": str(tiny_base), "adapter": str(made.adapter)}
             | {"steps": 2, "n_aug": 3}
         )

@@ -8,7 +8,7 @@ import mlflow
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from sklearn.decomposition import PCA
 
 from inandout.classifier.features import features
@@ -16,6 +16,8 @@ from inandout.classifier.pixels import load_pixels
 from inandout.data.manifest import Sample, digest, fingerprint
 from inandout.errors import InputError
 from inandout.evaluation.distances import FEWEST, KernelDistance, frechet_distance, kernel_distance
+from inandout.fingerprints import Identity
+from inandout.options import Fresh, StageConfig
 from inandout.reporting.tables import aligned
 from inandout.stages.classify.trained_classifier import TrainedClassifier, open_trained_classifier, refuse_unfit
 from inandout.stages.pools.pool import open_pool
@@ -39,20 +41,12 @@ _LOOKS = {NEGATIVES: ("0.7", "o"), REFERENCE: ("tab:red", "o")}
 """Colour and marker; pools are crosses in a colour of their own."""
 
 
-class DistanceConfig(BaseModel):
+class DistanceConfig(StageConfig):
     """What is compared, and through whose eyes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = Field("", description="run id of a classify: its ResNet-50 gives the features, its options the data")
     pools: str = Field("", description="run ids or folders of pools of that data, separated by commas")
-    fresh: bool = Field(False, description="run again although a finished run has the same fingerprint")
-
-
-class MeasuredConfig(DistanceConfig):
-    """The same with what the classifier's run says."""
-
-    data: str
+    fresh: Fresh = False
 
 
 class Distances(NamedTuple):
@@ -92,9 +86,11 @@ def distance(config: DistanceConfig) -> Distances:
         "data": fingerprint(classifier.real), "model": digest(classifier.weights),
         "pools": " ".join(fingerprint(p.samples) for p in pools),
     }  # fmt: skip
-    measured = MeasuredConfig(**config.model_dump(), data=classifier.config.data)
+    identity = Identity("distance", __name__, config, inputs, ignored=("model", "pools"))
     name = f"distance of {len(pools)} pools, model {config.model[:8]}"
-    run = run_stage("distance", name, measured, inputs, classifier.real, lambda work: _measure(classifier, pools))
+    run = run_stage(
+        identity, name, classifier.config.data.data, classifier.real, lambda work: _measure(classifier, pools)
+    )
     table = artifact_folder(run.info.run_id, "distance.md").read_text(encoding="utf-8")
     print(f"\n{table}\n\n{experiment_url(run)}")
     return Distances(run.info.run_id, table)
@@ -148,7 +144,9 @@ def _draw(samples: Sequence[Sample], n: int, seed: int) -> list[Sample]:
 def _features(classifier: TrainedClassifier, groups: Sequence[Sequence[Sample]]) -> list[Floats]:
     """(N, 2048) of each group, whose images are fitted as the classifier's were."""
     net = classifier.net()
-    return [features(net, load_pixels([sample.image for sample in group], classifier.config)) for group in groups]
+    return [
+        features(net, load_pixels([sample.image for sample in group], classifier.config.geometry)) for group in groups
+    ]
 
 
 def _log(rows: Sequence[Row], n: int, n_reference: int, few: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import mlflow
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from scipy.spatial.distance import cdist
 
 from inandout.classifier.features import features
@@ -27,6 +27,8 @@ from inandout.evaluation.conformal_filter import (
 )
 from inandout.evaluation.distances import Features, nearest
 from inandout.evaluation.metrics import Floats
+from inandout.fingerprints import Identity
+from inandout.options import Fresh, StageConfig
 from inandout.reporting.figures import contact_sheet
 from inandout.review.decisions import Decision
 from inandout.review.session import identity_of
@@ -45,23 +47,15 @@ SHOWN = 16
 """Kept and rejected images on the contact sheet, of each at most."""
 
 
-class FilterConfig(BaseModel):
+class FilterConfig(StageConfig):
     """Which pool is filtered, and through whose eyes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     pool: str = Field("", description="run id or folder of the pool")
     run: str = Field("", description="run id of a classify that was not trained with this pool: its ResNet-50 judges")
     quantile: float = Field(
         0.95, gt=0, lt=1, description="share of unseen good parts that each threshold holds back, at least"
     )
-    fresh: bool = Field(False, description="run again although a finished run has the same fingerprint")
-
-
-class FilteredConfig(FilterConfig):
-    """The same with what the classifier's run says."""
-
-    data: str
+    fresh: Fresh = False
 
 
 class _Judged(NamedTuple):
@@ -103,10 +97,10 @@ def filter_pool(config: FilterConfig) -> Pool:
     _refuse_learned(config, rows)
     refuse_unfit(classifier.real, [row.with_(review="") for row in rows])
     inputs = {"data": fingerprint(classifier.real), "run": digest(classifier.weights), "pool": fingerprint(rows)}
-    filtered = FilteredConfig(**config.model_dump(), data=classifier.config.data)
+    identity = Identity("filter", __name__, config, inputs, ignored=("run", "pool"))
     name = f"{rows[0].origin} filtered of {len(rows)}, run {config.run[:8]}"
     run = run_stage(
-        "filter", name, filtered, inputs, classifier.real,
+        identity, name, classifier.config.data.data, classifier.real,
         lambda work: _filter(config, classifier, rows, images, decisions, work),
     )  # fmt: skip
     print(artifact_folder(run.info.run_id, "filter.md").read_text(encoding="utf-8"))
@@ -167,7 +161,7 @@ def _look(classifier: TrainedClassifier) -> _Seen:
 
 
 def _pixels(classifier: TrainedClassifier, samples: Sequence[Sample]) -> np.ndarray:
-    return load_pixels([sample.image for sample in samples], classifier.config)
+    return load_pixels([sample.image for sample in samples], classifier.config.geometry)
 
 
 def _judge(classifier: TrainedClassifier, seen: _Seen, rows: Sequence[Sample], thresholds: Thresholds) -> _Judged:
@@ -265,4 +259,4 @@ def _keep_what_is_known(pool: str, kept: set[str], decisions: Sequence[Decision]
         mlflow.log_text("".join(one.model_dump_json(ensure_ascii=True) + "\n" for one in about), DECISIONS)
     drawn = None if Path(pool).is_dir() else drawn_with(pool)
     if drawn is not None:
-        mlflow.log_dict(drawn.model_dump(mode="json"), DRAWN_WITH)
+        mlflow.log_dict(drawn.flat(), DRAWN_WITH)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import mlflow
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from inandout.classifier.pixels import Pixels, load_pixels
 from inandout.classifier.training import predict
@@ -21,7 +21,8 @@ from inandout.evaluation.shortcut_probe import (
     measure_responses,
     perturbations,
 )
-from inandout.mixing import split_counts
+from inandout.fingerprints import Identity
+from inandout.options import Fresh, StageConfig
 from inandout.reporting.figures import contact_sheet, score_plot
 from inandout.reporting.shortcut_report import conclusion, effect_table
 from inandout.stages.classify.config import ClassifyConfig
@@ -39,21 +40,13 @@ _THRESHOLD = "threshold"
 """Metric of `classify`: the honest one."""
 
 
-class ProbeShortcutConfig(BaseModel):
+class ProbeShortcutConfig(StageConfig):
     """Which classifier is asked, and about whose fingerprint."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     run: str = Field("", description="run id of the classify whose classifier is tried")
     base: str = Field("", description="base whose VAE good parts are sent through; empty = that of the run")
     base_config: str = Field("", description="with a base that is one .safetensors file: as in classify")
-    fresh: bool = Field(False, description="run again although a finished run has the same fingerprint")
-
-
-class ProbedConfig(ProbeShortcutConfig):
-    """The same with what the classifier's run says."""
-
-    data: str
+    fresh: Fresh = False
 
 
 class Probed(NamedTuple):
@@ -82,12 +75,12 @@ def probe_shortcut(config: ProbeShortcutConfig) -> Probed:
     threshold = find_run(config.run).data.metrics.get(_THRESHOLD)
     inputs = {
         "data": fingerprint(classifier.real), "run": digest(classifier.weights), "threshold": repr(threshold),
-        "base": base_identity(base), "base_config": "",
+        "base": base_identity(base),
     }  # fmt: skip
-    probed = ProbedConfig(**config.model_dump(), data=classifier.config.data)
+    identity = Identity("probe", __name__, config, inputs, ignored=("run", "base", "base_config"))
     name = f"probe of {config.run[:8]}"
     run = run_stage(
-        "probe-shortcut", name, probed, inputs, good, lambda work: _probe(classifier, good, base, threshold)
+        identity, name, classifier.config.data.data, good, lambda work: _probe(classifier, good, base, threshold)
     )
     text = artifact_folder(run.info.run_id, "probe.md").read_text(encoding="utf-8")
     table, answer = text.split("\n\n")[1:3]
@@ -96,8 +89,7 @@ def probe_shortcut(config: ProbeShortcutConfig) -> Probed:
 
 
 def _base_config(config: ProbeShortcutConfig, trained: ClassifyConfig) -> BaseConfig:
-    asked = config if config.base else trained
-    return BaseConfig(base=asked.base, base_config=asked.base_config)
+    return BaseConfig(base=config.base, base_config=config.base_config) if config.base else trained.base
 
 
 def _probe(
@@ -106,7 +98,7 @@ def _probe(
     """Log table, metrics, contact sheet and plot."""
     base = open_base(base_config)
     _refuse_other_base(classifier.config, base, base_config.base)
-    net, pixels = classifier.net(), load_pixels([sample.image for sample in good], classifier.config)
+    net, pixels = classifier.net(), load_pixels([sample.image for sample in good], classifier.config.geometry)
     parts = [sample.group for sample in good]
     tried = perturbations(base.pipeline, f"base {base_config.base.rsplit('/', 1)[-1]}")
     seed = classifier.config.seed
@@ -120,13 +112,15 @@ def _probe(
     groups = {"good parts, untouched": effects[0].responses.before}
     groups |= {f"good parts, {one.perturbation.name}": one.responses.after for one in effects}
     if real:
-        groups["real defects"] = predict(net, load_pixels([sample.image for sample in real], classifier.config))
+        groups["real defects"] = predict(
+            net, load_pixels([sample.image for sample in real], classifier.config.geometry)
+        )
     mlflow.log_figure(score_plot(groups, threshold), "scores.png")
 
 
 def _refuse_other_base(trained: ClassifyConfig, base: Base, name: str) -> None:
     """A pool that was given may be of another base than the classifier's options say."""
-    if not trained.ddpm_pool or not split_counts(trained.n_aug, trained.ddpm_ratio)[0]:
+    if not trained.ddpm_pool or not trained.shares()[0]:
         return
     drawn = {sample.base for sample in open_pool(trained.ddpm_pool)} - {""}
     if drawn and base.fingerprint not in drawn:
@@ -153,7 +147,7 @@ def _log(trained: ClassifyConfig, effects: Sequence[PerturbationEffect]) -> None
 
 
 def _trained_on(trained: ClassifyConfig) -> str:
-    n_ddpm, n_memseg = split_counts(trained.n_aug, trained.ddpm_ratio)
+    n_ddpm, n_memseg = trained.shares()
     return f"the classifier was trained with {n_ddpm} diffusion and {n_memseg} MemSeg positives"
 
 

@@ -1,36 +1,27 @@
 """What a classifier is asked for: how it is trained, on what, and where its synthetic images come from."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from inandout.classifier.training import Optimiser
+from inandout.classifier.resnet import Weights
+from inandout.classifier.training import FitConfig
 from inandout.data.geometry import Geometry
-from inandout.data.prepare import ShotConfig, SourceConfig
-from inandout.diffusion.base.base import BaseConfig
+from inandout.data.prepare import DataConfig, Seed, ShotConfig
+from inandout.diffusion.base.base import BaseConfig, kind_of_base
+from inandout.diffusion.finetune.presets import PRESETS
+from inandout.diffusion.sample.sampler import SamplingConfig
 from inandout.mixing import split_counts
+from inandout.options import Fresh, StageConfig
 from inandout.stages.pools.negatives import Negatives
 
 
-class FitConfig(BaseModel):
-    """How a classifier is trained. The defaults are the embedded profile, which two CPU cores train in minutes."""
+class MixConfig(BaseModel):
+    """How much synthetic is added to the training part."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    weights: str = Field("none", min_length=1, description="start: none, imagenet, or a .safetensors file")
-    epochs: int = Field(10, ge=1, le=10_000, description="passes over the positives (paper: 50)")
-    batch_size: int = Field(8, ge=2, le=4096, description="images a step (paper: 5)")
-    optimiser: Optimiser = Field("adamw", description="sgd (paper) needs pretrained weights; adamw does not")
-    lr: float = Field(0.001, gt=0, le=10, description="learning rate (paper: .01)")
-
-
-class TrainingConfig(SourceConfig, Geometry, FitConfig):
-    """What a classifier is trained and measured on."""
-
     n_aug: int = Field(60, ge=0, le=100_000, description="synthetic positives added to the training part (paper: 120)")
-    val_fpr: float = Field(
-        0.05, ge=0, lt=1, description="zero and few shot: share of validation negatives above the threshold"
-    )
     negatives: Negatives = Field(
         "none",
         description="as many synthetic negatives as diffusion images, so that the generator's fingerprint does not "
@@ -39,9 +30,24 @@ class TrainingConfig(SourceConfig, Geometry, FitConfig):
     )
 
 
-class ClassifyConfig(TrainingConfig, ShotConfig, BaseConfig):
+ValFpr = Annotated[
+    float,
+    Field(ge=0, lt=1, description="zero and few shot: share of validation negatives above the threshold"),
+]
+
+
+class ClassifyConfig(StageConfig):
     """One classifier."""
 
+    data: DataConfig = DataConfig()
+    scenario: ShotConfig = ShotConfig()
+    geometry: Geometry = Geometry()
+    base: BaseConfig = BaseConfig()
+    fit: FitConfig = FitConfig()
+    mix: MixConfig = MixConfig()
+    weights: Weights = "none"
+    val_fpr: ValFpr = 0.05
+    seed: Seed = 0
     training_seed: int | None = Field(
         None,
         ge=0,
@@ -64,20 +70,35 @@ class ClassifyConfig(TrainingConfig, ShotConfig, BaseConfig):
         False,
         description="take only images that reviewers kept from the pools that are given by ddpm_pool, memseg_pool",
     )
-    fresh: bool = Field(False, description="run again although a finished run has the same fingerprint")
+    fresh: Fresh = False
 
     @model_validator(mode="after")
     def _has_its_pool(self) -> "ClassifyConfig":
         if self.reviewed and not (self.ddpm_pool or self.memseg_pool):
             raise ValueError("reviewed = True is about given pools; give ddpm_pool or memseg_pool too")
-        n_ddpm, n_memseg = split_counts(self.n_aug, self.ddpm_ratio)
+        n_ddpm, n_memseg = self.shares()
         for name, taken in (("ddpm_pool", n_ddpm), ("memseg_pool", n_memseg)):
             if getattr(self, name) and not taken:
                 raise ValueError(
-                    f"{name} is given, but ddpm_ratio = {self.ddpm_ratio:g} and n_aug = {self.n_aug} take nothing of "
-                    f"it; give another ddpm_ratio, or no {name}"
+                    f"{name} is given, but ddpm_ratio = {self.ddpm_ratio:g} and n_aug = {self.mix.n_aug} take nothing "
+                    f"of it; give another ddpm_ratio, or no {name}"
                 )
         return self
+
+    def shares(self) -> tuple[int, int]:
+        """Number of synthetic positives from (diffusion, MemSeg)."""
+        return split_counts(self.mix.n_aug, self.ddpm_ratio)
+
+    def resolved(self) -> "ClassifyConfig":
+        """With `alpha` and `guidance` of the diffusion images that are drawn; None where none are."""
+        if not self.shares()[0] or self.ddpm_pool:
+            return self.model_copy(update={"alpha": None, "guidance": None})
+        kind = kind_of_base(self.base.base)
+        profile = PRESETS[kind, self.scenario.shot]
+        suiting = profile.inpaint_alpha if self.diffusion == "inpaint" else profile.alpha
+        guidance = SamplingConfig(guidance=self.guidance).resolved(kind).guidance
+        alpha = suiting if self.alpha is None else self.alpha
+        return self.model_copy(update={"alpha": alpha, "guidance": guidance})
 
     def own_seed(self) -> int:
         """The resolved `training_seed`."""

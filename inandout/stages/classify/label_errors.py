@@ -16,15 +16,16 @@ from scipy.special import expit
 from sklearn.metrics import average_precision_score
 
 from inandout.classifier.folds import assign_folds, label_losses
-from inandout.classifier.resnet import build_classifier
-from inandout.classifier.training import Logits, fit, predict
+from inandout.classifier.resnet import Weights, build_classifier
+from inandout.classifier.training import FitConfig, Logits, fit, predict
 from inandout.data.geometry import Geometry
-from inandout.data.manifest import Sample, fingerprint, read_manifest
-from inandout.data.prepare import DataConfig, prepare
+from inandout.data.manifest import Sample, digest, fingerprint, read_manifest
+from inandout.data.prepare import DataConfig, Seed, prepare
 from inandout.data.text import write_text
 from inandout.errors import InputError
+from inandout.fingerprints import Identity
+from inandout.options import Fresh, StageConfig
 from inandout.reporting.figures import contact_sheet
-from inandout.stages.classify.config import FitConfig
 from inandout.stages.classify.train import Part, load_part, marked
 from inandout.tracking.logging import log_values
 from inandout.tracking.runs import artifact_folder, artifact_names, run_stage
@@ -36,11 +37,16 @@ SHOWN = 32
 """Images on the contact sheet."""
 
 
-class LabelErrorsConfig(DataConfig, Geometry, FitConfig):
+class LabelErrorsConfig(StageConfig):
     """Whose labels, and who doubts them."""
 
+    data: DataConfig = DataConfig()
+    geometry: Geometry = Geometry()
+    fit: FitConfig = FitConfig()
+    weights: Weights = "none"
+    seed: Seed = 0
     folds: int = Field(5, ge=2, le=50, description="classifiers to train; each judges images it has not seen")
-    fresh: bool = Field(False, description="run again although a finished run has the same fingerprint")
+    fresh: Fresh = False
 
 
 class Suspect(NamedTuple):
@@ -69,11 +75,15 @@ def find_label_errors(config: LabelErrorsConfig) -> str:
     The test part is left alone: what is measured on it must not hang on what a classifier thinks of it.
     """
     connect()
-    samples = prepare(config)
+    samples = prepare(config.data, config.seed)
     checked = [sample for sample in samples if sample.split != "test"]
     inputs = {"data": fingerprint(samples)}
+    weights = Path(config.weights)
+    if weights.is_file():
+        inputs["weights"] = digest(weights)
+    identity = Identity("labels", __name__, config, inputs, ignored=inputs.keys())
     name = f"label errors of {len(checked)} images, {config.folds} folds, seed={config.seed}"
-    run = run_stage("label-errors", name, config, inputs, samples, lambda work: _judge(config, checked, work))
+    run = run_stage(identity, name, config.data.data, samples, lambda work: _judge(config, checked, work))
     suspects = read_suspects(run.info.run_id)
     print(
         f"{sum(one.contrary for one in suspects)} of {len(suspects)} labels are contrary to what classifiers say that "
@@ -83,7 +93,7 @@ def find_label_errors(config: LabelErrorsConfig) -> str:
 
 
 def _judge(config: LabelErrorsConfig, checked: Sequence[Sample], work: Path) -> None:
-    part = load_part(checked, config)
+    part = load_part(checked, config.geometry)
     groups = [sample.group or f"#{number}" for number, sample in enumerate(checked)]
     logits = np.zeros(len(checked))
     for number, fold in enumerate(assign_folds(part.labels, groups, config.folds, config.seed), start=1):
@@ -100,8 +110,7 @@ def _fold_logits(config: LabelErrorsConfig, part: Part, fold: np.ndarray, file: 
         model = build_classifier(config.weights, config.seed).to(device)
         others = np.setdiff1d(np.arange(len(part.labels)), fold)
         fit(
-            model, part.pixels[others], part.labels[others], epochs=config.epochs, batch_size=config.batch_size,
-            optimiser=config.optimiser, lr=config.lr, seed=config.seed, checkpoint=checkpoint,
+            model, part.pixels[others], part.labels[others], config.fit, seed=config.seed, checkpoint=checkpoint
         )  # fmt: skip
         write_text(kept, json.dumps(predict(model, part.pixels[fold]).tolist()))
         checkpoint.unlink()
@@ -113,7 +122,7 @@ def _log(config: LabelErrorsConfig, part: Part, logits: Logits) -> None:
     order = np.argsort(-loss, kind="stable")
     suspects = [Suspect(part.samples[i], float(logits[i]), float(loss[i])) for i in order]
     mlflow.log_text(_table(suspects), SUSPECTS)
-    images = [marked(part, int(i), config) for i in order[:SHOWN]]
+    images = [marked(part, int(i), config.geometry) for i in order[:SHOWN]]
     mlflow.log_image(contact_sheet(images, [_caption(one) for one in suspects[:SHOWN]]), artifact_file="labels.png")
     log_values(
         {

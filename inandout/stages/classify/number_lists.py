@@ -26,6 +26,7 @@ def without_repeats(names: list[str]) -> str:
         raise ValueError(f"{','.join(names)} names one of them twice; give each once")
     return ",".join(names)
 
+
 Seeds = Annotated[str, AfterValidator(_seeds)]
 """Different ones, separated by commas."""
 

@@ -5,16 +5,17 @@ from collections.abc import Sequence
 import mlflow
 
 from inandout.data.manifest import Sample, digests
+from inandout.diffusion.sample.sampler import SamplingConfig
 from inandout.errors import InputError
-from inandout.mixing import split_counts
+from inandout.memseg.config import MaskConfig
 from inandout.review.updates import summarise
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.pools.augment import MemSegPoolConfig, augment_memseg
 from inandout.stages.pools.decisions import kept, review_of
-from inandout.stages.pools.inpaint import InpaintPoolConfig, augment_inpaint
+from inandout.stages.pools.inpaint import InpaintPoolConfig, augment_inpaint, inpainting
 from inandout.stages.pools.negatives import RoundTripConfig, good_images, good_pool_config, send_through_vae
 from inandout.stages.pools.pool import Pool, open_pool
-from inandout.stages.pools.text2img import DdpmPoolConfig, augment_ddpm
+from inandout.stages.pools.text2img import DdpmPoolConfig, DrawingConfig, augment_ddpm
 from inandout.tracking.runs import artifact_folder
 
 TRAINING_DIGESTS = "synthetic.txt"
@@ -34,25 +35,26 @@ def training_digests(run_id: str) -> set[str]:
 
 def synthetic_positives(config: ClassifyConfig) -> tuple[list[Sample], list[Sample]]:
     """The (MemSeg, DDPM) pools, as far as the mix needs them."""
-    n_ddpm, n_memseg = split_counts(config.n_aug, config.ddpm_ratio)
+    n_ddpm, n_memseg = config.shares()
     return _memseg_pool(config, n_memseg) if n_memseg else [], _ddpm_pool(config, n_ddpm) if n_ddpm else []
 
 
 def synthetic_negatives(config: ClassifyConfig, ddpm: Sequence[Sample]) -> list[Sample]:
     """One to stand against each diffusion image of the mix."""
-    n = split_counts(config.n_aug, config.ddpm_ratio)[0]
-    if config.negatives == "none" or n == 0:
+    n = config.shares()[0]
+    if config.mix.negatives == "none" or n == 0:
         return []
-    if config.negatives == "generated":
+    if config.mix.negatives == "generated":
         return good_images(good_image_config(config, n)).samples
-    shared = config.model_dump(include=set(RoundTripConfig.model_fields) - {"n_aug", "fresh"})
-    return send_through_vae(RoundTripConfig(n_aug=n, **shared), ddpm[:n]).samples
+    trips = RoundTripConfig(data=config.data, geometry=config.geometry, base=config.base, seed=config.seed, n_aug=n)
+    return send_through_vae(trips, ddpm[:n]).samples
 
 
 def make_memseg_pool(config: ClassifyConfig, n: int) -> Pool:
     """`n` MemSeg images as `augment` makes them by default, or the run that did."""
-    shared = config.model_dump(include=set(MemSegPoolConfig.model_fields) - {"n_aug"})
-    return augment_memseg(MemSegPoolConfig(n_aug=n, **shared))
+    return augment_memseg(
+        MemSegPoolConfig(data=config.data, geometry=config.geometry, seed=config.seed, n_aug=n, fresh=config.fresh)
+    )
 
 
 def make_diffusion_pool(config: ClassifyConfig, n: int) -> Pool:
@@ -63,9 +65,12 @@ def make_diffusion_pool(config: ClassifyConfig, n: int) -> Pool:
 
 def diffusion_pool_config(config: ClassifyConfig, n: int) -> DdpmPoolConfig:
     """What `make_diffusion_pool` makes; an `InpaintPoolConfig` where defects are drawn on good parts."""
-    shared = config.model_dump(include=set(DdpmPoolConfig.model_fields) - {"n_aug", "fresh"})
-    kind = InpaintPoolConfig if config.diffusion == "inpaint" else DdpmPoolConfig
-    return kind(n_aug=n, **shared)
+    pool = DdpmPoolConfig(
+        data=config.data, scenario=config.scenario, geometry=config.geometry, base=config.base,
+        sampling=SamplingConfig(guidance=config.guidance), drawing=DrawingConfig(alpha=config.alpha),
+        seed=config.seed, n_aug=n,
+    )  # fmt: skip
+    return inpainting(pool, MaskConfig(), "perlin") if config.diffusion == "inpaint" else pool
 
 
 def good_image_config(config: ClassifyConfig, n: int) -> DdpmPoolConfig:

@@ -3,7 +3,7 @@
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +22,8 @@ from inandout.data.manifest import Sample, digest, fingerprint
 from inandout.data.prepare import prepare_shot
 from inandout.diffusion.base.base import base_identity
 from inandout.evaluation.metrics import Scored, evaluate, ranking
-from inandout.mixing import mix, split_counts
+from inandout.fingerprints import Identity
+from inandout.mixing import mix
 from inandout.reporting.figures import contact_sheet, outline, pr_curve
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.scores import log_scores
@@ -33,7 +34,7 @@ from inandout.stages.classify.synthetic import (
     synthetic_negatives,
     synthetic_positives,
 )
-from inandout.tracking.fingerprints import stage_fingerprint
+from inandout.stages.pools.pool import open_pool
 from inandout.tracking.logging import log_values, pip_requirements
 from inandout.tracking.runs import WEIGHTS, run_stage
 from inandout.tracking.store import connect
@@ -63,66 +64,84 @@ class Part(NamedTuple):
 def classify(config: ClassifyConfig) -> Result:
     """Train and measure, or find the run that did."""
     connect()
-    real = prepare_shot(config)
+    config = resolve(config)
+    real = prepare_shot(config.data, config.scenario, config.seed)
     work = partial(_train_and_measure, config, real)
-    run = run_stage("classify", run_name(config), config, _inputs(config, real), real, work)
+    run = run_stage(_identity(config, real), run_name(config), config.data.data, real, work)
     return Result(run.info.run_id, run.data.metrics)
+
+
+def resolve(config: ClassifyConfig) -> ClassifyConfig:
+    """`config.resolved()`, with the alpha of the diffusion pool where one is given; None where it has several."""
+    resolved = config.resolved()
+    alphas = {sample.alpha for sample in open_pool(config.ddpm_pool)} if config.ddpm_pool else set()
+    return resolved.model_copy(update={"alpha": alphas.pop()}) if len(alphas) == 1 else resolved
 
 
 def classify_fingerprint(config: ClassifyConfig) -> str:
     """Identity of what `classify` gives, told without training it."""
-    return stage_fingerprint("classify", config, _inputs(config, prepare_shot(config)))
+    config = resolve(config)
+    return _identity(config, prepare_shot(config.data, config.scenario, config.seed)).fingerprint
 
 
-def _inputs(config: ClassifyConfig, real: Sequence[Sample]) -> dict[str, str]:
-    return {"data": fingerprint(real)} | input_fingerprints(config)
+def _identity(config: ClassifyConfig, real: Sequence[Sample]) -> Identity:
+    inputs = {"data": fingerprint(real)} | input_fingerprints(config)
+    return Identity("classify", __name__, config, inputs, ignored_options(config, inputs))
 
 
 def run_name(config: ClassifyConfig) -> str:
     """What a run is called in the UI."""
-    return f"{config.shot} n_aug={config.n_aug} ddpm={config.ddpm_ratio:g} seed={config.own_seed()}"
+    return f"{config.scenario.shot} n_aug={config.mix.n_aug} ddpm={config.ddpm_ratio:g} seed={config.own_seed()}"
 
 
 def refuse_impossible(config: ClassifyConfig) -> None:
     """What `classify` would refuse of data, shot, weights or base, in seconds and before anything is trained."""
-    real = prepare_shot(config)
-    if config.n_aug == 0:
+    real = prepare_shot(config.data, config.scenario, config.seed)
+    if config.mix.n_aug == 0:
         mix(real, [], [], 0, 0.0)
     build_classifier(config.weights, config.own_seed())
-    _diffusion_inputs(config)
+    _base_input(config)
 
 
 def input_fingerprints(config: ClassifyConfig) -> dict[str, str]:
-    """Content of everything else that is read: given pools and weights count by what is in them."""
+    """Content of everything beside the data set that is read: given pools, weights and the base."""
     pools = [name for name in ("memseg_pool", "ddpm_pool") if getattr(config, name)]
     known = {name: fingerprint(given_pool(config, name)) for name in pools}
     weights = Path(config.weights)
     known |= {"weights": digest(weights)} if weights.is_file() else {}
-    return known | _diffusion_inputs(config)
+    return known | _base_input(config)
 
 
-def _diffusion_inputs(config: ClassifyConfig) -> dict[str, str]:
-    """What is drawn with; where nothing is drawn, neither base nor alpha count."""
-    n_ddpm, base = split_counts(config.n_aug, config.ddpm_ratio)[0], {"base": "", "base_config": ""}
-    not_drawn = {"alpha": "", "diffusion": "", "guidance": ""}
+def ignored_options(config: ClassifyConfig, inputs: Mapping[str, str]) -> set[str]:
+    """Options whose content is among the inputs, or that have no effect."""
+    ignored = {"base", "base_config"} | (inputs.keys() & config.options().keys())
+    if not config.shares()[0]:
+        ignored |= {"negatives"}
+    if not config.shares()[0] or config.ddpm_pool:
+        ignored |= {"diffusion"}
+    return ignored
+
+
+def _base_input(config: ClassifyConfig) -> dict[str, str]:
+    """The base, where something is drawn with it."""
+    n_ddpm = config.shares()[0]
     if not n_ddpm:
-        return base | not_drawn | {"negatives": ""}
-    if config.negatives == "generated":
+        return {}
+    if config.mix.negatives == "generated":
         good_image_config(config, n_ddpm)
-    if config.negatives == "roundtrip" or not config.ddpm_pool:
-        base = {"base": base_identity(config), "base_config": ""}
-    return base | not_drawn if config.ddpm_pool else base
+    used = config.mix.negatives == "roundtrip" or not config.ddpm_pool
+    return {"base": base_identity(config.base)} if used else {}
 
 
 def _train_and_measure(config: ClassifyConfig, real: list[Sample], work: Path) -> None:
-    val, test = load_part(_rows(real, "val"), config), load_part(_rows(real, "test"), config)
+    val, test = (load_part(_rows(real, split), config.geometry) for split in ("val", "test"))
     model, val_logits = train_classifier(config, real, val, work)
     test_logits = predict(model, test.pixels)
     evaluation = evaluate(_scored(test, test_logits), _scored(val, val_logits), config.val_fpr, config.seed)
     log_values(evaluation.values)
     mlflow.set_tag("inandout.notes", " | ".join(evaluation.notes))
     log_scores([*val.samples, *test.samples], np.concatenate([val_logits, test_logits]))
-    _log_images(config, test, test_logits, evaluation.values)
+    _log_images(config.geometry, test, test_logits, evaluation.values)
     _log_model(model, test.pixels)
 
 
@@ -138,7 +157,7 @@ def train_classifier(config: ClassifyConfig, real: list[Sample], val: Part, work
     """
     memseg, ddpm = synthetic_positives(config)
     negatives = synthetic_negatives(config, ddpm)
-    train = load_part(mix(real, memseg, ddpm, config.n_aug, config.ddpm_ratio, negatives), config)
+    train = load_part(mix(real, memseg, ddpm, config.mix.n_aug, config.ddpm_ratio, negatives), config.geometry)
     _log_inputs(config, real, train)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     mlflow.set_tag("inandout.device", device)
@@ -174,9 +193,8 @@ def _train(config: ClassifyConfig, model: DefectNet, train: Part, val: Part, wor
     mlflow.set_tag("inandout.resumed", checkpoint.exists())
     is_synthetic_negative = np.array([sample.label == 0 and sample.origin != "real" for sample in train.samples])
     fit(
-        model, train.pixels, train.labels, epochs=config.epochs, batch_size=config.batch_size, seed=config.own_seed(),
-        optimiser=config.optimiser, lr=config.lr, every_epoch=is_synthetic_negative, checkpoint=checkpoint,
-        on_epoch=on_epoch,
+        model, train.pixels, train.labels, config.fit, seed=config.own_seed(), every_epoch=is_synthetic_negative,
+        checkpoint=checkpoint, on_epoch=on_epoch,
     )  # fmt: skip
     return logits
 
@@ -188,10 +206,8 @@ def _log_inputs(config: ClassifyConfig, real: list[Sample], train: Part) -> None
     mlflow.log_params(counts)
     log_training_digests(train.samples)
     mlflow.set_tags(
-        {"inandout.survival": survival(real, config).sentence(), TEST_TAG: fingerprint(_rows(real, "test"))}
+        {"inandout.survival": survival(real, config.geometry).sentence(), TEST_TAG: fingerprint(_rows(real, "test"))}
     )
-    if alphas := sorted({sample.alpha for sample in train.samples if sample.alpha is not None}):
-        mlflow.log_param("used_alpha", ", ".join(f"{alpha:g}" for alpha in alphas))
     kinds: dict[tuple[str, int], list[int]] = {}
     for i, sample in enumerate(train.samples):
         kinds.setdefault((sample.origin, sample.label), []).append(i)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from pydantic import ValidationError
 
 from inandout.classifier.resnet import DefectNet, load_classifier
 from inandout.data.manifest import Sample, fingerprint
@@ -38,7 +37,7 @@ class TrainedClassifier(NamedTuple):
 
     def known(self) -> list[Sample]:
         """The real images without those that its shot kept from it."""
-        return take_shot(self.real, self.config.shot, self.config.n_shot, self.config.seed)
+        return take_shot(self.real, self.config.scenario.shot, self.config.scenario.n_shot, self.config.seed)
 
 
 def open_trained_classifier(option: str, run_id: str) -> TrainedClassifier:
@@ -55,10 +54,10 @@ def open_trained_classifier(option: str, run_id: str) -> TrainedClassifier:
         raise InputError(f"{option} is empty; give the run id of a classify, whose ResNet-50 is to look at images")
     values = json.loads(artifact_folder(run_id, "config.json").read_text(encoding="utf-8"))
     try:
-        config = ClassifyConfig(**values)
-    except ValidationError as error:
+        config = ClassifyConfig.from_flat(**values)
+    except ValueError as error:
         raise InputError(f"{option} = {run_id}: is not a run of classify; give the id of one") from error
-    classifier = TrainedClassifier(run_id, config, prepare(config), artifact_folder(run_id, WEIGHTS))
+    classifier = TrainedClassifier(run_id, config, prepare(config.data, config.seed), artifact_folder(run_id, WEIGHTS))
     _refuse_other_data(option, run_id, classifier.known())
     return classifier
 

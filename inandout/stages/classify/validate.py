@@ -12,9 +12,17 @@ from inandout.data.manifest import Sample, fingerprint
 from inandout.data.prepare import prepare_shot
 from inandout.errors import InputError
 from inandout.evaluation.metrics import best_f1_threshold, operating_point
+from inandout.fingerprints import Identity
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.scores import log_scores
-from inandout.stages.classify.train import input_fingerprints, load_part, run_name, train_classifier
+from inandout.stages.classify.train import (
+    ignored_options,
+    input_fingerprints,
+    load_part,
+    resolve,
+    run_name,
+    train_classifier,
+)
 from inandout.tracking.logging import log_values
 from inandout.tracking.runs import run_stage
 from inandout.tracking.store import connect
@@ -34,10 +42,12 @@ def validate(config: ClassifyConfig, validation_set: Sequence[Sample]) -> Run:
         InputError: training broke, or something of it cannot be used.
     """
     connect()
-    known = without_test(prepare_shot(config))
+    config = resolve(config)
+    known = without_test(prepare_shot(config.data, config.scenario, config.seed))
     inputs = {"data": fingerprint(known), "validation_set": fingerprint(validation_set)} | input_fingerprints(config)
+    identity = Identity("validate", __name__, config, inputs, ignored_options(config, inputs))
     return run_stage(
-        "validate", run_name(config), config, inputs, known, lambda work: _validate(config, known, validation_set, work)
+        identity, run_name(config), config.data.data, known, lambda work: _validate(config, known, validation_set, work)
     )
 
 
@@ -47,7 +57,7 @@ def without_test(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def _validate(config: ClassifyConfig, known: list[Sample], validation_set: Sequence[Sample], work: Path) -> None:
-    val = load_part(list(validation_set), config)
+    val = load_part(list(validation_set), config.geometry)
     _, logits = train_classifier(config, known, val, work)
     if not np.isfinite(logits).all():
         raise InputError("some logits are NaN or infinite: training broke the model; lower lr and start again")

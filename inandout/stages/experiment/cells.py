@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import product
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import mlflow
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
@@ -51,7 +51,8 @@ class Cell(NamedTuple):
 
     def name(self) -> str:
         """Of a line of progress."""
-        return f"shot={self.config.shot} source={self.source} n_aug={self.config.n_aug} seed={self.config.seed}"
+        shot, n_aug = self.config.scenario.shot, self.config.mix.n_aug
+        return f"shot={shot} source={self.source} n_aug={n_aug} seed={self.config.seed}"
 
 
 def build_cells(
@@ -59,7 +60,7 @@ def build_cells(
     sources: Sequence[str],
     n_augs: Sequence[int],
     seeds: Sequence[int],
-    shared: dict[str, Any],
+    shared: ClassifyConfig,
 ) -> Iterator[Cell]:
     """Every combination that can be: nothing is trained with zero shots and no synthetic positives, and no source but
     `none` has 0 of them.
@@ -69,7 +70,7 @@ def build_cells(
         sources: of `SOURCES`.
         n_augs: numbers of synthetic positives.
         seeds: each a repetition of everything, from the validation part to the order of images.
-        shared: the other fields of `ClassifyConfig`.
+        shared: every other option.
     """
     for shot, name in product(shots, sources):
         title, ratio, diffusion = SOURCES[name]
@@ -77,8 +78,10 @@ def build_cells(
             if n_aug == 0 and (shot == "zero" or name != "none"):
                 continue
             for seed in seeds:
-                varied = {"shot": shot, "n_aug": n_aug, "ddpm_ratio": ratio, "diffusion": diffusion, "seed": seed}
-                yield Cell(title, ClassifyConfig(**shared | varied))
+                varied = shared.with_options(
+                    shot=shot, n_aug=n_aug, ddpm_ratio=ratio, diffusion=diffusion, seed=seed
+                )  # fmt: skip
+                yield Cell(title, varied)
 
 
 def refuse_impossible_cells(cells: Sequence[Cell]) -> None:
@@ -112,7 +115,7 @@ def measure_cells(cells: Sequence[Cell], parallel: ParallelConfig) -> list[Row]:
             continue
         config, result = cell.config, task.result
         rows[task.number] = Row(
-            config.shot, cell.source, config.n_aug, config.seed, result.run_id, result.metrics
+            config.scenario.shot, cell.source, config.mix.n_aug, config.seed, result.run_id, result.metrics
         )  # fmt: skip
         seconds += _seconds_trained(result)
         # How many a cluster trains at once shows in what it has done.

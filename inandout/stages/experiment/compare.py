@@ -5,12 +5,17 @@ from typing import Annotated
 import mlflow
 from pydantic import AfterValidator, Field
 
+from inandout.classifier.resnet import Weights
+from inandout.classifier.training import FitConfig
+from inandout.data.geometry import Geometry
 from inandout.data.manifest import fingerprint
-from inandout.data.prepare import read_checked
+from inandout.data.prepare import DataConfig, NShot, ShotConfig, read_checked
 from inandout.diffusion.base.base import BaseConfig
+from inandout.fingerprints import Identity
+from inandout.options import Fresh, StageConfig
 from inandout.parallel import ParallelConfig
 from inandout.reporting.tables import Row, markdown_table
-from inandout.stages.classify.config import ClassifyConfig, TrainingConfig
+from inandout.stages.classify.config import ClassifyConfig, MixConfig, ValFpr
 from inandout.stages.classify.number_lists import Seeds, without_repeats
 from inandout.stages.experiment.cells import (
     SHOTS,
@@ -21,7 +26,6 @@ from inandout.stages.experiment.cells import (
     paired_tests,
     refuse_impossible_cells,
 )
-from inandout.tracking.fingerprints import stage_fingerprint
 from inandout.tracking.logging import experiment_url, log_dataset
 from inandout.tracking.runs import open_run
 from inandout.tracking.store import connect
@@ -43,37 +47,47 @@ def _some_of(allowed: tuple[str, ...], text: str, what: str) -> str:
     return without_repeats(names)
 
 
-class CompareConfig(TrainingConfig, BaseConfig, ParallelConfig):
+class CompareConfig(StageConfig):
     """The comparison; every seed is one repetition of everything, from the validation part to the order of images."""
 
+    engine: ParallelConfig = ParallelConfig()
+    data: DataConfig = DataConfig()
+    geometry: Geometry = Geometry()
+    base: BaseConfig = BaseConfig()
+    fit: FitConfig = FitConfig()
+    mix: MixConfig = MixConfig()
+    weights: Weights = "none"
+    val_fpr: ValFpr = 0.05
     shots: Annotated[str, AfterValidator(_shots)] = Field("zero,full", description="scenarios, separated by commas")
     sources: Annotated[str, AfterValidator(_sources)] = Field(
         "none,memseg", description="of synthetic positives, some of none, memseg, ddpm, inout (half and half), inpaint"
     )
     seeds: Seeds = Field("0", description="repetitions, separated by commas")
-    n_shot: int = Field(5, ge=1, description="real positives of shot=few")
-    fresh: bool = Field(False, description="run again although a finished run has the same fingerprint")
+    n_shot: NShot = 5
+    fresh: Fresh = False
 
     def cells(self) -> list[Cell]:
         """Every classifier that is trained."""
-        shared = self.model_dump(include=set(ClassifyConfig.model_fields) - {"seed", "shot", "n_aug"})
+        shared = ClassifyConfig(
+            data=self.data, scenario=ShotConfig(n_shot=self.n_shot), geometry=self.geometry, base=self.base,
+            fit=self.fit, mix=self.mix, weights=self.weights, val_fpr=self.val_fpr, fresh=self.fresh,
+        )  # fmt: skip
         shots = [shot for shot in SHOTS if shot in self.shots.split(",")]
         seeds = [int(seed) for seed in self.seeds.split(",")]
-        return list(build_cells(shots, self.sources.split(","), [self.n_aug], seeds, shared))
+        return list(build_cells(shots, self.sources.split(","), [self.mix.n_aug], seeds, shared))
 
 
 def compare(config: CompareConfig) -> list[Row]:
     """Every cell of the comparison; finished ones are reused. Prints the table and says where to look."""
     connect()
-    samples = read_checked(config.data)
+    samples = read_checked(config.data.data)
     inputs = {"data": fingerprint(samples)}
     cells = config.cells()
     refuse_impossible_cells(cells)
-    with open_run(
-        "main", config, stage_fingerprint("main", config, inputs), f"{config.sources} on {config.data}"
-    ) as run:
-        log_dataset(config.data, inputs["data"], samples)
-        rows = measure_cells(cells, config)
+    key, data = Identity("main", __name__, config, inputs, ignored=["data"]).fingerprint, config.data.data
+    with open_run("main", config.flat(), key, f"{config.sources} on {data}") as run:
+        log_dataset(data, inputs["data"], samples)
+        rows = measure_cells(cells, config.engine)
         text = f"{markdown_table(rows)}\n\n{paired_tests(rows)}".rstrip()
         mlflow.log_text(text, "results.md")
     print(f"\n{text}\n\n{experiment_url(run)}")

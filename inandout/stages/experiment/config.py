@@ -2,12 +2,14 @@
 
 from typing import Any, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from inandout.classifier.training import Optimiser
 from inandout.data.splits import Shot
 from inandout.errors import InputError
+from inandout.options import StageConfig
 from inandout.parallel import ParallelConfig
+from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.number_lists import NAugs, Seeds
 from inandout.stages.experiment.cells import SHOTS, SOURCES, Cell, build_cells
 from inandout.stages.pools.negatives import Negatives
@@ -63,13 +65,11 @@ _ASKED_FOR = {"paper": ("base",), "tiles": ("data",), "embedded": ()}
 """What a profile cannot know."""
 
 
-class ExperimentConfig(ParallelConfig):
-    """One experiment. What is none comes from the profile."""
+class SettingsConfig(BaseModel):
+    """What all cells share. What is none comes from the profile."""
 
-    name: Name = Field("comparison", description="table or figure of the paper, or comparison: all shots and sources")
-    profile: Profile = Field(
-        "embedded", description="paper: KolektorSDD2 and Stable Diffusion; tiles: real tiles on two cores; embedded"
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     data: str | None = Field(None, min_length=1, description="data set; needed with profile=tiles")
     base: str | None = Field(None, min_length=1, description="base; needed with profile=paper, pinned by revision")
     base_config: str | None = Field(None, description="configuration of a base that is one file")
@@ -83,6 +83,17 @@ class ExperimentConfig(ParallelConfig):
     negatives: Negatives | None = Field(None, description="synthetic ones beside diffusion images: see classify")
     n_augs: NAugs | None = Field(None, description="numbers of synthetic positives, separated by commas")
     seeds: Seeds | None = Field(None, description="repetitions of everything, separated by commas")
+
+
+class ExperimentConfig(StageConfig):
+    """One experiment."""
+
+    engine: ParallelConfig = ParallelConfig()
+    name: Name = Field("comparison", description="table or figure of the paper, or comparison: all shots and sources")
+    profile: Profile = Field(
+        "embedded", description="paper: KolektorSDD2 and Stable Diffusion; tiles: real tiles on two cores; embedded"
+    )
+    given: SettingsConfig = SettingsConfig()
     gpu_tflops: float | None = Field(
         None, gt=0, le=100_000, description="dry run: also the time on a GPU with this peak, of which 30 % is used"
     )
@@ -93,8 +104,7 @@ class ExperimentConfig(ParallelConfig):
         Raises:
             InputError: the profile needs something that is not given.
         """
-        others = {"name", "profile", "gpu_tflops", *ParallelConfig.model_fields}
-        given = self.model_dump(exclude=others, exclude_none=True)
+        given = self.given.model_dump(exclude_none=True)
         for needed in _ASKED_FOR[self.profile]:
             if needed not in given:
                 raise InputError(f"profile = {self.profile}: give {needed}, which it cannot know")
@@ -107,4 +117,4 @@ class ExperimentConfig(ParallelConfig):
         seeds = [int(seed) for seed in shared.pop("seeds").split(",")]
         if grid.shows != "metrics":
             n_augs, seeds = [max(n_augs)], seeds[:1]
-        return list(build_cells(grid.shots, grid.sources, n_augs, seeds, shared))
+        return list(build_cells(grid.shots, grid.sources, n_augs, seeds, ClassifyConfig.from_flat(**shared)))

@@ -13,10 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from inandout.classifier.resnet import build_classifier
 from inandout.classifier.training import fit
 from inandout.data.prepare import prepare_shot
-from inandout.diffusion.base.base import Base, BaseConfig, kind_of_base, open_base
+from inandout.diffusion.base.base import Base, kind_of_base, open_base
 from inandout.diffusion.base.hub import NotHereError
 from inandout.diffusion.sample.sampler import SamplingConfig
-from inandout.mixing import split_counts
+from inandout.options import known
 from inandout.reporting.tables import aligned
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.synthetic import diffusion_pool_config, good_image_config
@@ -80,7 +80,7 @@ def estimate(configs: Sequence[ClassifyConfig], gpu_tflops: float | None, train:
         return text
     drawing = [(config, n) for config in missing if (n := _n_diffusion(config))]
     pools = [diffusion_pool_config(config, n) for config, n in drawing]
-    goods = [good_image_config(config, n) for config, n in drawing if train and config.negatives == "generated"]
+    goods = [good_image_config(config, n) for config, n in drawing if train and config.mix.negatives == "generated"]
     tunings = missing_tunings([*pools, *goods])
     works = [_classifying(missing)] if train else []
     works += _diffusing(missing[0], tunings, pools, goods)
@@ -106,25 +106,28 @@ def _table(works: Sequence[Work], gpu_tflops: float | None) -> str:
 
 def _classifying(configs: Sequence[ClassifyConfig]) -> Work:
     """Steps of all classifiers, and one of them on made-up images."""
-    steps = sum(config.epochs * -(-_epoch(config) // config.batch_size) for config in configs)
+    steps = sum(config.fit.epochs * -(-_epoch(config) // config.fit.batch_size) for config in configs)
     return Work("classifier, training steps", steps, _classifier_step(configs[0]))
 
 
 def _epoch(config: ClassifyConfig) -> int:
     """Images that an epoch shows: the positives, as many negatives, and all synthetic negatives."""
-    real = sum(sample.split == "train" and sample.label == 1 for sample in prepare_shot(config))
-    return 2 * (real + config.n_aug) + (0 if config.negatives == "none" else _n_diffusion(config))
+    samples = prepare_shot(config.data, config.scenario, config.seed)
+    real = sum(sample.split == "train" and sample.label == 1 for sample in samples)
+    return 2 * (real + config.mix.n_aug) + (0 if config.mix.negatives == "none" else _n_diffusion(config))
 
 
 def _classifier_step(config: ClassifyConfig) -> Timed:
     """As `fit` trains, on one batch of made-up images: an epoch is a step."""
-    pixels, labels = np.zeros((config.batch_size, config.height, config.width, 3), np.uint8), _halves(config.batch_size)
+    count, size = config.fit.batch_size, config.geometry
+    pixels, labels = np.zeros((count, size.height, size.width, 3), np.uint8), _halves(count)
     ends: list[float] = []
 
     def train(epochs: int) -> None:
         fit(
-            build_classifier("none", 0).to(_device()), pixels, labels, epochs=epochs, batch_size=config.batch_size,
-            seed=0, optimiser=config.optimiser, lr=config.lr, on_epoch=lambda epoch, values: ends.append(_now()),
+            build_classifier("none", 0).to(_device()), pixels, labels,
+            config.fit.model_copy(update={"epochs": epochs}), seed=0,
+            on_epoch=lambda epoch, values: ends.append(_now()),
         )  # fmt: skip
 
     with FlopCounterMode(display=False) as counter:
@@ -162,9 +165,8 @@ def _diffusing(
         return []
     base = _open(config)
     factor = base.pipeline.vae_scale_factor if base else _FACTOR
-    pass_, sampling = _pass_through(base, config), SamplingConfig().resolved(kind_of_base(config.base))
-    assert sampling.steps is not None and sampling.guidance is not None
-    image = pass_.times(sampling.steps * (2 if sampling.guidance > 1 else 1))
+    pass_, sampling = _pass_through(base, config), SamplingConfig().resolved(kind_of_base(config.base.base))
+    image = pass_.times(known(sampling.steps) * (2 if known(sampling.guidance) > 1 else 1))
     works = [
         Work("fine-tuning, images", sum(map(count_shown, tunings)), pass_.times(_BACKWARD)),
         Work("prior preservation, images", missing_priors(tunings, factor), image),
@@ -175,13 +177,13 @@ def _diffusing(
 
 
 def _n_diffusion(config: ClassifyConfig) -> int:
-    return split_counts(config.n_aug, config.ddpm_ratio)[0]
+    return config.shares()[0]
 
 
 def _open(config: ClassifyConfig) -> Base | None:
     """None for a base that would have to be downloaded first."""
     try:
-        return open_base(BaseConfig(base=config.base, base_config=config.base_config), download=False)
+        return open_base(config.base, download=False)
     except NotHereError:
         return None
 
@@ -204,7 +206,8 @@ def _stable_diffusion() -> UNet2DConditionModel:
 @torch.no_grad()
 def _pass(unet: UNet2DConditionModel, factor: int, config: ClassifyConfig, device: torch.device) -> Timed:
     """A batch of images of the classifier's size, the time and operations of one."""
-    count, height, width = SamplingConfig().sample_batch, -(-config.height // factor), -(-config.width // factor)
+    count, size = SamplingConfig().sample_batch, config.geometry
+    height, width = -(-size.height // factor), -(-size.width // factor)
     height, width = (-(-side // 8) * 8 for side in (height, width))
     latents = torch.zeros(count, unet.config.in_channels, height, width, device=device)
     states = torch.zeros(count, 77, unet.config.cross_attention_dim, device=device)

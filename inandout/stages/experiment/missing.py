@@ -6,6 +6,7 @@ from pathlib import Path
 from inandout.data.prepare import prepare_shot
 from inandout.diffusion.lora.safetensors_io import load_adapter
 from inandout.diffusion.sample.generate import count_kept
+from inandout.options import known
 from inandout.stages.finetune import (
     FinetuneConfig,
     choose_instances,
@@ -16,7 +17,14 @@ from inandout.stages.finetune import (
 )
 from inandout.stages.image_cache import generated_folder
 from inandout.stages.pools.inpaint import InpaintPoolConfig, inpaint_cache_key
-from inandout.stages.pools.text2img import STRIP, DdpmPoolConfig, ddpm_fingerprint, finetune_config, text2img_cache_key
+from inandout.stages.pools.text2img import (
+    STRIP,
+    DdpmPoolConfig,
+    ddpm_fingerprint,
+    finetune_config,
+    resolve,
+    text2img_cache_key,
+)
 from inandout.tracking.runs import find_finished
 
 
@@ -28,9 +36,9 @@ def missing_tunings(pools: Sequence[DdpmPoolConfig]) -> list[FinetuneConfig]:
 
 def count_shown(config: FinetuneConfig) -> int:
     """Images that a fine-tuning sees: its own, and as many of the class prompt."""
-    instances = len(choose_instances(prepare_shot(config), config.shot, config.n_negatives, config.seed))
-    preset = config.preset()
-    return preset.epochs * config.repeats * instances * (2 if preset.n_prior else 1)
+    samples, config = prepare_shot(config.data, config.scenario, config.seed), config.resolved()
+    instances = len(choose_instances(samples, config.scenario.shot, config.n_negatives, config.seed))
+    return known(config.epochs) * config.training.repeats * instances * (2 if config.n_prior else 1)
 
 
 def missing_priors(tunings: Sequence[FinetuneConfig], factor: int) -> int:
@@ -42,8 +50,8 @@ def missing_priors(tunings: Sequence[FinetuneConfig], factor: int) -> int:
     """
     most: dict[Path, int] = {}
     for tuning in tunings:
-        folder = generated_folder(prior_cache_key(tuning, [training_size(tuning, factor)]))
-        most[folder] = max(most.get(folder, 0), tuning.preset().n_prior)
+        folder = generated_folder(prior_cache_key(tuning, [training_size(tuning.geometry, factor)]))
+        most[folder] = max(most.get(folder, 0), known(tuning.resolved().n_prior))
     return sum(max(n - count_kept(folder), 0) for folder, n in most.items())
 
 
@@ -61,7 +69,8 @@ def _drawn(pool: DdpmPoolConfig) -> int:
     run = find_finished(finetune_fingerprint(finetune_config(pool)))
     if run is None:
         return 0
-    adapter, samples = load_adapter(find_adapter(run.info.run_id)), prepare_shot(pool)
+    adapter = load_adapter(find_adapter(run.info.run_id))
+    samples, pool = prepare_shot(pool.data, pool.scenario, pool.seed), resolve(pool)
     if isinstance(pool, InpaintPoolConfig):
         return count_kept(generated_folder(inpaint_cache_key(pool, adapter, samples)))
     return count_kept(generated_folder(text2img_cache_key(pool, adapter, samples, pool.seed)))

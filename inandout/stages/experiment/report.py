@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mlflow
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from inandout.errors import InputError
+from inandout.options import StageConfig
 from inandout.reporting.tables import Row, csv_table, curves, latex_table, markdown_table, unpack
 from inandout.stages.experiment.cells import ROWS, paired_tests
 from inandout.stages.experiment.config import Name, Profile
@@ -22,10 +23,8 @@ FIGURE = "figure.png"
 """Artifact of an experiment that shows images, or what a classifier sees."""
 
 
-class ReportConfig(BaseModel):
+class ReportConfig(StageConfig):
     """Which experiment."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Name = Field("comparison", description="the newest experiment of this name and profile is reported")
     profile: Profile = Field("embedded", description="its size: paper, tiles or embedded")
@@ -37,7 +36,7 @@ def report(config: ReportConfig) -> str:
     connect()
     run_id = config.run or _newest(f"{config.name} {config.profile}")
     rows = unpack(artifact_folder(run_id, ROWS).read_text(encoding="utf-8"))
-    with open_run("report", config, "", f"report of {run_id[:8]}") as run:
+    with open_run("report", config.flat(), "", f"report of {run_id[:8]}") as run:
         mlflow.set_tag("inandout.reported", run_id)
         text = log_report(rows)
     print(f"\n{text}\n\n{experiment_url(run)}")

@@ -8,42 +8,65 @@ from pydantic import Field
 
 from inandout.data.geometry import Geometry
 from inandout.data.manifest import Sample, digests, fingerprint
-from inandout.data.prepare import DataConfig, prepare
+from inandout.data.prepare import DataConfig, Seed, prepare
+from inandout.fingerprints import Identity
 from inandout.memseg.config import MemSegConfig
 from inandout.memseg.pool import write_pool
 from inandout.memseg.texture_bank import FolderTextures, open_textures
-from inandout.stages.pools.inpaint import InpaintPoolConfig, augment_inpaint
-from inandout.stages.pools.pool import Pool, PoolConfig, log_pool, read_pool, work_pool
+from inandout.options import Fresh, StageConfig
+from inandout.stages.pools.inpaint import InpaintPoolConfig, Masks, augment_inpaint, inpainting
+from inandout.stages.pools.pool import Pool, PoolSize, log_pool, read_pool, work_pool
 from inandout.stages.pools.text2img import DdpmPoolConfig, augment_ddpm
 from inandout.tracking.runs import artifact_folder, run_stage
 from inandout.tracking.store import connect
 
 
-class MemSegPoolConfig(MemSegConfig, DataConfig, Geometry, PoolConfig):
+class MemSegPoolConfig(StageConfig):
     """A MemSeg pool."""
 
-    def memseg(self) -> MemSegConfig:
-        """The part that says how anomalies are drawn."""
-        return MemSegConfig(**self.model_dump(include=set(MemSegConfig.model_fields)))
+    data: DataConfig = DataConfig()
+    geometry: Geometry = Geometry()
+    memseg: MemSegConfig = MemSegConfig()
+    seed: Seed = 0
+    n_aug: PoolSize = 60
+    fresh: Fresh = False
 
 
-class AugmentConfig(MemSegPoolConfig, InpaintPoolConfig):  # type: ignore[misc]  # the plugin does not know diamonds
+class AugmentConfig(DdpmPoolConfig):
     """One pool; the options of the other sources do not matter."""
 
+    memseg: MemSegConfig = MemSegConfig()
+    masks: Masks = "perlin"
     source: Literal["memseg", "ddpm", "inpaint"] = Field(
         "memseg",
         description="memseg; ddpm: whole images of a fine-tuned diffusion model; inpaint: defects that it draws on "
         "good parts, which keep their pixels elsewhere",
     )
 
+    def suiting_alpha(self) -> float:
+        """The `alpha` that stands for None."""
+        return self.profile().inpaint_alpha if self.source == "inpaint" else super().suiting_alpha()
+
+    def of_source(self) -> MemSegPoolConfig | DdpmPoolConfig:
+        """The configuration of the pool that is made, without the options of other sources."""
+        if self.source == "memseg":
+            return MemSegPoolConfig(
+                data=self.data, geometry=self.geometry, memseg=self.memseg, seed=self.seed, n_aug=self.n_aug,
+                fresh=self.fresh,
+            )  # fmt: skip
+        drawn = DdpmPoolConfig(
+            data=self.data, scenario=self.scenario, geometry=self.geometry, base=self.base, sampling=self.sampling,
+            drawing=self.drawing, seed=self.seed, n_aug=self.n_aug, fresh=self.fresh,
+        )  # fmt: skip
+        return drawn if self.source == "ddpm" else inpainting(drawn, self.memseg.mask, self.masks)
+
 
 def augment(config: AugmentConfig) -> Pool:
     """Make a pool of synthetic positives, or find it where it was made before."""
-    if config.source == "memseg":
-        return augment_memseg(MemSegPoolConfig(**config.model_dump(include=set(MemSegPoolConfig.model_fields))))
-    if config.source == "inpaint":
-        return augment_inpaint(InpaintPoolConfig(**config.model_dump(include=set(InpaintPoolConfig.model_fields))))
-    return augment_ddpm(DdpmPoolConfig(**config.model_dump(include=set(DdpmPoolConfig.model_fields))))
+    pool = config.of_source()
+    if isinstance(pool, MemSegPoolConfig):
+        return augment_memseg(pool)
+    return augment_inpaint(pool) if isinstance(pool, InpaintPoolConfig) else augment_ddpm(pool)
 
 
 def augment_memseg(config: MemSegPoolConfig, parted: list[Sample] | None = None) -> Pool:
@@ -52,10 +75,11 @@ def augment_memseg(config: MemSegPoolConfig, parted: list[Sample] | None = None)
     `parted` is the data set where another seed than the images' parts it.
     """
     connect()
-    samples = prepare(config) if parted is None else parted
-    inputs = {"data": fingerprint(samples)} | _texture_digests(config.textures)
+    samples = prepare(config.data, config.seed) if parted is None else parted
+    inputs = {"data": fingerprint(samples)} | _texture_digests(config.memseg.textures)
+    identity = Identity("augment", __name__, config, inputs, ignored=("data", "textures"))
     name = f"memseg n={config.n_aug} seed={config.seed}"
-    run = run_stage("augment", name, config, inputs, samples, lambda work: _make_memseg(config, samples, work))
+    run = run_stage(identity, name, config.data.data, samples, lambda work: _make_memseg(config, samples, work))
     return Pool(read_pool(artifact_folder(run.info.run_id, "pool")), run.info.run_id)
 
 
@@ -76,4 +100,4 @@ def _make_memseg(config: MemSegPoolConfig, samples: list[Sample], work: Path) ->
 def draw_memseg(config: MemSegPoolConfig, samples: Sequence[Sample], folder: Path, seed: int) -> list[Sample]:
     """`n_aug` MemSeg images and their manifest in a folder."""
     negatives = [sample for sample in samples if sample.split == "train" and sample.label == 0]
-    return write_pool(negatives, folder, n=config.n_aug, geometry=config, seed=seed, config=config.memseg())
+    return write_pool(negatives, folder, n=config.n_aug, geometry=config.geometry, seed=seed, config=config.memseg)

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import mlflow
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from inandout.data.manifest import Sample, digests, fingerprint, write_manifest
 from inandout.data.prepare import prepare, prepare_shot
 from inandout.diffusion.sample.sampler import image_seed
 from inandout.errors import InputError
+from inandout.fingerprints import Identity
+from inandout.options import Fresh, StageConfig
 from inandout.review.decisions import Decision
 from inandout.review.session import identity_of
 from inandout.review.summary import certified
@@ -24,14 +26,12 @@ from inandout.tracking.runs import artifact_folder, run_stage
 from inandout.tracking.store import connect
 
 
-class ExtendPoolConfig(BaseModel):
+class ExtendPoolConfig(StageConfig):
     """Which pool gets how many more."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     pool: str = Field("", description="run id of a pool that was reviewed")
     n_aug: int = Field(20, ge=1, le=100_000, description="new images to draw, which are to be reviewed in turn")
-    fresh: bool = Field(False, description="run again although a finished run has the same fingerprint")
+    fresh: Fresh = False
 
 
 class ReviewedPool(NamedTuple):
@@ -61,10 +61,14 @@ def extend_pool(config: ExtendPoolConfig) -> Pool:
     if not prompts:
         raise InputError(f"pool = {config.pool}: no image was kept in a review that was finished; press Finish there")
     drawn = _asked_again(config, rows[0].origin, prompts)
-    samples = prepare_shot(drawn) if isinstance(drawn, DdpmPoolConfig) else prepare(drawn)
+    if isinstance(drawn, DdpmPoolConfig):
+        samples = prepare_shot(drawn.data, drawn.scenario, drawn.seed)
+    else:
+        samples = prepare(drawn.data, drawn.seed)
     inputs = {"data": fingerprint(samples), "pool": fingerprint(rows)}
+    identity = Identity("topup", __name__, drawn, inputs, ignored=["data"])
     name = f"{rows[0].origin} {len(rows)} and {config.n_aug} more"
-    run = run_stage("extend-pool", name, drawn, inputs, samples, lambda work: _extend(drawn, samples, reviewed, work))
+    run = run_stage(identity, name, drawn.data.data, samples, lambda work: _extend(drawn, samples, reviewed, work))
     print(
         f"{len(rows)} images with what was decided on them, and {config.n_aug} new ones; review those with "
         f"`python -m inandout review --pool {run.info.run_id}`"
@@ -78,13 +82,13 @@ def _asked_again(config: ExtendPoolConfig, origin: str, prompts: Sequence[str]) 
     if origin == "memseg":
         known = json.loads(artifact_folder(config.pool, "config.json").read_text(encoding="utf-8"))
         try:
-            return MemSegPoolConfig(**known | changes)
-        except ValidationError as error:
+            return MemSegPoolConfig.from_flat(**known | changes)
+        except ValueError as error:
             raise InputError(f"pool = {config.pool}: is not a pool as augment makes it; give the one before") from error
     drawn = drawn_with(config.pool)
     if drawn is None:
         raise InputError(f"pool = {config.pool}: its run does not say what it was drawn with; make the pool anew")
-    return drawn.model_copy(update=changes | {"prompts": "|".join(prompts)})
+    return drawn.with_drawing(prompts="|".join(prompts)).model_copy(update=changes)
 
 
 def _extend(
@@ -112,8 +116,8 @@ def _draw(
     setup = open_diffusion_setup(drawn)
     if (setup.base.fingerprint, setup.adapter.fingerprint) != (old[0].base, old[0].adapter):
         raise InputError(
-            f"base {drawn.base} and adapter {drawn.adapter}: are not those that the pool was drawn with; put them "
-            "back, or make the pool anew"
+            f"base {drawn.base.base} and adapter {drawn.drawing.adapter}: are not those that the pool was drawn "
+            "with; put them back, or make the pool anew"
         )
     return draw_ddpm(setup, samples, folder, seed, old)
 

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, Self
 
 import numpy as np
 from diffusers import StableDiffusionPipeline
@@ -13,43 +13,65 @@ from inandout.data.geometry import fit_image, fit_mask
 from inandout.data.images import Mask, read_image, read_mask, write_image
 from inandout.data.manifest import Sample, digests, fingerprint, write_manifest
 from inandout.data.prepare import prepare_shot
-from inandout.diffusion.base.base import Base, base_identity, kind_of_base, open_base
-from inandout.diffusion.finetune.presets import PRESETS
+from inandout.diffusion.base.base import Base, base_identity, open_base
 from inandout.diffusion.lora.adapter import Adapter
 from inandout.diffusion.lora.merge import merge
 from inandout.diffusion.sample.generate import Kept, inpaint_generator
 from inandout.diffusion.sample.inpaint import Canvas
 from inandout.diffusion.sample.sampler import image_seed
 from inandout.errors import InputError
+from inandout.fingerprints import Identity, computed_by
 from inandout.memseg.config import MaskConfig
 from inandout.memseg.masks import area_limits, draw_mask, find_foreground
 from inandout.memseg.plan import plan
+from inandout.options import known
 from inandout.stages.image_cache import generate
 from inandout.stages.pools.pool import Pool, log_pool, read_pool, work_pool
-from inandout.stages.pools.text2img import DdpmPoolConfig, adapter_for, adapter_identity, log_pool_state
+from inandout.stages.pools.text2img import (
+    DRAWING_INPUTS,
+    DdpmPoolConfig,
+    adapter_for,
+    drawing_inputs,
+    log_pool_state,
+    resolve,
+)
 from inandout.tracking.runs import artifact_folder, run_stage
 from inandout.tracking.store import connect
 
 NO_ADAPTER = "none"
 """The value of `adapter` that stands for the base as it is: without any training, as DIAG draws."""
 
+Masks = Annotated[
+    Literal["perlin", "real"],
+    Field(
+        description="where source=inpaint draws: perlin = as MemSeg's anomalies lie; real = as real defects of the "
+        "training part lie (few and full shot, with masks)"
+    ),
+]
 
-_SITE_FIELDS = {"seed", "width", "height", "fit", "masks", *MaskConfig.model_fields}
-"""What decides where an image is drawn, beside the data."""
 
-
-class InpaintPoolConfig(MaskConfig, DdpmPoolConfig):
+class InpaintPoolConfig(DdpmPoolConfig):
     """A pool of defects drawn on good parts."""
 
-    masks: Literal["perlin", "real"] = Field(
-        "perlin",
-        description="where source=inpaint draws: perlin = as MemSeg's anomalies lie; real = as real defects of the "
-        "training part lie (few and full shot, with masks)",
-    )
+    mask: MaskConfig = MaskConfig()
+    masks: Masks = "perlin"
 
-    def merging_alpha(self) -> float:
-        """The resolved `alpha`."""
-        return PRESETS[kind_of_base(self.base), self.shot].inpaint_alpha if self.alpha is None else self.alpha
+    def suiting_alpha(self) -> float:
+        """The `alpha` that stands for None."""
+        return self.profile().inpaint_alpha
+
+    def resolved(self) -> Self:
+        """As for whole images; no `alpha` where there is no adapter to merge."""
+        resolved = super().resolved()
+        return resolved.with_drawing(alpha=None) if self.drawing.adapter == NO_ADAPTER else resolved
+
+
+def inpainting(pool: DdpmPoolConfig, mask: MaskConfig, masks: Literal["perlin", "real"]) -> InpaintPoolConfig:
+    """The same pool, drawn on good parts."""
+    return InpaintPoolConfig(
+        data=pool.data, scenario=pool.scenario, geometry=pool.geometry, base=pool.base, sampling=pool.sampling,
+        drawing=pool.drawing, seed=pool.seed, n_aug=pool.n_aug, fresh=pool.fresh, mask=mask, masks=masks,
+    )  # fmt: skip
 
 
 class _Sites(NamedTuple):
@@ -69,29 +91,44 @@ class _Sites(NamedTuple):
         rng = np.random.default_rng(image_seed(self.config.seed, number))
         if self.real:
             return self.real[rng.integers(len(self.real))]
-        part = fit_image(read_image(self.negatives[self.negative(number)].image), self.config)
-        foreground = find_foreground(part, self.config)
+        part = fit_image(read_image(self.negatives[self.negative(number)].image), self.config.geometry)
+        foreground = find_foreground(part, self.config.mask)
         pixels = part.shape[0] * part.shape[1] if foreground is None else int(np.count_nonzero(foreground))
-        limits = area_limits(pixels, self.config)
-        return draw_mask(self.config.width, self.config.height, foreground, limits, rng)
+        limits = area_limits(pixels, self.config.mask)
+        return draw_mask(self.config.geometry.width, self.config.geometry.height, foreground, limits, rng)
 
     def canvas(self, numbers: range) -> Canvas:
         """Of some candidates."""
         parts = [read_image(self.negatives[self.negative(number)].image) for number in numbers]
-        fitted = np.stack([fit_image(part, self.config) for part in parts])
+        fitted = np.stack([fit_image(part, self.config.geometry) for part in parts])
         return Canvas(fitted, np.stack([self.mask(number) for number in numbers]))
 
 
 def augment_inpaint(config: InpaintPoolConfig) -> Pool:
     """A pool of defects on negatives of the training part, which keep their pixels outside the masks."""
     connect()
-    samples = prepare_shot(config)
+    config = _resolve(config)
+    samples = prepare_shot(config.data, config.scenario, config.seed)
     sites = _sites(config, samples)
-    adapter = NO_ADAPTER if config.adapter == NO_ADAPTER else adapter_identity(config)
-    inputs = {"data": fingerprint(samples), "base": base_identity(config), "adapter": adapter}
-    name = f"inpaint {config.shot} alpha={config.merging_alpha():g} n={config.n_aug} seed={config.seed}"
-    run = run_stage("augment", name, config, inputs, samples, lambda work: _make(config, samples, sites, work))
+    if config.drawing.adapter == NO_ADAPTER:
+        inputs = {"data": fingerprint(samples), "base": base_identity(config.base), "adapter": NO_ADAPTER}
+    else:
+        inputs = drawing_inputs(config, samples)
+    merged = "no adapter" if config.drawing.alpha is None else f"alpha={config.drawing.alpha:g}"
+    name = f"inpaint {config.scenario.shot} {merged} n={config.n_aug} seed={config.seed}"
+    run = run_stage(
+        Identity("augment", __name__, config, inputs, ignored=DRAWING_INPUTS), name, config.data.data, samples,
+        lambda work: _make(config, samples, sites, work),
+    )  # fmt: skip
     return Pool(read_pool(artifact_folder(run.info.run_id, "pool")), run.info.run_id)
+
+
+def _resolve(config: InpaintPoolConfig) -> InpaintPoolConfig:
+    if config.drawing.adapter != NO_ADAPTER:
+        return resolve(config)
+    if not config.drawing.prompt_list():
+        raise InputError("adapter = none: there is no prompt that the base was fine-tuned with; give prompts")
+    return config.resolved().with_prompts("")
 
 
 def _sites(config: InpaintPoolConfig, samples: Sequence[Sample]) -> _Sites:
@@ -100,24 +137,25 @@ def _sites(config: InpaintPoolConfig, samples: Sequence[Sample]) -> _Sites:
     if config.masks == "perlin":
         return _Sites(config, negatives, [])
     known = [sample.mask for sample in training if sample.label == 1 and sample.mask]
-    masks = [mask for mask in (fit_mask(read_mask(path), config) for path in known) if mask.any()]
+    masks = [mask for mask in (fit_mask(read_mask(path), config.geometry) for path in known) if mask.any()]
     if not masks:
         raise InputError(
-            f"masks = real: the training part of shot = {config.shot} has no positive with a mask that shows a defect "
-            "at this size; give masks=perlin"
+            f"masks = real: the training part of shot = {config.scenario.shot} has no positive with a mask that "
+            "shows a defect at this size; give masks=perlin"
         )
     return _Sites(config, negatives, masks)
 
 
 def _make(config: InpaintPoolConfig, samples: list[Sample], sites: _Sites, work: Path) -> None:
-    base = open_base(config)
-    adapter = None if config.adapter == NO_ADAPTER else adapter_for(config)
-    pipeline, prompts, sampling = _merged(config, base, adapter), _prompts(config, adapter), config.sampling(base.kind)
+    base = open_base(config.base)
+    adapter = None if config.drawing.adapter == NO_ADAPTER else adapter_for(config)
+    pipeline, prompts, sampling = _merged(config, base, adapter), config.drawing.prompt_list(), config.sampling
     skip = adapter.meta.clip_skip if adapter else 1
     generator = inpaint_generator(pipeline, prompts, config.seed, sites.canvas, sampling, skip)
-    key = inpaint_cache_key(config, adapter, samples)
-    state = generate(key, config.n_aug, generator, sampling.sample_batch, None, "inpaint")
-    log_pool_state(state, config.merging_alpha() if adapter else None, prompts)
+    state = generate(
+        inpaint_cache_key(config, adapter, samples), config.n_aug, generator, sampling.sample_batch, None, "inpaint"
+    )
+    log_pool_state(state)
     folder, contents = work_pool(work), digests([sample.image for sample in sites.negatives])
     pool = [_row(one, sites, contents, prompts, base, adapter, folder) for one in state.kept]
     write_manifest(pool, folder / "manifest.csv")
@@ -125,23 +163,18 @@ def _make(config: InpaintPoolConfig, samples: list[Sample], sites: _Sites, work:
 
 
 def inpaint_cache_key(config: InpaintPoolConfig, adapter: Adapter | None, samples: Sequence[Sample]) -> list[object]:
-    """What a pool asks `generate` for."""
-    sampling = config.sampling(kind_of_base(config.base))
+    """What a pool asks `generate` for; `config` is resolved."""
     return [
-        "inpaint", base_identity(config), adapter and adapter.fingerprint, config.merging_alpha(),
-        _prompts(config, adapter), fingerprint(samples), sampling.model_dump(),
-        config.model_dump(mode="json", include=_SITE_FIELDS),
+        "inpaint", base_identity(config.base), adapter and adapter.fingerprint, config.drawing.alpha,
+        config.drawing.prompt_list(), fingerprint(samples), config.sampling.model_dump(), config.seed,
+        config.geometry.model_dump(), config.masks, config.mask.model_dump(), computed_by(__name__),
     ]  # fmt: skip
 
 
 def _merged(config: InpaintPoolConfig, base: Base, adapter: Adapter | None) -> StableDiffusionPipeline:
-    return merge(base.pipeline, base.fingerprint, adapter, config.merging_alpha()) if adapter else base.pipeline
-
-
-def _prompts(config: InpaintPoolConfig, adapter: Adapter | None) -> list[str]:
-    if adapter is None and not config.prompts.strip(" |"):
-        raise InputError("adapter = none: there is no prompt that the base was fine-tuned with; give prompts")
-    return config.prompt_list(adapter.meta.instance_prompt if adapter else "")
+    if adapter is None:
+        return base.pipeline
+    return merge(base.pipeline, base.fingerprint, adapter, known(config.drawing.alpha))
 
 
 def _row(
@@ -162,6 +195,6 @@ def _row(
     return Sample(
         image=image, mask=mask, label=1, split="train", group=sites.negatives[negative].group, origin="inpaint",
         seed=image_seed(sites.config.seed, one.number), prompt=prompts[one.number % len(prompts)],
-        alpha=sites.config.merging_alpha() if adapter else None, adapter=adapter.fingerprint if adapter else "",
+        alpha=sites.config.drawing.alpha, adapter=adapter.fingerprint if adapter else "",
         base=base.fingerprint, sources=(contents[negative], *learned),
     )  # fmt: skip

@@ -9,24 +9,41 @@ import numpy as np
 from inandout.data.geometry import Geometry, fit_image, fit_mask
 from inandout.data.images import ImageArray, Mask, read_image, read_mask, write_image
 from inandout.data.manifest import Sample, digests, fingerprint, write_manifest
-from inandout.data.prepare import DataConfig, ShotConfig, prepare, prepare_shot
+from inandout.data.prepare import DataConfig, Seed, ShotConfig, prepare, prepare_shot
 from inandout.diffusion.base.base import BaseConfig, base_identity, open_base
 from inandout.diffusion.lora.safetensors_io import load_adapter
 from inandout.diffusion.sample.inpaint import Canvas, composite
 from inandout.diffusion.sample.vae_roundtrip import round_trip
 from inandout.errors import InputError
+from inandout.fingerprints import Identity
 from inandout.memseg.plan import plan
+from inandout.options import Fresh, StageConfig
 from inandout.stages.finetune import FinetuneConfig, find_adapter
-from inandout.stages.pools.pool import Pool, PoolConfig, log_pool, read_pool, work_pool
-from inandout.stages.pools.text2img import DdpmPoolConfig, adapter_identity, draw_ddpm, drawn_with, open_diffusion_setup
+from inandout.stages.pools.pool import Pool, PoolSize, log_pool, read_pool, work_pool
+from inandout.stages.pools.text2img import (
+    DRAWING_INPUTS,
+    DdpmPoolConfig,
+    draw_ddpm,
+    drawing_inputs,
+    drawn_with,
+    open_diffusion_setup,
+    resolve,
+)
 from inandout.tracking.runs import artifact_folder, run_stage
 from inandout.tracking.store import connect
 
 Negatives = Literal["none", "roundtrip", "generated"]
 
 
-class RoundTripConfig(DataConfig, Geometry, BaseConfig, PoolConfig):
+class RoundTripConfig(StageConfig):
     """Real good parts through the VAE of the base."""
+
+    data: DataConfig = DataConfig()
+    geometry: Geometry = Geometry()
+    base: BaseConfig = BaseConfig()
+    seed: Seed = 0
+    n_aug: PoolSize = 60
+    fresh: Fresh = False
 
 
 class _Trip(NamedTuple):
@@ -51,16 +68,17 @@ def send_through_vae(config: RoundTripConfig, positives: Sequence[Sample]) -> Po
         InputError: the training part has no negatives, or the images are of another base.
     """
     connect()
-    samples = prepare(config)
+    samples = prepare(config.data, config.seed)
     local = [sample for sample in positives if sample.origin == "inpaint"]
     bases = sorted({sample.base for sample in positives})
     inputs = {
-        "data": fingerprint(samples), "base": base_identity(config), "base_config": "",
-        "drawn": " ".join(bases), "positives": fingerprint(positives) if local else "",
+        "data": fingerprint(samples), "base": base_identity(config.base), "drawn": " ".join(bases),
+        "positives": fingerprint(positives) if local else "",
     }  # fmt: skip
+    identity = Identity("negatives", __name__, config, inputs, ignored=("data", "base", "base_config"))
     name = f"round trip n={config.n_aug} seed={config.seed}"
     run = run_stage(
-        "negatives", name, config, inputs, samples, lambda work: _make_trips(config, samples, positives, work)
+        identity, name, config.data.data, samples, lambda work: _make_trips(config, samples, positives, work)
     )
     return Pool(read_pool(artifact_folder(run.info.run_id, "pool")), run.info.run_id)
 
@@ -68,18 +86,18 @@ def send_through_vae(config: RoundTripConfig, positives: Sequence[Sample]) -> Po
 def _make_trips(
     config: RoundTripConfig, samples: Sequence[Sample], positives: Sequence[Sample], work: Path
 ) -> None:  # fmt: skip
-    base, folder = open_base(config), work_pool(work)
+    base, folder = open_base(config.base), work_pool(work)
     if not {sample.base for sample in positives} <= {base.fingerprint, ""}:
         raise InputError(
-            f"base = {config.base}: the diffusion images of the mix were drawn with another one, whose VAE leaves "
-            "another fingerprint; give base=<that one>"
+            f"base = {config.base.base}: the diffusion images of the mix were drawn with another one, whose VAE "
+            "leaves another fingerprint; give base=<that one>"
         )
     negatives = [sample for sample in samples if (sample.split, sample.label) == ("train", 0)]
     contents = digests([sample.image for sample in negatives])
     pool = []
     for number, trip in enumerate(_trips(config, contents, positives)):
         negative, path = negatives[trip.negative], folder / f"{number:06d}.png"
-        before = fit_image(read_image(negative.image), config)
+        before = fit_image(read_image(negative.image), config.geometry)
         write_image(path, _touched(before, round_trip(base.pipeline, before[None])[0], trip.mask))
         pool.append(
             Sample(
@@ -96,7 +114,7 @@ def _trips(config: RoundTripConfig, contents: Sequence[str], positives: Sequence
     place = {content: number for number, content in enumerate(contents)}
     planned = [negative for negative, _ in plan(len(contents), len(positives), config.seed)]
     return [
-        _Trip(place[row.sources[0]], fit_mask(read_mask(row.mask), config))
+        _Trip(place[row.sources[0]], fit_mask(read_mask(row.mask), config.geometry))
         if row.origin == "inpaint" and row.mask and row.sources and row.sources[0] in place
         else _Trip(other, None)
         for row, other in zip(positives, planned, strict=True)
@@ -114,10 +132,11 @@ def _touched(before: ImageArray, after: ImageArray, mask: Mask | None) -> ImageA
 def good_images(config: DdpmPoolConfig) -> Pool:
     """Diffusion images of good parts, labelled as negatives; `config` is of `good_pool_config`."""
     connect()
-    samples = prepare_shot(config)
-    inputs = {"data": fingerprint(samples), "base": base_identity(config), "adapter": adapter_identity(config)}
-    name = f"good images alpha={config.merging_alpha():g} n={config.n_aug} seed={config.seed}"
-    run = run_stage("negatives", name, config, inputs, samples, lambda work: _make_good(config, samples, work))
+    config = resolve(config)
+    samples = prepare_shot(config.data, config.scenario, config.seed)
+    identity = Identity("negatives", __name__, config, drawing_inputs(config, samples), ignored=DRAWING_INPUTS)
+    name = f"good images alpha={config.drawing.alpha:g} n={config.n_aug} seed={config.seed}"
+    run = run_stage(identity, name, config.data.data, samples, lambda work: _make_good(config, samples, work))
     return Pool(read_pool(artifact_folder(run.info.run_id, "pool")), run.info.run_id)
 
 
@@ -144,19 +163,21 @@ def good_pool_config(config: DdpmPoolConfig, pool: str) -> DdpmPoolConfig:
         InputError: it is not known how the pool was drawn, or its adapter did not learn good parts.
     """
     if not pool:
-        instance_prompt = FinetuneConfig().instance_prompt
-        suiting = {} if config.shot == "zero" else {"shot": "zero", "n_shot": ShotConfig().n_shot, "alpha": None}
-        return config.model_copy(update=suiting | {"prompts": instance_prompt})
+        prompts = FinetuneConfig().instance_prompt
+        if config.scenario.shot == "zero":
+            return config.with_drawing(prompts=prompts)
+        return config.with_drawing(prompts=prompts, alpha=None).model_copy(update={"scenario": ShotConfig(shot="zero")})
     drawn = None if Path(pool).is_dir() else drawn_with(pool)
     if drawn is None:
         raise InputError(
             f"negatives = generated: pool {pool} does not say which prompt and adapter whole images were drawn with; "
             "give negatives=roundtrip, or the run id of augment with source=ddpm"
         )
-    meta = load_adapter(find_adapter(drawn.adapter)).meta
-    if drawn.shot != "zero" or not meta.instance_prompt:
+    meta = load_adapter(find_adapter(drawn.drawing.adapter)).meta
+    if drawn.scenario.shot != "zero" or not meta.instance_prompt:
         raise InputError(
             f"negatives = generated: the adapter of pool {pool} was not fine-tuned on good parts (shot = "
-            f"{drawn.shot}), so it cannot draw them; give negatives=roundtrip, or no ddpm_pool"
+            f"{drawn.scenario.shot}), so it cannot draw them; give negatives=roundtrip, or no ddpm_pool"
         )
-    return drawn.model_copy(update={"n_aug": config.n_aug, "prompts": meta.instance_prompt, "fresh": False})
+    asked = drawn.with_drawing(prompts=meta.instance_prompt)
+    return asked.model_copy(update={"n_aug": config.n_aug, "fresh": False})

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import mlflow
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from inandout.data.images import read_image
 from inandout.data.manifest import Sample, read_manifest
@@ -18,13 +18,7 @@ SHEET_SIZE = 32
 """Images on the contact sheet of a pool."""
 
 
-class PoolConfig(BaseModel):
-    """What any pool has."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    n_aug: int = Field(60, ge=1, le=100_000, description="number of synthetic positives")
-    fresh: bool = Field(False, description="run again although a finished run has the same fingerprint")
+PoolSize = Annotated[int, Field(ge=1, le=100_000, description="number of synthetic positives")]
 
 
 class Pool(NamedTuple):

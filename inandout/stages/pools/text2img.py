@@ -4,41 +4,46 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self, TypeVar
 
 import mlflow
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from inandout.data.colour import is_grey, without_colour
 from inandout.data.geometry import Geometry, fit_image
 from inandout.data.images import ImageArray, read_image
 from inandout.data.manifest import Sample, digests, fingerprint, write_manifest
-from inandout.data.prepare import ShotConfig, prepare_shot
-from inandout.diffusion.base.base import Base, BaseConfig, Kind, base_identity, kind_of_base, open_base
+from inandout.data.prepare import DataConfig, Seed, ShotConfig, prepare_shot
+from inandout.diffusion.base.base import Base, BaseConfig, base_identity, kind_of_base, open_base
 from inandout.diffusion.base.inpainting import require_text2img
-from inandout.diffusion.finetune.presets import PRESETS
+from inandout.diffusion.finetune.presets import PRESETS, Preset
 from inandout.diffusion.lora.adapter import Adapter
 from inandout.diffusion.lora.merge import merge
 from inandout.diffusion.lora.safetensors_io import load_adapter
 from inandout.diffusion.sample.generate import PoolState, grey_generator, text2img_generator
 from inandout.diffusion.sample.sampler import SamplingConfig, image_seed, sample
 from inandout.errors import InputError
+from inandout.fingerprints import Identity, computed_by
+from inandout.options import Fresh, StageConfig, known
 from inandout.reporting.figures import contact_sheet
-from inandout.stages.finetune import FinetuneConfig, find_adapter, finetune, finetune_fingerprint
+from inandout.stages.finetune import AdapterSize, FinetuneConfig, find_adapter, finetune, finetune_fingerprint
 from inandout.stages.image_cache import generate
-from inandout.stages.pools.pool import Pool, PoolConfig, log_pool, read_pool, work_pool
-from inandout.tracking.fingerprints import stage_fingerprint
+from inandout.stages.pools.pool import Pool, PoolSize, log_pool, read_pool, work_pool
 from inandout.tracking.runs import artifact_folder, artifact_names, run_stage
 from inandout.tracking.store import connect
 
 DRAWN_WITH = "drawn_with.json"
 """Artifact of a diffusion pool: all that its images can be drawn again with."""
+DRAWING_INPUTS = ("data", "base", "base_config", "adapter")
+"""Options whose content is in `drawing_inputs`."""
 STRIP = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """Values of alpha that a run shows the first image of a pool at."""
 
 
-class DdpmConfig(ShotConfig, Geometry, BaseConfig, SamplingConfig):
-    """What diffusion images are drawn with."""
+class DrawingConfig(BaseModel):
+    """Which adapter diffusion images are drawn with, and from which prompts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     adapter: str = Field(
         "", description="run id of a fine-tuning, or its .safetensors file; empty = as finetune makes by default"
@@ -55,29 +60,70 @@ class DdpmConfig(ShotConfig, Geometry, BaseConfig, SamplingConfig):
         "(paper: skt background cracked|skt background scratched)",
     )
 
-    def prompt_list(self, instance_prompt: str) -> list[str]:
-        """The prompts, none of them empty.
+    def prompt_list(self) -> list[str]:
+        """The prompts, none of them empty."""
+        return [prompt.strip() for prompt in self.prompts.split("|") if prompt.strip()]
+
+
+class DdpmConfig(StageConfig):
+    """What diffusion images are drawn with."""
+
+    data: DataConfig = DataConfig()
+    scenario: ShotConfig = ShotConfig()
+    geometry: Geometry = Geometry()
+    base: BaseConfig = BaseConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    drawing: DrawingConfig = DrawingConfig()
+    seed: Seed = 0
+
+    def profile(self) -> Preset:
+        """What suits base and shot."""
+        return PRESETS[kind_of_base(self.base.base), self.scenario.shot]
+
+    def suiting_alpha(self) -> float:
+        """The `alpha` that stands for None."""
+        return self.profile().alpha
+
+    def resolved(self) -> Self:
+        """With what suits base and shot in place of None; with prompts, unless an adapter is given that has its own."""
+        alpha = self.suiting_alpha() if self.drawing.alpha is None else self.drawing.alpha
+        resolved = self.with_drawing(alpha=alpha).model_copy(
+            update={"sampling": self.sampling.resolved(kind_of_base(self.base.base))}
+        )
+        return resolved if self.drawing.adapter else resolved.with_prompts(FinetuneConfig().instance_prompt)
+
+    def with_prompts(self, instance_prompt: str) -> Self:
+        """With the prompts of an adapter, where none are given.
 
         Raises:
-            InputError: none is given, and none is known of the adapter.
+            InputError: none are given, and none is known of the adapter.
         """
-        asked = [prompt.strip() for prompt in self.prompts.split("|") if prompt.strip()]
+        asked = self.drawing.prompt_list()
         if not asked and not instance_prompt:
             raise InputError("the adapter does not say which prompt it was trained on; give prompts")
-        defects = PRESETS[kind_of_base(self.base), self.shot].defects
-        return asked or [f"{instance_prompt} {defect}".strip() for defect in defects]
+        prompts = asked or [f"{instance_prompt} {defect}".strip() for defect in self.profile().defects]
+        return self.with_drawing(prompts="|".join(prompts))
 
-    def sampling(self, kind: Kind) -> SamplingConfig:
-        """The part that says how images are drawn, resolved."""
-        return SamplingConfig(**self.model_dump(include=set(SamplingConfig.model_fields))).resolved(kind)
-
-    def merging_alpha(self) -> float:
-        """The resolved `alpha`."""
-        return PRESETS[kind_of_base(self.base), self.shot].alpha if self.alpha is None else self.alpha
+    def with_drawing(self, **changes: str | float | None) -> Self:
+        """Copy with other fields of `drawing`."""
+        return self.model_copy(update={"drawing": self.drawing.model_copy(update=changes)})
 
 
-class DdpmPoolConfig(DdpmConfig, PoolConfig):
+Drawn = TypeVar("Drawn", bound=DdpmConfig)
+
+
+class DdpmPoolConfig(DdpmConfig):
     """A pool of diffusion images."""
+
+    n_aug: PoolSize = 60
+    fresh: Fresh = False
+
+
+def resolve(config: Drawn) -> Drawn:
+    """`config.resolved()`, with the prompts of the adapter where one is given."""
+    resolved = config.resolved()
+    given = resolved.drawing.adapter
+    return resolved.with_prompts(_given_adapter(resolved).meta.instance_prompt) if given else resolved
 
 
 def augment_ddpm(config: DdpmPoolConfig, parted: list[Sample] | None = None) -> Pool:
@@ -86,39 +132,48 @@ def augment_ddpm(config: DdpmPoolConfig, parted: list[Sample] | None = None) -> 
     `parted` is the data set where another seed than the images' parts it.
     """
     connect()
-    samples = prepare_shot(config) if parted is None else parted
-    inputs = _inputs(config, samples)
-    name = f"ddpm {config.shot} alpha={config.merging_alpha():g} n={config.n_aug} seed={config.seed}"
-    run = run_stage("augment", name, config, inputs, samples, lambda work: _make_ddpm(config, samples, work))
+    config = resolve(config)
+    samples = prepare_shot(config.data, config.scenario, config.seed) if parted is None else parted
+    name = f"ddpm {config.scenario.shot} alpha={config.drawing.alpha:g} n={config.n_aug} seed={config.seed}"
+    run = run_stage(
+        _identity(config, samples), name, config.data.data, samples, lambda work: _make_ddpm(config, samples, work)
+    )
     return Pool(read_pool(artifact_folder(run.info.run_id, "pool")), run.info.run_id)
 
 
-def _inputs(config: DdpmPoolConfig, samples: Sequence[Sample]) -> dict[str, str]:
-    return {"data": fingerprint(samples), "base": base_identity(config), "adapter": adapter_identity(config)}
+def _identity(config: DdpmPoolConfig, samples: Sequence[Sample]) -> Identity:
+    return Identity("augment", __name__, config, drawing_inputs(config, samples), ignored=DRAWING_INPUTS)
+
+
+def drawing_inputs(config: DdpmConfig, samples: Sequence[Sample]) -> dict[str, str]:
+    """Fingerprints of the data set and of what is drawn with."""
+    base, adapter = base_identity(config.base), adapter_identity(config)
+    return {"data": fingerprint(samples), "base": base, "adapter": adapter}
 
 
 def ddpm_fingerprint(config: DdpmPoolConfig) -> str:
     """Identity of the pool that `augment_ddpm` gives, told without drawing it."""
-    return stage_fingerprint("augment", config, _inputs(config, prepare_shot(config)))
+    config = resolve(config)
+    return _identity(config, prepare_shot(config.data, config.scenario, config.seed)).fingerprint
 
 
 def adapter_identity(config: DdpmConfig) -> str:
     """Of the adapter that is asked for, which need not be trained yet."""
-    if config.adapter:
+    if config.drawing.adapter:
         return _given_adapter(config).fingerprint
     return finetune_fingerprint(finetune_config(config))
 
 
 def adapter_for(config: DdpmConfig) -> Adapter:
     """The adapter that is asked for, fine-tuned first where none is given."""
-    return _given_adapter(config) if config.adapter else load_adapter(finetune(finetune_config(config)).adapter)
+    return _given_adapter(config) if config.drawing.adapter else load_adapter(finetune(finetune_config(config)).adapter)
 
 
 def _given_adapter(config: DdpmConfig) -> Adapter:
-    adapter = load_adapter(find_adapter(config.adapter))
-    if adapter.meta.shot not in ("", config.shot):
+    adapter, shot = load_adapter(find_adapter(config.drawing.adapter)), config.scenario.shot
+    if adapter.meta.shot not in ("", shot):
         raise InputError(
-            f"shot = {config.shot}: the adapter was fine-tuned with shot = {adapter.meta.shot}, so its images are of "
+            f"shot = {shot}: the adapter was fine-tuned with shot = {adapter.meta.shot}, so its images are of "
             f"another kind; give shot={adapter.meta.shot}, or another adapter"
         )
     return adapter
@@ -126,7 +181,10 @@ def _given_adapter(config: DdpmConfig) -> Adapter:
 
 def finetune_config(config: DdpmConfig) -> FinetuneConfig:
     """As `finetune` does it by default."""
-    return FinetuneConfig(**config.model_dump(include=set(FinetuneConfig.model_fields) - {"fresh"}))
+    size = AdapterSize(width=config.geometry.width, height=config.geometry.height, fit=config.geometry.fit)
+    return FinetuneConfig(
+        data=config.data, scenario=config.scenario, geometry=size, base=config.base, seed=config.seed
+    )  # fmt: skip
 
 
 def adapter_run(config: DdpmConfig) -> str:
@@ -136,9 +194,10 @@ def adapter_run(config: DdpmConfig) -> str:
 
 def _name_adapter(config: DdpmConfig) -> str:
     """What finds the adapter again, from any folder: the run that trained it, or its file."""
-    if not config.adapter:
+    given = config.drawing.adapter
+    if not given:
         return adapter_run(config)
-    return str(Path(config.adapter).resolve()) if Path(config.adapter).suffix else config.adapter
+    return str(Path(given).resolve()) if Path(given).suffix else given
 
 
 def _make_ddpm(config: DdpmPoolConfig, samples: list[Sample], work: Path) -> None:
@@ -155,29 +214,32 @@ class DiffusionSetup(NamedTuple):
     """What diffusion images are drawn with, opened."""
 
     config: DdpmPoolConfig
-    """Without None and with nothing left to look up: drawn again from it, an image is the same."""
+    """Resolved, with the run or the file of the adapter: drawn again from it, an image is the same."""
     base: Base
     adapter: Adapter
 
     @property
     def sampling(self) -> SamplingConfig:
         """The part that says how images are drawn."""
-        return self.config.sampling(self.base.kind)
+        return self.config.sampling
+
+    @property
+    def alpha(self) -> float:
+        """Merging weight of the adapter."""
+        return known(self.config.drawing.alpha)
 
     @property
     def prompts(self) -> list[str]:
         """They go round."""
-        return self.config.prompt_list(self.adapter.meta.instance_prompt)
+        return self.config.drawing.prompt_list()
 
 
 def open_diffusion_setup(config: DdpmPoolConfig) -> DiffusionSetup:
-    """Load base and adapter, and resolve what hangs on them."""
-    config = config.model_copy(update={"adapter": _name_adapter(config)})
-    adapter, base = adapter_for(config), open_base(config)
+    """Load base and adapter of a resolved configuration."""
+    config = config.with_drawing(adapter=_name_adapter(config))
+    adapter, base = adapter_for(config), open_base(config.base)
     require_text2img(base.pipeline)
-    sampling = config.sampling(base.kind)
-    known = {"prompts": "|".join(config.prompt_list(adapter.meta.instance_prompt)), "alpha": config.merging_alpha()}
-    return DiffusionSetup(config.model_copy(update=sampling.model_dump() | known), base, adapter)
+    return DiffusionSetup(config, base, adapter)
 
 
 def draw_ddpm(
@@ -199,35 +261,32 @@ def draw_ddpm(
         label: 1 where the prompts ask for defects, 0 where they do not.
     """
     config, adapter = setup.config, setup.adapter
-    merged = merge(setup.base.pipeline, setup.base.fingerprint, adapter, config.merging_alpha())
-    generator = text2img_generator(
-        merged, setup.prompts, seed, [(config.width, config.height)], setup.sampling, adapter.meta.clip_skip
-    )  # fmt: skip
+    merged = merge(setup.base.pipeline, setup.base.fingerprint, adapter, setup.alpha)
+    size = config.geometry.width, config.geometry.height
+    generator = text2img_generator(merged, setup.prompts, seed, [size], setup.sampling, adapter.meta.clip_skip)
     asked = [*text2img_cache_key(config, adapter, samples, seed), *digests([one.image for one in before])]
-    known = [*(sample for sample in samples if sample.split == "train"), *before]
-    training = [fit_image(read_image(sample.image), config) for sample in known]
+    shown = [*(sample for sample in samples if sample.split == "train"), *before]
+    training = [fit_image(read_image(sample.image), config.geometry) for sample in shown]
     generator = grey_generator(generator) if all(is_grey(image) for image in training) else generator
-    state = generate(asked, config.n_aug, generator, config.sample_batch, training, "ddpm")
-    log_pool_state(state, config.merging_alpha(), setup.prompts)
-    mlflow.log_dict(config.model_dump(mode="json"), DRAWN_WITH)
+    state = generate(asked, config.n_aug, generator, setup.sampling.sample_batch, training, "ddpm")
+    log_pool_state(state)
+    mlflow.log_dict(config.flat(), DRAWN_WITH)
     pool = [row.with_(image=Path(shutil.copy(row.image, folder))) for row in _ddpm_rows(setup, state, seed, label)]
     write_manifest(pool, folder / "manifest.csv")
     return pool
 
 
 def text2img_cache_key(config: DdpmPoolConfig, adapter: Adapter, samples: Sequence[Sample], seed: int) -> list[object]:
-    """What `draw_ddpm` asks `generate` for, where no pool is to be added to."""
-    prompts, sampling = config.prompt_list(adapter.meta.instance_prompt), config.sampling(kind_of_base(config.base))
+    """What `draw_ddpm` asks `generate` for, where no pool is to be added to; `config` is resolved."""
     return [
-        "ddpm", base_identity(config), adapter.fingerprint, config.merging_alpha(), prompts, seed, config.width,
-        config.height, config.fit, sampling.model_dump(), fingerprint(samples),
+        "ddpm", base_identity(config.base), adapter.fingerprint, config.drawing.alpha, config.drawing.prompt_list(),
+        seed, config.geometry.model_dump(), config.sampling.model_dump(), fingerprint(samples), computed_by(__name__),
     ]  # fmt: skip
 
 
-def log_pool_state(state: PoolState, alpha: float | None, prompts: Sequence[str]) -> None:
-    """What was kept out, and with what the rest was drawn."""
+def log_pool_state(state: PoolState) -> None:
+    """What was kept out."""
     mlflow.log_metrics({f"rejected_{reason}": count for reason, count in state.rejected.items()})
-    mlflow.log_params({"used_alpha": alpha, "used_prompts": "|".join(prompts)[:500]})
 
 
 def _ddpm_rows(setup: DiffusionSetup, state: PoolState, seed: int, label: int) -> list[Sample]:
@@ -235,7 +294,7 @@ def _ddpm_rows(setup: DiffusionSetup, state: PoolState, seed: int, label: int) -
     return [
         Sample(
             image=one.path, label=label, split="train", origin="ddpm", seed=image_seed(seed, one.number),
-            prompt=prompts[one.number % len(prompts)], alpha=setup.config.merging_alpha(), adapter=adapter.fingerprint,
+            prompt=prompts[one.number % len(prompts)], alpha=setup.alpha, adapter=adapter.fingerprint,
             base=setup.base.fingerprint, sources=adapter.meta.sources,
         )
         for one in state.kept
@@ -248,8 +307,8 @@ def _strip(setup: DiffusionSetup) -> ImageArray:
     for alpha in STRIP:
         merged = merge(setup.base.pipeline, setup.base.fingerprint, setup.adapter, alpha)
         drawn = sample(
-            merged, [prompt], [image_seed(config.seed, 0)], width=config.width, height=config.height,
-            config=setup.sampling, clip_skip=setup.adapter.meta.clip_skip,
+            merged, [prompt], [image_seed(config.seed, 0)], width=config.geometry.width,
+            height=config.geometry.height, config=setup.sampling, clip_skip=setup.adapter.meta.clip_skip,
         )  # fmt: skip
         images.append(next(drawn).images[0])
     return contact_sheet(images, [f"{prompt} {alpha:g}" for alpha in STRIP], len(STRIP))
@@ -259,4 +318,4 @@ def drawn_with(run_id: str) -> DdpmPoolConfig | None:
     """What the images of a run were drawn with, nothing left open; None where the run says nothing of that."""
     if DRAWN_WITH not in artifact_names(run_id):
         return None
-    return DdpmPoolConfig(**json.loads(artifact_folder(run_id, DRAWN_WITH).read_text(encoding="utf-8")))
+    return DdpmPoolConfig.from_flat(**json.loads(artifact_folder(run_id, DRAWN_WITH).read_text(encoding="utf-8")))

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import mlflow
 from mlflow.entities import Run
-from pydantic import ValidationError
 
 from inandout.errors import InputError
 from inandout.stages.classify.config import ClassifyConfig
@@ -76,8 +75,8 @@ def _read(run: Run) -> Candidate:
     run_id = run.info.run_id
     values = json.loads(artifact_folder(run_id, "config.json").read_text(encoding="utf-8"))
     try:
-        config = ClassifyConfig(**values)
-    except ValidationError as error:
+        config = ClassifyConfig.from_flat(**values)
+    except ValueError as error:
         raise InputError(f"run = {run_id}: is not a run of classify; give the id of one") from error
     if run.info.status != "FINISHED" or TEST_TAG not in run.data.tags:
         raise InputError(f"run = {run_id}: is not finished, or of an older version of the package; run classify again")

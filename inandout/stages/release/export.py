@@ -9,11 +9,13 @@ from typing import NamedTuple
 
 import mlflow
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from inandout.data.manifest import digest, fingerprint
 from inandout.errors import InputError, brief
 from inandout.evaluation.operating_points import OperatingPoint, choose_point, parse_rule
+from inandout.fingerprints import Identity
+from inandout.options import Fresh, StageConfig
 from inandout.serving.classifier_run import ClassifierRun, read_classifier_run, require_test_files
 from inandout.serving.export import write_export
 from inandout.serving.latency import latency_table, measure_latency
@@ -27,10 +29,8 @@ FILE = "classifier.onnx"
 """Artifact of the run."""
 
 
-class ExportConfig(BaseModel):
+class ExportConfig(StageConfig):
     """What to export; either `run` or `model`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     run: str = Field("", description="run id of the classify whose ResNet-50 is exported")
     model: str = Field("", description="or the address of a promoted one, models:/NAME@champion or models:/NAME/3")
@@ -41,13 +41,7 @@ class ExportConfig(BaseModel):
     )
     out: str = Field("classifier.onnx", pattern=r"\.onnx$", description="file to write, beside the run's artifact")
     rounds: int = Field(100, ge=10, le=10_000, description="answers of each kind that are timed")
-    fresh: bool = Field(False, description="run again although a finished run has the same fingerprint")
-
-
-class LocatedConfig(ExportConfig):
-    """The same with the data set that the model was trained on."""
-
-    data: str
+    fresh: Fresh = False
 
 
 class Exported(NamedTuple):
@@ -71,12 +65,13 @@ def export(config: ExportConfig) -> Exported:
     connect()
     trained, point = _from_model(config) if config.model else _from_run(config)
     inputs = {
-        "data": fingerprint(require_test_files(trained)), "run": digest(trained.weights), "model": "",
-        "rule": point.model_dump_json(), "out": "",
+        "data": fingerprint(require_test_files(trained)),
+        "run": digest(trained.weights),
+        "rule": point.model_dump_json(),
     }  # fmt: skip
-    located = LocatedConfig(**config.model_dump(), data=trained.data)
+    identity = Identity("export", __name__, config, inputs, ignored=("run", "model", "rule", "out"))
     name = f"export of {trained.run_id[:8]} at {point.rule}"
-    run = run_stage("export", name, located, inputs, trained.test, lambda work: _write(config, trained, point, work))
+    run = run_stage(identity, name, trained.data, trained.test, lambda work: _write(config, trained, point, work))
     _copy(artifact_folder(run.info.run_id, FILE), out)
     table = artifact_folder(run.info.run_id, "latency.md").read_text(encoding="utf-8")
     difference = run.data.metrics["export_max_difference"]

@@ -2,18 +2,19 @@
 
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import mlflow
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from inandout.data.manifest import read_manifest
 from inandout.data.prepare import EMBEDDED
 from inandout.errors import InputError
 from inandout.evaluation.operating_points import OperatingPoint, choose_point, measure_point, parse_rule
-from inandout.mixing import split_counts
+from inandout.fingerprints import Identity
+from inandout.options import StageConfig
 from inandout.reporting.model_card import Facts, ap_with_interval, command_line, model_card
 from inandout.serving.champion_gate import champion_gate
 from inandout.serving.export import check_export
@@ -43,13 +44,14 @@ RUN_TAG = "run"
 """Tag of a version: the run of `classify`."""
 _URI_TAG = "inandout.servable"
 """Tag of a run of `promote`: the model that it logged."""
-_NAME = r"^\w[\w .-]*$"
+ModelName = Annotated[
+    str,
+    Field(pattern=r"^\w[\w .-]*$", max_length=100, description="registered model: letters, digits, ' ._-'"),
+]
 
 
-class ReleaseConfig(BaseModel):
-    """What is made of which classifier."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class PromoteConfig(StageConfig):
+    """What is made of which classifier, and where it goes."""
 
     run: str = Field("", description="run id of a classify; empty = the highest validation AP of the experiment")
     points: str = Field(
@@ -62,30 +64,13 @@ class ReleaseConfig(BaseModel):
     )
     data_licence: str = Field(UNSTATED, min_length=1, max_length=500, description="licence of the data, for the card")
     fresh: bool = Field(False, description="export again although a finished run has the same fingerprint")
+    name: ModelName = "inandout"
 
 
-class PromoteConfig(ReleaseConfig):
-    """The same, and where it goes."""
-
-    name: str = Field(
-        "inandout", pattern=_NAME, max_length=100, description="registered model: letters, digits, ' ._-'"
-    )
-
-
-class RollbackConfig(BaseModel):
+class RollbackConfig(StageConfig):
     """Which registered model."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str = Field(
-        "inandout", pattern=_NAME, max_length=100, description="registered model: letters, digits, ' ._-'"
-    )
-
-
-class Release(ReleaseConfig):
-    """A release whose run is known."""
-
-    data: str
+    name: ModelName = "inandout"
 
 
 class Points(NamedTuple):
@@ -128,7 +113,7 @@ def rollback(config: RollbackConfig) -> None:
     print(f"{config.name}: version {champion.version} is the champion, version {previous.version} the previous one")
 
 
-def _points(config: ReleaseConfig, candidate: Candidate) -> Points:
+def _points(config: PromoteConfig, candidate: Candidate) -> Points:
     rules = list(dict.fromkeys(parse_rule(part) for part in config.points.split(",") if part.strip()))
     if not rules:
         raise InputError("points is empty; give some of recall>=0.95, fpr<=0.01, cost 50:1, validation")
@@ -147,13 +132,13 @@ def _refuse_other_test(name: str, candidate: Candidate, champion: ModelVersion |
 
 def _released(config: PromoteConfig, candidate: Candidate, points: Points) -> Run:
     """The run that holds the servable model, its card and its points; found where it was made before."""
-    values = config.model_dump(exclude={"name", "run"}) | {"run": candidate.id, "data": candidate.config.data}
-    inputs = {"data": candidate.data, "run": candidate.id}
+    released = config.model_copy(update={"run": candidate.id})
+    identity = Identity("promote", __name__, released, {"data": candidate.data}, ignored=["name"])
     samples = read_manifest(artifact_folder(candidate.id, "manifest.csv"))
     name = f"promote {candidate.run.info.run_name}"
     card = model_card(_facts(config, candidate, points))
     return run_stage(
-        "promote", name, Release(**values), inputs, samples, lambda work: _release(candidate.id, points, card)
+        identity, name, candidate.config.data.data, samples, lambda work: _release(candidate.id, points, card)
     )
 
 
@@ -172,30 +157,31 @@ def _release(run_id: str, points: Points, card: str) -> None:
 
 def _facts(config: PromoteConfig, candidate: Candidate, points: Points) -> Facts:
     run = candidate.run
-    asked = {"run": candidate.id} | config.model_dump(exclude_defaults=True, exclude={"run", "name", "fresh"})
+    asked = {name: value for name, value in config.changed().items() if name not in ("run", "name", "fresh")}
     return Facts(
-        run_id=candidate.id, config=candidate.config.model_dump(mode="json"), params=run.data.params,
+        run_id=candidate.id, config=candidate.config.flat(), params=run.data.params,
         metrics=run.data.metrics, tags=run.data.tags, data_fingerprint=candidate.data, test_fingerprint=candidate.test,
         data_licence=_data_licence(config, candidate.config), base_licence=base_licence(candidate.config),
         chosen=points.chosen, measured=points.measured,
         commands=[
-            command_line("classify", candidate.config.model_dump(exclude_defaults=True)), command_line("promote", asked)
+            command_line("classify", candidate.config.changed()), command_line("promote", {"run": candidate.id} | asked)
         ],
     )  # fmt: skip
 
 
-def _data_licence(config: ReleaseConfig, candidate: ClassifyConfig) -> str:
-    drawn = config.data_licence == UNSTATED and candidate.data == EMBEDDED
+def _data_licence(config: PromoteConfig, candidate: ClassifyConfig) -> str:
+    drawn = config.data_licence == UNSTATED and candidate.data.data == EMBEDDED
     return "Apache-2.0 (drawn by this package)" if drawn else config.data_licence
 
 
 def base_licence(config: ClassifyConfig) -> str:
     """Of the Stable Diffusion behind the synthetic defects."""
-    if not split_counts(config.n_aug, config.ddpm_ratio)[0]:
+    if not config.shares()[0]:
         return "none used"
     if config.ddpm_pool:
         return f"of the base of pool {config.ddpm_pool}: see there"
-    return "Apache-2.0 (embedded)" if config.base == "embedded" else f"of {config.base}: see there"
+    base = config.base.base
+    return "Apache-2.0 (embedded)" if base == "embedded" else f"of {base}: see there"
 
 
 def _register(config: PromoteConfig, candidate: Candidate, run: Run) -> Promotion:
@@ -226,10 +212,10 @@ def _tags(config: PromoteConfig, candidate: Candidate) -> dict[str, str]:
     """What a version says of itself in the registry."""
     return {
         RUN_TAG: candidate.id,
-        "alpha": candidate.run.data.params.get("used_alpha", "none used"),
-        "n_aug": str(candidate.config.n_aug),
+        "alpha": "none used" if candidate.config.alpha is None else f"{candidate.config.alpha:g}",
+        "n_aug": str(candidate.config.mix.n_aug),
         "ddpm_ratio": f"{candidate.config.ddpm_ratio:g}",
-        "shot": candidate.config.shot,
+        "shot": candidate.config.scenario.shot,
         "seeds": str(candidate.config.seed),
         "ap": ap_with_interval(candidate.run.data.metrics),
         "data_fingerprint": candidate.data,

@@ -36,10 +36,11 @@ def open_base_preview(run_id: str, pool: Sequence[Sample], folder: Path) -> Base
 def _at_zero(setup: DiffusionSetup, row: Sample) -> ImageArray:
     """The image of a row as the base alone draws it, which is what `merge` gives at alpha 0; grey where it is."""
     if setup.base.fingerprint != row.base:
-        raise InputError(f"base {setup.config.base}: is no longer the one that this image was drawn with")
+        raise InputError(f"base {setup.config.base.base}: is no longer the one that this image was drawn with")
     assert row.seed is not None
     drawn = sample(
-        setup.base.pipeline, [row.prompt], [row.seed], width=setup.config.width, height=setup.config.height,
+        setup.base.pipeline, [row.prompt], [row.seed], width=setup.config.geometry.width,
+        height=setup.config.geometry.height,
         config=setup.sampling, clip_skip=setup.adapter.meta.clip_skip,
     )  # fmt: skip
     image: ImageArray = next(drawn).images[0]

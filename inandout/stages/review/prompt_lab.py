@@ -9,7 +9,7 @@ from inandout.data.manifest import digests, fingerprint
 from inandout.data.prepare import prepare_shot
 from inandout.diffusion.base.base import open_base
 from inandout.diffusion.base.inpainting import require_text2img
-from inandout.diffusion.sample.sampler import SamplingConfig
+from inandout.options import known
 from inandout.review.app import PromptLabPage
 from inandout.review.prompt_lab import GenerationRequest, PromptLab
 from inandout.review.renderer import Renderer
@@ -30,25 +30,26 @@ class OpenedPromptLab(NamedTuple):
 
 
 def open_prompt_lab(config: DdpmConfig) -> OpenedPromptLab:
-    """Load what draws; where no adapter is given, one is fine-tuned first, as `augment` does."""
-    samples = prepare_shot(config)
+    """Load what draws; where no adapter is given, one is fine-tuned first. The configuration is resolved."""
+    samples = prepare_shot(config.data, config.scenario, config.seed)
     adapter = adapter_for(config)
-    base = open_base(config)
+    base = open_base(config.base)
     require_text2img(base.pipeline)
-    sampling = SamplingConfig(**config.model_dump(include=set(SamplingConfig.model_fields))).resolved(base.kind)
+    sampling, geometry = config.sampling, config.geometry
     inputs = {"data": fingerprint(samples), "base": base.fingerprint, "adapter": adapter.fingerprint}
-    drawn_with = f"{inputs} {config.width}x{config.height} {sampling.scheduler} {sampling.steps}"
-    key = hashlib.sha256(drawn_with.encode()).hexdigest()
-    lab = PromptLab(
-        state_folder() / "prompt_lab" / key[:32], Renderer(base, adapter, config.width, config.height, sampling).draw
-    )  # fmt: skip
+    width, height = geometry.width, geometry.height
+    key = hashlib.sha256(f"{inputs} {width}x{height} {sampling.scheduler} {sampling.steps}".encode()).hexdigest()
+    lab = PromptLab(state_folder() / "prompt_lab" / key[:32], Renderer(base, adapter, width, height, sampling).draw)
     start = GenerationRequest(
-        prompts=config.prompt_list(adapter.meta.instance_prompt)[:1], negative_prompt=config.negative_prompt,
-        alpha=config.merging_alpha(), guidance=sampling.guidance or 1.0, number=_FIRST, seed=config.seed,
+        prompts=config.with_prompts(adapter.meta.instance_prompt).drawing.prompt_list()[:1],
+        negative_prompt=sampling.negative_prompt, alpha=known(config.drawing.alpha), guidance=known(sampling.guidance),
+        number=_FIRST, seed=config.seed,
     )  # fmt: skip
     training = [sample for sample in samples if sample.split == "train"]
     real = dict(zip(digests([sample.image for sample in training]), training, strict=True))
-    return OpenedPromptLab(PromptLabPage(lab, start), ReviewSession("Prompt lab", [], [], [], real, config.fit), inputs)
+    return OpenedPromptLab(
+        PromptLabPage(lab, start), ReviewSession("Prompt lab", [], [], [], real, geometry.fit), inputs
+    )
 
 
 def save_prompt_lab(run_id: str, lab: PromptLab) -> str:

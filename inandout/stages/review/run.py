@@ -15,6 +15,7 @@ from mlflow.entities import Metric, RunTag
 from pydantic import Field
 
 from inandout.data.manifest import Sample, digests, read_manifest
+from inandout.fingerprints import Identity
 from inandout.review.app import build_app
 from inandout.review.decisions import Decision, DecisionLog
 from inandout.review.server import new_token, serve
@@ -24,11 +25,10 @@ from inandout.review.updates import summarise
 from inandout.stages.classify.label_errors import is_label_errors_run, read_suspects
 from inandout.stages.pools.decisions import DECISIONS, POOL_TAG, decisions_on
 from inandout.stages.pools.pool import pool_folder, read_pool
-from inandout.stages.pools.text2img import DdpmConfig
+from inandout.stages.pools.text2img import DRAWING_INPUTS, DdpmConfig
 from inandout.stages.review.base_preview import open_base_preview
 from inandout.stages.review.prompt_lab import open_prompt_lab, save_prompt_lab
 from inandout.stages.review.relabel import CORRECTED, WITHOUT, log_relabelled
-from inandout.tracking.fingerprints import stage_fingerprint
 from inandout.tracking.runs import artifact_folder, open_run
 from inandout.tracking.store import connect, state_folder
 
@@ -71,8 +71,8 @@ def _certify(config: ReviewConfig) -> None:
     session, close = _build_session(config.pool)
     log = DecisionLog(_folder_of(session) / DECISIONS)
     log.add(decisions_on(session.ids))
-    key = stage_fingerprint("review", config, {"pool": session.identity})
-    with open_run("review", config, key, f"review {Path(config.pool).name}") as run:
+    identity = Identity("review", __name__, config, {"pool": session.identity}, ignored=["pool"])
+    with open_run("review", config.flat(), identity.fingerprint, f"review {Path(config.pool).name}") as run:
 
         def finish() -> str:
             decisions = log.read()
@@ -113,8 +113,10 @@ def _folder_of(session: ReviewSession) -> Path:
 
 
 def _run_prompt_lab(config: ReviewConfig) -> None:
+    config = config.resolved()
     opened = open_prompt_lab(config)
-    with open_run("review", config, stage_fingerprint("review", config, opened.inputs), "prompt lab") as run:
+    identity = Identity("review", __name__, config, opened.inputs, ignored=DRAWING_INPUTS)
+    with open_run("review", config.flat(), identity.fingerprint, "prompt lab") as run:
 
         def finish() -> str:
             return save_prompt_lab(run.info.run_id, opened.lab_page.lab)

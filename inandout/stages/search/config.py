@@ -4,16 +4,20 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from inandout.data.prepare import ShotConfig
+from inandout.classifier.resnet import Weights
+from inandout.classifier.training import FitConfig
+from inandout.data.geometry import Geometry
+from inandout.data.prepare import DataConfig, Seed, ShotConfig
 from inandout.diffusion.base.base import BaseConfig, kind_of_base
 from inandout.diffusion.finetune.presets import PRESETS
 from inandout.diffusion.sample.sampler import SamplingConfig
+from inandout.options import StageConfig, known
 from inandout.parallel import ParallelConfig
 from inandout.search.space import Extra, Point, Space, build_space
 from inandout.search.storage import check_url
-from inandout.stages.classify.config import ClassifyConfig, TrainingConfig
+from inandout.stages.classify.config import ClassifyConfig, MixConfig, ValFpr
 from inandout.stages.classify.number_lists import Seeds
-from inandout.stages.pools.text2img import DdpmPoolConfig
+from inandout.stages.pools.text2img import DdpmPoolConfig, DrawingConfig
 from inandout.stages.search.validation_set import ValidationPositives
 
 _EXTRAS: tuple[Extra, ...] = ("n_aug", "guidance", "lr")
@@ -26,12 +30,22 @@ def _extras(text: str) -> str:
     return ",".join(names)
 
 
-class SearchConfig(TrainingConfig, ShotConfig, BaseConfig, ParallelConfig):
+class SearchConfig(StageConfig):
     """The study. `seed` parts the data and draws every image; `seeds` are repetitions of the training alone.
 
     So a study fine-tunes once and draws a pool once for each alpha, however many seeds there are.
     """
 
+    engine: ParallelConfig = ParallelConfig()
+    data: DataConfig = DataConfig()
+    scenario: ShotConfig = ShotConfig()
+    geometry: Geometry = Geometry()
+    base: BaseConfig = BaseConfig()
+    fit: FitConfig = FitConfig()
+    mix: MixConfig = MixConfig()
+    weights: Weights = "none"
+    val_fpr: ValFpr = 0.05
+    seed: Seed = 0
     n_trials: int = Field(20, ge=1, le=10_000, description="trials of the study in all, however often it is resumed")
     seeds: Seeds = Field("0,1", description="trainings of each trial, whose mean counts")
     fresh_seeds: Seeds = Field("100,101,102", description="trainings of the best three and of the paper's choice")
@@ -63,42 +77,45 @@ class SearchConfig(TrainingConfig, ShotConfig, BaseConfig, ParallelConfig):
 
     @model_validator(mode="after")
     def _can_be_searched(self) -> "SearchConfig":
-        if self.n_aug < 2:
-            raise ValueError(f"n_aug = {self.n_aug}: two sources are mixed, so it must be 2 or more")
+        if self.mix.n_aug < 2:
+            raise ValueError(f"n_aug = {self.mix.n_aug}: two sources are mixed, so it must be 2 or more")
         both = set(self.seeds.split(",")) & set(self.fresh_seeds.split(","))
         if both:
             raise ValueError(f"fresh_seeds = {self.fresh_seeds}: {min(both)} is one of seeds, so it is not fresh")
-        if self.cluster and not self.storage:
-            raise ValueError(f"cluster = {self.cluster}: a file cannot be locked across machines; give storage")
+        if self.engine.cluster and not self.storage:
+            raise ValueError(f"cluster = {self.engine.cluster}: a file cannot be locked across machines; give storage")
         return self
 
     def workers_alone(self) -> list["SearchConfig"]:
         """The same search, once for each that works on it in turn; on a cluster for as many as could have a trial."""
-        count = self.n_trials if self.cluster else self.workers
-        return [self.model_copy(update={"workers": 1, "cluster": ""})] * count
+        count = self.n_trials if self.engine.cluster else self.engine.workers
+        return [self.model_copy(update={"engine": ParallelConfig()})] * count
 
     def paper_alpha(self) -> float:
         """The paper's merging weight for base and shot."""
-        return PRESETS[kind_of_base(self.base), self.shot].alpha
+        return PRESETS[kind_of_base(self.base.base), self.scenario.shot].alpha
 
-    def positives(self) -> ValidationPositives:
-        """The resolved `objective`."""
-        return self.objective or ("real" if self.shot == "full" else "synthetic")
+    def resolved(self) -> "SearchConfig":
+        """With `objective` and `held_out_alpha` by base and shot in place of None."""
+        suiting: ValidationPositives = "real" if self.scenario.shot == "full" else "synthetic"
+        alpha = self.paper_alpha() if self.held_out_alpha is None else self.held_out_alpha
+        return self.model_copy(update={"objective": self.objective or suiting, "held_out_alpha": alpha})
 
     def space(self) -> Space:
         """What is searched."""
-        guidance = SamplingConfig().resolved(kind_of_base(self.base)).guidance
-        assert guidance is not None
+        guidance = SamplingConfig().resolved(kind_of_base(self.base.base)).guidance
         return build_space(
-            alpha=self.paper_alpha(), alpha_step=self.alpha_step, n_aug=self.n_aug, guidance=guidance, lr=self.lr,
-            also=[name for name in _EXTRAS if name in self.also.split(",")],
+            alpha=self.paper_alpha(), alpha_step=self.alpha_step, n_aug=self.mix.n_aug, guidance=known(guidance),
+            lr=self.fit.lr, also=[name for name in _EXTRAS if name in self.also.split(",")],
         )  # fmt: skip
 
     def classifiers(self, point: Point, seeds: str) -> list[ClassifyConfig]:
         """One a seed, at a point."""
-        shared = self.model_dump(include=set(ClassifyConfig.model_fields)) | point
-        shared["n_aug"] = int(shared["n_aug"])
-        return [ClassifyConfig(**shared, training_seed=int(seed)) for seed in seeds.split(",")]
+        shared = ClassifyConfig(
+            data=self.data, scenario=self.scenario, geometry=self.geometry, base=self.base, fit=self.fit, mix=self.mix,
+            weights=self.weights, val_fpr=self.val_fpr, seed=self.seed,
+        ).with_options(**{name: int(value) if name == "n_aug" else value for name, value in point.items()})  # fmt: skip
+        return [shared.model_copy(update={"training_seed": int(seed)}) for seed in seeds.split(",")]
 
     def paper_point(self) -> Point:
         """The paper's fixed choice: its alpha, half and half."""
@@ -109,7 +126,8 @@ class SearchConfig(TrainingConfig, ShotConfig, BaseConfig, ParallelConfig):
         return self.classifiers(self.paper_point(), seeds)
 
     def held_out(self) -> DdpmPoolConfig:
-        """How the diffusion images of the proxy are drawn."""
-        alpha = self.paper_alpha() if self.held_out_alpha is None else self.held_out_alpha
-        shared = self.model_dump(include=set(DdpmPoolConfig.model_fields))
-        return DdpmPoolConfig(**shared | {"alpha": alpha, "n_aug": self.n_held_out})
+        """How the diffusion images of the proxy are drawn; the search is resolved."""
+        return DdpmPoolConfig(
+            data=self.data, scenario=self.scenario, geometry=self.geometry, base=self.base,
+            drawing=DrawingConfig(alpha=known(self.held_out_alpha)), seed=self.seed, n_aug=self.n_held_out,
+        )  # fmt: skip

@@ -30,12 +30,12 @@ def measure_finalists(finalists: dict[str, list[ClassifyConfig]], paper: list[Cl
         paper: the same seeds with the paper's alpha and a half of diffusion.
     """
     rows = [
-        Row(config.shot, name, config.n_aug, config.own_seed(), result.run_id, result.metrics)
+        Row(config.scenario.shot, name, config.mix.n_aug, config.own_seed(), result.run_id, result.metrics)
         for name, configs in (finalists | {PAPER: paper}).items()
         for config, result in ((config, classify(config)) for config in configs)
     ]
     name, chosen = next(iter(finalists.items()))
-    same = [config.model_dump() for config in chosen] == [config.model_dump() for config in paper]
+    same = chosen == paper
     difference = None if same else _difference(rows, name)
     return FinalReport(markdown_table(rows), _sentence(name, same, difference, len(paper)), difference)
 

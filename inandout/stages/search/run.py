@@ -13,6 +13,8 @@ from mlflow.entities import Run
 from inandout.data.manifest import Sample, fingerprint
 from inandout.data.prepare import prepare_shot
 from inandout.errors import InputError
+from inandout.fingerprints import Identity
+from inandout.options import known
 from inandout.parallel import run_all
 from inandout.search.plots import figures
 from inandout.search.space import Point
@@ -28,14 +30,13 @@ from inandout.search.study import (
     open_study,
     point_of,
 )
-from inandout.stages.classify.train import input_fingerprints, refuse_impossible
+from inandout.stages.classify.train import ignored_options, input_fingerprints, refuse_impossible
 from inandout.stages.classify.validate import validate, without_test
 from inandout.stages.pools.text2img import adapter_run
 from inandout.stages.search.config import SearchConfig
 from inandout.stages.search.finalists import PAPER, measure_finalists
 from inandout.stages.search.trial import DIFFUSION_IMAGES, NEW_DIFFUSION_IMAGES, OVERHEAD_SECONDS, run_trial
 from inandout.stages.search.validation_set import ValidationSet, build_validation_set
-from inandout.tracking.fingerprints import stage_fingerprint
 from inandout.tracking.logging import experiment_url, log_dataset, log_values
 from inandout.tracking.runs import open_run, record_reuse
 from inandout.tracking.store import RunLocation, connect, nested_under, run_location, state_folder
@@ -54,21 +55,22 @@ def search(config: SearchConfig) -> str:
     The same command goes on with a study, also beside another that is at it.
     """
     connect()
+    config = config.resolved()
     space = config.space()
     size = space.size()
     if size is not None and config.n_trials > size:
         raise InputError(f"n_trials = {config.n_trials}: there are {size} different points; give 1 to {size}")
     refuse_impossible(config.paper(config.seeds)[0])
-    samples = prepare_shot(config)
+    samples = prepare_shot(config.data, config.scenario, config.seed)
     key = _study_key(config, samples)
     shared = _open(config, key)
     with _study_run(shared, config, key) as run:
-        log_dataset(config.data, fingerprint(without_test(samples)), without_test(samples))
+        log_dataset(config.data.data, fingerprint(without_test(samples)), without_test(samples))
         adapter_run(config.held_out())
-        validation_set = build_validation_set(config.positives(), config.held_out())
+        validation_set = build_validation_set(known(config.objective), config.held_out())
         mlflow.set_tag("inandout.objective", validation_set.sentence)
         print(f"maximised: {validation_set.sentence}", flush=True)
-        for task in run_all(partial(_work, run_location(), key), config.workers_alone(), config):
+        for task in run_all(partial(_work, run_location(), key), config.workers_alone(), config.engine):
             if task.error is not None:
                 raise task.error
         with shared.lock():
@@ -84,14 +86,16 @@ def _open(config: SearchConfig, key: str) -> SharedStudy:
 def _work(location: RunLocation, key: str, config: SearchConfig) -> None:
     """What each worker does, in whatever process: trials of the study until there are enough."""
     with nested_under(location):
-        _run_trials(_open(config, key), config, build_validation_set(config.positives(), config.held_out()))
+        _run_trials(_open(config, key), config, build_validation_set(known(config.objective), config.held_out()))
 
 
 def _study_key(config: SearchConfig, samples: list[Sample]) -> str:
     """Identity of the study: what changes an objective. It goes on with more trials, other finals, another code not."""
-    inputs = {"data": fingerprint(samples)} | input_fingerprints(config.paper(config.seeds)[0])
-    free = dict.fromkeys(("n_trials", "fresh_seeds", "storage", "workers", "cluster"), "")
-    return stage_fingerprint("search", config, inputs | free)
+    paper = config.paper(config.seeds)[0]
+    inputs = {"data": fingerprint(samples)} | input_fingerprints(paper)
+    free = {"n_trials", "fresh_seeds", "storage", "workers", "cluster"}
+    ignored = free | (ignored_options(paper, inputs) & config.options().keys())
+    return Identity("search", __name__, config, inputs, ignored).fingerprint
 
 
 @contextmanager
@@ -99,16 +103,16 @@ def _study_run(shared: SharedStudy, config: SearchConfig, key: str) -> Iterator[
     """The one run of the study, whoever works on it; one that `mlflow run` opened later points to it."""
     with ExitStack() as stack:
         with shared.lock():
-            known = _known_run(shared)
-            outer = os.environ.pop("MLFLOW_RUN_ID", None) if known else None
-            name = f"{config.shot} search of {', '.join(shared.space.distributions)}"
-            run = stack.enter_context(open_run("search", config, key, name, known))
+            there = _known_run(shared)
+            outer = os.environ.pop("MLFLOW_RUN_ID", None) if there else None
+            name = f"{config.scenario.shot} search of {', '.join(shared.space.distributions)}"
+            run = stack.enter_context(open_run("search", config.flat(), key, name, there))
             shared.study.set_user_attr(RUN, run.info.run_id)
         mlflow.set_tag("inandout.n_trials", config.n_trials)  # a parameter could not grow
         yield run
-    if outer is not None and outer != known:
+    if outer is not None and outer != there:
         os.environ["MLFLOW_RUN_ID"] = outer
-        record_reuse("search", config, mlflow.get_run(run.info.run_id))
+        record_reuse("search", config.flat(), mlflow.get_run(run.info.run_id))
 
 
 def _known_run(shared: SharedStudy) -> str | None:

@@ -2,13 +2,12 @@
 
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import mlflow
 from mlflow.entities import Run
-from pydantic import BaseModel
 
 from inandout.errors import InputError
-from inandout.mixing import split_counts
 from inandout.search.study import RUN, Study, Trial, fail, finish, heartbeat, requeue
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.search.objective import Validate, objective
@@ -23,10 +22,10 @@ MAKING = ("augment", "negatives")
 """Stages that make images."""
 
 
-class TrialParams(BaseModel):
+class TrialParams(NamedTuple):
     """What a trial's run has as parameters: numbers, which the UI's charts can take as axes."""
 
-    alpha: float
+    alpha: float | None
     ddpm_ratio: float
     n_aug: int
     guidance: float | None
@@ -47,9 +46,10 @@ def run_trial(study: Study, trial: Trial, configs: Sequence[ClassifyConfig], val
         waited: seconds that choosing the point took.
     """
     started = time.monotonic() - waited
-    params = TrialParams(**configs[0].model_dump(include=set(TrialParams.model_fields)))
+    first = configs[0]
+    params = TrialParams(first.alpha, first.ddpm_ratio, first.mix.n_aug, first.resolved().guidance, first.fit.lr)
     try:
-        with open_run("trial", params, "", f"trial-{trial.number:03d}") as run, heartbeat(study, trial):
+        with open_run("trial", params._asdict(), "", f"trial-{trial.number:03d}") as run, heartbeat(study, trial):
             trial.set_user_attr(RUN, run.info.run_id)
             outcome = objective(trial, configs, validate)
             _log_cost(trial, run.info.run_id, configs[: outcome.n_seeds], started)
@@ -71,7 +71,7 @@ def _log_cost(trial: Trial, run_id: str, configs: Sequence[ClassifyConfig], star
     worked = sum(run.data.metrics.get("seconds_training", 0) for run in made)
     worked += sum(run.data.metrics["seconds"] for run in made if run.data.tags["inandout.stage"] in MAKING)
     costs = {
-        DIFFUSION_IMAGES: sum(split_counts(config.n_aug, config.ddpm_ratio)[0] for config in configs),
+        DIFFUSION_IMAGES: sum(config.shares()[0] for config in configs),
         NEW_DIFFUSION_IMAGES: sum(run.data.metrics.get("ddpm_drawn", 0) for run in made),
         OVERHEAD_SECONDS: time.monotonic() - started - worked,
     }

@@ -43,7 +43,7 @@ def build_validation_set(objective: ValidationPositives, pool: DdpmPoolConfig) -
     Raises:
         InputError: a class is empty.
     """
-    samples = without_test(prepare_shot(pool))
+    samples = without_test(prepare_shot(pool.data, pool.scenario, pool.seed))
     negatives = [sample for sample in samples if (sample.split, sample.label) == ("val", 0)]
     if not negatives:
         raise InputError("the validation part has no negatives to judge by; raise val_share")
@@ -53,15 +53,16 @@ def build_validation_set(objective: ValidationPositives, pool: DdpmPoolConfig) -
     return ValidationSet(
         negatives + positives,
         f"AP of {len(negatives)} real negatives against {len(positives)} held-out synthetic positives, half MemSeg, "
-        f"half diffusion at alpha = {pool.merging_alpha():g}: a proxy, which has seen no real defect",
+        f"half diffusion at alpha = {pool.drawing.alpha:g}: a proxy, which has seen no real defect",
     )
 
 
 def _with_real(negatives: list[Sample], pool: DdpmPoolConfig) -> ValidationSet:
-    positives = [sample for sample in prepare(pool) if (sample.split, sample.label) == ("val", 1)]
+    positives = [sample for sample in prepare(pool.data, pool.seed) if (sample.split, sample.label) == ("val", 1)]
     if not positives:
         raise InputError("objective = real: the validation part has no real positives; give objective=synthetic")
-    beyond = "" if pool.shot == "full" else f", which shot={pool.shot} would not have: they were asked for"
+    shot = pool.scenario.shot
+    beyond = "" if shot == "full" else f", which shot={shot} would not have: they were asked for"
     return ValidationSet(
         negatives + positives, f"AP of {len(negatives)} real negatives against {len(positives)} real positives{beyond}"
     )
@@ -71,8 +72,10 @@ def _held_out(samples: Sequence[Sample], negatives: Sequence[Sample], pool: Ddpm
     """MemSeg on the validation negatives, which nobody trains on; diffusion from the study's adapter."""
     other = int(np.random.SeedSequence((pool.seed, _HELD_OUT)).generate_state(1)[0])
     n_ddpm, n_memseg = split_counts(pool.n_aug, 0.5)
-    shared = pool.model_dump(include=set(MemSegPoolConfig.model_fields)) | {"seed": other, "n_aug": n_memseg}
-    memseg = augment_memseg(MemSegPoolConfig(**shared), [sample.with_(split="train") for sample in negatives])
-    drawn = pool.model_copy(update={"seed": other, "n_aug": n_ddpm, "adapter": adapter_run(pool)})
+    anomalies = MemSegPoolConfig(
+        data=pool.data, geometry=pool.geometry, seed=other, n_aug=n_memseg, fresh=pool.fresh
+    )  # fmt: skip
+    memseg = augment_memseg(anomalies, [sample.with_(split="train") for sample in negatives])
+    drawn = pool.with_drawing(adapter=adapter_run(pool)).model_copy(update={"seed": other, "n_aug": n_ddpm})
     ddpm = augment_ddpm(drawn, list(samples))
     return [sample.with_(split="val") for sample in memseg.samples + ddpm.samples]

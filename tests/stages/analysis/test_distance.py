@@ -36,7 +36,9 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture
 def trained(data: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> Result:
     monkeypatch.setattr("inandout.stages.classify.train._log_export", lambda *_: None)  # takes longer than the training
-    return classify(ClassifyConfig(data=str(data), n_aug=0, epochs=3, batch_size=8, shot="few", n_shot=8, **SIZE))
+    return classify(
+        ClassifyConfig.from_flat(data=str(data), n_aug=0, epochs=3, batch_size=8, shot="few", n_shot=8, **SIZE)
+    )
 
 
 def copies(data: Path, folder: Path) -> Path:
@@ -55,7 +57,7 @@ def copies(data: Path, folder: Path) -> Path:
 def test_like_images_are_near_and_the_run_holds_what_it_says(
     data: Path, trained: Result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    memseg = augment(AugmentConfig(data=str(data), n_aug=13, **SIZE)).run_id
+    memseg = augment(AugmentConfig.from_flat(data=str(data), n_aug=13, **SIZE)).run_id
     near = copies(data, tmp_path / "near")
     config = DistanceConfig(model=trained.run_id, pools=f"{near}, {memseg}")
     found = distance(config)
@@ -80,7 +82,7 @@ def test_like_images_are_near_and_the_run_holds_what_it_says(
 
 
 def test_what_cannot_be_compared_is_refused_in_one_sentence(data: Path, trained: Result, tmp_path: Path) -> None:
-    small = augment(AugmentConfig(data=str(data), n_aug=4, **SIZE)).run_id
+    small = augment(AugmentConfig.from_flat(data=str(data), n_aug=4, **SIZE)).run_id
     pool, leak = copies(data, tmp_path / "pool"), copies(data, tmp_path / "leak")
     test = tuple(digest(sample.image) for sample in read_manifest(data) if sample.split == "test")
     write_manifest([s.with_(sources=test) for s in read_manifest(leak / "manifest.csv")], leak / "manifest.csv")

@@ -46,7 +46,7 @@ def by_eye(monkeypatch: pytest.MonkeyPatch) -> None:
 def train(data: Path, **changes: object) -> Result:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("inandout.stages.classify.train.fit", lambda *_, **__: [])
-        return classify(ClassifyConfig(**{"data": str(data), "n_aug": 0, "epochs": 1, **SIZE} | changes))
+        return classify(ClassifyConfig.from_flat(**{"data": str(data), "n_aug": 0, "epochs": 1, **SIZE} | changes))
 
 
 def planted(data: Path, folder: Path, **changes: object) -> Path:

@@ -40,7 +40,7 @@ def cheating(tmp_path: Path, tiny_base: Path) -> Path:
 
 def train(data: Path, base: Path, **changes: object) -> Result:
     how = {"n_aug": 0, "epochs": 4, "batch_size": 8, **SIZE}
-    return classify(ClassifyConfig(**{"data": str(data), "base": str(base)} | how | changes))
+    return classify(ClassifyConfig.from_flat(**{"data": str(data), "base": str(base)} | how | changes))
 
 
 def test_a_classifier_of_the_fingerprint_is_caught(
@@ -70,7 +70,7 @@ def test_a_classifier_of_the_fingerprint_is_caught(
 def test_what_cannot_be_probed_is_refused_in_one_sentence(
     tiny: Path, tiny_base: Path, project: Path, tmp_path: Path
 ) -> None:
-    other = augment(AugmentConfig(data=str(tiny), n_aug=2, **SIZE)).run_id
+    other = augment(AugmentConfig.from_flat(data=str(tiny), n_aug=2, **SIZE)).run_id
     few = train(tiny, tiny_base, epochs=1, val_share=0).run_id
     pool = tmp_path / "pool"
     pool.mkdir()

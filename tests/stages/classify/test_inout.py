@@ -24,7 +24,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def train(tiny: Path, tiny_base: Path, **changes: object) -> Result:
     small = {"n_aug": 5, "width": SIDE, "height": SIDE, "epochs": 1, "batch_size": 8, "shot": "zero"}
-    return classify(ClassifyConfig(**{"data": str(tiny), "base": str(tiny_base)} | small | changes))
+    return classify(ClassifyConfig.from_flat(**{"data": str(tiny), "base": str(tiny_base)} | small | changes))
 
 
 def stages() -> list[str]:
@@ -56,3 +56,27 @@ def test_no_diffusion_image_costs_no_diffusion(tiny: Path, tiny_base: Path, proj
     train(tiny, tiny_base, ddpm_ratio=0.5, n_aug=1)
     assert set(stages()) == {"augment", "classify"}
     assert not (project / ".inandout" / "generated").exists()
+
+
+def test_the_parameter_alpha_of_a_run_is_the_number_that_was_used(
+    tiny: Path, tiny_base: Path, project: Path
+) -> None:  # fmt: skip
+    run_id = train(tiny, tiny_base, ddpm_ratio=0.5).run_id
+    found = mlflow.search_runs(
+        search_all_experiments=True, filter_string="params.alpha = '0.6'", output_format="list"
+    )  # fmt: skip
+    assert sorted(run.data.tags["inandout.stage"] for run in found) == ["augment", "classify"]
+    (pool,) = [run for run in found if run.data.tags["inandout.stage"] == "augment"]
+    assert {name: pool.data.params[name] for name in ("guidance", "steps", "scheduler", "prompts")} == {
+        "guidance": "2.0", "steps": "2", "scheduler": "dpm++",
+        "prompts": "skt background cracked|skt background scratched",
+    }  # fmt: skip
+    assert train(tiny, tiny_base, ddpm_ratio=0.5, alpha=0.6, guidance=2).run_id == run_id, "the same was asked for"
+    given = mlflow.get_run(train(tiny, tiny_base, ddpm_ratio=0.5, ddpm_pool=pool.info.run_id, alpha=0.1).run_id)
+    assert given.data.params["alpha"] == "0.6", "that of the pool"
+    without = mlflow.get_run(train(tiny, tiny_base, ddpm_ratio=0.0, alpha=0.1).run_id)
+    assert without.data.params["alpha"] == "None"
+    (tuned,) = mlflow.search_runs(
+        search_all_experiments=True, filter_string="tags.`inandout.stage` = 'finetune'", output_format="list"
+    )  # fmt: skip
+    assert [tuned.data.params[name] for name in ("epochs", "lr", "n_prior")] == ["1", "0.001", "3"]

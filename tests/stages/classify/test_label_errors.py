@@ -11,9 +11,9 @@ from inandout.tracking.runs import artifact_folder
 
 from inandout.classifier.pixels import Pixels
 from inandout.classifier.resnet import DefectNet
-from inandout.classifier.training import Labels, fit
+from inandout.classifier.training import fit
 from inandout.data.manifest import read_manifest, write_manifest
-from inandout.data.prepare import prepare
+from inandout.data.prepare import DataConfig, prepare
 from inandout.errors import InputError
 from inandout.stages.classify import label_errors as stage
 from inandout.stages.classify.label_errors import SUSPECTS, LabelErrorsConfig, find_label_errors, read_suspects
@@ -36,7 +36,7 @@ def noisy(tiny: Path) -> Path:
 
 def judge(noisy: Path, **changes: object) -> str:
     quick = {"folds": 2, "epochs": 1, "batch_size": 8, "val_share": 0.2, "width": SIDE, "height": SIDE}
-    return find_label_errors(LabelErrorsConfig(**{"data": str(noisy)} | quick | changes))
+    return find_label_errors(LabelErrorsConfig.from_flat(**{"data": str(noisy)} | quick | changes))
 
 
 def bright_is_a_defect(model: object, pixels: np.ndarray) -> np.ndarray:
@@ -77,7 +77,7 @@ def test_wrong_labels_come_first_are_reviewed_and_come_back_corrected_and_withou
     without = Path(said.split("unsure: data=")[1].splitlines()[0])
     assert len(corrected) == 42
     assert {row.image.name: row.label for row in corrected if row.image.name in WRONG} == {"3.png": 0, "22.png": 1}
-    left = prepare(LabelErrorsConfig(data=str(without)))
+    left = prepare(DataConfig(data=str(without)), seed=0)
     assert len(left) == 39
     assert not {row.image.name for row in left} & set(WRONG)
     before = {row.image.name: row.split for row in read_manifest(artifact_folder(run_id, "manifest.csv"))}
@@ -107,11 +107,11 @@ def test_every_fold_is_judged_by_a_classifier_that_has_not_seen_it_and_a_killed_
 ) -> None:
     trained: list[int] = []
 
-    def dies_at_the_second(model: DefectNet, pixels: Pixels, find_label_errors: Labels, **how: Any) -> object:
+    def dies_at_the_second(model: DefectNet, pixels: Pixels, *how: Any, **where: Any) -> object:
         trained.append(len(pixels))
         if len(trained) == 2:
             raise KeyboardInterrupt
-        return fit(model, pixels, find_label_errors, **how)
+        return fit(model, pixels, *how, **where)
 
     monkeypatch.setattr(stage, "fit", dies_at_the_second)
     with pytest.raises(KeyboardInterrupt):

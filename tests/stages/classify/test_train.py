@@ -25,7 +25,7 @@ SMALL = {"n_aug": 4, "width": SIDE, "height": SIDE, "epochs": 2, "batch_size": 8
 
 
 def train(tiny: Path, **changes: object) -> Result:
-    return classify(ClassifyConfig(**{"data": str(tiny)} | SMALL | changes))
+    return classify(ClassifyConfig.from_flat(**{"data": str(tiny)} | SMALL | changes))
 
 
 def scores(run_id: str) -> list[dict[str, str]]:
@@ -122,7 +122,7 @@ def test_what_cannot_be_trained_is_refused_in_one_sentence(
 )
 def test_a_pool_of_which_the_mix_takes_nothing_is_refused(given: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        ClassifyConfig(**given)
+        ClassifyConfig.from_flat(**given)
 
 
 @pytest.mark.usefixtures("no_model")
@@ -136,7 +136,7 @@ def test_given_weights_count_by_their_content(tiny: Path, project: Path, tmp_pat
 
 
 def test_a_comparison_refuses_what_a_later_cell_cannot_do_before_it_trains(tiny: Path, project: Path) -> None:
-    config = CompareConfig(**{"data": str(tiny)} | SMALL | {"shots": "zero,few", "n_shot": 99})
+    config = CompareConfig.from_flat(**{"data": str(tiny)} | SMALL | {"shots": "zero,few", "n_shot": 99})
     with pytest.raises(InputError, match="n_shot is 99"):
         compare(config)
     assert mlflow.search_runs(search_all_experiments=True, output_format="list") == []
@@ -144,7 +144,7 @@ def test_a_comparison_refuses_what_a_later_cell_cannot_do_before_it_trains(tiny:
 
 def test_a_pool_of_another_seed_s_training_part_is_refused(tiny: Path, project: Path) -> None:
     size = {"width": SIDE, "height": SIDE}
-    pool = augment(AugmentConfig(data=str(tiny), n_aug=16, seed=5, **size))
+    pool = augment(AugmentConfig.from_flat(data=str(tiny), n_aug=16, seed=5, **size))
     with pytest.raises(InputError, match="outside the training part"):
         train(tiny, memseg_pool=pool.run_id, n_aug=16)
 
@@ -153,7 +153,8 @@ def test_a_pool_of_another_seed_s_training_part_is_refused(tiny: Path, project: 
 def test_the_comparison_is_a_table_and_reuses_what_is_finished(
     tiny: Path, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = CompareConfig(**{"data": str(tiny)} | SMALL | {"epochs": 1, "seeds": "0,1", "shots": "zero,full"})
+    asked = {"epochs": 1, "seeds": "0,1", "shots": "zero,full"}
+    config = CompareConfig.from_flat(**{"data": str(tiny)} | SMALL | asked)
     rows = compare(config)
     assert [(row.shot, row.source, row.seed) for row in rows] == [
         ("zero", "MemSeg", 0), ("zero", "MemSeg", 1),
@@ -202,4 +203,5 @@ def test_four_processes_on_a_fresh_store_all_succeed(tiny: Path, project: Path) 
 def test_the_configuration_artifact_is_the_whole_configuration(tiny: Path, project: Path) -> None:
     result = train(tiny, epochs=1, n_aug=0)
     logged = json.loads(artifact_folder(result.run_id, "config.json").read_text())
-    assert logged == ClassifyConfig(**{"data": str(tiny)} | SMALL | {"epochs": 1, "n_aug": 0}).model_dump(mode="json")
+    config = ClassifyConfig.from_flat(**{"data": str(tiny)} | SMALL | {"epochs": 1, "n_aug": 0})
+    assert logged == config.flat()

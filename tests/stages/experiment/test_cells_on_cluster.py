@@ -28,7 +28,7 @@ def lose_when_begun(cluster: Any, machine: Any) -> None:
 def test_every_cell_is_in_the_table_once_though_a_machine_is_lost(tiny: Path, project: Path, cluster: Any) -> None:
     loss = threading.Thread(target=lose_when_begun, args=(cluster, cluster.add_node(num_cpus=1)))
     loss.start()
-    config = CompareConfig(
+    config = CompareConfig.from_flat(
         data=str(tiny), shots="full", sources="none,memseg", seeds="0,1", n_aug=4, epochs=2, batch_size=8,
         width=SIDE, height=SIDE, cluster=cluster.address,
     )  # fmt: skip

@@ -49,7 +49,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tiny_base: Path) -> None:
 
 def config(tiny: Path, **changes: object) -> ExperimentConfig:
     small = {"width": SIDE, "height": SIDE, "epochs": 1, "batch_size": 8, "n_augs": "2,4", "seeds": "0,1"}
-    return ExperimentConfig(**{"data": str(tiny), "profile": "tiles"} | small | changes)
+    return ExperimentConfig.from_flat(**{"data": str(tiny), "profile": "tiles"} | small | changes)
 
 
 def runs(stage: str) -> list[Run]:
@@ -89,7 +89,7 @@ def test_a_cell_that_fails_does_not_stop_the_others(tiny: Path, project: Path, m
     whole = cells.classify
 
     def fails_once(config: object) -> object:
-        if config.seed == 0 and config.n_aug == 0:  # type: ignore[attr-defined]
+        if config.seed == 0 and config.mix.n_aug == 0:  # type: ignore[attr-defined]
             raise InputError("a full disk")
         return whole(config)  # type: ignore[arg-type]
 
@@ -246,8 +246,9 @@ def test_every_name_has_its_cells_and_a_profile_says_what_it_needs(tiny: Path) -
         "figure1": 1, "figure2": 1, "figure4": 1, "figure5": 1, "figure6": 12, "figure7": 12, "comparison": 52,
     }  # fmt: skip
     with pytest.raises(InputError, match="profile = tiles: give data"):
-        ExperimentConfig(profile="tiles").cells()
+        ExperimentConfig.from_flat(profile="tiles").cells()
     with pytest.raises(InputError, match="profile = paper: give base"):
-        ExperimentConfig(profile="paper").cells()
-    (first, *_) = ExperimentConfig(profile="paper", name="table5", base="a/b").cells()
-    assert (first.config.width, first.config.lr, first.config.epochs, first.config.batch_size) == (200, 0.01, 50, 5)
+        ExperimentConfig.from_flat(profile="paper").cells()
+    (first, *_) = ExperimentConfig.from_flat(profile="paper", name="table5", base="a/b").cells()
+    fit = first.config.fit
+    assert (first.config.geometry.width, fit.lr, fit.epochs, fit.batch_size) == (200, 0.01, 50, 5)

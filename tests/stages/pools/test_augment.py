@@ -14,7 +14,7 @@ from tests.conftest import SIDE
 
 
 def make(tiny: Path, **changes: object) -> Pool:
-    return augment(AugmentConfig(**{"data": str(tiny), "n_aug": 6, "width": SIDE, "height": SIDE} | changes))
+    return augment(AugmentConfig.from_flat(**{"data": str(tiny), "n_aug": 6, "width": SIDE, "height": SIDE} | changes))
 
 
 def test_a_pool_holds_positives_with_masks_made_from_training_negatives(tiny: Path, project: Path) -> None:

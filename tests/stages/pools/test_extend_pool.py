@@ -33,9 +33,10 @@ DRAWN = {
 
 
 def draw(tiny: Path, base: Path, n: int = 6) -> Pool:
-    adapter = finetune(FinetuneConfig(**{"data": str(tiny), "base": str(base)} | QUICK | {"lr": 0.05})).adapter
+    quick = {"data": str(tiny), "base": str(base)} | QUICK | {"lr": 0.05}
+    adapter = finetune(FinetuneConfig.from_flat(**quick)).adapter
     asked = {"source": "ddpm", "data": str(tiny), "base": str(base), "adapter": str(adapter), "n_aug": n, "alpha": 1}
-    return augment(AugmentConfig(**asked, prompts="pits | dents", **DRAWN))
+    return augment(AugmentConfig.from_flat(**asked, prompts="pits | dents", **DRAWN))
 
 
 def test_more_of_the_certified_prompts_with_new_seeds_and_the_old_decisions(
@@ -110,7 +111,7 @@ def test_the_page_shows_the_same_seed_at_alpha_zero(
     review(ReviewConfig(pool=pool.run_id))
     (preview,) = Path(".inandout/review").glob("*/alpha-0/*.png")
     config = mlflow.artifacts.load_dict(f"runs:/{pool.run_id}/drawn_with.json")
-    base_alone = augment(AugmentConfig(source="ddpm", **config | {"alpha": 0}))
+    base_alone = augment(AugmentConfig.from_flat(source="ddpm", **config | {"alpha": 0}))
     apart = np.abs(read_image(preview).astype(int) - read_image(base_alone.samples[0].image))
     assert apart.max() <= 1, "an image of another batch may differ by a grey level"
     assert np.abs(read_image(preview).astype(int) - read_image(pool.samples[0].image)).max() > 1

@@ -24,13 +24,13 @@ from tests.stages.test_finetune import QUICK
 
 @pytest.fixture
 def adapter(tiny: Path, tiny_base: Path, project: Path) -> Path:
-    return finetune(FinetuneConfig(**{"data": str(tiny), "base": str(tiny_base)} | QUICK)).adapter
+    return finetune(FinetuneConfig.from_flat(**{"data": str(tiny), "base": str(tiny_base)} | QUICK)).adapter
 
 
 def make(tiny: Path, base: Path, adapter: Path | str, **changes: object) -> Pool:
     quick = {"steps": 2, "guidance": 2, "scheduler": "dpm++", "sample_batch": 4, "n_aug": 5, "shot": "zero"}
     where = {"data": str(tiny), "base": str(base), "adapter": str(adapter), "width": SIDE, "height": SIDE}
-    return augment(AugmentConfig(**{"source": "inpaint"} | where | quick | changes))
+    return augment(AugmentConfig.from_flat(**{"source": "inpaint"} | where | quick | changes))
 
 
 def test_a_defect_lies_on_a_good_part_that_keeps_its_pixels(tiny: Path, tiny_base: Path, adapter: Path) -> None:
@@ -114,6 +114,8 @@ def test_real_masks_need_real_defects(tiny: Path, tiny_base: Path, project: Path
 
 
 def test_inside_a_mask_the_adapter_counts_less_unless_alpha_is_said() -> None:
-    assert DdpmPoolConfig(shot="zero").merging_alpha() == PRESETS["embedded", "zero"].alpha
-    assert InpaintPoolConfig(shot="zero").merging_alpha() == PRESETS["embedded", "zero"].inpaint_alpha < 0.5
-    assert InpaintPoolConfig(shot="zero", alpha=0.7).merging_alpha() == 0.7
+    profile, zero = PRESETS["embedded", "zero"], {"shot": "zero"}
+    assert DdpmPoolConfig.from_flat(**zero).resolved().drawing.alpha == profile.alpha
+    assert InpaintPoolConfig.from_flat(**zero).resolved().drawing.alpha == profile.inpaint_alpha < 0.5
+    assert InpaintPoolConfig.from_flat(**zero, alpha=0.7).resolved().drawing.alpha == 0.7
+    assert InpaintPoolConfig.from_flat(**zero, adapter="none", prompts="a").resolved().drawing.alpha is None

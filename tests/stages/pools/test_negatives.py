@@ -38,7 +38,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def train(tiny: Path, tiny_base: Path, **changes: object) -> Result:
     small = {"n_aug": 5, "epochs": 1, "batch_size": 8, "shot": "zero", "ddpm_ratio": 0.5, **SIZE}
-    return classify(ClassifyConfig(**{"data": str(tiny), "base": str(tiny_base)} | small | changes))
+    return classify(ClassifyConfig.from_flat(**{"data": str(tiny), "base": str(tiny_base)} | small | changes))
 
 
 def runs(stage: str) -> list[mlflow.entities.Run]:
@@ -77,7 +77,7 @@ def test_good_images_are_drawn_without_a_word_for_a_defect(tiny: Path, tiny_base
     (made,) = runs("negatives")
     rows = open_pool(made.info.run_id)
     assert {(row.label, row.origin, row.prompt) for row in rows} == {(0, "ddpm", "skt background")}
-    (drawn,) = [run for run in runs("augment") if "used_prompts" in run.data.params]
+    (drawn,) = [run for run in runs("augment") if "prompts" in run.data.params]
     defects = open_pool(drawn.info.run_id)
     assert [row.seed for row in rows] == [row.seed for row in defects], "each defect has a twin"
     with pytest.raises(InputError, match="label 0 in a pool of ddpm positives"):
@@ -114,7 +114,7 @@ def test_without_diffusion_images_there_is_nothing_to_cure(tiny: Path, tiny_base
 
 def test_a_given_pool_says_what_can_be_set_against_it(tiny: Path, tiny_base: Path, project: Path) -> None:
     shared = {"data": str(tiny), "base": str(tiny_base), "n_aug": 3, **SIZE}
-    zero = augment(AugmentConfig(source="ddpm", shot="zero", prompts="pits", alpha=0.4, **shared)).run_id
+    zero = augment(AugmentConfig.from_flat(source="ddpm", shot="zero", prompts="pits", alpha=0.4, **shared)).run_id
     config = {"ddpm_pool": zero, "ddpm_ratio": 1.0, "n_aug": 3}
     assert counts(train(tiny, tiny_base, negatives="generated", **config))["n_train_ddpm_negatives"] == "3"
     (made,) = runs("negatives")
@@ -124,7 +124,7 @@ def test_a_given_pool_says_what_can_be_set_against_it(tiny: Path, tiny_base: Pat
         train(tiny, tiny_base, negatives="generated", **config | {"ddpm_pool": folder})
     with pytest.raises(InputError, match=r"base = embedded: .*another one"):
         train(tiny, Path("embedded"), negatives="roundtrip", **config)
-    few = augment(AugmentConfig(source="ddpm", shot="few", n_shot=3, **shared)).run_id
+    few = augment(AugmentConfig.from_flat(source="ddpm", shot="few", n_shot=3, **shared)).run_id
     with pytest.raises(InputError, match=r"was not fine-tuned on good parts \(shot = few\)"):
         train(tiny, tiny_base, negatives="generated", shot="few", n_shot=3, **config | {"ddpm_pool": few})
 
@@ -133,7 +133,7 @@ def test_it_counts_in_the_fingerprint_and_reaches_every_cell_of_a_comparison(
     tiny: Path, tiny_base: Path, project: Path
 ) -> None:
     shared = {"data": str(tiny), "base": str(tiny_base), "sources": "memseg,inout"}
-    cells = [cell for _, cell in CompareConfig(**shared, negatives="roundtrip").cells()]
+    cells = [cell for _, cell in CompareConfig.from_flat(**shared, negatives="roundtrip").cells()]
     assert {cell.negatives for cell in cells} == {"roundtrip"}
     ignored = {cell.ddpm_ratio: "negatives" in input_fingerprints(cell) for cell in cells}
     assert ignored == {0.0: True, 0.5: False}

@@ -22,13 +22,13 @@ from tests.stages.test_finetune import QUICK
 
 @pytest.fixture
 def adapter(tiny: Path, tiny_base: Path, project: Path) -> Path:
-    return finetune(FinetuneConfig(**{"data": str(tiny), "base": str(tiny_base)} | QUICK)).adapter
+    return finetune(FinetuneConfig.from_flat(**{"data": str(tiny), "base": str(tiny_base)} | QUICK)).adapter
 
 
 def make(tiny: Path, base: Path, adapter: Path, **changes: object) -> Pool:
     quick = {"steps": 2, "guidance": 2, "scheduler": "dpm++", "sample_batch": 4, "n_aug": 5, "shot": "zero"}
     return augment(
-        AugmentConfig(
+        AugmentConfig.from_flat(
             **{
                 "source": "ddpm", "data": str(tiny), "base": str(base), "adapter": str(adapter),
                 "width": SIDE, "height": SIDE,

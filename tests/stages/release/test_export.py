@@ -21,7 +21,7 @@ from tests.conftest import SIDE
 @pytest.fixture
 def trained(tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> Result:
     monkeypatch.setattr("inandout.stages.classify.train._log_export", lambda *_: None)  # takes longer than the training
-    return classify(ClassifyConfig(data=str(tiny), n_aug=0, epochs=1, width=SIDE, height=SIDE))
+    return classify(ClassifyConfig.from_flat(data=str(tiny), n_aug=0, epochs=1, width=SIDE, height=SIDE))
 
 
 def test_a_run_becomes_a_file_that_agrees_and_is_timed(

@@ -73,7 +73,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
         def train(skill: float, data: Path = here, **changes: object) -> str:
             patch.setattr("inandout.stages.classify.train.predict", scorer(skill))
             values = {"n_aug": 0, "epochs": 1, "batch_size": 8, "width": SIDE, "height": SIDE, "data": str(data)}
-            return classify(ClassifyConfig(**values | changes)).run_id
+            return classify(ClassifyConfig.from_flat(**values | changes)).run_id
 
         yield Shop(
             blind=train(0.0, seed=1), middling=train(1.0), good=train(4.0, seed=2), elsewhere=train(4.0, there),

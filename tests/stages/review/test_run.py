@@ -30,7 +30,7 @@ from tests.stages.test_finetune import QUICK
 
 
 def make(tiny: Path, n: int = 6) -> Pool:
-    return augment(AugmentConfig(data=str(tiny), n_aug=n, width=SIDE, height=SIDE))
+    return augment(AugmentConfig.from_flat(data=str(tiny), n_aug=n, width=SIDE, height=SIDE))
 
 
 def say(pool: Pool, reviewer: str, *verdicts: Review) -> None:
@@ -82,7 +82,7 @@ def test_decisions_that_were_made_elsewhere_are_there_when_the_page_opens_again(
 
 def train(tiny: Path, pool: str, n_aug: int) -> Result:
     return classify(
-        ClassifyConfig(
+        ClassifyConfig.from_flat(
             data=str(tiny), memseg_pool=pool, reviewed=True, n_aug=n_aug, width=SIDE, height=SIDE, epochs=1
         )
     )  # fmt: skip
@@ -118,7 +118,7 @@ def test_only_kept_images_are_trained_with_and_too_few_stop_it(
 
 def test_reviewed_without_a_given_pool_is_refused() -> None:
     with pytest.raises(ValidationError, match="give ddpm_pool or memseg_pool too"):
-        ClassifyConfig(reviewed=True)
+        ClassifyConfig.from_flat(reviewed=True)
 
 
 def test_what_is_no_pool_is_one_sentence(project: Path) -> None:
@@ -129,7 +129,7 @@ def test_what_is_no_pool_is_one_sentence(project: Path) -> None:
 def test_the_prompt_lab_is_a_run_with_its_attempts_and_the_chosen_prompts(
     tiny: Path, tiny_base: Path, project: Path
 ) -> None:  # fmt: skip
-    adapter = finetune(FinetuneConfig(**{"data": str(tiny), "base": str(tiny_base)} | QUICK)).adapter
+    adapter = finetune(FinetuneConfig.from_flat(**{"data": str(tiny), "base": str(tiny_base)} | QUICK)).adapter
 
     def try_it(app: FastAPI, *_: object) -> None:
         client = TestClient(app)
@@ -147,7 +147,7 @@ def test_the_prompt_lab_is_a_run_with_its_attempts_and_the_chosen_prompts(
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(stage, "serve", try_it)
         review(
-            ReviewConfig(
+            ReviewConfig.from_flat(
                 data=str(tiny), base=str(tiny_base), adapter=str(adapter), alpha=0.5, prompts="a scratch",
                 shot="zero", width=SIDE, height=SIDE, steps=2, guidance=2, scheduler="dpm++",
             )

@@ -183,7 +183,7 @@ def test_the_whole_search_fine_tunes_once_draws_once_an_alpha_and_reads_the_test
     said = search(config(tiny, n_trials=2, **asked))
     assert said.startswith(("The search paid:", "The search did not pay"))
     assert len(runs("finetune")) == 1
-    drawn = [run for run in runs("augment") if "used_alpha" in run.data.params]
+    drawn = [run for run in runs("augment") if "alpha" in run.data.params]
     alphas = {point(trial)[0] for trial in runs("trial") if point(trial)[1] * 4 >= 1}
     assert len(drawn) == 1 + len(alphas), "one held out, and one an alpha; seeds and finals share them"
     validated = [run for run in runs("validate") if run.info.status == "FINISHED"]

@@ -1,0 +1,145 @@
+"""Identity of a result: its options, its inputs, and the code and the libraries that compute it.
+
+Code counts without comments and docstrings, and only the modules of the package that the stage's module imports,
+directly or not. They are found in the source; nothing is imported for it.
+"""
+
+import ast
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import inandout
+from inandout.options import StageConfig
+
+PACKAGE = Path(inandout.__file__).parent
+LIBRARIES = {
+    "torch": "torch", "torchvision": "torchvision", "diffusers": "diffusers", "peft": "peft",
+    "transformers": "transformers", "numpy": "numpy", "PIL": "pillow",
+}  # fmt: skip
+"""Modules whose version counts, and the distributions that they come from."""
+_NOT_COMPUTING = {
+    "errors", "fingerprints", "options", "parallel", "processes", "reporting", "review", "tracking",
+}  # fmt: skip
+"""Modules and folders of the package that show, store or distribute results: no result depends on them."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the result of a stage depends on."""
+
+    stage: str
+    module: str
+    """`__name__` of the module that computes the result."""
+    config: StageConfig
+    """Resolved."""
+    inputs: Mapping[str, str]
+    """Name to fingerprint of the content."""
+    ignored: Collection[str] = ()
+    """Options that do not count: an input has their content, or they have no effect here. `fresh` never counts."""
+
+    def __post_init__(self) -> None:
+        """Refuse an input that could be taken for an option.
+
+        Raises:
+            ValueError: an input has the name of an option that is not ignored, or an ignored option does not exist.
+        """
+        options = self.config.options().keys()
+        if clash := self.inputs.keys() & options - set(self.ignored):
+            raise ValueError(f"{self.stage}: inputs and options are both called {sorted(clash)}; ignore those options")
+        if unknown := set(self.ignored) - options:
+            raise ValueError(f"{self.stage}: there are no options {sorted(unknown)} to ignore")
+
+    @property
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits."""
+        ignored = {"fresh", *self.ignored}
+        asked = {name: value for name, value in self.config.flat().items() if name not in ignored}
+        text = json.dumps([self.stage, asked, dict(self.inputs), computed_by(self.module)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def computed_by(module: str) -> list[object]:
+    """JSON-compatible identity of the code of a module and of the libraries that it uses."""
+    return [code_fingerprint(module), library_versions(module)]
+
+
+@cache
+def code_fingerprint(module: str, package: Path = PACKAGE) -> str:
+    """16 hexadecimal digits of the code of a module and of all that it imports from the package.
+
+    It is computed once in a process: a run is not split in two by an edit that is made meanwhile.
+    """
+    whole = hashlib.sha256()
+    for name in sorted(_reached(module, package)):
+        whole.update(f"{name}\0{_read(name, package).code}\0".encode())
+    return whole.hexdigest()[:16]
+
+
+def library_versions(module: str, package: Path = PACKAGE) -> dict[str, str]:
+    """Versions of those of `LIBRARIES` that a module, or what it imports from the package, imports."""
+    imported = {name.partition(".")[0] for each in _reached(module, package) for name in _read(each, package).imports}
+    return {LIBRARIES[name]: version(LIBRARIES[name]).partition("+")[0] for name in sorted(imported & LIBRARIES.keys())}
+
+
+class _Source(NamedTuple):
+    """A module, read."""
+
+    code: str
+    """Its syntax tree without docstrings."""
+    imports: frozenset[str]
+    """Full names of modules, and of what is taken from them."""
+
+
+@cache
+def _read(module: str, package: Path) -> _Source:
+    tree = ast.parse(_file(module, package).read_text(encoding="utf-8"))
+    imports = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imports |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None and node.level == 0, f"{module}: imports are absolute"
+            imports |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return _Source(ast.dump(_WithoutDocstrings().visit(tree)), frozenset(imports))
+
+
+class _WithoutDocstrings(ast.NodeTransformer):
+    """Removes every statement that is only a string."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        """None for a string."""
+        value = node.value
+        return None if isinstance(value, ast.Constant) and isinstance(value.value, str) else node
+
+
+def _reached(module: str, package: Path) -> set[str]:
+    """The module and those of the package that it imports, directly or not, and the folders that they are in."""
+    reached: set[str] = set()
+    waiting = {module}
+    while waiting:
+        name = waiting.pop()
+        reached.add(name)
+        found = {name.rpartition(".")[0], *_read(name, package).imports}
+        waiting |= {each for each in found if _computes(each, package)} - reached
+    return reached
+
+
+def _computes(module: str, package: Path) -> bool:
+    """Whether a name is one of a module of the package that may change results. The package itself only lists them."""
+    top, _, rest = module.partition(".")
+    return bool(rest) and top == package.name and rest.split(".")[0] not in _NOT_COMPUTING and _exists(module, package)
+
+
+def _exists(module: str, package: Path) -> bool:
+    return _file(module, package).is_file()
+
+
+def _file(module: str, package: Path) -> Path:
+    path = package.parent.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")

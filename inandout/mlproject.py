@@ -1,0 +1,54 @@
+"""The file `MLproject`, written from the configurations of the entry points."""
+
+import json
+import re
+import textwrap
+from collections.abc import Mapping
+
+from pydantic.fields import FieldInfo
+
+from inandout.options import StageConfig
+
+_HEAD = """\
+# Written by `python -m inandout mlproject --out MLproject` from the configurations; a test compares.
+name: inandout
+
+conda_env: conda.yaml
+
+entry_points:
+"""
+_PLAIN = re.compile(r"[a-z][\w .-]*")
+"""Text that YAML reads as text without quotation marks."""
+
+
+def mlproject(entry_points: Mapping[str, type[StageConfig]]) -> str:
+    """Text of the file.
+
+    Args:
+        entry_points: name to configuration; two names with the same configuration are aliases.
+    """
+    return _HEAD + "\n".join(_entry_point(name, config) for name, config in entry_points.items())
+
+
+def _entry_point(name: str, config: type[StageConfig]) -> str:
+    options = config.options()
+    lines = [f"  {name}:", "    parameters:"]
+    lines += [f"      {key}: {_parameter(option.field)}" for key, option in options.items()]
+    command = " ".join([f"python -m inandout {name}", *(f"--{key}={{{key}}}" for key in options)])
+    indent = " " * 6
+    wrapped = textwrap.fill(
+        command, 120, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join([*lines, "    command: >-", wrapped, ""])
+
+
+def _parameter(field: FieldInfo) -> str:
+    """MLflow knows numbers and text; what may be `none` is text."""
+    kind = "float" if field.annotation in (int, float) else "string"
+    return f"{{type: {kind}, default: {_default(field.default)}}}"
+
+
+def _default(value: object) -> str:
+    if isinstance(value, str) and not _PLAIN.fullmatch(value):
+        return json.dumps(value)
+    return "none" if value is None else str(value)

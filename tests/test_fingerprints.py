@@ -1,0 +1,105 @@
+"""A result is reused where nothing that it depends on has changed, and nowhere else."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from inandout import fingerprints
+from inandout.fingerprints import PACKAGE, Identity, code_fingerprint, library_versions
+from inandout.options import Fresh, StageConfig
+
+FINETUNE = "inandout.stages.finetune"
+CLASSIFY = "inandout.stages.classify.train"
+
+
+class Config(StageConfig):
+    data: str = "somewhere"
+    alpha: float = 0.5
+    fresh: Fresh = False
+
+
+def key(
+    alpha: float = 0.5, where: str = "here", fresh: bool = False, data: str = "abc", stage: str = "s",
+    module: str = "inandout.data.images",
+) -> str:  # fmt: skip
+    config = Config(data=where, alpha=alpha, fresh=fresh)
+    return Identity(stage, module, config, {"data": data}, ignored=["data"]).fingerprint
+
+
+def test_options_and_the_content_of_inputs_count_and_where_they_lie_does_not() -> None:
+    assert key(where="elsewhere", fresh=True) == key()
+    others = {key(alpha=0.6), key(data="abd"), key(stage="t"), key(module="inandout.data.manifest")}
+    assert len(others - {key()}) == 4
+
+
+def test_an_input_with_the_name_of_an_option_must_be_said_to_stand_for_it() -> None:
+    with pytest.raises(ValueError, match=r"s: inputs and options are both called \['data'\]"):
+        Identity("s", __name__, Config(), {"data": "abc"})
+    with pytest.raises(ValueError, match=r"s: there are no options \['date'\] to ignore"):
+        Identity("s", __name__, Config(), {}, ignored=["date"])
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A copy of the package's code, to edit."""
+    shutil.copytree(PACKAGE, tmp_path / "inandout", ignore=lambda folder, names: [n for n in names if _is_data(n)])
+    return tmp_path / "inandout"
+
+
+def _is_data(name: str) -> bool:
+    return name in ("surface-diffusion", "page", "__pycache__")
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+
+
+def read_anew() -> None:
+    """As another process would."""
+    fingerprints._read.cache_clear()
+    code_fingerprint.cache_clear()
+
+
+def test_prose_and_the_review_page_leave_a_fine_tuning_as_it_is(package: Path) -> None:
+    before = {module: code_fingerprint(module, package) for module in (FINETUNE, CLASSIFY)}
+    assert before == {module: code_fingerprint(module) for module in before}, "wherever the package lies"
+    app = package / "review" / "app.py"
+    app.write_text(f"{app.read_text()}\nPORT = 80\n")
+    training = package / "diffusion" / "dreambooth.py"
+    edit(training, '"""The paper\'s; a longer gradient is shortened to it."""', '"""Other words."""\n# and a comment')
+    edit(training, "MAX_GRADIENT_NORM = 1.0", "\n\nMAX_GRADIENT_NORM  =  1.0")
+    read_anew()
+    assert {module: code_fingerprint(module, package) for module in before} == before
+
+
+def test_the_code_of_a_training_counts_for_what_trains_with_it(package: Path) -> None:
+    before = {module: code_fingerprint(module, package) for module in (FINETUNE, CLASSIFY, "inandout.data.images")}
+    loss = package / "diffusion" / "loss.py"
+    loss.write_text(f"{loss.read_text()}\nFACTOR = 2.0\n")
+    read_anew()
+    after = {module: code_fingerprint(module, package) for module in before}
+    assert after[FINETUNE] != before[FINETUNE]
+    assert after["inandout.data.images"] == before["inandout.data.images"]
+
+
+def test_another_version_of_a_library_that_computes_makes_another_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert library_versions(FINETUNE).keys() == {"torch", "diffusers", "peft", "transformers", "numpy", "pillow"}
+    assert library_versions("inandout.stages.classify.label_errors").keys() >= {
+        "torch",
+        "torchvision",
+        "numpy",
+        "pillow",
+    }
+    assert library_versions("inandout.data.images").keys() == {"numpy", "pillow"}
+    trained, read = key(module=FINETUNE), key(module="inandout.data.images")
+    installed = fingerprints.version
+    monkeypatch.setattr(fingerprints, "version", lambda name: "99.0" if name == "torch" else installed(name))
+    assert key(module=FINETUNE) != trained
+    assert key(module="inandout.data.images") == read
+
+
+def test_modules_that_do_not_compute_exist() -> None:
+    assert all((PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file() for name in fingerprints._NOT_COMPUTING)

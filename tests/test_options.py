@@ -1,0 +1,83 @@
+"""Parts of a configuration and the flat options that users see."""
+
+from typing import Annotated
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from inandout.__main__ import STAGES
+from inandout.options import StageConfig
+
+
+class Inner(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    low: float = Field(0.1, ge=0, description="the least")
+    high: float = Field(0.9, le=1, description="the greatest")
+
+    @model_validator(mode="after")
+    def _check(self) -> "Inner":
+        if self.low > self.high:
+            raise ValueError(f"low = {self.low} is above high = {self.high}")
+        return self
+
+
+class Outer(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    limits: Inner = Inner()
+    outer: str = Field("o", description="has the name of a part")
+
+
+class Config(StageConfig):
+    outer: Outer = Outer()
+    number: Annotated[int, Field(ge=0, description="a number")] = 3
+
+
+def test_options_are_the_fields_of_all_parts_at_any_depth() -> None:
+    assert {name: option.parts for name, option in Config.options().items()} == {
+        "low": ("outer", "limits"), "high": ("outer", "limits"), "outer": ("outer",), "number": ()
+    }  # fmt: skip
+    assert Config.options()["number"].field.description == "a number"
+
+
+def test_flat_and_from_flat_undo_each_other() -> None:
+    config = Config.from_flat(high=0.5, outer="x", number=7)
+    assert config == Config(outer=Outer(limits=Inner(high=0.5), outer="x"), number=7)
+    assert config.flat() == {"low": 0.1, "high": 0.5, "outer": "x", "number": 7}
+    assert Config.from_flat(**config.flat()) == config
+    assert config.with_options(low=0.2).flat() == config.flat() | {"low": 0.2}
+    assert config.changed() == {"high": 0.5, "outer": "x", "number": 7}
+    assert Config().changed() == {}
+
+
+def test_values_are_checked_by_their_parts() -> None:
+    with pytest.raises(ValidationError, match=r"low = 0\.6 is above high = 0\.5"):
+        Config.from_flat(low=0.6, high=0.5)
+    with pytest.raises(ValidationError, match="less than or equal to 1"):
+        Config().with_options(high=2)
+
+
+@pytest.mark.parametrize("name", ["limits", "lo"])
+def test_what_is_no_option_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"has no option '{name}'; it has low, high, outer, number"):
+        Config.from_flat(**{name: 1})
+
+
+def test_two_parts_with_an_option_of_one_name_are_refused() -> None:
+    class Other(BaseModel):
+        high: float = 1.0
+
+    class Clash(StageConfig):
+        inner: Inner = Inner()
+        other: Other = Other()
+
+    with pytest.raises(TypeError, match="Clash: two parts have an option high"):
+        Clash.options()
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_option_of_every_entry_point_has_a_default_and_a_description(name: str) -> None:
+    config = STAGES[name].config
+    assert config().flat() == {key: option.field.default for key, option in config.options().items()}
+    assert all(option.field.description for option in config.options().values())
