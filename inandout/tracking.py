@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import mlflow
 from filelock import FileLock
@@ -32,7 +32,11 @@ EXPERIMENT = "inandout"
 WEIGHTS = "classifier.safetensors"
 """Artifact of a `classify` run with the ResNet-50's state dict, which its `weights` takes, too: a `pt2` can neither be
 trained on nor looked into."""
-_FINGERPRINT, _STAGE, _PROCESS, _REUSED = (f"inandout.{name}" for name in ("fingerprint", "stage", "process", "reused"))
+STAGE = "inandout.stage"
+"""Tag of a run: the entry point that opened it."""
+FINGERPRINT = "inandout.fingerprint"
+"""Tag of a finished run: identity of its result, see `stage_fingerprint`."""
+_PROCESS, _REUSED = (f"inandout.{name}" for name in ("process", "reused"))
 
 
 class RunLocation(NamedTuple):
@@ -234,12 +238,12 @@ def open_run(
     )  # fmt: skip
     try:
         _refuse_proxied_artifacts(run)
-        mlflow.set_tags({_STAGE: stage, _PROCESS: this_process(), "inandout.code": code_fingerprint()})
+        mlflow.set_tags({STAGE: stage, _PROCESS: this_process(), "inandout.code": code_fingerprint()})
         log_config(config)
         started = time.monotonic()
         yield run
         mlflow.log_metric("seconds", time.monotonic() - started)
-        mlflow.set_tag(_FINGERPRINT, fingerprint)
+        mlflow.set_tag(FINGERPRINT, fingerprint)
     except (KeyboardInterrupt, SystemExit):
         mlflow.end_run("KILLED")
         raise
@@ -253,7 +257,7 @@ def find_finished(fingerprint: str) -> Run | None:
     """The newest finished run with this fingerprint, in any experiment."""
     client = mlflow.MlflowClient()
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    wanted = f"tags.`{_FINGERPRINT}` = '{fingerprint}' and attributes.status = 'FINISHED'"
+    wanted = f"tags.`{FINGERPRINT}` = '{fingerprint}' and attributes.status = 'FINISHED'"
     runs = client.search_runs(experiments, wanted, order_by=["attributes.end_time DESC"], max_results=1)
     return runs[0] if runs else None
 
@@ -266,7 +270,7 @@ def record_reuse(stage: str, config: BaseModel, found: Run) -> None:
     print(f"{stage}: reused run {found.info.run_id}", file=sys.stderr)
     if "MLFLOW_RUN_ID" in os.environ and mlflow.active_run() is None:
         with mlflow.start_run():
-            mlflow.set_tags({_STAGE: stage, _REUSED: found.info.run_id})
+            mlflow.set_tags({STAGE: stage, _REUSED: found.info.run_id})
             log_config(config)
             mlflow.log_metrics(found.data.metrics)
 
@@ -302,6 +306,12 @@ def artifact_folder(run_id: str, name: str) -> Path:
         return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{where}/{name}"))
     except (mlflow.MlflowException, OSError) as error:
         raise InputError(f"{run_id}: no run with an artifact {name!r} ({error})") from error
+
+
+def read_config(run_id: str) -> dict[str, Any]:
+    """What `log_config` wrote for the run of `find_run`."""
+    config: dict[str, Any] = json.loads(artifact_folder(run_id, "config.json").read_text(encoding="utf-8"))
+    return config
 
 
 def artifact_names(run_id: str) -> set[str]:

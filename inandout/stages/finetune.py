@@ -87,12 +87,15 @@ class Finetuned(NamedTuple):
     run_id: str
 
 
-def finetune(config: FinetuneConfig) -> Finetuned:
-    """Train an adapter on the images of a product, or find it where it was trained before."""
+def finetune(config: FinetuneConfig, samples: list[Sample] | None = None) -> Finetuned:
+    """Train an adapter on the images of a product, or find it where it was trained before.
+
+    `samples` is the data set, split and with its shot; None = read it.
+    """
     if not processes().is_main_process:
         return _follow(config)
     connect()
-    samples = prepare_shot(config)
+    samples = prepare_shot(config) if samples is None else samples
     inputs = _inputs(config, samples)
     name = f"{config.shot} {config.base.rsplit('/', 1)[-1]} seed={config.seed}"
     trained = False
@@ -109,9 +112,9 @@ def finetune(config: FinetuneConfig) -> Finetuned:
     return Finetuned(find_adapter(run.info.run_id), run.info.run_id)
 
 
-def finetune_fingerprint(config: FinetuneConfig) -> str:
+def finetune_fingerprint(config: FinetuneConfig, samples: Sequence[Sample]) -> str:
     """Identity of the adapter that `finetune` gives, told without training it."""
-    return stage_fingerprint("finetune", config, _inputs(config, prepare_shot(config)))
+    return stage_fingerprint("finetune", config, _inputs(config, samples))
 
 
 def _inputs(config: FinetuneConfig, samples: Sequence[Sample]) -> dict[str, str]:

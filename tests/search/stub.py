@@ -13,6 +13,7 @@ import numpy as np
 from mlflow.entities import Run
 
 from inandout.data.manifest import Sample
+from inandout.data.prepare import CheckedData
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.search.config import SearchConfig
 from inandout.stages.search.finalists import FinalReport
@@ -45,7 +46,7 @@ def install(
     """Replace what trains and draws; gives the list of what is asked for. Call number `deadly` kills the process."""
     asked: list[ClassifyConfig] = []
 
-    def validate(config: ClassifyConfig, judged: Sequence[Sample]) -> Run:
+    def validate(config: ClassifyConfig, judged: Sequence[Sample], data: CheckedData) -> Run:
         asked.append(config)
         with open_run("validate", config, "", "stub") as run:
             mlflow.log_image(np.zeros((8, 8, 3), np.uint8), artifact_file="training_mix.png")
@@ -55,9 +56,9 @@ def install(
         return mlflow.get_run(run.info.run_id)
 
     patch("validate", validate)
-    patch("adapter_run", lambda config: "")
-    patch("build_validation_set", lambda objective, pool: ValidationSet([], f"AP of a stub, {objective}"))
-    patch("measure_finalists", lambda finalists, paper: FinalReport("a table", f"{list(finalists)}", None))
+    patch("adapter_run", lambda config, samples: "")
+    patch("build_validation_set", lambda objective, pool, data: ValidationSet([], f"AP of a stub, {objective}"))
+    patch("measure_finalists", lambda finalists, paper, data: FinalReport("a table", f"{list(finalists)}", None))
     return asked
 
 
@@ -66,7 +67,7 @@ def work(location: RunLocation, key: str, config: SearchConfig) -> None:
     import inandout.stages.search.run as module
 
     install(lambda name, new: setattr(module, name, new))
-    module._work(location, key, config)
+    module._work(location, key, CheckedData([]), config)
 
 
 def start(data: Path, n_trials: int, deadly: int) -> "subprocess.Popen[str]":

@@ -19,7 +19,7 @@ from inandout.classifier.training import Labels, Logits, fit, predict
 from inandout.data.geometry import Geometry, fit_mask, survival
 from inandout.data.images import ImageArray, read_mask
 from inandout.data.manifest import Sample, digest, fingerprint
-from inandout.data.prepare import prepare_shot
+from inandout.data.prepare import CheckedData, read_data
 from inandout.diffusion.base.base import base_identity
 from inandout.evaluation.metrics import Scored, evaluate, ranking
 from inandout.mixing import mix, split_counts
@@ -27,19 +27,17 @@ from inandout.reporting.figures import contact_sheet, outline, pr_curve
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.scores import log_scores
 from inandout.stages.classify.synthetic import (
-    given_pool,
+    given_rows,
     good_image_config,
     log_training_digests,
     synthetic_negatives,
     synthetic_positives,
 )
+from inandout.stages.trained_classifier import TEST_TAG
 from inandout.tracking import WEIGHTS, connect, log_values, pip_requirements, run_stage, stage_fingerprint
 
 SHOWN = 8
 """Images of each kind on a contact sheet."""
-
-TEST_TAG = "inandout.test"
-"""Fingerprint of the test part: classifiers that share it can be compared image by image."""
 
 
 class Result(NamedTuple):
@@ -57,18 +55,24 @@ class Part(NamedTuple):
     labels: Labels
 
 
-def classify(config: ClassifyConfig) -> Result:
-    """Train and measure, or find the run that did."""
+def classify(config: ClassifyConfig, data: CheckedData | None = None) -> Result:
+    """Train and measure, or find the run that did.
+
+    Args:
+        config: of the classifier.
+        data: its data set; None = read it.
+    """
     connect()
-    real = prepare_shot(config)
-    work = partial(_train_and_measure, config, real)
+    data = read_data(config.data) if data is None else data
+    real = data.take_shot(config)
+    work = partial(_train_and_measure, config, data)
     run = run_stage("classify", run_name(config), config, _inputs(config, real), real, work)
     return Result(run.info.run_id, run.data.metrics)
 
 
-def classify_fingerprint(config: ClassifyConfig) -> str:
+def classify_fingerprint(config: ClassifyConfig, data: CheckedData) -> str:
     """Identity of what `classify` gives, told without training it."""
-    return stage_fingerprint("classify", config, _inputs(config, prepare_shot(config)))
+    return stage_fingerprint("classify", config, _inputs(config, data.take_shot(config)))
 
 
 def _inputs(config: ClassifyConfig, real: Sequence[Sample]) -> dict[str, str]:
@@ -80,9 +84,9 @@ def run_name(config: ClassifyConfig) -> str:
     return f"{config.shot} n_aug={config.n_aug} ddpm={config.ddpm_ratio:g} seed={config.own_seed()}"
 
 
-def refuse_impossible(config: ClassifyConfig) -> None:
+def refuse_impossible(config: ClassifyConfig, data: CheckedData) -> None:
     """What `classify` would refuse of data, shot, weights or base, in seconds and before anything is trained."""
-    real = prepare_shot(config)
+    real = data.take_shot(config)
     if config.n_aug == 0:
         mix(real, [], [], 0, 0.0)
     build_classifier(config.weights, config.own_seed())
@@ -92,7 +96,7 @@ def refuse_impossible(config: ClassifyConfig) -> None:
 def input_fingerprints(config: ClassifyConfig) -> dict[str, str]:
     """Content of everything else that is read: given pools and weights count by what is in them."""
     pools = [name for name in ("memseg_pool", "ddpm_pool") if getattr(config, name)]
-    known = {name: fingerprint(given_pool(config, name)) for name in pools}
+    known = {name: fingerprint(given_rows(config, name)) for name in pools}
     weights = Path(config.weights)
     known |= {"weights": digest(weights)} if weights.is_file() else {}
     return known | _diffusion_inputs(config)
@@ -111,9 +115,10 @@ def _diffusion_inputs(config: ClassifyConfig) -> dict[str, str]:
     return base | not_drawn if config.ddpm_pool else base
 
 
-def _train_and_measure(config: ClassifyConfig, real: list[Sample], work: Path) -> None:
+def _train_and_measure(config: ClassifyConfig, data: CheckedData, work: Path) -> None:
+    real = data.take_shot(config)
     val, test = load_part(_rows(real, "val"), config), load_part(_rows(real, "test"), config)
-    model, val_logits = train_classifier(config, real, val, work)
+    model, val_logits = train_classifier(config, data, real, val, work)
     test_logits = predict(model, test.pixels)
     evaluation = evaluate(_scored(test, test_logits), _scored(val, val_logits), config.val_fpr, config.seed)
     log_values(evaluation.values)
@@ -127,14 +132,23 @@ def _scored(part: Part, logits: Logits) -> Scored:
     return Scored(part.labels, logits, [sample.group for sample in part.samples])
 
 
-def train_classifier(config: ClassifyConfig, real: list[Sample], val: Part, work: Path) -> tuple[DefectNet, Logits]:
+def train_classifier(
+    config: ClassifyConfig, data: CheckedData, real: list[Sample], val: Part, work: Path
+) -> tuple[DefectNet, Logits]:
     """Mix, train and log what was trained on, the curves with those of `val`, and how long it took.
+
+    Args:
+        config: of the classifier.
+        data: its data set, which pools are made from.
+        real: the samples of it that the classifier may know.
+        val: what the curves are measured on.
+        work: folder of the checkpoint.
 
     Returns:
         The classifier and its logits of `val`.
     """
-    memseg, ddpm = synthetic_positives(config)
-    negatives = synthetic_negatives(config, ddpm)
+    memseg, ddpm = synthetic_positives(config, data)
+    negatives = synthetic_negatives(config, data, ddpm)
     train = load_part(mix(real, memseg, ddpm, config.n_aug, config.ddpm_ratio, negatives), config)
     _log_inputs(config, real, train)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -6,7 +6,7 @@ import mlflow
 from pydantic import AfterValidator, Field
 
 from inandout.data.manifest import fingerprint
-from inandout.data.prepare import read_checked
+from inandout.data.prepare import read_data
 from inandout.diffusion.base.base import BaseConfig
 from inandout.parallel import ParallelConfig
 from inandout.reporting.tables import Row, markdown_table
@@ -89,15 +89,14 @@ class CompareConfig(TrainingConfig, BaseConfig, ParallelConfig):
 def compare(config: CompareConfig) -> list[Row]:
     """Every cell of the comparison; finished ones are reused. Prints the table and says where to look."""
     connect()
-    samples = read_checked(config.data)
-    inputs = {"data": fingerprint(samples)}
-    cells = config.cells()
-    refuse_impossible_cells(cells)
+    data, cells = read_data(config.data), config.cells()
+    inputs = {"data": fingerprint(data.samples)}
+    refuse_impossible_cells(cells, data)
     with open_run(
         "main", config, stage_fingerprint("main", config, inputs), f"{config.sources} on {config.data}"
     ) as run:
-        log_dataset(config.data, inputs["data"], samples)
-        rows = measure_cells(cells, config)
+        log_dataset(config.data, inputs["data"], data.samples)
+        rows = measure_cells(cells, data, config)
         text = f"{markdown_table(rows)}\n\n{paired_tests(rows)}".rstrip()
         mlflow.log_text(text, "results.md")
     print(f"\n{text}\n\n{experiment_url(run)}")

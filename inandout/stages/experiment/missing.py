@@ -1,11 +1,13 @@
-"""What diffusion still has to do for classifiers: adapters and images that were made for nothing else before."""
+"""How much of the missing work of a plan is to be done: what was drawn for anything else before is not drawn again."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from inandout.data.prepare import prepare_shot
+from inandout.data.prepare import CheckedData
 from inandout.diffusion.lora.safetensors_io import load_adapter
 from inandout.diffusion.sample.generate import count_kept
+from inandout.mixing import split_counts
+from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.finetune import (
     FinetuneConfig,
     choose_instances,
@@ -16,19 +18,21 @@ from inandout.stages.finetune import (
 )
 from inandout.stages.image_cache import generated_folder
 from inandout.stages.pools.inpaint import InpaintPoolConfig, inpaint_cache_key
-from inandout.stages.pools.text2img import STRIP, DdpmPoolConfig, ddpm_fingerprint, finetune_config, text2img_cache_key
+from inandout.stages.pools.text2img import DdpmPoolConfig, finetune_config, text2img_cache_key
 from inandout.tracking import find_finished
 
 
-def missing_tunings(pools: Sequence[DdpmPoolConfig]) -> list[FinetuneConfig]:
-    """Fine-tunings of pools, each once; none of the pools has an adapter given."""
-    asked = {finetune_fingerprint(tuning): tuning for tuning in dict.fromkeys(map(finetune_config, pools))}
-    return [tuning for key, tuning in asked.items() if find_finished(key) is None]
+def training_steps(config: ClassifyConfig, data: CheckedData) -> int:
+    """Steps of a classifier. An epoch shows the positives, as many negatives, and all synthetic negatives."""
+    real = sum(sample.split == "train" and sample.label == 1 for sample in data.take_shot(config))
+    n_ddpm = split_counts(config.n_aug, config.ddpm_ratio)[0]
+    epoch = 2 * (real + config.n_aug) + (0 if config.negatives == "none" else n_ddpm)
+    return config.epochs * -(-epoch // config.batch_size)
 
 
-def count_shown(config: FinetuneConfig) -> int:
+def count_shown(config: FinetuneConfig, data: CheckedData) -> int:
     """Images that a fine-tuning sees: its own, and as many of the class prompt."""
-    instances = len(choose_instances(prepare_shot(config), config.shot, config.n_negatives, config.seed))
+    instances = len(choose_instances(data.take_shot(config), config.shot, config.n_negatives, config.seed))
     preset = config.preset()
     return preset.epochs * config.repeats * instances * (2 if preset.n_prior else 1)
 
@@ -47,27 +51,22 @@ def missing_priors(tunings: Sequence[FinetuneConfig], factor: int) -> int:
     return sum(max(n - count_kept(folder), 0) for folder, n in most.items())
 
 
-def missing_images(pools: Sequence[DdpmPoolConfig]) -> int:
-    """Images of pools: a smaller pool is the beginning of a larger one."""
+def missing_images(configs: Sequence[DdpmPoolConfig], data: CheckedData) -> int:
+    """Images of missing pools: a smaller pool is the beginning of a larger one."""
     most: dict[DdpmPoolConfig, int] = {}
-    for pool in pools:
-        key = pool.model_copy(update={"n_aug": 1})
-        most[key] = max(most.get(key, 0), pool.n_aug)
-    return sum(max(n - _drawn(pool), 0) for pool, n in most.items())
+    for config in configs:
+        key = config.model_copy(update={"n_aug": 1})
+        most[key] = max(most.get(key, 0), config.n_aug)
+    return sum(max(n - _drawn(config, data), 0) for config, n in most.items())
 
 
-def _drawn(pool: DdpmPoolConfig) -> int:
+def _drawn(config: DdpmPoolConfig, data: CheckedData) -> int:
     """Images that are there, of any pool that differs in their number alone."""
-    run = find_finished(finetune_fingerprint(finetune_config(pool)))
+    samples = data.take_shot(config)
+    run = find_finished(finetune_fingerprint(finetune_config(config), samples))
     if run is None:
         return 0
-    adapter, samples = load_adapter(find_adapter(run.info.run_id)), prepare_shot(pool)
-    if isinstance(pool, InpaintPoolConfig):
-        return count_kept(generated_folder(inpaint_cache_key(pool, adapter, samples)))
-    return count_kept(generated_folder(text2img_cache_key(pool, adapter, samples, pool.seed)))
-
-
-def missing_strips(pools: Sequence[DdpmPoolConfig]) -> int:
-    """Images at rising alpha, which every pool of whole images draws beside its own."""
-    whole = {pool for pool in pools if not isinstance(pool, InpaintPoolConfig)}
-    return len(STRIP) * sum(find_finished(ddpm_fingerprint(pool)) is None for pool in whole)
+    adapter = load_adapter(find_adapter(run.info.run_id))
+    if isinstance(config, InpaintPoolConfig):
+        return count_kept(generated_folder(inpaint_cache_key(config, adapter, samples)))
+    return count_kept(generated_folder(text2img_cache_key(config, adapter, samples, config.seed)))

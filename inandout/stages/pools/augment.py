@@ -13,9 +13,9 @@ from inandout.memseg.config import MemSegConfig
 from inandout.memseg.pool import write_pool
 from inandout.memseg.texture_bank import FolderTextures, open_textures
 from inandout.stages.pools.inpaint import InpaintPoolConfig, augment_inpaint
-from inandout.stages.pools.pool import Pool, PoolConfig, log_pool, read_pool, work_pool
+from inandout.stages.pools.pool import Pool, PoolConfig, log_pool, open_pool, work_pool
 from inandout.stages.pools.text2img import DdpmPoolConfig, augment_ddpm
-from inandout.tracking import artifact_folder, connect, run_stage
+from inandout.tracking import connect, run_stage
 
 
 class MemSegPoolConfig(MemSegConfig, DataConfig, Geometry, PoolConfig):
@@ -45,17 +45,22 @@ def augment(config: AugmentConfig) -> Pool:
     return augment_ddpm(DdpmPoolConfig(**config.model_dump(include=set(DdpmPoolConfig.model_fields))))
 
 
-def augment_memseg(config: MemSegPoolConfig, parted: list[Sample] | None = None) -> Pool:
+def augment_memseg(config: MemSegPoolConfig, samples: list[Sample] | None = None) -> Pool:
     """A pool of MemSeg anomalies on negatives of the training part.
 
-    `parted` is the data set where another seed than the images' parts it.
+    `samples` is the data set, split; None = read it and split it by the seed of the pool.
     """
     connect()
-    samples = prepare(config) if parted is None else parted
-    inputs = {"data": fingerprint(samples)} | _texture_digests(config.textures)
+    samples = prepare(config) if samples is None else samples
+    inputs = memseg_inputs(config, samples)
     name = f"memseg n={config.n_aug} seed={config.seed}"
     run = run_stage("augment", name, config, inputs, samples, lambda work: _make_memseg(config, samples, work))
-    return Pool(read_pool(artifact_folder(run.info.run_id, "pool")), run.info.run_id)
+    return open_pool(run.info.run_id)
+
+
+def memseg_inputs(config: MemSegPoolConfig, samples: Sequence[Sample]) -> dict[str, str]:
+    """Fingerprints of what a MemSeg pool is made from."""
+    return {"data": fingerprint(samples)} | _texture_digests(config.textures)
 
 
 def _texture_digests(folder: str) -> dict[str, str]:

@@ -25,9 +25,9 @@ from inandout.memseg.config import MaskConfig
 from inandout.memseg.masks import area_limits, draw_mask, find_foreground
 from inandout.memseg.plan import plan
 from inandout.stages.image_cache import generate
-from inandout.stages.pools.pool import Pool, log_pool, read_pool, work_pool
+from inandout.stages.pools.pool import Pool, log_pool, open_pool, work_pool
 from inandout.stages.pools.text2img import DdpmPoolConfig, adapter_for, adapter_identity, log_pool_state
-from inandout.tracking import artifact_folder, connect, run_stage
+from inandout.tracking import connect, run_stage
 
 NO_ADAPTER = "none"
 """The value of `adapter` that stands for the base as it is: without any training, as DIAG draws."""
@@ -81,16 +81,19 @@ class _Sites(NamedTuple):
         return Canvas(fitted, np.stack([self.mask(number) for number in numbers]))
 
 
-def augment_inpaint(config: InpaintPoolConfig) -> Pool:
-    """A pool of defects on negatives of the training part, which keep their pixels outside the masks."""
+def augment_inpaint(config: InpaintPoolConfig, samples: list[Sample] | None = None) -> Pool:
+    """A pool of defects on negatives of the training part, which keep their pixels outside the masks.
+
+    `samples` is the data set, split and with its shot; None = read it.
+    """
     connect()
-    samples = prepare_shot(config)
+    samples = prepare_shot(config) if samples is None else samples
     sites = _sites(config, samples)
-    adapter = NO_ADAPTER if config.adapter == NO_ADAPTER else adapter_identity(config)
+    adapter = NO_ADAPTER if config.adapter == NO_ADAPTER else adapter_identity(config, samples)
     inputs = {"data": fingerprint(samples), "base": base_identity(config), "adapter": adapter}
     name = f"inpaint {config.shot} alpha={config.merging_alpha():g} n={config.n_aug} seed={config.seed}"
     run = run_stage("augment", name, config, inputs, samples, lambda work: _make(config, samples, sites, work))
-    return Pool(read_pool(artifact_folder(run.info.run_id, "pool")), run.info.run_id)
+    return open_pool(run.info.run_id)
 
 
 def _sites(config: InpaintPoolConfig, samples: Sequence[Sample]) -> _Sites:
@@ -110,16 +113,16 @@ def _sites(config: InpaintPoolConfig, samples: Sequence[Sample]) -> _Sites:
 
 def _make(config: InpaintPoolConfig, samples: list[Sample], sites: _Sites, work: Path) -> None:
     base = open_base(config)
-    adapter = None if config.adapter == NO_ADAPTER else adapter_for(config)
+    adapter = None if config.adapter == NO_ADAPTER else adapter_for(config, samples)
     pipeline, prompts, sampling = _merged(config, base, adapter), _prompts(config, adapter), config.sampling(base.kind)
     skip = adapter.meta.clip_skip if adapter else 1
     generator = inpaint_generator(pipeline, prompts, config.seed, sites.canvas, sampling, skip)
     state = generate(inpaint_cache_key(config, adapter, samples), config.n_aug, generator, sampling.sample_batch, None, "inpaint")
     log_pool_state(state, config.merging_alpha() if adapter else None, prompts)
     folder, contents = work_pool(work), digests([sample.image for sample in sites.negatives])
-    pool = [_row(one, sites, contents, prompts, base, adapter, folder) for one in state.kept]
-    write_manifest(pool, folder / "manifest.csv")
-    log_pool(folder, pool)
+    rows = [_row(one, sites, contents, prompts, base, adapter, folder) for one in state.kept]
+    write_manifest(rows, folder / "manifest.csv")
+    log_pool(folder, rows)
 
 
 def inpaint_cache_key(config: InpaintPoolConfig, adapter: Adapter | None, samples: Sequence[Sample]) -> list[object]:

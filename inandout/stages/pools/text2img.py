@@ -26,8 +26,8 @@ from inandout.errors import InputError
 from inandout.reporting.figures import contact_sheet
 from inandout.stages.finetune import FinetuneConfig, find_adapter, finetune, finetune_fingerprint
 from inandout.stages.image_cache import generate
-from inandout.stages.pools.pool import Pool, PoolConfig, log_pool, read_pool, work_pool
-from inandout.tracking import artifact_folder, artifact_names, connect, run_stage, stage_fingerprint
+from inandout.stages.pools.pool import Pool, PoolConfig, log_pool, open_pool, work_pool
+from inandout.tracking import artifact_folder, artifact_names, connect, run_stage
 
 DRAWN_WITH = "drawn_with.json"
 """Artifact of a diffusion pool: all that its images can be drawn again with."""
@@ -78,38 +78,34 @@ class DdpmPoolConfig(DdpmConfig, PoolConfig):
     """A pool of diffusion images."""
 
 
-def augment_ddpm(config: DdpmPoolConfig, parted: list[Sample] | None = None) -> Pool:
+def augment_ddpm(config: DdpmPoolConfig, samples: list[Sample] | None = None) -> Pool:
     """A pool of images from the base merged with an adapter, which is fine-tuned first where none is given.
 
-    `parted` is the data set where another seed than the images' parts it.
+    `samples` is the data set, split and with its shot; None = read it and split it by the seed of the pool.
     """
     connect()
-    samples = prepare_shot(config) if parted is None else parted
-    inputs = _inputs(config, samples)
+    samples = prepare_shot(config) if samples is None else samples
+    inputs = ddpm_inputs(config, samples)
     name = f"ddpm {config.shot} alpha={config.merging_alpha():g} n={config.n_aug} seed={config.seed}"
     run = run_stage("augment", name, config, inputs, samples, lambda work: _make_ddpm(config, samples, work))
-    return Pool(read_pool(artifact_folder(run.info.run_id, "pool")), run.info.run_id)
+    return open_pool(run.info.run_id)
 
 
-def _inputs(config: DdpmPoolConfig, samples: Sequence[Sample]) -> dict[str, str]:
-    return {"data": fingerprint(samples), "base": base_identity(config), "adapter": adapter_identity(config)}
+def ddpm_inputs(config: DdpmPoolConfig, samples: Sequence[Sample]) -> dict[str, str]:
+    """Fingerprints of what a diffusion pool is made from, told without making any of it."""
+    return {"data": fingerprint(samples), "base": base_identity(config), "adapter": adapter_identity(config, samples)}
 
 
-def ddpm_fingerprint(config: DdpmPoolConfig) -> str:
-    """Identity of the pool that `augment_ddpm` gives, told without drawing it."""
-    return stage_fingerprint("augment", config, _inputs(config, prepare_shot(config)))
-
-
-def adapter_identity(config: DdpmConfig) -> str:
+def adapter_identity(config: DdpmConfig, samples: Sequence[Sample]) -> str:
     """Of the adapter that is asked for, which need not be trained yet."""
     if config.adapter:
         return _given_adapter(config).fingerprint
-    return finetune_fingerprint(finetune_config(config))
+    return finetune_fingerprint(finetune_config(config), samples)
 
 
-def adapter_for(config: DdpmConfig) -> Adapter:
-    """The adapter that is asked for, fine-tuned first where none is given."""
-    return _given_adapter(config) if config.adapter else load_adapter(finetune(finetune_config(config)).adapter)
+def adapter_for(config: DdpmConfig, samples: list[Sample] | None = None) -> Adapter:
+    """The adapter that is asked for, fine-tuned on `samples` first where none is given."""
+    return _given_adapter(config) if config.adapter else load_adapter(finetune(finetune_config(config), samples).adapter)
 
 
 def _given_adapter(config: DdpmConfig) -> Adapter:
@@ -127,24 +123,24 @@ def finetune_config(config: DdpmConfig) -> FinetuneConfig:
     return FinetuneConfig(**config.model_dump(include=set(FinetuneConfig.model_fields) - {"fresh"}))
 
 
-def adapter_run(config: DdpmConfig) -> str:
+def adapter_run(config: DdpmConfig, samples: list[Sample] | None = None) -> str:
     """The run of the fine-tuning that is done where no adapter is given, done now if need be."""
-    return finetune(finetune_config(config)).run_id
+    return finetune(finetune_config(config), samples).run_id
 
 
-def _name_adapter(config: DdpmConfig) -> str:
+def _name_adapter(config: DdpmConfig, samples: list[Sample] | None) -> str:
     """What finds the adapter again, from any folder: the run that trained it, or its file."""
     if not config.adapter:
-        return adapter_run(config)
+        return adapter_run(config, samples)
     return str(Path(config.adapter).resolve()) if Path(config.adapter).suffix else config.adapter
 
 
 def _make_ddpm(config: DdpmPoolConfig, samples: list[Sample], work: Path) -> None:
-    setup, folder = open_diffusion_setup(config), work_pool(work)
-    pool = draw_ddpm(setup, samples, folder, config.seed)
-    log_pool(folder, pool)
+    setup, folder = open_diffusion_setup(config, samples), work_pool(work)
+    rows = draw_ddpm(setup, samples, folder, config.seed)
+    log_pool(folder, rows)
     strip = _strip(setup)
-    if is_grey(read_image(pool[0].image)):
+    if is_grey(read_image(rows[0].image)):
         strip = without_colour(strip)
     mlflow.log_image(strip, artifact_file="alpha_strip.png")
 
@@ -168,9 +164,9 @@ class DiffusionSetup(NamedTuple):
         return self.config.prompt_list(self.adapter.meta.instance_prompt)
 
 
-def open_diffusion_setup(config: DdpmPoolConfig) -> DiffusionSetup:
-    """Load base and adapter, and resolve what hangs on them."""
-    config = config.model_copy(update={"adapter": _name_adapter(config)})
+def open_diffusion_setup(config: DdpmPoolConfig, samples: list[Sample] | None = None) -> DiffusionSetup:
+    """Load base and adapter, which is fine-tuned on `samples` first where none is given, and resolve the rest."""
+    config = config.model_copy(update={"adapter": _name_adapter(config, samples)})
     adapter, base = adapter_for(config), open_base(config)
     require_text2img(base.pipeline)
     sampling = config.sampling(base.kind)
@@ -203,9 +199,9 @@ def draw_ddpm(
     state = generate(asked, config.n_aug, generator, config.sample_batch, training, "ddpm")
     log_pool_state(state, config.merging_alpha(), setup.prompts)
     mlflow.log_dict(config.model_dump(mode="json"), DRAWN_WITH)
-    pool = [row.with_(image=Path(shutil.copy(row.image, folder))) for row in _ddpm_rows(setup, state, seed, label)]
-    write_manifest(pool, folder / "manifest.csv")
-    return pool
+    rows = [row.with_(image=Path(shutil.copy(row.image, folder))) for row in _ddpm_rows(setup, state, seed, label)]
+    write_manifest(rows, folder / "manifest.csv")
+    return rows
 
 
 def text2img_cache_key(config: DdpmPoolConfig, adapter: Adapter, samples: Sequence[Sample], seed: int) -> list[object]:

@@ -32,7 +32,7 @@ class OpenedPromptLab(NamedTuple):
 def open_prompt_lab(config: DdpmConfig) -> OpenedPromptLab:
     """Load what draws; where no adapter is given, one is fine-tuned first, as `augment` does."""
     samples = prepare_shot(config)
-    adapter = adapter_for(config)
+    adapter = adapter_for(config, samples)
     base = open_base(config)
     require_text2img(base.pipeline)
     sampling = SamplingConfig(**config.model_dump(include=set(SamplingConfig.model_fields))).resolved(base.kind)

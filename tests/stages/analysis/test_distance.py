@@ -86,8 +86,8 @@ def test_what_cannot_be_compared_is_refused_in_one_sentence(data: Path, trained:
     write_manifest([s.with_(sources=test) for s in read_manifest(leak / "manifest.csv")], leak / "manifest.csv")
     for changes, message in (
         ({"model": ""}, "model is empty"),
-        ({"model": "no-such-run"}, "no-such-run: no run with an artifact"),
-        ({"model": small}, "is not a run of classify"),
+        ({"model": "no-such-run"}, "model = no-such-run: there is no run with this id"),
+        ({"model": small}, "is a run of augment, not of classify"),
         ({"pools": " , "}, "pools is empty"),
         ({"pools": small}, "has 4 images; a comparison needs 10"),
         ({"pools": str(tmp_path)}, "not a pool"),

@@ -97,8 +97,8 @@ def decide(app: FastAPI, *_: object) -> None:
     assert {(one["label"], round(one["score"])) for one in session["images"][:2]} == {(1, 0), (0, 1)}
     with_mask = next(one for one in session["images"] if one["has_mask"])
     assert client.get(f"/labelled/{with_mask['id']}").status_code == 200
-    for place, verdict in enumerate(("reject", "reject", "unsure", "keep")):
-        said = {"image": session["images"][place]["id"], "verdict": verdict, "reviewer": "Anna", "seen": 0}
+    for place, decision in enumerate(("reject", "reject", "unsure", "keep")):
+        said = {"image": session["images"][place]["id"], "decision": decision, "reviewer": "Anna", "seen": 0}
         client.post("/api/decisions", json=said).raise_for_status()
 
 
