@@ -67,8 +67,8 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         session, log = memseg_desk(Path(folder)), DecisionLog(Path(folder) / "decisions" / "decisions.jsonl")
-        for image, verdict in zip(session.ids, BEN, strict=False):
-            log.decide(image, verdict, "", "Ben", 0)
+        for image, decision in zip(session.ids, BEN, strict=False):
+            log.decide(image, decision, "", "Ben", 0)
         browser = playwright.chromium.launch(executable_path=options.chromium, args=["--no-sandbox"])
         with serve_in_thread(build_app(session, log, lambda: "nothing is kept of a screenshot")) as address:
             photograph(browser, address)

@@ -2,7 +2,7 @@
 
     python experiments/replay_review.py --pool <run id or folder> --decisions looked_at.csv --reviewer Anna
 
-The file has the columns `number,verdict,reason`: the number that the page shows at the image (1 is the first row of
+The file has the columns `number,decision,reason`: the number that the page shows at the image (1 is the first row of
 the pool), keep, reject or unsure, and a reason or nothing. The decisions are the file's alone: whoever wrote it has
 looked at the images. A reason of the page's list is given by its digit, any other is typed. What the reviewer has
 said already is passed over, so a stopped replay goes on. Ends with Finish, and prints what the page says.
@@ -29,7 +29,7 @@ class Row(NamedTuple):
     """A decision of a person."""
 
     number: int
-    verdict: str
+    decision: str
     reason: str
 
 
@@ -37,20 +37,20 @@ def read_decisions(path: Path) -> list[Row]:
     """Rows in the order of their numbers; exits with a sentence where one is wrong."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         given = list(csv.DictReader(file))
-    if not given or not {"number", "verdict", "reason"} <= given[0].keys():
-        sys.exit(f"{path}: needs the columns number,verdict,reason and at least one row")
+    if not given or not {"number", "decision", "reason"} <= given[0].keys():
+        sys.exit(f"{path}: needs the columns number,decision,reason and at least one row")
     rows = []
     for line, one in enumerate(given, start=2):
-        number, verdict, reason = (
+        number, decision, reason = (
             one["number"].strip(),
-            one["verdict"].strip(),
+            one["decision"].strip(),
             " ".join((one["reason"] or "").split()),
         )
-        if not number.isdecimal() or verdict not in KEYS or len(reason) > 300:
+        if not number.isdecimal() or decision not in KEYS or len(reason) > 300:
             sys.exit(
                 f"{path}, line {line}: {one}: a number, one of {', '.join(KEYS)}, and up to 300 characters are needed"
             )
-        rows.append(Row(int(number), verdict, reason))
+        rows.append(Row(int(number), decision, reason))
     twice = [number for number, count in Counter(row.number for row in rows).items() if count > 1]
     if twice:
         sys.exit(f"{path}: {twice[0]} is decided twice; remove one of the rows")
@@ -88,17 +88,17 @@ def decide(page: Page, row: Row) -> None:
             {10: "PageDown", 1: "ArrowRight", -1: "ArrowLeft", -10: "PageUp"}[step if away > 0 else -step]
         )
     said = page.evaluate("mine(list[here].id)")
-    if (said["verdict"], said["reason"]) == (row.verdict, row.reason):
+    if (said["decision"], said["reason"]) == (row.decision, row.reason):
         return
     listed = page.evaluate("session.reasons")
-    if row.verdict == "reject" and row.reason in listed:
+    if row.decision == "reject" and row.reason in listed:
         page.keyboard.press(str(listed.index(row.reason) + 1))
     else:
         if row.reason:
             page.keyboard.press("t")
             page.keyboard.insert_text(row.reason)
             page.keyboard.press("Enter")
-        page.keyboard.press(KEYS[row.verdict])
+        page.keyboard.press(KEYS[row.decision])
     page.evaluate("queue")  # saved, or the page shows what was wrong
     if page.is_visible("#trouble"):
         sys.exit(f"image {row.number}: {page.text_content('#trouble')}")
@@ -125,7 +125,7 @@ def main() -> None:
     """Replay the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pool", required=True, help="run id of augment, extend-pool or label-errors, or a folder")
-    parser.add_argument("--decisions", required=True, type=Path, help="CSV file with number,verdict,reason")
+    parser.add_argument("--decisions", required=True, type=Path, help="CSV file with number,decision,reason")
     parser.add_argument("--reviewer", required=True, help="whose decisions these are")
     parser.add_argument("--screenshots", type=Path, help="folder for two screenshots at the end (default none)")
     parser.add_argument("--chromium", default="/usr/bin/chromium", help="the browser (default /usr/bin/chromium)")
@@ -142,7 +142,7 @@ def main() -> None:
     finally:
         server.send_signal(signal.SIGINT)
         server.wait()
-    print(f"{len(rows)} decisions in {time.monotonic() - started:.0f} s: {dict(Counter(row.verdict for row in rows))}")
+    print(f"{len(rows)} decisions in {time.monotonic() - started:.0f} s: {dict(Counter(row.decision for row in rows))}")
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def run_task(work: Callable[[Item], Result], item: Item) -> tuple[Result | None,
 
 
 def _run_task_unless_told(work: Callable[[Item], Result], item: Item) -> tuple[Result | None, InputError | None]:
-    """As `run_task`; a process that is told to end does so, where its pool would have it take the next piece."""
+    """As `run_task`; a process that is told to end does so, where its executor would have it take the next piece."""
     try:
         return run_task(work, item)
     except SystemExit:
@@ -90,7 +90,7 @@ def _run_task_unless_told(work: Callable[[Item], Result], item: Item) -> tuple[R
 
 
 def _in_processes(work: Callable[[Item], Any], items: Sequence[Item], workers: int) -> Iterator[TaskResult]:
-    """A killed process takes its whole pool with it, so what has not ended goes to a new one.
+    """A killed process ends its whole executor, so what has not ended goes to a new one.
 
     After `MAX_RETRIES` of them in vain one of the pieces that are first in turn kills its process: so each of these is
     done alone, and given up if it is killed there, too.
@@ -98,26 +98,26 @@ def _in_processes(work: Callable[[Item], Any], items: Sequence[Item], workers: i
     left, in_vain = dict(enumerate(items)), 0
     while left:
         before = len(left)
-        yield from _in_pool(work, left, workers)
+        yield from _in_executor(work, left, workers)
         if left:
             print("a worker was killed; what had not ended is begun again", file=sys.stderr)
         in_vain = in_vain + 1 if len(left) == before else 1
         if in_vain == MAX_RETRIES:
             for number in list(left)[:workers]:
                 alone = {number: left.pop(number)}
-                yield from _in_pool(work, alone, 1)
+                yield from _in_executor(work, alone, 1)
                 if alone:
                     yield TaskResult(number, None, _given_up("at last with no other at work"))
             in_vain = 0
 
 
-def _in_pool(work: Callable[[Item], Any], left: dict[int, Item], workers: int) -> Iterator[TaskResult]:
+def _in_executor(work: Callable[[Item], Any], left: dict[int, Item], workers: int) -> Iterator[TaskResult]:
     """Begin all that is left, and take out what ends, until nothing is left or a process is killed."""
     context = multiprocessing.get_context("spawn")
     threads = max((os.cpu_count() or 1) // workers, 1)
-    pool = ProcessPoolExecutor(min(workers, len(left)), context, initializer=_begin, initargs=(threads,))
+    executor = ProcessPoolExecutor(min(workers, len(left)), context, initializer=_begin, initargs=(threads,))
     try:
-        futures = {pool.submit(work, item): number for number, item in left.items()}
+        futures = {executor.submit(work, item): number for number, item in left.items()}
         for future in as_completed(futures):
             task = TaskResult(futures[future], *future.result())
             del left[task.number]
@@ -129,7 +129,7 @@ def _in_pool(work: Callable[[Item], Any], left: dict[int, Item], workers: int) -
             process.terminate()
         raise
     finally:
-        pool.shutdown(cancel_futures=True)
+        executor.shutdown(cancel_futures=True)
 
 
 def _given_up(how: str) -> InputError:

@@ -54,8 +54,8 @@ def check(samples: Sequence[Sample], max_pixels: int = MAX_PIXELS) -> list[Probl
     Every file is decoded once. Without a split, near-duplicates are no problem: grouping keeps them together
     (`inandout.data.duplicates.group_near_duplicates`). No positives in training is none either: that is zero-shot.
     """
-    with ThreadPoolExecutor() as pool:
-        looks = pool.map(lambda sample: _look(sample, max_pixels), samples)
+    with ThreadPoolExecutor() as executor:
+        looks = executor.map(lambda sample: _look(sample, max_pixels), samples)
         seen = list(tqdm(looks, total=len(samples), desc="checking images", unit="", disable=None, delay=2))
     problems = [problem for one in seen for problem in one.problems]
     return [*problems, *class_problems(samples), *_group_problems(samples), *_repeats(samples, seen)]

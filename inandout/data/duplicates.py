@@ -70,8 +70,8 @@ def near_duplicates(paths: Sequence[Path], threshold: float = SIMILAR) -> Pairs:
     Raises:
         InputError: an image cannot be read.
     """
-    with ThreadPoolExecutor() as pool:
-        return similar_pairs(list(pool.map(lambda path: thumbnail(read_image(path)), paths)), threshold)
+    with ThreadPoolExecutor() as executor:
+        return similar_pairs(list(executor.map(lambda path: thumbnail(read_image(path)), paths)), threshold)
 
 
 def similar_pairs(thumbnails: Sequence[Thumbnail], threshold: float = SIMILAR) -> Pairs:

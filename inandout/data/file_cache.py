@@ -58,8 +58,8 @@ class FileCache(Generic[Value]):
                 yield i, self._known[version, key]
             else:
                 missing.append(i)
-        with ThreadPoolExecutor() as pool:
-            for i, value in zip(missing, pool.map(work, [paths[i] for i in missing]), strict=True):
+        with ThreadPoolExecutor() as executor:
+            for i, value in zip(missing, executor.map(work, [paths[i] for i in missing]), strict=True):
                 yield i, self._keep(versions[i], key, value)
 
     def _keep(self, version: _Version | None, key: Hashable, value: Value) -> Value:

@@ -1,15 +1,14 @@
 """From the name of a data set to a checked, split manifest."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from inandout.data.check import Problem, check, describe
 from inandout.data.duplicates import group_near_duplicates
-from inandout.data.manifest import Sample, digests
+from inandout.data.manifest import Sample
 from inandout.data.readers import scan_data
 from inandout.data.splits import Shot, cut_validation, split_test, take_shot
 from inandout.data.surfaces import SurfacesConfig, drawing_fingerprint, write_surfaces
@@ -64,25 +63,7 @@ def check_data(where: Path) -> tuple[list[Sample], list[Problem]]:
     scan = scan_data(where)
     if scan.problems:
         return scan.samples, [*scan.problems, *check(scan.samples)]
-    return scan.samples, list(_check_once(tuple(scan.samples), _contents(scan.samples)))
-
-
-def _contents(samples: Sequence[Sample]) -> str:
-    """Changes with every byte of every file; files that cannot be read are for `check` to name."""
-    paths = [path for sample in samples for path in (sample.image, sample.mask) if path and path.is_file()]
-    return "".join(digests(paths))
-
-
-@lru_cache(maxsize=4)
-def _check_once(samples: tuple[Sample, ...], contents: str) -> tuple[Problem, ...]:
-    """`check`, once in a process for the same rows and the same bytes: a comparison asks again for every cell."""
-    return tuple(check(samples))
-
-
-@lru_cache(maxsize=4)
-def _group_once(samples: tuple[Sample, ...], contents: str) -> tuple[Sample, ...]:
-    """`group_near_duplicates`, once likewise: it decodes every image."""
-    return tuple(group_near_duplicates(samples))
+    return scan.samples, check(scan.samples)
 
 
 def read_checked(name: str) -> list[Sample]:
@@ -99,15 +80,34 @@ def read_checked(name: str) -> list[Sample]:
     return samples
 
 
-def prepare(config: DataConfig, seed: int) -> list[Sample]:
-    """Read, check, group and split a data set; raises as `read_checked`."""
-    samples = read_checked(config.data)
+class CheckedData(NamedTuple):
+    """A data set that was read, checked and grouped once, to be split for any seed and shot."""
+
+    samples: Sequence[Sample]
+    """Every sample. Near duplicates share a group."""
+
+    def split(self, config: DataConfig, seed: int) -> list[Sample]:
+        """Every sample, with the training, validation and test part of a seed."""
+        return cut_validation(split_test(self.samples, config.test_share, seed), config.val_share, seed)
+
+    def take_shot(self, config: DataConfig, scenario: ShotConfig, seed: int) -> list[Sample]:
+        """`split`, with as many real positives as the scenario has."""
+        return take_shot(self.split(config, seed), scenario.shot, scenario.n_shot, seed)
+
+
+def read_data(name: str) -> CheckedData:
+    """Read, check and group a data set, which decodes every image; raises as `read_checked`."""
+    samples = read_checked(name)
     if any(sample.group == "" for sample in samples):
-        # or the validation part would know images of the training part
-        samples = list(_group_once(tuple(samples), _contents(samples)))
-    return cut_validation(split_test(samples, config.test_share, seed), config.val_share, seed)
+        samples = group_near_duplicates(samples)  # or the validation part would hold copies of training images
+    return CheckedData(samples)
+
+
+def prepare(config: DataConfig, seed: int) -> list[Sample]:
+    """Read and split a data set; raises as `read_checked`."""
+    return read_data(config.data).split(config, seed)
 
 
 def prepare_shot(config: DataConfig, scenario: ShotConfig, seed: int) -> list[Sample]:
-    """`prepare`, with as many real positives as the scenario has."""
-    return take_shot(prepare(config, seed), scenario.shot, scenario.n_shot, seed)
+    """Read and split a data set, with as many real positives as the scenario has; raises as `read_checked`."""
+    return read_data(config.data).take_shot(config, scenario, seed)

@@ -84,8 +84,8 @@ def read_ksdd2(folder: Path, official: bool) -> Scan:
         ]
         problems += _unpaired(images, masks)
         paired = [(images[name], masks[name]) for name in images if name in masks]
-        with ThreadPoolExecutor() as pool:
-            labels = list(pool.map(_label, [mask for _, mask in paired]))
+        with ThreadPoolExecutor() as executor:
+            labels = list(executor.map(_label, [mask for _, mask in paired]))
         problems += [label for label in labels if isinstance(label, Problem)]
         samples += [
             Sample(image=image, mask=mask, label=label, split=split)

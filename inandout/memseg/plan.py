@@ -1,11 +1,7 @@
 """Which negative, and which seed, each synthetic anomaly is made from."""
 
-import numpy as np
-
 from inandout.errors import InputError
-
-_NEGATIVES, _SEEDS = 0, 1
-"""Two streams of random numbers of one seed: the order of the negatives, and the seeds of the images."""
+from inandout.seeds import PoolStream, generator, image_seed
 
 
 def plan(n_negatives: int, n: int, seed: int) -> list[tuple[int, int]]:
@@ -22,9 +18,5 @@ def plan(n_negatives: int, n: int, seed: int) -> list[tuple[int, int]]:
     if n < 0 or seed < 0:
         raise InputError(f"n = {n} and seed = {seed} were given; both must be 0 or more")
     rounds = -(-n // n_negatives)
-    orders = [np.random.default_rng((seed, _NEGATIVES, r)).permutation(n_negatives) for r in range(rounds)]
-    return [(int(orders[i // n_negatives][i % n_negatives]), _image_seed(seed, i)) for i in range(n)]
-
-
-def _image_seed(seed: int, index: int) -> int:
-    return int(np.random.SeedSequence((seed, _SEEDS, index)).generate_state(1, np.uint64)[0] >> np.uint64(11))
+    orders = [generator(seed, PoolStream.NEGATIVES, r).permutation(n_negatives) for r in range(rounds)]
+    return [(int(orders[i // n_negatives][i % n_negatives]), image_seed(seed, PoolStream.MEMSEG, i)) for i in range(n)]

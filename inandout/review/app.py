@@ -46,7 +46,7 @@ class DecisionRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     image: ImageId
-    verdict: Review
+    decision: Review
     reason: Reason = ""
     reviewer: Reviewer
     seen: int = Field(ge=0)
@@ -192,7 +192,7 @@ def _serve_decisions(app: FastAPI, session: ReviewSession, log: DecisionLog) -> 
     def decide(said: DecisionRequest) -> dict[str, bool]:
         if said.image not in ids:
             raise HTTPException(404)
-        log.decide(said.image, said.verdict, said.reason, said.reviewer, said.seen)
+        log.decide(said.image, said.decision, said.reason, said.reviewer, said.seen)
         return {"saved": True}
 
     @app.post("/api/undo")

@@ -6,10 +6,10 @@ import threading
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
 
 from inandout.data.manifest import Review
 from inandout.errors import InputError
@@ -28,7 +28,7 @@ class Decision(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     image: ImageId
-    verdict: Review
+    decision: Review
     """Empty: taken back."""
     reason: Reason = ""
     reviewer: Reviewer
@@ -36,6 +36,14 @@ class Decision(BaseModel):
     """By the clock of the machine; what came later is told from the order of the lines."""
     undo: bool = False
     """Whether it stands for what held before the last decision of the same person."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rename_verdict(cls, values: Any) -> Any:
+        """Older logs name the decision `verdict`; what people decided must stay readable."""
+        if isinstance(values, dict) and "verdict" in values:
+            return {"decision" if key == "verdict" else key: value for key, value in values.items()}
+        return values
 
 
 class ConflictError(Exception):
@@ -64,12 +72,12 @@ class DecisionLog:
             self._catch_up()
             return list(self._known)
 
-    def decide(self, image: str, verdict: Review, reason: str, reviewer: str, seen: int) -> Decision:
+    def decide(self, image: str, decision: Review, reason: str, reviewer: str, seen: int) -> Decision:
         """Add a decision; it is on the disk when this returns.
 
         Args:
             image: its digest.
-            verdict: keep, reject, unsure, or empty to take back.
+            decision: keep, reject, unsure, or empty to take back.
             reason: free text.
             reviewer: who decides.
             seen: how many decisions of theirs on this image the person knew of.
@@ -78,13 +86,13 @@ class DecisionLog:
             ConflictError: there are more than `seen`, so what the person looked at was out of date.
             InputError: it cannot be written.
         """
-        decision = Decision(image=image, verdict=verdict, reason=reason, reviewer=reviewer, when=datetime.now(UTC))
+        made = Decision(image=image, decision=decision, reason=reason, reviewer=reviewer, when=datetime.now(UTC))
         with self._mutex, self._lock:
             self._catch_up()
-            if count_of(self._known, decision.reviewer, decision.image) != seen:
+            if count_of(self._known, made.reviewer, made.image) != seen:
                 raise ConflictError
-            self._write(decision)
-        return decision
+            self._write(made)
+        return made
 
     def undo(self, reviewer: str) -> Decision | None:
         """Take back the last decision of a person that was not taken back yet: what held before it holds again.
@@ -99,8 +107,8 @@ class DecisionLog:
             last = stack.pop()
             before = next((one for one in reversed(stack) if one.image == last.image), None)
             again = Decision(
-                image=last.image, verdict=before.verdict if before else "", reason=before.reason if before else "",
-                reviewer=reviewer, when=datetime.now(UTC), undo=True,
+                image=last.image, decision=before.decision if before else "",
+                reason=before.reason if before else "", reviewer=reviewer, when=datetime.now(UTC), undo=True,
             )  # fmt: skip
             self._write(again)
             return again

@@ -11,7 +11,7 @@ from sklearn.metrics import cohen_kappa_score
 from inandout.data.manifest import Review, Sample
 from inandout.review.decisions import Decision
 
-VERDICTS: tuple[Review, ...] = ("keep", "reject", "unsure")
+CHOICES: tuple[Review, ...] = ("keep", "reject", "unsure")
 
 
 class Agreement(NamedTuple):
@@ -23,7 +23,7 @@ class Agreement(NamedTuple):
     same: int
     """Of these, on which they said the same."""
     kappa: float | None
-    """Cohen's, of the three verdicts: 1 is full agreement, 0 what chance gives. None where it is undefined: no image
+    """Cohen's, of the three decisions: 1 is full agreement, 0 what chance gives. None where it is undefined: no image
     in common, or both said one and the same of all."""
 
 
@@ -49,19 +49,19 @@ def latest(decisions: Iterable[Decision]) -> Latest:
     """The decision that holds for every person and image; none where it was taken back."""
     holding: dict[str, dict[str, Decision]] = defaultdict(dict)
     for one in decisions:
-        if one.verdict:
+        if one.decision:
             holding[one.reviewer][one.image] = one
         else:
             holding[one.reviewer].pop(one.image, None)
     return {reviewer: images for reviewer, images in holding.items() if images}
 
 
-def verdicts(decisions: Iterable[Decision]) -> dict[str, Review]:
+def joint_decisions(decisions: Iterable[Decision]) -> dict[str, Review]:
     """Image to what its reviewers say together: what all who decided said, or unsure where they differ."""
     said: dict[str, set[Review]] = defaultdict(set)
     for images in latest(decisions).values():
         for image, one in images.items():
-            said[image].add(one.verdict)
+            said[image].add(one.decision)
     return {image: next(iter(each)) if len(each) == 1 else "unsure" for image, each in said.items()}
 
 
@@ -74,14 +74,14 @@ def _agreement(
     names: tuple[str, str], mine: Mapping[str, Decision], theirs: Mapping[str, Decision]
 ) -> Agreement:  # fmt: skip
     both = sorted(set(mine) & set(theirs))
-    a, b = [mine[image].verdict for image in both], [theirs[image].verdict for image in both]
+    a, b = [mine[image].decision for image in both], [theirs[image].decision for image in both]
     same = sum(x == y for x, y in zip(a, b, strict=True))
-    kappa = float(cohen_kappa_score(a, b, labels=VERDICTS)) if len({*a, *b}) > 1 else None
+    kappa = float(cohen_kappa_score(a, b, labels=CHOICES)) if len({*a, *b}) > 1 else None
     return Agreement(names, len(both), same, kappa)
 
 
 def prompt_shares(samples: Sequence[Sample], images: Sequence[str], said: Mapping[str, Review]) -> list[PromptShare]:
-    """Every prompt in order of appearance; `images` are the digests of `samples`, `said` is `verdicts`."""
+    """Every prompt in order of appearance; `images` are the digests of `samples`, `said` is `joint_decisions`."""
     rows: dict[str, list[Review]] = defaultdict(list)
     for sample, image in zip(samples, images, strict=True):
         rows[sample.prompt].append(said.get(image, ""))
@@ -92,7 +92,7 @@ def prompt_shares(samples: Sequence[Sample], images: Sequence[str], said: Mappin
 
 
 def apply_decisions(samples: Sequence[Sample], images: Sequence[str], said: Mapping[str, Review]) -> list[Sample]:
-    """The rows with what was decided in `review`; `images` are their digests, `said` is `verdicts`."""
+    """The rows with what was decided in `review`; `images` are their digests, `said` is `joint_decisions`."""
     return [
         sample.with_(review=said.get(image, "")) for sample, image in zip(samples, images, strict=True)
     ]  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 from inandout.data.manifest import Sample
 from inandout.review.decisions import Decision
 from inandout.review.session import ReviewSession
-from inandout.review.summary import VERDICTS, agreements, latest, prompt_shares, verdicts
+from inandout.review.summary import CHOICES, agreements, joint_decisions, latest, prompt_shares
 
 
 def updates_since(session: ReviewSession, decisions: Sequence[Decision], since: int) -> dict[str, Any]:
@@ -15,7 +15,7 @@ def updates_since(session: ReviewSession, decisions: Sequence[Decision], since: 
 
     `count` of a decision says how many the same person has made on the same image, with this one.
     """
-    fields = {"image", "verdict", "reason", "reviewer", "when"}
+    fields = {"image", "decision", "reason", "reviewer", "when"}
     counts: Counter[tuple[str, str]] = Counter()
     fresh = []
     for number, one in enumerate(decisions):
@@ -33,12 +33,12 @@ def summarise(samples: Sequence[Sample], images: Sequence[str], decisions: Seque
     """
     known = set(images)
     ours = [one for one in decisions if one.image in known]
-    said = verdicts(ours)
+    said = joint_decisions(ours)
     together = Counter(said.values())
     return {
         "images": len(known),
         "reviewers": {reviewer: len(each) for reviewer, each in latest(ours).items()},
-        "together": {verdict: together[verdict] for verdict in VERDICTS},
+        "together": {decision: together[decision] for decision in CHOICES},
         "agreements": [one._asdict() for one in agreements(ours)],
         "prompts": [one._asdict() | {"accepted": one.accepted} for one in prompt_shares(samples, images, said)],
     }

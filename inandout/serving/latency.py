@@ -11,11 +11,11 @@ from tqdm import tqdm
 
 from inandout.classifier.onnx_file import open_onnx, run_onnx
 from inandout.classifier.pixels import Pixels
+from inandout.classifier.resnet import DefectNet
 from inandout.classifier.training import predict
 from inandout.data.geometry import Geometry, fit_image
 from inandout.data.images import decode_image
 from inandout.reporting.tables import aligned
-from inandout.serving.classifier_run import ClassifierRun, require_test_files
 
 Answer = Callable[[Pixels], object]
 """A loaded model: pixels (N, H, W, 3) to logits."""
@@ -40,24 +40,27 @@ class Timing(NamedTuple):
         return [1000 * float(value) for value in np.percentile(self.seconds, [50, 95, 99])]
 
 
-def measure_latency(trained: ClassifierRun, onnx: Path, rounds: int) -> list[Timing]:
+def measure_latency(
+    load: Callable[[], DefectNet], geometry: Geometry, files: Sequence[bytes], onnx: Path, rounds: int
+) -> list[Timing]:  # fmt: skip
     """Torch and onnxruntime on the CPU, with as many threads as torch has; decoding and preparation included.
 
     Args:
-        trained: whose test images are read from the disk once, and decoded in every round.
+        load: gives the torch model.
+        geometry: how images are fitted.
+        files: encoded images, decoded in every round.
         onnx: the exported file.
         rounds: answers that are timed warm, of each kind, after `WARM_UP` that are not; cold there are `COLD_ROUNDS`.
     """
-    files = [sample.image.read_bytes() for sample in require_test_files(trained)[: max(BATCHES)]]
-    engines: dict[str, Callable[[], Answer]] = {"torch": lambda: _torch(trained), "onnxruntime": lambda: _onnx(onnx)}
+    engines: dict[str, Callable[[], Answer]] = {"torch": lambda: _torch(load), "onnxruntime": lambda: _onnx(onnx)}
     timings = []
     total = len(engines) * len(BATCHES) * (COLD_ROUNDS + WARM_UP + rounds)
     with tqdm(total=total, desc="latency", unit="answer", disable=None) as bar:
-        for (name, load), batch in product(engines.items(), BATCHES):
+        for (name, open_engine), batch in product(engines.items(), BATCHES):
             images = [files[i % len(files)] for i in range(batch)]
-            cold = [_time(load, images, trained.geometry, bar) for _ in range(COLD_ROUNDS)]
-            loaded = load()
-            warm = [_time(lambda: loaded, images, trained.geometry, bar) for _ in range(WARM_UP + rounds)]  # noqa: B023
+            cold = [_time(open_engine, images, geometry, bar) for _ in range(COLD_ROUNDS)]
+            loaded = open_engine()
+            warm = [_time(lambda: loaded, images, geometry, bar) for _ in range(WARM_UP + rounds)]  # noqa: B023
             timings += [Timing(name, "cold", batch, cold), Timing(name, "warm", batch, warm[WARM_UP:])]
     return timings
 
@@ -71,8 +74,8 @@ def _time(load: Callable[[], Answer], files: Sequence[bytes], geometry: Geometry
     return time.perf_counter() - started
 
 
-def _torch(trained: ClassifierRun) -> Answer:
-    model = trained.load()
+def _torch(load: Callable[[], DefectNet]) -> Answer:
+    model = load()
     return lambda pixels: predict(model, pixels)
 
 

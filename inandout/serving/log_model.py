@@ -11,45 +11,33 @@ from mlflow.types.schema import AnyType, ColSpec
 
 from inandout.classifier.heatmap import Pointing, heat_maps, pointing
 from inandout.classifier.pixels import load_pixels
-from inandout.data.geometry import fit_mask
+from inandout.classifier.resnet import DefectNet
+from inandout.data.geometry import Geometry, fit_mask
 from inandout.data.images import read_mask
-from inandout.evaluation.operating_points import OperatingPoint
-from inandout.fingerprints import code_fingerprint
-from inandout.serving.classifier_run import ClassifierRun, read_classifier_run
+from inandout.data.manifest import Sample
 from inandout.serving.settings import Settings
 from inandout.tracking.logging import pip_requirements
 
 CODE = Path(__file__).with_name("model_code.py")
 
 
-def log_servable(classify_run_id: str, points: Sequence[OperatingPoint], default: str) -> str:
-    """Log the classifier of a run into the active run, to be served by `mlflow models serve`.
-
-    How far its heat maps are to be trusted is measured on the test part and stored with it.
+def log_servable(weights: Path, settings: Settings, measured: Pointing | None) -> str:
+    """Log a classifier into the active run, to be served by `mlflow models serve`.
 
     Args:
-        classify_run_id: a finished run of `classify`.
-        points: thresholds to choose from.
-        default: the rule of the one that decides where a request names none.
+        weights: state dict of the ResNet-50.
+        settings: stored with it.
+        measured: score of its heat maps, logged as metrics of the model.
 
     Returns:
         The model's address, `models:/m-...`.
-
-    Raises:
-        InputError: the run is none of `classify`, or `default` is not among the points.
     """
-    trained = read_classifier_run(classify_run_id)
-    measured, sentence = measure_pointing(trained)
-    settings = Settings(
-        geometry=trained.geometry, points=tuple(points), default=default, run=classify_run_id,
-        code=code_fingerprint(__name__), heat_maps=sentence,
-    )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "settings.json"
         path.write_text(settings.model_dump_json(indent=2), encoding="utf-8")
         logged = mlflow.pyfunc.log_model(
-            name="servable", python_model=str(CODE), artifacts={"settings": str(path), "weights": str(trained.weights)},
-            signature=signature(default), pip_requirements=pip_requirements(),
+            name="servable", python_model=str(CODE), artifacts={"settings": str(path), "weights": str(weights)},
+            signature=signature(settings.default), pip_requirements=pip_requirements(),
         )  # fmt: skip
     if measured:
         values = {"pointing": measured.hits, "pointing_chance": measured.chance, "pointing_energy": measured.energy}
@@ -71,13 +59,13 @@ def signature(default: str) -> ModelSignature:
     return ModelSignature(Schema([*inputs]), Schema([*columns, heat]), ParamSchema(params))
 
 
-def measure_pointing(trained: ClassifierRun) -> tuple[Pointing | None, str]:
-    """The score of the heat maps of the positive test images with a mask, and what to say; none without masks."""
-    rows = [s for s in trained.test if s.label == 1 and s.mask and s.mask.is_file() and s.image.is_file()]
-    masks = [fit_mask(read_mask(sample.mask), trained.geometry) for sample in rows if sample.mask]
+def measure_pointing(model: DefectNet, geometry: Geometry, test: Sequence[Sample]) -> tuple[Pointing | None, str]:
+    """Score of the heat maps on the positive images of `test` with a mask, and a sentence; None without masks."""
+    rows = [s for s in test if s.label == 1 and s.mask and s.mask.is_file() and s.image.is_file()]
+    masks = [fit_mask(read_mask(sample.mask), geometry) for sample in rows if sample.mask]
     seen = [i for i, mask in enumerate(masks) if mask.any()]
     if not seen:
         return None, "not measured: no positive test image with a mask is on the disk"
-    pixels = load_pixels([rows[i].image for i in seen], trained.geometry)
-    found = pointing(heat_maps(trained.load(), pixels), [masks[i] for i in seen])
+    pixels = load_pixels([rows[i].image for i in seen], geometry)
+    found = pointing(heat_maps(model, pixels), [masks[i] for i in seen])
     return found, found.sentence()

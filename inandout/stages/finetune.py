@@ -95,13 +95,16 @@ class Finetuned(NamedTuple):
     run_id: str
 
 
-def finetune(config: FinetuneConfig) -> Finetuned:
-    """Train an adapter on the images of a product, or find it where it was trained before."""
+def finetune(config: FinetuneConfig, samples: list[Sample] | None = None) -> Finetuned:
+    """Train an adapter on the images of a product, or find it where it was trained before.
+
+    `samples` is the data set, split and with its shot; None = read it.
+    """
     config = config.resolved()
     if not processes().is_main_process:
         return _follow(config)
     connect()
-    samples = prepare_shot(config.data, config.scenario, config.seed)
+    samples = prepare_shot(config.data, config.scenario, config.seed) if samples is None else samples
     name = f"{config.scenario.shot} {config.base.base.rsplit('/', 1)[-1]} seed={config.seed}"
     trained = False
 
@@ -117,10 +120,9 @@ def finetune(config: FinetuneConfig) -> Finetuned:
     return Finetuned(find_adapter(run.info.run_id), run.info.run_id)
 
 
-def finetune_fingerprint(config: FinetuneConfig) -> str:
+def finetune_fingerprint(config: FinetuneConfig, samples: Sequence[Sample]) -> str:
     """Identity of the adapter that `finetune` gives, told without training it."""
-    resolved = config.resolved()
-    return _identity(resolved, prepare_shot(config.data, config.scenario, config.seed)).fingerprint
+    return _identity(config.resolved(), samples).fingerprint
 
 
 def _identity(config: FinetuneConfig, samples: Sequence[Sample]) -> Identity:

@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter
 
 from inandout.data.images import read_image, write_image
 from inandout.data.manifest import Sample, digest, fingerprint, write_manifest
-from inandout.data.prepare import DataConfig, data_path, prepare, read_checked
+from inandout.data.prepare import DataConfig, ShotConfig, data_path, prepare, prepare_shot, read_checked, read_data
 from inandout.errors import InputError
 
 
@@ -59,15 +59,25 @@ def age(manifest: Path) -> None:
         os.utime(path, (1e9, 1e9))
 
 
-def test_the_second_look_at_the_same_files_decodes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = DataConfig(data=str(twins(tmp_path)), val_share=0.3)
+def test_what_was_read_once_is_split_for_every_seed_and_shot_without_decoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = str(twins(tmp_path))
     age(tmp_path / "twins.csv")
-    first = prepare(config, 0)
+    requested = [
+        (DataConfig(data=name, val_share=share), ShotConfig(shot=shot, n_shot=2), seed)
+        for share in (0.2, 0.4) for seed in (0, 1) for shot in ("zero", "few", "full")
+    ]  # fmt: skip
+    whole = [prepare(config, seed) for config, _, seed in requested]
+    known = [prepare_shot(*one) for one in requested]
+    data, before = read_data(name), [fingerprint(samples) for samples in known]
     for module in ("check", "duplicates"):
         monkeypatch.setattr(f"inandout.data.{module}.read_image", lambda *_: pytest.fail("decoded again"))
     monkeypatch.setattr("inandout.data.manifest._digest", lambda *_: pytest.fail("read again"))
-    assert prepare(config, 0) == first
-    assert fingerprint(prepare(config, 0)) == fingerprint(first)
+    assert [data.split(config, seed) for config, _, seed in requested] == whole
+    assert [data.take_shot(*one) for one in requested] == known
+    assert [fingerprint(data.take_shot(*one)) for one in requested] == before
+    assert len(set(before)) == len(requested)
 
 
 def test_a_copy_of_a_test_image_in_the_training_part_is_refused_whenever_it_comes(tmp_path: Path) -> None:

@@ -26,10 +26,12 @@ class Page(NamedTuple):
     client: TestClient
     finished: list[str]
 
-    def decide(self, place: int, verdict: str = "keep", reviewer: str = "Anna", seen: int = 0, reason: str = "") -> int:
+    def decide(
+        self, place: int, decision: str = "keep", reviewer: str = "Anna", seen: int = 0, reason: str = ""
+    ) -> int:  # fmt: skip
         said = {
             "image": self.session.ids[place],
-            "verdict": verdict,
+            "decision": decision,
             "reviewer": reviewer,
             "seen": seen,
             "reason": reason,
@@ -103,7 +105,7 @@ def test_nothing_else_can_be_fetched(page: Page, address: str) -> None:
 
 def test_a_real_image_is_not_reviewed_with_the_pool(page: Page) -> None:
     real = next(iter(page.session.real))
-    said = {"image": real, "verdict": "keep", "reviewer": "Anna", "seen": 0}
+    said = {"image": real, "decision": "keep", "reviewer": "Anna", "seen": 0}
     assert page.client.post("/api/decisions", json=said).status_code == 404
     assert page.log.read() == []
 
@@ -112,7 +114,7 @@ def test_decisions_are_saved_at_once_and_told_to_others(page: Page) -> None:
     assert page.decide(0) == page.decide(1, "reject", reason="smeared") == 201
     assert len(page.log.path.read_text().splitlines()) == 2, "on the disk already"
     updates = page.updates()
-    assert [(one["verdict"], one["reason"], one["count"]) for one in updates["decisions"]] == [
+    assert [(one["decision"], one["reason"], one["count"]) for one in updates["decisions"]] == [
         ("keep", "", 1),
         ("reject", "smeared", 1),
     ]
@@ -128,7 +130,7 @@ def test_decisions_are_saved_at_once_and_told_to_others(page: Page) -> None:
 
 def test_a_tab_that_is_behind_is_told_so(page: Page) -> None:
     assert [page.decide(0, "keep"), page.decide(0, "reject"), page.decide(0, "reject", seen=1)] == [201, 409, 201]
-    assert [one.verdict for one in page.log.read()] == ["keep", "reject"]
+    assert [one.decision for one in page.log.read()] == ["keep", "reject"]
 
 
 def test_undo_names_the_image(page: Page) -> None:
@@ -153,13 +155,13 @@ def test_a_second_server_on_the_same_file_goes_on(page: Page) -> None:
         {"reviewer": ""},
         {"reviewer": "\ud800"},
         {"reason": "x" * 301},
-        {"verdict": "perhaps"},
+        {"decision": "perhaps"},
         {"seen": -1},
         {"more": 1},
     ],
 )
 def test_what_is_no_decision_is_answered_in_a_sentence(page: Page, changes: dict[str, object]) -> None:
-    said = {"image": page.session.ids[0], "verdict": "keep", "reviewer": "Anna", "seen": 0} | changes
+    said = {"image": page.session.ids[0], "decision": "keep", "reviewer": "Anna", "seen": 0} | changes
     answer = page.client.post("/api/decisions", content=json.dumps(said), headers={"content-type": "application/json"})
     assert answer.status_code == 422
     assert next(iter(changes)) in answer.json()["error"]
@@ -191,7 +193,7 @@ def test_without_a_token_only_names_of_this_machine_are_answered(page: Page, hos
 
 
 def test_other_pages_cannot_decide(page: Page) -> None:
-    said = {"image": page.session.ids[0], "verdict": "keep", "reviewer": "Anna", "seen": 0}
+    said = {"image": page.session.ids[0], "decision": "keep", "reviewer": "Anna", "seen": 0}
     for origin in ("http://evil.example", "null", "http://127.0.0.1:9999"):
         assert page.client.post("/api/decisions", json=said, headers={"origin": origin}).status_code == 403
     as_text = {"content-type": "text/plain"}  # what another page may send without being asked

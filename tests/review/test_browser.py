@@ -39,7 +39,7 @@ def said(log: Path, n: int) -> list[tuple[str, str, str]]:
     while len(found := DecisionLog(log).read()) < n:
         assert time.monotonic() < deadline, found
         time.sleep(0.05)
-    return [(one.reviewer, one.verdict, one.reason) for one in found]
+    return [(one.reviewer, one.decision, one.reason) for one in found]
 
 
 def test_a_pool_is_certified_by_keys_alone(browser: Browser, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_odd_names_and_reasons_of_others_are_stored_and_shown_as_text(browser: B
         assert page.locator("#facts b, #facts script, #agreement b, #agreement script, #names script").count() == 0
 
 
-def test_two_reviewers_see_their_agreement_and_not_each_other_s_verdict_before_their_own(
+def test_two_reviewers_see_their_agreement_and_not_each_other_s_decision_before_their_own(
     browser: Browser, tmp_path: Path
 ) -> None:
     log = tmp_path / "d.jsonl"
@@ -106,7 +106,7 @@ def test_two_reviewers_see_their_agreement_and_not_each_other_s_verdict_before_t
         press(ben, "k", "k", "ArrowLeft")
         ben.wait_for_selector("text=Anna and Ben agree on 1 of 2, κ 0.00")
         assert "Annareject" in (ben.text_content("#facts") or "")
-        ben.select_option("#by-verdict", "differ")
+        ben.select_option("#by-decision", "differ")
         assert ben.text_content("#shown") == "1 of 7 shown"
 
 
@@ -146,7 +146,7 @@ def test_filters_leave_what_fits(browser: Browser, tmp_path: Path) -> None:
         press(page, "k", "r")
         page.wait_for_selector("text=2 of 7 decided by you")
         for choice, number in (("keep", 1), ("reject", 1), ("none", 5), ("unsure", 0), ("", 7)):
-            page.select_option("#by-verdict", choice)
+            page.select_option("#by-decision", choice)
             assert page.locator("#grid .card").count() == number
         page.select_option("#by-prompt", "1")
         assert page.locator("#grid .card").count() == 1
@@ -160,9 +160,9 @@ def test_everything_is_reached_by_tab_and_the_focus_is_seen(browser: Browser, tm
         reached = set()
         for _ in range(30):
             press(page, "Tab")
-            reached.add(page.evaluate("document.activeElement.id || document.activeElement.dataset.verdict"))
+            reached.add(page.evaluate("document.activeElement.id || document.activeElement.dataset.decision"))
             assert page.evaluate(FOCUS_IS_SEEN)
-        assert {"finish", "who", "undo", "by-verdict", "by-prompt", "by-flag"} <= reached
+        assert {"finish", "who", "undo", "by-decision", "by-prompt", "by-flag"} <= reached
         assert {"keep", "reject", "unsure", "note", "previous", "zoom", "next"} <= reached
         assert page.evaluate("document.documentElement.scrollWidth") == 1280
 

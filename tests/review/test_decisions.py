@@ -21,10 +21,17 @@ def test_a_decision_is_a_line_with_who_and_when_and_is_read_again(tmp_path: Path
     log = log_in(tmp_path)
     made = log.decide(A, "reject", "smeared", "Anna", seen=0)
     (line,) = log.path.read_text().splitlines()
-    assert {"image": A, "verdict": "reject", "reason": "smeared", "reviewer": "Anna"}.items() <= json.loads(
+    assert {"image": A, "decision": "reject", "reason": "smeared", "reviewer": "Anna"}.items() <= json.loads(
         line
     ).items()
     assert made.when.utcoffset() is not None, "a time with its zone"
+    assert log_in(tmp_path).read() == [made]
+
+
+def test_a_log_that_names_the_decision_verdict_is_read(tmp_path: Path) -> None:
+    log = log_in(tmp_path)
+    made = log.decide(A, "reject", "smeared", "Anna", seen=0)
+    log.path.write_text(log.path.read_text().replace('"decision"', '"verdict"'))
     assert log_in(tmp_path).read() == [made]
 
 
@@ -64,7 +71,7 @@ def test_a_tab_that_is_out_of_date_does_not_overwrite_another(tmp_path: Path) ->
         other.decide(A, "reject", "", "Anna", seen=0)
     other.decide(A, "reject", "", "Anna", seen=1)
     other.decide(A, "keep", "", "Ben", seen=0)
-    assert [(one.reviewer, one.verdict) for one in tab.read()] == [
+    assert [(one.reviewer, one.decision) for one in tab.read()] == [
         ("Anna", "keep"),
         ("Anna", "reject"),
         ("Ben", "keep"),
@@ -78,10 +85,10 @@ def test_undo_goes_back_step_by_step_also_after_a_restart(tmp_path: Path) -> Non
     log.decide(B, "keep", "", "Ben", seen=0)
     first = log_in(tmp_path).undo("Anna")
     assert first is not None
-    assert (first.image, first.verdict, first.reason) == (A, "keep", "good")
+    assert (first.image, first.decision, first.reason) == (A, "keep", "good")
     second = log_in(tmp_path).undo("Anna")
     assert second is not None
-    assert (second.image, second.verdict) == (A, "")
+    assert (second.image, second.decision) == (A, "")
     assert log_in(tmp_path).undo("Anna") is None
     assert len(log.read()) == 5, "nothing is removed"
 
@@ -115,14 +122,14 @@ def test_odd_texts_come_back_as_they_were(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"reason": "x" * 301}, {"reviewer": "  "}, {"reviewer": "x" * 301}, {"verdict": "maybe"},
+        {"reason": "x" * 301}, {"reviewer": "  "}, {"reviewer": "x" * 301}, {"decision": "maybe"},
         {"image": "../../etc/passwd"},
     ],
 )  # fmt: skip
 def test_what_is_no_decision_is_refused_and_not_written(tmp_path: Path, changes: dict[str, str]) -> None:
     log = log_in(tmp_path)
     with pytest.raises(ValidationError):
-        log.decide(**{"image": A, "verdict": "keep", "reason": "", "reviewer": "Anna", "seen": 0} | changes)  # type: ignore[arg-type]
+        log.decide(**{"image": A, "decision": "keep", "reason": "", "reviewer": "Anna", "seen": 0} | changes)  # type: ignore[arg-type]
     assert log.read() == []
 
 
@@ -138,7 +145,7 @@ def test_a_full_disk_is_said_and_the_file_stays_readable(tmp_path: Path, monkeyp
         with pytest.raises(InputError, match=r"not saved.*No space left"):
             log.decide(B, "keep", "", "Anna", seen=0)
     log.decide(B, "reject", "", "Anna", seen=0)
-    assert [one.verdict for one in log_in(tmp_path).read()] == ["keep", "reject"]
+    assert [one.decision for one in log_in(tmp_path).read()] == ["keep", "reject"]
 
 
 def test_logs_of_two_machines_are_joined_without_repeats(tmp_path: Path) -> None:

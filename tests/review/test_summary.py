@@ -6,24 +6,24 @@ from sklearn.metrics import cohen_kappa_score
 
 from inandout.data.manifest import Review, Sample
 from inandout.review.decisions import Decision
-from inandout.review.summary import agreements, apply_decisions, latest, prompt_shares, verdicts
+from inandout.review.summary import agreements, apply_decisions, joint_decisions, latest, prompt_shares
 
 IDS = [f"{n:032x}" for n in range(6)]
 
 
-def said(reviewer: str, *verdicts: Review) -> list[Decision]:
+def said(reviewer: str, *decisions: Review) -> list[Decision]:
     """Decisions on the first images; an empty one takes back."""
     when = datetime(2026, 1, 1, tzinfo=UTC)
     return [
-        Decision(image=image, verdict=verdict, reviewer=reviewer, when=when)
-        for image, verdict in zip(IDS, verdicts, strict=False)
+        Decision(image=image, decision=decision, reviewer=reviewer, when=when)
+        for image, decision in zip(IDS, decisions, strict=False)
     ]
 
 
 def test_the_last_word_of_each_person_holds() -> None:
     decisions = said("Anna", "keep", "keep") + said("Ben", "reject") + said("Anna", "reject", "")
     holding = latest(decisions)
-    assert {who: [(one.image, one.verdict) for one in each.values()] for who, each in holding.items()} == {
+    assert {who: [(one.image, one.decision) for one in each.values()] for who, each in holding.items()} == {
         "Anna": [(IDS[0], "reject")],
         "Ben": [(IDS[0], "reject")],
     }
@@ -31,7 +31,7 @@ def test_the_last_word_of_each_person_holds() -> None:
 
 def test_where_people_differ_a_image_is_unsure() -> None:
     decisions = said("Anna", "keep", "keep", "reject") + said("Ben", "keep", "reject")
-    assert verdicts(decisions) == {IDS[0]: "keep", IDS[1]: "unsure", IDS[2]: "reject"}
+    assert joint_decisions(decisions) == {IDS[0]: "keep", IDS[1]: "unsure", IDS[2]: "reject"}
 
 
 def test_kappa_is_that_of_the_images_both_judged() -> None:
@@ -43,7 +43,7 @@ def test_kappa_is_that_of_the_images_both_judged() -> None:
     assert len(agreements(said("Anna", *a) + said("Ben", *b) + said("Cleo", *b))) == 3
 
 
-def test_kappa_is_undefined_and_not_nan_without_common_images_or_with_one_verdict() -> None:
+def test_kappa_is_undefined_and_not_nan_without_common_images_or_with_one_decision() -> None:
     assert agreements(said("Anna", "keep", "keep") + said("Ben", "keep", "keep"))[0].kappa is None
     apart = said("Anna", "keep") + said("Ben", "", "keep")
     assert (agreements(apart)[0].images, agreements(apart)[0].kappa) == (0, None)
@@ -55,7 +55,8 @@ def rows(*prompts: str) -> list[Sample]:
 
 
 def test_the_accepted_share_is_of_those_decided_and_absent_before_the_first() -> None:
-    shares = prompt_shares(rows("a", "b", "a", "a", "c"), IDS[:5], verdicts(said("Anna", "keep", "keep", "reject")))
+    joint = joint_decisions(said("Anna", "keep", "keep", "reject"))
+    shares = prompt_shares(rows("a", "b", "a", "a", "c"), IDS[:5], joint)
     assert [(one.prompt, one.images, one.decided, one.kept) for one in shares] == [
         ("a", 3, 2, 1), ("b", 1, 1, 1), ("c", 1, 0, 0)
     ]  # fmt: skip
@@ -63,5 +64,5 @@ def test_the_accepted_share_is_of_those_decided_and_absent_before_the_first() ->
 
 
 def test_decisions_go_into_the_rows_of_a_manifest() -> None:
-    marked = apply_decisions(rows("a", "b", "c"), IDS[:3], verdicts(said("Anna", "keep", "reject")))
+    marked = apply_decisions(rows("a", "b", "c"), IDS[:3], joint_decisions(said("Anna", "keep", "reject")))
     assert [one.review for one in marked] == ["keep", "reject", ""]

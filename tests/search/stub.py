@@ -10,15 +10,16 @@ from typing import Any
 
 import mlflow
 import numpy as np
-from inandout.tracking.runs import open_run
-from inandout.tracking.store import RunLocation
 from mlflow.entities import Run
 
 from inandout.data.manifest import Sample
+from inandout.data.prepare import CheckedData
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.search.config import SearchConfig
 from inandout.stages.search.finalists import FinalReport
 from inandout.stages.search.validation_set import ValidationSet
+from inandout.tracking.runs import open_run
+from inandout.tracking.store import RunLocation
 
 MODULE = "inandout.stages.search.run"
 OTHER = """
@@ -46,7 +47,7 @@ def install(
     """Replace what trains and draws; gives the list of what is asked for. Call number `deadly` kills the process."""
     asked: list[ClassifyConfig] = []
 
-    def validate(config: ClassifyConfig, judged: Sequence[Sample]) -> Run:
+    def validate(config: ClassifyConfig, judged: Sequence[Sample], data: CheckedData) -> Run:
         asked.append(config)
         with open_run("validate", config.flat(), "", "stub") as run:
             mlflow.log_image(np.zeros((8, 8, 3), np.uint8), artifact_file="training_mix.png")
@@ -56,9 +57,9 @@ def install(
         return mlflow.get_run(run.info.run_id)
 
     patch("validate", validate)
-    patch("adapter_run", lambda config: "")
-    patch("build_validation_set", lambda objective, pool: ValidationSet([], f"AP of a stub, {objective}"))
-    patch("measure_finalists", lambda finalists, paper: FinalReport("a table", f"{list(finalists)}", None))
+    patch("adapter_run", lambda config, samples: "")
+    patch("build_validation_set", lambda objective, pool, data: ValidationSet([], f"AP of a stub, {objective}"))
+    patch("measure_finalists", lambda finalists, paper, data: FinalReport("a table", f"{list(finalists)}", None))
     return asked
 
 
@@ -67,7 +68,7 @@ def work(location: RunLocation, key: str, config: SearchConfig) -> None:
     import inandout.stages.search.run as module
 
     install(lambda name, new: setattr(module, name, new))
-    module._work(location, key, config)
+    module._work(location, key, CheckedData([]), config)
 
 
 def start(data: Path, n_trials: int, deadly: int) -> "subprocess.Popen[str]":

@@ -23,12 +23,11 @@ from inandout.classifier.pixels import load_pixels
 from inandout.classifier.training import predict
 from inandout.data.geometry import Geometry
 from inandout.evaluation.operating_points import OperatingPoint
-from inandout.serving.classifier_run import ClassifierRun, read_classifier_run
-from inandout.serving.log_model import log_servable
 from inandout.serving.request_images import FOLDER, MAX_TEXT
 from inandout.stages.classify.config import ClassifyConfig
-from inandout.stages.classify.scores import read_scores
 from inandout.stages.classify.train import classify
+from inandout.stages.classify.trained_classifier import TrainedClassifier
+from inandout.stages.release.promote import log_classifier
 from tests.conftest import write_tiny
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +41,7 @@ GEOMETRY = Geometry(width=48, height=64)
 class Served(NamedTuple):
     url: str
     port: int
-    trained: ClassifierRun
+    trained: TrainedClassifier
     folder: Path
     uri: str
 
@@ -82,16 +81,17 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
         patch.setattr("inandout.stages.classify.train._log_export", lambda *_: None)  # takes longer than the training
         data = write_tiny(folder / "tiny")
-        run = classify(ClassifyConfig.from_flat(data=str(data), n_aug=0, epochs=2, **GEOMETRY.model_dump())).run_id
+        config = ClassifyConfig.from_flat(data=str(data), n_aug=0, epochs=2, **GEOMETRY.model_dump())
+        trained = TrainedClassifier.open(classify(config).run_id)
         with mlflow.start_run():
-            middle = float(np.median(read_scores(run).logits))
-            uri = log_servable(run, [point("validation", middle), point("recall>=0.9", -1000.0)], "validation")
+            middle = float(np.median(trained.scores().logits))
+            uri = log_classifier(trained, [point("validation", middle), point("recall>=0.9", -1000.0)], "validation")
         version = mlflow.register_model(uri, "inandout")
         mlflow.MlflowClient().set_registered_model_alias("inandout", "champion", version.version)
-        yield from serve(folder, read_classifier_run(run), uri)
+        yield from serve(folder, trained, uri)
 
 
-def serve(folder: Path, trained: ClassifierRun, uri: str) -> Iterator[Served]:
+def serve(folder: Path, trained: TrainedClassifier, uri: str) -> Iterator[Served]:
     """By the command of the README."""
     (command,) = re.findall(r"^(mlflow models serve .*?) +#", SECTION, re.MULTILINE)
     with socket.socket() as free:
@@ -131,7 +131,7 @@ def test_served_logits_are_those_of_the_run(served: Served) -> None:
     logits = np.array([row["logit"] for row in answer])
     pixels = load_pixels(files, GEOMETRY)
     np.testing.assert_allclose(logits, predict(served.trained.load(), pixels), atol=1e-5)
-    np.testing.assert_allclose(logits, read_scores(served.trained.run_id).logits, atol=1e-5)
+    np.testing.assert_allclose(logits, served.trained.scores().logits, atol=1e-5)
     assert np.ptp(logits) > 1e-3, "equal scores would agree with anything"
     np.testing.assert_allclose([row["score"] for row in answer], 1 / (1 + np.exp(-logits)), atol=1e-6)
     assert [row["decision"] for row in answer] == [row["logit"] >= row["threshold"] for row in answer]

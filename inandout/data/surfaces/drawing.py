@@ -12,6 +12,7 @@ from inandout.data.surfaces.marks import Site, apply
 from inandout.data.surfaces.textures import MATERIALS, SURFACES, Canvas
 from inandout.data.surfaces.wear import wear
 from inandout.errors import InputError
+from inandout.seeds import SurfaceStream, generator
 
 SMALLEST = 16
 """Least width and height of an image in px."""
@@ -65,7 +66,7 @@ def draw_surface(
     background, described, lamp, roughness = _background(shape, unit, seed, surface, product)
     if not defect:
         return described
-    rng = np.random.default_rng([seed, 2, KINDS.index(defect)])
+    rng = generator(seed, SurfaceStream.DEFECT, KINDS.index(defect))
     size, contrast = _word(SIZES, (0.35, 0.4, 0.25), rng), _word(CONTRASTS, (0.3, 0.42, 0.28), rng)
     centre = (float(rng.uniform(0.15, 0.85) * (width - 1)), float(rng.uniform(0.12, 0.88) * (height - 1)))
     brightness = float(background.mean())
@@ -81,8 +82,8 @@ def _background(
     shape: tuple[int, int], unit: float, seed: int, surface: str | None, product: int | None
 ) -> tuple[Field, Surface, Lamp, float]:
     """The surface before rounding, the same described, its light, and the standard deviation of its tone."""
-    rng = np.random.default_rng([seed, 0])
-    style = np.random.default_rng([seed, 1] if product is None else [product, 3])
+    rng = generator(seed, SurfaceStream.BACKGROUND)
+    style = generator(seed, SurfaceStream.STYLE) if product is None else generator(product, SurfaceStream.PRODUCT)
     surface = surface or str(rng.choice(SURFACES))
     colour, angle = str(style.choice(PALETTES[surface])), style.uniform(0, 2 * np.pi)
     lamp = light_up(shape, str(rng.choice(LIGHTINGS)), angle + rng.normal(0, 0.15), rng)

@@ -4,14 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-import numpy as np
 from torch import Tensor
 
 from inandout.diffusion.finetune.buckets import batches
 from inandout.errors import InputError
-
-_INSTANCES, _PRIORS = 0, 1
-"""Two streams of random numbers of one seed."""
+from inandout.seeds import DreamBoothStream, generator
 
 
 @dataclass(frozen=True)
@@ -54,8 +51,8 @@ def make_batches(examples: Sequence[Example], epochs: int, repeats: int, batch_s
         raise InputError("there are no images to fine-tune on; give a data set whose training part has some")
     sizes = [(image.latent.shape[-1], image.latent.shape[-2]) for image in examples]
     length = len(instances) * repeats
-    shown = _rounds(instances, length * epochs, (seed, _INSTANCES))
-    kept = _rounds(priors, length * epochs, (seed, _PRIORS))
+    shown = _rounds(instances, length * epochs, seed, DreamBoothStream.INSTANCES)
+    kept = _rounds(priors, length * epochs, seed, DreamBoothStream.PRIORS)
     steps = []
     for start in range(0, length * epochs, length):
         turns = zip_longest(shown[start : start + length], kept[start : start + length])
@@ -63,10 +60,10 @@ def make_batches(examples: Sequence[Example], epochs: int, repeats: int, batch_s
     return steps
 
 
-def _rounds(indices: Sequence[int], count: int, seed: tuple[int, int]) -> list[int]:
+def _rounds(indices: Sequence[int], count: int, seed: int, stream: DreamBoothStream) -> list[int]:
     """`count` of `indices`, going round and round, every round in an order of its own."""
     if not indices:
         return []
     rounds = -(-count // len(indices))
-    orders = [np.random.default_rng((*seed, number)).permutation(len(indices)) for number in range(rounds)]
+    orders = [generator(seed, stream, number).permutation(len(indices)) for number in range(rounds)]
     return [indices[int(place)] for order in orders for place in order][:count]

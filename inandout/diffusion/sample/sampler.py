@@ -26,6 +26,8 @@ from inandout.diffusion.prompts import check_prompt, prompt_states
 from inandout.diffusion.sample.inpaint import Canvas, EncodedCanvas, composite, encode_canvas
 from inandout.diffusion.vae import to_images
 from inandout.errors import InputError
+from inandout.seeds import PoolStream
+from inandout.seeds import image_seed as seed_in_stream
 
 Scheduler: TypeAlias = DPMSolverMultistepScheduler | DDIMScheduler
 
@@ -34,9 +36,6 @@ _DEFAULTS: dict[Kind, dict[str, object]] = {
     "sd": {"guidance": 7.5, "steps": 50, "scheduler": "ddim"},
 }
 """What the embedded base is measured with, and what the paper samples Stable Diffusion with."""
-
-_SEEDS = 2
-"""Stream of the seeds of images; MemSeg's plan has 0 and 1."""
 
 
 class SamplingConfig(BaseModel):
@@ -78,7 +77,7 @@ def image_seed(seed: int, number: int) -> int:
     """
     if seed < 0 or number < 0:
         raise InputError(f"seed = {seed} and number = {number} were given; both must be 0 or more")
-    return int(np.random.SeedSequence((seed, _SEEDS, number)).generate_state(1, np.uint64)[0] >> np.uint64(11))
+    return seed_in_stream(seed, PoolStream.DIFFUSION, number)
 
 
 def sample(

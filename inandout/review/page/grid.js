@@ -27,19 +27,19 @@ function makeCard(image) {
 }
 
 function paint(id) {
-  const card = cards.get(id), { verdict } = mine(id), image = session.byId.get(id);
-  card.className = verdict ? `card ${verdict}` : "card";
+  const card = cards.get(id), { decision } = mine(id), image = session.byId.get(id);
+  card.className = decision ? `card ${decision}` : "card";
   let mark = card.querySelector(".mark");
-  if (verdict && !mark) { mark = document.createElement("span"); mark.className = "mark"; card.append(mark); }
-  if (mark) { mark.textContent = verdict ? `${SIGN[verdict]} ${says.word[verdict]}` : ""; mark.hidden = !verdict; }
-  card.setAttribute("aria-label", `image ${image.number}, ${verdict ? says.word[verdict] : "not decided"}${image.flags.length ? `, flags: ${image.flags.join(", ")}` : ""}, ${captionOf(image)}`);
+  if (decision && !mark) { mark = document.createElement("span"); mark.className = "mark"; card.append(mark); }
+  if (mark) { mark.textContent = decision ? `${SIGN[decision]} ${says.word[decision]}` : ""; mark.hidden = !decision; }
+  card.setAttribute("aria-label", `image ${image.number}, ${decision ? says.word[decision] : "not decided"}${image.flags.length ? `, flags: ${image.flags.join(", ")}` : ""}, ${captionOf(image)}`);
 }
 
 function fits(image) {
-  const { verdict } = mine(image.id), wanted = $("by-verdict").value;
-  const byVerdict = !wanted || (wanted === "none" ? !verdict : wanted === "differ" ? others(image.id).some((one) => verdict && one.verdict !== verdict) : verdict === wanted);
+  const { decision } = mine(image.id), wanted = $("by-decision").value;
+  const byDecision = !wanted || (wanted === "none" ? !decision : wanted === "differ" ? others(image.id).some((one) => decision && one.decision !== decision) : decision === wanted);
   const prompt = $("by-prompt").value, flag = $("by-flag").value;
-  return byVerdict && (prompt === "" || groupOf(image) === session.groups[prompt])
+  return byDecision && (prompt === "" || groupOf(image) === session.groups[prompt])
     && (!flag || (flag === "any" ? image.flags.length > 0 : flag === "none" ? !image.flags.length : image.flags.includes(flag)));
 }
 
@@ -59,7 +59,7 @@ function filter() {
 }
 
 function clearFilters() {
-  for (const id of ["by-verdict", "by-prompt", "by-flag"]) $(id).value = "";
+  for (const id of ["by-decision", "by-prompt", "by-flag"]) $(id).value = "";
   filter();
 }
 

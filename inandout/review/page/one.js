@@ -1,19 +1,19 @@
 "use strict";
 /* One image, what is known of it, and what it is compared with. */
 function paintOne() {
-  const image = list[here], own = mine(image.id), said = own.verdict ? others(image.id) : [];
+  const image = list[here], own = mine(image.id), said = own.decision ? others(image.id) : [];
   $("image").src = `/whole/${image.id}`;
   $("where").textContent = `the image to judge, ${here + 1} of ${list.length}`;
   $("question").textContent = says.question(image);
   $("figure-labelled").hidden = !image.has_mask || $("figure-labelled").dataset.off === "yes";
   if (!$("figure-labelled").hidden) $("labelled").src = `/labelled/${image.id}`;
   paintCompared(image);
-  for (const button of document.querySelectorAll("[data-verdict]")) button.setAttribute("aria-pressed", String(button.dataset.verdict === own.verdict));
-  $("mine").textContent = own.verdict ? `You: ${says.word[own.verdict]}${own.reason ? `, “${own.reason}”` : ""}` : "Not decided by you yet.";
+  for (const button of document.querySelectorAll("[data-decision]")) button.setAttribute("aria-pressed", String(button.dataset.decision === own.decision));
+  $("mine").textContent = own.decision ? `You: ${says.word[own.decision]}${own.reason ? `, “${own.reason}”` : ""}` : "Not decided by you yet.";
   const facts = [["prompt", image.prompt], ["made by", session.about === "labels" ? "" : image.origin], ["label", session.about === "labels" ? LABEL[image.label] : ""],
     ["classifier", image.score === null ? "" : `${percent(image.score)} defect, by one that has not seen it`], ["kind", image.defect], ["seed", image.seed], ["alpha", image.alpha]];
   for (const flag of image.flags) facts.push(["⚑ flag", session.flags[flag].meaning]);
-  for (const one of said) facts.push([one.reviewer, says.word[one.verdict] + (one.reason ? `, “${one.reason}”` : "")]);
+  for (const one of said) facts.push([one.reviewer, says.word[one.decision] + (one.reason ? `, “${one.reason}”` : "")]);
   $("facts").replaceChildren(...facts.filter(([, value]) => value !== null && value !== "").flatMap(([name, value]) => {
     const dt = document.createElement("dt"), dd = document.createElement("dd");
     dt.textContent = name;

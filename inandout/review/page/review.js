@@ -5,7 +5,7 @@ let session = null;           // what /api/session said
 let cards = new Map();     // image id to its element of the grid
 let list = [];             // images that the filters leave, in order
 let here = 0;              // place in the list
-let decided = new Map();   // "reviewer\nimage" to { verdict, reason, count }
+let decided = new Map();   // "reviewer\nimage" to { decision, reason, count }
 let summary = null;
 let heard = 0;             // decisions heard of so far
 let me = localStorage.getItem("reviewer") || "";
@@ -46,36 +46,36 @@ async function hear() {
   if (large && updates.decisions.length) paintOne();
 }
 
-function note(reviewer, image, { verdict, reason, count }) {
-  decided.set(`${reviewer}\n${image}`, { verdict, reason, count });
+function note(reviewer, image, { decision, reason, count }) {
+  decided.set(`${reviewer}\n${image}`, { decision, reason, count });
   if (cards.has(image)) paint(image);
 }
 
-const mine = (image) => decided.get(`${me}\n${image}`) || { verdict: "", reason: "", count: 0 };
+const mine = (image) => decided.get(`${me}\n${image}`) || { decision: "", reason: "", count: 0 };
 
 function others(image) {
   const end = `\n${image}`;
-  return [...decided].filter(([key, one]) => key.endsWith(end) && key !== `${me}${end}` && one.verdict)
+  return [...decided].filter(([key, one]) => key.endsWith(end) && key !== `${me}${end}` && one.decision)
     .map(([key, one]) => ({ reviewer: key.slice(0, -end.length), ...one }));
 }
 
 // ---- deciding --------------------------------------------------------------------------------------------------
 
 /* What is seen is what is decided on: the view moves on at once, the saving follows, and comes back where it fails. */
-function decide(verdict, reason) {
+function decide(decision, reason) {
   const image = list[here];
   if (!image || !me) return;
   const before = mine(image.id), who = me;
-  const said = { verdict, reason: reason === undefined ? $("note").value.trim() : reason, count: before.count + 1 };
+  const said = { decision, reason: reason === undefined ? $("note").value.trim() : reason, count: before.count + 1 };
   $("note").value = "";
   note(who, image.id, said);
   step(1);
   if (large && list[here] === image) paintOne();
   queue = queue.then(async () => {
     try {
-      await ask("/api/decisions", { image: image.id, verdict, reason: said.reason, reviewer: who, seen: before.count });
+      await ask("/api/decisions", { image: image.id, decision, reason: said.reason, reviewer: who, seen: before.count });
       trouble(null);
-      announce(`image ${image.number}: ${says.word[verdict]}`);
+      announce(`image ${image.number}: ${says.word[decision]}`);
       await hear();
     } catch (error) {
       note(who, image.id, before);
@@ -121,7 +121,7 @@ const step = (by) => go(here + by);
 function nextUndecided() {
   for (let by = 1; by <= list.length; by++) {
     const place = (here + by) % list.length;
-    if (!mine(list[place].id).verdict) { go(place); return; }
+    if (!mine(list[place].id).decision) { go(place); return; }
   }
   announce("every image shown is decided");
 }
@@ -256,8 +256,8 @@ function layOut() {
 }
 
 function bind() {
-  for (const button of document.querySelectorAll("[data-verdict]")) button.onclick = () => decide(button.dataset.verdict);
-  for (const id of ["by-verdict", "by-prompt", "by-flag"]) $(id).onchange = filter;
+  for (const button of document.querySelectorAll("[data-decision]")) button.onclick = () => decide(button.dataset.decision);
+  for (const id of ["by-decision", "by-prompt", "by-flag"]) $(id).onchange = filter;
   $("grid").addEventListener("scroll", render);
   new ResizeObserver(render).observe($("grid"));
   $("to-grid").onclick = () => view(false);

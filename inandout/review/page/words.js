@@ -34,7 +34,7 @@ const captionOf = (image) => (session.about === "labels" ? `labelled ${groupOf(i
 function speak() {
   says = SAYS[session.about];
   for (const word of document.querySelectorAll("[data-word]")) word.textContent = says.word[word.dataset.word];
-  for (const button of document.querySelectorAll("[data-verdict]")) { const word = says.word[button.dataset.verdict]; button.querySelector("span").textContent = word[0].toUpperCase() + word.slice(1); }
+  for (const button of document.querySelectorAll("[data-decision]")) { const word = says.word[button.dataset.decision]; button.querySelector("span").textContent = word[0].toUpperCase() + word.slice(1); }
   for (const [id, words] of [["reasons-head", says.reasons], ["by-prompt-head", says.groups], ["intro", says.intro], ["outro", says.outro]]) $(id).textContent = words;
   $("intro-keys").replaceChildren(...says.keys.map(([key, name, meaning]) => {
     const line = document.createElement("li"), cap = document.createElement("kbd"), bold = document.createElement("b");
@@ -43,5 +43,5 @@ function speak() {
     line.append(cap, " ", bold, `: ${meaning}`);
     return line;
   }));
-  fillSelect("by-verdict", [["", "any"], ["none", "not decided by me"], ...Object.entries(says.mine), ["differ", "reviewers differ"]]);
+  fillSelect("by-decision", [["", "any"], ["none", "not decided by me"], ...Object.entries(says.mine), ["differ", "reviewers differ"]]);
 }

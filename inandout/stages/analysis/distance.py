@@ -13,14 +13,14 @@ from sklearn.decomposition import PCA
 
 from inandout.classifier.features import features
 from inandout.classifier.pixels import load_pixels
-from inandout.data.manifest import Sample, digest, fingerprint
+from inandout.data.manifest import Sample, Split, digest, fingerprint
 from inandout.errors import InputError
 from inandout.evaluation.distances import FEWEST, KernelDistance, frechet_distance, kernel_distance
 from inandout.fingerprints import Identity
 from inandout.options import Fresh, StageConfig
 from inandout.reporting.tables import aligned
-from inandout.stages.classify.trained_classifier import TrainedClassifier, open_trained_classifier, refuse_unfit
-from inandout.stages.pools.pool import open_pool
+from inandout.stages.classify.trained_classifier import TrainedClassifier
+from inandout.stages.pools.pool import open_pool, refuse_unfit
 from inandout.tracking.logging import experiment_url, log_values
 from inandout.tracking.runs import artifact_folder, find_run, run_stage
 from inandout.tracking.store import connect
@@ -29,7 +29,7 @@ Floats = npt.NDArray[np.float32]
 
 REFERENCE = "real test positives"
 NEGATIVES = "training negatives"
-_REAL = {
+_REAL: dict[str, tuple[str, Split, int]] = {
     "val_positives": ("real validation positives", "val", 1),
     "train_positives": ("real training positives", "train", 1),
     "train_negatives": (NEGATIVES, "train", 0),
@@ -42,7 +42,7 @@ _LOOKS = {NEGATIVES: ("0.7", "o"), REFERENCE: ("tab:red", "o")}
 
 
 class DistanceConfig(StageConfig):
-    """What is compared, and through whose eyes."""
+    """What is compared, by the features of which classifier."""
 
     model: str = Field("", description="run id of a classify: its ResNet-50 gives the features, its options the data")
     pools: str = Field("", description="run ids or folders of pools of that data, separated by commas")
@@ -80,17 +80,15 @@ def distance(config: DistanceConfig) -> Distances:
     pool against are the validation positives, the ceiling the negatives.
     """
     connect()
-    classifier = open_trained_classifier("model", config.model)
-    pools = _pools(config.pools, classifier.real)
+    trained = TrainedClassifier.open(config.model, "model")
+    pools = _pools(config.pools, trained.data)
     inputs = {
-        "data": fingerprint(classifier.real), "model": digest(classifier.weights),
+        "data": fingerprint(trained.data), "model": digest(trained.weights),
         "pools": " ".join(fingerprint(p.samples) for p in pools),
     }  # fmt: skip
     identity = Identity("distance", __name__, config, inputs, ignored=("model", "pools"))
     name = f"distance of {len(pools)} pools, model {config.model[:8]}"
-    run = run_stage(
-        identity, name, classifier.config.data.data, classifier.real, lambda work: _measure(classifier, pools)
-    )
+    run = run_stage(identity, name, trained.config.data.data, trained.data, lambda work: _measure(trained, pools))
     table = artifact_folder(run.info.run_id, "distance.md").read_text(encoding="utf-8")
     print(f"\n{table}\n\n{experiment_url(run)}")
     return Distances(run.info.run_id, table)
@@ -103,7 +101,7 @@ def _pools(listed: str, real: Sequence[Sample]) -> list[Group]:
         raise InputError("pools is empty; give run ids of augment or folders of pools, separated by commas")
     pools = []
     for number, place in enumerate(places, start=1):
-        samples = open_pool(place)
+        samples = open_pool(place).samples
         if len(samples) < FEWEST:
             raise InputError(f"pools: {place} has {len(samples)} images; a comparison needs {FEWEST} or more")
         refuse_unfit(real, samples)
@@ -117,16 +115,16 @@ def _name_of(place: str) -> str:
     return f"{find_run(place).info.run_name} ({place[:8]})"
 
 
-def _measure(classifier: TrainedClassifier, pools: Sequence[Group]) -> None:
+def _measure(trained: TrainedClassifier, pools: Sequence[Group]) -> None:
     """Log table, metrics and figure."""
-    reference = classifier.rows("test", 1)
+    reference = trained.rows("test", 1)
     if len(reference) < FEWEST:
         raise InputError(f"the test part has {len(reference)} positives; a distance to them needs {FEWEST} or more")
-    found = [Group(key, name, classifier.rows(split, label)) for key, (name, split, label) in _REAL.items()]
+    found = [Group(key, name, trained.rows(split, label)) for key, (name, split, label) in _REAL.items()]
     groups = [*pools, *(group for group in found if len(group.samples) >= FEWEST)]
     few = [f"{group.name} ({len(group.samples)})" for group in found if len(group.samples) < FEWEST]
-    n, seed = min(len(group.samples) for group in groups), classifier.config.seed
-    seen, *others = _features(classifier, [reference, *(_draw(g.samples, n, seed) for g in groups)])
+    n, seed = min(len(group.samples) for group in groups), trained.config.seed
+    seen, *others = _features(trained, [reference, *(_draw(g.samples, n, seed) for g in groups)])
     rows = [
         Row(group, kernel_distance(one, seen, seed), frechet_distance(one, seen))
         for group, one in zip(groups, others, strict=True)
@@ -141,12 +139,10 @@ def _draw(samples: Sequence[Sample], n: int, seed: int) -> list[Sample]:
     return [samples[int(i)] for i in np.random.default_rng(seed).permutation(len(samples))[:n]]
 
 
-def _features(classifier: TrainedClassifier, groups: Sequence[Sequence[Sample]]) -> list[Floats]:
+def _features(trained: TrainedClassifier, groups: Sequence[Sequence[Sample]]) -> list[Floats]:
     """(N, 2048) of each group, whose images are fitted as the classifier's were."""
-    net = classifier.net()
-    return [
-        features(net, load_pixels([sample.image for sample in group], classifier.config.geometry)) for group in groups
-    ]
+    net = trained.load_fastest()
+    return [features(net, load_pixels([sample.image for sample in group], trained.geometry)) for group in groups]
 
 
 def _log(rows: Sequence[Row], n: int, n_reference: int, few: Sequence[str]) -> None:

@@ -18,13 +18,7 @@ from inandout.classifier.pixels import load_pixels
 from inandout.data.images import read_image
 from inandout.data.manifest import Sample, digest, digests, fingerprint, write_manifest
 from inandout.errors import InputError
-from inandout.evaluation.conformal_filter import (
-    FilterResult,
-    RealFeatures,
-    Thresholds,
-    apply_thresholds,
-    fit_thresholds,
-)
+from inandout.evaluation.conformal_filter import RealFeatures, Result, Thresholds, apply_thresholds, fit_thresholds
 from inandout.evaluation.distances import Features, nearest
 from inandout.evaluation.metrics import Floats
 from inandout.fingerprints import Identity
@@ -33,9 +27,9 @@ from inandout.reporting.figures import contact_sheet
 from inandout.review.decisions import Decision
 from inandout.review.session import identity_of
 from inandout.stages.classify.synthetic import training_digests
-from inandout.stages.classify.trained_classifier import TrainedClassifier, open_trained_classifier, refuse_unfit
+from inandout.stages.classify.trained_classifier import TrainedClassifier
 from inandout.stages.pools.decisions import DECISIONS, POOL_TAG, review_of
-from inandout.stages.pools.pool import Pool, log_pool, pool_folder, read_pool, work_pool
+from inandout.stages.pools.pool import Pool, log_pool, open_pool, pool_folder, read_pool, refuse_unfit, work_pool
 from inandout.stages.pools.text2img import DRAWN_WITH, drawn_with
 from inandout.tracking.logging import log_values
 from inandout.tracking.runs import artifact_folder, run_stage
@@ -48,7 +42,7 @@ SHOWN = 16
 
 
 class FilterConfig(StageConfig):
-    """Which pool is filtered, and through whose eyes."""
+    """Which pool is filtered, by the features of which classifier."""
 
     pool: str = Field("", description="run id or folder of the pool")
     run: str = Field("", description="run id of a classify that was not trained with this pool: its ResNet-50 judges")
@@ -61,7 +55,7 @@ class FilterConfig(StageConfig):
 class _Judged(NamedTuple):
     """What is known of the images of a pool, in order."""
 
-    results: list[FilterResult]
+    results: list[Result]
     negatives: Floats
     """Distance (N,) to the nearest training negative, but for the part that it was drawn on."""
     positives: Floats | None
@@ -92,19 +86,19 @@ def filter_pool(config: FilterConfig) -> Pool:
     if not config.pool:
         raise InputError("pool is empty; give the run id of augment, or the folder of a pool")
     connect()
-    classifier = open_trained_classifier("run", config.run)
-    rows, images, decisions = review_of(read_pool(pool_folder(config.pool).resolve()))
+    trained = TrainedClassifier.open(config.run)
+    rows, images, decisions = review_of(read_pool(pool_folder(config.pool).resolve()).samples)
     _refuse_learned(config, rows)
-    refuse_unfit(classifier.real, [row.with_(review="") for row in rows])
-    inputs = {"data": fingerprint(classifier.real), "run": digest(classifier.weights), "pool": fingerprint(rows)}
+    refuse_unfit(trained.data, [row.with_(review="") for row in rows])
+    inputs = {"data": fingerprint(trained.data), "run": digest(trained.weights), "pool": fingerprint(rows)}
     identity = Identity("filter", __name__, config, inputs, ignored=("run", "pool"))
     name = f"{rows[0].origin} filtered of {len(rows)}, run {config.run[:8]}"
     run = run_stage(
-        identity, name, classifier.config.data.data, classifier.real,
-        lambda work: _filter(config, classifier, rows, images, decisions, work),
+        identity, name, trained.config.data.data, trained.data,
+        lambda work: _filter(config, trained, rows, images, decisions, work),
     )  # fmt: skip
     print(artifact_folder(run.info.run_id, "filter.md").read_text(encoding="utf-8"))
-    pool = Pool(read_pool(artifact_folder(run.info.run_id, "pool")), run.info.run_id)
+    pool = open_pool(run.info.run_id)
     how = "--memseg-pool" if rows[0].origin == "memseg" else "--ddpm-ratio 1 --ddpm-pool"
     print(f"train with `python -m inandout classify --n-aug {len(pool.samples)} {how} {pool.run_id}`")
     return pool
@@ -121,15 +115,15 @@ def _refuse_learned(config: FilterConfig, rows: Sequence[Sample]) -> None:
 
 def _filter(
     config: FilterConfig,
-    classifier: TrainedClassifier,
+    trained: TrainedClassifier,
     rows: Sequence[Sample],
     images: Sequence[str],
     decisions: Sequence[Decision],
     work: Path,
 ) -> None:
-    seen = _look(classifier)
+    seen = _look(trained)
     thresholds = fit_thresholds(seen.real, config.quantile)
-    judged = _judge(classifier, seen, rows, thresholds)
+    judged = _judge(trained, seen, rows, thresholds)
     _log(rows, judged, thresholds, seen)
     kept = [number for number, result in enumerate(judged.results) if result == "kept"]
     if not kept:
@@ -139,33 +133,33 @@ def _filter(
             f"and {counts['unlike']} are unlike the real defects; draw others, or give a lower quantile"
         )
     folder = work_pool(work)
-    pool = [_copy(rows[number], folder / f"{number:06d}.png") for number in kept]
-    write_manifest([row.with_(review="") for row in pool], folder / "manifest.csv")
+    copies = [_copy(rows[number], folder / f"{number:06d}.png") for number in kept]
+    write_manifest([row.with_(review="") for row in copies], folder / "manifest.csv")
     _keep_what_is_known(config.pool, {images[number] for number in kept}, decisions)
-    log_pool(folder, pool)
+    log_pool(folder, copies)
 
 
-def _look(classifier: TrainedClassifier) -> _Seen:
+def _look(trained: TrainedClassifier) -> _Seen:
     """Features of training and validation images; the test part is left alone."""
-    net, known = classifier.net(), classifier.known()
-    train = [sample for sample in classifier.real if sample.split == "train"]
+    net, known = trained.load_fastest(), trained.take_known(trained.data)
+    train = [sample for sample in trained.data if sample.split == "train"]
     images, labels = {sample.image for sample in known}, np.array([sample.label for sample in train])
-    of_train = features(net, _pixels(classifier, train))
+    of_train = features(net, _pixels(trained, train))
     in_shot = np.array([sample.image in images for sample in train])
-    unseen = features(net, _pixels(classifier, classifier.rows("val", 0)))
+    unseen = features(net, _pixels(trained, trained.rows("val", 0)))
     defects = [sample for sample in known if (sample.split, sample.label) == ("val", 1)]
     real = RealFeatures(of_train[labels == 0], of_train[(labels == 1) & in_shot], unseen)
     contents = digests([sample.image for sample in train])
     negatives = [(content, one.group) for content, one in zip(contents, train, strict=True) if one.label == 0]
-    return _Seen(of_train, contents, negatives, real, features(net, _pixels(classifier, defects)))
+    return _Seen(of_train, contents, negatives, real, features(net, _pixels(trained, defects)))
 
 
-def _pixels(classifier: TrainedClassifier, samples: Sequence[Sample]) -> np.ndarray:
-    return load_pixels([sample.image for sample in samples], classifier.config.geometry)
+def _pixels(trained: TrainedClassifier, samples: Sequence[Sample]) -> np.ndarray:
+    return load_pixels([sample.image for sample in samples], trained.geometry)
 
 
-def _judge(classifier: TrainedClassifier, seen: _Seen, rows: Sequence[Sample], thresholds: Thresholds) -> _Judged:
-    found = features(classifier.net(), _pixels(classifier, rows))
+def _judge(trained: TrainedClassifier, seen: _Seen, rows: Sequence[Sample], thresholds: Thresholds) -> _Judged:
+    found = features(trained.load_fastest(), _pixels(trained, rows))
     to_negatives = _to_others(found, seen, rows)
     to_positives = nearest(found, seen.real.positives) if len(seen.real.positives) else None
     place = {content: number for number, content in enumerate(seen.contents)}
@@ -251,12 +245,12 @@ def _copy(row: Sample, image: Path) -> Sample:
     return row.with_(image=image, mask=mask if row.mask else None)
 
 
-def _keep_what_is_known(pool: str, kept: set[str], decisions: Sequence[Decision]) -> None:
+def _keep_what_is_known(where: str, kept: set[str], decisions: Sequence[Decision]) -> None:
     """What reviewers decided on the images that are kept (digests), and what all were drawn with."""
     about = [one for one in decisions if one.image in kept]
     if about:
         mlflow.set_tag(POOL_TAG, identity_of(sorted(kept)))
         mlflow.log_text("".join(one.model_dump_json(ensure_ascii=True) + "\n" for one in about), DECISIONS)
-    drawn = None if Path(pool).is_dir() else drawn_with(pool)
+    drawn = None if Path(where).is_dir() else drawn_with(where)
     if drawn is not None:
         mlflow.log_dict(drawn.flat(), DRAWN_WITH)

@@ -26,18 +26,16 @@ from inandout.options import Fresh, StageConfig
 from inandout.reporting.figures import contact_sheet, score_plot
 from inandout.reporting.shortcut_report import conclusion, effect_table
 from inandout.stages.classify.config import ClassifyConfig
-from inandout.stages.classify.trained_classifier import TrainedClassifier, open_trained_classifier
+from inandout.stages.classify.trained_classifier import TrainedClassifier
 from inandout.stages.pools.pool import open_pool
 from inandout.tracking.logging import experiment_url, log_values
-from inandout.tracking.runs import artifact_folder, find_run, run_stage
+from inandout.tracking.runs import artifact_folder, run_stage
 from inandout.tracking.store import connect
 
 SHOWN = 6
 """Good parts on the contact sheet."""
 GAIN = 16.0
 """How many times as large differences are shown."""
-_THRESHOLD = "threshold"
-"""Metric of `classify`: the honest one."""
 
 
 class ProbeShortcutConfig(StageConfig):
@@ -64,24 +62,22 @@ def probe_shortcut(config: ProbeShortcutConfig) -> Probed:
     table and one sentence; nothing is chosen by it.
     """
     connect()
-    classifier = open_trained_classifier("run", config.run)
-    good = [*classifier.rows("val", 0), *classifier.rows("test", 0)]
+    trained = TrainedClassifier.open(config.run)
+    good = [*trained.rows("val", 0), *trained.rows("test", 0)]
     if len(good) < FEWEST:
         raise InputError(
             f"run = {config.run}: its validation and test parts have {len(good)} negatives; the probe needs {FEWEST} "
             "or more, so raise val_share or test_share"
         )
-    base = _base_config(config, classifier.config)
-    threshold = find_run(config.run).data.metrics.get(_THRESHOLD)
+    base = _base_config(config, trained.config)
+    threshold = trained.threshold
     inputs = {
-        "data": fingerprint(classifier.real), "run": digest(classifier.weights), "threshold": repr(threshold),
+        "data": fingerprint(trained.data), "run": digest(trained.weights), "threshold": repr(threshold),
         "base": base_identity(base),
     }  # fmt: skip
     identity = Identity("probe", __name__, config, inputs, ignored=("run", "base", "base_config"))
     name = f"probe of {config.run[:8]}"
-    run = run_stage(
-        identity, name, classifier.config.data.data, good, lambda work: _probe(classifier, good, base, threshold)
-    )
+    run = run_stage(identity, name, trained.config.data.data, good, lambda work: _probe(trained, good, base, threshold))
     text = artifact_folder(run.info.run_id, "probe.md").read_text(encoding="utf-8")
     table, answer = text.split("\n\n")[1:3]
     print(f"\n{text}\n\n{experiment_url(run)}")
@@ -93,28 +89,25 @@ def _base_config(config: ProbeShortcutConfig, trained: ClassifyConfig) -> BaseCo
 
 
 def _probe(
-    classifier: TrainedClassifier, good: Sequence[Sample], base_config: BaseConfig, threshold: float | None
+    trained: TrainedClassifier, good: Sequence[Sample], base_config: BaseConfig, threshold: float | None
 ) -> None:
     """Log table, metrics, contact sheet and plot."""
     base = open_base(base_config)
-    _refuse_other_base(classifier.config, base, base_config.base)
-    net, pixels = classifier.net(), load_pixels([sample.image for sample in good], classifier.config.geometry)
-    parts = [sample.group for sample in good]
+    _refuse_other_base(trained.config, base, base_config.base)
+    net, pixels = trained.load_fastest(), load_pixels([sample.image for sample in good], trained.geometry)
+    parts, seed = [sample.group for sample in good], trained.config.seed
     tried = perturbations(base.pipeline, f"base {base_config.base.rsplit('/', 1)[-1]}")
-    seed = classifier.config.seed
     effects = [
         measure_effect(one, measure_responses(lambda batch: predict(net, batch), pixels, one, parts), threshold, seed)
         for one in tried
     ]
-    _log(classifier.config, effects)
+    _log(trained.config, effects)
     mlflow.log_image(_sheet(pixels, effects), artifact_file="probe.png")
-    real = [*classifier.rows("val", 1), *classifier.rows("test", 1)]
+    real = [*trained.rows("val", 1), *trained.rows("test", 1)]
     groups = {"good parts, untouched": effects[0].responses.before}
     groups |= {f"good parts, {one.perturbation.name}": one.responses.after for one in effects}
     if real:
-        groups["real defects"] = predict(
-            net, load_pixels([sample.image for sample in real], classifier.config.geometry)
-        )
+        groups["real defects"] = predict(net, load_pixels([sample.image for sample in real], trained.geometry))
     mlflow.log_figure(score_plot(groups, threshold), "scores.png")
 
 
@@ -122,7 +115,7 @@ def _refuse_other_base(trained: ClassifyConfig, base: Base, name: str) -> None:
     """A pool that was given may be of another base than the classifier's options say."""
     if not trained.ddpm_pool or not trained.shares()[0]:
         return
-    drawn = {sample.base for sample in open_pool(trained.ddpm_pool)} - {""}
+    drawn = {sample.base for sample in open_pool(trained.ddpm_pool).samples} - {""}
     if drawn and base.fingerprint not in drawn:
         raise InputError(
             f"base = {name}: the diffusion images of pool {trained.ddpm_pool} were drawn with another one; give "

@@ -19,7 +19,7 @@ from inandout.classifier.training import Labels, Logits, fit, predict
 from inandout.data.geometry import Geometry, fit_mask, survival
 from inandout.data.images import ImageArray, read_mask
 from inandout.data.manifest import Sample, digest, fingerprint
-from inandout.data.prepare import prepare_shot
+from inandout.data.prepare import CheckedData, read_data
 from inandout.diffusion.base.base import base_identity
 from inandout.evaluation.metrics import Scored, evaluate, ranking
 from inandout.fingerprints import Identity
@@ -28,12 +28,13 @@ from inandout.reporting.figures import contact_sheet, outline, pr_curve
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.scores import log_scores
 from inandout.stages.classify.synthetic import (
-    given_pool,
+    given_rows,
     good_image_config,
     log_training_digests,
     synthetic_negatives,
     synthetic_positives,
 )
+from inandout.stages.classify.trained_classifier import TEST_TAG
 from inandout.stages.pools.pool import open_pool
 from inandout.tracking.logging import log_values, pip_requirements
 from inandout.tracking.runs import WEIGHTS, run_stage
@@ -41,9 +42,6 @@ from inandout.tracking.store import connect
 
 SHOWN = 8
 """Images of each kind on a contact sheet."""
-
-TEST_TAG = "inandout.test"
-"""Fingerprint of the test part: classifiers that share it can be compared image by image."""
 
 
 class Result(NamedTuple):
@@ -61,12 +59,18 @@ class Part(NamedTuple):
     labels: Labels
 
 
-def classify(config: ClassifyConfig) -> Result:
-    """Train and measure, or find the run that did."""
+def classify(config: ClassifyConfig, data: CheckedData | None = None) -> Result:
+    """Train and measure, or find the run that did.
+
+    Args:
+        config: of the classifier.
+        data: its data set; None = read it.
+    """
     connect()
     config = resolve(config)
-    real = prepare_shot(config.data, config.scenario, config.seed)
-    work = partial(_train_and_measure, config, real)
+    data = read_data(config.data.data) if data is None else data
+    real = data.take_shot(config.data, config.scenario, config.seed)
+    work = partial(_train_and_measure, config, data)
     run = run_stage(_identity(config, real), run_name(config), config.data.data, real, work)
     return Result(run.info.run_id, run.data.metrics)
 
@@ -74,14 +78,14 @@ def classify(config: ClassifyConfig) -> Result:
 def resolve(config: ClassifyConfig) -> ClassifyConfig:
     """`config.resolved()`, with the alpha of the diffusion pool where one is given; None where it has several."""
     resolved = config.resolved()
-    alphas = {sample.alpha for sample in open_pool(config.ddpm_pool)} if config.ddpm_pool else set()
+    alphas = {sample.alpha for sample in open_pool(config.ddpm_pool).samples} if config.ddpm_pool else set()
     return resolved.model_copy(update={"alpha": alphas.pop()}) if len(alphas) == 1 else resolved
 
 
-def classify_fingerprint(config: ClassifyConfig) -> str:
+def classify_fingerprint(config: ClassifyConfig, data: CheckedData) -> str:
     """Identity of what `classify` gives, told without training it."""
     config = resolve(config)
-    return _identity(config, prepare_shot(config.data, config.scenario, config.seed)).fingerprint
+    return _identity(config, data.take_shot(config.data, config.scenario, config.seed)).fingerprint
 
 
 def _identity(config: ClassifyConfig, real: Sequence[Sample]) -> Identity:
@@ -94,9 +98,9 @@ def run_name(config: ClassifyConfig) -> str:
     return f"{config.scenario.shot} n_aug={config.mix.n_aug} ddpm={config.ddpm_ratio:g} seed={config.own_seed()}"
 
 
-def refuse_impossible(config: ClassifyConfig) -> None:
+def refuse_impossible(config: ClassifyConfig, data: CheckedData) -> None:
     """What `classify` would refuse of data, shot, weights or base, in seconds and before anything is trained."""
-    real = prepare_shot(config.data, config.scenario, config.seed)
+    real = data.take_shot(config.data, config.scenario, config.seed)
     if config.mix.n_aug == 0:
         mix(real, [], [], 0, 0.0)
     build_classifier(config.weights, config.own_seed())
@@ -106,7 +110,7 @@ def refuse_impossible(config: ClassifyConfig) -> None:
 def input_fingerprints(config: ClassifyConfig) -> dict[str, str]:
     """Content of everything beside the data set that is read: given pools, weights and the base."""
     pools = [name for name in ("memseg_pool", "ddpm_pool") if getattr(config, name)]
-    known = {name: fingerprint(given_pool(config, name)) for name in pools}
+    known = {name: fingerprint(given_rows(config, name)) for name in pools}
     weights = Path(config.weights)
     known |= {"weights": digest(weights)} if weights.is_file() else {}
     return known | _base_input(config)
@@ -133,9 +137,10 @@ def _base_input(config: ClassifyConfig) -> dict[str, str]:
     return {"base": base_identity(config.base)} if used else {}
 
 
-def _train_and_measure(config: ClassifyConfig, real: list[Sample], work: Path) -> None:
+def _train_and_measure(config: ClassifyConfig, data: CheckedData, work: Path) -> None:
+    real = data.take_shot(config.data, config.scenario, config.seed)
     val, test = (load_part(_rows(real, split), config.geometry) for split in ("val", "test"))
-    model, val_logits = train_classifier(config, real, val, work)
+    model, val_logits = train_classifier(config, data, real, val, work)
     test_logits = predict(model, test.pixels)
     evaluation = evaluate(_scored(test, test_logits), _scored(val, val_logits), config.val_fpr, config.seed)
     log_values(evaluation.values)
@@ -149,14 +154,23 @@ def _scored(part: Part, logits: Logits) -> Scored:
     return Scored(part.labels, logits, [sample.group for sample in part.samples])
 
 
-def train_classifier(config: ClassifyConfig, real: list[Sample], val: Part, work: Path) -> tuple[DefectNet, Logits]:
+def train_classifier(
+    config: ClassifyConfig, data: CheckedData, real: list[Sample], val: Part, work: Path
+) -> tuple[DefectNet, Logits]:
     """Mix, train and log what was trained on, the curves with those of `val`, and how long it took.
+
+    Args:
+        config: of the classifier.
+        data: its data set, which pools are made from.
+        real: the samples of it that the classifier may know.
+        val: what the curves are measured on.
+        work: folder of the checkpoint.
 
     Returns:
         The classifier and its logits of `val`.
     """
-    memseg, ddpm = synthetic_positives(config)
-    negatives = synthetic_negatives(config, ddpm)
+    memseg, ddpm = synthetic_positives(config, data)
+    negatives = synthetic_negatives(config, data, ddpm)
     train = load_part(mix(real, memseg, ddpm, config.mix.n_aug, config.ddpm_ratio, negatives), config.geometry)
     _log_inputs(config, real, train)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,77 +1,167 @@
-"""A finished classifier that other stages look through: its options, the data it knows, its net."""
+"""`TrainedClassifier`: a finished run of `classify`, opened for use."""
 
-import json
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
+import mlflow
+import numpy as np
 import torch
+from mlflow.entities import Run
+from pydantic import ValidationError
 
+from inandout.classifier.pixels import Pixels, load_pixels
 from inandout.classifier.resnet import DefectNet, load_classifier
-from inandout.data.manifest import Sample, fingerprint
+from inandout.data.geometry import Geometry
+from inandout.data.manifest import Sample, Split, fingerprint, read_manifest
 from inandout.data.prepare import prepare
 from inandout.data.splits import take_shot
 from inandout.errors import InputError
-from inandout.mixing import mix
+from inandout.evaluation.metrics import Scored
 from inandout.stages.classify.config import ClassifyConfig
-from inandout.tracking.runs import WEIGHTS, artifact_folder, find_run
+from inandout.stages.classify.scores import read_scores
+from inandout.tracking.runs import STAGE, WEIGHTS, artifact_folder, artifact_names, find_run, read_config
+
+TEST_TAG = "inandout.test"
+"""Tag of a run: fingerprint of its test part. Classifiers that share it can be compared image by image."""
 
 
-class TrainedClassifier(NamedTuple):
-    """A classifier and what it was trained with."""
+@dataclass(frozen=True)
+class TrainedClassifier:
+    """A finished classifier: its configuration, weights, data and scores."""
 
-    run_id: str
+    run: Run
+    """The run that trained it."""
     config: ClassifyConfig
-    real: list[Sample]
-    """The whole data set, parted as for the classifier, with the positives that its shot kept from it."""
     weights: Path
+    """State dict of the ResNet-50, a `.safetensors` file."""
 
-    def net(self) -> DefectNet:
-        """The classifier, in evaluation mode, where it is fastest."""
+    @classmethod
+    def open(cls, run_id: str, option: str = "run") -> "TrainedClassifier":
+        """The classifier of a run.
+
+        Args:
+            run_id: a finished run of `classify`, or a run of `mlflow run` that reused one.
+            option: the option that names the run, for messages.
+
+        Raises:
+            InputError: there is no such run, it is not a run of `classify`, it is not finished, an older version of the
+                package made it, or its artifacts are gone.
+        """
+        name = f"{option} = {run_id}"
+        if not run_id:
+            raise InputError(f"{option} is empty; give the run id of a classify")
+        try:
+            run = find_run(run_id)
+        except mlflow.MlflowException as error:
+            raise InputError(f"{name}: there is no run with this id; copy one of a classify from the UI") from error
+        if (stage := run.data.tags.get(STAGE)) != "classify":
+            raise InputError(f"{name}: is a run of {stage or 'another program'}, not of classify; give the id of one")
+        if run.info.status != "FINISHED":
+            raise InputError(f"{name}: is {run.info.status}, not FINISHED; start the same classify again, it goes on")
+        gone = {"config.json", "manifest.csv", "scores.csv", WEIGHTS} - artifact_names(run_id)
+        if gone:
+            raise InputError(
+                f"{name}: its artifacts {', '.join(sorted(gone))} are gone from {run.info.artifact_uri}; put them "
+                "back, or run classify again with fresh=true"
+            )
+        try:
+            config = ClassifyConfig.from_flat(**read_config(run_id))
+        except ValidationError as error:
+            raise InputError(f"{name}: is of another version of the package; run classify again") from error
+        return cls(run, config, artifact_folder(run_id, WEIGHTS))
+
+    @property
+    def run_id(self) -> str:
+        """Id of the run."""
+        return self.run.info.run_id
+
+    @property
+    def geometry(self) -> Geometry:
+        """How images are fitted."""
+        return self.config.geometry
+
+    @property
+    def threshold(self) -> float | None:
+        """The honest threshold, a logit; None where the validation part could not give one."""
+        return self.run.data.metrics.get("threshold")
+
+    @property
+    def data_fingerprint(self) -> str:
+        """Of the data set, as its shot left it."""
+        inputs = self.run.inputs
+        assert inputs is not None, "run_stage logs it"
+        return inputs.dataset_inputs[0].dataset.digest
+
+    @property
+    def test_fingerprint(self) -> str:
+        """Of the test part."""
+        return self.run.data.tags[TEST_TAG]
+
+    def load(self) -> DefectNet:
+        """The model on the CPU, in evaluation mode."""
+        return load_classifier(self.weights)
+
+    def load_fastest(self) -> DefectNet:
+        """The model on a GPU if there is one, in evaluation mode."""
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        return load_classifier(self.weights).to(device).to(memory_format=torch.channels_last)
+        return self.load().to(device).to(memory_format=torch.channels_last)
 
-    def rows(self, split: str, label: int) -> list[Sample]:
-        """Some of the real images."""
-        return [sample for sample in self.real if (sample.split, sample.label) == (split, label)]
+    def scores(self, split: Split = "test") -> Scored:
+        """Labels and logits of a measured part, as they were logged."""
+        return read_scores(self.run_id, split)
 
-    def known(self) -> list[Sample]:
-        """The real images without those that its shot kept from it."""
-        return take_shot(self.real, self.config.scenario.shot, self.config.scenario.n_shot, self.config.seed)
+    @cached_property
+    def samples(self) -> list[Sample]:
+        """The real samples of the run, as its shot left them. The files may be gone since."""
+        return read_manifest(artifact_folder(self.run_id, "manifest.csv"))
 
+    @property
+    def test(self) -> list[Sample]:
+        """The test part. The files may be gone since."""
+        return [sample for sample in self.samples if sample.split == "test"]
 
-def open_trained_classifier(option: str, run_id: str) -> TrainedClassifier:
-    """The classifier of a run of `classify`, whose data set must still be the one that it knew.
+    def test_files(self) -> list[Sample]:
+        """The test part, all of whose files are on the disk.
 
-    Args:
-        option: that names the run; for messages.
-        run_id: its value.
+        Raises:
+            InputError: a file is gone, or there are fewer than two images.
+        """
+        samples = self.test
+        files = [path for sample in samples for path in (sample.image, sample.mask) if path]
+        gone = [path for path in files if not path.is_file()]
+        if gone:
+            raise InputError(
+                f"{len(gone)} files of the test part of run {self.run_id} are gone, {gone[0]} for example; an export "
+                "is checked with real images: put them back where they were"
+            )
+        if len(samples) < 2:
+            raise InputError(f"run {self.run_id} has {len(samples)} test images; checking an export needs 2 or more")
+        return samples
 
-    Raises:
-        InputError: there is no such run, it is not one of `classify`, or its data have changed.
-    """
-    if not run_id:
-        raise InputError(f"{option} is empty; give the run id of a classify, whose ResNet-50 is to look at images")
-    values = json.loads(artifact_folder(run_id, "config.json").read_text(encoding="utf-8"))
-    try:
-        config = ClassifyConfig.from_flat(**values)
-    except ValueError as error:
-        raise InputError(f"{option} = {run_id}: is not a run of classify; give the id of one") from error
-    classifier = TrainedClassifier(run_id, config, prepare(config.data, config.seed), artifact_folder(run_id, WEIGHTS))
-    _refuse_other_data(option, run_id, classifier.known())
-    return classifier
+    def test_pixels(self, number: int) -> Pixels:
+        """Up to `number` images (N, H, W, 3), spread over the test part and so over its labels; as `test_files`."""
+        samples = self.test_files()
+        chosen = np.unique(np.linspace(0, len(samples) - 1, number).astype(int))
+        return load_pixels([samples[int(i)].image for i in chosen], self.geometry)
 
+    @cached_property
+    def data(self) -> list[Sample]:
+        """The data set read again and split as for the classifier, with the positives that its shot withheld.
 
-def _refuse_other_data(option: str, run_id: str, samples: Sequence[Sample]) -> None:
-    """Training images are special to a classifier; so the split must still be the one that it knew."""
-    inputs = find_run(run_id).inputs
-    if fingerprint(samples) not in [entry.dataset.digest for entry in (inputs.dataset_inputs if inputs else [])]:
-        raise InputError(f"{option} = {run_id}: its data set has changed since; train it again and give that run")
+        Raises:
+            InputError: the data set has changed since the training, so the split is another one.
+        """
+        samples = prepare(self.config.data, self.config.seed)
+        if fingerprint(self.take_known(samples)) != self.data_fingerprint:
+            raise InputError(f"run {self.run_id}: its data set has changed since; train it again and give that run")
+        return samples
 
+    def rows(self, split: Split, label: int) -> list[Sample]:
+        """Samples of `data` of one part and label."""
+        return [sample for sample in self.data if (sample.split, sample.label) == (split, label)]
 
-def refuse_unfit(real: Sequence[Sample], pool: Sequence[Sample]) -> None:
-    """What a training mix refuses: images of or from other parts of the data than the training part, for example."""
-    if pool[0].origin == "memseg":
-        mix(real, pool, [], len(pool), 0.0)
-    else:
-        mix(real, [], pool, len(pool), 1.0)
+    def take_known(self, samples: Sequence[Sample]) -> list[Sample]:
+        """The samples without the positives that its shot withheld."""
+        return take_shot(samples, self.config.scenario.shot, self.config.scenario.n_shot, self.config.seed)

@@ -9,7 +9,7 @@ from mlflow.entities import Run
 from sklearn.metrics import average_precision_score
 
 from inandout.data.manifest import Sample, fingerprint
-from inandout.data.prepare import prepare_shot
+from inandout.data.prepare import CheckedData
 from inandout.errors import InputError
 from inandout.evaluation.metrics import best_f1_threshold, operating_point
 from inandout.fingerprints import Identity
@@ -28,7 +28,7 @@ from inandout.tracking.runs import run_stage
 from inandout.tracking.store import connect
 
 
-def validate(config: ClassifyConfig, validation_set: Sequence[Sample]) -> Run:
+def validate(config: ClassifyConfig, validation_set: Sequence[Sample], data: CheckedData) -> Run:
     """Train as `classify` does and measure on `validation_set`, or find the run that did.
 
     The test part is not loaded, scored or logged: its rows are dropped before anything is done. (`check` has compared
@@ -37,17 +37,18 @@ def validate(config: ClassifyConfig, validation_set: Sequence[Sample]) -> Run:
     Args:
         config: of the classifier.
         validation_set: validation images of both labels.
+        data: its data set.
 
     Raises:
         InputError: training broke, or something of it cannot be used.
     """
     connect()
     config = resolve(config)
-    known = without_test(prepare_shot(config.data, config.scenario, config.seed))
+    known = without_test(data.take_shot(config.data, config.scenario, config.seed))
     inputs = {"data": fingerprint(known), "validation_set": fingerprint(validation_set)} | input_fingerprints(config)
     identity = Identity("validate", __name__, config, inputs, ignored_options(config, inputs))
     return run_stage(
-        identity, run_name(config), config.data.data, known, lambda work: _validate(config, known, validation_set, work)
+        identity, run_name(config), config.data.data, known, lambda work: _validate(config, data, validation_set, work)
     )
 
 
@@ -56,9 +57,10 @@ def without_test(samples: Sequence[Sample]) -> list[Sample]:
     return [sample for sample in samples if sample.split != "test"]
 
 
-def _validate(config: ClassifyConfig, known: list[Sample], validation_set: Sequence[Sample], work: Path) -> None:
+def _validate(config: ClassifyConfig, data: CheckedData, validation_set: Sequence[Sample], work: Path) -> None:
+    known = without_test(data.take_shot(config.data, config.scenario, config.seed))
     val = load_part(list(validation_set), config.geometry)
-    _, logits = train_classifier(config, known, val, work)
+    _, logits = train_classifier(config, data, known, val, work)
     if not np.isfinite(logits).all():
         raise InputError("some logits are NaN or infinite: training broke the model; lower lr and start again")
     point = operating_point(logits, val.labels, best_f1_threshold(logits, val.labels), "val_")

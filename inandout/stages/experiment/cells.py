@@ -10,6 +10,7 @@ import mlflow
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from tqdm import tqdm
 
+from inandout.data.prepare import CheckedData
 from inandout.data.splits import Shot
 from inandout.errors import InputError
 from inandout.evaluation.paired_test import paired_test
@@ -84,7 +85,7 @@ def build_cells(
                 yield Cell(title, varied)
 
 
-def refuse_impossible_cells(cells: Sequence[Cell]) -> None:
+def refuse_impossible_cells(cells: Sequence[Cell], data: CheckedData) -> None:
     """What training would refuse, in seconds and before anything is trained.
 
     Raises:
@@ -93,16 +94,21 @@ def refuse_impossible_cells(cells: Sequence[Cell]) -> None:
     if not cells:
         raise InputError("nothing to compare: zero shots need n_aug of 1 or more")
     for cell in cells:
-        refuse_impossible(cell.config)
+        refuse_impossible(cell.config, data)
 
 
-def measure_cells(cells: Sequence[Cell], parallel: ParallelConfig) -> list[Row]:
+def measure_cells(cells: Sequence[Cell], data: CheckedData, parallel: ParallelConfig) -> list[Row]:
     """Train and measure every cell, or find the run that did; finished ones are in the active run's `rows.json`.
+
+    Args:
+        cells: of one data set.
+        data: that data set.
+        parallel: where cells are trained.
 
     Raises:
         InputError: some cells failed; all others have ended before.
     """
-    work: Callable[[Cell], Result] = partial(_measure, run_location())
+    work: Callable[[Cell], Result] = partial(_measure, run_location(), data)
     rows: dict[int, Row] = {}
     failures: list[str] = []
     began, seconds = time.monotonic(), list[float]()
@@ -130,9 +136,9 @@ def measure_cells(cells: Sequence[Cell], parallel: ParallelConfig) -> list[Row]:
     return [rows[number] for number in sorted(rows)]
 
 
-def _measure(location: RunLocation, cell: Cell) -> Result:
+def _measure(location: RunLocation, data: CheckedData, cell: Cell) -> Result:
     with nested_under(location):
-        return classify(cell.config)
+        return classify(cell.config, data)
 
 
 def _seconds_trained(result: Result) -> list[float]:

@@ -9,7 +9,7 @@ from inandout.classifier.resnet import Weights
 from inandout.classifier.training import FitConfig
 from inandout.data.geometry import Geometry
 from inandout.data.manifest import fingerprint
-from inandout.data.prepare import DataConfig, NShot, ShotConfig, read_checked
+from inandout.data.prepare import DataConfig, NShot, ShotConfig, read_data
 from inandout.diffusion.base.base import BaseConfig
 from inandout.fingerprints import Identity
 from inandout.options import Fresh, StageConfig
@@ -80,14 +80,14 @@ class CompareConfig(StageConfig):
 def compare(config: CompareConfig) -> list[Row]:
     """Every cell of the comparison; finished ones are reused. Prints the table and says where to look."""
     connect()
-    samples = read_checked(config.data.data)
-    inputs = {"data": fingerprint(samples)}
-    cells = config.cells()
-    refuse_impossible_cells(cells)
-    key, data = Identity("main", __name__, config, inputs, ignored=["data"]).fingerprint, config.data.data
-    with open_run("main", config.flat(), key, f"{config.sources} on {data}") as run:
-        log_dataset(data, inputs["data"], samples)
-        rows = measure_cells(cells, config.engine)
+    name, cells = config.data.data, config.cells()
+    data = read_data(name)
+    inputs = {"data": fingerprint(data.samples)}
+    refuse_impossible_cells(cells, data)
+    key = Identity("main", __name__, config, inputs, ignored=["data"]).fingerprint
+    with open_run("main", config.flat(), key, f"{config.sources} on {name}") as run:
+        log_dataset(name, inputs["data"], data.samples)
+        rows = measure_cells(cells, data, config.engine)
         text = f"{markdown_table(rows)}\n\n{paired_tests(rows)}".rstrip()
         mlflow.log_text(text, "results.md")
     print(f"\n{text}\n\n{experiment_url(run)}")

@@ -1,6 +1,7 @@
 """What classifiers will cost before they are trained: counted, and timed with a few steps on this machine."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,25 +13,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from inandout.classifier.resnet import build_classifier
 from inandout.classifier.training import fit
-from inandout.data.prepare import prepare_shot
+from inandout.data.prepare import CheckedData
 from inandout.diffusion.base.base import Base, kind_of_base, open_base
 from inandout.diffusion.base.hub import NotHereError
 from inandout.diffusion.sample.sampler import SamplingConfig
 from inandout.options import known
 from inandout.reporting.tables import aligned
 from inandout.stages.classify.config import ClassifyConfig
-from inandout.stages.classify.synthetic import diffusion_pool_config, good_image_config
-from inandout.stages.classify.train import classify_fingerprint
-from inandout.stages.experiment.missing import (
-    count_shown,
-    missing_images,
-    missing_priors,
-    missing_strips,
-    missing_tunings,
-)
+from inandout.stages.experiment.missing import count_shown, missing_images, missing_priors, training_steps
+from inandout.stages.experiment.plan import Config, Plan, Task
 from inandout.stages.finetune import FinetuneConfig
-from inandout.stages.pools.text2img import DdpmPoolConfig
-from inandout.tracking.runs import find_finished
+from inandout.stages.pools.inpaint import InpaintPoolConfig
+from inandout.stages.pools.text2img import STRIP, DdpmPoolConfig
 
 GPU_SHARE = 0.3
 """Of a GPU's peak that training is taken to reach."""
@@ -63,28 +57,26 @@ class Work(NamedTuple):
     each: Timed
 
 
-def estimate(configs: Sequence[ClassifyConfig], gpu_tflops: float | None, train: bool = True) -> str:
+def estimate(plan: Plan, gpu_tflops: float | None) -> str:
     """A table of what is missing, with the time on this machine and, when it is stated, on a GPU.
 
     Adapters and images that were made for anything else are not missing. Left out, as little beside the rest: the
     passes of the VAE, and images that are drawn and kept out.
 
     Args:
-        configs: of the classifiers; no pool is given to them.
+        plan: of an experiment.
         gpu_tflops: peak of a GPU in 10^12 operations a second.
-        train: whether they are trained, and not only their images made.
     """
-    missing = [config for config in configs if find_finished(classify_fingerprint(config)) is None]
-    text = f"{len(configs)} cells, of which {len(configs) - len(missing)} are finished and reused"
+    missing = plan.missing()
+    finished = len(plan.goals) - len({goal.identity for goal in plan.goals} & {task.identity for task in missing})
+    name = "cells" if any(goal.stage == "classify" for goal in plan.goals) else "pools"
+    text = f"{len(plan.goals)} {name}, of which {finished} are finished and reused"
     if not missing:
         return text
-    drawing = [(config, n) for config in missing if (n := _n_diffusion(config))]
-    pools = [diffusion_pool_config(config, n) for config, n in drawing]
-    goods = [good_image_config(config, n) for config, n in drawing if train and config.mix.negatives == "generated"]
-    tunings = missing_tunings([*pools, *goods])
-    works = [_classifying(missing)] if train else []
-    works += _diffusing(missing[0], tunings, pools, goods)
-    return f"{text}; {len(tunings)} adapters are missing\n\n{_table(works, gpu_tflops)}"
+    counts = Counter(task.stage for task in missing)
+    text += f"; {counts['finetune']} adapters and {counts['augment'] + counts['negatives']} pools are missing"
+    works = [*_classifying(missing, plan.data), *_diffusing(missing, plan)]
+    return f"{text}\n\n{_table(works, gpu_tflops)}"
 
 
 def _table(works: Sequence[Work], gpu_tflops: float | None) -> str:
@@ -104,17 +96,11 @@ def _table(works: Sequence[Work], gpu_tflops: float | None) -> str:
     return aligned(lines) + "\n\n" + "; ".join(notes)
 
 
-def _classifying(configs: Sequence[ClassifyConfig]) -> Work:
-    """Steps of all classifiers, and one of them on made-up images."""
-    steps = sum(config.fit.epochs * -(-_epoch(config) // config.fit.batch_size) for config in configs)
-    return Work("classifier, training steps", steps, _classifier_step(configs[0]))
-
-
-def _epoch(config: ClassifyConfig) -> int:
-    """Images that an epoch shows: the positives, as many negatives, and all synthetic negatives."""
-    samples = prepare_shot(config.data, config.scenario, config.seed)
-    real = sum(sample.split == "train" and sample.label == 1 for sample in samples)
-    return 2 * (real + config.mix.n_aug) + (0 if config.mix.negatives == "none" else _n_diffusion(config))
+def _classifying(missing: Sequence[Task[Config]], data: CheckedData) -> list[Work]:
+    """Steps of all classifiers, and one of them on made-up images; nothing where none is missing."""
+    configs = [task.config for task in missing if isinstance(task.config, ClassifyConfig)]
+    steps = sum(training_steps(config, data) for config in configs)
+    return [Work("classifier, training steps", steps, _classifier_step(configs[0]))] if configs else []
 
 
 def _classifier_step(config: ClassifyConfig) -> Timed:
@@ -153,31 +139,28 @@ def _halves(count: int) -> npt.NDArray[np.int64]:
     return np.arange(count) % 2
 
 
-def _diffusing(
-    config: ClassifyConfig,
-    tunings: Sequence[FinetuneConfig],
-    pools: Sequence[DdpmPoolConfig],
-    goods: Sequence[DdpmPoolConfig],
-) -> list[Work]:
+def _diffusing(missing: Sequence[Task[Config]], plan: Plan) -> list[Work]:
     """Fine-tunings that are missing, pools of defects and of good parts; nothing is opened where nothing is missing."""
-    n_defects, n_goods = missing_images(pools) + missing_strips(pools), missing_images(goods)
+    tunings = [task.config for task in missing if isinstance(task.config, FinetuneConfig)]
+    drawn = [(task.stage, task.config) for task in missing if isinstance(task.config, DdpmPoolConfig)]
+    defects, goods = ([pool for stage, pool in drawn if stage == wanted] for wanted in ("augment", "negatives"))
+    strips = sum(not isinstance(pool, InpaintPoolConfig) for pool in defects)  # one beside each pool of whole images
+    n_defects = missing_images(defects, plan.data) + len(STRIP) * strips
+    n_goods = missing_images(goods, plan.data)
     if not (tunings or n_defects or n_goods):
         return []
+    config = plan.cells[0].config
     base = _open(config)
     factor = base.pipeline.vae_scale_factor if base else _FACTOR
     pass_, sampling = _pass_through(base, config), SamplingConfig().resolved(kind_of_base(config.base.base))
     image = pass_.times(known(sampling.steps) * (2 if known(sampling.guidance) > 1 else 1))
     works = [
-        Work("fine-tuning, images", sum(map(count_shown, tunings)), pass_.times(_BACKWARD)),
+        Work("fine-tuning, images", sum(count_shown(tuning, plan.data) for tuning in tunings), pass_.times(_BACKWARD)),
         Work("prior preservation, images", missing_priors(tunings, factor), image),
         Work("diffusion, images", n_defects, image),
         Work("good parts, images", n_goods, image),
     ]
     return [work for work in works if work.number]
-
-
-def _n_diffusion(config: ClassifyConfig) -> int:
-    return config.shares()[0]
 
 
 def _open(config: ClassifyConfig) -> Base | None:

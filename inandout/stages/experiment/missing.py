@@ -1,12 +1,13 @@
-"""What diffusion still has to do for classifiers: adapters and images that were made for nothing else before."""
+"""How much of the missing work of a plan is to be done: what was drawn for anything else before is not drawn again."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from inandout.data.prepare import prepare_shot
+from inandout.data.prepare import CheckedData
 from inandout.diffusion.lora.safetensors_io import load_adapter
 from inandout.diffusion.sample.generate import count_kept
 from inandout.options import known
+from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.finetune import (
     FinetuneConfig,
     choose_instances,
@@ -17,26 +18,21 @@ from inandout.stages.finetune import (
 )
 from inandout.stages.image_cache import generated_folder
 from inandout.stages.pools.inpaint import InpaintPoolConfig, inpaint_cache_key
-from inandout.stages.pools.text2img import (
-    STRIP,
-    DdpmPoolConfig,
-    ddpm_fingerprint,
-    finetune_config,
-    resolve,
-    text2img_cache_key,
-)
+from inandout.stages.pools.text2img import DdpmPoolConfig, finetune_config, resolve, text2img_cache_key
 from inandout.tracking.runs import find_finished
 
 
-def missing_tunings(pools: Sequence[DdpmPoolConfig]) -> list[FinetuneConfig]:
-    """Fine-tunings of pools, each once; none of the pools has an adapter given."""
-    asked = {finetune_fingerprint(tuning): tuning for tuning in dict.fromkeys(map(finetune_config, pools))}
-    return [tuning for key, tuning in asked.items() if find_finished(key) is None]
+def training_steps(config: ClassifyConfig, data: CheckedData) -> int:
+    """Steps of a classifier. An epoch shows the positives, as many negatives, and all synthetic negatives."""
+    samples = data.take_shot(config.data, config.scenario, config.seed)
+    real = sum(sample.split == "train" and sample.label == 1 for sample in samples)
+    epoch = 2 * (real + config.mix.n_aug) + (0 if config.mix.negatives == "none" else config.shares()[0])
+    return config.fit.epochs * -(-epoch // config.fit.batch_size)
 
 
-def count_shown(config: FinetuneConfig) -> int:
+def count_shown(config: FinetuneConfig, data: CheckedData) -> int:
     """Images that a fine-tuning sees: its own, and as many of the class prompt."""
-    samples, config = prepare_shot(config.data, config.scenario, config.seed), config.resolved()
+    config, samples = config.resolved(), data.take_shot(config.data, config.scenario, config.seed)
     instances = len(choose_instances(samples, config.scenario.shot, config.n_negatives, config.seed))
     return known(config.epochs) * config.training.repeats * instances * (2 if config.n_prior else 1)
 
@@ -55,28 +51,23 @@ def missing_priors(tunings: Sequence[FinetuneConfig], factor: int) -> int:
     return sum(max(n - count_kept(folder), 0) for folder, n in most.items())
 
 
-def missing_images(pools: Sequence[DdpmPoolConfig]) -> int:
-    """Images of pools: a smaller pool is the beginning of a larger one."""
+def missing_images(configs: Sequence[DdpmPoolConfig], data: CheckedData) -> int:
+    """Images of missing pools: a smaller pool is the beginning of a larger one."""
     most: dict[DdpmPoolConfig, int] = {}
-    for pool in pools:
-        key = pool.model_copy(update={"n_aug": 1})
-        most[key] = max(most.get(key, 0), pool.n_aug)
-    return sum(max(n - _drawn(pool), 0) for pool, n in most.items())
+    for config in configs:
+        key = config.model_copy(update={"n_aug": 1})
+        most[key] = max(most.get(key, 0), config.n_aug)
+    return sum(max(n - _drawn(config, data), 0) for config, n in most.items())
 
 
-def _drawn(pool: DdpmPoolConfig) -> int:
+def _drawn(config: DdpmPoolConfig, data: CheckedData) -> int:
     """Images that are there, of any pool that differs in their number alone."""
-    run = find_finished(finetune_fingerprint(finetune_config(pool)))
+    samples = data.take_shot(config.data, config.scenario, config.seed)
+    run = find_finished(finetune_fingerprint(finetune_config(config), samples))
     if run is None:
         return 0
     adapter = load_adapter(find_adapter(run.info.run_id))
-    samples, pool = prepare_shot(pool.data, pool.scenario, pool.seed), resolve(pool)
-    if isinstance(pool, InpaintPoolConfig):
-        return count_kept(generated_folder(inpaint_cache_key(pool, adapter, samples)))
-    return count_kept(generated_folder(text2img_cache_key(pool, adapter, samples, pool.seed)))
-
-
-def missing_strips(pools: Sequence[DdpmPoolConfig]) -> int:
-    """Images at rising alpha, which every pool of whole images draws beside its own."""
-    whole = {pool for pool in pools if not isinstance(pool, InpaintPoolConfig)}
-    return len(STRIP) * sum(find_finished(ddpm_fingerprint(pool)) is None for pool in whole)
+    config = resolve(config)
+    if isinstance(config, InpaintPoolConfig):
+        return count_kept(generated_folder(inpaint_cache_key(config, adapter, samples)))
+    return count_kept(generated_folder(text2img_cache_key(config, adapter, samples, config.seed)))

@@ -5,16 +5,16 @@ import mlflow
 from inandout.data.geometry import fit_image
 from inandout.data.images import ImageArray, read_image
 from inandout.data.manifest import Sample, fingerprint
-from inandout.data.prepare import prepare_shot
+from inandout.data.prepare import read_data
 from inandout.fingerprints import Identity
 from inandout.parallel import ParallelConfig
 from inandout.reporting.figures import contact_sheet
 from inandout.stages.analysis.distance import DistanceConfig, distance
-from inandout.stages.classify.config import ClassifyConfig
-from inandout.stages.classify.synthetic import make_diffusion_pool, make_memseg_pool
-from inandout.stages.experiment.cells import Cell, measure_cells, refuse_impossible_cells
+from inandout.stages.classify.synthetic import make_pool
+from inandout.stages.experiment.cells import measure_cells, refuse_impossible_cells
 from inandout.stages.experiment.config import GRIDS, ExperimentConfig
 from inandout.stages.experiment.cost import estimate
+from inandout.stages.experiment.plan import Plan, plan_cells, positive_pools
 from inandout.stages.experiment.report import EXPERIMENT_TAG, FIGURE, log_report
 from inandout.tracking.logging import experiment_url, log_dataset
 from inandout.tracking.runs import artifact_folder, open_run
@@ -27,19 +27,19 @@ SHOWN = 16
 def experiment(config: ExperimentConfig) -> str:
     """Train what is missing of a table or figure and report it; the same command goes on where it was stopped."""
     connect()
-    cells = config.cells()
-    refuse_impossible_cells(cells)
-    first = cells[0].config
-    samples = prepare_shot(first.data, first.scenario, first.seed)
+    planned = plan_experiment(config)
+    cells, data, first = planned.cells, planned.data, planned.cells[0].config
+    refuse_impossible_cells(cells, data)
+    samples = data.take_shot(first.data, first.scenario, first.seed)
     key = Identity("experiment", __name__, config, {"data": fingerprint(samples)}, ignored=["data"]).fingerprint
     with open_run("experiment", config.flat(), key, f"{config.name} {config.profile}") as run:
         mlflow.set_tag(EXPERIMENT_TAG, f"{config.name} {config.profile}")
         log_dataset(first.data.data, fingerprint(samples), samples)
         shows = GRIDS[config.name].shows
         if shows == "metrics":
-            text = log_report(measure_cells(cells, config.engine))
+            text = log_report(measure_cells(cells, data, config.engine))
         else:
-            text = _feature_space(cells[0]) if shows == "features" else _images(config.name, first)
+            text = _feature_space(planned) if shows == "features" else _images(planned)
     print(f"\n{text}\n\n{experiment_url(run)}")
     return text
 
@@ -47,15 +47,24 @@ def experiment(config: ExperimentConfig) -> str:
 def plan(config: ExperimentConfig) -> str:
     """What `experiment` would cost, printed; nothing is trained or drawn."""
     connect()
-    train = GRIDS[config.name].shows != "images"
-    text = estimate([cell.config for cell in config.cells()], config.gpu_tflops, train)
+    text = estimate(plan_experiment(config), config.gpu_tflops)
     print(text)
     return text
 
 
-def _images(name: str, config: ClassifyConfig) -> str:
+def plan_experiment(config: ExperimentConfig) -> Plan:
+    """What `experiment` makes; a figure that shows images needs the pools of its one cell, and no classifier."""
+    cells = config.cells()
+    data = read_data(cells[0].config.data.data)
+    if GRIDS[config.name].shows != "images":
+        return plan_cells(cells, data)
+    return Plan(data, cells, positive_pools(cells[0].config, data))
+
+
+def _images(planned: Plan) -> str:
     """`FIGURE` of a figure that shows images; gives its caption."""
-    kinds = _shown(name, config)
+    (cell,) = planned.cells
+    kinds, config = _shown(planned), cell.config
     rows = [(kind, sample) for kind, samples in kinds.items() for sample in samples[:SHOWN]]
     images: list[ImageArray] = [fit_image(read_image(sample.image), config.geometry) for _, sample in rows]
     captions = [f"{kind} {sample.prompt or sample.defect}".strip() for kind, sample in rows]
@@ -64,21 +73,22 @@ def _images(name: str, config: ClassifyConfig) -> str:
     return f"{FIGURE}: {counts}"
 
 
-def _shown(name: str, config: ClassifyConfig) -> dict[str, list[Sample]]:
-    """Kinds of images by name."""
-    if name == "figure2":
-        return {"MemSeg": make_memseg_pool(config, config.mix.n_aug).samples}
-    if name == "figure5":
-        return {"DDPM": make_diffusion_pool(config, config.mix.n_aug).samples}
-    known = [s for s in prepare_shot(config.data, config.scenario, config.seed) if s.split == "train"]
+def _shown(planned: Plan) -> dict[str, list[Sample]]:
+    """Kinds of images by name: those of the pool that is planned, or else the real ones."""
+    (cell,) = planned.cells
+    pools = [make_pool(task.config, planned.data) for task in positive_pools(cell.config, planned.data)]
+    if pools:
+        return {cell.source: [sample for pool in pools for sample in pool.samples]}
+    samples = planned.data.take_shot(cell.config.data, cell.config.scenario, cell.config.seed)
+    known = [sample for sample in samples if sample.split == "train"]
     return {"good": [sample for sample in known if not sample.label], "defect": [s for s in known if s.label]}
 
 
-def _feature_space(cell: Cell) -> str:
+def _feature_space(planned: Plan) -> str:
     """Real and synthetic images as the trained ResNet-50 sees them, in two principal components."""
-    (row,) = measure_cells([cell], ParallelConfig())
-    n_ddpm, n_memseg = cell.config.shares()
-    pools = [make_memseg_pool(cell.config, n_memseg).run_id, make_diffusion_pool(cell.config, n_ddpm).run_id]
+    (row,) = measure_cells(planned.cells, planned.data, ParallelConfig())
+    needed = positive_pools(planned.cells[0].config, planned.data)
+    pools = [make_pool(task.config, planned.data).run_id for task in needed]
     found = distance(DistanceConfig(model=row.run_id, pools=",".join(pools)))
     mlflow.log_image(read_image(artifact_folder(found.run_id, "features.png")), artifact_file=FIGURE)
     return f"{found.table}\n\nThe ResNet-50 was trained with these synthetic images: it knows them for defects."

@@ -15,9 +15,9 @@ from inandout.memseg.pool import write_pool
 from inandout.memseg.texture_bank import FolderTextures, open_textures
 from inandout.options import Fresh, StageConfig
 from inandout.stages.pools.inpaint import InpaintPoolConfig, Masks, augment_inpaint, inpainting
-from inandout.stages.pools.pool import Pool, PoolSize, log_pool, read_pool, work_pool
+from inandout.stages.pools.pool import Pool, PoolSize, log_pool, open_pool, work_pool
 from inandout.stages.pools.text2img import DdpmPoolConfig, augment_ddpm
-from inandout.tracking.runs import artifact_folder, run_stage
+from inandout.tracking.runs import run_stage
 from inandout.tracking.store import connect
 
 
@@ -69,18 +69,28 @@ def augment(config: AugmentConfig) -> Pool:
     return augment_inpaint(pool) if isinstance(pool, InpaintPoolConfig) else augment_ddpm(pool)
 
 
-def augment_memseg(config: MemSegPoolConfig, parted: list[Sample] | None = None) -> Pool:
+def augment_memseg(config: MemSegPoolConfig, samples: list[Sample] | None = None) -> Pool:
     """A pool of MemSeg anomalies on negatives of the training part.
 
-    `parted` is the data set where another seed than the images' parts it.
+    `samples` is the data set, split; None = read it and split it by the seed of the pool.
     """
     connect()
-    samples = prepare(config.data, config.seed) if parted is None else parted
-    inputs = {"data": fingerprint(samples)} | _texture_digests(config.memseg.textures)
-    identity = Identity("augment", __name__, config, inputs, ignored=("data", "textures"))
+    samples = prepare(config.data, config.seed) if samples is None else samples
     name = f"memseg n={config.n_aug} seed={config.seed}"
-    run = run_stage(identity, name, config.data.data, samples, lambda work: _make_memseg(config, samples, work))
-    return Pool(read_pool(artifact_folder(run.info.run_id, "pool")), run.info.run_id)
+    run = run_stage(
+        _identity(config, samples), name, config.data.data, samples, lambda work: _make_memseg(config, samples, work)
+    )
+    return open_pool(run.info.run_id)
+
+
+def memseg_fingerprint(config: MemSegPoolConfig, samples: Sequence[Sample]) -> str:
+    """Identity of the pool that `augment_memseg` gives, told without drawing it."""
+    return _identity(config, samples).fingerprint
+
+
+def _identity(config: MemSegPoolConfig, samples: Sequence[Sample]) -> Identity:
+    inputs = {"data": fingerprint(samples)} | _texture_digests(config.memseg.textures)
+    return Identity("augment", __name__, config, inputs, ignored=("data", "textures"))
 
 
 def _texture_digests(folder: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from inandout.data.manifest import Sample, digests
 from inandout.errors import InputError
 from inandout.review.decisions import Decision, merge_logs, parse
 from inandout.review.session import identity_of
-from inandout.review.summary import apply_decisions, certified, enough, verdicts
+from inandout.review.summary import apply_decisions, certified, enough, joint_decisions
 from inandout.tracking.runs import artifact_folder
 
 POOL_TAG = "inandout.pool"
@@ -32,44 +32,44 @@ def decisions_on(images: Sequence[str]) -> list[Decision]:
     return merge_logs([parse(path.read_bytes(), path) for path in paths])
 
 
-def review_of(pool: Sequence[Sample]) -> tuple[list[Sample], list[str], list[Decision]]:
+def review_of(samples: Sequence[Sample]) -> tuple[list[Sample], list[str], list[Decision]]:
     """The rows of a pool with what was decided on them, their digests, and the decisions."""
-    images = digests([sample.image for sample in pool])
+    images = digests([sample.image for sample in samples])
     decisions = decisions_on(images)
-    return apply_decisions(pool, images, verdicts(decisions)), images, decisions
+    return apply_decisions(samples, images, joint_decisions(decisions)), images, decisions
 
 
-def kept(name: str, where: str, pool: Sequence[Sample], needed: int) -> list[Sample]:
+def kept(name: str, where: str, samples: Sequence[Sample], needed: int) -> list[Sample]:
     """The kept images of a reviewed pool.
 
     Args:
         name: of the option that names the pool.
         where: its value.
-        pool: rows with their decisions.
+        samples: rows with their decisions.
         needed: how many must be left.
 
     Raises:
         InputError: they are fewer; it says how many are missing and what became of the others.
     """
-    found = [sample for sample in pool if sample.review == "keep"]
+    found = [sample for sample in samples if sample.review == "keep"]
     if len(found) < needed:
-        counts = Counter(sample.review for sample in pool)
+        counts = Counter(sample.review for sample in samples)
         missing = needed - len(found)
         raise InputError(
-            f"{name} = {where}: {needed} images are needed and {len(found)} of {len(pool)} were kept in review, so "
-            f"{missing} are missing ({counts['reject']} rejected, {counts['unsure']} unsure, "
-            f"{counts['']} not decided); {_way_on(where, pool, missing)}"
+            f"{name} = {where}: {needed} images are needed and {len(found)} of {len(samples)} were kept in review, "
+            f"so {missing} are missing ({counts['reject']} rejected, {counts['unsure']} unsure, "
+            f"{counts['']} not decided); {_way_on(where, samples, missing)}"
         )
     return found
 
 
-def _way_on(where: str, pool: Sequence[Sample], missing: int) -> str:
+def _way_on(where: str, samples: Sequence[Sample], missing: int) -> str:
     """What to do about missing images: decide on the others, then draw more, or make another pool."""
     steps = []
-    if any(sample.review == "" for sample in pool):
+    if any(sample.review == "" for sample in samples):
         steps.append(f"go on with `python -m inandout review --pool {where}`, and press Finish there")
-    if certified(pool) and not Path(where).is_dir():
-        n = enough(pool, missing)
+    if certified(samples) and not Path(where).is_dir():
+        n = enough(samples, missing)
         more = f"`python -m inandout extend-pool --pool {where} --n-aug {n}`"
         steps.append(f"draw {n} more of the certified prompts with {more}, and review those")
     else:

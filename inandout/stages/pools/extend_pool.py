@@ -1,6 +1,5 @@
 """Entry point `extend-pool`: more images of a reviewed pool, with new seeds and the prompts that were certified."""
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,9 +19,9 @@ from inandout.review.session import identity_of
 from inandout.review.summary import certified
 from inandout.stages.pools.augment import MemSegPoolConfig, draw_memseg
 from inandout.stages.pools.decisions import DECISIONS, POOL_TAG, review_of
-from inandout.stages.pools.pool import Pool, log_pool, pool_folder, read_pool, work_pool
+from inandout.stages.pools.pool import Pool, log_pool, open_pool, pool_folder, read_pool, work_pool
 from inandout.stages.pools.text2img import DdpmPoolConfig, draw_ddpm, drawn_with, open_diffusion_setup
-from inandout.tracking.runs import artifact_folder, run_stage
+from inandout.tracking.runs import read_config, run_stage
 from inandout.tracking.store import connect
 
 
@@ -55,7 +54,7 @@ def extend_pool(config: ExtendPoolConfig) -> Pool:
         raise InputError(f"pool = {config.pool!r}: give the run id of a pool, which knows how it was drawn")
     connect()
     folder = pool_folder(config.pool).resolve()
-    rows, _, decisions = review_of(read_pool(folder))
+    rows, _, decisions = review_of(read_pool(folder).samples)
     reviewed = ReviewedPool(folder, rows, decisions)
     prompts = certified(rows)
     if not prompts:
@@ -73,14 +72,14 @@ def extend_pool(config: ExtendPoolConfig) -> Pool:
         f"{len(rows)} images with what was decided on them, and {config.n_aug} new ones; review those with "
         f"`python -m inandout review --pool {run.info.run_id}`"
     )
-    return Pool(read_pool(artifact_folder(run.info.run_id, "pool")), run.info.run_id)
+    return open_pool(run.info.run_id)
 
 
 def _asked_again(config: ExtendPoolConfig, origin: str, prompts: Sequence[str]) -> DdpmPoolConfig | MemSegPoolConfig:
     """How the pool was made, for other prompts and another number."""
     changes = {"n_aug": config.n_aug, "fresh": config.fresh}
     if origin == "memseg":
-        known = json.loads(artifact_folder(config.pool, "config.json").read_text(encoding="utf-8"))
+        known = read_config(config.pool)
         try:
             return MemSegPoolConfig.from_flat(**known | changes)
         except ValueError as error:
@@ -98,11 +97,11 @@ def _extend(
     shutil.copytree(reviewed.folder, folder, dirs_exist_ok=True)
     old = [_moved(row, reviewed.folder, folder) for row in reviewed.rows]
     new = _draw(drawn, samples, old, folder / f"from-{len(old):06d}")
-    pool = [*old, *new]
-    write_manifest([row.with_(review="") for row in pool], folder / "manifest.csv")
-    mlflow.set_tag(POOL_TAG, identity_of(digests([row.image for row in pool])))
+    rows = [*old, *new]
+    write_manifest([row.with_(review="") for row in rows], folder / "manifest.csv")
+    mlflow.set_tag(POOL_TAG, identity_of(digests([row.image for row in rows])))
     mlflow.log_text("".join(one.model_dump_json(ensure_ascii=True) + "\n" for one in reviewed.decisions), DECISIONS)
-    log_pool(folder, pool)
+    log_pool(folder, rows)
 
 
 def _draw(

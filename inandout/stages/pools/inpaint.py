@@ -26,7 +26,7 @@ from inandout.memseg.masks import area_limits, draw_mask, find_foreground
 from inandout.memseg.plan import plan
 from inandout.options import known
 from inandout.stages.image_cache import generate
-from inandout.stages.pools.pool import Pool, log_pool, read_pool, work_pool
+from inandout.stages.pools.pool import Pool, log_pool, open_pool, work_pool
 from inandout.stages.pools.text2img import (
     DRAWING_INPUTS,
     DdpmPoolConfig,
@@ -35,7 +35,7 @@ from inandout.stages.pools.text2img import (
     log_pool_state,
     resolve,
 )
-from inandout.tracking.runs import artifact_folder, run_stage
+from inandout.tracking.runs import run_stage
 from inandout.tracking.store import connect
 
 NO_ADAPTER = "none"
@@ -104,23 +104,34 @@ class _Sites(NamedTuple):
         return Canvas(fitted, np.stack([self.mask(number) for number in numbers]))
 
 
-def augment_inpaint(config: InpaintPoolConfig) -> Pool:
-    """A pool of defects on negatives of the training part, which keep their pixels outside the masks."""
+def augment_inpaint(config: InpaintPoolConfig, samples: list[Sample] | None = None) -> Pool:
+    """A pool of defects on negatives of the training part, which keep their pixels outside the masks.
+
+    `samples` is the data set, split and with its shot; None = read it.
+    """
     connect()
     config = _resolve(config)
-    samples = prepare_shot(config.data, config.scenario, config.seed)
+    samples = prepare_shot(config.data, config.scenario, config.seed) if samples is None else samples
     sites = _sites(config, samples)
+    merged = "no adapter" if config.drawing.alpha is None else f"alpha={config.drawing.alpha:g}"
+    name = f"inpaint {config.scenario.shot} {merged} n={config.n_aug} seed={config.seed}"
+    run = run_stage(
+        _identity(config, samples), name, config.data.data, samples, lambda work: _make(config, samples, sites, work)
+    )
+    return open_pool(run.info.run_id)
+
+
+def inpaint_fingerprint(config: InpaintPoolConfig, samples: Sequence[Sample]) -> str:
+    """Identity of the pool that `augment_inpaint` gives, told without drawing it."""
+    return _identity(_resolve(config), samples).fingerprint
+
+
+def _identity(config: InpaintPoolConfig, samples: Sequence[Sample]) -> Identity:
     if config.drawing.adapter == NO_ADAPTER:
         inputs = {"data": fingerprint(samples), "base": base_identity(config.base), "adapter": NO_ADAPTER}
     else:
         inputs = drawing_inputs(config, samples)
-    merged = "no adapter" if config.drawing.alpha is None else f"alpha={config.drawing.alpha:g}"
-    name = f"inpaint {config.scenario.shot} {merged} n={config.n_aug} seed={config.seed}"
-    run = run_stage(
-        Identity("augment", __name__, config, inputs, ignored=DRAWING_INPUTS), name, config.data.data, samples,
-        lambda work: _make(config, samples, sites, work),
-    )  # fmt: skip
-    return Pool(read_pool(artifact_folder(run.info.run_id, "pool")), run.info.run_id)
+    return Identity("augment", __name__, config, inputs, ignored=DRAWING_INPUTS)
 
 
 def _resolve(config: InpaintPoolConfig) -> InpaintPoolConfig:
@@ -148,7 +159,7 @@ def _sites(config: InpaintPoolConfig, samples: Sequence[Sample]) -> _Sites:
 
 def _make(config: InpaintPoolConfig, samples: list[Sample], sites: _Sites, work: Path) -> None:
     base = open_base(config.base)
-    adapter = None if config.drawing.adapter == NO_ADAPTER else adapter_for(config)
+    adapter = None if config.drawing.adapter == NO_ADAPTER else adapter_for(config, samples)
     pipeline, prompts, sampling = _merged(config, base, adapter), config.drawing.prompt_list(), config.sampling
     skip = adapter.meta.clip_skip if adapter else 1
     generator = inpaint_generator(pipeline, prompts, config.seed, sites.canvas, sampling, skip)
@@ -157,9 +168,9 @@ def _make(config: InpaintPoolConfig, samples: list[Sample], sites: _Sites, work:
     )
     log_pool_state(state)
     folder, contents = work_pool(work), digests([sample.image for sample in sites.negatives])
-    pool = [_row(one, sites, contents, prompts, base, adapter, folder) for one in state.kept]
-    write_manifest(pool, folder / "manifest.csv")
-    log_pool(folder, pool)
+    rows = [_row(one, sites, contents, prompts, base, adapter, folder) for one in state.kept]
+    write_manifest(rows, folder / "manifest.csv")
+    log_pool(folder, rows)
 
 
 def inpaint_cache_key(config: InpaintPoolConfig, adapter: Adapter | None, samples: Sequence[Sample]) -> list[object]:

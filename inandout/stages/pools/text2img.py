@@ -28,7 +28,7 @@ from inandout.options import Fresh, StageConfig, known
 from inandout.reporting.figures import contact_sheet
 from inandout.stages.finetune import AdapterSize, FinetuneConfig, find_adapter, finetune, finetune_fingerprint
 from inandout.stages.image_cache import generate
-from inandout.stages.pools.pool import Pool, PoolSize, log_pool, read_pool, work_pool
+from inandout.stages.pools.pool import Pool, PoolSize, log_pool, open_pool, work_pool
 from inandout.tracking.runs import artifact_folder, artifact_names, run_stage
 from inandout.tracking.store import connect
 
@@ -126,19 +126,24 @@ def resolve(config: Drawn) -> Drawn:
     return resolved.with_prompts(_given_adapter(resolved).meta.instance_prompt) if given else resolved
 
 
-def augment_ddpm(config: DdpmPoolConfig, parted: list[Sample] | None = None) -> Pool:
+def augment_ddpm(config: DdpmPoolConfig, samples: list[Sample] | None = None) -> Pool:
     """A pool of images from the base merged with an adapter, which is fine-tuned first where none is given.
 
-    `parted` is the data set where another seed than the images' parts it.
+    `samples` is the data set, split and with its shot; None = read it and split it by the seed of the pool.
     """
     connect()
     config = resolve(config)
-    samples = prepare_shot(config.data, config.scenario, config.seed) if parted is None else parted
+    samples = prepare_shot(config.data, config.scenario, config.seed) if samples is None else samples
     name = f"ddpm {config.scenario.shot} alpha={config.drawing.alpha:g} n={config.n_aug} seed={config.seed}"
     run = run_stage(
         _identity(config, samples), name, config.data.data, samples, lambda work: _make_ddpm(config, samples, work)
     )
-    return Pool(read_pool(artifact_folder(run.info.run_id, "pool")), run.info.run_id)
+    return open_pool(run.info.run_id)
+
+
+def ddpm_fingerprint(config: DdpmPoolConfig, samples: Sequence[Sample]) -> str:
+    """Identity of the pool that `augment_ddpm` gives, told without drawing it."""
+    return _identity(resolve(config), samples).fingerprint
 
 
 def _identity(config: DdpmPoolConfig, samples: Sequence[Sample]) -> Identity:
@@ -147,26 +152,22 @@ def _identity(config: DdpmPoolConfig, samples: Sequence[Sample]) -> Identity:
 
 def drawing_inputs(config: DdpmConfig, samples: Sequence[Sample]) -> dict[str, str]:
     """Fingerprints of the data set and of what is drawn with."""
-    base, adapter = base_identity(config.base), adapter_identity(config)
+    base, adapter = base_identity(config.base), adapter_identity(config, samples)
     return {"data": fingerprint(samples), "base": base, "adapter": adapter}
 
 
-def ddpm_fingerprint(config: DdpmPoolConfig) -> str:
-    """Identity of the pool that `augment_ddpm` gives, told without drawing it."""
-    config = resolve(config)
-    return _identity(config, prepare_shot(config.data, config.scenario, config.seed)).fingerprint
-
-
-def adapter_identity(config: DdpmConfig) -> str:
+def adapter_identity(config: DdpmConfig, samples: Sequence[Sample]) -> str:
     """Of the adapter that is asked for, which need not be trained yet."""
     if config.drawing.adapter:
         return _given_adapter(config).fingerprint
-    return finetune_fingerprint(finetune_config(config))
+    return finetune_fingerprint(finetune_config(config), samples)
 
 
-def adapter_for(config: DdpmConfig) -> Adapter:
-    """The adapter that is asked for, fine-tuned first where none is given."""
-    return _given_adapter(config) if config.drawing.adapter else load_adapter(finetune(finetune_config(config)).adapter)
+def adapter_for(config: DdpmConfig, samples: list[Sample] | None = None) -> Adapter:
+    """The adapter that is asked for, fine-tuned on `samples` first where none is given."""
+    if config.drawing.adapter:
+        return _given_adapter(config)
+    return load_adapter(finetune(finetune_config(config), samples).adapter)
 
 
 def _given_adapter(config: DdpmConfig) -> Adapter:
@@ -187,25 +188,25 @@ def finetune_config(config: DdpmConfig) -> FinetuneConfig:
     )  # fmt: skip
 
 
-def adapter_run(config: DdpmConfig) -> str:
+def adapter_run(config: DdpmConfig, samples: list[Sample] | None = None) -> str:
     """The run of the fine-tuning that is done where no adapter is given, done now if need be."""
-    return finetune(finetune_config(config)).run_id
+    return finetune(finetune_config(config), samples).run_id
 
 
-def _name_adapter(config: DdpmConfig) -> str:
+def _name_adapter(config: DdpmConfig, samples: list[Sample] | None) -> str:
     """What finds the adapter again, from any folder: the run that trained it, or its file."""
     given = config.drawing.adapter
     if not given:
-        return adapter_run(config)
+        return adapter_run(config, samples)
     return str(Path(given).resolve()) if Path(given).suffix else given
 
 
 def _make_ddpm(config: DdpmPoolConfig, samples: list[Sample], work: Path) -> None:
-    setup, folder = open_diffusion_setup(config), work_pool(work)
-    pool = draw_ddpm(setup, samples, folder, config.seed)
-    log_pool(folder, pool)
+    setup, folder = open_diffusion_setup(config, samples), work_pool(work)
+    rows = draw_ddpm(setup, samples, folder, config.seed)
+    log_pool(folder, rows)
     strip = _strip(setup)
-    if is_grey(read_image(pool[0].image)):
+    if is_grey(read_image(rows[0].image)):
         strip = without_colour(strip)
     mlflow.log_image(strip, artifact_file="alpha_strip.png")
 
@@ -234,9 +235,9 @@ class DiffusionSetup(NamedTuple):
         return self.config.drawing.prompt_list()
 
 
-def open_diffusion_setup(config: DdpmPoolConfig) -> DiffusionSetup:
-    """Load base and adapter of a resolved configuration."""
-    config = config.with_drawing(adapter=_name_adapter(config))
+def open_diffusion_setup(config: DdpmPoolConfig, samples: list[Sample] | None = None) -> DiffusionSetup:
+    """Load base and adapter of a resolved configuration; where no adapter is given, it is fine-tuned on `samples`."""
+    config = config.with_drawing(adapter=_name_adapter(config, samples))
     adapter, base = adapter_for(config), open_base(config.base)
     require_text2img(base.pipeline)
     return DiffusionSetup(config, base, adapter)
@@ -271,9 +272,9 @@ def draw_ddpm(
     state = generate(asked, config.n_aug, generator, setup.sampling.sample_batch, training, "ddpm")
     log_pool_state(state)
     mlflow.log_dict(config.flat(), DRAWN_WITH)
-    pool = [row.with_(image=Path(shutil.copy(row.image, folder))) for row in _ddpm_rows(setup, state, seed, label)]
-    write_manifest(pool, folder / "manifest.csv")
-    return pool
+    rows = [row.with_(image=Path(shutil.copy(row.image, folder))) for row in _ddpm_rows(setup, state, seed, label)]
+    write_manifest(rows, folder / "manifest.csv")
+    return rows
 
 
 def text2img_cache_key(config: DdpmPoolConfig, adapter: Adapter, samples: Sequence[Sample], seed: int) -> list[object]:

@@ -1,6 +1,5 @@
 """Entry point `export`: a trained classifier as an ONNX file that is proven to agree, and how fast it is."""
 
-import json
 import os
 import platform
 import shutil
@@ -16,11 +15,10 @@ from inandout.errors import InputError, brief
 from inandout.evaluation.operating_points import OperatingPoint, choose_point, parse_rule
 from inandout.fingerprints import Identity
 from inandout.options import Fresh, StageConfig
-from inandout.serving.classifier_run import ClassifierRun, read_classifier_run, require_test_files
-from inandout.serving.export import write_export
-from inandout.serving.latency import latency_table, measure_latency
+from inandout.serving.export import CHECKED, write_export
+from inandout.serving.latency import BATCHES, latency_table, measure_latency
 from inandout.serving.settings import Settings
-from inandout.stages.classify.scores import read_scores
+from inandout.stages.classify.trained_classifier import TrainedClassifier
 from inandout.tracking.logging import experiment_url, log_values
 from inandout.tracking.runs import artifact_folder, run_stage
 from inandout.tracking.store import connect
@@ -65,13 +63,15 @@ def export(config: ExportConfig) -> Exported:
     connect()
     trained, point = _from_model(config) if config.model else _from_run(config)
     inputs = {
-        "data": fingerprint(require_test_files(trained)),
+        "data": fingerprint(trained.test_files()),
         "run": digest(trained.weights),
         "rule": point.model_dump_json(),
-    }  # fmt: skip
+    }
     identity = Identity("export", __name__, config, inputs, ignored=("run", "model", "rule", "out"))
     name = f"export of {trained.run_id[:8]} at {point.rule}"
-    run = run_stage(identity, name, trained.data, trained.test, lambda work: _write(config, trained, point, work))
+    run = run_stage(
+        identity, name, trained.config.data.data, trained.test, lambda work: _write(config, trained, point, work)
+    )
     _copy(artifact_folder(run.info.run_id, FILE), out)
     table = artifact_folder(run.info.run_id, "latency.md").read_text(encoding="utf-8")
     difference = run.data.metrics["export_max_difference"]
@@ -104,32 +104,42 @@ def _copy(source: Path, out: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _from_run(config: ExportConfig) -> tuple[ClassifierRun, OperatingPoint]:
+def _from_run(config: ExportConfig) -> tuple[TrainedClassifier, OperatingPoint]:
     """The classifier of a run, with a threshold that is chosen on its validation part."""
-    trained = read_classifier_run(config.run)
-    known = json.loads(artifact_folder(config.run, "config.json").read_text(encoding="utf-8"))
-    scored = read_scores(config.run, "val")
-    return trained, choose_point(
-        parse_rule(config.rule or "validation"), scored.logits, scored.labels, known["val_fpr"]
-    )
+    trained, rule = TrainedClassifier.open(config.run), parse_rule(config.rule or "validation")
+    scored = trained.scores("val")
+    return trained, choose_point(rule, scored.logits, scored.labels, trained.config.val_fpr)
 
 
-def _from_model(config: ExportConfig) -> tuple[ClassifierRun, OperatingPoint]:
+def _from_model(config: ExportConfig) -> tuple[TrainedClassifier, OperatingPoint]:
     """The classifier behind a model that `log_servable` logged, with one of its own thresholds."""
     try:
         folder = Path(mlflow.artifacts.download_artifacts(f"{config.model}/artifacts/settings.json"))
     except (mlflow.MlflowException, OSError) as error:
         raise InputError(f"model = {config.model}: no promoted classifier is there ({brief(error)})") from error
     settings = Settings.model_validate_json(folder.read_text(encoding="utf-8"))
-    return read_classifier_run(settings.run), settings.point(config.rule or settings.default)
+    return TrainedClassifier.open(settings.run), settings.point(config.rule or settings.default)
 
 
-def _write(config: ExportConfig, trained: ClassifierRun, point: OperatingPoint, work: Path) -> None:
+def export_onnx(trained: TrainedClassifier, point: OperatingPoint, path: Path) -> float:
+    """Write a classifier as an ONNX file; the largest absolute difference of a logit from torch on 20 test images.
+
+    Raises:
+        InputError: the difference is above 1e-4, or test images cannot be read.
+    """
+    return write_export(
+        trained.load(), trained.test_pixels(CHECKED), path, geometry=trained.geometry, point=point,
+        run_id=trained.run_id,
+    )  # fmt: skip
+
+
+def _write(config: ExportConfig, trained: TrainedClassifier, point: OperatingPoint, work: Path) -> None:
     path = work / FILE
-    log_values({"export_max_difference": write_export(trained, point, path)})
+    log_values({"export_max_difference": export_onnx(trained, point, path)})
     mlflow.log_params({"exported_run": trained.run_id, "point": point.rule, "threshold": point.threshold})
     mlflow.log_artifact(str(path))
-    timings = measure_latency(trained, path, config.rounds)
+    files = [sample.image.read_bytes() for sample in trained.test_files()[: max(BATCHES)]]
+    timings = measure_latency(trained.load, trained.geometry, files, path, config.rounds)
     threads = torch.get_num_threads()
     title = (
         f"Milliseconds an answer at {trained.geometry.width}x{trained.geometry.height}, from encoded images to "

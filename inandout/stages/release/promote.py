@@ -1,6 +1,7 @@
 """Entry points `promote` and `rollback`: a trained classifier becomes a version of a registered model."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -9,16 +10,14 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from pydantic import Field
 
-from inandout.data.manifest import read_manifest
 from inandout.data.prepare import EMBEDDED
 from inandout.errors import InputError
 from inandout.evaluation.operating_points import OperatingPoint, choose_point, measure_point, parse_rule
-from inandout.fingerprints import Identity
+from inandout.fingerprints import Identity, code_fingerprint
 from inandout.options import StageConfig
 from inandout.reporting.model_card import Facts, ap_with_interval, command_line, model_card
 from inandout.serving.champion_gate import champion_gate
-from inandout.serving.export import check_export
-from inandout.serving.log_model import log_servable
+from inandout.serving.log_model import log_servable, measure_pointing
 from inandout.serving.registry import (
     CHAMPION,
     GATE,
@@ -30,10 +29,13 @@ from inandout.serving.registry import (
     version_at,
     version_of,
 )
+from inandout.serving.settings import Settings
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.scores import read_scores
-from inandout.stages.release.candidates import Candidate, find_candidate
-from inandout.tracking.runs import artifact_folder, run_stage
+from inandout.stages.classify.trained_classifier import TrainedClassifier
+from inandout.stages.release.candidates import best_by_validation
+from inandout.stages.release.export import export_onnx
+from inandout.tracking.runs import run_stage
 from inandout.tracking.store import connect
 
 CARD = "model_card.md"
@@ -95,7 +97,10 @@ def promote(config: PromoteConfig) -> Promotion:
     was measured on another test part.
     """
     connect()
-    candidate = find_candidate(config.run)
+    candidate = TrainedClassifier.open(config.run) if config.run else best_by_validation()
+    if "ap" not in candidate.run.data.metrics:
+        notes = candidate.run.data.tags.get("inandout.notes")
+        raise InputError(f"run = {candidate.run_id}: has no test AP ({notes}); give another run")
     points = _points(config, candidate)
     _refuse_other_test(config.name, candidate, version_at(config.name, CHAMPION))
     run = _released(config, candidate, points)
@@ -113,40 +118,40 @@ def rollback(config: RollbackConfig) -> None:
     print(f"{config.name}: version {champion.version} is the champion, version {previous.version} the previous one")
 
 
-def _points(config: PromoteConfig, candidate: Candidate) -> Points:
+def _points(config: PromoteConfig, candidate: TrainedClassifier) -> Points:
     rules = list(dict.fromkeys(parse_rule(part) for part in config.points.split(",") if part.strip()))
     if not rules:
         raise InputError("points is empty; give some of recall>=0.95, fpr<=0.01, cost 50:1, validation")
-    val, test, max_fpr = read_scores(candidate.id, "val"), read_scores(candidate.id), candidate.config.val_fpr
+    val, test, max_fpr = candidate.scores("val"), candidate.scores(), candidate.config.val_fpr
     chosen = [choose_point(rule, val.logits, val.labels, max_fpr, config.defect_share) for rule in rules]
     return Points(chosen, [measure_point(point, test.logits, test.labels) for point in chosen])
 
 
-def _refuse_other_test(name: str, candidate: Candidate, champion: ModelVersion | None) -> None:
-    if champion is not None and champion.tags.get("test_fingerprint") != candidate.test:
+def _refuse_other_test(name: str, candidate: TrainedClassifier, champion: ModelVersion | None) -> None:
+    if champion is not None and champion.tags.get("test_fingerprint") != candidate.test_fingerprint:
         raise InputError(
-            f"run = {candidate.id}: was measured on another test part than the champion, version {champion.version} of "
-            f"{name}, so the two cannot be compared; train on the champion's data, or give another name"
+            f"run = {candidate.run_id}: was measured on another test part than the champion, "
+            f"version {champion.version} of {name}, so the two cannot be compared; train on the champion's data, or "
+            "give another name"
         )
 
 
-def _released(config: PromoteConfig, candidate: Candidate, points: Points) -> Run:
+def _released(config: PromoteConfig, candidate: TrainedClassifier, points: Points) -> Run:
     """The run that holds the servable model, its card and its points; found where it was made before."""
-    released = config.model_copy(update={"run": candidate.id})
-    identity = Identity("promote", __name__, released, {"data": candidate.data}, ignored=["name"])
-    samples = read_manifest(artifact_folder(candidate.id, "manifest.csv"))
+    released = config.model_copy(update={"run": candidate.run_id})
+    identity = Identity("promote", __name__, released, {"data": candidate.data_fingerprint}, ignored=["name"])
     name = f"promote {candidate.run.info.run_name}"
     card = model_card(_facts(config, candidate, points))
     return run_stage(
-        identity, name, candidate.config.data.data, samples, lambda work: _release(candidate.id, points, card)
+        identity, name, candidate.config.data.data, candidate.samples, lambda work: _release(candidate, points, card)
     )
 
 
-def _release(run_id: str, points: Points, card: str) -> None:
+def _release(candidate: TrainedClassifier, points: Points, card: str) -> None:
     """Check the export, then log the model with its card; the first operating point decides unless told otherwise."""
-    mlflow.log_metric("export_difference", check_export(run_id, points.measured[0]))
+    mlflow.log_metric("export_difference", _check_export(candidate, points.measured[0]))
     mlflow.log_dict({"points": [point.model_dump(mode="json") for point in points.measured]}, "operating_points.json")
-    uri = log_servable(run_id, points.measured, points.measured[0].rule)
+    uri = log_classifier(candidate, points.measured, points.measured[0].rule)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / CARD
         path.write_text(card, encoding="utf-8")
@@ -155,16 +160,45 @@ def _release(run_id: str, points: Points, card: str) -> None:
     mlflow.set_tag(_URI_TAG, uri)
 
 
-def _facts(config: PromoteConfig, candidate: Candidate, points: Points) -> Facts:
+def _check_export(candidate: TrainedClassifier, point: OperatingPoint) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        return export_onnx(candidate, point, Path(folder) / "classifier.onnx")
+
+
+def log_classifier(candidate: TrainedClassifier, points: Sequence[OperatingPoint], default: str) -> str:
+    """Log a classifier into the active run, to be served; its heat maps are measured on the test part.
+
+    Args:
+        candidate: to log.
+        points: thresholds to choose from.
+        default: the rule that decides where a request names none.
+
+    Returns:
+        The model's address, `models:/m-...`.
+
+    Raises:
+        InputError: `default` is not among the points.
+    """
+    measured, sentence = measure_pointing(candidate.load(), candidate.geometry, candidate.test)
+    settings = Settings(
+        geometry=candidate.geometry, points=tuple(points), default=default, run=candidate.run_id,
+        code=code_fingerprint(__name__), heat_maps=sentence,
+    )  # fmt: skip
+    return log_servable(candidate.weights, settings, measured)
+
+
+def _facts(config: PromoteConfig, candidate: TrainedClassifier, points: Points) -> Facts:
     run = candidate.run
     asked = {name: value for name, value in config.changed().items() if name not in ("run", "name", "fresh")}
     return Facts(
-        run_id=candidate.id, config=candidate.config.flat(), params=run.data.params,
-        metrics=run.data.metrics, tags=run.data.tags, data_fingerprint=candidate.data, test_fingerprint=candidate.test,
+        run_id=candidate.run_id, config=candidate.config.flat(), params=run.data.params,
+        metrics=run.data.metrics, tags=run.data.tags,
+        data_fingerprint=candidate.data_fingerprint, test_fingerprint=candidate.test_fingerprint,
         data_licence=_data_licence(config, candidate.config), base_licence=base_licence(candidate.config),
         chosen=points.chosen, measured=points.measured,
         commands=[
-            command_line("classify", candidate.config.changed()), command_line("promote", {"run": candidate.id} | asked)
+            command_line("classify", candidate.config.changed()),
+            command_line("promote", {"run": candidate.run_id} | asked),
         ],
     )  # fmt: skip
 
@@ -184,7 +218,7 @@ def base_licence(config: ClassifyConfig) -> str:
     return "Apache-2.0 (embedded)" if base == "embedded" else f"of {base}: see there"
 
 
-def _register(config: PromoteConfig, candidate: Candidate, run: Run) -> Promotion:
+def _register(config: PromoteConfig, candidate: TrainedClassifier, run: Run) -> Promotion:
     """Add the version, unless this run is one already, and let it through the gate; call it under the lock."""
     champion = version_at(config.name, CHAMPION)
     version = version_of(config.name, run.info.run_id)
@@ -197,7 +231,7 @@ def _register(config: PromoteConfig, candidate: Candidate, run: Run) -> Promotio
         return Promotion(int(version.version), False, back)
     _refuse_other_test(config.name, candidate, champion)
     theirs = read_scores(champion.tags[RUN_TAG]) if champion is not None else None
-    wins, why = champion_gate(read_scores(candidate.id), theirs, str(champion.version) if champion is not None else "")
+    wins, why = champion_gate(candidate.scores(), theirs, str(champion.version) if champion is not None else "")
     if version is None:
         uri = mlflow.get_run(run.info.run_id).data.tags[_URI_TAG]
         version = add_version(config.name, uri, _tags(config, candidate) | {GATE: why})
@@ -208,18 +242,18 @@ def _register(config: PromoteConfig, candidate: Candidate, run: Run) -> Promotio
     return Promotion(int(version.version), wins, why)
 
 
-def _tags(config: PromoteConfig, candidate: Candidate) -> dict[str, str]:
+def _tags(config: PromoteConfig, candidate: TrainedClassifier) -> dict[str, str]:
     """What a version says of itself in the registry."""
     return {
-        RUN_TAG: candidate.id,
+        RUN_TAG: candidate.run_id,
         "alpha": "none used" if candidate.config.alpha is None else f"{candidate.config.alpha:g}",
         "n_aug": str(candidate.config.mix.n_aug),
         "ddpm_ratio": f"{candidate.config.ddpm_ratio:g}",
         "shot": candidate.config.scenario.shot,
         "seeds": str(candidate.config.seed),
         "ap": ap_with_interval(candidate.run.data.metrics),
-        "data_fingerprint": candidate.data,
-        "test_fingerprint": candidate.test,
+        "data_fingerprint": candidate.data_fingerprint,
+        "test_fingerprint": candidate.test_fingerprint,
         "data_licence": _data_licence(config, candidate.config),
         "base_licence": base_licence(candidate.config),
     }

@@ -32,7 +32,7 @@ class OpenedPromptLab(NamedTuple):
 def open_prompt_lab(config: DdpmConfig) -> OpenedPromptLab:
     """Load what draws; where no adapter is given, one is fine-tuned first. The configuration is resolved."""
     samples = prepare_shot(config.data, config.scenario, config.seed)
-    adapter = adapter_for(config)
+    adapter = adapter_for(config, samples)
     base = open_base(config.base)
     require_text2img(base.pipeline)
     sampling, geometry = config.sampling, config.geometry

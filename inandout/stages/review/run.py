@@ -20,7 +20,7 @@ from inandout.review.app import build_app
 from inandout.review.decisions import Decision, DecisionLog
 from inandout.review.server import new_token, serve
 from inandout.review.session import ReviewSession, build_label_session, build_session
-from inandout.review.summary import verdicts
+from inandout.review.summary import joint_decisions
 from inandout.review.updates import summarise
 from inandout.stages.classify.label_errors import is_label_errors_run, read_suspects
 from inandout.stages.pools.decisions import DECISIONS, POOL_TAG, decisions_on
@@ -29,7 +29,7 @@ from inandout.stages.pools.text2img import DRAWING_INPUTS, DdpmConfig
 from inandout.stages.review.base_preview import open_base_preview
 from inandout.stages.review.prompt_lab import open_prompt_lab, save_prompt_lab
 from inandout.stages.review.relabel import CORRECTED, WITHOUT, log_relabelled
-from inandout.tracking.runs import artifact_folder, open_run
+from inandout.tracking.runs import artifact_folder, open_run, read_config
 from inandout.tracking.store import connect, state_folder
 
 
@@ -93,7 +93,7 @@ def _build_session(where: str) -> tuple[ReviewSession, Close]:
         return build_suspect_session(where), partial(_close_labels, data)
     opened = _open(where)
     pool = read_pool(opened.folder)
-    session = build_session(f"pool {Path(where).name}", opened.folder, pool, opened.real, opened.fit)
+    session = build_session(f"pool {Path(where).name}", opened.folder, pool.samples, opened.real, opened.fit)
     if not Path(where).is_dir():
         preview = open_base_preview(where, session.samples, _folder_of(session) / "alpha-0")
         session = replace(session, base_preview=preview)
@@ -141,7 +141,7 @@ def _open(where: str) -> Opened:
     folder = pool_folder(where)
     if Path(where).is_dir():
         return Opened(folder, [], "crop")
-    config = json.loads(artifact_folder(where, "config.json").read_text())
+    config = read_config(where)
     return Opened(folder, _still_there(artifact_folder(where, "manifest.csv")), config["fit"])
 
 
@@ -169,7 +169,7 @@ def keep_decisions(run_id: str, session: ReviewSession, decisions: Sequence[Deci
     text = "".join(one.model_dump_json(ensure_ascii=True) + "\n" for one in decisions)
     client.log_text(run_id, text, DECISIONS)
     client.log_text(run_id, json.dumps(summary, indent=2), "summary.json")
-    known = {verdict: float(count) for verdict, count in summary["together"].items()}
+    known = {decision: float(count) for decision, count in summary["together"].items()}
     known |= {"images": float(summary["images"]), "reviewers": float(len(summary["reviewers"]))}
     kappas = [one["kappa"] for one in summary["agreements"] if one["kappa"] is not None]
     known |= {"lowest_kappa": min(kappas)} if kappas else {}
@@ -192,7 +192,7 @@ def _close_pool(run_id: str, summary: dict[str, Any], _: Sequence[Decision]) -> 
 def _close_labels(
     data: Sequence[Sample], run_id: str, summary: dict[str, Any], decisions: Sequence[Decision]
 ) -> str:  # fmt: skip
-    log_relabelled(run_id, data, digests([sample.image for sample in data]), verdicts(decisions))
+    log_relabelled(run_id, data, digests([sample.image for sample in data]), joint_decisions(decisions))
     counts = summary["together"]
     return (
         f"{counts['keep']} labels right, {counts['reject']} wrong, {counts['unsure']} unsure of {summary['images']}, "

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from inandout.data.prepare import CheckedData
 from inandout.evaluation.paired_test import METRICS, Difference, paired_difference
 from inandout.reporting.tables import Row, markdown_table
 from inandout.stages.classify.config import ClassifyConfig
@@ -21,18 +22,21 @@ class FinalReport(NamedTuple):
     """Of the first finalist's AP over the paper's choice; None where AP is undefined or both are the same."""
 
 
-def measure_finalists(finalists: dict[str, list[ClassifyConfig]], paper: list[ClassifyConfig]) -> FinalReport:
+def measure_finalists(
+    finalists: dict[str, list[ClassifyConfig]], paper: list[ClassifyConfig], data: CheckedData
+) -> FinalReport:  # fmt: skip
     """Train and measure all, or find the runs that did.
 
     Args:
         finalists: name to configurations, one a fresh seed, the best by validation first. The sentence is about that
             one: to choose among them by what is measured here would be to choose on the test part.
         paper: the same seeds with the paper's alpha and a half of diffusion.
+        data: the data set.
     """
     rows = [
         Row(config.scenario.shot, name, config.mix.n_aug, config.own_seed(), result.run_id, result.metrics)
         for name, configs in (finalists | {PAPER: paper}).items()
-        for config, result in ((config, classify(config)) for config in configs)
+        for config, result in ((config, classify(config, data)) for config in configs)
     ]
     name, chosen = next(iter(finalists.items()))
     same = chosen == paper

@@ -11,7 +11,7 @@ import numpy as np
 from mlflow.entities import Run
 
 from inandout.data.manifest import Sample, fingerprint
-from inandout.data.prepare import prepare_shot
+from inandout.data.prepare import CheckedData, read_data
 from inandout.errors import InputError
 from inandout.fingerprints import Identity
 from inandout.options import known
@@ -60,21 +60,22 @@ def search(config: SearchConfig) -> str:
     size = space.size()
     if size is not None and config.n_trials > size:
         raise InputError(f"n_trials = {config.n_trials}: there are {size} different points; give 1 to {size}")
-    refuse_impossible(config.paper(config.seeds)[0])
-    samples = prepare_shot(config.data, config.scenario, config.seed)
+    data = read_data(config.data.data)
+    refuse_impossible(config.paper(config.seeds)[0], data)
+    samples = data.take_shot(config.data, config.scenario, config.seed)
     key = _study_key(config, samples)
     shared = _open(config, key)
     with _study_run(shared, config, key) as run:
         log_dataset(config.data.data, fingerprint(without_test(samples)), without_test(samples))
-        adapter_run(config.held_out())
-        validation_set = build_validation_set(known(config.objective), config.held_out())
+        adapter_run(config.held_out(), samples)
+        validation_set = build_validation_set(known(config.objective), config.held_out(), data)
         mlflow.set_tag("inandout.objective", validation_set.sentence)
         print(f"maximised: {validation_set.sentence}", flush=True)
-        for task in run_all(partial(_work, run_location(), key), config.workers_alone(), config.engine):
+        for task in run_all(partial(_work, run_location(), key, data), config.workers_alone(), config.engine):
             if task.error is not None:
                 raise task.error
         with shared.lock():
-            sentence = _finish(shared, config)
+            sentence = _finish(shared, config, data)
     print(f"\n{sentence}\n\n{experiment_url(run)}")
     return sentence
 
@@ -83,10 +84,11 @@ def _open(config: SearchConfig, key: str) -> SharedStudy:
     return open_study(config.storage, state_folder() / "studies", key, config.space(), config.seed)
 
 
-def _work(location: RunLocation, key: str, config: SearchConfig) -> None:
+def _work(location: RunLocation, key: str, data: CheckedData, config: SearchConfig) -> None:
     """What each worker does, in whatever process: trials of the study until there are enough."""
     with nested_under(location):
-        _run_trials(_open(config, key), config, build_validation_set(known(config.objective), config.held_out()))
+        validation_set = build_validation_set(known(config.objective), config.held_out(), data)
+        _run_trials(_open(config, key), config, validation_set, data)
 
 
 def _study_key(config: SearchConfig, samples: list[Sample]) -> str:
@@ -123,7 +125,7 @@ def _known_run(shared: SharedStudy) -> str | None:
     return found[0].info.run_id if found else None
 
 
-def _run_trials(shared: SharedStudy, config: SearchConfig, validation_set: ValidationSet) -> None:
+def _run_trials(shared: SharedStudy, config: SearchConfig, validation_set: ValidationSet, data: CheckedData) -> None:
     """Run trials until there are enough, then wait for those of other workers, whose work goes on here if they die."""
     waiting = False
     while True:
@@ -135,7 +137,9 @@ def _run_trials(shared: SharedStudy, config: SearchConfig, validation_set: Valid
         if claimed.trial is not None:
             configs = config.classifiers(point_of(claimed.trial, shared.space), config.seeds)
             waited = time.monotonic() - started
-            run_trial(shared.study, claimed.trial, configs, lambda one: validate(one, validation_set.samples), waited)
+            run_trial(
+                shared.study, claimed.trial, configs, lambda one: validate(one, validation_set.samples, data), waited
+            )
         elif is_running(shared.study):
             if not waiting:
                 print("waiting for trials of other workers", flush=True)
@@ -155,7 +159,7 @@ def _close(run_id: str) -> None:
         _close(child.info.run_id)
 
 
-def _finish(shared: SharedStudy, config: SearchConfig) -> str:
+def _finish(shared: SharedStudy, config: SearchConfig, data: CheckedData) -> str:
     """Figures and sums of the study, then the finalists; the second worker finds all of it done."""
     leaders = best_trials(shared.study, FINALISTS)
     if not leaders:
@@ -169,6 +173,7 @@ def _finish(shared: SharedStudy, config: SearchConfig) -> str:
     final_report = measure_finalists(
         {names[name]: config.classifiers(point, config.fresh_seeds) for name, point in points.items()},
         config.paper(config.fresh_seeds),
+        data,
     )
     mlflow.set_tag("inandout.conclusion", final_report.sentence)
     text = f"{final_report.table}\n\n{PAPER}: {_words(config.paper_point())}\n\n{final_report.sentence}\n"

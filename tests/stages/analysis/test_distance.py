@@ -3,7 +3,6 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-from inandout.tracking.runs import WEIGHTS, artifact_folder
 
 from inandout.classifier.resnet import build_classifier
 from inandout.data.images import write_image
@@ -13,6 +12,7 @@ from inandout.stages.analysis.distance import DistanceConfig, distance, feature_
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.train import Result, classify
 from inandout.stages.pools.augment import AugmentConfig, augment
+from inandout.tracking.runs import WEIGHTS, artifact_folder
 from tests.conftest import SIDE, draw, pointer_to
 
 SIZE = {"width": SIDE, "height": SIDE}
@@ -88,8 +88,8 @@ def test_what_cannot_be_compared_is_refused_in_one_sentence(data: Path, trained:
     write_manifest([s.with_(sources=test) for s in read_manifest(leak / "manifest.csv")], leak / "manifest.csv")
     for changes, message in (
         ({"model": ""}, "model is empty"),
-        ({"model": "no-such-run"}, "no-such-run: no run with an artifact"),
-        ({"model": small}, "is not a run of classify"),
+        ({"model": "no-such-run"}, "model = no-such-run: there is no run with this id"),
+        ({"model": small}, "is a run of augment, not of classify"),
         ({"pools": " , "}, "pools is empty"),
         ({"pools": small}, "has 4 images; a comparison needs 10"),
         ({"pools": str(tmp_path)}, "not a pool"),

@@ -84,8 +84,8 @@ def test_what_cannot_be_probed_is_refused_in_one_sentence(
     foreign = train(tiny, tiny_base, **given).run_id
     for run_id, message in (
         ("", "run is empty"),
-        ("no-such-run", "no-such-run: no run with an artifact"),
-        (other, "is not a run of classify"),
+        ("no-such-run", "run = no-such-run: there is no run with this id"),
+        (other, ", not of classify"),
         (few, "have 8 negatives; the probe needs 10"),
     ):
         with pytest.raises(InputError, match=message):

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from inandout.tracking.runs import artifact_folder
 
 from inandout.classifier.pixels import Pixels
 from inandout.classifier.resnet import DefectNet
@@ -19,6 +18,7 @@ from inandout.stages.classify import label_errors as stage
 from inandout.stages.classify.label_errors import SUSPECTS, LabelErrorsConfig, find_label_errors, read_suspects
 from inandout.stages.review import run as review_stage
 from inandout.stages.review.run import ReviewConfig, review
+from inandout.tracking.runs import artifact_folder
 from tests.conftest import SIDE
 
 WRONG = ("3.png", "22.png")
@@ -97,8 +97,8 @@ def decide(app: FastAPI, *_: object) -> None:
     assert {(one["label"], round(one["score"])) for one in session["images"][:2]} == {(1, 0), (0, 1)}
     with_mask = next(one for one in session["images"] if one["has_mask"])
     assert client.get(f"/labelled/{with_mask['id']}").status_code == 200
-    for place, verdict in enumerate(("reject", "reject", "unsure", "keep")):
-        said = {"image": session["images"][place]["id"], "verdict": verdict, "reviewer": "Anna", "seen": 0}
+    for place, decision in enumerate(("reject", "reject", "unsure", "keep")):
+        said = {"image": session["images"][place]["id"], "decision": decision, "reviewer": "Anna", "seen": 0}
         client.post("/api/decisions", json=said).raise_for_status()
 
 

@@ -7,24 +7,26 @@ import mlflow
 import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
-from inandout.tracking.runs import artifact_folder
-from inandout.tracking.store import connect
 from mlflow.entities import Run
 
 from inandout.__main__ import main
+from inandout.classifier.frequency_sampler import FrequencySampler
 from inandout.classifier.resnet import DefectNet
+from inandout.data.prepare import CheckedData, read_data
 from inandout.errors import InputError
 from inandout.parallel import ParallelConfig, run_all
 from inandout.reporting.tables import unpack
 from inandout.stages.classify.config import ClassifyConfig
-from inandout.stages.classify.synthetic import diffusion_pool_config, make_diffusion_pool
+from inandout.stages.classify.synthetic import diffusion_pool_config, make_pool
 from inandout.stages.classify.train import Result
 from inandout.stages.experiment.cells import measure_cells
-from inandout.stages.experiment.config import GRIDS, ExperimentConfig
-from inandout.stages.experiment.missing import missing_images, missing_strips
+from inandout.stages.experiment.config import GRIDS, ExperimentConfig, Grid
+from inandout.stages.experiment.missing import missing_images
 from inandout.stages.experiment.report import ReportConfig, report
-from inandout.stages.experiment.run import experiment, plan
+from inandout.stages.experiment.run import experiment, plan, plan_experiment
 from inandout.stages.pools.text2img import STRIP
+from inandout.tracking.runs import FINGERPRINT, STAGE, artifact_folder
+from inandout.tracking.store import connect
 from tests.conftest import SIDE
 
 Captured = pytest.CaptureFixture[str]
@@ -52,9 +54,10 @@ def config(tiny: Path, **changes: object) -> ExperimentConfig:
     return ExperimentConfig.from_flat(**{"data": str(tiny), "profile": "tiles"} | small | changes)
 
 
-def runs(stage: str) -> list[Run]:
+def runs(stage: str = "") -> list[Run]:
+    """Those of a stage, or all."""
     found = mlflow.search_runs(search_all_experiments=True, output_format="list")
-    return [run for run in found if run.data.tags.get("inandout.stage") == stage]
+    return [run for run in found if not stage or run.data.tags.get(STAGE) == stage]
 
 
 def test_a_table_is_trained_once_and_reported_in_four_formats(tiny: Path, project: Path) -> None:
@@ -88,10 +91,10 @@ def test_a_cell_that_fails_does_not_stop_the_others(tiny: Path, project: Path, m
 
     whole = cells.classify
 
-    def fails_once(config: object) -> object:
+    def fails_once(config: object, data: object) -> object:
         if config.seed == 0 and config.mix.n_aug == 0:  # type: ignore[attr-defined]
             raise InputError("a full disk")
-        return whole(config)  # type: ignore[arg-type]
+        return whole(config, data)  # type: ignore[arg-type]
 
     monkeypatch.setattr(cells, "classify", fails_once)
     with pytest.raises(InputError, match=r"1 of 4 cells failed; .* shot=full source=none n_aug=0 seed=0: a full disk"):
@@ -108,7 +111,7 @@ def test_a_cell_that_was_trained_tells_the_time_that_is_left(
 ) -> None:  # fmt: skip
     from inandout.stages.experiment import cells
 
-    def found_or_trained(config: ClassifyConfig) -> Result:
+    def found_or_trained(config: ClassifyConfig, data: CheckedData) -> Result:
         if config.seed == 0:
             return Result(found.info.run_id, {"ap": 0.5, "seconds": 7.0})
         with mlflow.start_run(nested=True) as trained:
@@ -120,7 +123,8 @@ def test_a_cell_that_was_trained_tells_the_time_that_is_left(
     monkeypatch.setattr(cells, "classify", found_or_trained)
     monkeypatch.setattr(cells, "run_all", lambda work, items, _: run_all(work, items, ParallelConfig()))
     with mlflow.start_run():
-        measure_cells(config(tiny, name="table2", n_augs="2", seeds="0,1,2,3").cells(), ParallelConfig(workers=workers))
+        cells_of_table = config(tiny, name="table2", n_augs="2", seeds="0,1,2,3").cells()
+        measure_cells(cells_of_table, read_data(str(tiny)), ParallelConfig(workers=workers))
     told = [line.partition("AP 0.500")[2] for line in capsys.readouterr().out.splitlines()]
     assert told == ["", *(f", about {time} left" for time in left), ""]
 
@@ -149,7 +153,7 @@ def test_the_feature_space_shows_both_pools(tiny: Path, project: Path, monkeypat
 def test_the_cost_is_counted_and_nothing_is_trained(tiny: Path, project: Path) -> None:
     asked = config(tiny, name="table6", epochs=3, n_augs="4", seeds="0", gpu_tflops=10.0)
     text = plan(asked)
-    assert "2 cells, of which 0 are finished and reused; 1 adapters are missing" in text
+    assert "2 cells, of which 0 are finished and reused; 1 adapters and 2 pools are missing" in text
     positives = 6 + 4  # of 8, 2 are kept for validation
     assert numbers(text) == {
         "classifier, training steps": 2 * 3 * -(-2 * positives // 8),
@@ -163,11 +167,69 @@ def test_the_cost_is_counted_and_nothing_is_trained(tiny: Path, project: Path) -
     experiment(asked)
     assert "2 cells, of which 2 are finished and reused" in plan(asked)
     larger = plan(config(tiny, name="table6", epochs=3, n_augs="4,7", seeds="0"))
-    assert "0 adapters are missing" in larger
+    assert "0 adapters and 2 pools are missing" in larger
     assert numbers(larger)["diffusion, images"] == 3 + len(STRIP), "4 of the 7 are there"
     assert numbers(plan(config(tiny, name="table2", n_augs="4", seeds="0"))) == {
         "classifier, training steps": 1, "fine-tuning, images": 10 * 16 * 2, "diffusion, images": 2 + len(STRIP),
     }, "the prior of a seed is there, whatever the shot"  # fmt: skip
+
+
+ASKED = [
+    {"name": "table6", "n_augs": "2,4"},
+    {"name": "table4", "n_augs": "4", "negatives": "generated"},
+    {"name": "comparison", "n_augs": "2", "negatives": "roundtrip"},
+    {"name": "figure2", "n_augs": "4"},
+    {"name": "figure4"},
+    {"name": "figure5", "n_augs": "3", "negatives": "generated"},
+]
+
+
+@pytest.mark.parametrize("asked", ASKED, ids=[str(one["name"]) for one in ASKED])
+def test_a_dry_run_announces_exactly_what_the_execution_then_does(
+    asked: dict[str, str], tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(GRIDS, "comparison", Grid(("zero",), ("inout", "inpaint")))
+    wanted = config(tiny, seeds="0", **asked)
+    if asked["name"] == "table6":
+        experiment(config(tiny, name="table6", n_augs="2", seeds="0"))  # a part of it is there already
+    connect()
+    found = {run.info.run_id for run in runs()}
+    text, planned = plan(wanted), plan_experiment(wanted).missing()
+    assert {run.info.run_id for run in runs()} == found, "a dry run does nothing"
+    steps = count_steps(monkeypatch)
+    experiment(wanted)
+    made = [run for run in runs() if run.info.run_id not in found and run.data.tags[STAGE] != "experiment"]
+    assert sorted((run.data.tags[STAGE], run.data.tags[FINGERPRINT]) for run in made) == sorted(
+        (task.stage, task.identity) for task in planned
+    )
+
+    def total(stage: str, *metrics: str) -> float:
+        return sum(run.data.metrics.get(name, 0) for run in made if run.data.tags[STAGE] == stage for name in metrics)
+
+    strips = len(STRIP) * sum("ddpm_drawn" in run.data.metrics for run in made if run.data.tags[STAGE] == "augment")
+    done = {
+        "classifier, training steps": sum(steps),
+        "fine-tuning, images": total("finetune", "instance_seen", "prior_seen"),
+        "prior preservation, images": total("finetune", "prior_drawn"),
+        "diffusion, images": total("augment", "ddpm_drawn", "inpaint_drawn") + strips,
+        "good parts, images": total("negatives", "ddpm_drawn"),
+    }
+    assert numbers(text) == {name: number for name, number in done.items() if number}
+    assert plan_experiment(wanted).missing() == []
+
+
+def count_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Steps of every epoch that a classifier is trained for from now on."""
+    steps: list[int] = []
+    epoch = FrequencySampler.epoch
+
+    def counted(sampler: FrequencySampler) -> object:
+        order = epoch(sampler)
+        steps.append(-(-len(order) // 8))
+        return order
+
+    monkeypatch.setattr(FrequencySampler, "epoch", counted)
+    return steps
 
 
 def numbers(text: str) -> dict[str, int]:
@@ -186,7 +248,7 @@ def test_synthetic_negatives_cost_steps_and_drawn_ones_an_adapter_of_good_parts(
     roundtrip = plain | {"classifier, training steps": 5 + 6}
     assert numbers(plan(config(tiny, **asked, negatives="roundtrip"))) == roundtrip
     text = plan(config(tiny, **asked, negatives="generated"))
-    assert "2 adapters are missing" in text
+    assert "2 adapters and 3 pools are missing" in text
     tuned = 10 * (6 + 16) * 2
     assert numbers(text) == roundtrip | {"fine-tuning, images": tuned, "good parts, images": 4}
 
@@ -194,10 +256,10 @@ def test_synthetic_negatives_cost_steps_and_drawn_ones_an_adapter_of_good_parts(
 def test_images_that_were_drawn_on_good_parts_are_not_missing_again(tiny: Path, project: Path) -> None:
     cells = [cell.config for cell in config(tiny, n_augs="2,5", seeds="0").cells() if cell.source == "inpainting"]
     few, many = (cell for cell in cells if cell.shot == "zero")
-    pools = [diffusion_pool_config(few, 2), diffusion_pool_config(many, 5)]
-    assert (missing_images(pools), missing_strips(pools)) == (5, 0)
-    make_diffusion_pool(few, 2)
-    assert missing_images(pools) == 3
+    data, pools = read_data(str(tiny)), [diffusion_pool_config(few, 2), diffusion_pool_config(many, 5)]
+    assert missing_images(pools, data) == 5
+    make_pool(pools[0], data)
+    assert missing_images(pools, data) == 3
 
 
 def test_a_base_that_is_not_here_is_counted_and_not_fetched(

@@ -76,7 +76,7 @@ def test_a_base_made_for_inpainting_draws_without_an_adapter(tiny: Path, inpaint
     asked += ["--width", SIDE, "--height", SIDE, "--shot", "zero", "--data", tiny, "--base", inpainting_base]
     assert command("augment", *asked) == 0
     (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
-    pool, parts = open_pool(run.info.run_id), {digest(s.image): s.image for s in read_manifest(tiny)}
+    pool, parts = open_pool(run.info.run_id).samples, {digest(s.image): s.image for s in read_manifest(tiny)}
     assert len(pool) == 3
     for sample in pool:
         assert (sample.adapter, sample.base) == ("", weights_fingerprint(inpainting_pipeline()))

@@ -57,7 +57,7 @@ def test_good_parts_go_through_the_vae_and_are_mixed_in(tiny: Path, tiny_base: P
     cured = train(tiny, tiny_base, negatives="roundtrip")
     assert counts(cured) == positives | {"n_train_roundtrip_negatives": "2"}
     (made,) = runs("negatives")
-    rows = open_pool(made.info.run_id)
+    rows = open_pool(made.info.run_id).samples
     real = {digest(sample.image): sample for sample in read_manifest(tiny)}
     pipeline = open_base(BaseConfig(base=str(tiny_base))).pipeline
     for row in rows:
@@ -75,10 +75,10 @@ def test_good_images_are_drawn_without_a_word_for_a_defect(tiny: Path, tiny_base
     cured = train(tiny, tiny_base, negatives="generated")
     assert counts(cured)["n_train_ddpm_negatives"] == "2"
     (made,) = runs("negatives")
-    rows = open_pool(made.info.run_id)
+    rows = open_pool(made.info.run_id).samples
     assert {(row.label, row.origin, row.prompt) for row in rows} == {(0, "ddpm", "skt background")}
     (drawn,) = [run for run in runs("augment") if "prompts" in run.data.params]
-    defects = open_pool(drawn.info.run_id)
+    defects = open_pool(drawn.info.run_id).samples
     assert [row.seed for row in rows] == [row.seed for row in defects], "each defect has a twin"
     with pytest.raises(InputError, match="label 0 in a pool of ddpm positives"):
         train(tiny, tiny_base, ddpm_pool=made.info.run_id)
@@ -96,7 +96,7 @@ def test_a_drawn_defect_is_set_against_its_part_touched_in_the_same_place(
     assert counts(cured) == {"n_train_inpaint_positives": "3", "n_train_roundtrip_negatives": "3"}
     (made,), (pool,) = runs("negatives"), runs("augment")
     parts = {digest(sample.image): read_image(sample.image) for sample in read_manifest(tiny)}
-    for good, bad in zip(open_pool(made.info.run_id), open_pool(pool.info.run_id), strict=True):
+    for good, bad in zip(open_pool(made.info.run_id).samples, open_pool(pool.info.run_id).samples, strict=True):
         mask, before, after = read_mask(bad.mask), parts[bad.sources[0]], read_image(good.image)
         assert good.sources == bad.sources[:1]
         assert np.array_equal(after[~mask], before[~mask])
@@ -118,8 +118,8 @@ def test_a_given_pool_says_what_can_be_set_against_it(tiny: Path, tiny_base: Pat
     config = {"ddpm_pool": zero, "ddpm_ratio": 1.0, "n_aug": 3}
     assert counts(train(tiny, tiny_base, negatives="generated", **config))["n_train_ddpm_negatives"] == "3"
     (made,) = runs("negatives")
-    assert {(row.prompt, row.alpha) for row in open_pool(made.info.run_id)} == {("skt background", 0.4)}
-    folder = str(Path(open_pool(zero)[0].image).parent)
+    assert {(row.prompt, row.alpha) for row in open_pool(made.info.run_id).samples} == {("skt background", 0.4)}
+    folder = str(Path(open_pool(zero).samples[0].image).parent)
     with pytest.raises(InputError, match=r"does not say which prompt and adapter"):
         train(tiny, tiny_base, negatives="generated", **config | {"ddpm_pool": folder})
     with pytest.raises(InputError, match=r"base = embedded: .*another one"):

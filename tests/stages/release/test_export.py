@@ -9,12 +9,12 @@ from inandout.classifier.pixels import load_pixels
 from inandout.classifier.training import predict
 from inandout.errors import InputError
 from inandout.evaluation.operating_points import choose_point, parse_rule
-from inandout.serving.classifier_run import read_classifier_run
-from inandout.serving.log_model import log_servable, measure_pointing
+from inandout.serving.log_model import measure_pointing
 from inandout.stages.classify.config import ClassifyConfig
-from inandout.stages.classify.scores import read_scores
 from inandout.stages.classify.train import Result, classify
+from inandout.stages.classify.trained_classifier import TrainedClassifier
 from inandout.stages.release.export import ExportConfig, export
+from inandout.stages.release.promote import log_classifier
 from tests.conftest import SIDE
 
 
@@ -28,7 +28,7 @@ def test_a_run_becomes_a_file_that_agrees_and_is_timed(
     trained: Result, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     exported = export(ExportConfig(run=trained.run_id, rounds=10, rule="validation"))
-    known = read_classifier_run(trained.run_id)
+    known = TrainedClassifier.open(trained.run_id)
     pixels = load_pixels([sample.image for sample in known.test], known.geometry)
     session = onnxruntime.InferenceSession(exported.path, providers=["CPUExecutionProvider"])
     logit, _, decision = session.run(None, {"images": pixels.transpose(0, 3, 1, 2)})
@@ -42,18 +42,18 @@ def test_a_run_becomes_a_file_that_agrees_and_is_timed(
     assert 0 < run.data.metrics["onnxruntime_warm_1_p50_ms"] < run.data.metrics["torch_cold_1_p50_ms"]
     assert exported.table.count("\n| ") == 2 + 8, "head and rule, then 2 engines x 2 batches x cold and warm"
     assert exported.table in capsys.readouterr().out
-    scored = read_scores(trained.run_id, "val")
+    scored = known.scores("val")
     point = choose_point(parse_rule("validation"), scored.logits, scored.labels, ClassifyConfig().val_fpr)
     with mlflow.start_run():
-        version = mlflow.register_model(log_servable(trained.run_id, [point], point.rule), "tiny")
+        version = mlflow.register_model(log_classifier(known, [point], point.rule), "tiny")
     again = export(ExportConfig(model=f"models:/tiny/{version.version}", rounds=10, out="again.onnx"))
     assert again.run_id == exported.run_id, "the same classifier and threshold by another address"
     assert Path("again.onnx").read_bytes() == exported.path.read_bytes()
     for changes, message in (
         ({}, "out = classifier.onnx: is there already"),
         ({"out": "no/folder.onnx"}, "the folder no is not there"),
-        ({"run": "nothing", "out": "a.onnx"}, "nothing: no run with an artifact"),
-        ({"run": exported.run_id, "out": "a.onnx"}, "no run with an artifact 'classifier.safetensors'"),
+        ({"run": "nothing", "out": "a.onnx"}, "run = nothing: there is no run with this id"),
+        ({"run": exported.run_id, "out": "a.onnx"}, "is a run of export, not of classify"),
         ({"rule": "best", "out": "a.onnx"}, "'best' is no operating point"),
         ({"run": "", "model": "models:/nothing@champion", "out": "a.onnx"}, "no promoted classifier is there"),
     ):
@@ -66,11 +66,14 @@ def test_a_run_becomes_a_file_that_agrees_and_is_timed(
 
 
 def test_without_masks_the_heat_maps_are_not_measured_and_it_is_said(trained: Result) -> None:
-    known = read_classifier_run(trained.run_id)
+    known = TrainedClassifier.open(trained.run_id)
     for sample in known.test:
         if sample.mask:
             sample.mask.unlink()
-    assert measure_pointing(known) == (None, "not measured: no positive test image with a mask is on the disk")
+    assert measure_pointing(known.load(), known.geometry, known.test) == (
+        None,
+        "not measured: no positive test image with a mask is on the disk",
+    )
 
 
 @pytest.mark.parametrize(

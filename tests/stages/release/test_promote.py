@@ -84,7 +84,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """The export takes longer than everything else; one test has it."""
-    monkeypatch.setattr("inandout.stages.release.promote.check_export", lambda *_: 1e-6)
+    monkeypatch.setattr("inandout.stages.release.promote._check_export", lambda *_: 1e-6)
 
 
 def release(run: str, name: str, **changes: object) -> Promotion:

@@ -10,7 +10,6 @@ import mlflow
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from inandout.tracking.runs import artifact_folder
 from pydantic import ValidationError
 
 from inandout.data.manifest import Review, Sample, digests
@@ -24,6 +23,7 @@ from inandout.stages.pools.augment import AugmentConfig, augment
 from inandout.stages.pools.pool import Pool
 from inandout.stages.review import run as stage
 from inandout.stages.review.run import ReviewConfig, review
+from inandout.tracking.runs import artifact_folder
 from tests.conftest import SIDE, start
 from tests.review.sessions import write_pool
 from tests.stages.test_finetune import QUICK
@@ -33,15 +33,15 @@ def make(tiny: Path, n: int = 6) -> Pool:
     return augment(AugmentConfig.from_flat(data=str(tiny), n_aug=n, width=SIDE, height=SIDE))
 
 
-def say(pool: Pool, reviewer: str, *verdicts: Review) -> None:
+def say(pool: Pool, reviewer: str, *decisions: Review) -> None:
     """A whole review session in which someone decides on the first images."""
 
     def decide(*_: object) -> None:
         (folder,) = Path(".inandout/review").iterdir()
         log = DecisionLog(folder / "decisions.jsonl")
         images = digests([sample.image for sample in pool.samples])
-        for image, verdict in zip(images, verdicts, strict=False):
-            log.decide(image, verdict, "", reviewer, 0)
+        for image, decision in zip(images, decisions, strict=False):
+            log.decide(image, decision, "", reviewer, 0)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(stage, "serve", decide)
@@ -62,7 +62,7 @@ def test_a_review_is_a_run_linked_to_its_pool_with_the_decisions_as_artifact(tin
     assert (run.data.metrics["review_keep"], run.data.metrics["review_reject"]) == (1, 1)
     assert run.data.tags["inandout.reviewers"] == "Anna"
     lines = artifact_folder(run.info.run_id, "decisions.jsonl").read_text().splitlines()
-    assert [json.loads(line)["verdict"] for line in lines] == ["keep", "reject"]
+    assert [json.loads(line)["decision"] for line in lines] == ["keep", "reject"]
     say(pool, "Ben", "keep", "keep")
     newest = max(runs_of("review"), key=lambda run: run.info.start_time)
     summary = json.loads(artifact_folder(newest.info.run_id, "summary.json").read_text())
@@ -176,7 +176,7 @@ def test_a_killed_server_loses_no_decision_and_one_that_is_stopped_ends_well(pro
         line = server.stdout.readline()
         address = line.split()[2]
         assert address.startswith("http://127.0.0.1:"), line
-        said = {"image": images[round_], "verdict": "keep", "reviewer": "Anna", "seen": 0}
+        said = {"image": images[round_], "decision": "keep", "reviewer": "Anna", "seen": 0}
         assert ask(f"{address}api/decisions", said) == {"saved": True}
         server.send_signal(stop)
         server.communicate(timeout=60)

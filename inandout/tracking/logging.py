@@ -1,0 +1,77 @@
+"""What a run logs: its options, its data set, metrics; and where to look at them."""
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import Run
+
+from inandout.data.manifest import Sample, write_manifest
+
+
+def log_options(values: Mapping[str, Any]) -> None:
+    """The options of the resolved configuration, as `config.json` and as parameters.
+
+    `mlflow run` has logged the parameters it was given already, as they were typed; those cannot be written twice, so
+    there only `config.json` has what stands for `none`.
+    """
+    mlflow.log_dict(dict(values), "config.json")
+    active = mlflow.active_run()
+    assert active is not None
+    known = mlflow.get_run(active.info.run_id).data.params
+    mlflow.log_params({key: value for key, value in values.items() if key not in known})
+
+
+def pip_requirements() -> list[str]:
+    """What a logged classifier needs to be loaded."""
+    return [f"{name}=={version(name).partition('+')[0]}" for name in ("torch", "torchvision", "numpy")]
+
+
+def log_values(values: Mapping[str, float], step: int | None = None) -> None:
+    """Metrics of one step in one call, which a busy store takes far better than one by one."""
+    mlflow.log_metrics(dict(values), step=step)
+
+
+def mean_logger(every: int, prefix: str = "") -> Callable[[int, dict[str, float]], None]:
+    """An `on_step` that logs the mean of every `every` steps, and of what is left when `progress` is 1.
+
+    A value that only some steps have is averaged over those.
+    """
+    gathered: list[dict[str, float]] = []
+
+    def on_step(step: int, values: dict[str, float]) -> None:
+        gathered.append(values)
+        if step % every == 0 or values.get("progress") == 1:
+            names = dict.fromkeys(name for each in gathered for name in each)
+            known = {name: [each[name] for each in gathered if name in each] for name in names}
+            log_values({prefix + name: sum(each) / len(each) for name, each in known.items()}, step=step)
+            gathered.clear()
+
+    return on_step
+
+
+def log_dataset(name: str, fingerprint: str, samples: Sequence[Sample]) -> None:
+    """The data set as an MLflow input with its fingerprint, and its rows as `manifest.csv`."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "manifest.csv"
+        write_manifest(samples, path)
+        mlflow.log_artifact(str(path))
+    source = CodeDatasetSource(tags={"manifest": "manifest.csv"})
+    dataset = MetaDataset(source, name=Path(name).name[:100], digest=fingerprint)  # type: ignore[abstract]  # it is concrete
+    mlflow.log_input(dataset, context="training")
+
+
+def experiment_url(run: Run) -> str:
+    """How to look at what was logged: images as files, runs in the UI."""
+    uri = mlflow.get_tracking_uri()
+    page = f"#/experiments/{run.info.experiment_id}/runs?workflowType=machine_learning"
+    served = uri.startswith("http")
+    compare = f"{uri}/{page}" if served else f"mlflow ui --backend-store-uri {uri}"
+    images = f"images: below {run.info.artifact_uri} and in the folders of the runs beside it"
+    then = [] if served else [f"          then open http://127.0.0.1:5000/{page}"]
+    return "\n".join([images, f"compare:  {compare}", *then])

@@ -1,0 +1,135 @@
+"""The tracking store: its experiment, the folder and the locks beside it, and where runs of other processes go."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import NamedTuple
+
+import mlflow
+from filelock import FileLock
+
+from inandout.errors import InputError
+from inandout.processes import is_dead, this_process
+
+EXPERIMENT = "inandout"
+"""Experiment of runs that are started without one."""
+
+
+PROCESS_TAG = "inandout.process"
+"""Tag of a run: the process that works on it."""
+
+
+class RunLocation(NamedTuple):
+    """Where the runs of this process go, for another process that works for it."""
+
+    store: str
+    """Address of the tracking store."""
+    folder: str
+    """Working folder, which paths may be relative to."""
+    experiment_id: str
+    run_id: str
+    """The run that those of the other process are below."""
+
+
+LOCATION: ContextVar[RunLocation | None] = ContextVar("place", default=None)
+
+
+def run_location() -> RunLocation:
+    """Of the active run."""
+    run = mlflow.active_run()
+    assert run is not None
+    return RunLocation(mlflow.get_tracking_uri(), str(Path.cwd()), run.info.experiment_id, run.info.run_id)
+
+
+@contextmanager
+def nested_under(location: RunLocation) -> Iterator[None]:
+    """Runs that are opened in here are below the run of `location`, whichever process and machine this is.
+
+    Raises:
+        InputError: this machine has not the working folder.
+    """
+    try:
+        os.chdir(location.folder)
+    except OSError as error:
+        raise InputError(f"{location.folder}: is not on every machine; start from a folder that all share") from error
+    if mlflow.get_tracking_uri() != location.store:
+        mlflow.set_tracking_uri(location.store)
+    token = LOCATION.set(location)
+    try:
+        yield
+    finally:
+        LOCATION.reset(token)
+
+
+def state_folder() -> Path:
+    """Where locks and the work of unfinished runs lie: beside the database, or in the working folder for a server."""
+    uri = mlflow.get_tracking_uri()
+    return (Path(uri.removeprefix("sqlite:///")).parent if uri.startswith("sqlite:///") else Path()) / ".inandout"
+
+
+@contextmanager
+def stage_lock(fingerprint: str, fresh: bool) -> Iterator[Path]:
+    """The work folder of one result, held by one process at a time; a second one waits and then finds the result.
+
+    With `fresh` nothing that an unfinished run left there is used.
+    """
+    folder = state_folder() / "work" / fingerprint
+    locks = state_folder() / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(locks / f"{fingerprint}.lock")
+    if lock_is_taken(lock):
+        print("another process is working on the same result; waiting for it", file=sys.stderr)
+    with lock:
+        if fresh:
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+        shutil.rmtree(folder)
+
+
+def lock_is_taken(lock: FileLock) -> bool:
+    """Whether another process holds the lock at this moment."""
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except TimeoutError:
+        return True
+
+
+def connect() -> None:
+    """Prepare the tracking store and choose the experiment; safe for any number of processes on a fresh store.
+
+    MLflow's own first use of a database is not: of several processes all but one fail. Runs whose process is gone are
+    closed as KILLED.
+    """
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it fills a screen for a hundred images
+    state = state_folder()
+    state.mkdir(parents=True, exist_ok=True)
+    with FileLock(state / "store.lock"):
+        client = mlflow.MlflowClient()
+        experiments = client.search_experiments()
+        if "MLFLOW_RUN_ID" not in os.environ and mlflow.active_run() is None and LOCATION.get() is None:
+            mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
+        elif "MLFLOW_RUN_ID" in os.environ:
+            client.set_tag(os.environ["MLFLOW_RUN_ID"], PROCESS_TAG, this_process())
+        for run in client.search_runs([e.experiment_id for e in experiments], "attributes.status = 'RUNNING'"):
+            if is_dead(run.data.tags.get(PROCESS_TAG, "")):
+                client.set_terminated(run.info.run_id, "KILLED")
+
+
+def current_experiment() -> str:
+    """Id of the experiment that a run opened now goes to; call `connect` before."""
+    client, active, location = mlflow.MlflowClient(), mlflow.active_run(), LOCATION.get()
+    if active is not None:
+        return active.info.experiment_id
+    if location is not None:
+        return location.experiment_id
+    if "MLFLOW_RUN_ID" in os.environ:
+        return client.get_run(os.environ["MLFLOW_RUN_ID"]).info.experiment_id
+    found = client.get_experiment_by_name(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
+    assert found is not None, "connect() makes it"
+    return found.experiment_id

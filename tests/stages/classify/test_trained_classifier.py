@@ -1,0 +1,90 @@
+"""A finished run of `classify`, opened again, and what cannot be opened."""
+
+import shutil
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+
+from inandout.classifier.pixels import load_pixels
+from inandout.classifier.training import predict
+from inandout.data.geometry import Geometry
+from inandout.data.images import write_image
+from inandout.data.manifest import fingerprint
+from inandout.data.prepare import prepare_shot
+from inandout.errors import InputError
+from inandout.stages.classify.config import ClassifyConfig
+from inandout.stages.classify.train import classify
+from inandout.stages.classify.trained_classifier import TrainedClassifier
+from inandout.stages.pools.augment import AugmentConfig, augment
+from inandout.tracking.runs import artifact_folder
+from tests.conftest import SIDE, draw, pointer_to
+
+
+@pytest.fixture
+def config(tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> ClassifyConfig:
+    monkeypatch.setattr("inandout.stages.classify.train._log_export", lambda *_: None)
+    return ClassifyConfig(
+        data=str(tiny), n_aug=4, width=SIDE, height=SIDE, fit="stretch", epochs=1, batch_size=8, shot="few", n_shot=2
+    )  # fmt: skip
+
+
+def test_it_gives_back_what_was_trained_and_measured(config: ClassifyConfig) -> None:
+    result = classify(config)
+    trained = TrainedClassifier.open(result.run_id)
+    assert TrainedClassifier.open(pointer_to(result.run_id)).run_id == trained.run_id == result.run_id
+    assert trained.config == config
+    assert trained.geometry == Geometry(width=SIDE, height=SIDE, fit="stretch")
+    assert trained.threshold == result.metrics["threshold"]
+    real = prepare_shot(config)
+    assert trained.data_fingerprint == fingerprint(real)
+    assert trained.test_fingerprint == fingerprint([one for one in real if one.split == "test"])
+    pixels = load_pixels([one.image for one in trained.test], trained.geometry)
+    for model in (trained.load(), trained.load_fastest()):
+        np.testing.assert_allclose(predict(model, pixels), trained.scores().logits, atol=1e-5)
+    assert len(trained.test_pixels(4)) == 4
+    assert (len(trained.rows("train", 1)), len(trained.take_known(trained.rows("train", 1)))) == (6, 2)
+
+
+def test_files_that_have_changed_or_gone_are_told(config: ClassifyConfig) -> None:
+    trained = TrainedClassifier.open(classify(config).run_id)
+    write_image(trained.samples[0].image, draw(99, False)[0])
+    with pytest.raises(InputError, match="its data set has changed since"):
+        trained.rows("train", 0)
+    trained.test[0].image.unlink()
+    with pytest.raises(InputError, match=r"1 files of the test part of run .* are gone"):
+        trained.test_pixels(2)
+
+
+def test_what_is_no_finished_classifier_is_refused(config: ClassifyConfig) -> None:
+    run_id = classify(config).run_id
+    client = mlflow.MlflowClient()
+    pool = augment(AugmentConfig(data=config.data, n_aug=1, width=SIDE, height=SIDE)).run_id
+    with mlflow.start_run() as other:
+        pass
+    for given, message in (
+        ("", "model is empty; give the run id of a classify"),
+        ("nothing", "model = nothing: there is no run with this id"),
+        (pool, f"model = {pool}: is a run of augment, not of classify"),
+        (other.info.run_id, "is a run of another program, not of classify"),
+    ):
+        with pytest.raises(InputError, match=message):
+            TrainedClassifier.open(given, "model")
+    for status in ("RUNNING", "FAILED", "KILLED"):
+        client.set_terminated(run_id, status)
+        with pytest.raises(InputError, match=f"is {status}, not FINISHED"):
+            TrainedClassifier.open(run_id)
+    client.set_terminated(run_id, "FINISHED")
+    written = artifact_folder(run_id, "config.json")
+    text = written.read_text()
+    written.write_text(text.replace('"val_fpr"', '"an_option_of_before"'))
+    with pytest.raises(InputError, match="is of another version of the package"):
+        TrainedClassifier.open(run_id)
+    written.write_text(text)
+    TrainedClassifier.open(run_id).weights.unlink()
+    with pytest.raises(InputError, match=r"its artifacts classifier.safetensors are gone from .*; put them back"):
+        TrainedClassifier.open(run_id)
+    shutil.rmtree(written.parent)
+    with pytest.raises(InputError, match=r"classifier.safetensors, config.json, manifest.csv, scores.csv are gone"):
+        TrainedClassifier.open(run_id)
