@@ -169,6 +169,7 @@ def test_a_stage_lock_is_held_by_one_at_a_time(project: Path) -> None:
         assert not list(folder.iterdir()), "a fresh run does not go on with it"
 
 
+@pytest.mark.slow
 def test_sigterm_ends_a_run_as_killed(project: Path) -> None:
     code = (
         "import inandout.__main__ as m, inandout.tracking as t, click, time\n"

@@ -20,7 +20,7 @@ from tests.conftest import SIDE, start
 from tests.review.browsing import enter, needs_chromium, press, until
 from tests.stages.test_finetune import QUICK
 
-pytestmark = [needs_chromium, pytest.mark.usefixtures("no_page_breaks", "no_server_stays")]
+pytestmark = [pytest.mark.slow, needs_chromium, pytest.mark.usefixtures("no_page_breaks", "no_server_stays")]
 
 
 SERVERS: list["subprocess.Popen[str]"] = []

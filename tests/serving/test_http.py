@@ -31,6 +31,8 @@ from inandout.stages.classify.scores import read_scores
 from inandout.stages.classify.train import classify
 from tests.conftest import write_tiny
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SECTION = README[README.index("## Serve\n") : README.index("## Export\n")]

@@ -24,6 +24,8 @@ from inandout.diffusion.pretrain.train_unet import (
 from inandout.diffusion.sample.sampler import SamplingConfig, sample
 from inandout.diffusion.vae import build_vae
 
+pytestmark = pytest.mark.slow
+
 
 class StopError(Exception):
     """Stands for a kill between two steps."""

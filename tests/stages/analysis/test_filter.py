@@ -15,6 +15,8 @@ from inandout.stages.classify.train import Result, classify
 from inandout.tracking import artifact_folder
 from tests.conftest import SIDE, draw, pointer_to
 
+pytestmark = pytest.mark.slow
+
 SIZE = {"width": SIDE, "height": SIDE}
 
 

@@ -21,6 +21,8 @@ from inandout.stages.pools.augment import AugmentConfig, augment
 from inandout.tracking import artifact_folder
 from tests.conftest import SIDE, start
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"n_aug": 4, "width": SIDE, "height": SIDE, "epochs": 2, "batch_size": 8}
 
 

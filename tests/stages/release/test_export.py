@@ -17,6 +17,8 @@ from inandout.stages.classify.train import Result, classify
 from inandout.stages.release.export import ExportConfig, export
 from tests.conftest import SIDE
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def trained(tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> Result:

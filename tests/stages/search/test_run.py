@@ -17,6 +17,8 @@ from inandout.tracking import artifact_folder
 from tests.conftest import SIDE
 from tests.search.stub import MODULE, config, hill, install, start, work
 
+pytestmark = pytest.mark.slow
+
 
 def runs(stage: str) -> list[Run]:
     """Of all experiments, the oldest first."""
