@@ -3,11 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test clean
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup
+
+.PHONY: help demo test test-fast clean
 
 help:
 	@echo "make demo   install into $(VENV), run the whole method on embedded data (under 10 minutes on 2 cores)"
-	@echo "make test   install into $(VENV), then lint, types and tests"
+	@echo "make test   install into $(VENV), then lint, types and tests (15 minutes on 2 cores)"
+	@echo "make test-fast  the tests that train nothing and start no server or browser (90 seconds on 2 cores)"
 	@echo "make clean  remove $(VENV); runs, images and models in mlflow.db and mlruns/ stay"
 
 demo: $(VENV)/installed
@@ -22,7 +25,10 @@ test: $(VENV)/installed $(VENV)/installed-dev
 	@echo "== Types"
 	$(BIN)/mypy
 	@echo "== Tests"
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-fast: $(VENV)/installed $(VENV)/installed-dev
+	$(PYTEST) -m "not slow"
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

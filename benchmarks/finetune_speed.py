@@ -33,7 +33,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, StableDiffusionPipeline
 from PIL import Image, ImageOps
 from torchvision.transforms import functional
 from tqdm import tqdm
@@ -115,7 +115,7 @@ def bare_loop(files: list[Path], width: int, height: int, on_step: Callable[[], 
     while True:
         images = bare_images(files, width, height) if reads else images
         loss = bare_loss(pipeline, scheduler, images, prompts)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
         optimiser.step()
         optimiser.zero_grad()
@@ -123,7 +123,9 @@ def bare_loop(files: list[Path], width: int, height: int, on_step: Callable[[], 
         on_step()
 
 
-def bare_loss(pipeline: object, scheduler: DDIMScheduler, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+def bare_loss(
+    pipeline: StableDiffusionPipeline, scheduler: DDIMScheduler, images: torch.Tensor, prompts: list[str]
+) -> torch.Tensor:  # fmt: skip
     """Of a batch whose first half are instance images and whose second half are class images."""
     with torch.no_grad():
         latents = pipeline.vae.encode(images).latents * pipeline.vae.config.scaling_factor
@@ -166,7 +168,7 @@ class Turns:
         """For the next turn, or the end."""
         if not self.pipe.recv():
             sys.exit()
-        self.times = []
+        self.times: list[float] = []
 
 
 def peak_memory() -> float:

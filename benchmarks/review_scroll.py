@@ -12,6 +12,7 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from playwright.sync_api import Page, sync_playwright
@@ -92,7 +93,7 @@ def main() -> None:
     print(f"main thread    {worked / len(times) * 1000:6.2f} ms a frame of its own work; a frame has 16.7")
 
 
-def _thread_seconds(metrics: dict) -> float:
+def _thread_seconds(metrics: dict[str, Any]) -> float:
     return next(one["value"] for one in metrics["metrics"] if one["name"] == "ThreadTime")
 
 

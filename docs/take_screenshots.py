@@ -11,7 +11,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from inandout.data.geometry import Geometry
-from inandout.data.manifest import Sample, write_manifest
+from inandout.data.manifest import Review, Sample, write_manifest
 from inandout.data.prepare import DataConfig, prepare
 from inandout.memseg.config import MemSegConfig
 from inandout.memseg.pool import write_pool
@@ -21,7 +21,7 @@ from inandout.review.server import serve_in_thread
 from inandout.review.session import ReviewSession, build_session
 
 HERE = Path(__file__).parent
-BEN = ("keep", "reject", "keep", "keep", "unsure", "keep", "keep", "reject", "keep", "keep")
+BEN: tuple[Review, ...] = ("keep", "reject", "keep", "keep", "unsure", "keep", "keep", "reject", "keep", "keep")
 """What the second reviewer has said before."""
 
 

@@ -10,16 +10,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 import pytest
-import torch
 
 from inandout.data.images import write_image
 from inandout.data.manifest import Sample, write_manifest
-from tests.diffusion.tiny import inpainting_pipeline, tiny_pipeline
 
-torch.set_num_threads(1)  # tiny models gain nothing from more, and machines are shared
+os.environ["OMP_NUM_THREADS"] = "1"  # read by torch when a test imports it: workers of pytest-xdist share the cores
 SIDE = 32
 
 
@@ -33,6 +30,14 @@ def draw(seed: int, defect: bool) -> tuple[np.ndarray, np.ndarray]:
         mask[top : top + 6, left : left + 6] = True
         image[mask] = 230
     return image, mask
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What runs one after the other in one worker of pytest-xdist: a file, for its fixtures; what starts Ray."""
+    for item in items:
+        ray = "cluster" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("ray" if ray else item.location[0]))
 
 
 @pytest.fixture
@@ -60,6 +65,8 @@ def write_tiny(folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tracking store without an experiment, to copy: MLflow makes its tables in seconds, too many for every test."""
+    import mlflow
+
     store = tmp_path_factory.mktemp("store") / "mlflow.db"
     mlflow.MlflowClient(f"sqlite:///{store}").search_experiments()
     with closing(sqlite3.connect(store)) as opened, opened:
@@ -70,6 +77,8 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> Iterator[Path]:
     """An empty working folder with a tracking store of its own."""
+    import mlflow
+
     folder = tmp_path / "project"
     folder.mkdir()
     shutil.copy(empty_store, folder / "mlflow.db")
@@ -97,6 +106,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Stable Diffusion as a folder in diffusers' format."""
+    from tests.diffusion.tiny import tiny_pipeline
+
     folder = tmp_path_factory.mktemp("base") / "tiny-base"
     tiny_pipeline().save_pretrained(folder)
     return folder
@@ -105,6 +116,8 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def inpainting_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Stable Diffusion made for inpainting, as a folder in diffusers' format."""
+    from tests.diffusion.tiny import inpainting_pipeline
+
     folder = tmp_path_factory.mktemp("base") / "painting-base"
     inpainting_pipeline().save_pretrained(folder)
     return folder
@@ -112,6 +125,8 @@ def inpainting_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def pointer_to(run_id: str) -> str:
     """Id of a run as `mlflow run` leaves it where a stage was reused: its result lies elsewhere."""
+    import mlflow
+
     with mlflow.start_run() as run:
         mlflow.set_tag("inandout.reused", run_id)
     return run.info.run_id
@@ -119,8 +134,5 @@ def pointer_to(run_id: str) -> str:
 
 def start(*arguments: str) -> "subprocess.Popen[str]":
     """`python -m inandout ...` in the current folder, as another process with as many threads as this one."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "inandout", *arguments],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "inandout", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

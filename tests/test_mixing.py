@@ -62,6 +62,16 @@ def test_a_image_made_from_a_validation_or_test_image_is_refused(real: list[Samp
             mix(real, pool("memseg", 2, digest(leaked.image)), [], 2, 0.0)
 
 
+def test_one_good_source_does_not_excuse_a_source_outside_the_training_part(real: list[Sample], pool: Pool) -> None:
+    good, leaked = digest(real[0].image), digest(real[3].image)
+    for sources in ((good, leaked), (leaked, good)):
+        mixed = [sample.with_(sources=sources) for sample in pool("ddpm", 1, good)]
+        with pytest.raises(InputError, match="outside the training part"):
+            mix(real, [], mixed, 1, 1.0)
+    both = [sample.with_(sources=(good, digest(real[1].image))) for sample in pool("ddpm", 1, good)]
+    assert len(mix(real, [], both, 1, 1.0)) == 3
+
+
 def test_a_image_that_does_not_say_its_sources_is_refused(real: list[Sample], pool: Pool) -> None:
     unknown = [sample.with_(sources=()) for sample in pool("ddpm", 1, "x")]
     with pytest.raises(InputError, match="does not say which training images"):

@@ -74,6 +74,7 @@ def test_a_notebook_defines_nothing(name: str) -> None:
     assert any(isinstance(node, ast.ImportFrom) and (node.module or "").startswith("inandout") for node in nodes)
 
 
+@pytest.mark.slow
 def test_look_shows_the_data_and_both_kinds_of_synthetic_defects(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
@@ -83,6 +84,7 @@ def test_look_shows_the_data_and_both_kinds_of_synthetic_defects(
     assert len(list((project / "data" / "look").rglob("*_GT.png"))) == 60
 
 
+@pytest.mark.slow
 def test_compare_gives_the_runs_the_table_the_verdict_and_the_curves(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
@@ -96,6 +98,7 @@ def test_compare_gives_the_runs_the_table_the_verdict_and_the_curves(
     assert len(shown(done, IMAGE)) == 2
 
 
+@pytest.mark.slow
 def test_study_shows_the_trials_and_optuna_s_figures(
     tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip

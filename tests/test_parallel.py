@@ -88,17 +88,20 @@ def test_in_turn_means_in_this_process() -> None:
     assert {one.result[0] for one in run_all(who, range(2), ParallelConfig())} == {os.getpid()}
 
 
+@pytest.mark.slow
 def test_workers_are_other_processes_that_share_the_cores() -> None:
     seen = [one.result for one in run_all(who, range(4), TWO)]
     assert os.getpid() not in {process for process, _ in seen}
     assert {threads for _, threads in seen} == {max((os.cpu_count() or 1) // 2, 1)}
 
 
+@pytest.mark.slow
 def test_what_killed_workers_were_at_is_begun_again_however_many_they_are(tmp_path: Path) -> None:
     ended = sorted(run_all(partial(each_dies_once, tmp_path), range(MAX_RETRIES + 1), TWO))
     assert [one.result for one in ended] == list(range(MAX_RETRIES + 1))
 
 
+@pytest.mark.slow
 def test_what_was_at_work_beside_a_killed_worker_ends_and_begins_nothing_else(tmp_path: Path) -> None:
     ended = sorted(run_all(partial(first_dies_once, tmp_path), range(3), TWO))
     assert [one.result for one in ended] == [0, 1, 2]
@@ -106,6 +109,7 @@ def test_what_was_at_work_beside_a_killed_worker_ends_and_begins_nothing_else(tm
     assert begun == [2, 2, 1]
 
 
+@pytest.mark.slow
 def test_a_piece_that_always_kills_its_worker_is_given_up_and_all_others_are_done() -> None:
     ended = sorted(run_all(one_dies, range(3), TWO))
     assert [one.result for one in ended] == [0, None, 2]
@@ -119,6 +123,7 @@ def test_a_fault_of_the_code_is_not_taken_for_a_result(config: ParallelConfig) -
         list(run_all(breaks, range(2), config))
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     script = (
         "import sys, time\nfrom inandout.parallel import EngineConfig, run_all\n"
@@ -164,6 +169,7 @@ def waits(folder: Path, number: int) -> int:
     return number
 
 
+@pytest.mark.slow
 def test_on_a_cluster_what_a_lost_machine_was_at_is_done_by_another(cluster: Any, tmp_path: Path) -> None:
     second = cluster.add_node(num_cpus=1)
     pieces = run_all(partial(waits, tmp_path), range(6), ParallelConfig(cluster=cluster.address))
@@ -174,6 +180,7 @@ def test_on_a_cluster_what_a_lost_machine_was_at_is_done_by_another(cluster: Any
     assert not any(one.error for one in ended)
 
 
+@pytest.mark.slow
 def test_on_a_cluster_a_piece_that_always_is_killed_is_given_up_and_a_fault_of_the_code_ends_all(cluster: Any) -> None:
     config = ParallelConfig(cluster=cluster.address)
     ended = sorted(run_all(one_dies, range(3), config))

@@ -20,6 +20,7 @@ def mlflow_run(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
+@pytest.mark.slow
 def test_an_entry_point_runs_with_odd_spellings_and_its_run_is_the_stage_s(tiny: Path, project: Path) -> None:
     done = mlflow_run(
         "--experiment-name", "inandout", "-e", "augment", "-P", f"data={tiny}", "-P", "n_aug=2", "-P", "width=32",
@@ -33,6 +34,7 @@ def test_an_entry_point_runs_with_odd_spellings_and_its_run_is_the_stage_s(tiny:
     assert run.data.params["textures"] == "''", "as MLflow quotes it"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parameter", "expected"),
     [("ddpm_ratio=1.5", "Input should be less than or equal to 1"), ("ratio=1", "No such option '--ratio'")],

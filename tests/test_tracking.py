@@ -10,10 +10,10 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from inandout import tracking
 from inandout.errors import InputError
 from inandout.options import StageConfig
 from inandout.processes import this_process
+from inandout.tracking import logging, runs, store
 
 
 class Config(StageConfig):
@@ -23,18 +23,18 @@ class Config(StageConfig):
 
 
 def test_a_finished_run_is_found_and_others_are_not(project: Path) -> None:
-    tracking.connect()
-    assert tracking.find_finished("key") is None
-    with pytest.raises(ZeroDivisionError), tracking.open_run("s", Config().flat(), "key", "broken"):
+    store.connect()
+    assert runs.find_finished("key") is None
+    with pytest.raises(ZeroDivisionError), runs.open_run("s", Config().flat(), "key", "broken"):
         _ = 1 / 0
-    assert tracking.find_finished("key") is None
-    with tracking.open_run("s", Config().flat(), "key", "good") as run:
+    assert runs.find_finished("key") is None
+    with runs.open_run("s", Config().flat(), "key", "good") as run:
         pass
-    found = tracking.find_finished("key")
+    found = runs.find_finished("key")
     assert found is not None
     assert found.info.run_id == run.info.run_id
     assert found.data.params["alpha"] == "0.5"
-    assert json.loads((tracking.artifact_folder(run.info.run_id, "config.json")).read_text())["alpha"] == 0.5
+    assert json.loads((runs.artifact_folder(run.info.run_id, "config.json")).read_text())["alpha"] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -42,17 +42,17 @@ def test_a_finished_run_is_found_and_others_are_not(project: Path) -> None:
     [(ZeroDivisionError, "FAILED"), (KeyboardInterrupt, "KILLED"), (SystemExit, "KILLED")],
 )
 def test_a_run_that_ends_badly_is_closed(project: Path, error: type[BaseException], status: str) -> None:
-    tracking.connect()
-    with pytest.raises(error), tracking.open_run("s", Config().flat(), "key", "name") as run:
+    store.connect()
+    with pytest.raises(error), runs.open_run("s", Config().flat(), "key", "name") as run:
         raise error
     assert mlflow.get_run(run.info.run_id).info.status == status
     assert mlflow.active_run() is None
 
 
 def test_runs_of_dead_processes_are_closed_and_others_left(project: Path) -> None:
-    tracking.connect()
+    store.connect()
     client = mlflow.MlflowClient()
-    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    experiment = client.get_experiment_by_name(store.EXPERIMENT)
     assert experiment is not None
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
@@ -67,7 +67,7 @@ def test_runs_of_dead_processes_are_closed_and_others_left(project: Path) -> Non
         name: client.create_run(experiment.experiment_id, tags={"inandout.process": json.dumps(process)})
         for name, process in processes.items()
     }
-    tracking.connect()
+    store.connect()
     status = {name: client.get_run(run.info.run_id).info.status for name, run in runs.items()}
     assert status == {
         "gone": "KILLED", "alive": "RUNNING", "another process with our number": "KILLED", "elsewhere": "RUNNING"
@@ -78,22 +78,22 @@ def test_state_lies_beside_the_database_wherever_a_process_stands(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert tracking.state_folder() == project / ".inandout"
+    assert store.state_folder() == project / ".inandout"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
-    assert tracking.state_folder() == Path(".inandout")
+    assert store.state_folder() == Path(".inandout")
 
 
 def test_a_run_of_mlflow_run_is_resumed_and_its_quoted_parameters_do_not_clash(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tracking.connect()
-    experiment = mlflow.get_experiment_by_name(tracking.EXPERIMENT)
+    store.connect()
+    experiment = mlflow.get_experiment_by_name(store.EXPERIMENT)
     run = mlflow.MlflowClient().create_run(experiment.experiment_id)
     mlflow.MlflowClient().log_param(run.info.run_id, "alpha", ".5")
     monkeypatch.setenv("MLFLOW_RUN_ID", run.info.run_id)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", experiment.experiment_id)
-    tracking.connect()
-    with tracking.open_run("s", Config().flat(), "key", "name") as resumed:
+    store.connect()
+    with runs.open_run("s", Config().flat(), "key", "name") as resumed:
         assert resumed.info.run_id == run.info.run_id
     params = mlflow.get_run(run.info.run_id).data.params
     assert params == {"alpha": ".5", "data": "somewhere", "fresh": "False"}
@@ -102,18 +102,18 @@ def test_a_run_of_mlflow_run_is_resumed_and_its_quoted_parameters_do_not_clash(
 def test_a_stage_that_mlflow_run_started_and_that_was_reused_leads_to_what_its_result_holds(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tracking.connect()
-    with tracking.open_run("s", Config().flat(), "key", "name") as made:
+    store.connect()
+    with runs.open_run("s", Config().flat(), "key", "name") as made:
         mlflow.log_text("of the result", "weights.txt")
-    found = tracking.find_finished("key")
+    found = runs.find_finished("key")
     assert found is not None
     asked = mlflow.MlflowClient().create_run(made.info.experiment_id).info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", asked)
-    tracking.record_reuse("s", Config().flat(), found)
+    runs.record_reuse("s", Config().flat(), found)
     for run_id in (made.info.run_id, asked):
-        assert tracking.artifact_folder(run_id, "weights.txt").read_text() == "of the result"
-        assert tracking.artifact_names(run_id) == {"config.json", "weights.txt"}
-        assert tracking.find_run(run_id).info.run_id == made.info.run_id
+        assert runs.artifact_folder(run_id, "weights.txt").read_text() == "of the result"
+        assert runs.artifact_names(run_id) == {"config.json", "weights.txt"}
+        assert runs.find_run(run_id).info.run_id == made.info.run_id
     assert mlflow.get_run(asked).data.metrics == found.data.metrics
 
 
@@ -122,9 +122,9 @@ def test_artifacts_that_only_a_server_can_write_are_refused_with_a_way_out(
 ) -> None:
     mlflow.create_experiment("made by the ui", artifact_location="mlflow-artifacts:/0")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "made by the ui")
-    tracking.connect()
+    store.connect()
     refused = pytest.raises(InputError, match="--experiment-name inandout")
-    with refused, tracking.open_run("s", Config().flat(), "k", "n"):
+    with refused, runs.open_run("s", Config().flat(), "k", "n"):
         pass
 
 
@@ -134,12 +134,12 @@ def test_a_stage_lock_is_held_by_one_at_a_time(project: Path) -> None:
 
     def second() -> None:
         inside.wait()
-        with tracking.stage_lock("key", fresh=False):
+        with store.stage_lock("key", fresh=False):
             order.append("second")
 
     thread = threading.Thread(target=second)
     thread.start()
-    with tracking.stage_lock("key", fresh=False) as folder:
+    with store.stage_lock("key", fresh=False) as folder:
         assert folder.is_dir()
         inside.set()
         thread.join(timeout=0.5)
@@ -147,14 +147,15 @@ def test_a_stage_lock_is_held_by_one_at_a_time(project: Path) -> None:
     thread.join()
     assert order == ["first", "second"]
     assert not folder.exists(), "nothing is left of a result that is finished"
-    with pytest.raises(ZeroDivisionError), tracking.stage_lock("key", fresh=False) as folder:
+    with pytest.raises(ZeroDivisionError), store.stage_lock("key", fresh=False) as folder:
         _ = 1 / 0
     assert folder.exists(), "what a resume needs stays"
     (folder / "half").touch()
-    with tracking.stage_lock("key", fresh=True) as folder:
+    with store.stage_lock("key", fresh=True) as folder:
         assert not list(folder.iterdir()), "a fresh run does not go on with it"
 
 
+@pytest.mark.slow
 def test_sigterm_ends_a_run_as_killed(project: Path) -> None:
     code = (
         "import inandout.__main__ as m, inandout.tracking as t, click, time\n"
@@ -179,8 +180,8 @@ def test_sigterm_ends_a_run_as_killed(project: Path) -> None:
 
 def test_means_are_logged_in_groups_and_what_is_left_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     logged: list[tuple[int | None, dict[str, float]]] = []
-    monkeypatch.setattr(tracking, "log_values", lambda values, step=None: logged.append((step, dict(values))))
-    on_step = tracking.mean_logger(2, "x_")
+    monkeypatch.setattr(logging, "log_values", lambda values, step=None: logged.append((step, dict(values))))
+    on_step = logging.mean_logger(2, "x_")
     for step, values in enumerate([{"a": 1.0}, {"a": 2.0, "b": 5.0}, {"a": 7.0, "progress": 1.0}], start=1):
         on_step(step, values)
     assert logged == [(2, {"x_a": 1.5, "x_b": 5.0}), (3, {"x_a": 7.0, "x_progress": 1.0})]

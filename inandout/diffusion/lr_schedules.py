@@ -14,12 +14,12 @@ def warm_up_and_decay(step: int, steps: int, highest: float, warm_up: int = 100)
 def hold_and_decay(step: int, steps: int, highest: float, warm_up: int = 200, decay_share: float = 0.3) -> float:
     """Learning rate of step 1..`steps`: linear up to `highest`, constant, a half cosine to nothing at the end.
 
-    Until the decay begins it does not depend on `steps`, so that a training can be made longer.
+    Until the decay begins it does not depend on `steps`, so that a training can be made longer. Where the decay begins
+    before the warm-up ends, the rate is the product of both.
     """
     begin = steps * (1 - decay_share)
-    if step <= begin:
-        return highest * min(step / warm_up, 1.0)
-    return highest * 0.5 * (1 + math.cos(math.pi * (step - begin) / (steps - begin)))
+    decayed = max(step - begin, 0.0) / (steps - begin)
+    return highest * min(step / warm_up, 1.0) * 0.5 * (1 + math.cos(math.pi * decayed))
 
 
 def cosine_with_restarts(step: int, steps: int, highest: float, restarts: int) -> float:

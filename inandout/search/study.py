@@ -1,5 +1,6 @@
 """A study that several workers share: each trial is claimed by one, and those of dead workers are run once more."""
 
+import statistics
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +12,7 @@ import optuna
 from optuna import Study as Study
 from optuna import Trial as Trial
 from optuna.exceptions import ExperimentalWarning
-from optuna.pruners import MedianPruner
+from optuna.pruners import BasePruner
 from optuna.storages import fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 
@@ -23,7 +24,7 @@ from inandout.search.storage import HEARTBEAT, Lock, open_store
 PROCESS, ERROR, RETRY_OF, RUN = "process", "error", "retry_of", "run"
 """User attributes of a trial: who runs it; why it failed by its own fault; whose point it has; its run's id."""
 _STARTUP = 5
-"""Trials that are not cut short, so that there is a median to be below."""
+"""Finished trials that a median needs."""
 
 
 class SharedStudy(NamedTuple):
@@ -32,6 +33,23 @@ class SharedStudy(NamedTuple):
     study: Study
     space: Space
     lock: Lock
+
+
+class RunningMeanPruner(BasePruner):
+    """Cut a trial short when its last reported mean is below the median of the finished trials' at the same step.
+
+    Optuna's `MedianPruner` compares the best value so far, which suits learning curves. The mean over seeds is none:
+    one lucky seed at the beginning would keep a bad trial for good.
+    """
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """Whether the trial is to end; never before `_STARTUP` trials are finished."""
+        done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        step = trial.last_step
+        if step is None or len(done) < _STARTUP:
+            return False
+        others = [other.intermediate_values[step] for other in done if step in other.intermediate_values]
+        return bool(others) and trial.intermediate_values[step] < statistics.median(others)
 
 
 class ClaimedTrial(NamedTuple):
@@ -44,15 +62,15 @@ class ClaimedTrial(NamedTuple):
 def open_study(url: str, folder: Path, name: str, space: Space, seed: int) -> SharedStudy:
     """The study of this name, made where there is none; see `open_store`.
 
-    A trial is cut short when the mean over its seeds so far is below the median of the others' after as many seeds:
-    the same seeds in the same order, so a hard draw of the validation part is hard for all.
+    A trial is cut short when the mean over its seeds so far is below the median of the finished trials' means after as
+    many seeds: the same seeds in the same order, so a hard draw of the validation part is hard for all.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     store = open_store(url, folder, name)
     with store.lock():
         study = optuna.create_study(
             study_name=name, storage=store.storage, direction="maximize", load_if_exists=True,
-            sampler=UntriedPointSampler(space, seed), pruner=MedianPruner(n_startup_trials=_STARTUP),
+            sampler=UntriedPointSampler(space, seed), pruner=RunningMeanPruner(),
         )  # fmt: skip
     return SharedStudy(study, space, store.lock)
 

@@ -12,7 +12,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (5, 40, 32, 3), dtype=np.uint
 def test_the_last_layer_makes_the_logits_of_the_features() -> None:
     model = build_classifier("none", 0).eval()
     found = features(model, PIXELS, batch_size=2)
-    assert (found.shape, found.dtype) == ((5, 2048), np.float32)
+    assert (found.shape, found.dtype) == ((5, 2048), np.dtype(np.float32))
     with torch.no_grad():
         logits = model.resnet.fc(torch.from_numpy(found)).flatten().numpy()
     assert logits == pytest.approx(predict(model, PIXELS), abs=1e-5)

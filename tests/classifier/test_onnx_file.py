@@ -12,6 +12,8 @@ from inandout.classifier.resnet import DefectNet
 from inandout.classifier.training import predict
 from inandout.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 Written = tuple[DefectNet, float, onnxruntime.InferenceSession, Path, float]
 
 

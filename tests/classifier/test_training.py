@@ -10,6 +10,8 @@ from inandout.classifier.training import FitConfig, Optimiser, fit, predict
 from inandout.errors import InputError
 from tests.conftest import draw
 
+pytestmark = pytest.mark.slow
+
 LABELS = np.array([0] * 10 + [1] * 5)
 PIXELS = np.stack([draw(i, bool(label))[0] for i, label in enumerate(LABELS)])
 

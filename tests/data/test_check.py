@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from inandout.data import check as checking
 from inandout.data.check import Problem, check, class_problems, describe, without_problems
 from inandout.data.duplicates import group_near_duplicates
-from inandout.data.images import ImageArray, write_image
+from inandout.data.images import ImageArray, read_image, write_image
 from inandout.data.manifest import Sample, Split, read_manifest
 
 TILES = Path(os.environ.get("INANDOUT_TILES", Path(__file__).parents[3] / "shared" / "datasets" / "magnetic_tile"))
@@ -229,9 +229,8 @@ def test_a_black_mask_of_a_defect_is_a_remark_that_costs_nothing(tmp_path: Path)
 
 def test_each_image_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples = healthy(tmp_path)
-    decoded = []
-    real = checking.read_image
-    monkeypatch.setattr(checking, "read_image", lambda path, limit: (decoded.append(path), real(path, limit))[1])
+    decoded: list[Path] = []
+    monkeypatch.setattr(checking, "read_image", lambda path, limit: (decoded.append(path), read_image(path, limit))[1])
     check(samples)
     assert sorted(decoded) == sorted(sample.image for sample in samples)
 

@@ -1,3 +1,6 @@
+import math
+from itertools import pairwise
+
 import pytest
 
 from inandout.diffusion.lr_schedules import cosine_with_restarts, hold_and_decay, warm_up_and_decay
@@ -18,6 +21,15 @@ def test_a_rate_is_held_and_decays_over_the_last_third() -> None:
     assert hold_and_decay(8500, 10_000, 0.01) == pytest.approx(0.005)
     assert hold_and_decay(10_000, 10_000, 0.01) == 0
     assert hold_and_decay(3000, 20_000, 0.01) == hold_and_decay(3000, 10_000, 0.01)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 50, 100, 250, 286, 400, 2000])
+def test_a_rate_never_jumps_however_short_the_training(steps: int) -> None:
+    rates = [hold_and_decay(step, steps, 1.0) for step in range(1, steps + 1)]
+    steepest = max(1 / 200, math.pi / 2 / (0.3 * steps))
+    assert all(abs(later - earlier) <= 1.01 * steepest for earlier, later in pairwise([0.0, *rates]))
+    assert rates[-1] == 0
+    assert max(rates) <= min(1, steps / 200)
 
 
 def test_a_rate_warms_up_and_decays() -> None:

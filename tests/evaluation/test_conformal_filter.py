@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 
 from inandout.errors import InputError
-from inandout.evaluation.conformal_filter import RealFeatures, Thresholds, apply_thresholds, fit_thresholds
+from inandout.evaluation.conformal_filter import (
+    FilterResult,
+    RealFeatures,
+    Thresholds,
+    apply_thresholds,
+    fit_thresholds,
+)
 from inandout.evaluation.distances import nearest
 
 
@@ -13,7 +19,7 @@ def cloud(seed: int, count: int, shift: float, width: int = 6) -> np.ndarray:
 REAL = RealFeatures(cloud(0, 60, 0), cloud(1, 12, 9), cloud(2, 40, 0))
 
 
-def results(features: np.ndarray, real: RealFeatures = REAL, quantile: float = 0.95) -> list[str]:
+def results(features: np.ndarray, real: RealFeatures = REAL, quantile: float = 0.95) -> list[FilterResult]:
     thresholds = fit_thresholds(real, quantile)
     to_positives = nearest(features, real.positives) if len(real.positives) else None
     return apply_thresholds(nearest(features, real.negatives), to_positives, thresholds)
@@ -37,6 +43,7 @@ def test_each_threshold_holds_back_its_share_of_good_parts_nobody_has_seen(quant
         thresholds = fit_thresholds(REAL._replace(unseen=cloud(1000 + seed, 12, 0)), quantile)
         more = cloud(5000 + seed, 40, 0)
         near.append((nearest(more, REAL.negatives) <= thresholds.negatives).mean())
+        assert thresholds.positives is not None
         far.append((nearest(more, REAL.positives) >= thresholds.positives).mean())
     for held in (near, far):
         assert quantile - 0.02 < np.mean(held) < quantile + 1 / 13 + 0.02, "with 12 parts, not with many alone"

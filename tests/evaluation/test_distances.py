@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.linalg import sqrtm
@@ -46,7 +49,7 @@ def test_the_spread_is_about_that_of_other_draws() -> None:
 
 
 @pytest.mark.parametrize("distance", [lambda a, b: kernel_distance(a, b, 0).mean, frechet_distance])
-def test_both_distances_grow_with_the_shift(distance) -> None:
+def test_both_distances_grow_with_the_shift(distance: Callable[..., Any]) -> None:
     values = [distance(draw(0), draw(1, shift=shift)) for shift in (0, 0.5, 1, 2)]
     assert values == sorted(values)
     assert values[3] > 5 * values[1] > 0
@@ -85,7 +88,7 @@ def test_the_frechet_distance_takes_fewer_images_than_features_and_is_nothing_to
 
 
 @pytest.mark.parametrize("distance", [lambda a, b: kernel_distance(a, b, 0), frechet_distance])
-def test_what_cannot_be_compared_is_refused_in_one_sentence(distance) -> None:
+def test_what_cannot_be_compared_is_refused_in_one_sentence(distance: Callable[..., Any]) -> None:
     with pytest.raises(InputError, match=f"sets of 40 and {FEWEST - 1} images"):
         distance(draw(0), draw(1, FEWEST - 1))
     with pytest.raises(InputError, match="8 and 9 features"):

@@ -116,7 +116,7 @@ def test_fpr_takes_the_lowest_threshold_that_the_bound_allows() -> None:
 
 @pytest.mark.parametrize("rule", ["recall>=0.9", "fpr<=0.1"])
 def test_the_promise_is_kept_in_19_of_20_draws(rule: str) -> None:
-    """Although the threshold comes from the same scores: it is a tolerance limit."""
+    """Although the threshold comes from the same scores: it is a tolerance limit. And no more often than that."""
     kept = 0
     rng = np.random.default_rng(5)
     for _ in range(400):
@@ -124,6 +124,17 @@ def test_the_promise_is_kept_in_19_of_20_draws(rule: str) -> None:
         threshold = choose(rule, uniform, np.full(80, int(rule[0] == "r"))).threshold
         kept += threshold <= 0.1 if rule[0] == "r" else 1 - threshold <= 0.1
     assert binom.cdf(kept, 400, 0.95) > 0.001
+    assert binom.sf(kept - 1, 400, 0.97) > 0.001, "with 80 scores the next threshold would hold in 91 %"
+
+
+def test_the_bound_of_a_share_holds_in_95_per_cent_and_not_far_more() -> None:
+    """Exactly, by the binomial distribution, for each true share."""
+    of = 100
+    bounds = np.array([upper_bound(wrong, of) for wrong in range(of + 1)])
+    counts = np.arange(of + 1)
+    held = [sum(binom.pmf(counts[bounds >= share], of, share)) for share in np.linspace(0.03, 0.9, 60)]
+    assert min(held) >= 0.95 - 1e-9
+    assert np.mean(held) < 0.972
 
 
 @pytest.mark.parametrize(

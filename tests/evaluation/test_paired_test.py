@@ -30,24 +30,43 @@ def test_the_mean_is_that_of_the_seeds_and_nothing_else() -> None:
     assert paired_difference(ours, theirs, average_precisions, rounds=10).mean == pytest.approx(expected)
 
 
-def test_without_a_difference_chance_is_named_in_most_cases() -> None:
-    said = [
-        paired_difference(
-            [scored(8 * n + i, 1.0) for i in range(4)], [scored(8 * n + 4 + i, 1.0) for i in range(4)],
-            average_precisions, rounds=100,
-        ).words()
-        for n in range(40)
-    ]  # fmt: skip
-    assert said.count("no difference that can be told from chance") >= 36
+LABELS = np.array([1] * 40 + [0] * 120, np.int64)
 
 
-def test_a_training_that_hangs_on_its_seed_is_not_taken_for_a_difference() -> None:
-    strengths = np.random.default_rng(0).uniform(0.0, 2.0, (40, 2, 4))
-    said = [
-        paired_difference(*([scored(1, s) for s in side] for side in both), average_precisions, rounds=50).words()
-        for both in strengths
-    ]
-    assert said.count("no difference that can be told from chance") >= 36, "5 % would be 2 of 40"
+def misses(trials: int, seeds: int, training: float, parts: float) -> int:
+    """How often the interval misses the truth, 0: both ways to train are equal.
+
+    Args:
+        trials: comparisons.
+        seeds: trainings on each side.
+        training: standard deviation of a training's strength.
+        parts: standard deviation of how hard an image is for all trainings of a side.
+    """
+    rng = np.random.default_rng(0)
+    missed = 0
+    for _ in range(trials):
+        common, sides = rng.normal(size=len(LABELS)), []
+        for _ in range(2):
+            logits = common + parts * rng.normal(size=len(LABELS))
+            sides.append([Scored(LABELS, logits + LABELS * (1 + training * rng.normal())) for _ in range(seeds)])
+        found = paired_difference(sides[0], sides[1], average_precisions, rounds=80)
+        missed += not found.low <= 0 <= found.high
+    return missed
+
+
+@pytest.mark.parametrize(
+    ("seeds", "training", "parts"),
+    [
+        pytest.param(4, 1.0, 0.0, id="training-decides"),
+        pytest.param(4, 0.02, 1.0, id="parts-decide"),
+        pytest.param(4, 0.3, 1.0, id="both"),
+        pytest.param(2, 0.4, 0.5, id="two-seeds"),
+        pytest.param(1, 0.0, 1.0, id="one-seed"),
+    ],
+)
+def test_the_interval_misses_in_about_5_per_cent(seeds: int, training: float, parts: float) -> None:
+    """From both sides: coverage of 90 to 99 %. With seeds and parts together the interval is on the wide side."""
+    assert 2 <= misses(200, seeds, training, parts) <= 20
 
 
 def test_ten_photographs_of_a_part_are_no_ten_parts() -> None:

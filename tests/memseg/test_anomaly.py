@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import kstest, uniform
 
 from inandout.data.images import ImageArray, write_image
 from inandout.errors import InputError
@@ -135,18 +136,21 @@ def test_opacity_is_the_weight_of_the_source(opacity: float) -> None:
     np.testing.assert_array_equal(blend(old, new, 1.0), new)
 
 
-def test_opacity_stays_within_its_limits(tmp_path: Path) -> None:
-    """White texture on black: the level inside the mask is the opacity."""
+@pytest.mark.parametrize(("least", "most"), [(0.15, 1.0), (0.2, 0.6)])
+def test_opacity_is_uniform_within_its_limits(tmp_path: Path, least: float, most: float) -> None:
+    """White texture on black: the level inside the mask is the opacity. Without limits they are MemSeg's, .15 and 1."""
     write_image(tmp_path / "white.png", np.full((4, 4, 3), 255, np.uint8))
-    config = MemSegConfig(texture_share=1, opacity_min=0.2, opacity_max=0.6, textures=str(tmp_path))
+    limits = {} if (least, most) == (0.15, 1.0) else {"opacity_min": least, "opacity_max": most}
+    config = MemSegConfig.model_validate({"texture_share": 1, "textures": str(tmp_path)} | limits)
     bank = open_textures(config.textures)
     levels = []
-    for seed in range(200):
+    for seed in range(400):
         changed, mask = synthesise(_even(0), seed, config, bank)
         assert np.ptp(changed[mask]) == 0
         levels.append(changed[mask][0, 0] / 255)
-    assert 0.198 <= min(levels) < 0.22
-    assert 0.58 < max(levels) <= 0.602
+    assert least - 0.002 <= min(levels) < least + 0.02
+    assert most - 0.02 < max(levels) <= most + 0.002
+    assert kstest(levels, uniform(least, most - least).cdf).pvalue > 0.01
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (0.5, 100), (1.0, 200)])

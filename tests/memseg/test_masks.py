@@ -1,11 +1,15 @@
 """Masks: never empty, within limits and foreground."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
+from scipy.stats import chisquare, kstest, uniform
 
 from inandout.memseg import masks
 from inandout.memseg.config import MaskConfig
-from inandout.memseg.masks import area_limits, draw_mask, find_foreground
+from inandout.memseg.masks import AreaLimits, area_limits, draw_mask, find_foreground
+from inandout.memseg.perlin import Noise
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 
@@ -16,6 +20,33 @@ def test_no_mask_is_empty_and_the_median_is_memsegs() -> None:
     assert min(areas) >= 0.002
     assert max(areas) <= 0.5
     assert 0.04 < np.median(areas) < 0.065
+
+
+def test_the_noise_has_the_scales_and_the_angles_of_memseg(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1 to 32 cells on each axis, each power of two as often, turned by -90..90 degrees, uniform."""
+    cells: list[int] = []
+    degrees: list[float] = []
+
+    def noise(width: int, height: int, x: int, y: int, turned: float, rng: np.random.Generator) -> Noise:
+        cells.extend((x, y))
+        degrees.append(turned)
+        return np.ones((height, width), np.float32)
+
+    monkeypatch.setattr(masks, "rotated_perlin_noise", noise)
+    rng = np.random.default_rng(0)
+    for _ in range(1200):
+        draw_mask(2, 2, None, AreaLimits(1, 4), rng)
+    counts = Counter(cells)
+    assert set(counts) == {1, 2, 4, 8, 16, 32}
+    assert chisquare(list(counts.values())).pvalue > 0.01
+    assert chisquare(list(Counter(cells[::2]).values())).pvalue > 0.01
+    assert kstest(degrees, uniform(-90, 180).cdf).pvalue > 0.01
+
+
+def test_noise_above_one_half_is_anomaly(monkeypatch: pytest.MonkeyPatch) -> None:
+    ramp = np.linspace(-1, 1, 401, dtype=np.float32)[None]
+    monkeypatch.setattr(masks, "rotated_perlin_noise", lambda *given: ramp)
+    np.testing.assert_array_equal(draw_mask(401, 1, None, AreaLimits(1, 401), np.random.default_rng(0)), ramp > 0.5)
 
 
 def test_limits_that_noise_never_meets_are_still_met(monkeypatch: pytest.MonkeyPatch) -> None:

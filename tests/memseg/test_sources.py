@@ -1,10 +1,14 @@
 """Structure sources: ten operations and a shuffle, for images of any shape."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import chisquare
 
 from inandout.data.images import ImageArray
+from inandout.memseg import sources
 from inandout.memseg.operations import OPERATIONS, Operation
 from inandout.memseg.sources import Box, shuffle_tiles, structure_source
 
@@ -34,6 +38,27 @@ def test_an_operation_changes_a_image(operation: Operation) -> None:
 
 def test_there_are_ten_operations() -> None:
     assert len(set(OPERATIONS)) == 10
+
+
+def test_a_structure_source_is_made_by_three_different_operations_of_the_ten(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[int] = []
+
+    def recorder(number: int) -> Operation:
+        def record(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+            used.append(number)
+            return image
+
+        return record
+
+    monkeypatch.setattr(sources, "OPERATIONS", tuple(recorder(number) for number in range(len(OPERATIONS))))
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        structure_source(_image(8, 8), 8, Box(0, 0, 8, 8), rng)
+    assert len(used) == 600
+    assert all(len(set(used[start : start + 3])) == 3 for start in range(0, 600, 3))
+    counts = Counter(used)
+    assert set(counts) == set(range(10))
+    assert chisquare(list(counts.values())).pvalue > 0.01
 
 
 def test_a_rotation_leaves_no_black_corner() -> None:

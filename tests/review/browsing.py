@@ -17,7 +17,7 @@ def enter(browser: Browser, address: str, name: str) -> Page:
     page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
     page.set_default_timeout(60_000)
     page.on("pageerror", lambda error: ERRORS.append(str(error)))
-    page.on("request", lambda request: request.url.startswith(address) or ERRORS.append(request.url))
+    page.on("request", lambda request: ERRORS.extend([] if request.url.startswith(address) else [request.url]))
     page.goto(address)
     page.wait_for_selector("#name-dialog[open]")
     page.keyboard.type(name)

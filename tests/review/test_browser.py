@@ -23,7 +23,7 @@ from inandout.review.session import ReviewSession, build_label_session
 from tests.review.browsing import ERRORS, enter, needs_chromium, press, until
 from tests.review.sessions import ODD, noise, small_session, write_pool, write_real
 
-pytestmark = [needs_chromium, pytest.mark.usefixtures("no_page_breaks")]
+pytestmark = [pytest.mark.slow, needs_chromium, pytest.mark.usefixtures("no_page_breaks")]
 
 
 def serving(

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from inandout.tracking.runs import artifact_folder
 from playwright.sync_api import Browser
 
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.train import classify
 from inandout.stages.finetune import FinetuneConfig, finetune
 from inandout.stages.pools.augment import AugmentConfig, augment
+from inandout.tracking.runs import artifact_folder
 from tests.conftest import SIDE, start
 from tests.review.browsing import enter, needs_chromium, press, until
 from tests.stages.test_finetune import QUICK
 
-pytestmark = [needs_chromium, pytest.mark.usefixtures("no_page_breaks", "no_server_stays")]
+pytestmark = [pytest.mark.slow, needs_chromium, pytest.mark.usefixtures("no_page_breaks", "no_server_stays")]
 
 
 SERVERS: list["subprocess.Popen[str]"] = []

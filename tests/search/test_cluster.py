@@ -10,6 +10,8 @@ from pydantic import ValidationError
 from inandout.stages.search.run import search
 from tests.search.stub import MODULE, config, install, work
 
+pytestmark = pytest.mark.slow
+
 
 def test_trials_of_a_cluster_are_below_one_study_and_none_is_done_twice(
     tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch, postgres: str, cluster: Any

@@ -1,11 +1,14 @@
+from typing import Any
+
 import pytest
 
 from inandout.errors import InputError
-from inandout.search.space import build_space
+from inandout.search.space import Space, build_space
 
 
-def space(**changes: object):  # type: ignore[no-untyped-def]
-    return build_space(**{"alpha": 0.95, "alpha_step": 0.1, "n_aug": 40, "guidance": 3.0, "lr": 0.001} | changes)
+def space(**changes: Any) -> Space:
+    usual: dict[str, Any] = {"alpha": 0.95, "alpha_step": 0.1, "n_aug": 40, "guidance": 3.0, "lr": 0.001}
+    return build_space(**usual | changes)
 
 
 def test_points_that_train_the_same_are_one() -> None:

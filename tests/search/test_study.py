@@ -69,14 +69,17 @@ def check_two_workers(url: str, folder: Path) -> None:
     assert len({trial.user_attrs["pid"] for trial in trials}) == 2, "both had some"
 
 
+@pytest.mark.slow
 def test_two_workers_keep_to_the_number_and_do_no_trial_twice(tmp_path: Path) -> None:
     check_two_workers("", tmp_path)
 
 
+@pytest.mark.slow
 def test_two_workers_on_postgresql(postgres: str, tmp_path: Path) -> None:
     check_two_workers(postgres, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_silent_trial_of_another_machine_is_run_once_more(
     postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +98,7 @@ def test_a_silent_trial_of_another_machine_is_run_once_more(
     assert claimed.trial.params == first.params
 
 
+@pytest.mark.slow
 def test_a_dead_worker_s_trial_is_run_once_more_and_only_once(tmp_path: Path) -> None:
     assert work("", tmp_path, 3, deadly=1).wait(60) == 9
     shared = opened("", tmp_path)
@@ -156,10 +160,15 @@ def test_a_trial_below_the_median_of_the_others_is_to_be_cut_short(tmp_path: Pat
         trial.report(value, 1)
         assert not trial.should_prune(), "there is no median yet"
         finish(shared.study, trial, value)
-    low, high = claim_trial(shared, 9).trial, claim_trial(shared, 9).trial
-    assert low is not None and high is not None
+    low, high, lucky = claim_trial(shared, 9).trial, claim_trial(shared, 9).trial, claim_trial(shared, 9).trial
+    assert low is not None and high is not None and lucky is not None
     low.report(0.69, 0)
     high.report(0.71, 0)
-    assert (low.should_prune(), high.should_prune()) == (True, False)
+    lucky.report(0.95, 0)
+    assert [trial.should_prune() for trial in (low, high, lucky)] == [True, False, False]
+    lucky.report(0.69, 1)
+    assert lucky.should_prune(), "the mean so far counts, not the best one"
+    high.report(0.72, 7)
+    assert not high.should_prune(), "no other trial has as many seeds"
     finish(shared.study, low, None)
     assert shared.study.get_trials()[low.number].state == TrialState.PRUNED

@@ -30,6 +30,8 @@ from inandout.stages.classify.trained_classifier import TrainedClassifier
 from inandout.stages.release.promote import log_classifier
 from tests.conftest import write_tiny
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SECTION = README[README.index("## Serve\n") : README.index("## Export\n")]

@@ -56,7 +56,7 @@ def test_a_image_by_text_and_by_path_has_the_pixels_of_training(
     monkeypatch.setenv(FOLDER, str(tmp_path))
     trained_with = fit_image(read_image(tmp_path / name), GEOMETRY)
     lines = base64.encodebytes(FILES[name]).decode()
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"image": text(FILES[name])},
         {"image": lines},
         {"path": name},
@@ -141,7 +141,8 @@ def test_a_path_never_leads_out_of_the_folder(tmp_path: Path, monkeypatch: pytes
     for path in ("../in-secret/rgb.png", str(outside / "rgb.png"), "link.png", "away/rgb.png", "/etc/passwd", ".."):
         with pytest.raises(InputError, match="outside the folder"):
             prepare_rows([{"path": path}], GEOMETRY)
-    for path in ("no.png", ".", 7, "a\0b", "circle", "x" * 5000):
+    wrong: list[Any] = ["no.png", ".", 7, "a\0b", "circle", "x" * 5000]
+    for path in wrong:
         with pytest.raises(InputError, match=r"no such file|cannot be read"):
             prepare_rows([{"path": path}], GEOMETRY)
 

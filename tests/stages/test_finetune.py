@@ -19,6 +19,8 @@ from inandout.stages.finetune import FinetuneConfig, Finetuned, choose_instances
 from inandout.stages.pools.augment import AugmentConfig, augment
 from tests.conftest import SIDE
 
+pytestmark = pytest.mark.slow
+
 QUICK = {
     "width": SIDE, "height": SIDE, "network_dim": 2, "network_alpha": 1, "conv_dim": 1, "epochs": 1, "repeats": 1,
     "batch_size": 4, "n_prior": 3, "n_negatives": 6, "shot": "zero",

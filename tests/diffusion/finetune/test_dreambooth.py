@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.checkpoint import checkpoint as compute_again
@@ -24,9 +25,11 @@ from inandout.diffusion.finetune.dreambooth import (
     dreambooth,
 )
 from inandout.diffusion.finetune.dreambooth_dataset import DreamBoothDataset, Example
-from inandout.diffusion.lora.layers import AdapterConfig, add_adapter
+from inandout.diffusion.lora.layers import AdapterConfig, adapter_tensors, add_adapter
 from inandout.errors import InputError
 from tests.diffusion.tiny import BASE, tiny_pipeline
+
+pytestmark = pytest.mark.slow
 
 QUICK = DreamBoothConfig(batch_size=4, repeats=2, schedule_epochs=4)
 
@@ -106,6 +109,34 @@ def test_prior_weight_changes_the_adapter_and_zero_means_no_prior_loss() -> None
     assert "prior_loss" not in alone[-1]
 
 
+@pytest.mark.parametrize("prior_weight", [0.3, 1.0, 4.0])
+def test_the_gradient_is_that_of_the_loss_that_is_logged(monkeypatch: pytest.MonkeyPatch, prior_weight: float) -> None:
+    differentiated: list[float] = []
+
+    def set_gradients(training: Any, loss: torch.Tensor) -> None:
+        differentiated.append(loss.item())
+        _set_gradients(training, loss)
+
+    monkeypatch.setattr("inandout.diffusion.finetune.dreambooth._set_gradients", set_gradients)
+    _, logged = train(dataset(other_size=True), QUICK.model_copy(update={"prior_weight": prior_weight}))
+    assert differentiated == pytest.approx([values["loss"] for values in logged], rel=1e-5)
+
+
+def test_a_step_is_as_long_as_the_learning_rate() -> None:
+    """The first one of Adam moves what has a gradient by the rate: B begins at zero."""
+    weights: dict[str, torch.Tensor] = {}
+    base = base_with_adapter()
+
+    def on_step(step: int, values: dict[str, float]) -> None:
+        if step == 1:
+            weights.update(adapter_tensors(base.pipeline.unet, base.pipeline.text_encoder))
+
+    dreambooth(base, dataset(), epochs=1, lr=0.004, config=QUICK, seed=1, on_step=on_step)
+    moved = [float(tensor.abs().max()) for name, tensor in weights.items() if name.endswith("lora_B.weight")]
+    assert max(moved) == pytest.approx(0.004, rel=1e-3)
+    assert np.median(moved) > 0.003
+
+
 def test_training_lowers_the_loss_at_the_same_noise() -> None:
     longer = QUICK.model_copy(update={"repeats": 10, "restarts": 1})
     _, trained = train(dataset(priors=0), longer, lr=0.05)
@@ -163,7 +194,7 @@ def test_the_optimiser_is_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     parameters = [torch.nn.Parameter(torch.zeros(3))]
     names = {
-        name: type(build_optimiser(parameters, 0.1, chosen_optimiser(name))).__name__  # type: ignore[arg-type]
+        name: type(build_optimiser(parameters, 0.1, chosen_optimiser(name))).__name__
         for name in ("auto", "adamw", "adamw8bit")
     }
     assert names == {"auto": "AdamW", "adamw": "AdamW", "adamw8bit": "AdamW8bit"}

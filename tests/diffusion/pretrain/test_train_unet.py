@@ -24,6 +24,8 @@ from inandout.diffusion.pretrain.train_unet import (
 )
 from inandout.diffusion.sample.sampler import SamplingConfig, sample
 
+pytestmark = pytest.mark.slow
+
 
 class StopError(Exception):
     """Stands for a kill between two steps."""

@@ -12,6 +12,8 @@ from inandout.diffusion.pretrain.train_vae import pretrain_vae
 from inandout.diffusion.reconstruction import measure_reconstruction
 from inandout.diffusion.vae import decode, encode, to_images, to_tensor
 
+pytestmark = pytest.mark.slow
+
 COMPONENTS = surface_components(140)
 UNSEEN = SurfaceStream(HELD_OUT, 16).batch(0, (64, 64)).images
 

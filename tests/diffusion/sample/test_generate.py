@@ -7,7 +7,7 @@ import pytest
 
 from inandout.data.images import ImageArray, read_image
 from inandout.diffusion.sample.generate import fill_pool, text2img_generator
-from inandout.diffusion.sample.sampler import SamplingConfig, image_seed
+from inandout.diffusion.sample.sampler import Sampled, SamplingConfig, image_seed
 from tests.diffusion.tiny import tiny_pipeline
 
 BLACK = {1, 4}
@@ -25,7 +25,7 @@ class Maker:
     def __init__(self) -> None:
         self.asked: list[int] = []
 
-    def __call__(self, numbers: range) -> Iterator[tuple[ImageArray, bool]]:
+    def __call__(self, numbers: range) -> Iterator[tuple[ImageArray, None]]:
         self.asked += numbers
         return ((draw(number), None) for number in numbers)
 
@@ -39,7 +39,8 @@ def test_images_of_no_use_are_counted_and_replaced(tmp_path: Path) -> None:
 
 def test_an_interrupted_folder_is_filled_with_the_same_images(tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    whole.mkdir(), parts.mkdir()
+    whole.mkdir()
+    parts.mkdir()
     fill_pool(whole, 6, Maker(), 2, [])
     first = Maker()
     fill_pool(parts, 3, first, 2, [])
@@ -71,7 +72,7 @@ def test_candidates_take_prompts_seeds_and_sizes_in_turn(monkeypatch: pytest.Mon
 
     def watched(
         pipeline: object, prompts: list[str], seeds: list[int], *, width: int, height: int, **_: object
-    ) -> list:
+    ) -> list[Sampled]:
         calls.append((prompts, seeds, width, height))
         return []
 

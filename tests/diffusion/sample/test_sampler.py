@@ -17,7 +17,7 @@ from inandout.errors import InputError
 from inandout.memseg.plan import plan
 from tests.diffusion.tiny import tiny_pipeline
 
-SIZE = {"width": 32, "height": 48}
+SIZE: Any = {"width": 32, "height": 48}
 EPSILON = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 
 

@@ -15,6 +15,8 @@ from inandout.stages.pools.augment import AugmentConfig, augment
 from inandout.tracking.runs import WEIGHTS, artifact_folder
 from tests.conftest import SIDE, draw, pointer_to
 
+pytestmark = pytest.mark.slow
+
 SIZE = {"width": SIDE, "height": SIDE}
 
 
@@ -106,7 +108,9 @@ def test_what_cannot_be_compared_is_refused_in_one_sentence(data: Path, trained:
 
 def test_synthetic_images_do_not_turn_the_map() -> None:
     rng = np.random.default_rng(0)
-    real, negatives, pool = rng.normal(1, 1, (20, 8)), rng.normal(0, 1, (20, 8)), rng.normal(50, 9, (20, 8))
+    real, negatives, pool = (
+        rng.normal(mean, spread, (20, 8)).astype(np.float32) for mean, spread in ((1, 1), (0, 1), (50, 9))
+    )
     figure = feature_map(real, [("a pool", pool), ("training negatives", negatives)])
     without = feature_map(real, [("training negatives", negatives)])
     points = {line.get_label(): line.get_offsets() for line in figure.axes[0].collections}

@@ -4,7 +4,6 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-from inandout.tracking.runs import artifact_folder
 
 from inandout.classifier.pixels import load_pixels
 from inandout.data.images import write_image
@@ -13,7 +12,10 @@ from inandout.errors import InputError
 from inandout.stages.analysis.filter import FilterConfig, filter_pool
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.train import Result, classify
+from inandout.tracking.runs import artifact_folder
 from tests.conftest import SIDE, draw, pointer_to
+
+pytestmark = pytest.mark.slow
 
 SIZE = {"width": SIDE, "height": SIDE}
 

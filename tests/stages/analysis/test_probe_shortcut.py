@@ -14,6 +14,8 @@ from inandout.stages.classify.train import Result, classify
 from inandout.stages.pools.augment import AugmentConfig, augment
 from tests.conftest import SIDE, draw, pointer_to
 
+pytestmark = pytest.mark.slow
+
 SIZE = {"width": SIDE, "height": SIDE}
 
 

@@ -9,6 +9,8 @@ from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.train import Result, classify
 from tests.conftest import SIDE
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:

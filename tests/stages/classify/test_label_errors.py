@@ -21,6 +21,8 @@ from inandout.stages.review.run import ReviewConfig, review
 from inandout.tracking.runs import artifact_folder
 from tests.conftest import SIDE
 
+pytestmark = pytest.mark.slow
+
 WRONG = ("3.png", "22.png")
 """A good part that is called a defect, and a defect that is called good."""
 

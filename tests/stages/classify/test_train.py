@@ -6,7 +6,6 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-from inandout.tracking.runs import artifact_folder
 from pydantic import ValidationError
 from safetensors.torch import save_file
 
@@ -19,7 +18,10 @@ from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.train import Result, classify
 from inandout.stages.experiment.compare import CompareConfig, compare
 from inandout.stages.pools.augment import AugmentConfig, augment
+from inandout.tracking.runs import artifact_folder
 from tests.conftest import SIDE, start
+
+pytestmark = pytest.mark.slow
 
 SMALL = {"n_aug": 4, "width": SIDE, "height": SIDE, "epochs": 2, "batch_size": 8}
 

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import pytest
 from mlflow.entities import Run
 
 from inandout.stages.experiment.compare import CompareConfig, compare
 from tests.conftest import SIDE
+
+pytestmark = pytest.mark.slow
 
 
 def cells() -> list[Run]:

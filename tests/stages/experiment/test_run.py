@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -18,7 +19,7 @@ from inandout.parallel import ParallelConfig, run_all
 from inandout.reporting.tables import unpack
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.synthetic import diffusion_pool_config, make_pool
-from inandout.stages.classify.train import Result
+from inandout.stages.classify.train import Result, classify
 from inandout.stages.experiment.cells import measure_cells
 from inandout.stages.experiment.config import GRIDS, ExperimentConfig, Grid
 from inandout.stages.experiment.missing import missing_images
@@ -28,6 +29,8 @@ from inandout.stages.pools.text2img import STRIP
 from inandout.tracking.runs import FINGERPRINT, STAGE, artifact_folder
 from inandout.tracking.store import connect
 from tests.conftest import SIDE
+
+pytestmark = pytest.mark.slow
 
 Captured = pytest.CaptureFixture[str]
 
@@ -89,7 +92,7 @@ def test_two_workers_find_what_one_has_trained(tiny: Path, project: Path) -> Non
 def test_a_cell_that_fails_does_not_stop_the_others(tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from inandout.stages.experiment import cells
 
-    whole = cells.classify
+    whole = classify
 
     def fails_once(config: object, data: object) -> object:
         if config.seed == 0 and config.mix.n_aug == 0:  # type: ignore[attr-defined]
@@ -279,9 +282,9 @@ def test_steps_are_timed_where_training_computes(tiny: Path, monkeypatch: pytest
     from inandout.stages.experiment import cost
 
     class Elsewhere(DefectNet):
-        def to(self, *places: object, **changes: object) -> "Elsewhere":  # type: ignore[override]
+        def to(self, *places: Any, **changes: Any) -> "Elsewhere":
             asked.extend(places)
-            return self if places else super().to(**changes)  # type: ignore[arg-type]
+            return self if places else super().to(**changes)
 
     asked: list[object] = []
     monkeypatch.setattr(cost, "build_classifier", lambda *_: Elsewhere())

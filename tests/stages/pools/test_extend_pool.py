@@ -21,6 +21,8 @@ from tests.conftest import SIDE, pointer_to
 from tests.stages.review.test_run import make, say
 from tests.stages.test_finetune import QUICK
 
+pytestmark = pytest.mark.slow
+
 DRAWN = {
     "steps": 2,
     "guidance": 2,

@@ -19,6 +19,8 @@ from inandout.stages.pools.augment import AugmentConfig, augment
 from inandout.stages.pools.pool import open_pool
 from tests.conftest import SIDE
 
+pytestmark = pytest.mark.slow
+
 SIZE = {"width": SIDE, "height": SIDE}
 
 
@@ -30,7 +32,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for shot, defects in (("zero", ("cracked", "scratched")), ("few", ("",))):
         tiny = presets.Preset(1, 1e-3, 0.6, 0.6, 3, defects)
-        monkeypatch.setitem(presets.PRESETS, ("embedded", shot), tiny)
+        monkeypatch.setitem(presets.PRESETS, ("embedded", shot), tiny)  # type: ignore[misc]
     monkeypatch.setitem(sampler._DEFAULTS, "embedded", {"guidance": 2.0, "steps": 2, "scheduler": "dpm++"})
     monkeypatch.setattr("inandout.stages.classify.train.fit", lambda *_, **__: [])
     monkeypatch.setattr("inandout.stages.classify.train._log_model", lambda *_: None)
@@ -97,6 +99,7 @@ def test_a_drawn_defect_is_set_against_its_part_touched_in_the_same_place(
     (made,), (pool,) = runs("negatives"), runs("augment")
     parts = {digest(sample.image): read_image(sample.image) for sample in read_manifest(tiny)}
     for good, bad in zip(open_pool(made.info.run_id).samples, open_pool(pool.info.run_id).samples, strict=True):
+        assert bad.mask is not None
         mask, before, after = read_mask(bad.mask), parts[bad.sources[0]], read_image(good.image)
         assert good.sources == bad.sources[:1]
         assert np.array_equal(after[~mask], before[~mask])

@@ -19,6 +19,8 @@ from tests.conftest import SIDE
 from tests.diffusion.tiny import tiny_pipeline
 from tests.stages.test_finetune import QUICK
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def adapter(tiny: Path, tiny_base: Path, project: Path) -> Path:

@@ -17,6 +17,8 @@ from inandout.stages.release.export import ExportConfig, export
 from inandout.stages.release.promote import log_classifier
 from tests.conftest import SIDE
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def trained(tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> Result:

@@ -21,6 +21,8 @@ from inandout.stages.classify.train import classify
 from inandout.stages.release.promote import PromoteConfig, Promotion, RollbackConfig, promote, rollback
 from tests.conftest import SIDE, draw, pointer_to, start
 
+pytestmark = pytest.mark.slow
+
 PARTS = {("train", 0): 10, ("train", 1): 4, ("val", 0): 60, ("val", 1): 12, ("test", 0): 40, ("test", 1): 30}
 
 
@@ -147,6 +149,7 @@ def test_a_version_says_what_it_is_and_its_model_works(shop: Shop) -> None:
         "ap": f"{ap:.3f} (95 % {low:.3f} .. {high:.3f})",
     }  # fmt: skip
     assert version.tags.items() >= expected.items()
+    assert version.run_id
     assert mlflow.get_run(version.run_id).data.metrics["export_difference"] < 1e-4
 
     folder = Path(mlflow.artifacts.download_artifacts("models:/whole@champion"))

@@ -28,6 +28,8 @@ from tests.conftest import SIDE, start
 from tests.review.sessions import write_pool
 from tests.stages.test_finetune import QUICK
 
+pytestmark = pytest.mark.slow
+
 
 def make(tiny: Path, n: int = 6) -> Pool:
     return augment(AugmentConfig.from_flat(data=str(tiny), n_aug=n, width=SIDE, height=SIDE))

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from inandout.tracking.runs import artifact_folder
 from mlflow.entities import Run
 
 from inandout.__main__ import main
@@ -14,8 +13,11 @@ from inandout.data.geometry import Geometry
 from inandout.data.manifest import read_manifest
 from inandout.errors import InputError
 from inandout.stages.search.run import search
+from inandout.tracking.runs import artifact_folder
 from tests.conftest import SIDE
 from tests.search.stub import MODULE, config, hill, install, start, work
+
+pytestmark = pytest.mark.slow
 
 
 def runs(stage: str) -> list[Run]:
