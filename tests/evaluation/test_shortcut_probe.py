@@ -111,8 +111,6 @@ def test_both_intervals_miss_in_about_5_per_cent_where_nothing_changes() -> None
         before = rng.normal(size=60)
         after = before + rng.normal(scale=0.5, size=60)
         found = measure_effect(VAE, Responses(before, after, 1.0), None, seed, rounds=100)
-            VAE, Responses(before, before + rng.normal(scale=0.5, size=60), 1.0), None, seed, rounds=100
-        )
         missed += [
             not interval.low <= truth <= interval.high for interval, truth in ((found.auroc, 0.5), (found.rise, 0.0))
         ]

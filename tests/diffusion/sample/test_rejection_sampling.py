@@ -64,8 +64,6 @@ def test_an_interrupted_pool_goes_on_as_if_it_had_not_been(stop_after: int) -> N
     whole = QualityFilter([TRAINED])
     candidates = rejection_sample(13, Model(), whole, batch_size=5)
     expected = [(number, crc32(image.tobytes())) for number, image in candidates]
-        (number, crc32(image.tobytes())) for number, image in rejection_sample(13, Model(), whole, batch_size=5)
-    ]
     first = QualityFilter([TRAINED])
     before = list(islice(rejection_sample(13, Model(), first, batch_size=5), stop_after))
     second, model = QualityFilter([TRAINED], first.counts), Model()
