@@ -196,7 +196,8 @@ def run(rows: Iterable[Row], report: Report, end: float, toy: bool) -> None:
 
 def measure_all(out: Path, size_name: str, end: float, parts: list[str]) -> None:
     """The card and every one of `parts`, in the order of worth."""
-    size, rates = SIZES[size_name], {}
+    size = SIZES[size_name]
+    rates: dict[str, float] = {}
     out.mkdir(parents=True, exist_ok=True)
     report = Report(out, facts() | {"size": size_name, "imports_s": round(time.monotonic() - STARTED, 1)})
     with TemporaryDirectory() as folder:

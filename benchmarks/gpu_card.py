@@ -112,7 +112,7 @@ def facts() -> dict[str, Any]:
         found |= {
             "device": properties.name, "memory_gb": round(properties.total_memory / 1e9, 1),
             "multiprocessors": properties.multi_processor_count, "driver": _driver(), "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),
+            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
         }  # fmt: skip
     return found | {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.gpu_card import DEVICE, free_memory, peak_memory, synchronise, tf32
 from benchmarks.gpu_shapes import Size, random_images
 from inandout.classifier.resnet import DefectNet, build_classifier
-from inandout.classifier.training import fit
+from inandout.classifier.training import FitConfig, fit
 
 SETTINGS = {
     "default": (False, True, False), "bf16": (True, True, True), "fp32": (False, False, False),
@@ -31,10 +32,10 @@ LR = 0.01
 
 def train(
     size: Size, way: str, setting: str, batch: int, rates: Mapping[str, float], *, compiled: bool = False
-) -> dict[str, object]:  # fmt: skip
+) -> dict[str, Any]:  # fmt: skip
     """Steps a second, share of the limit and peak memory."""
     free_memory()
-    model = build_classifier("none", 0).to(DEVICE, memory_format=torch.channels_last)
+    model = build_classifier("none", 0).to(DEVICE).to(memory_format=torch.channels_last)
     with _precision(setting):
         told = _fit(model, size, batch) if way == "ours" else _bare(model, size, batch, compiled)
     flops = step_flops(size.parts, batch)
@@ -52,7 +53,7 @@ def _precision(setting: str) -> Iterator[None]:
         yield
 
 
-def _fit(model: DefectNet, size: Size, batch: int) -> dict[str, float]:
+def _fit(model: DefectNet, size: Size, batch: int) -> dict[str, Any]:
     """The faster of two epochs of `fit`, after one to warm up."""
     count = size.part_steps * batch
     ends: list[float] = []
@@ -62,12 +63,13 @@ def _fit(model: DefectNet, size: Size, batch: int) -> dict[str, float]:
         ends.append(time.perf_counter())
 
     pixels, labels = random_images(count, *size.parts), np.arange(count) % 2
-    fit(model, pixels, labels, epochs=3, batch_size=batch, optimiser="sgd", lr=LR, seed=0, on_epoch=on_epoch)
+    config = FitConfig(epochs=3, batch_size=batch, optimiser="sgd", lr=LR)
+    fit(model, pixels, labels, config, seed=0, on_epoch=on_epoch)
     seconds = min(np.diff(ends)) / size.part_steps
     return {"per_second": round(1 / seconds, 2), "steps": 2 * size.part_steps}
 
 
-def _bare(model: DefectNet, size: Size, batch: int, compiled: bool) -> dict[str, float]:
+def _bare(model: DefectNet, size: Size, batch: int, compiled: bool) -> dict[str, Any]:
     """As many steps as the epochs of `fit` have; the loss is read in the end alone."""
     count = size.part_steps * batch
     pixels, labels = random_images(count, *size.parts), torch.arange(count) % 2
@@ -79,7 +81,7 @@ def _bare(model: DefectNet, size: Size, batch: int, compiled: bool) -> dict[str,
             stepper.zero_grad()
             images = torch.from_numpy(pixels[start : start + batch]).to(DEVICE).permute(0, 3, 1, 2)
             targets = labels[start : start + batch].float().to(DEVICE)
-            binary_cross_entropy_with_logits(called(images), targets).backward()
+            binary_cross_entropy_with_logits(called(images), targets).backward()  # type: ignore[no-untyped-call]
             stepper.step()
         synchronise()
         ends.append(time.perf_counter())

@@ -8,6 +8,7 @@ pipeline that was cast, with its VAE, as diffusers' users do. In fp32, convoluti
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline
@@ -21,7 +22,7 @@ STEPS = {"ddim": 50, "dpm++": 20}
 GUIDANCE = 7.5
 
 
-def draw(size: Size, way: str, precision: str, scheduler: str) -> dict[str, object]:
+def draw(size: Size, way: str, precision: str, scheduler: str) -> dict[str, Any]:
     """Seconds of a step and of a batch, images a second, and peak memory."""
     free_memory()
     pipeline = build_pipeline(size, DTYPES[precision], DTYPES[precision])

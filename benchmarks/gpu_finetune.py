@@ -9,6 +9,7 @@ training mode, and AdamW of PyTorch or of bitsandbytes. Ours encodes every image
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,13 @@ from benchmarks.finetune_speed import bare_images, our_images
 from benchmarks.gpu_card import DEVICE, Steps, free_memory, peak_memory, why_no_8bit
 from benchmarks.gpu_shapes import PROMPTS, Size, build_pipeline, image_files
 from inandout.diffusion.base.base import Base
-from inandout.diffusion.finetune.dreambooth import MAX_GRADIENT_NORM, DreamBoothConfig, build_optimiser, dreambooth
+from inandout.diffusion.finetune.dreambooth import (
+    MAX_GRADIENT_NORM,
+    DreamBoothConfig,
+    Optimiser,
+    build_optimiser,
+    dreambooth,
+)
 from inandout.diffusion.finetune.dreambooth_dataset import DreamBoothDataset, Example
 from inandout.diffusion.lora.layers import AdapterConfig, adapter_parameters, add_adapter
 from inandout.diffusion.snr_weighting import min_snr_weights
@@ -37,12 +44,12 @@ def ours(
     size: Size,
     work: Path,
     precision: str,
-    optimiser: str,
+    optimiser: Optimiser,
     batch: int,
     *,
     checkpointing: bool = False,
     limit_gb: int = 0,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Steps a second and peak memory of `dreambooth`; with `limit_gb`, on a card of so much memory."""
     if optimiser == "adamw8bit" and (reason := why_no_8bit()):
         return {"not_available": reason}
@@ -58,8 +65,8 @@ def ours(
 
 
 def _ours(
-    size: Size, work: Path, precision: str, optimiser: str, batch: int, checkpointing: bool
-) -> dict[str, object]:  # fmt: skip
+    size: Size, work: Path, precision: str, optimiser: Optimiser, batch: int, checkpointing: bool
+) -> dict[str, Any]:  # fmt: skip
     base = Base(build_pipeline(size, DTYPES[precision], torch.float32), "0" * 32, "sd")
     free_memory()  # what building took is no part of the peak
     if not hasattr(CLIPTextModel, "activation_checkpointing_enable"):  # its name before transformers 5.23
@@ -79,7 +86,7 @@ def _ours(
     return steps.result() | {"batch": batch} | peak_memory()
 
 
-def bare(size: Size, work: Path, precision: str, optimiser: str, batch: int) -> dict[str, object]:
+def bare(size: Size, work: Path, precision: str, optimiser: Optimiser, batch: int) -> dict[str, Any]:
     """Steps a second and peak memory of the bare loop."""
     if optimiser == "adamw8bit" and (reason := why_no_8bit()):
         return {"not_available": reason}
@@ -97,7 +104,7 @@ def bare(size: Size, work: Path, precision: str, optimiser: str, batch: int) -> 
 
 
 def _bare_step(
-    pipeline: StableDiffusionPipeline, files: list[Path], side: int, precision: str, optimiser: str
+    pipeline: StableDiffusionPipeline, files: list[Path], side: int, precision: str, optimiser: Optimiser
 ) -> Callable[[], None]:
     """What the loop does in every step."""
     unet, text_encoder = pipeline.unet, pipeline.text_encoder
@@ -117,7 +124,7 @@ def _bare_step(
         images = bare_images(files, side, side).to(DEVICE, DTYPES[precision])
         with torch.autocast(DEVICE.type, DTYPES[precision], enabled=precision != "fp32"):
             loss = bare_loss(pipeline, images, prompts)
-        scaler.scale(loss).backward()
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         scaler.unscale_(adamw)
         torch.nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
         scaler.step(adamw)
@@ -145,7 +152,7 @@ def bare_loss(pipeline: StableDiffusionPipeline, images: Tensor, prompts: list[s
     return instance.mean() + prior.mean()
 
 
-def drawn_once(work: Path, size: Size) -> dict[str, object]:
+def drawn_once(work: Path, size: Size) -> dict[str, Any]:
     """Draw the image files that all the loops read, so that no row has to."""
     files = image_files(work, size, size.batch)
     return {"images": len(files), "kB": round(float(np.sum([file.stat().st_size for file in files])) / 1000)}

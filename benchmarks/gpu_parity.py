@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ def logits(size: Size) -> Numbers:
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.constant_(module.weight, 0.5)
-    model.to("cuda" if torch.cuda.is_available() else "cpu", memory_format=torch.channels_last)
+    model.to("cuda" if torch.cuda.is_available() else "cpu").to(memory_format=torch.channels_last)
     return {"logits": predict(model, random_images(4, *size.parts))}
 
 
@@ -129,11 +130,11 @@ class Reference:
 def write_reference(folder: Path, size: Size) -> None:
     """Compute everything, a file each."""
     for name, measure in MEASURED.items():
-        np.savez(folder / f"part_{name}.npz", **measure(size))
+        np.savez(folder / f"part_{name}.npz", allow_pickle=False, **measure(size))
         (folder / f"part_{name}.npz").rename(folder / f"{name}.npz")
 
 
-def compare_logits(reference: Reference, size: Size) -> dict[str, object]:
+def compare_logits(reference: Reference, size: Size) -> dict[str, Any]:
     """Largest difference, as a share of the largest logit."""
     exact, default = _both("logits", size)
     cpu = reference.numbers("logits")["logits"]
@@ -144,7 +145,7 @@ def compare_logits(reference: Reference, size: Size) -> dict[str, object]:
     return _verdict({"difference": (difference(exact), LOGITS)}) | {"default_difference": difference(default)}
 
 
-def compare_step(reference: Reference, size: Size) -> dict[str, object]:
+def compare_step(reference: Reference, size: Size) -> dict[str, Any]:
     """Relative differences of loss and gradient."""
     exact, default = _both("first_step", size)
     cpu = reference.numbers("first_step")
@@ -156,7 +157,7 @@ def compare_step(reference: Reference, size: Size) -> dict[str, object]:
     return _verdict(found) | {f"default_{name}": difference(default, name) for name in ("loss", "gradient")}
 
 
-def compare_drawn(reference: Reference, size: Size, sheet: Path) -> dict[str, object]:
+def compare_drawn(reference: Reference, size: Size, sheet: Path) -> dict[str, Any]:
     """Largest difference in grey levels; the sheet shows the CPU's images above the GPU's."""
     exact, default = _both("drawn", size)
     cpu = reference.numbers("drawn")["images"]
@@ -175,9 +176,9 @@ def _both(name: str, size: Size) -> tuple[Numbers, Numbers]:
     return exact, MEASURED[name](size) if DEVICE.type == "cuda" else exact
 
 
-def _verdict(differences: dict[str, tuple[float, float]]) -> dict[str, object]:
+def _verdict(differences: dict[str, tuple[float, float]]) -> dict[str, Any]:
     """Differences, their tolerances and whether all are within."""
-    told: dict[str, object] = {"within": all(value <= limit for value, limit in differences.values())}
+    told: dict[str, Any] = {"within": all(value <= limit for value, limit in differences.values())}
     for name, (value, limit) in differences.items():
         told |= {name: value, f"{name}_tolerance": limit}
     return told
@@ -187,7 +188,7 @@ class _StoppedError(Exception):
     """As a kill would stop a training."""
 
 
-def compare_resumed(size: Size, optimiser: Optimiser) -> dict[str, object]:
+def compare_resumed(size: Size, optimiser: Optimiser) -> dict[str, Any]:
     """Largest difference of the adapter's weights after 8 steps: stopped after 4 and resumed, and without a stop twice.
 
     The second says what the order of sums on the device makes of it. Both are shares of the largest weight.

@@ -233,7 +233,7 @@ class Trainer:
     def _loss(self, size: tuple[int, int]) -> Tensor:
         train_state, generator = self.train_state, self.generator
         images, heavy, tokens = self.rings[size].draw(self.batch_size * 4096 // (size[0] * size[1]), generator)
-        images, heavy = turned(images, heavy, self.rng.integers(8))
+        images, heavy = turned(images, heavy, int(self.rng.integers(8)))
         dropped = torch.rand(len(tokens), generator=generator, device=self.device) < UNCONDITIONAL
         tokens = torch.where(dropped[:, None], self.empty, tokens)
         with torch.no_grad():
@@ -247,9 +247,12 @@ class Trainer:
 
 def turned(images: Tensor, heavy: Tensor, way: int) -> tuple[Tensor, Tensor]:
     """One of the eight ways to flip and transpose a batch: way 0 changes nothing."""
-    for bit, flip in enumerate((lambda t: t.flip(-1), lambda t: t.flip(-2), lambda t: t.transpose(-1, -2))):
-        if way >> bit & 1:
-            images, heavy = flip(images), flip(heavy)
+    if way & 1:
+        images, heavy = images.flip(-1), heavy.flip(-1)
+    if way & 2:
+        images, heavy = images.flip(-2), heavy.flip(-2)
+    if way & 4:
+        images, heavy = images.transpose(-1, -2), heavy.transpose(-1, -2)
     return images.contiguous(memory_format=torch.channels_last), heavy
 
 

@@ -1,6 +1,7 @@
 """A result is reused where nothing that it depends on has changed, and nowhere else."""
 
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -95,7 +96,7 @@ def test_another_version_of_a_library_that_computes_makes_another_result(monkeyp
     }
     assert library_versions("inandout.data.images").keys() == {"numpy", "pillow"}
     trained, read = key(module=FINETUNE), key(module="inandout.data.images")
-    installed = fingerprints.version
+    installed = version
     monkeypatch.setattr(fingerprints, "version", lambda name: "99.0" if name == "torch" else installed(name))
     assert key(module=FINETUNE) != trained
     assert key(module="inandout.data.images") == read

@@ -15,7 +15,7 @@ import torch
 
 from inandout.classifier.frequency_sampler import FrequencySampler
 from inandout.classifier.resnet import build_classifier
-from inandout.classifier.training import fit, predict
+from inandout.classifier.training import FitConfig, fit, predict
 from inandout.data.images import ImageArray
 from inandout.data.manifest import Sample, digest
 from inandout.data.splits import cut_validation, split_test, take_shot
@@ -38,7 +38,7 @@ from inandout.evaluation.metrics import Scored, evaluate
 from inandout.evaluation.operating_points import choose_point, parse_rule
 from inandout.evaluation.paired_test import METRICS, paired_difference
 from inandout.memseg.anomaly import synthesise
-from inandout.memseg.config import MemSegConfig
+from inandout.memseg.config import MaskConfig, MemSegConfig
 from inandout.memseg.plan import plan as plan_memseg
 from inandout.memseg.texture_bank import ProceduralTextures
 from inandout.mixing import mix
@@ -124,7 +124,7 @@ def training_of_the_classifier() -> Any:
     labels = np.array([0] * 10 + [1] * 6)
     drawn = [draw_surface(32, 32, seed, "cracked" if label else "") for seed, label in enumerate(labels)]
     model, pixels = build_classifier("none", 0), np.stack([one.image for one in drawn])
-    history = fit(model, pixels, labels, epochs=2, batch_size=6, optimiser="sgd", lr=0.001, seed=0)
+    history = fit(model, pixels, labels, FitConfig(epochs=2, batch_size=6, optimiser="sgd", lr=0.001), seed=0)
     return {"loss": [epoch["loss"] for epoch in history], "logits": predict(model, pixels).tolist()}
 
 
@@ -158,7 +158,7 @@ def memseg() -> Any:
         "in colour": MemSegConfig(keep_grey=False),
         "texture": MemSegConfig(texture_share=1),
         "structure": MemSegConfig(texture_share=0, grid=4),
-        "bright": MemSegConfig(foreground_threshold=100, min_area=0.02, max_area=0.1),
+        "bright": MemSegConfig(mask=MaskConfig(foreground_threshold=100, min_area=0.02, max_area=0.1)),
     }
     for name, config in configs.items():
         changed, mask = synthesise(draw_surface(64, 96, 2).image, 5 + len(made), config, textures)

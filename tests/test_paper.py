@@ -11,7 +11,7 @@ import torch
 from peft.tuners.lora.layer import LoraLayer
 
 from inandout.classifier.resnet import DefectNet, build_classifier
-from inandout.classifier.training import fit
+from inandout.classifier.training import FitConfig, fit
 from inandout.data.splits import Shot
 from inandout.diffusion.finetune.dreambooth import MAX_GRADIENT_NORM, DreamBoothConfig, build_optimiser
 from inandout.diffusion.lora.layers import AdapterConfig, add_adapter
@@ -96,7 +96,8 @@ def test_the_classifier_is_trained_as_in_the_paper(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(DefectNet, "forward", watched_forward)
     pixels = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
     labels = np.array([0] * 15 + [1] * 5)
-    fit(model, pixels, labels, epochs=1, batch_size=PAPER["batch_size"], optimiser="sgd", lr=PAPER["lr"], seed=0)
+    config = FitConfig(epochs=1, batch_size=PAPER["batch_size"], optimiser="sgd", lr=PAPER["lr"])
+    fit(model, pixels, labels, config, seed=0)
     (group,) = steppers[0].param_groups
     assert (group["lr"], group["momentum"], group["weight_decay"], group["dampening"]) == (0.01, 0, 0, 0)
     assert (batches, len(steppers)) == ([5, 5], 2)

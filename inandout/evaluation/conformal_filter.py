@@ -14,7 +14,7 @@ from inandout.errors import InputError
 from inandout.evaluation.distances import Features, nearest
 from inandout.evaluation.metrics import Floats
 
-Result = Literal["kept", "good", "unlike"]
+FilterResult = Literal["kept", "good", "unlike"]
 """kept, or why it is rejected: good = as near to good parts as a good part is; unlike = no nearer to real defects than
 a good part is."""
 
@@ -59,7 +59,7 @@ def fit_thresholds(real: RealFeatures, quantile: float) -> Thresholds:
     return Thresholds(float(to_negatives[rank - 1]), float(np.sort(nearest(real.unseen, real.positives))[-rank]))
 
 
-def apply_thresholds(to_negatives: Floats, to_positives: Floats | None, thresholds: Thresholds) -> list[Result]:
+def apply_thresholds(to_negatives: Floats, to_positives: Floats | None, thresholds: Thresholds) -> list[FilterResult]:
     """What becomes of images with these distances (N,) to the nearest training negative and positive."""
     near_good = to_negatives <= thresholds.negatives
     far = np.zeros(len(near_good), bool)

@@ -18,7 +18,13 @@ from inandout.classifier.pixels import load_pixels
 from inandout.data.images import read_image
 from inandout.data.manifest import Sample, digest, digests, fingerprint, write_manifest
 from inandout.errors import InputError
-from inandout.evaluation.conformal_filter import RealFeatures, Result, Thresholds, apply_thresholds, fit_thresholds
+from inandout.evaluation.conformal_filter import (
+    FilterResult,
+    RealFeatures,
+    Thresholds,
+    apply_thresholds,
+    fit_thresholds,
+)
 from inandout.evaluation.distances import Features, nearest
 from inandout.evaluation.metrics import Floats
 from inandout.fingerprints import Identity
@@ -55,7 +61,7 @@ class FilterConfig(StageConfig):
 class _Judged(NamedTuple):
     """What is known of the images of a pool, in order."""
 
-    results: list[Result]
+    results: list[FilterResult]
     negatives: Floats
     """Distance (N,) to the nearest training negative, but for the part that it was drawn on."""
     positives: Floats | None

@@ -25,7 +25,7 @@ from tests.conftest import SIDE, draw, pointer_to
 @pytest.fixture
 def config(tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> ClassifyConfig:
     monkeypatch.setattr("inandout.stages.classify.train._log_export", lambda *_: None)
-    return ClassifyConfig(
+    return ClassifyConfig.from_flat(
         data=str(tiny), n_aug=4, width=SIDE, height=SIDE, fit="stretch", epochs=1, batch_size=8, shot="few", n_shot=2
     )  # fmt: skip
 
@@ -37,7 +37,7 @@ def test_it_gives_back_what_was_trained_and_measured(config: ClassifyConfig) -> 
     assert trained.config == config
     assert trained.geometry == Geometry(width=SIDE, height=SIDE, fit="stretch")
     assert trained.threshold == result.metrics["threshold"]
-    real = prepare_shot(config)
+    real = prepare_shot(config.data, config.scenario, config.seed)
     assert trained.data_fingerprint == fingerprint(real)
     assert trained.test_fingerprint == fingerprint([one for one in real if one.split == "test"])
     pixels = load_pixels([one.image for one in trained.test], trained.geometry)
@@ -60,7 +60,7 @@ def test_files_that_have_changed_or_gone_are_told(config: ClassifyConfig) -> Non
 def test_what_is_no_finished_classifier_is_refused(config: ClassifyConfig) -> None:
     run_id = classify(config).run_id
     client = mlflow.MlflowClient()
-    pool = augment(AugmentConfig(data=config.data, n_aug=1, width=SIDE, height=SIDE)).run_id
+    pool = augment(AugmentConfig.from_flat(data=config.data.data, n_aug=1, width=SIDE, height=SIDE)).run_id
     with mlflow.start_run() as other:
         pass
     for given, message in (

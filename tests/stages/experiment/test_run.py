@@ -258,7 +258,7 @@ def test_synthetic_negatives_cost_steps_and_drawn_ones_an_adapter_of_good_parts(
 
 def test_images_that_were_drawn_on_good_parts_are_not_missing_again(tiny: Path, project: Path) -> None:
     cells = [cell.config for cell in config(tiny, n_augs="2,5", seeds="0").cells() if cell.source == "inpainting"]
-    few, many = (cell for cell in cells if cell.shot == "zero")
+    few, many = (cell for cell in cells if cell.scenario.shot == "zero")
     data, pools = read_data(str(tiny)), [diffusion_pool_config(few, 2), diffusion_pool_config(many, 5)]
     assert missing_images(pools, data) == 5
     make_pool(pools[0], data)

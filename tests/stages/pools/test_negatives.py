@@ -137,6 +137,6 @@ def test_it_counts_in_the_fingerprint_and_reaches_every_cell_of_a_comparison(
 ) -> None:
     shared = {"data": str(tiny), "base": str(tiny_base), "sources": "memseg,inout"}
     cells = [cell for _, cell in CompareConfig.from_flat(**shared, negatives="roundtrip").cells()]
-    assert {cell.negatives for cell in cells} == {"roundtrip"}
+    assert {cell.mix.negatives for cell in cells} == {"roundtrip"}
     ignored = {cell.ddpm_ratio: "negatives" in input_fingerprints(cell) for cell in cells}
     assert ignored == {0.0: True, 0.5: False}
