@@ -32,8 +32,10 @@ from typing import Any
 from benchmarks import gpu_classifier, gpu_drawing, gpu_finetune, gpu_parity
 from benchmarks.gpu_card import DEVICE, copy_bandwidth, facts, matrix_rate
 from benchmarks.gpu_shapes import FULL, SIZES, Size
+from inandout.diffusion.finetune.dreambooth import Optimiser
 
 Values = dict[str, Any]
+OPTIMISERS: tuple[Optimiser, ...] = ("adamw", "adamw8bit")
 PARTS = ("parity", "fine-tuning", "drawing", "classifier")
 _HIDDEN = ("part", "traceback")
 """What the tables leave out."""
@@ -119,7 +121,7 @@ def parity_rows(size: Size, reference: gpu_parity.Reference, out: Path) -> Itera
     yield Row(part, "classifier logits", "", 15, lambda: gpu_parity.compare_logits(reference, size))
     yield Row(part, "fine-tuning step", "", 10, lambda: gpu_parity.compare_step(reference, size))
     yield Row(part, "drawn images, grey levels", "", 10, lambda: gpu_parity.compare_drawn(reference, size, sheet))
-    for optimiser in ("adamw", "adamw8bit"):
+    for optimiser in OPTIMISERS:
         measure = partial(gpu_parity.compare_resumed, size, optimiser)
         yield Row(part, f"stopped and resumed, {optimiser}", "", 10, measure)
 
@@ -129,14 +131,14 @@ def finetune_rows(size: Size, work: Path) -> Iterator[Row]:
     part, bare, ours = "fine-tuning", gpu_finetune.bare, gpu_finetune.ours
     yield Row(part, "images drawn beforehand", "", 3, lambda: gpu_finetune.drawn_once(work, size))
     sixteen = ("fp16", "bf16") if DEVICE.type == "cuda" else ()  # a CPU has no kernels for them worth a measurement
-    pairs = [(p, o) for o in ("adamw", "adamw8bit") for p in (sixteen or ("fp32",))]
+    pairs = [(p, o) for o in OPTIMISERS for p in (sixteen or ("fp32",))]
     for precision, optimiser in pairs:
         case = f"{precision} {optimiser}, batch {size.batch}"
         for way, loop in (("bare", bare), ("ours", ours)):
             seconds = 30 if way == "bare" else 15
             yield Row(part, case, way, seconds, partial(loop, size, work, precision, optimiser, size.batch))
     for batch in (1, 2):
-        optimiser = "adamw8bit" if sixteen else "adamw"
+        optimiser = OPTIMISERS[bool(sixteen)]
         case = f"at most 8 GB: {pairs[0][0]} {optimiser}, checkpointing, batch {batch}"
         small = partial(ours, size, work, pairs[0][0], optimiser, batch, checkpointing=True, limit_gb=8)
         yield Row(part, case, "ours", 7, small)
