@@ -82,7 +82,7 @@ def build_cells(
                 varied = shared.with_options(
                     shot=shot, n_aug=n_aug, ddpm_ratio=ratio, diffusion=diffusion, seed=seed
                 )  # fmt: skip
-                yield Cell(title, varied)
+                yield Cell(title, varied.resolved())
 
 
 def refuse_impossible_cells(cells: Sequence[Cell], data: CheckedData) -> None:

@@ -13,7 +13,7 @@ from inandout.diffusion.base.base import BaseConfig, open_base
 from inandout.diffusion.sample.vae_roundtrip import round_trip
 from inandout.errors import InputError
 from inandout.stages.classify.config import ClassifyConfig
-from inandout.stages.classify.train import Result, classify, input_fingerprints
+from inandout.stages.classify.train import Result, classify, ignored_options
 from inandout.stages.experiment.compare import CompareConfig
 from inandout.stages.pools.augment import AugmentConfig, augment
 from inandout.stages.pools.pool import open_pool
@@ -138,5 +138,5 @@ def test_it_counts_in_the_fingerprint_and_reaches_every_cell_of_a_comparison(
     shared = {"data": str(tiny), "base": str(tiny_base), "sources": "memseg,inout"}
     cells = [cell for _, cell in CompareConfig.from_flat(**shared, negatives="roundtrip").cells()]
     assert {cell.mix.negatives for cell in cells} == {"roundtrip"}
-    ignored = {cell.ddpm_ratio: "negatives" in input_fingerprints(cell) for cell in cells}
+    ignored = {cell.ddpm_ratio: "negatives" in ignored_options(cell, {}) for cell in cells}
     assert ignored == {0.0: True, 0.5: False}
