@@ -66,7 +66,7 @@ class InpaintPoolConfig(DdpmPoolConfig):
         return resolved.with_drawing(alpha=None) if self.drawing.adapter == NO_ADAPTER else resolved
 
 
-def inpainting(pool: DdpmPoolConfig, mask: MaskConfig, masks: Literal["perlin", "real"]) -> InpaintPoolConfig:
+def inpainting(pool: DdpmPoolConfig, mask: MaskConfig, masks: Masks) -> InpaintPoolConfig:
     """The same pool, drawn on good parts."""
     return InpaintPoolConfig(
         data=pool.data, scenario=pool.scenario, geometry=pool.geometry, base=pool.base, sampling=pool.sampling,
