@@ -85,6 +85,14 @@ def arrows(part: str) -> Iterator[tuple[Path, str, str]]:
                 yield path, mine, folder_of(module)
 
 
+def test_the_package_does_not_use_its_own_list_of_names() -> None:
+    """`inandout/__init__.py` is above all layers: `from inandout import merge` would hide an import of diffusion."""
+    for path in files():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "inandout":
+                assert all(is_module("inandout", alias.name) for alias in node.names), path
+
+
 def test_every_module_has_a_layer() -> None:
     assert {layer_of(path) for path in files()} == {name for layer in LAYERS for name in layer}
 

@@ -56,7 +56,11 @@ METRICS: dict[str, Metric] = {"AP": average_precisions, f"recall at {FALSE_ALARM
 
 
 def paired_difference(
-    ours: Sequence[Scored], theirs: Sequence[Scored], metric: Metric, seed: int = 0, rounds: int = BOOTSTRAP_ROUNDS
+    ours: Sequence[Scored],
+    theirs: Sequence[Scored],
+    metric: Metric = average_precisions,
+    seed: int = 0,
+    rounds: int = BOOTSTRAP_ROUNDS,
 ) -> Difference:
     """How much higher the metric is of `ours` than of `theirs`, and how sure that is.
 

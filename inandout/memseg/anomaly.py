@@ -10,7 +10,7 @@ from inandout.errors import InputError
 from inandout.memseg.config import MemSegConfig
 from inandout.memseg.masks import area_limits, draw_mask, find_foreground
 from inandout.memseg.sources import Box, bounding_box, structure_source, texture_source
-from inandout.memseg.texture_bank import TextureBank
+from inandout.memseg.texture_bank import TextureBank, open_textures
 
 MIN_CHANGE = 6.0
 """An anomaly that changes its pixels by less than this on average, of 255 levels, cannot be seen and is drawn again:
@@ -26,14 +26,16 @@ class Anomaly(NamedTuple):
     mask: Mask
 
 
-def synthesise(image: ImageArray, seed: int, config: MemSegConfig, textures: TextureBank) -> Anomaly:
+def synthesise(
+    image: ImageArray, seed: int, config: MemSegConfig, textures: TextureBank | None = None
+) -> Anomaly:  # fmt: skip
     """Draw one anomaly. The result depends on nothing but the arguments.
 
     Args:
         image: (H, W, 3) uint8 without a defect.
         seed: 0 or more.
         config: how anomalies are drawn.
-        textures: bank of textures, of `open_textures(config.textures)`.
+        textures: opened bank; None = open `config.textures`, which lists its folder on every call.
 
     Returns:
         The image, changed visibly inside the mask and bit-identical outside; the area of the mask, as a share of the
@@ -47,6 +49,7 @@ def synthesise(image: ImageArray, seed: int, config: MemSegConfig, textures: Tex
     if seed < 0:
         raise InputError(f"seed = {seed} was given; it must be 0 or more")
     rng = np.random.default_rng(seed)
+    textures = open_textures(config.textures) if textures is None else textures
     height, width = image.shape[:2]
     foreground = find_foreground(image, config.mask)
     pixels = height * width if foreground is None else int(np.count_nonzero(foreground))

@@ -22,6 +22,7 @@ def write_pool(
     Images are fitted to their final size first, so that an anomaly is as sharp as the image it lies on.
     """
     textures = open_textures(config.textures)
+    folder = folder.resolve()
     sources = digests([sample.image for sample in negatives])
     pool: list[Sample] = []
     for number, (source, image_seed) in enumerate(tqdm(plan(len(negatives), n, seed), "memseg", disable=None)):

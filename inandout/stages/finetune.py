@@ -11,18 +11,18 @@ from pydantic import Field
 
 from inandout.data.geometry import Geometry, Size, fit_image
 from inandout.data.images import ImageArray, read_image
-from inandout.data.manifest import Sample, digests, fingerprint
+from inandout.data.manifest import Sample, fingerprint
 from inandout.data.prepare import DataConfig, Seed, ShotConfig, prepare_shot
 from inandout.data.splits import Shot
 from inandout.diffusion.base.base import Base, BaseConfig, base_identity, kind_of_base, open_base
 from inandout.diffusion.base.inpainting import require_text2img
 from inandout.diffusion.callbacks import OnStep
 from inandout.diffusion.finetune.buckets import bucket_of
-from inandout.diffusion.finetune.dreambooth import DreamBoothConfig, chosen_optimiser, dreambooth, processes
-from inandout.diffusion.finetune.dreambooth_dataset import DreamBoothDataset, Example
+from inandout.diffusion.finetune.dreambooth import DreamBoothConfig, chosen_optimiser, processes
 from inandout.diffusion.finetune.presets import N_NEGATIVES, PRESETS
-from inandout.diffusion.lora.adapter import Adapter, AdapterMeta
-from inandout.diffusion.lora.layers import AdapterConfig, add_adapter, count_modules
+from inandout.diffusion.finetune.train_adapter import train_adapter
+from inandout.diffusion.lora.adapter import Adapter
+from inandout.diffusion.lora.layers import AdapterConfig, count_modules
 from inandout.diffusion.lora.safetensors_io import save_adapter
 from inandout.diffusion.prompts import check_prompt
 from inandout.diffusion.sample.generate import text2img_generator
@@ -171,6 +171,7 @@ def _train_and_log(config: FinetuneConfig, samples: Sequence[Sample], work: Path
             first = images[:_SHOWN]
             mlflow.log_image(contact_sheet(first, [""] * len(first)), artifact_file=f"{name}.png")
     adapter = _train(config, gathered, work, _logger())
+    mlflow.log_params(count_modules(adapter.tensors))
     save_adapter(work / ADAPTER.name, adapter)
     mlflow.log_artifact(str(work / ADAPTER.name), str(ADAPTER.parent))
     mlflow.set_tag("inandout.adapter", adapter.fingerprint)
@@ -241,27 +242,14 @@ def prior_cache_key(config: FinetuneConfig, sizes: Sequence[tuple[int, int]]) ->
 
 def _train(config: FinetuneConfig, gathered: _Gathered, work: Path, on_step: OnStep) -> Adapter:
     """The adapter; the same in every process."""
-    base = gathered.base
-    examples = [
-        Example(latent, prior)
-        for images, prior in ((gathered.images, False), (gathered.prior, True))
-        for latent in encode_once(base, images)
-    ]
-    dataset = DreamBoothDataset(examples, config.instance_prompt, config.prior_prompt, config.clip_skip)
-    add_adapter(base.pipeline.unet, base.pipeline.text_encoder, config.adapter, config.seed)
-    if processes().is_main_process:
-        mlflow.log_params(count_modules(base.pipeline.unet, base.pipeline.text_encoder))
-    tensors = dreambooth(
-        base, dataset, epochs=known(config.epochs), lr=known(config.lr), config=config.training, seed=config.seed,
+    return train_adapter(
+        gathered.base, gathered.images, epochs=known(config.epochs), lr=known(config.lr), config=config.training,
+        seed=config.seed, adapter=config.adapter, instance_prompt=config.instance_prompt, prior_images=gathered.prior,
+        prior_prompt=config.prior_prompt, clip_skip=config.clip_skip,
+        sources=[sample.image for sample in gathered.instances], shot=config.scenario.shot,
+        code=code_fingerprint(__name__), commit=current_commit(), encoder=encode_once,
         checkpoint=work / "checkpoint.safetensors", on_step=on_step,
     )  # fmt: skip
-    meta = AdapterMeta(
-        config=config.adapter, base=base.fingerprint,
-        instance_prompt=config.instance_prompt, prior_prompt=config.prior_prompt if gathered.prior else "",
-        clip_skip=config.clip_skip, sources=tuple(digests([sample.image for sample in gathered.instances])),
-        code=code_fingerprint(__name__), commit=current_commit(), seed=config.seed, shot=config.scenario.shot,
-    )  # fmt: skip
-    return Adapter(tensors, meta)
 
 
 def _logger() -> OnStep:

@@ -145,7 +145,7 @@ def test_an_interrupted_training_goes_on(
         went_on.append(named["checkpoint"].exists())
         return dreambooth(*arguments, **named)
 
-    monkeypatch.setattr(stage, "dreambooth", watched)
+    monkeypatch.setattr("inandout.diffusion.finetune.train_adapter.dreambooth", watched)
     resumed = load_adapter(run(tiny, tiny_base).adapter)
     whole = load_adapter(run(tiny, tiny_base, fresh=True).adapter)
     assert went_on == [True, False]

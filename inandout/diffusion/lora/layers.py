@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.utils.peft_utils import recurse_remove_peft_layers
 from peft import LoraConfig
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
@@ -70,6 +71,15 @@ def add_adapter(unet: UNet2DConditionModel, text_encoder: CLIPTextModel, config:
         parameter.data = fresh.to(parameter.device)
 
 
+def remove_adapter(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> None:
+    """Take the adapter out of both models, in place, and set them to evaluation mode."""
+    unet.unload_lora()
+    text_encoder.delete_adapter("default")
+    recurse_remove_peft_layers(text_encoder)  # what is left of a layer without adapters
+    unet.eval()
+    text_encoder.eval()
+
+
 def peft_configs(config: AdapterConfig, layers: Mapping[str, Sequence[int]]) -> dict[str, LoraConfig]:
     """What peft has to know of the UNet and of the text encoder; `layers` are shapes of weights, or of As, by name."""
     configs = {}
@@ -92,14 +102,13 @@ def adapter_parameters(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) 
     return list(lora_parameters(unet, text_encoder).values())
 
 
-def count_modules(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> dict[str, int]:
+def count_modules(tensors: Mapping[str, Tensor]) -> dict[str, int]:
     """Adapted layers and their trained numbers, such as `unet_conv3x3_modules` and `unet_conv3x3_parameters`."""
     counts: Counter[str] = Counter()
-    parameters = lora_parameters(unet, text_encoder)
-    for name, a in parameters.items():
+    for name, a in tensors.items():
         if name.endswith(".lora_A.weight"):
             key = f"{name.split('.')[0]}_{kind_of(a.shape)}"
-            b = parameters[name.replace(".lora_A.", ".lora_B.")]
+            b = tensors[name.replace(".lora_A.", ".lora_B.")]
             counts.update({f"{key}_modules": 1, f"{key}_parameters": a.numel() + b.numel()})
     return dict(counts)
 

@@ -40,7 +40,7 @@ def totals(counts: dict[str, int], part: str) -> tuple[int, float]:
 def test_stable_diffusion_1_gets_as_many_modules_as_from_kohya(conv_dim: int, expected: tuple[int, float]) -> None:
     models = stable_diffusion_1()
     add_adapter(*models, AdapterConfig(conv_dim=conv_dim), seed=0)
-    counts = count_modules(*models)
+    counts = count_modules(adapter_tensors(*models))
     assert totals(counts, "unet") == expected
     assert totals(counts, "text_encoder") == (72, 5.31)
     assert counts.get("unet_conv3x3_modules", 0) == (50 if conv_dim else 0)
