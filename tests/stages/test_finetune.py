@@ -178,7 +178,7 @@ def test_images_of_many_shapes_are_trained_in_buckets(tiny: Path, tiny_base: Pat
     [
         ({"instance_prompt": "crack " * 40}, "shorten it"),
         ({"clip_skip": 5}, "clip_skip = 5"),
-        ({"base": "nowhere"}, "there is no such folder"),
+        ({"base": "nowhere"}, "nowhere: no such folder"),
     ],
 )
 def test_what_cannot_be_done_is_refused(

@@ -1,1 +1,1 @@
-"""Which Stable Diffusion is fine-tuned and sampled, opened as one pipeline."""
+"""Open the base model, a Stable Diffusion, as one pipeline."""

@@ -1,4 +1,4 @@
-"""A Stable Diffusion as a folder in diffusers' format."""
+"""Open a Stable Diffusion in diffusers' folder format."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ CONFIGURATION = (
     "model_index.json", "unet/config.json", "vae/config.json", "text_encoder/config.json",
     "scheduler/scheduler_config.json", "tokenizer/*.json", "tokenizer/*.txt",
 )  # fmt: skip
-"""Files that say what the parts look like, and the tokenizer."""
+"""Files with the configuration of the components, and the tokenizer."""
 
 _WEIGHTS = {
     "unet": "unet/diffusion_pytorch_model.safetensors",
@@ -25,15 +25,14 @@ _WEIGHTS = {
     "text_encoder": "text_encoder/model.safetensors",
 }
 WEIGHTS = tuple(_WEIGHTS.values())
-"""Files with the weights of the parts; copies in half precision or as pickles, which lie beside them, are not read."""
+"""Files with the weights of the components. Half-precision copies and pickles in the same folder are not read."""
 
 OPTIONS = {
     "dtype": torch.float32, "safety_checker": None, "feature_extractor": None, "local_files_only": True,
     "disable_mmap": True,
 }  # fmt: skip
-"""How pipelines are loaded. The safety checker is left out: it takes some textures for what they are not, and blackens
-the image; and the base makes surfaces. A mapped file stays in memory whole beside the weights that become
-channels-last, so files are read instead."""
+"""How pipelines are loaded. The safety checker is left out because it blackens images of some textures that it takes
+for unsafe content. Files are read, not mapped: a mapped file stays in memory beside the channels-last weights."""
 
 _PIPELINES = ("StableDiffusionPipeline", "StableDiffusionInpaintPipeline")
 _CLASSES = {
@@ -45,19 +44,19 @@ _CLASSES = {
 
 
 def open_folder(folder: Path, name: str) -> StableDiffusionPipeline:
-    """Load a folder, for whole images or for inpainting; never the network, never a pickle.
+    """Load a text-to-image or inpainting pipeline from a folder. Neither the network nor pickles are used.
 
-    `name` is what messages call it.
+    `name` stands for the folder in error messages.
 
     Raises:
-        InputError: it is no such folder, its weights are not in safetensors' format, or it is another kind of model.
+        InputError: the folder is not a Stable Diffusion in diffusers' format, or its weights are not safetensors files.
     """
     check_configuration(folder, name)
     missing = [weights for weights in WEIGHTS if not (folder / weights).is_file()]
     if missing:
         raise InputError(
-            f"{name}: {', '.join(missing)} is missing; weights as pickles (.bin, .ckpt) are not loaded, as they can "
-            "run code, so use a copy in safetensors' format (`save_pretrained` of diffusers writes one)"
+            f"{name}: {', '.join(missing)} is missing; pickles (.bin, .ckpt) are not loaded because they can run code, "
+            "so give a copy in safetensors format (diffusers' `save_pretrained` writes one)"
         )
     try:
         counts = {part: len(tensor_names(folder / weights)) for part, weights in _WEIGHTS.items()}
@@ -67,15 +66,15 @@ def open_folder(folder: Path, name: str) -> StableDiffusionPipeline:
             )
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
         raise InputError(f"{name}: not a Stable Diffusion in diffusers' folder format ({brief(error)})") from error
-    check_whole(pipeline, counts, name)
+    check_complete(pipeline, counts, name)
     return pipeline
 
 
 def check_configuration(folder: Path, name: str) -> dict[str, list[str]]:
-    """Part to its library and class, of a folder that says it is a Stable Diffusion 1 or 2.
+    """Return library and class of each component of a Stable Diffusion 1 or 2, as `model_index.json` lists them.
 
     Raises:
-        InputError: it has no `model_index.json`, or that names other parts.
+        InputError: `model_index.json` is missing or lists other components.
     """
     try:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
@@ -93,40 +92,43 @@ def check_configuration(folder: Path, name: str) -> dict[str, list[str]]:
     ]
     if kind not in _PIPELINES or wrong:
         raise InputError(
-            f"{name}: is a {kind}{' with ' if wrong else ''}{', '.join(wrong)}; a {' or '.join(_PIPELINES)} "
-            "(version 1) is needed"
+            f"{name}: is a {kind}{' with ' if wrong else ''}{', '.join(wrong)}; give a {' or '.join(_PIPELINES)} "
+            "(version 1)"
         )
     return parts
 
 
 def tensor_names(path: Path) -> list[str]:
-    """Names of the weights in a safetensors file; the numbers of positions, which old files hold, are none."""
+    """Return the names of the weights in a safetensors file, without the `position_ids` of old files."""
     with safe_open(path, framework="pt") as file:
         return [name for name in file.keys() if not name.endswith("position_ids")]  # noqa: SIM118
 
 
-def check_whole(pipeline: StableDiffusionPipeline, counts: dict[str, int], name: str) -> None:
-    """Refuse where `counts`, part to the number of weights in its file, is not what the part needs.
+def check_complete(pipeline: StableDiffusionPipeline, counts: dict[str, int], name: str) -> None:
+    """Raise an InputError if a file lacks weights: `counts` maps each component to the number of tensors in its file.
 
-    The libraries leave weights that a file lacks at random. Names may differ from release to release, numbers do not.
+    The libraries initialise missing weights at random. Names differ between releases of the libraries, the number does
+    not.
     """
     for part, count in counts.items():
         needed = len(getattr(pipeline, part).state_dict())
         if count != needed:
             raise InputError(
-                f"{name}: has {count} tensors for the {part}, and its configuration asks for {needed}; get the file "
-                "again, or the configuration that belongs to it"
+                f"{name}: has {count} tensors for the {part}, but its configuration needs {needed}; download the file "
+                "again, or give the matching configuration"
             )
 
 
 def files_of(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
-    """The files of a folder that match one of `patterns`, in the order of their names."""
+    """Return the files of a folder that match any of `patterns`, sorted by name."""
     return sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the progress bars and warnings of two libraries that load; what they warn of is checked here."""
+    """Silence progress bars and warnings of diffusers and transformers; the checks of this package replace the
+    warnings.
+    """
     libraries = [diffusers.utils.logging, transformers.utils.logging]
     before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
     for library in libraries:
@@ -135,7 +137,7 @@ def quiet() -> Iterator[None]:
     try:
         yield
     finally:
-        for library, (verbosity, shown) in zip(libraries, before, strict=True):
+        for library, (verbosity, bar_enabled) in zip(libraries, before, strict=True):
             library.set_verbosity(verbosity)
-            if shown:
+            if bar_enabled:
                 library.enable_progress_bar()

@@ -1,4 +1,4 @@
-"""Bases that are inpainting models: which are, and where they cannot be used."""
+"""Detect and reject base models that are inpainting models."""
 
 from diffusers import StableDiffusionPipeline
 
@@ -6,15 +6,17 @@ from inandout.errors import InputError
 
 
 def is_inpainting(pipeline: StableDiffusionPipeline) -> bool:
-    """Whether the base is made for inpainting, and so draws nothing without a canvas."""
+    """Return whether the base is an inpainting model, which needs a canvas to draw on."""
     unet = pipeline.unet.config
     return bool(unet.in_channels == 2 * unet.out_channels + 1)
 
 
 def require_text2img(pipeline: StableDiffusionPipeline) -> None:
-    """Raise an InputError if a base that is to draw whole images, or to learn them, is made for inpainting."""
+    """Raise an InputError if the base is an inpainting model, which can neither generate whole images nor be
+    trained.
+    """
     if is_inpainting(pipeline):
         raise InputError(
-            "this base is made for inpainting: it draws no whole images and cannot be trained, so give the plain "
-            "one, or draw on good parts with augment source=inpaint adapter=none (classify takes that as ddpm_pool)"
+            "this base is an inpainting model, which cannot generate whole images or be trained; give the ordinary "
+            "model, or inpaint good parts with augment source=inpaint adapter=none (for classify: ddpm_pool)"
         )

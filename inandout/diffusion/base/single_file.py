@@ -1,11 +1,11 @@
-"""A Stable Diffusion 1 as one `.safetensors` file in the naming of its first release, as it is traded."""
+"""Open a Stable Diffusion 1 from one `.safetensors` file with the tensor names of the original release."""
 
 from pathlib import Path
 
 from diffusers import StableDiffusionPipeline
 from safetensors import SafetensorError
 
-from inandout.diffusion.base.folder import OPTIONS, check_configuration, check_whole, quiet, tensor_names
+from inandout.diffusion.base.folder import OPTIONS, check_complete, check_configuration, quiet, tensor_names
 from inandout.errors import InputError
 
 _PREFIXES = {
@@ -16,37 +16,44 @@ _PREFIXES = {
 
 
 def open_single_file(path: Path, configuration: Path) -> StableDiffusionPipeline:
-    """Load a file; shapes, schedule and tokenizer are what the folder `configuration` says. Never the network.
+    """Load a single file; shapes, noise schedule and tokenizer come from the folder `configuration`. The network is not
+    used.
 
     Raises:
-        InputError: it is no safetensors file, no whole Stable Diffusion 1, or does not fit the configuration.
+        InputError: the file is not a complete Stable Diffusion 1 in safetensors format, or does not fit the
+            configuration.
     """
     parts = check_configuration(configuration, str(configuration))
     counts = _count_tensors(path)
-    if absent := [_PREFIXES[part] for part, count in counts.items() if not count]:
+    if missing := [_PREFIXES[part] for part, count in counts.items() if not count]:
         raise InputError(
-            f"{path}: not a whole Stable Diffusion 1 in its first release's naming, as it has no tensor that begins "
-            f"with {' or '.join(absent)}; give another file, or a folder in diffusers' format"
+            f"{path}: not a complete Stable Diffusion 1 with the original tensor names: no tensor name begins "
+            f"with {' or '.join(missing)}; give another file, or a folder in diffusers' format"
         )
     if parts["vae"][-1] != "AutoencoderKL":
-        raise InputError(f"{configuration}: its VAE is an {parts['vae'][-1]}; the one of {path} is an AutoencoderKL")
+        raise InputError(
+            f"{configuration}: its VAE is an {parts['vae'][-1]}, but {path} needs an AutoencoderKL; give another "
+            "base_config"
+        )
     try:
         with quiet():
             pipeline = StableDiffusionPipeline.from_single_file(
                 str(path), config=str(configuration), requires_safety_checker=False, **OPTIONS
             )
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{path}: does not fit the configuration {configuration} ({error})") from error
-    check_whole(pipeline, counts, str(path))
+        raise InputError(
+            f"{path}: does not fit the configuration {configuration} ({error}); give the matching base_config"
+        ) from error
+    check_complete(pipeline, counts, str(path))
     return pipeline
 
 
 def _count_tensors(path: Path) -> dict[str, int]:
-    """Part to the number of its tensors in the file."""
+    """Return the number of tensors of each component in the file."""
     try:
         names = tensor_names(path)
     except (OSError, SafetensorError) as error:
         raise InputError(
-            f"{path}: not a safetensors file ({error}); a pickle does not become one by its name: convert it"
+            f"{path}: not a safetensors file ({error}); renaming a pickle does not convert it, so convert it first"
         ) from error
     return {part: sum(name.startswith(prefix) for name in names) for part, prefix in _PREFIXES.items()}

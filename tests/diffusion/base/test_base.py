@@ -1,4 +1,4 @@
-"""Bases from folders, and the one that is shipped with the package."""
+"""Open bases from folders, and the embedded base."""
 
 import json
 import shutil
@@ -20,9 +20,9 @@ from inandout.diffusion.vae import decode, encode
 from inandout.errors import InputError
 from tests.diffusion.tiny import inpainting_pipeline, tiny_pipeline
 
-LIMIT = 40 * 2**20
+MAX_BYTES = 40 * 2**20
 
-whole = pytest.mark.skipif(not (EMBEDDED / "model_index.json").exists(), reason="only the VAE is trained so far")
+needs_embedded = pytest.mark.skipif(not (EMBEDDED / "model_index.json").exists(), reason="the base is incomplete")
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(saved: Path, tmp_path: Path) -> Path:
-    """A copy to spoil."""
+    """A copy that a test may modify."""
     return Path(shutil.copytree(saved, tmp_path / "tiny"))
 
 
@@ -50,9 +50,9 @@ def change_weights(path: Path, kind: torch.dtype) -> None:
     save_file({name: value.to(kind) for name, value in load_file(path).items()}, path, metadata={"format": "pt"})
 
 
-def test_a_folder_is_opened_ready_to_be_computed_with(saved: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_opened_folder_is_ready_for_inference(saved: Path, capfd: pytest.CaptureFixture[str]) -> None:
     base = open_at(saved)
-    assert base.kind == "embedded", "its VAE is of our own kind"
+    assert base.kind == "embedded", "its VAE is an AutoencoderTiny"
     for name in ("unet", "vae", "text_encoder"):
         part = getattr(base.pipeline, name)
         assert not any(module.training for module in part.modules())
@@ -63,7 +63,7 @@ def test_a_folder_is_opened_ready_to_be_computed_with(saved: Path, capfd: pytest
     assert capfd.readouterr() == ("", "")
 
 
-def test_weights_in_half_precision_are_computed_with_in_fp32(folder: Path) -> None:
+def test_half_precision_weights_are_loaded_as_fp32(folder: Path) -> None:
     change_weights(folder / "unet/diffusion_pytorch_model.safetensors", torch.float16)
     change_weights(folder / "text_encoder/model.safetensors", torch.bfloat16)
     change_json(folder / "text_encoder/config.json", dtype="bfloat16")
@@ -71,7 +71,7 @@ def test_weights_in_half_precision_are_computed_with_in_fp32(folder: Path) -> No
     assert {part.dtype for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder)} == {torch.float32}
 
 
-def test_the_fingerprint_is_of_the_weights_wherever_they_lie_in_memory_and_on_disk(saved: Path, folder: Path) -> None:
+def test_the_fingerprint_depends_on_the_weights_alone(saved: Path, folder: Path) -> None:
     expected = open_at(saved).fingerprint
     assert len(expected) == 32
     assert expected == weights_fingerprint(tiny_pipeline()) == open_at(folder).fingerprint
@@ -83,10 +83,10 @@ def test_the_fingerprint_is_of_the_weights_wherever_they_lie_in_memory_and_on_di
     assert open_at(folder).fingerprint != expected
 
 
-def test_the_identity_is_of_the_files_that_are_read(saved: Path, folder: Path) -> None:
+def test_the_identity_depends_on_the_files_that_are_read(saved: Path, folder: Path) -> None:
     identity = base_identity(BaseConfig(base=str(saved)))
     assert len(identity) == 32
-    (folder / "README.md").write_text("Of no importance.")
+    (folder / "README.md").write_text("ignored")
     (folder / "unet/diffusion_pytorch_model.fp16.safetensors").write_bytes(b"not read")
     assert base_identity(BaseConfig(base=str(folder))) == identity
     change_json(folder / "scheduler/scheduler_config.json", beta_end=0.013)
@@ -96,14 +96,14 @@ def test_the_identity_is_of_the_files_that_are_read(saved: Path, folder: Path) -
     assert base_identity(BaseConfig(base=str(folder))) != changed
 
 
-def test_a_folder_of_pickles_is_refused_and_none_is_read(folder: Path) -> None:
+def test_a_folder_of_pickles_is_rejected_unread(folder: Path) -> None:
     (folder / "unet/diffusion_pytorch_model.safetensors").rename(folder / "unet/diffusion_pytorch_model.bin")
     with pytest.raises(InputError, match=r"unet/diffusion_pytorch_model\.safetensors is missing.*pickles.*run code"):
         open_at(folder)
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".bin", ".pt", ".PTH"])
-def test_a_pickle_is_refused_by_its_name_before_it_is_looked_for(tmp_path: Path, suffix: str) -> None:
+def test_a_pickle_is_rejected_by_its_name_even_if_missing(tmp_path: Path, suffix: str) -> None:
     for act in (open_base, base_identity):
         with pytest.raises(InputError, match=rf"a {suffix} file is a pickle, .*; convert it to \.safetensors"):
             act(BaseConfig(base=str(tmp_path / f"model{suffix}")))
@@ -112,34 +112,34 @@ def test_a_pickle_is_refused_by_its_name_before_it_is_looked_for(tmp_path: Path,
 @pytest.mark.parametrize(
     ("changes", "message"),
     [({"_class_name": "StableDiffusionXLPipeline"}, "is a StableDiffusionXLPipeline;"),
-     ({"_class_name": ["remote", "Own"]}, "StableDiffusionPipeline .* is needed"),
+     ({"_class_name": ["remote", "Own"]}, "give a StableDiffusionPipeline"),
      ({"unet": ["diffusers", "SD3Transformer2DModel"]}, "with unet diffusers.SD3Transformer2DModel;"),
      ({"unet": ["os", "UNet2DConditionModel"]}, "with unet os.UNet2DConditionModel;"),
      ({"vae": None}, "model_index.json: TypeError")],
 )  # fmt: skip
-def test_another_kind_of_model_is_refused(folder: Path, changes: dict[str, object], message: str) -> None:
+def test_another_kind_of_model_is_rejected(folder: Path, changes: dict[str, object], message: str) -> None:
     change_json(folder / "model_index.json", **changes)
     with pytest.raises(InputError, match=message):
         open_at(folder)
 
 
-def test_a_folder_of_a_model_for_inpainting_is_opened(inpainting_base: Path) -> None:
+def test_an_inpainting_model_is_opened_from_a_folder(inpainting_base: Path) -> None:
     base = open_at(inpainting_base)
     assert is_inpainting(base.pipeline)
     assert base.fingerprint == weights_fingerprint(inpainting_pipeline())
 
 
-def test_a_model_that_reads_other_images_is_refused(folder: Path) -> None:
+def test_a_unet_with_extra_input_channels_is_rejected(folder: Path) -> None:
     change_json(folder / "unet/config.json", in_channels=9)
     path = folder / "unet/diffusion_pytorch_model.safetensors"
     weights = load_file(path)
     weights["conv_in.weight"] = torch.zeros(8, 9, 3, 3)
     save_file(weights, path, metadata={"format": "pt"})
-    with pytest.raises(InputError, match="UNet takes 9 channels and its VAE gives 5"):
+    with pytest.raises(InputError, match="UNet has 9 input channels and the VAE 5 latent channels"):
         open_at(folder)
 
 
-def test_broken_folders_are_refused_in_one_sentence(folder: Path, tmp_path: Path) -> None:
+def test_broken_folders_are_rejected_in_one_sentence(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"model_index\.json: FileNotFoundError"):
         open_at(tmp_path)
     (folder / "unet/diffusion_pytorch_model.safetensors").write_bytes(b"cut off")
@@ -149,39 +149,39 @@ def test_broken_folders_are_refused_in_one_sentence(folder: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
-def test_weights_that_lack_a_tensor_are_refused_not_drawn_at_random(folder: Path, part: str) -> None:
+def test_missing_tensors_are_rejected_and_not_initialised_at_random(folder: Path, part: str) -> None:
     (path,) = (folder / part).glob("*.safetensors")
     weights = load_file(path)
     del weights[sorted(weights)[0]]
     save_file(weights, path, metadata={"format": "pt"})
-    with pytest.raises(InputError, match=f"{len(weights)} tensors for the {part}.* asks for {len(weights) + 1};"):
+    with pytest.raises(InputError, match=f"{len(weights)} tensors for the {part}.* needs {len(weights) + 1};"):
         open_at(folder)
 
 
-def test_what_is_nowhere_is_refused_with_what_may_be_given(tmp_path: Path) -> None:
+def test_a_missing_base_is_rejected_with_the_allowed_values(tmp_path: Path) -> None:
     for name in ("no such folder", str(tmp_path / "nowhere"), str(tmp_path / "nowhere.safetensors")):
         for act in (open_base, base_identity):
             with pytest.raises(InputError, match=r"no such f.*'embedded', a folder in diffusers' format"):
                 act(BaseConfig(base=name))
 
 
-def test_a_configuration_beside_a_folder_is_refused(saved: Path) -> None:
-    with pytest.raises(InputError, match=r"base_config = here: .* leave it out"):
+def test_a_base_config_for_a_folder_is_rejected(saved: Path) -> None:
+    with pytest.raises(InputError, match=r"base_config = here: .* remove base_config"):
         open_base(BaseConfig(base=str(saved), base_config="here"))
 
 
-@whole
-def test_the_folder_is_complete_small_and_without_pickles() -> None:
+@needs_embedded
+def test_the_embedded_base_is_complete_small_and_without_pickles() -> None:
     index = json.loads((EMBEDDED / "model_index.json").read_text())
     parts = {name for name, value in index.items() if isinstance(value, list) and value[0]}
     assert parts == {"vae", "text_encoder", "tokenizer", "unet", "scheduler"}
     files = [path for path in EMBEDDED.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} == {".json", ".safetensors", ".md"}
-    assert sum(path.stat().st_size for path in files) <= LIMIT
+    assert sum(path.stat().st_size for path in files) <= MAX_BYTES
 
 
-@whole
-def test_diffusers_loads_it_without_the_network() -> None:
+@needs_embedded
+def test_diffusers_loads_the_embedded_base_without_the_network() -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(EMBEDDED, local_files_only=True)
     assert pipeline.scheduler.config.prediction_type == "v_prediction"
     assert pipeline.vae_scale_factor == 2
@@ -195,15 +195,15 @@ def test_the_vae_keeps_colour_and_texture_of_unseen_surfaces() -> None:
     assert 0.8 < quality.gradient_energy < 1.1
 
 
-@whole
+@needs_embedded
 def test_images_of_several_sizes_are_neither_black_nor_flat() -> None:
     base = open_base(BaseConfig())
     assert base.kind == "embedded"
     prompts = ["background", *(f"skt background {kind}" for kind in KINDS[:3])]
     config = SamplingConfig(steps=5).resolved(base.kind)
     for width, height in ((64, 64), (64, 192), (96, 96)):
-        made = next(sample(base.pipeline, prompts, range(4), width=width, height=height, config=config))
-        assert made.images.shape == (4, height, width, 3)
-        assert made.finite.all()
-        assert (made.images.std(axis=(1, 2)).max(axis=1) > 1).all()
-        assert len(np.unique(made.images.reshape(4, -1), axis=0)) == 4
+        sampled = next(sample(base.pipeline, prompts, range(4), width=width, height=height, config=config))
+        assert sampled.images.shape == (4, height, width, 3)
+        assert sampled.finite.all()
+        assert (sampled.images.std(axis=(1, 2)).max(axis=1) > 1).all()
+        assert len(np.unique(sampled.images.reshape(4, -1), axis=0)) == 4

@@ -1,4 +1,4 @@
-"""Bases on a hub that is a server of this test."""
+"""Open bases from a hub that runs as a local server."""
 
 import hashlib
 import json
@@ -22,17 +22,17 @@ PINNED = f"{NAME}@{REVISION}"
 
 
 def file_of(path: str) -> str:
-    """Name of the file that a request is for."""
+    """Return the name of the requested file."""
     return path.split("?")[0].removeprefix(f"/{NAME}/resolve/{REVISION}/")
 
 
 class Hub:
-    """Serves the files of `folder` as one revision of one repository, and remembers what was asked for."""
+    """Serves the files of `folder` as one revision of one repository, and records the requests."""
 
     def __init__(self, folder: Path) -> None:
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.broken = ""
-        """The file whose transfer breaks off half-way."""
+        """Name of the file whose transfer stops half-way."""
         self.files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.*")}
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler())
         self.thread = Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -44,7 +44,7 @@ class Hub:
 
     def downloaded(self) -> set[str]:
         prefix = f"GET /{NAME}/resolve/{REVISION}/"
-        return {line.removeprefix(prefix) for line in self.asked if line.startswith(prefix)}
+        return {line.removeprefix(prefix) for line in self.requests if line.startswith(prefix)}
 
     def stop(self) -> None:
         if self.thread.is_alive():
@@ -57,7 +57,7 @@ class Hub:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                hub.asked.append(f"{self.command} {self.path}")
+                hub.requests.append(f"{self.command} {self.path}")
                 if self.path.split("?")[0] == f"/api/models/{NAME}/tree/{REVISION}":
                     entries = [
                         {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
@@ -90,7 +90,7 @@ class Hub:
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with what such ones hold besides what is needed."""
+    """A repository with the necessary files and others that must not be downloaded."""
     folder = tmp_path_factory.mktemp("saved")
     tiny_pipeline().save_pretrained(folder)
     for part, name in (
@@ -108,7 +108,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def hub(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """As HF_ENDPOINT and HF_HUB_CACHE, which are read once on import, would have it."""
+    """Point the hub client to the local server; it reads HF_ENDPOINT and HF_HUB_CACHE only once, on import."""
     hub = Hub(saved)
     monkeypatch.setattr(constants, "ENDPOINT", hub.address)
     monkeypatch.setattr(
@@ -123,7 +123,7 @@ def hub(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     huggingface_hub.close_session()
 
 
-def test_only_what_is_needed_is_fetched_and_once(hub: Hub) -> None:
+def test_only_the_necessary_files_are_downloaded_once(hub: Hub) -> None:
     base = open_base(BaseConfig(base=PINNED))
     assert base.fingerprint == weights_fingerprint(tiny_pipeline())
     assert base.kind == "sd"
@@ -134,53 +134,54 @@ def test_only_what_is_needed_is_fetched_and_once(hub: Hub) -> None:
         "text_encoder/model.safetensors",
     }  # fmt: skip
     hub.stop()
-    asked = len(hub.asked)
+    count = len(hub.requests)
     assert open_base(BaseConfig(base=PINNED)).fingerprint == base.fingerprint
-    assert len(hub.asked) == asked
+    assert len(hub.requests) == count
 
 
-def test_nothing_is_asked_of_the_network_where_nothing_may_be_downloaded(hub: Hub) -> None:
+def test_without_download_no_request_is_sent(hub: Hub) -> None:
     with pytest.raises(NotHereError):
         open_base(BaseConfig(base=PINNED), download=False)
-    assert hub.asked == []
+    assert hub.requests == []
     fingerprint = open_base(BaseConfig(base=PINNED)).fingerprint
-    asked = len(hub.asked)
+    count = len(hub.requests)
     assert open_base(BaseConfig(base=PINNED), download=False).fingerprint == fingerprint
-    assert len(hub.asked) == asked
+    assert len(hub.requests) == count
 
 
-def test_a_download_that_was_cut_short_is_taken_up_again(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_download_is_resumed(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the attempts
     hub.broken = "unet/diffusion_pytorch_model.safetensors"
     with pytest.raises(InputError, match="cannot be downloaded"):
         open_base(BaseConfig(base=PINNED))
     hub.broken = ""
-    hub.asked.clear()
+    hub.requests.clear()
     assert open_base(BaseConfig(base=PINNED)).fingerprint == weights_fingerprint(tiny_pipeline())
     assert "text_encoder/model.safetensors" not in hub.downloaded()
 
 
-def test_a_repository_of_pickles_is_refused(hub: Hub) -> None:
+def test_a_repository_of_pickles_is_rejected(hub: Hub) -> None:
     del hub.files["text_encoder/model.safetensors"]
-    with pytest.raises(InputError, match=r"text_encoder/model\.safetensors is missing; weights as pickles"):
+    with pytest.raises(InputError, match=r"text_encoder/model\.safetensors is missing; pickles"):
         open_base(BaseConfig(base=PINNED))
     assert not any(name.endswith((".bin", ".ckpt")) for name in hub.downloaded())
 
 
 def test_the_identity_needs_no_network(hub: Hub) -> None:
     assert base_identity(BaseConfig(base=PINNED)) == PINNED
-    assert hub.asked == []
+    assert hub.requests == []
 
 
 @pytest.mark.parametrize("name", [NAME, f"{NAME}@main", f"{NAME}@", f"{NAME}@{REVISION[:-1]}", f"{NAME}@{REVISION}0"])
-def test_what_may_change_tomorrow_is_refused_today(hub: Hub, name: str) -> None:
+def test_a_revision_that_is_not_pinned_is_rejected(hub: Hub, name: str) -> None:
     for act in (open_base, base_identity):
-        with pytest.raises(InputError, match=r"pin the revision, as in owner/name@<40 hex digits>; .* Files > History"):
+        expected = "needs a pinned revision: give owner/name@<40 hex digits>, .* Files > History"
+        with pytest.raises(InputError, match=expected):
             act(BaseConfig(base=name))
-    assert hub.asked == []
+    assert hub.requests == []
 
 
-def test_without_network_or_with_a_wrong_name_the_other_ways_are_named(
+def test_a_failed_download_names_the_alternatives(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the attempts
@@ -194,7 +195,7 @@ def test_without_network_or_with_a_wrong_name_the_other_ways_are_named(
     assert "\n" not in str(raised.value)
 
 
-def test_offline_what_is_in_the_cache_is_enough(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_the_cache_is_used(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match="cannot be downloaded"):
         fetch(PINNED, ["model_index.json"])
@@ -204,10 +205,10 @@ def test_offline_what_is_in_the_cache_is_enough(hub: Hub, monkeypatch: pytest.Mo
     assert fetch(PINNED, ["model_index.json"]) == folder
 
 
-def test_a_folder_of_the_name_of_a_repository_is_the_folder(
+def test_a_local_folder_takes_precedence_over_a_hub_id(
     hub: Hub, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(saved, tmp_path / NAME)
     monkeypatch.chdir(tmp_path)
     open_base(BaseConfig(base=NAME))
-    assert hub.asked == []
+    assert hub.requests == []

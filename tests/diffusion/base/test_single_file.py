@@ -1,4 +1,4 @@
-"""A tiny Stable Diffusion as one file, in the naming of the first release."""
+"""Open a tiny Stable Diffusion from one file with the tensor names of the original release."""
 
 import json
 import pickle
@@ -32,7 +32,7 @@ ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_ou
 
 
 def unet_name(name: str, attending: set[str]) -> str:
-    """Of a UNet with one layer a block; `attending` are the blocks with attention."""
+    """Return the original name of a tensor of a UNet with one layer a block; `attending` blocks have attention."""
     module, _, kind = name.rpartition(".")
     if module in UNET:
         return f"{UNET[module]}.{kind}"
@@ -66,7 +66,7 @@ def vae_name(name: str, blocks: int) -> str:
     return f"{found[1]}.mid.attn_1.{ATTENTION[found[2]]}.{found[3]}" if found else name
 
 
-def in_first_naming(pipeline: StableDiffusionPipeline) -> dict[str, Tensor]:
+def with_original_names(pipeline: StableDiffusionPipeline) -> dict[str, Tensor]:
     unet, blocks = pipeline.unet.state_dict(), len(pipeline.vae.config.block_out_channels)
     attending = {".".join(name.split(".")[:2]) for name in unet if ".attentions." in name}
     tensors = {f"model.diffusion_model.{unet_name(name, attending)}": value for name, value in unet.items()}
@@ -109,7 +109,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def configuration(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder without its weights."""
+    """A copy of the folder without the weights."""
     bare = tmp_path_factory.mktemp("bare")
     for path in folder.rglob("*.*"):
         if path.suffix != ".safetensors":
@@ -120,7 +120,7 @@ def configuration(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    save_file(in_first_naming(make_pipeline()), tmp_path / "model.safetensors")
+    save_file(with_original_names(make_pipeline()), tmp_path / "model.safetensors")
     return tmp_path / "model.safetensors"
 
 
@@ -128,7 +128,7 @@ def config_of(file: Path, configuration: Path | str) -> BaseConfig:
     return BaseConfig(base=str(file), base_config=str(configuration))
 
 
-def test_one_file_is_the_same_base_as_the_folder(file: Path, folder: Path, configuration: Path) -> None:
+def test_a_single_file_is_the_same_base_as_the_folder(file: Path, folder: Path, configuration: Path) -> None:
     base = open_base(config_of(file, configuration))
     expected = open_base(BaseConfig(base=str(folder)))
     assert base.fingerprint == expected.fingerprint == weights_fingerprint(make_pipeline())
@@ -139,25 +139,25 @@ def test_one_file_is_the_same_base_as_the_folder(file: Path, folder: Path, confi
     assert base.pipeline.safety_checker is None
 
 
-def test_one_file_of_a_model_for_inpainting_is_opened(file: Path, configuration: Path, tmp_path: Path) -> None:
-    painting = shutil.copytree(configuration, tmp_path / "painting")
+def test_an_inpainting_model_is_opened_from_a_single_file(file: Path, configuration: Path, tmp_path: Path) -> None:
+    inpainting = shutil.copytree(configuration, tmp_path / "inpainting")
     for name, change in (("model_index", {"_class_name": "StableDiffusionInpaintPipeline"}),
                          ("unet/config", {"in_channels": 11})):  # fmt: skip
-        path = painting / f"{name}.json"
+        path = inpainting / f"{name}.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    save_file(in_first_naming(make_pipeline(in_channels=11)), file)
-    base = open_base(config_of(file, painting))
+    save_file(with_original_names(make_pipeline(in_channels=11)), file)
+    base = open_base(config_of(file, inpainting))
     assert base.fingerprint == weights_fingerprint(make_pipeline(in_channels=11))
     assert is_inpainting(base.pipeline)
 
 
-def test_a_file_in_half_precision_is_computed_with_in_fp32(file: Path, configuration: Path) -> None:
+def test_a_half_precision_file_is_loaded_as_fp32(file: Path, configuration: Path) -> None:
     save_file({name: value.half() for name, value in load_file(file).items()}, file)
     pipeline = open_base(config_of(file, configuration)).pipeline
     assert {part.dtype for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder)} == {torch.float32}
 
 
-def test_its_identity_is_of_file_and_configuration(file: Path, folder: Path, configuration: Path) -> None:
+def test_the_identity_depends_on_file_and_configuration(file: Path, folder: Path, configuration: Path) -> None:
     identity = base_identity(config_of(file, configuration))
     assert identity == base_identity(config_of(file, folder)), "weights beside the configuration are not read"
     pinned = f"owner/name@{'0' * 40}"
@@ -166,29 +166,29 @@ def test_its_identity_is_of_file_and_configuration(file: Path, folder: Path, con
     assert base_identity(config_of(file, configuration)) != identity
 
 
-def test_without_a_configuration_the_error_says_what_to_name(file: Path) -> None:
+def test_a_missing_configuration_is_named_in_the_error(file: Path) -> None:
     for act in (open_base, base_identity):
-        with pytest.raises(InputError, match=r"neither configuration nor tokenizer; name in base_config"):
+        with pytest.raises(InputError, match=r"no configuration and no tokenizer; set base_config"):
             act(BaseConfig(base=str(file)))
 
 
-def test_a_pickle_under_another_name_is_refused_unread(tmp_path: Path, configuration: Path) -> None:
+def test_a_renamed_pickle_is_rejected_unread(tmp_path: Path, configuration: Path) -> None:
     class Touch:
         def __reduce__(self) -> tuple[object, tuple[Path]]:
             return Path.touch, (tmp_path / "was run",)
 
     (tmp_path / "model.safetensors").write_bytes(pickle.dumps(Touch()))
-    with pytest.raises(InputError, match=r"not a safetensors file .* a pickle does not become one by its name"):
+    with pytest.raises(InputError, match=r"not a safetensors file .* renaming a pickle does not convert it"):
         open_base(config_of(tmp_path / "model.safetensors", configuration))
     assert not (tmp_path / "was run").exists()
 
 
 @pytest.mark.parametrize("prefix", ["model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."])
-def test_a_file_without_one_of_its_parts_is_refused_wherever_else_the_weights_lie(
+def test_a_file_without_a_component_is_rejected_even_if_the_configuration_has_its_weights(
     file: Path, folder: Path, prefix: str
 ) -> None:
     save_file({name: value for name, value in load_file(file).items() if not name.startswith(prefix)}, file)
-    with pytest.raises(InputError, match=f"no tensor that begins with {prefix};"):
+    with pytest.raises(InputError, match=f"no tensor name begins with {prefix};"):
         open_base(config_of(file, folder))
 
 
@@ -199,7 +199,7 @@ def test_a_file_without_one_of_its_parts_is_refused_wherever_else_the_weights_li
      ("vae", "first_stage_model.decoder.conv_in.weight"),
      ("text_encoder", "cond_stage_model.transformer.text_model.final_layer_norm.weight")],
 )  # fmt: skip
-def test_a_file_that_lacks_a_tensor_is_refused_not_filled_up_at_random(
+def test_missing_tensors_are_rejected_and_not_initialised_at_random(
     file: Path, configuration: Path, part: str, name: str, with_accelerate: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tensors = load_file(file)
@@ -207,11 +207,11 @@ def test_a_file_that_lacks_a_tensor_is_refused_not_filled_up_at_random(
     save_file(tensors, file)
     for module in (single_file_model, single_file_utils):
         monkeypatch.setattr(module, "is_accelerate_available", lambda: with_accelerate)
-    with pytest.raises(InputError, match=rf"tensors for the {part}, and its .* asks for \d+;|does not fit .* meta"):
+    with pytest.raises(InputError, match=rf"tensors for the {part}, but its .* needs \d+;|does not fit .* meta"):
         open_base(config_of(file, configuration))
 
 
-def test_a_file_that_does_not_fit_its_configuration_is_refused(file: Path, configuration: Path, tmp_path: Path) -> None:
+def test_a_file_that_does_not_fit_base_config_is_rejected(file: Path, configuration: Path, tmp_path: Path) -> None:
     tensors = load_file(file)
     tensors["model.diffusion_model.out.2.weight"] = torch.zeros(4, 8, 3, 3)
     save_file(tensors, file)
