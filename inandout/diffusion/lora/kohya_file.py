@@ -1,4 +1,4 @@
-"""Files in the format of kohya-ss/sd-scripts, out and in."""
+"""Export and import files in the format of kohya-ss/sd-scripts."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,11 @@ from inandout.diffusion.lora.safetensors_io import META, read_meta, read_tensors
 
 
 def export_kohya(path: Path, adapter: Adapter) -> None:
-    """Write an adapter for other programs; raises an InputError if it cannot be written there."""
+    """Write an adapter for other programs.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     config = adapter.meta.config
     header = {
         "ss_network_module": "networks.lora",
@@ -34,12 +38,12 @@ def export_kohya(path: Path, adapter: Adapter) -> None:
 def import_kohya(path: Path, pipeline: StableDiffusionPipeline, base_fingerprint: str) -> Adapter:
     """Read an adapter for this base.
 
-    A file of our own says what it was trained on; one of another program is taken at the user's word, and its prompts,
-    training images and code stay unknown (empty).
+    A file that this package exported contains its provenance. For files of other programs the base is assumed to be
+    this one; prompts, training images and code are unknown (empty).
 
     Raises:
-        InputError: the file cannot be read, is a pickle, was trained on another base, or one of its tensors is unknown,
-            missing or does not fit.
+        InputError: the file cannot be read, is a pickle, was trained on another base, or a tensor is unknown, missing
+            or does not fit.
     """
     tensors, header = read_tensors(path)
     meta = read_meta(path, header) if META in header else _foreign_meta(header, base_fingerprint)
@@ -47,7 +51,7 @@ def import_kohya(path: Path, pipeline: StableDiffusionPipeline, base_fingerprint
 
 
 def _foreign_meta(header: dict[str, str], base_fingerprint: str) -> AdapterMeta:
-    clip_skip, seed = header.get("ss_clip_skip", ""), header.get("ss_seed", "")  # "None" where kohya's user set none
+    clip_skip, seed = header.get("ss_clip_skip", ""), header.get("ss_seed", "")  # "None" if not set
     return AdapterMeta(
         config=AdapterConfig(),
         base=base_fingerprint,
@@ -61,7 +65,7 @@ def _foreign_meta(header: dict[str, str], base_fingerprint: str) -> AdapterMeta:
 
 
 def _is_sd_v1(adapter: Adapter) -> bool:
-    """Of Stable Diffusion 1's architecture: twelve text layers of width 768, and a UNet that begins with 320."""
+    """Return whether the widths are Stable Diffusion 1's: twelve text layers of 768, first UNet block of 320."""
     widths = {
         "text_encoder.encoder.layers.11.mlp.fc1": 768,
         "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k": 768,

@@ -1,7 +1,7 @@
-"""The LoRA-C3Lier adapter: what is trained of a Stable Diffusion, beside its frozen weights, by means of peft.
+"""The LoRA-C3Lier adapter of a Stable Diffusion, implemented with peft.
 
-A layer's weight W (out, in, ...) becomes W + (alpha / dim) * B A, where A (dim, in, ...) has the kernel of the layer
-and B (out, dim, ...) has a kernel of one pixel (Hu et al. 2021; kohya-ss/sd-scripts for convolutions).
+The weight W (out, in, ...) of a layer becomes W + (alpha / dim) * B A. A (dim, in, ...) has the kernel size of the
+layer, B (out, dim, ...) a kernel size of 1 (Hu et al. 2021; kohya-ss/sd-scripts for convolutions).
 """
 
 import math
@@ -21,26 +21,26 @@ from inandout.diffusion.lora.targets import PARTS, Layer, find_layers, kind_of, 
 
 
 class AdapterConfig(BaseModel):
-    """Size and strength of the adapter, named as in kohya's scripts; the defaults are the paper's."""
+    """Ranks and alphas of the adapter, named as in kohya's scripts; the defaults are the paper's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     network_dim: int = Field(default=32, ge=1, le=1024, description="rank in linear layers and 1x1 convolutions")
     network_alpha: float = Field(
-        default=16, gt=0, le=1024, description="what is learned there counts network_alpha / network_dim times"
+        default=16, gt=0, le=1024, description="scale in these layers: network_alpha / network_dim times the update"
     )
     conv_dim: int = Field(
         default=4,
         ge=0,
         le=1024,
-        description="rank in 3x3 convolutions; 0 leaves them alone, and all outside the transformers (LoRA-LierLa)",
+        description="rank in 3x3 convolutions; 0 = adapt only the transformer blocks (LoRA-LierLa)",
     )
     conv_alpha: float = Field(
-        default=1, gt=0, le=1024, description="what is learned there counts conv_alpha / conv_dim times"
+        default=1, gt=0, le=1024, description="scale in 3x3 convolutions: conv_alpha / conv_dim times the update"
     )
 
     def dim_and_alpha(self, shape: Sequence[int]) -> tuple[int, float]:
-        """Rank and alpha of a layer, by the shape of its weight or of its A."""
+        """Return rank and alpha of a layer from the shape of its weight or of its A."""
         if kind_of(shape) == "conv3x3":
             return self.conv_dim, self.conv_alpha
         return self.network_dim, self.network_alpha
@@ -49,26 +49,26 @@ class AdapterConfig(BaseModel):
 def adapted_layers(
     unet: UNet2DConditionModel, text_encoder: CLIPTextModel, config: AdapterConfig
 ) -> dict[str, Layer]:  # fmt: skip
-    """The layers of plain models that get an adapter of this configuration, by name."""
+    """Return by name the layers that get an adapter with this configuration, from models without adapter."""
     return find_layers(unet, text_encoder, c3=config.conv_dim > 0)
 
 
 def add_adapter(unet: UNet2DConditionModel, text_encoder: CLIPTextModel, config: AdapterConfig, seed: int) -> None:
-    """Put an adapter that does nothing yet into both models, in place; from now on, only it is trained.
+    """Add an adapter with zero effect to both models in place, and make its weights the only trainable ones.
 
-    A is drawn from `seed` alone (Kaiming, uniform), B is zero, as kohya's scripts do.
+    A is drawn from `seed` alone (Kaiming uniform), B is zero, as in kohya's scripts.
     """
     layers = {name: layer.weight.shape for name, layer in adapted_layers(unet, text_encoder, config).items()}
     models = {"unet": unet, "text_encoder": text_encoder}
-    with torch.random.fork_rng(devices=[]):  # peft draws values of its own, which are replaced below
+    with torch.random.fork_rng(devices=[]):  # peft draws initial values, which are replaced below
         for part, lora in peft_configs(config, layers).items():
             models[part].add_adapter(lora)
     generator = torch.Generator("cpu").manual_seed(seed)
     for name, parameter in lora_parameters(unet, text_encoder).items():
-        fresh = torch.zeros(parameter.shape, device="cpu")
+        initial = torch.zeros(parameter.shape, device="cpu")
         if ".lora_A." in name:
-            nn.init.kaiming_uniform_(fresh, a=math.sqrt(5), generator=generator)
-        parameter.data = fresh.to(parameter.device)
+            nn.init.kaiming_uniform_(initial, a=math.sqrt(5), generator=generator)
+        parameter.data = initial.to(parameter.device)
 
 
 def remove_adapter(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> None:
@@ -81,29 +81,29 @@ def remove_adapter(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> N
 
 
 def peft_configs(config: AdapterConfig, layers: Mapping[str, Sequence[int]]) -> dict[str, LoraConfig]:
-    """What peft has to know of the UNet and of the text encoder; `layers` are shapes of weights, or of As, by name."""
+    """Return peft's configurations of UNet and text encoder; `layers` maps names to shapes of weights or of As."""
     configs = {}
     for part in PARTS:
-        own = {name.removeprefix(f"{part}."): shape for name, shape in layers.items() if name.startswith(f"{part}.")}
-        spatial = [name for name, shape in own.items() if kind_of(shape) == "conv3x3"]
-        alpha: Any = config.network_alpha  # peft declares an integer, and takes any number
+        shapes = {name.removeprefix(f"{part}."): shape for name, shape in layers.items() if name.startswith(f"{part}.")}
+        conv3x3 = [name for name, shape in shapes.items() if kind_of(shape) == "conv3x3"]
+        alpha: Any = config.network_alpha  # peft declares an integer but accepts any number
         configs[part] = LoraConfig(
             r=config.network_dim,
             lora_alpha=alpha,
-            target_modules=list(own),
-            rank_pattern=dict.fromkeys(spatial, config.conv_dim),
-            alpha_pattern=dict.fromkeys(spatial, config.conv_alpha),
+            target_modules=list(shapes),
+            rank_pattern=dict.fromkeys(conv3x3, config.conv_dim),
+            alpha_pattern=dict.fromkeys(conv3x3, config.conv_alpha),
         )
     return configs
 
 
 def adapter_parameters(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> list[nn.Parameter]:
-    """What is trained: the UNet's before the text encoder's, each in the order of the model."""
+    """Return the trainable parameters, the UNet's before the text encoder's, each in the order of the model."""
     return list(lora_parameters(unet, text_encoder).values())
 
 
 def count_modules(tensors: Mapping[str, Tensor]) -> dict[str, int]:
-    """Adapted layers and their trained numbers, such as `unet_conv3x3_modules` and `unet_conv3x3_parameters`."""
+    """Count adapted layers and their parameters, e.g. `unet_conv3x3_modules` and `unet_conv3x3_parameters`."""
     counts: Counter[str] = Counter()
     for name, a in tensors.items():
         if name.endswith(".lora_A.weight"):
@@ -114,7 +114,7 @@ def count_modules(tensors: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 def adapter_tensors(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> dict[str, Tensor]:
-    """Copies of the trained weights, on the CPU, under the names that diffusers gives them in a file."""
+    """Return copies of the adapter's weights on the CPU, with the names that diffusers uses in files."""
     parameters = lora_parameters(unet, text_encoder)
     return {
         name: parameter.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -125,10 +125,10 @@ def adapter_tensors(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> 
 def set_adapter_tensors(
     unet: UNet2DConditionModel, text_encoder: CLIPTextModel, tensors: Mapping[str, Tensor]
 ) -> None:  # fmt: skip
-    """Put trained weights into models that have an adapter.
+    """Load weights into models that have an adapter.
 
     Raises:
-        InputError: a weight is missing, unknown, or of another shape; the models are as before.
+        InputError: a weight is missing, unknown or of another shape; the models are unchanged.
     """
     parameters = lora_parameters(unet, text_encoder)
     refuse_misfit({name: tuple(parameter.shape) for name, parameter in parameters.items()}, tensors)
@@ -138,7 +138,7 @@ def set_adapter_tensors(
 
 
 def lora_parameters(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> dict[str, nn.Parameter]:
-    """The adapter's weights by their names in a file."""
+    """Return the adapter's parameters, by their names in a file."""
     models: dict[str, Any] = {"unet": unet, "text_encoder": text_encoder}
     return {
         f"{part}.{name.replace('.default.weight', '.weight')}": parameter

@@ -1,7 +1,7 @@
-"""Base model and adapter as one model without adapter.
+"""Merge an adapter into its base.
 
-`alpha` is the paper's merging weight (section 3): a layer becomes W + alpha * (network_alpha / network_dim) * B A, with
-conv_alpha and conv_dim in 3x3 convolutions. It is not `network_alpha`.
+`alpha` is the paper's merging weight (section 3): a weight becomes W + alpha * (network_alpha / network_dim) * B A,
+with conv_alpha and conv_dim in 3x3 convolutions. It is unrelated to `network_alpha`.
 """
 
 from copy import copy, deepcopy
@@ -18,15 +18,15 @@ from inandout.errors import InputError
 def merge(
     pipeline: StableDiffusionPipeline, base_fingerprint: str, adapter: Adapter, alpha: float
 ) -> StableDiffusionPipeline:  # fmt: skip
-    """A new pipeline with `alpha` times the adapter in its weights; 0 is the base bit for bit, 1 all that was learned.
+    """Return a new pipeline with `alpha` times the adapter added to the weights; 0 gives the base bit for bit.
 
-    UNet, text encoder and scheduler are copies, the rest is shared; the given pipeline stays as it is.
+    UNet, text encoder and scheduler are copied, the other components are shared. The given pipeline is not changed.
 
     Raises:
         InputError: `alpha` is outside 0..1, or the adapter was trained on another base or does not fit.
     """
     if not 0 <= alpha <= 1:
-        raise InputError(f"alpha = {alpha} must be in 0..1: 0 is the base model, 1 the strongest fine-tuning")
+        raise InputError(f"alpha = {alpha} must be in 0..1; 0 gives the base model, 1 the full adapter")
     check_adapter(base_fingerprint, pipeline.unet, pipeline.text_encoder, adapter)
     merged = copy(pipeline)
     merged.register_modules(
@@ -48,7 +48,7 @@ def _add(pipeline: StableDiffusionPipeline, adapter: Adapter, alpha: float) -> N
 
 
 def lora_delta(config: AdapterConfig, a: Tensor, b: Tensor) -> Tensor:
-    """What an adapter adds to a layer's weight (out, in, ...), fp32; `a` is (dim, in, ...), `b` (out, dim, ...)."""
-    dim, strength = config.dim_and_alpha(a.shape)
+    """Return the change (out, in, ...) of a layer's weight in fp32, from `a` (dim, in, ...) and `b` (out, dim, ...)."""
+    dim, layer_alpha = config.dim_and_alpha(a.shape)
     product = b.float().flatten(1) @ a.float().flatten(1)
-    return (strength / dim) * product.view(len(b), *a.shape[1:])
+    return (layer_alpha / dim) * product.view(len(b), *a.shape[1:])

@@ -1,4 +1,4 @@
-"""An adapter as one safetensors file, which diffusers' `load_lora_weights` reads, too."""
+"""Save and load an adapter as one safetensors file, which diffusers' `load_lora_weights` can also read."""
 
 import json
 from collections.abc import Mapping
@@ -17,16 +17,17 @@ from inandout.diffusion.lora.layers import peft_configs
 from inandout.errors import InputError
 
 META = "inandout"
-"""Where the file's header holds the `AdapterMeta`."""
+"""Key of the `AdapterMeta` in the file's header."""
 
 
 def save_adapter(path: Path, adapter: Adapter) -> None:
-    """Write an adapter; a file that was there before is replaced when all is written.
+    """Write an adapter; an existing file is replaced only when the new one is complete.
 
-    Ranks and alphas are in the header as diffusers wants them, since it would otherwise take alpha for the rank.
+    The header holds ranks and alphas in diffusers' format, because diffusers otherwise assumes that alpha equals the
+    rank.
 
     Raises:
-        InputError: it cannot be written there.
+        InputError: the file cannot be written.
     """
     layers = {
         name.removesuffix(".lora_A.weight"): tensor.shape
@@ -34,50 +35,54 @@ def save_adapter(path: Path, adapter: Adapter) -> None:
         if name.endswith(".lora_A.weight")
     }
     configs: dict[str, Any] = dict(peft_configs(adapter.meta.config, layers))
-    ranks = {f"{part}.{key}": value for part, config in configs.items() for key, value in config.to_dict().items()}
+    metadata = {f"{part}.{key}": value for part, config in configs.items() for key, value in config.to_dict().items()}
     header = {
-        LORA_ADAPTER_METADATA_KEY: json.dumps(ranks, default=sorted, sort_keys=True),
+        LORA_ADAPTER_METADATA_KEY: json.dumps(metadata, default=sorted, sort_keys=True),
         META: adapter.meta.model_dump_json(),
     }
     write_tensors(path, adapter.tensors, header)
 
 
 def load_adapter(path: Path) -> Adapter:
-    """Read what `save_adapter` wrote.
+    """Read a file that `save_adapter` wrote.
 
     Raises:
-        InputError: the file cannot be read, is a pickle, is not ours, or holds values that are not finite.
+        InputError: the file cannot be read, is a pickle, was not written by `save_adapter`, or holds non-finite values.
     """
     tensors, header = read_tensors(path)
     if any(name.startswith("lora_") for name in tensors):
         raise InputError(
-            f"{path}: an adapter in kohya's format; import it first, with the entry point convert and to=inandout"
+            f"{path}: is an adapter in kohya's format; import it first with the entry point convert and to=inandout"
         )
     if META not in header:
         raise InputError(
-            f"{path}: not an adapter of this program, which records the base and the prompts in the file's header; "
-            "train one, or import a file in kohya's format"
+            f"{path}: not an adapter of this program, because the header lacks '{META}'; give an adapter that "
+            "finetune wrote, or import a file in kohya's format"
         )
     return Adapter(tensors, read_meta(path, header))
 
 
 def read_meta(path: Path, header: Mapping[str, str]) -> AdapterMeta:
-    """The `AdapterMeta` in a file's header; an InputError names what is wrong with it."""
+    """Return the `AdapterMeta` in a file's header.
+
+    Raises:
+        InputError: a field is missing, unknown or invalid.
+    """
     try:
         return AdapterMeta.model_validate_json(header[META])
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or META
         raise InputError(
-            f"{path}: {where} in the file's header: {first['msg']}; use a file as it was written"
+            f"{path}: {where} in the file's header: {first['msg']}; give an unmodified file"
         ) from error
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors, which are finite, and header of a safetensors file.
+    """Return tensors and header of a safetensors file.
 
     Raises:
-        InputError: the file is a pickle, cannot be read, or holds values that are not finite.
+        InputError: the file is a pickle, cannot be read, or holds non-finite values.
     """
     refuse_pickle(path)
     try:
@@ -85,10 +90,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             header = file.metadata() or {}
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error}); name a .safetensors file that exists") from error
+        raise InputError(f"{path}: cannot be read ({error}); give an existing .safetensors file") from error
     except SafetensorError as error:
-        raise InputError(f"{path}: not a safetensors file, or only a part of one ({error}); fetch it again") from error
+        raise InputError(f"{path}: not a complete safetensors file ({error}); download it again") from error
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
-            raise InputError(f"{path}: {name} holds values that are not finite; the training that made it went wrong")
+            raise InputError(f"{path}: {name} holds NaN or infinite values; train the adapter again with a lower lr")
     return tensors, header

@@ -1,4 +1,4 @@
-"""Which layers of a Stable Diffusion get an adapter, by the rule of kohya-ss/sd-scripts, and what fits them."""
+"""The layers of a Stable Diffusion that get an adapter, by the rule of kohya-ss/sd-scripts."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -17,26 +17,25 @@ Layer = nn.Linear | nn.Conv2d
 PARTS = ("unet", "text_encoder")
 
 LIERLA, C3 = (Transformer2DModel,), (ResnetBlock2D, Downsample2D, Upsample2D)
-"""Modules of the UNet all of whose layers are adapted, by LoRA-LierLa and by LoRA-C3Lier besides.
+"""Blocks of the UNet whose layers are adapted by LoRA-LierLa, and those that LoRA-C3Lier adds.
 
-So `conv_in`, `conv_out` and the time embedding are not.
-"""
+`conv_in`, `conv_out` and the time embedding are not adapted."""
 
 TEXT = (CLIPAttention, CLIPMLP)
-"""Modules of the text encoder all of whose layers are adapted."""
+"""Modules of the text encoder whose layers are adapted."""
 
 
 NAMES_SHOWN = 3
-"""How many names of weights an error lists."""
+"""Maximum number of weight names in an error message."""
 
 
 def find_layers(unet: UNet2DConditionModel, text_encoder: CLIPTextModel, c3: bool) -> dict[str, Layer]:
-    """The layers by name, such as `unet.mid_block.resnets.0.conv1`, in the order of the models.
+    """Return the layers by name, e.g. `unet.mid_block.resnets.0.conv1`, in the order of the models.
 
     Args:
         unet: UNet without adapter.
-        text_encoder: Text encoder without adapter.
-        c3: Take those of `C3`, too.
+        text_encoder: text encoder without adapter.
+        c3: whether to include the layers of `C3`.
     """
     layers = {f"unet.{name}": layer for name, layer in _inside(unet, LIERLA + C3 if c3 else LIERLA)}
     return layers | {f"text_encoder.{name}": layer for name, layer in _inside(text_encoder, TEXT)}
@@ -51,31 +50,31 @@ def _inside(model: nn.Module, parents: tuple[type, ...]) -> Iterator[tuple[str, 
 
 
 def kind_of(shape: Sequence[int]) -> str:
-    """`linear`, `conv1x1` or `conv3x3`, by the shape of a layer's weight or of its A."""
+    """Return `linear`, `conv1x1` or `conv3x3`, from the shape of a layer's weight or of its A."""
     if len(shape) == 2:
         return "linear"
     return "conv1x1" if tuple(shape[2:]) == (1, 1) else "conv3x3"
 
 
 def pair_shapes(shape: Sequence[int], dim: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Shapes of A (dim, in, ...) and B (out, dim, ...) for a layer whose weight has `shape` (out, in, ...)."""
-    out, inner, *kernel = shape
-    return (dim, inner, *kernel), (out, dim, *(1 for _ in kernel))
+    """Return the shapes of A (dim, in, ...) and B (out, dim, ...) for a layer whose weight has shape (out, in, ...)."""
+    out, in_, *kernel = shape
+    return (dim, in_, *kernel), (out, dim, *(1 for _ in kernel))
 
 
 def refuse_misfit(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]) -> None:
-    """Raise an InputError that names what is unknown, missing, or of another shape than `expected`."""
+    """Raise an InputError if a tensor is unknown, missing, or has another shape than `expected`."""
     unknown, missing = tensors.keys() - expected.keys(), expected.keys() - tensors.keys()
-    for names, problem in ((unknown, "is not a layer of this model"), (missing, "is missing in the adapter")):
+    for names, problem in ((unknown, "is not a layer of this model"), (missing, "is missing from the adapter")):
         if names:
             first = ", ".join(sorted(names)[:NAMES_SHOWN])
             raise InputError(
-                f"{first} {problem} ({len(names)} of {len(expected)} weights): use a base of the same architecture "
-                "and the configuration it was trained with"
+                f"{first} {problem} ({len(names)} of {len(expected)} weights); give a base of the same architecture "
+                "and the adapter's own configuration"
             )
     for name, shape in expected.items():
         if tuple(tensors[name].shape) != shape:
             raise InputError(
-                f"{name}: shape {tuple(tensors[name].shape)} does not fit this model, which needs {shape}: "
-                "use a base of the same architecture"
+                f"{name}: shape {tuple(tensors[name].shape)} does not fit this model, which needs {shape}; "
+                "give a base of the same architecture"
             )

@@ -15,7 +15,7 @@ def changed(adapter: Adapter, **meta: object) -> Adapter:
     return dataclasses.replace(adapter, meta=adapter.meta.model_copy(update=meta))
 
 
-def test_an_attached_adapter_is_in_the_models_as_it_was_trained() -> None:
+def test_attaching_an_adapter_sets_its_weights() -> None:
     pipeline = tiny_pipeline()
     adapter = tiny_adapter(pipeline)
     attach_adapter(pipeline, adapter)
@@ -23,10 +23,10 @@ def test_an_attached_adapter_is_in_the_models_as_it_was_trained() -> None:
         assert torch.equal(tensor, adapter.tensors[name]), name
 
 
-def test_an_adapter_of_another_base_or_shape_is_refused() -> None:
+def test_an_adapter_of_another_base_or_shape_is_rejected() -> None:
     pipeline = tiny_pipeline()
     models, adapter = (pipeline.unet, pipeline.text_encoder), tiny_adapter(tiny_pipeline())
-    with pytest.raises(InputError, match=f"trained on base {BASE}, this is {'f' * 32}"):
+    with pytest.raises(InputError, match=f"trained on base {BASE}, but this base is {'f' * 32}"):
         check_adapter("f" * 32, *models, adapter)
     with pytest.raises(InputError, match=r"conv1.*\(4, 8, 3, 2\) does not fit"):
         check_adapter(BASE, *models, Adapter({**adapter.tensors, NAME: adapter.tensors[NAME][..., :2]}, adapter.meta))
@@ -36,7 +36,7 @@ def test_an_adapter_of_another_base_or_shape_is_refused() -> None:
         check_adapter(BASE, *models, changed(adapter, config=adapter.meta.config.model_copy(update={"conv_dim": 3})))
 
 
-def test_the_fingerprint_is_that_of_what_the_adapter_does() -> None:
+def test_the_fingerprint_depends_on_the_effect_alone() -> None:
     adapter = tiny_adapter(tiny_pipeline())
     same = Adapter(dict(reversed(adapter.tensors.items())), adapter.meta)
     assert len(adapter.fingerprint) == 32

@@ -38,7 +38,7 @@ def without(tensors: dict[str, Tensor], *names: str) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in tensors.items() if name not in names}
 
 
-def test_layers_are_called_as_kohya_calls_them() -> None:
+def test_layer_names_and_shapes_are_kohyas() -> None:
     tensors = to_kohya(tiny_adapter(tiny_pipeline()))
     text = "lora_te_text_model_encoder_layers_0_self_attn_q_proj"
     attention = "lora_unet_down_blocks_2_attentions_0_transformer_blocks_0_attn1_to_q"
@@ -61,7 +61,7 @@ def test_layers_are_called_as_kohya_calls_them() -> None:
 
 
 @pytest.mark.parametrize("config", [{}, {"network_dim": 6, "network_alpha": 1.5, "conv_dim": 3}, {"conv_dim": 0}])
-def test_there_and_back_gives_the_same_image(tmp_path: Path, config: dict[str, float]) -> None:
+def test_a_round_trip_gives_the_same_image(tmp_path: Path, config: dict[str, float]) -> None:
     path, pipeline = tmp_path / "kohya.safetensors", tiny_pipeline()
     adapter = tiny_adapter(pipeline, **config)
     export_kohya(path, adapter)
@@ -73,7 +73,7 @@ def test_there_and_back_gives_the_same_image(tmp_path: Path, config: dict[str, f
     assert np.abs(draw(pipeline) - image).max() > 1e-2
 
 
-def test_the_header_says_what_is_true(tmp_path: Path) -> None:
+def test_the_header_describes_the_adapter(tmp_path: Path) -> None:
     path, pipeline = tmp_path / "kohya.safetensors", tiny_pipeline()
     export_kohya(path, tiny_adapter(pipeline))
     found = header(path)
@@ -88,7 +88,7 @@ def test_the_header_says_what_is_true(tmp_path: Path) -> None:
     assert "ss_network_args" not in header(path)
 
 
-def test_an_adapter_of_stable_diffusion_1_says_so(tmp_path: Path) -> None:
+def test_the_header_names_stable_diffusion_1(tmp_path: Path) -> None:
     with torch.device("meta"):
         text = CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
         models = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8), CLIPTextModel(text)
@@ -101,7 +101,7 @@ def test_an_adapter_of_stable_diffusion_1_says_so(tmp_path: Path) -> None:
     assert header(tmp_path / "kohya.safetensors")["ss_base_model_version"] == "sd_v1"
 
 
-def test_an_adapter_of_the_unet_alone_leaves_the_text_encoder_as_it_is(tmp_path: Path) -> None:
+def test_an_adapter_without_text_encoder_layers_is_imported_with_zeros(tmp_path: Path) -> None:
     path, pipeline = tmp_path / "unet.safetensors", tiny_pipeline()
     adapter = tiny_adapter(pipeline)
     save_file({name: tensor for name, tensor in to_kohya(adapter).items() if "lora_te" not in name}, path)
@@ -112,8 +112,8 @@ def test_an_adapter_of_the_unet_alone_leaves_the_text_encoder_as_it_is(tmp_path:
         assert torch.equal(tensor, expected), name
 
 
-def test_a_file_of_another_program_is_read_with_what_it_says(tmp_path: Path) -> None:
-    path, pipeline = tmp_path / "theirs.safetensors", tiny_pipeline()
+def test_the_header_of_another_program_is_read(tmp_path: Path) -> None:
+    path, pipeline = tmp_path / "other.safetensors", tiny_pipeline()
     adapter = tiny_adapter(pipeline, network_dim=8, network_alpha=4)
     halves = {name: tensor.half() for name, tensor in to_kohya(adapter).items()}
     save_file(halves, path, metadata={"ss_clip_skip": "2", "ss_seed": "1234"})
@@ -128,7 +128,7 @@ def test_a_file_of_another_program_is_read_with_what_it_says(tmp_path: Path) -> 
     assert {tensor.dtype for tensor in read.tensors.values()} == {torch.float32}
 
 
-def test_a_file_without_alphas_means_the_rank(tmp_path: Path) -> None:
+def test_a_missing_alpha_equals_the_rank(tmp_path: Path) -> None:
     path, pipeline = tmp_path / "old.safetensors", tiny_pipeline()
     tensors = to_kohya(tiny_adapter(pipeline))
     save_file({name: tensor for name, tensor in tensors.items() if not name.endswith(".alpha")}, path)
@@ -136,45 +136,45 @@ def test_a_file_without_alphas_means_the_rank(tmp_path: Path) -> None:
     assert (config.network_dim, config.network_alpha, config.conv_dim, config.conv_alpha) == (32, 32, 4, 4)
 
 
-def test_an_export_is_not_taken_for_an_adapter_of_another_base(tmp_path: Path) -> None:
+def test_an_export_of_another_base_is_rejected(tmp_path: Path) -> None:
     path, pipeline = tmp_path / "kohya.safetensors", tiny_pipeline()
     export_kohya(path, tiny_adapter(pipeline))
-    with pytest.raises(InputError, match=f"trained on base {BASE}, this is {'f' * 32}"):
+    with pytest.raises(InputError, match=f"trained on base {BASE}, but this base is {'f' * 32}"):
         import_kohya(path, pipeline, "f" * 32)
 
 
 WRONG = {
-    "an unknown layer": ({"lora_unet_conv_in.alpha": torch.tensor(1.0)}, r"lora_unet_conv_in: no such layer"),
+    "an unknown layer": ({"lora_unet_conv_in.alpha": torch.tensor(1.0)}, r"lora_unet_conv_in: this model has no"),
     "the text encoder of SDXL": ({"lora_te1_text_model_x.alpha": torch.tensor(1.0)}, r"lora_te1_text_model_x"),
     "a shape": ({f"{CONV}.lora_down.weight": torch.zeros(4, 8, 1, 1)}, rf"{CONV}\.lora_down.*\(4, 8, 1, 1\)"),
     "another rank above": ({f"{CONV}.lora_up.weight": torch.zeros(8, 3, 1, 1)}, rf"{CONV}\.lora_up.*\(8, 4, 1, 1\)"),
     "no rank": ({f"{CONV}.lora_down.weight": torch.tensor(1.0)}, rf"{CONV}\.lora_down.*shape \(\)"),
     "another alpha": ({f"{CONV}.alpha": torch.tensor(2.0)}, rf"3x3 convolutions must share.*alpha 2 in {CONV}"),
     "two alphas": ({f"{CONV}.alpha": torch.zeros(2)}, rf"{CONV}\.alpha: 2 numbers"),
-    "another method": ({f"{CONV}.dora_scale": torch.zeros(8)}, rf"{CONV}\.dora_scale: not of a LoRA"),
+    "another method": ({f"{CONV}.dora_scale": torch.zeros(8)}, rf"{CONV}\.dora_scale: not part of a LoRA"),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_does_not_fit_is_refused_by_name(tmp_path: Path, case: str) -> None:
-    path, pipeline = tmp_path / "theirs.safetensors", tiny_pipeline()
+def test_a_tensor_that_does_not_fit_is_rejected_by_name(tmp_path: Path, case: str) -> None:
+    path, pipeline = tmp_path / "other.safetensors", tiny_pipeline()
     changes, message = WRONG[case]
     save_file({**to_kohya(tiny_adapter(pipeline)), **changes}, path)
     with pytest.raises(InputError, match=message):
         import_kohya(path, pipeline, BASE)
 
 
-def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    path, pipeline = tmp_path / "theirs.safetensors", tiny_pipeline()
+def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
+    path, pipeline = tmp_path / "other.safetensors", tiny_pipeline()
     tensors = to_kohya(tiny_adapter(pipeline))
     save_file(without(tensors, f"{CONV}.lora_up.weight"), path)
     with pytest.raises(InputError, match=f"{CONV}.lora_up.weight is missing"):
         import_kohya(path, pipeline, BASE)
-    whole = [name for name in tensors if name.startswith(f"{CONV}.")]
-    save_file(without(tensors, *whole), path)
-    with pytest.raises(InputError, match=r"unet\.mid_block\.resnets\.0\.conv1.* is missing"):
+    layer_names = [name for name in tensors if name.startswith(f"{CONV}.")]
+    save_file(without(tensors, *layer_names), path)
+    with pytest.raises(InputError, match=r"unet\.mid_block\.resnets\.0\.conv1.* is missing from the adapter"):
         import_kohya(path, pipeline, BASE)
     save_file({"lora_nothing": torch.zeros(1)}, path)
-    with pytest.raises(InputError, match="lora_nothing: no such layer"):
+    with pytest.raises(InputError, match="lora_nothing: this model has no such layer"):
         import_kohya(path, pipeline, BASE)
     assert load_file(path).keys() == {"lora_nothing"}

@@ -20,7 +20,7 @@ TINY_CONV = "unet.mid_block.resnets.0.conv1"
 
 
 def stable_diffusion_1() -> tuple[UNet2DConditionModel, CLIPTextModel]:
-    """Its shapes without its weights: the defaults of diffusers are those of SD 1 but for two."""
+    """Stable Diffusion 1 without weights: diffusers' defaults except for two arguments."""
     with torch.device("meta"):
         text = CLIPTextConfig(
             vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
@@ -30,14 +30,14 @@ def stable_diffusion_1() -> tuple[UNet2DConditionModel, CLIPTextModel]:
 
 
 def totals(counts: dict[str, int], part: str) -> tuple[int, float]:
-    """Modules, and parameters in millions."""
+    """Return the number of modules, and of parameters in millions."""
     own = {name: value for name, value in counts.items() if name.startswith(part)}
     modules = sum(value for name, value in own.items() if name.endswith("_modules"))
     return modules, round(sum(value for name, value in own.items() if name.endswith("_parameters")) / 1e6, 2)
 
 
 @pytest.mark.parametrize(("conv_dim", "expected"), [(4, (278, 18.39)), (0, (192, 13.57))])
-def test_stable_diffusion_1_gets_as_many_modules_as_from_kohya(conv_dim: int, expected: tuple[int, float]) -> None:
+def test_stable_diffusion_1_gets_as_many_modules_as_with_kohya(conv_dim: int, expected: tuple[int, float]) -> None:
     models = stable_diffusion_1()
     add_adapter(*models, AdapterConfig(conv_dim=conv_dim), seed=0)
     counts = count_modules(adapter_tensors(*models))
@@ -47,7 +47,7 @@ def test_stable_diffusion_1_gets_as_many_modules_as_from_kohya(conv_dim: int, ex
     assert not counts.keys() & {"text_encoder_conv1x1_modules", "text_encoder_conv3x3_modules"}
 
 
-def test_only_the_adapter_is_trained_in_fp32_and_begins_as_nothing() -> None:
+def test_only_the_adapter_is_trainable_in_fp32_and_has_no_effect_at_first() -> None:
     pipeline, base = tiny_pipeline(), tiny_pipeline()
     models = pipeline.unet, pipeline.text_encoder
     add_adapter(*models, AdapterConfig(), seed=0)
@@ -68,20 +68,20 @@ def test_layers_outside_kohyas_rule_get_no_adapter() -> None:
     assert roots == {"down_blocks", "mid_block", "up_blocks", "encoder"}
 
 
-def test_rank_and_scaling_of_every_layer_are_those_of_its_kind() -> None:
+def test_rank_and_scaling_depend_on_the_kind_of_layer() -> None:
     pipeline = tiny_pipeline()
     config = AdapterConfig(network_dim=6, network_alpha=1.5, conv_dim=3, conv_alpha=9)
     add_adapter(pipeline.unet, pipeline.text_encoder, config, seed=0)
-    seen = set()
+    found = set()
     for model in (pipeline.unet, pipeline.text_encoder):
         for layer in model.modules():
             if hasattr(layer, "lora_A"):
                 kernel = getattr(layer.base_layer, "kernel_size", None)
-                seen.add((kernel, layer.r["default"], layer.scaling["default"]))
-    assert seen == {(None, 6, 0.25), ((1, 1), 6, 0.25), ((3, 3), 3, 3.0)}
+                found.add((kernel, layer.r["default"], layer.scaling["default"]))
+    assert found == {(None, 6, 0.25), ((1, 1), 6, 0.25), ((3, 3), 3, 3.0)}
 
 
-def test_the_start_depends_on_the_seed_alone_and_draws_no_other_random_numbers() -> None:
+def test_initial_weights_depend_on_the_seed_alone_and_leave_the_global_generator() -> None:
     starts = []
     for state, seed in ((1, 0), (2, 0), (2, 5)):
         pipeline = tiny_pipeline()
@@ -96,7 +96,7 @@ def test_the_start_depends_on_the_seed_alone_and_draws_no_other_random_numbers()
     assert 0.9 * bound < starts[0].abs().max() <= bound
 
 
-def test_weights_go_out_under_pefts_names_and_come_back() -> None:
+def test_weights_are_saved_with_pefts_names_and_loaded_again() -> None:
     one, other = tiny_pipeline(), tiny_pipeline()
     for pipeline, seed in ((one, 0), (other, 1)):
         add_adapter(pipeline.unet, pipeline.text_encoder, AdapterConfig(), seed=seed)
@@ -108,7 +108,7 @@ def test_weights_go_out_under_pefts_names_and_come_back() -> None:
         assert torch.equal(tensor, tensors[name]), name
 
 
-def test_weights_that_do_not_fit_are_refused_by_name_and_change_nothing() -> None:
+def test_weights_that_do_not_fit_are_rejected_by_name_and_change_nothing() -> None:
     pipeline = tiny_pipeline()
     models = pipeline.unet, pipeline.text_encoder
     add_adapter(*models, AdapterConfig(), seed=0)
@@ -124,7 +124,7 @@ def test_weights_that_do_not_fit_are_refused_by_name_and_change_nothing() -> Non
     assert all(torch.equal(tensor, tensors[key]) for key, tensor in adapter_tensors(*models).items())
 
 
-def test_a_configuration_outside_its_range_or_misspelt_is_refused() -> None:
+def test_an_invalid_or_misspelt_configuration_is_rejected() -> None:
     for wrong in ({"network_dim": 0}, {"conv_dim": -1}, {"network_alpha": 0.0}, {"conv_rank": 4}):
         with pytest.raises(ValidationError, match=next(iter(wrong))):
             AdapterConfig.model_validate(wrong)

@@ -16,7 +16,7 @@ CONV, LINEAR = "mid_block.resnets.0.conv1", "mid_block.attentions.0.transformer_
 
 
 def outputs(pipeline: StableDiffusionPipeline) -> tuple[Tensor, Tensor]:
-    """Of UNet and text encoder."""
+    """Return the outputs of UNet and text encoder."""
     generator = torch.Generator().manual_seed(0)
     noisy, ids = torch.randn(2, 5, 32, 32, generator=generator), torch.arange(2 * 24).view(2, 24)
     with torch.no_grad():
@@ -29,7 +29,7 @@ def weights(pipeline: StableDiffusionPipeline) -> dict[str, Tensor]:
     return {f"{part}.{name}": value for part in parts for name, value in parts[part].state_dict().items()}
 
 
-def test_merged_with_0_is_the_base_bit_for_bit() -> None:
+def test_alpha_0_gives_the_base_bit_for_bit() -> None:
     pipeline = tiny_pipeline()
     pipeline.unet.conv_out.weight.data[0, 0, 0, 0] = -0.0
     pipeline.unet.get_submodule("mid_block.resnets.0").conv1.weight.data[0, 0, 0, 0] = -0.0
@@ -39,18 +39,18 @@ def test_merged_with_0_is_the_base_bit_for_bit() -> None:
 
 
 @pytest.mark.parametrize("config", [{}, {"network_dim": 3, "network_alpha": 6, "conv_dim": 5}, {"conv_dim": 0}])
-def test_merged_with_1_does_what_the_attached_adapter_does(config: dict[str, float]) -> None:
+def test_alpha_1_equals_the_attached_adapter(config: dict[str, float]) -> None:
     pipeline = tiny_pipeline()
     adapter = tiny_adapter(pipeline, **config)
     merged = merge(pipeline, BASE, adapter, 1.0)
     plain = outputs(pipeline)
     attach_adapter(pipeline, adapter)
-    for ours, attached, base in zip(outputs(merged), outputs(pipeline), plain, strict=True):
-        assert (ours - attached).abs().max() < 1e-5
-        assert (ours - base).abs().max() > 1e-2
+    for merged_output, attached, base in zip(outputs(merged), outputs(pipeline), plain, strict=True):
+        assert (merged_output - attached).abs().max() < 1e-5
+        assert (merged_output - base).abs().max() > 1e-2
 
 
-def test_between_a_layer_moves_by_alpha_times_its_own_scaling() -> None:
+def test_a_weight_changes_by_alpha_times_the_scaled_product() -> None:
     pipeline = tiny_pipeline()
     adapter = tiny_adapter(pipeline)
     before, after = pipeline.unet, merge(pipeline, BASE, adapter, 0.65).unet
@@ -61,7 +61,7 @@ def test_between_a_layer_moves_by_alpha_times_its_own_scaling() -> None:
         assert torch.allclose(moved, scale * product, atol=1e-7), name
 
 
-def test_the_merged_pipeline_has_no_adapter_and_the_given_one_is_untouched() -> None:
+def test_the_merged_pipeline_has_no_adapter_and_the_original_is_unchanged() -> None:
     pipeline = tiny_pipeline()
     before = deepcopy(weights(pipeline))
     merged = merge(pipeline, BASE, tiny_adapter(pipeline), 0.8)
@@ -77,7 +77,7 @@ def test_the_merged_pipeline_has_no_adapter_and_the_given_one_is_untouched() -> 
     assert not merged.text_encoder.training
 
 
-def test_the_merged_pipeline_draws_and_survives_its_folder(tmp_path: Path) -> None:
+def test_the_merged_pipeline_generates_the_same_image_after_saving_and_loading(tmp_path: Path) -> None:
     pipeline = tiny_pipeline()
     merged = merge(pipeline, BASE, tiny_adapter(pipeline), 0.8)
     merged.save_pretrained(tmp_path)
@@ -91,13 +91,13 @@ def test_the_merged_pipeline_draws_and_survives_its_folder(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.01, float("nan")])
-def test_an_alpha_outside_0_to_1_is_refused(alpha: float) -> None:
+def test_an_alpha_outside_0_to_1_is_rejected(alpha: float) -> None:
     pipeline = tiny_pipeline()
     with pytest.raises(InputError, match=r"alpha = .* must be in 0\.\.1"):
         merge(pipeline, BASE, tiny_adapter(pipeline), alpha)
 
 
-def test_an_adapter_of_another_base_or_architecture_is_refused() -> None:
+def test_an_adapter_of_another_base_or_architecture_is_rejected() -> None:
     pipeline = tiny_pipeline()
     adapter = tiny_adapter(pipeline)
     with pytest.raises(InputError, match="trained on base"):

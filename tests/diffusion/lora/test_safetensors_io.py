@@ -15,7 +15,7 @@ from inandout.diffusion.lora.safetensors_io import META, load_adapter, save_adap
 from inandout.errors import InputError
 from tests.diffusion.tiny import attach_adapter, tiny_adapter, tiny_pipeline
 
-STRENGTHS = {"network_dim": 6, "network_alpha": 3, "conv_dim": 5, "conv_alpha": 2}
+CONFIG = {"network_dim": 6, "network_alpha": 3, "conv_dim": 5, "conv_alpha": 2}
 
 
 def draw(pipeline: StableDiffusionPipeline) -> np.ndarray:
@@ -25,8 +25,8 @@ def draw(pipeline: StableDiffusionPipeline) -> np.ndarray:
     ).images  # fmt: skip
 
 
-def strengths(pipeline: StableDiffusionPipeline) -> dict[str, tuple[int, float]]:
-    """Rank and scaling of every adapted layer."""
+def ranks_and_scalings(pipeline: StableDiffusionPipeline) -> dict[str, tuple[int, float]]:
+    """Return rank and scaling of every adapted layer."""
     return {
         f"{part}.{name}": (*layer.r.values(), *layer.scaling.values())
         for part in ("unet", "text_encoder")
@@ -35,7 +35,7 @@ def strengths(pipeline: StableDiffusionPipeline) -> dict[str, tuple[int, float]]
     }
 
 
-def test_a_saved_adapter_comes_back_bit_for_bit(tmp_path: Path) -> None:
+def test_a_saved_adapter_is_loaded_bit_for_bit(tmp_path: Path) -> None:
     adapter = tiny_adapter(tiny_pipeline())
     save_adapter(tmp_path / "adapter.safetensors", adapter)
     loaded = load_adapter(tmp_path / "adapter.safetensors")
@@ -45,9 +45,9 @@ def test_a_saved_adapter_comes_back_bit_for_bit(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["adapter.safetensors"]
 
 
-@pytest.mark.parametrize("config", [{}, STRENGTHS, {"conv_dim": 0}])
+@pytest.mark.parametrize("config", [{}, CONFIG, {"conv_dim": 0}])
 @pytest.mark.parametrize("write", [save_adapter, export_kohya])
-def test_diffusers_loads_every_layer_with_its_strength(
+def test_diffusers_loads_every_layer_with_its_rank_and_scaling(
     tmp_path: Path, write: Callable[[Path, Adapter], None], config: dict[str, float]
 ) -> None:
     path, ours, theirs = tmp_path / "adapter.safetensors", tiny_pipeline(), tiny_pipeline()
@@ -55,19 +55,19 @@ def test_diffusers_loads_every_layer_with_its_strength(
     write(path, adapter)
     attach_adapter(ours, adapter)
     theirs.load_lora_weights(path)
-    assert len(strengths(theirs)) == (96 if config.get("conv_dim") == 0 else 152)
-    assert strengths(theirs) == strengths(ours)
+    assert len(ranks_and_scalings(theirs)) == (96 if config.get("conv_dim") == 0 else 152)
+    assert ranks_and_scalings(theirs) == ranks_and_scalings(ours)
     image = draw(ours)
     assert np.abs(draw(theirs) - image).max() < 1e-5
     assert np.abs(image - without).max() > 1e-2
 
 
-def test_what_is_no_adapter_of_ours_is_refused(tmp_path: Path) -> None:
+def test_other_files_are_rejected(tmp_path: Path) -> None:
     path, adapter = tmp_path / "a.safetensors", tiny_adapter(tiny_pipeline())
     with pytest.raises(InputError, match="cannot be read"):
         load_adapter(path)
     path.write_bytes(b"\x80\x04 no tensors")
-    with pytest.raises(InputError, match="not a safetensors file"):
+    with pytest.raises(InputError, match="not a complete safetensors file"):
         load_adapter(path)
     save_file(adapter.tensors, path)
     with pytest.raises(InputError, match="not an adapter of this program"):
@@ -84,16 +84,16 @@ def test_a_pickle_is_not_opened(tmp_path: Path, name: str) -> None:
         load_adapter(tmp_path / name)
 
 
-def test_values_that_are_not_finite_are_refused_by_name(tmp_path: Path) -> None:
+def test_non_finite_values_are_rejected_by_name(tmp_path: Path) -> None:
     path, adapter = tmp_path / "a.safetensors", tiny_adapter(tiny_pipeline())
     name = "text_encoder.encoder.layers.1.mlp.fc2.lora_B.weight"
     adapter.tensors[name][0, 0] = torch.nan
     save_adapter(path, adapter)
-    with pytest.raises(InputError, match=f"{name} holds values that are not finite"):
+    with pytest.raises(InputError, match=f"{name} holds NaN or infinite values"):
         load_adapter(path)
 
 
-def test_a_header_with_unknown_or_wrong_fields_is_refused(tmp_path: Path) -> None:
+def test_a_header_with_unknown_or_invalid_fields_is_rejected(tmp_path: Path) -> None:
     path, adapter = tmp_path / "a.safetensors", tiny_adapter(tiny_pipeline())
     save_adapter(path, adapter)
     with safe_open(path, framework="pt") as file:
@@ -104,7 +104,7 @@ def test_a_header_with_unknown_or_wrong_fields_is_refused(tmp_path: Path) -> Non
             load_adapter(path)
 
 
-def test_a_file_that_cannot_be_written_says_so_and_leaves_the_old_one(
+def test_a_failed_write_keeps_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, adapter = tmp_path / "a.safetensors", tiny_adapter(tiny_pipeline())
