@@ -1,4 +1,4 @@
-"""How much of an image survives the VAE: error, and energy of the gradients, which blurring loses first."""
+"""Reconstruction quality of a VAE: PSNR, and gradient energy, which blurring reduces first."""
 
 from typing import NamedTuple
 
@@ -8,23 +8,24 @@ from inandout.data.images import ImageBatch
 
 
 class ReconstructionQuality(NamedTuple):
-    """Reconstructions compared with their originals."""
+    """Quality of reconstructions compared with their originals."""
 
     psnr: float
     """Peak signal-to-noise ratio in dB, mean over images."""
     worst_psnr: float
-    """The same, the lowest of all images."""
+    """PSNR in dB of the worst image."""
     gradient_energy: float
-    """Sum of squared brightness differences of neighbouring pixels, relative to the originals' (1 = all kept)."""
+    """Sum of squared brightness differences of neighbouring pixels, relative to the originals (1 = preserved)."""
 
 
-def measure_reconstruction(originals: ImageBatch, copies: ImageBatch) -> ReconstructionQuality:
+def measure_reconstruction(originals: ImageBatch, reconstructions: ImageBatch) -> ReconstructionQuality:
     """Compare images (N, H, W, 3) with their reconstructions."""
-    error = (originals.astype(np.float64) - copies.astype(np.float64)) / 255
+    error = (originals.astype(np.float64) - reconstructions.astype(np.float64)) / 255
     psnr = -10 * np.log10(np.maximum((error**2).mean(axis=(1, 2, 3)), 1e-10))
-    return ReconstructionQuality(float(psnr.mean()), float(psnr.min()), _energy(copies) / max(_energy(originals), 1e-9))
+    energy = _gradient_energy(reconstructions) / max(_gradient_energy(originals), 1e-9)
+    return ReconstructionQuality(float(psnr.mean()), float(psnr.min()), energy)
 
 
-def _energy(images: ImageBatch) -> float:
+def _gradient_energy(images: ImageBatch) -> float:
     grey = images.astype(np.float64).mean(axis=3)
     return float((np.diff(grey, axis=1) ** 2).sum() + (np.diff(grey, axis=2) ** 2).sum())

@@ -1,46 +1,46 @@
-"""What a UNet is asked for: the target, the weight of its error, and at which noise."""
+"""Training target, min-SNR loss weights and sampling of timesteps."""
 
 import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
 GAMMA = 5.0
-"""Of min-SNR weighting (Hang 2023); the paper's value."""
+"""Gamma of min-SNR weighting, the value of the paper (Hang 2023)."""
 
 
-DECIDING, WIDTH, ANYWHERE = 0.9, 0.8, 0.25
-"""Of `draw_deciding_times`: mean and standard deviation of the logits, and the share that is evenly drawn."""
+LOGIT_MEAN, LOGIT_STD, UNIFORM_SHARE = 0.9, 0.8, 0.25
+"""Of `draw_logit_normal_times`: mean and standard deviation of the logits, and the share of uniform timesteps."""
 
 
 def draw_times(count: int, steps: int, generator: torch.Generator) -> Tensor:
-    """Timesteps (count,), evenly spread over 0..steps-1 with one random shift: less noise in the loss of a batch.
+    """Draw timesteps (count,), evenly spaced over 0..steps-1 with one random shift, so that the loss varies less.
 
-    They are on the device of the generator.
+    The timesteps are on the generator's device.
     """
-    return (_spread(count, generator) * steps).long().clamp(max=steps - 1)
+    return (_evenly_spaced(count, generator) * steps).long().clamp(max=steps - 1)
 
 
-def draw_deciding_times(count: int, steps: int, generator: torch.Generator) -> Tensor:
-    """Timesteps (count,), most of them where it is decided what is drawn.
+def draw_logit_normal_times(count: int, steps: int, generator: torch.Generator) -> Tensor:
+    """Draw timesteps (count,), most of them where the content of the image is decided.
 
-    A quarter is evenly drawn; the logits of the others, t / steps, are normal (Esser 2024, eq. 19), with a median of
-    .71. Looked at, that is where the embedded base needs to learn: from there down to the middle of the schedule it
-    finds a defect again that was put under noise, above it draws another.
+    A quarter is uniform. For the others the logit of t / steps is normal (Esser 2024, eq. 19) with median t / steps =
+    .71. Inspection of the embedded base shows that it must learn in this range: from there down to the middle of the
+    schedule it restores a defect that was covered with noise, above it generates a different one.
     """
-    shares = _spread(count, generator).clamp(1e-4, 1 - 1e-4)
-    deciding = torch.special.expit(DECIDING + WIDTH * torch.special.ndtri(shares))
-    evenly = torch.rand(count, generator=generator, device=generator.device)
-    rare = torch.rand(count, generator=generator, device=generator.device) < ANYWHERE
-    return (torch.where(rare, evenly, deciding) * steps).long().clamp(max=steps - 1)
+    shares = _evenly_spaced(count, generator).clamp(1e-4, 1 - 1e-4)
+    logit_normal = torch.special.expit(LOGIT_MEAN + LOGIT_STD * torch.special.ndtri(shares))
+    uniform = torch.rand(count, generator=generator, device=generator.device)
+    is_uniform = torch.rand(count, generator=generator, device=generator.device) < UNIFORM_SHARE
+    return (torch.where(is_uniform, uniform, logit_normal) * steps).long().clamp(max=steps - 1)
 
 
-def _spread(count: int, generator: torch.Generator) -> Tensor:
+def _evenly_spaced(count: int, generator: torch.Generator) -> Tensor:
     shift = torch.rand(1, generator=generator, device=generator.device)
     return (shift + torch.arange(count, device=generator.device) / count) % 1
 
 
 def prediction_target(scheduler: DDIMScheduler, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
-    """What the UNet should answer: the noise, or v of a model that predicts v."""
+    """Return the target of the UNet: the noise, or v for v-prediction models."""
     if scheduler.config.prediction_type == "v_prediction":
         velocity: Tensor = scheduler.get_velocity(latents, noise, times)
         return velocity
@@ -48,11 +48,11 @@ def prediction_target(scheduler: DDIMScheduler, latents: Tensor, noise: Tensor, 
 
 
 def min_snr_weights(scheduler: DDIMScheduler, times: Tensor) -> Tensor:
-    """Weights (N,) of the squared errors at timesteps (N,).
+    """Return the min-SNR weights (N,) of the squared errors at timesteps (N,).
 
-    For the noise min(SNR, gamma) / SNR. For v min(SNR + 1, gamma) / (SNR + 1), which on the error of the image is
-    min(SNR + 1, gamma). (kohya's scripts have min(SNR, gamma) / (SNR + 1), which would leave the last step of a
-    schedule that ends in pure noise without any weight.)
+    The weights are min(SNR, gamma) / SNR for noise prediction and min(SNR + 1, gamma) / (SNR + 1) for v-prediction,
+    which weights the error of the image by min(SNR + 1, gamma). (kohya's scripts use min(SNR, gamma) / (SNR + 1), which
+    gives the last step of a zero-terminal-SNR schedule a weight of 0.)
     """
     signal = scheduler.alphas_cumprod.to(times.device)[times]
     if scheduler.config.prediction_type == "v_prediction":

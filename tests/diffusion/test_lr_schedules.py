@@ -6,7 +6,7 @@ import pytest
 from inandout.diffusion.lr_schedules import cosine_with_restarts, hold_and_decay, warm_up_and_decay
 
 
-def test_three_cosines_begin_at_the_highest_rate_and_fall_to_almost_nothing() -> None:
+def test_each_of_three_cosines_falls_from_the_highest_rate_to_almost_zero() -> None:
     rates = [cosine_with_restarts(step, 300, 0.01, 3) for step in range(1, 301)]
     for begin in (0, 100, 200):
         assert rates[begin] == 0.01
@@ -15,7 +15,7 @@ def test_three_cosines_begin_at_the_highest_rate_and_fall_to_almost_nothing() ->
         assert rates[begin : begin + 100] == sorted(rates[begin : begin + 100], reverse=True)
 
 
-def test_a_rate_is_held_and_decays_over_the_last_third() -> None:
+def test_the_rate_is_constant_and_decays_over_the_last_30_percent() -> None:
     assert hold_and_decay(100, 10_000, 0.01) == pytest.approx(0.005)
     assert {hold_and_decay(step, 10_000, 0.01) for step in (200, 3000, 7000)} == {0.01}
     assert hold_and_decay(8500, 10_000, 0.01) == pytest.approx(0.005)
@@ -32,6 +32,6 @@ def test_a_rate_never_jumps_however_short_the_training(steps: int) -> None:
     assert max(rates) <= min(1, steps / 200)
 
 
-def test_a_rate_warms_up_and_decays() -> None:
+def test_the_rate_warms_up_and_decays() -> None:
     assert [warm_up_and_decay(step, 1100, 0.01) for step in (50, 100, 600)] == pytest.approx([0.005, 0.01, 0.005])
     assert warm_up_and_decay(1100, 1100, 0.01) == 0

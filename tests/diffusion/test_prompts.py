@@ -17,7 +17,7 @@ SHAPE = {
 def encoder() -> CLIPTextModel:
     torch.manual_seed(0)
     model = CLIPTextModel(CLIPTextConfig(**SHAPE)).eval()
-    torch.nn.init.normal_(model.final_layer_norm.weight)  # as it begins with, forgetting it would be hard to see
+    torch.nn.init.normal_(model.final_layer_norm.weight)  # its initial value of 1 would hide a missing norm
     return model
 
 
@@ -25,21 +25,21 @@ def ids() -> torch.Tensor:
     return TOKENIZER(PROMPTS, padding="max_length", max_length=LENGTH, return_tensors="pt").input_ids
 
 
-def test_the_last_layer_is_exactly_what_the_text_encoder_gives() -> None:
+def test_clip_skip_1_is_the_output_of_the_text_encoder() -> None:
     states = prompt_states(encoder(), TOKENIZER, PROMPTS)
     assert states.shape == (3, LENGTH, 16)
     assert torch.equal(states, encoder()(ids())[0])
 
 
-def test_clip_skip_2_is_a_text_encoder_without_its_last_layer() -> None:
-    whole, shorter = encoder(), encoder()
+def test_clip_skip_2_equals_a_text_encoder_without_its_last_layer() -> None:
+    full, shorter = encoder(), encoder()
     del shorter.encoder.layers[-1]
-    states = prompt_states(whole, TOKENIZER, PROMPTS, clip_skip=2)
+    states = prompt_states(full, TOKENIZER, PROMPTS, clip_skip=2)
     assert torch.allclose(states, shorter(ids())[0], atol=1e-6)
-    assert not torch.allclose(states, whole(ids())[0], atol=1e-2)
+    assert not torch.allclose(states, full(ids())[0], atol=1e-2)
 
 
-def test_a_text_encoder_that_is_not_flattened_gives_the_same() -> None:
+def test_a_nested_text_encoder_gives_the_same_states() -> None:
     nested = CLIPTextModelWithProjection(CLIPTextConfig(**SHAPE)).eval()
     nested.text_model.load_state_dict(encoder().state_dict())
     assert torch.equal(
@@ -57,14 +57,14 @@ def test_gradients_reach_the_first_layer(clip_skip: int) -> None:
 
 
 @pytest.mark.parametrize("clip_skip", [0, 4])
-def test_a_layer_that_is_not_there_is_refused(clip_skip: int) -> None:
+def test_a_clip_skip_out_of_range_is_rejected(clip_skip: int) -> None:
     with pytest.raises(InputError, match=f"clip_skip = {clip_skip}.*3 layers.*1 to 3"):
         prompt_states(encoder(), TOKENIZER, PROMPTS, clip_skip)
 
 
-def test_a_prompt_is_refused_when_its_end_would_be_cut_off() -> None:
+def test_a_prompt_that_would_be_truncated_is_rejected() -> None:
     longest = " ".join(["crack"] * (LENGTH - 2))
     assert token_count(TOKENIZER, longest) == LENGTH
     check_prompt(TOKENIZER, longest)
-    with pytest.raises(InputError, match=rf"'{longest} crack' has {LENGTH + 1} tokens.*reads {LENGTH}"):
+    with pytest.raises(InputError, match=rf"'{longest} crack' has {LENGTH + 1} tokens.*limit is {LENGTH}"):
         check_prompt(TOKENIZER, longest + " crack")

@@ -1,4 +1,4 @@
-"""A random Stable Diffusion that makes 64x64 images in a blink, with every kind of module a real one has."""
+"""A tiny random Stable Diffusion for fast tests, with every kind of module of a real one."""
 
 import math
 
@@ -15,11 +15,13 @@ from inandout.diffusion.pretrain.pca_latents import surface_components
 from inandout.diffusion.pretrain.tokenizer import build_tokenizer
 
 BASE = "0123456789abcdef" * 2
-"""What stands for the fingerprint of the tiny base."""
+"""Fingerprint used for the tiny base."""
 
 
 def tiny_pipeline(seed: int = 0) -> StableDiffusionPipeline:
-    """Same `seed`, same weights; 1x1 and 3x3 convolutions, attention, down- and upsamplers, two text layers."""
+    """Return a pipeline with weights from `seed`: 1x1 and 3x3 convolutions, attention, down- and upsamplers, two text
+    layers.
+    """
     tokenizer = build_tokenizer(vocabulary())
     pipeline = StableDiffusionPipeline(
         vae=build_vae(surface_components(70), seed, width=8, blocks=(1, 0)),
@@ -36,7 +38,7 @@ def tiny_pipeline(seed: int = 0) -> StableDiffusionPipeline:
 
 
 def inpainting_pipeline() -> StableDiffusionInpaintPipeline:
-    """The tiny one with a UNet as a base made for inpainting has it: 2 C + 1 channels."""
+    """Return the tiny pipeline with the UNet of an inpainting model: 2 C + 1 input channels."""
     parts = tiny_pipeline().components
     config = {**parts["unet"].config, "in_channels": 2 * parts["unet"].config.out_channels + 1}
     torch.manual_seed(0)
@@ -45,7 +47,7 @@ def inpainting_pipeline() -> StableDiffusionInpaintPipeline:
 
 
 def tiny_adapter(pipeline: StableDiffusionPipeline, **config: float) -> Adapter:
-    """An adapter of random values for the pipeline, strong enough to change every image."""
+    """Return an adapter of random values for the pipeline, strong enough to change every image."""
     meta = AdapterMeta(
         config=AdapterConfig.model_validate(config), base=BASE, instance_prompt="skt background cracked",
         prior_prompt="background", clip_skip=1, sources=("ab" * 16,), code="cd" * 16, seed=3,
@@ -60,6 +62,6 @@ def tiny_adapter(pipeline: StableDiffusionPipeline, **config: float) -> Adapter:
 
 
 def attach_adapter(pipeline: StableDiffusionPipeline, adapter: Adapter) -> None:
-    """Put a trained adapter beside the weights of a pipeline, unmerged: what `merge` is compared with."""
+    """Add an adapter to a pipeline without merging it, for comparison with `merge`."""
     add_adapter(pipeline.unet, pipeline.text_encoder, adapter.meta.config, seed=0)
     set_adapter_tensors(pipeline.unet, pipeline.text_encoder, adapter.tensors)

@@ -1,4 +1,4 @@
-"""Aspect-ratio buckets: images of many shapes in a few sizes of about one area, so that they can share batches."""
+"""Aspect-ratio buckets: resize images of many shapes to a few sizes of similar area, so that they can share batches."""
 
 import math
 from collections.abc import Sequence
@@ -8,19 +8,18 @@ from inandout.errors import InputError
 
 
 def bucket_of(width: int, height: int, area: int, multiple: int) -> Geometry:
-    """The size that a width x height image is cut and resized to for training.
+    """Return the size to which a width x height image is cropped and resized for training.
 
-    Both sides are multiples of `multiple` and cannot grow without more than `area` pixels; of all such sizes it is the
-    one whose aspect is nearest to the image's, and of two the larger. What sticks out is cut off, the same on both
-    sides.
+    Both sides are multiples of `multiple`, and neither can grow without exceeding `area` pixels. Of these sizes the one
+    with the aspect ratio nearest to the image's is chosen, the larger one on a tie. The crop is centred.
 
     Raises:
-        InputError: `area` has no room for even one square of `multiple` pixels.
+        InputError: `area` is smaller than one square of `multiple` pixels.
     """
     if area < multiple * multiple:
         raise InputError(
-            f"an area of {area} pixels holds no {multiple}x{multiple} image, the smallest this base can work on; "
-            "give a larger width and height"
+            f"an area of {area} pixels is too small for a {multiple}x{multiple} image, the minimum of this base; "
+            "increase width and height"
         )
     sizes = [
         (w, h)
@@ -28,15 +27,15 @@ def bucket_of(width: int, height: int, area: int, multiple: int) -> Geometry:
         for h in range(multiple, area // w + 1, multiple)
         if (w + multiple) * h > area and w * (h + multiple) > area
     ]
-    wanted = math.log(width / height)
-    best = min(sizes, key=lambda size: (round(abs(math.log(size[0] / size[1]) - wanted), 6), -size[0] * size[1]))
+    log_aspect = math.log(width / height)
+    best = min(sizes, key=lambda size: (round(abs(math.log(size[0] / size[1]) - log_aspect), 6), -size[0] * size[1]))
     return Geometry.model_construct(width=best[0], height=best[1], fit="crop")
 
 
 def batches(sizes: Sequence[tuple[int, int]], order: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Part `order`, indices into `sizes` that may repeat, into batches of one size each; they keep their order.
+    """Split `order`, indices into `sizes` that may repeat, into batches of images of one size.
 
-    A batch is complete when its last image has come; the rest of every size comes at the end, smaller.
+    A batch is emitted when it is full; incomplete batches follow at the end.
     """
     waiting: dict[tuple[int, int], list[int]] = {}
     complete = []

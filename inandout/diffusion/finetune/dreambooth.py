@@ -1,4 +1,4 @@
-"""DreamBooth on a LoRA-C3Lier adapter (paper, sections 3, 4.1 and 5.1). Knows neither MLflow nor the command line."""
+"""DreamBooth training of a LoRA-C3Lier adapter (paper, sections 3, 4.1 and 5.1)."""
 
 import math
 from collections.abc import Sequence
@@ -36,26 +36,28 @@ from inandout.errors import InputError
 Optimiser = Literal["auto", "adamw", "adamw8bit"]
 
 MAX_GRADIENT_NORM = 1.0
-"""The paper's; a longer gradient is shortened to it."""
+"""Gradients with a larger norm are clipped to this norm (paper)."""
 _PRECISIONS = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class DreamBoothConfig(BaseModel):
-    """How an adapter is trained; what the paper changes from scenario to scenario is in `presets.py`."""
+    """Training settings that are the same in every scenario; `presets.py` has those that the paper varies."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    batch_size: int = Field(12, ge=1, le=4096, description="images a step, those of the class prompt included")
-    repeats: int = Field(10, ge=1, le=10_000, description="times that an epoch shows each image")
-    schedule_epochs: int = Field(50, ge=1, le=100_000, description="epochs that the learning-rate schedule spans")
-    restarts: int = Field(3, ge=1, le=1000, description="cosines, one after the other, in schedule_epochs")
+    batch_size: int = Field(12, ge=1, le=4096, description="images per step, including those of the class prompt")
+    repeats: int = Field(10, ge=1, le=10_000, description="repeats of each image per epoch")
+    schedule_epochs: int = Field(50, ge=1, le=100_000, description="length of the learning-rate schedule in epochs")
+    restarts: int = Field(3, ge=1, le=1000, description="cosine cycles in schedule_epochs")
     prior_weight: float = Field(1.0, ge=0, le=100, description="weight of the loss on images of the class prompt")
-    precision: Literal["fp32", "fp16", "bf16"] = Field("fp32", description="of the frozen weights; 16 bits need a GPU")
-    optimiser: Optimiser = Field(
-        "auto", description="auto: AdamW8bit of bitsandbytes (paper) on a GPU, where it saves memory, else AdamW"
+    precision: Literal["fp32", "fp16", "bf16"] = Field(
+        "fp32", description="precision of the frozen weights; fp16 and bf16 need a GPU"
     )
-    gradient_checkpointing: bool = Field(False, description="compute activations twice to save memory")
+    optimiser: Optimiser = Field(
+        "auto", description="auto: AdamW8bit of bitsandbytes (paper) on a GPU to save memory, else AdamW"
+    )
+    gradient_checkpointing: bool = Field(False, description="recompute activations to save memory")
 
 
 def dreambooth(
@@ -70,37 +72,38 @@ def dreambooth(
     save_every: int = 50,
     on_step: OnStep = lambda step, values: None,
 ) -> dict[str, Tensor]:
-    """Train the adapter that `add_adapter` put into the base, and return its weights.
+    """Train the adapter that `add_adapter` added to the base, and return its weights.
 
-    Noise and timesteps of a step are functions of seed and step alone. Under `accelerate launch` a batch is shared out
-    over the processes, which gives the loss of one process.
+    Noise and timesteps depend on seed and step alone. Under `accelerate launch` each batch is split over the processes,
+    with the same loss as one process.
 
     Args:
-        base: has an adapter; only that is trained. UNet and text encoder move to the device of the accelerator.
-        dataset: what is learned; see `make_batches` for the order. Without prior images there is no prior preservation.
-        epochs: to train; the schedule of the learning rate may be longer (`config.schedule_epochs`), as in the paper.
+        base: has an adapter, the only part that is trained. UNet and text encoder move to the accelerator's device.
+        dataset: training images; see `make_batches` for their order. Without prior images there is no prior
+            preservation.
+        epochs: number of epochs. The learning-rate schedule may be longer (`config.schedule_epochs`), as in the paper.
         lr: highest learning rate.
-        config: the rest.
-        seed: order, noise, timesteps.
-        checkpoint: written every `save_every` steps and at the end; where it exists training goes on from it and ends,
-            on a CPU, with the same weights bit for bit.
-        save_every: steps.
+        config: other settings.
+        seed: determines order, noise and timesteps.
+        checkpoint: written every `save_every` steps and at the end. If it exists, training resumes from it; on a CPU
+            the final weights are the same bit for bit.
+        save_every: steps between checkpoints.
         on_step: called with the step and `loss`, `instance_loss`, `prior_loss` (both without `prior_weight`), the
-            number of images of both that the loss has seen (`instance_seen`, `prior_seen`), `gradient_norm`, `lr`,
-            and `progress`, which is 1 at the last step.
+            number of images of each kind so far (`instance_seen`, `prior_seen`), `gradient_norm`, `lr`, and `progress`,
+            which is 1 at the last step.
 
     Raises:
-        NonFiniteLossError: names the step; the checkpoint is from before.
-        InputError: 16 bits without a GPU; a checkpoint of another adapter; no instance images.
+        NonFiniteLossError: loss or gradient is not finite; the last checkpoint is kept.
+        InputError: 16-bit precision without a GPU, a checkpoint of another adapter, or no instance images.
     """
     steps = make_batches(dataset.examples, epochs, config.repeats, config.batch_size, seed)
-    planned = round(len(steps) / epochs * config.schedule_epochs)
+    schedule_steps = round(len(steps) / epochs * config.schedule_epochs)
     accelerator = _accelerator(config)
     training = _prepare(base, dataset, config, lr, accelerator)
     done, seen = _resume(training, checkpoint)
     shown = tqdm(steps[done:], "finetune", total=len(steps), initial=done, unit="step", disable=None)
     for step, batch in enumerate(shown, start=done + 1):
-        rate = cosine_with_restarts(step, planned, lr, config.restarts)
+        rate = cosine_with_restarts(step, schedule_steps, lr, config.restarts)
         values = _step(training, batch, step, seed, rate, config)
         seen = [before + now for before, now in zip(seen, dataset.count(batch), strict=True)]
         if checkpoint is not None and (step % save_every == 0 or step == len(steps)):
@@ -112,83 +115,84 @@ def dreambooth(
 
 @dataclass(frozen=True)
 class _Training:
-    """Everything that a step needs."""
+    """Models, data and optimiser of a training."""
 
     base: Base
     scheduler: DDIMScheduler
     dataset: DreamBoothDataset
     parameters: list[nn.Parameter]
     optimised: list[nn.Parameter]
-    """The same numbers, as the optimiser has them."""
+    """The same values as the optimiser sees them."""
     optimiser: Any
     accelerator: Accelerator
 
     def weights(self) -> dict[str, Tensor]:
-        """Of the adapter."""
+        """Return the adapter's weights."""
         return adapter_tensors(self.base.pipeline.unet, self.base.pipeline.text_encoder)
 
 
 def _accelerator(config: DreamBoothConfig) -> Accelerator:
     if config.precision != "fp32" and not torch.cuda.is_available():
         raise InputError(
-            f"precision = {config.precision}: there is no GPU, and 16 bits are about 200 times slower on most CPUs; "
-            "use fp32"
+            f"precision = {config.precision}: needs a GPU, as it is about 200 times slower on most CPUs; use fp32"
         )
     return Accelerator(mixed_precision=_PRECISIONS[config.precision], cpu=not torch.cuda.is_available())
 
 
 def processes() -> PartialState:
-    """Those of `accelerate launch` or `torchrun`; they wait for each other as long as prior images may take."""
+    """Return the processes of `accelerate launch` or `torchrun`, with a timeout of a day for prior images."""
     return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
 
 
 def _prepare(
     base: Base, dataset: DreamBoothDataset, config: DreamBoothConfig, lr: float, accelerator: Accelerator
 ) -> _Training:  # fmt: skip
-    """Frozen weights in the precision asked for, the adapter in fp32, and an optimiser of the adapter."""
+    """Cast frozen weights to the configured precision and the adapter to fp32, and create the optimiser."""
     unet, text_encoder = base.pipeline.unet, base.pipeline.text_encoder
     for module in (unet, text_encoder):
         module.to(accelerator.device)
         for parameter in module.parameters():
             parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else _DTYPES[config.precision])
     text_encoder.train()
-    unet.eval()  # its blocks copy inputs out of channels-last in training (diffusers' issue 12975)
+    unet.eval()  # in training mode its blocks convert inputs from channels-last (diffusers' issue 12975)
     if config.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
         text_encoder.activation_checkpointing_enable()
     parameters = adapter_parameters(unet, text_encoder)
     chosen = chosen_optimiser(config.optimiser)
-    optimised = parameters if chosen == "adamw8bit" else [_as_vector(parameters)]
+    optimised = parameters if chosen == "adamw8bit" else [_flatten_parameters(parameters)]
     optimiser = accelerator.prepare(build_optimiser(optimised, lr, chosen))
     scheduler = DDIMScheduler.from_config(base.pipeline.scheduler.config)
     return _Training(base, scheduler, dataset, parameters, optimised, optimiser, accelerator)
 
 
-def _as_vector(parameters: list[nn.Parameter]) -> nn.Parameter:
-    """All of them one after the other, in memory that they share from now on: an optimiser goes through one tensor more
-    quickly. Not that of 8 bits, for which neighbours share a scale."""
+def _flatten_parameters(parameters: list[nn.Parameter]) -> nn.Parameter:
+    """Copy all parameters into one vector that shares memory with them; an optimiser is faster on one tensor.
+
+    It is not used for 8-bit AdamW, in which neighbouring values share a scale.
+    """
     vector = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters]))
     vector_to_parameters(vector.data, parameters)
     return vector
 
 
-def chosen_optimiser(asked: Optimiser) -> Optimiser:
-    """What "auto" is on this machine: 8 bits where there is a GPU that bitsandbytes can use."""
-    if asked != "auto":
-        return asked
+def chosen_optimiser(requested: Optimiser) -> Optimiser:
+    """Resolve "auto" on this machine: 8-bit AdamW if there is a GPU that bitsandbytes supports."""
+    if requested != "auto":
+        return requested
     if not torch.cuda.is_available():
         return "adamw"
     try:
         weight = nn.Parameter(torch.zeros(8192, device="cuda"))
         weight.grad = torch.ones_like(weight)
         build_optimiser([weight], 1e-3, "adamw8bit").step()
-    except (ImportError, OSError, RuntimeError, AttributeError):  # no kernels for this GPU: it says so in many ways
+    except (ImportError, OSError, RuntimeError, AttributeError):  # bitsandbytes lacks kernels for this GPU
         return "adamw"
     return "adamw8bit"
 
 
 def build_optimiser(parameters: list[nn.Parameter], lr: float, chosen: Optimiser) -> torch.optim.Optimizer:
-    """AdamW with PyTorch's defaults, or its 8-bit version, which keeps a quarter of the state."""
+    """Return AdamW with PyTorch's defaults, or the 8-bit version with a quarter of the optimiser state."""
     if chosen == "adamw8bit":
         from bitsandbytes.optim import AdamW8bit  # takes seconds to import
 
@@ -200,14 +204,14 @@ def build_optimiser(parameters: list[nn.Parameter], lr: float, chosen: Optimiser
 def _step(
     training: _Training, batch: Sequence[int], step: int, seed: int, rate: float, config: DreamBoothConfig
 ) -> dict[str, float]:
-    """One step of the optimiser; nothing moves if loss or gradient are not finite."""
+    """Take one optimiser step; raise before it if loss or gradient is not finite."""
     accelerator, optimiser = training.accelerator, training.optimiser
     set_learning_rate(optimiser, rate)
     optimiser.zero_grad()
     loss, values = _loss(training, batch, step, seed, config.prior_weight)
     _set_gradients(training, loss)
     values["gradient_norm"] = float(accelerator.clip_grad_norm_(training.optimised, MAX_GRADIENT_NORM))
-    if not math.isfinite(values["loss"]) or not _usable(values["gradient_norm"], accelerator.scaler):
+    if not math.isfinite(values["loss"]) or not _is_usable(values["gradient_norm"], accelerator.scaler):
         raise NonFiniteLossError(
             f"loss {values['loss']} and gradient norm {values['gradient_norm']} at step {step}; "
             "lower lr and start the command again"
@@ -216,34 +220,38 @@ def _step(
     return values
 
 
-def _usable(gradient_norm: float, scaler: torch.amp.GradScaler | None) -> bool:
-    """Whether a gradient is finite. With fp16 an infinite one only leaves out a step and halves the scale of the loss,
-    as long as there is something to halve: below 1 it is not the scale that makes it infinite."""
+def _is_usable(gradient_norm: float, scaler: torch.amp.GradScaler | None) -> bool:
+    """Return whether a gradient is finite, or infinite because of the loss scale.
+
+    With fp16 an infinite gradient skips the step and halves the scale. Below a scale of 1 the scale is not the cause.
+    """
     return math.isfinite(gradient_norm) or (scaler is not None and scaler.get_scale() >= 1)
 
 
 def _loss(
     training: _Training, batch: Sequence[int], step: int, seed: int, prior_weight: float
 ) -> tuple[Tensor, dict[str, float]]:
-    """Of this process' share of a batch, such that the mean over the processes is the loss of the whole batch."""
+    """Return the loss of this process' share of a batch; the mean over the processes is the loss of the batch."""
     accelerator, dataset = training.accelerator, training.dataset
     generator = torch.Generator().manual_seed((seed << 20) + step)
-    whole = torch.stack([dataset.examples[index].latent for index in batch])
-    noise = torch.randn(whole.shape, generator=generator)
+    batch_latents = torch.stack([dataset.examples[index].latent for index in batch])
+    noise = torch.randn(batch_latents.shape, generator=generator)
     times = draw_times(len(batch), training.scheduler.config.num_train_timesteps, generator)
     share = _share(len(batch), accelerator)
-    mine = [place % len(batch) for place in share]
-    counted = torch.tensor([float(place < len(batch)) for place in share])
-    latents, noise, times = (tensor[mine].to(accelerator.device) for tensor in (whole, noise, times))
-    prior = torch.tensor([float(dataset.examples[batch[place]].prior) for place in mine])
+    indices = [position % len(batch) for position in share]
+    valid = torch.tensor([float(position < len(batch)) for position in share])
+    latents, noise, times = (tensor[indices].to(accelerator.device) for tensor in (batch_latents, noise, times))
+    prior = torch.tensor([float(dataset.examples[batch[position]].prior) for position in indices])
     errors = _errors(training, latents, noise, times, prior)
-    loss = dreambooth_loss(errors, prior, prior_weight, counted) * accelerator.num_processes / len(batch)
-    return loss, _means(errors.detach().cpu(), counted, prior, prior_weight, accelerator)
+    loss = dreambooth_loss(errors, prior, prior_weight, valid) * accelerator.num_processes / len(batch)
+    return loss, _means(errors.detach().cpu(), valid, prior, prior_weight, accelerator)
 
 
 def _set_gradients(training: _Training, loss: Tensor) -> None:
-    """Averaged over the processes; 0 for layers of the text encoder that clip_skip leaves out. With fp16 they are
-    multiplied by the scale of the loss, which accelerate takes back before it clips."""
+    """Set gradients, averaged over the processes; 0 for layers of the text encoder that clip_skip leaves out.
+
+    With fp16 the loss is scaled; accelerate unscales the gradients before clipping.
+    """
     accelerator, optimised = training.accelerator, training.optimised
     scaled = loss if accelerator.scaler is None else accelerator.scaler.scale(loss)
     gradients = torch.autograd.grad(scaled, training.parameters, materialize_grads=True)
@@ -256,29 +264,29 @@ def _set_gradients(training: _Training, loss: Tensor) -> None:
 
 
 def _share(count: int, accelerator: Accelerator) -> range:
-    """Places in a batch that this process computes: as many as every other, so that some may lie beyond its end."""
+    """Return this process' positions in a batch: the same number for every process, so some may lie beyond the end."""
     each = -(-count // accelerator.num_processes)
     return range(accelerator.process_index * each, (accelerator.process_index + 1) * each)
 
 
 def _errors(training: _Training, latents: Tensor, noise: Tensor, times: Tensor, prior: Tensor) -> Tensor:
-    """Squared errors (N,), weighted by min-SNR. The text encoder reads each of the two prompts once."""
+    """Return min-SNR weighted squared errors (N,). Each of the two prompts is encoded once."""
     dataset, scheduler, pipeline = training.dataset, training.scheduler, training.base.pipeline
     prompts = [dataset.instance_prompt, dataset.prior_prompt][: 1 + int(prior.max())]
     with training.accelerator.autocast():
-        read = prompt_states(pipeline.text_encoder, pipeline.tokenizer, prompts, dataset.clip_skip)
+        states = prompt_states(pipeline.text_encoder, pipeline.tokenizer, prompts, dataset.clip_skip)
         noisy = scheduler.add_noise(latents, noise, times).contiguous(memory_format=torch.channels_last)
-        predicted = pipeline.unet(noisy, times, read[prior.long().to(read.device)]).sample
+        predicted = pipeline.unet(noisy, times, states[prior.long().to(states.device)]).sample
     return denoising_errors(scheduler, predicted, latents, noise, times)
 
 
 def _means(
-    errors: Tensor, counted: Tensor, prior: Tensor, prior_weight: float, accelerator: Accelerator
+    errors: Tensor, valid: Tensor, prior: Tensor, prior_weight: float, accelerator: Accelerator
 ) -> dict[str, float]:
-    """Losses of the whole batch, over all processes; a mean over no image is left out."""
-    instance = counted * (1 - prior)
+    """Return the mean losses of the whole batch over all processes; a mean of no images is left out."""
+    instance = valid * (1 - prior)
     sums = torch.stack(
-        [(errors * instance).sum(), instance.sum(), (errors * counted * prior).sum(), (counted * prior).sum()]
+        [(errors * instance).sum(), instance.sum(), (errors * valid * prior).sum(), (valid * prior).sum()]
     )
     total = accelerator.reduce(sums.to(accelerator.device), "sum").tolist()
     values = {"loss": (total[0] + prior_weight * total[2]) / (total[1] + total[3])}
@@ -287,17 +295,17 @@ def _means(
 
 
 def _save(training: _Training, checkpoint: Path, step: int, seen: list[int]) -> None:
-    """By one of the processes, for all."""
+    """Write a checkpoint in the main process only."""
     if training.accelerator.is_main_process:
         state = training.weights() | pack_optimiser(training.optimiser)
         save_checkpoint(checkpoint, Checkpoint(state, {"step": step, "seen": seen}))
 
 
 def _resume(training: _Training, checkpoint: Path | None) -> tuple[int, list[int]]:
-    """Put everything back that a checkpoint holds; (steps done, images seen of both kinds)."""
+    """Restore a checkpoint, and return the number of steps and the numbers of (instance, prior) images so far."""
     if checkpoint is None or not checkpoint.exists():
         return 0, [0, 0]
     weights, progress = load_checkpoint(checkpoint)
-    others = unpack_optimiser(training.optimiser, weights)
-    set_adapter_tensors(training.base.pipeline.unet, training.base.pipeline.text_encoder, others)
+    adapter_weights = unpack_optimiser(training.optimiser, weights)
+    set_adapter_tensors(training.base.pipeline.unet, training.base.pipeline.text_encoder, adapter_weights)
     return int(progress["step"]), list(progress["seen"])

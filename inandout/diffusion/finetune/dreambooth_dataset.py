@@ -1,4 +1,4 @@
-"""What DreamBooth learns from, and in which order."""
+"""Training images of DreamBooth, and their order in batches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from inandout.seeds import DreamBoothStream, generator
 
 @dataclass(frozen=True)
 class Example:
-    """An image that is learned from."""
+    """A training image."""
 
     latent: Tensor
     """(C, h, w), scaled for the UNet."""
     prior: bool
-    """Whether it is one of the class prompt, which keeps the class from drifting; else it is one of the product."""
+    """True for an image of the class prompt, which preserves the class; false for an image of the product."""
 
 
 @dataclass(frozen=True)
 class DreamBoothDataset:
-    """Images, their two prompts, and how the text encoder is read."""
+    """Training images, the prompts of instance and prior images, and the `clip_skip` of the text encoder."""
 
     examples: Sequence[Example]
     instance_prompt: str
@@ -31,24 +31,24 @@ class DreamBoothDataset:
     clip_skip: int = 1
 
     def count(self, batch: Sequence[int]) -> tuple[int, int]:
-        """Number of (instance, prior) images of a batch of indices."""
+        """Return the number of (instance, prior) images in a batch of indices."""
         priors = sum(self.examples[index].prior for index in batch)
         return len(batch) - priors, priors
 
 
 def make_batches(examples: Sequence[Example], epochs: int, repeats: int, batch_size: int, seed: int) -> list[list[int]]:
-    """The batches of a training, as indices into `examples`; all of a batch have one size.
+    """Return the batches of a training as indices into `examples`; the images of a batch have one size.
 
-    An epoch shows every instance image `repeats` times and as many prior images, the next of an endless round, so
-    that both take turns.
+    In each epoch every instance image occurs `repeats` times. As many prior images alternate with them, taken in turn
+    from an endless sequence of shuffled passes.
 
     Raises:
-        InputError: no instance images.
+        InputError: there are no instance images.
     """
     instances = [index for index, image in enumerate(examples) if not image.prior]
     priors = [index for index, image in enumerate(examples) if image.prior]
     if not instances:
-        raise InputError("there are no images to fine-tune on; give a data set whose training part has some")
+        raise InputError("there are no images to fine-tune on; give a data set with images in its training part")
     sizes = [(image.latent.shape[-1], image.latent.shape[-2]) for image in examples]
     length = len(instances) * repeats
     shown = _rounds(instances, length * epochs, seed, DreamBoothStream.INSTANCES)
@@ -61,7 +61,7 @@ def make_batches(examples: Sequence[Example], epochs: int, repeats: int, batch_s
 
 
 def _rounds(indices: Sequence[int], count: int, seed: int, stream: DreamBoothStream) -> list[int]:
-    """`count` of `indices`, going round and round, every round in an order of its own."""
+    """Return `count` of `indices` from repeated passes over all of them, each in a new random order."""
     if not indices:
         return []
     rounds = -(-count // len(indices))

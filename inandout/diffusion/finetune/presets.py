@@ -1,4 +1,4 @@
-"""What changes from scenario to scenario: the paper's values for Stable Diffusion, others for our own base."""
+"""Training and merging presets per scenario: the paper's for Stable Diffusion, and others for the embedded base."""
 
 from typing import NamedTuple
 
@@ -14,28 +14,28 @@ class Preset(NamedTuple):
     alpha: float
     """Merging weight; see `merge`."""
     inpaint_alpha: float
-    """The same where only the inside of a mask is drawn: the ground is the product's already."""
+    """Merging weight for inpainting, where the product's own background is kept."""
     n_prior: int
-    """Images of the class prompt for prior preservation."""
+    """Number of images of the class prompt for prior preservation."""
     defects: tuple[str, ...]
-    """Words that, after the instance prompt, draw defects: none where those were learned."""
+    """Defect words that are appended to the instance prompt; an empty word if defects were in the training images."""
 
 
 N_NEGATIVES = 50
-"""Images without a defect that zero shot fine-tunes on (paper, section 5.2)."""
+"""Number of good images for zero-shot fine-tuning (paper, section 5.2)."""
 
-_ASKED = ("cracked", "scratched")
-_LEARNED = ("",)
+_DEFECT_WORDS = ("cracked", "scratched")
+_NO_WORDS = ("",)
 
 PRESETS: dict[tuple[Kind, Shot], Preset] = {
-    ("sd", "zero"): Preset(5, 1e-5, 0.60, 0.60, 200, _ASKED),
-    ("sd", "few"): Preset(49, 1e-5, 0.95, 0.95, 200, _LEARNED),
-    ("sd", "full"): Preset(25, 1e-5, 0.80, 0.80, 200, _LEARNED),
-    ("embedded", "zero"): Preset(4, 2e-3, 0.60, 0.30, 48, _ASKED),
-    ("embedded", "few"): Preset(40, 1e-3, 0.80, 0.80, 48, _LEARNED),
-    ("embedded", "full"): Preset(1, 1e-3, 0.80, 0.80, 48, _LEARNED),
+    ("sd", "zero"): Preset(5, 1e-5, 0.60, 0.60, 200, _DEFECT_WORDS),
+    ("sd", "few"): Preset(49, 1e-5, 0.95, 0.95, 200, _NO_WORDS),
+    ("sd", "full"): Preset(25, 1e-5, 0.80, 0.80, 200, _NO_WORDS),
+    ("embedded", "zero"): Preset(4, 2e-3, 0.60, 0.30, 48, _DEFECT_WORDS),
+    ("embedded", "few"): Preset(40, 1e-3, 0.80, 0.80, 48, _NO_WORDS),
+    ("embedded", "full"): Preset(1, 1e-3, 0.80, 0.80, 48, _NO_WORDS),
 }
-"""The embedded base's own take minutes on a core, at the learning rate of a far smaller model. They were chosen by
-looking at images of magnetic tiles (experiments/tiles_diffusion.md). Zero shot: from alpha .5 on the ground is the
-product's, and beyond .7 the defects fade; inside a mask they fade from .3 on. Few shot: after 10 epochs the images
-are blurred; after 40 they are plain at .6 and overdone at .95. Full shot: the one that was tried."""
+"""The presets of the embedded base take minutes on a CPU core, at the learning rate of a much smaller model. They were
+chosen by inspecting images of magnetic tiles (experiments/tiles_diffusion.md). Zero shot: from alpha .5 on the
+background is the product's, above .7 defects fade; when inpainting they fade above .3. Few shot: images are blurred
+after 10 epochs; after 40 they look plain at alpha .6 and exaggerated at .95. Full shot: the only values tried."""

@@ -1,4 +1,4 @@
-"""The embedded base: how it is begun and put together when it is trained anew."""
+"""Initialise the parts of the embedded base, and assemble them as a pipeline."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -19,12 +19,12 @@ from inandout.diffusion.pretrain.train_unet import TrainState
 
 
 def new_vae(seed: int) -> AutoencoderTiny:
-    """The VAE with an untrained decoder."""
+    """Return the VAE with an untrained decoder."""
     return build_vae(surface_components(), seed)
 
 
 def new_train_state(vae: AutoencoderTiny, seed: int) -> TrainState:
-    """Untrained UNet and text encoder around a VAE."""
+    """Return an untrained UNet and text encoder for a VAE."""
     tokenizer = build_tokenizer(vocabulary())
     text_encoder, unet = build_text_encoder(len(tokenizer), seed), build_unet(seed + 1)
     ema = ExponentialMovingAverage(nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}))
@@ -32,18 +32,18 @@ def new_train_state(vae: AutoencoderTiny, seed: int) -> TrainState:
 
 
 def load_train_state(folder: Path) -> TrainState:
-    """A base that `pretrain` wrote, to be trained further; the averages begin with its weights."""
+    """Load a base that `pretrain` wrote, to continue its training; the EMA starts from its weights."""
     pipeline = open_folder(folder, str(folder))
     require_text2img(pipeline)
     for part in (pipeline.unet, pipeline.vae):
-        part.register_to_config(_name_or_path="")  # or where this one lay would be written beside the new weights
+        part.register_to_config(_name_or_path="")  # or the old path would be saved with the new weights
     unet = pipeline.unet.to(memory_format=torch.channels_last)
     ema = ExponentialMovingAverage(nn.ModuleDict({"unet": unet, "text_encoder": pipeline.text_encoder}))
     return TrainState(unet, pipeline.text_encoder, pipeline.tokenizer, pipeline.vae, build_scheduler(), ema)
 
 
 def assemble(train_state: TrainState) -> StableDiffusionPipeline:
-    """A pipeline of the running averages, which are copied, with DPM-Solver++ as its scheduler."""
+    """Return a pipeline with copies of the EMA weights and DPM-Solver++ as scheduler."""
     parts = deepcopy(train_state.parts())
     parts.load_state_dict(train_state.ema.values)
     parts.eval()

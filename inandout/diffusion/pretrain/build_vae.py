@@ -1,10 +1,10 @@
-"""The VAE: diffusers' `AutoencoderTiny` with a linear encoder in closed form and a trained decoder.
+"""Build the VAE: diffusers' `AutoencoderTiny` with a linear encoder in closed form and a trained decoder.
 
-`AutoencoderTiny` fits because its strided convolution sees every pixel of a 2x2 block, so that it can hold any linear
-map of a patch exactly, and because it has no norms, which wash small contrasts out. Its decoder enlarges by repeating
-pixels; the convolutions after it cannot tell the copies apart but by their neighbours, so it can make no pattern with
-the period of a patch. With 2x2 px patches that is the Nyquist frequency, where surfaces have nothing to show; with 4x4
-it would be stripes 4 px apart, which many materials have.
+`AutoencoderTiny` is suitable because its strided convolution covers every pixel of a 2x2 patch, so it can represent any
+linear map of a patch exactly, and because it has no norms, which would suppress small contrasts. Its decoder upsamples
+by repeating pixels. The following convolutions distinguish the copies only by their neighbours, so the decoder cannot
+generate patterns with the period of a patch. For 2x2 px patches this is the Nyquist frequency, where surfaces have no
+energy; for 4x4 px patches it would be stripes with a period of 4 px, which many materials have.
 """
 
 import torch
@@ -13,8 +13,8 @@ from diffusers import AutoencoderTiny
 from inandout.diffusion.pretrain.pca_latents import Components
 
 SCALING = 8.0
-"""`scaling_factor`: the encoder's output is the latent divided by this, where the decoder's tanh(x / 3) * 3 is nearly
-the identity."""
+"""The VAE's `scaling_factor`: the encoder's output is the latent divided by it, so that the decoder's tanh(x / 3) * 3
+is nearly the identity."""
 
 _ENCODER_WIDTH, _DECODER_WIDTH, _DECODER_BLOCKS = 8, 48, (2, 1)
 
@@ -22,11 +22,11 @@ _ENCODER_WIDTH, _DECODER_WIDTH, _DECODER_BLOCKS = 8, 48, (2, 1)
 def build_vae(
     components: Components, seed: int, width: int = _DECODER_WIDTH, blocks: tuple[int, int] = _DECODER_BLOCKS
 ) -> AutoencoderTiny:
-    """A VAE whose encoder is `components`, frozen, and whose decoder depends on `seed` alone.
+    """Return a VAE whose frozen encoder is `components` and whose decoder depends on `seed` alone.
 
     Args:
-        components: at most 16 of them.
-        seed: of the decoder's random weights.
+        components: at most 16 components.
+        seed: seed of the decoder's random weights.
         width: channels of the decoder.
         blocks: residual blocks of the decoder before and after it doubles the sides.
     """
@@ -39,14 +39,14 @@ def build_vae(
         )  # fmt: skip
     _set_encoder(vae, components)
     with torch.no_grad():
-        vae.decoder.layers[0].weight.mul_(SCALING)  # so that it sees latents of the size that it was initialised for
+        vae.decoder.layers[0].weight.mul_(SCALING)  # restores the input scale assumed by the initialisation
     vae.encoder.requires_grad_(False)
     return vae
 
 
 @torch.no_grad()
 def _set_encoder(vae: AutoencoderTiny, components: Components) -> None:
-    """Write the linear map into the four convolutions of an encoder without blocks."""
+    """Write the linear map into the convolutions of an encoder without residual blocks."""
     enter, halve, leave = vae.encoder.layers
     for layer in (enter, halve, leave):
         layer.weight.zero_()

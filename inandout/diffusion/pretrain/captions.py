@@ -1,7 +1,7 @@
-"""What was drawn, in words: short and long captions of a `Surface`.
+"""Short and long captions of a `Surface`.
 
-Without a defect none is named, so "background" alone stands for a good surface, which is the class prompt of
-DreamBooth here; a defect is always named, by its adjective ("background cracked") or as a thing ("a crack").
+A caption names a defect if and only if there is one, so "background" alone stands for a good surface, the class prompt
+of DreamBooth. A defect is named by its adjective ("background cracked") or as a noun ("a crack").
 """
 
 import numpy as np
@@ -9,9 +9,9 @@ import numpy as np
 from inandout.data.surfaces import COLOURS, CONTRASTS, KINDS, SIZES, SURFACES, Surface
 
 RARE = "skt"
-"""The word that DreamBooth binds to a product. Here it means nothing: it comes up now and then before any caption."""
+"""The word that DreamBooth binds to a product. It has no meaning in pretraining, where it begins some captions."""
 
-THINGS: dict[str, tuple[str, str]] = {
+NOUNS: dict[str, tuple[str, str]] = {
     "cracked": ("crack", "cracks"),
     "scratched": ("scratch", "scratches"),
     "pitted": ("pit", "pits"),
@@ -19,10 +19,10 @@ THINGS: dict[str, tuple[str, str]] = {
     "dented": ("dent", "dents"),
     "spotted": ("spot", "spots"),
 }
-"""Kind of defect to its name as one thing and as several."""
+"""Kind of defect to its singular and plural noun."""
 
 LIGHTS: dict[str, str] = {"even": "even light", "side": "light from the side", "spot": "spot light", "dim": "dim light"}
-"""Lighting to words."""
+"""Lighting to its words in a caption."""
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -46,15 +46,14 @@ _NAMED = 0.3
 
 
 def caption_of(drawn: Surface, rng: np.random.Generator, product: int | None = None) -> str:
-    """A caption, drawn from `rng` among the many that are true of the image.
+    """Return one of the many true captions of a surface, chosen by `rng`.
 
-    The caption of an image of a known product always begins with the word of that product, and names colour and
-    surface less often: so the base learns that a made-up word can stand for a product and is combined with any defect,
-    which is what DreamBooth asks of `RARE` later.
+    A third is minimal ("background", "background cracked"). The others may add colour and surface before "background",
+    the light after it, and size, contrast and number to a defect. One in 16 begins with a meaningless word, so that
+    such words have no effect until DreamBooth teaches one.
 
-    A third is as short as it can be ("background", "background cracked"). The others may add colour and surface before
-    "background", light after it, and to a defect its size, contrast and number. One in 16 begins with a word without
-    meaning, so that such a word changes nothing until it is taught something.
+    The caption of a known product begins with the word of the product and names colour and surface less often. The base
+    learns from these captions that a made-up word stands for a product and combines with every defect.
     """
     short = rng.random() < _SHORT
     words = [] if short else _before(drawn, rng)
@@ -64,19 +63,19 @@ def caption_of(drawn: Surface, rng: np.random.Generator, product: int | None = N
         words.insert(0, RARE if rng.random() < 0.5 else "".join(rng.choice(list(_LETTERS), 3)))
     words.append("background")
     if drawn.defect:
-        words += [drawn.defect] if short or rng.random() > _DETAIL else _thing(drawn, rng)
+        words += [drawn.defect] if short or rng.random() > _DETAIL else _noun_phrase(drawn, rng)
     if not short and rng.random() < _LIGHT:
         words += ["in", LIGHTS[drawn.lighting]]
     return " ".join(words)
 
 
 def vocabulary() -> list[str]:
-    """Every word that a caption may hold (a digit is a word), and some that people will write beside them."""
-    things = [word for pair in THINGS.values() for word in pair]
+    """Return every word of the captions (a digit is a word), and common words of user prompts."""
+    nouns = [word for pair in NOUNS.values() for word in pair]
     lights = [word for light in LIGHTS.values() for word in light.split()]
-    usual = ["background", "a", "an", "in", "with", "of", "and", "the", "no", "defect", "surface", "many", "one", "two"]
+    common = ["background", "a", "an", "in", "with", "of", "and", "the", "no", "defect", "surface", "many", "one", "two"]
     digits = [str(digit) for digit in range(10)]
-    words = [*usual, *SURFACES, *COLOURS, *KINDS, *things, *SIZES, *CONTRASTS, *lights, *digits, RARE]
+    words = [*common, *SURFACES, *COLOURS, *KINDS, *nouns, *SIZES, *CONTRASTS, *lights, *digits, RARE]
     return list(dict.fromkeys(words))
 
 
@@ -85,12 +84,12 @@ def _before(drawn: Surface, rng: np.random.Generator) -> list[str]:
     return words + ([drawn.surface] if rng.random() < _SURFACE else [])
 
 
-def _thing(drawn: Surface, rng: np.random.Generator) -> list[str]:
-    """ "with a large clear stain", "with 3 scratches", "with small pits"."""
-    one, several = THINGS[drawn.defect]
-    described = [drawn.size] if rng.random() < _SIZE else []
-    described += [drawn.contrast] if rng.random() < _CONTRAST else []
+def _noun_phrase(drawn: Surface, rng: np.random.Generator) -> list[str]:
+    """Return words such as "with a large clear stain", "with 3 scratches", "with small pits"."""
+    singular, plural = NOUNS[drawn.defect]
+    adjectives = [drawn.size] if rng.random() < _SIZE else []
+    adjectives += [drawn.contrast] if rng.random() < _CONTRAST else []
     if drawn.count == 1:
-        return ["with", "a", *described, one]
+        return ["with", "a", *adjectives, singular]
     number = list(str(drawn.count)) if rng.random() < _COUNT else []
-    return ["with", *number, *described, several]
+    return ["with", *number, *adjectives, plural]

@@ -1,4 +1,4 @@
-"""Text encoder, UNet and noise schedule of `surface-diffusion`, untrained."""
+"""Untrained text encoder, UNet and noise schedule of `surface-diffusion`."""
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
@@ -8,18 +8,18 @@ from inandout.diffusion.pretrain.pca_latents import CHANNELS
 from inandout.diffusion.pretrain.tokenizer import LENGTH
 
 TEXT_WIDTH = 128
-"""Numbers a token; the UNet's `cross_attention_dim`."""
+"""Width of the text states; the UNet's `cross_attention_dim`."""
 
 WORDS_GAIN = 25.0
-"""Of CLIP's initial word embeddings, so that words differ by more than their places do. It came with the lower learning
-rate of the text encoder (`TEXT_SHARE`); what it does on its own was not measured."""
+"""Factor on CLIP's initial word embeddings, so that words differ more than positions. It was introduced with the lower
+learning rate of the text encoder (`TEXT_SHARE`); its separate effect was not measured."""
 
 WIDTHS = (32, 64, 128, 128)
-"""Channels of the UNet at 1/2, 1/4, 1/8 and 1/16 of the image's sides; the two lowest attend to the text."""
+"""Channels of the UNet at 1/2, 1/4, 1/8 and 1/16 of the image's sides; the two lowest levels have cross-attention."""
 
 
 def build_text_encoder(vocabulary_size: int, seed: int, width: int = TEXT_WIDTH) -> CLIPTextModel:
-    """Two layers of CLIP; the last two tokens of the vocabulary are begin and end."""
+    """Return a CLIP text encoder with two layers; the last two tokens of the vocabulary are start and end."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = CLIPTextConfig(
@@ -36,10 +36,10 @@ def build_text_encoder(vocabulary_size: int, seed: int, width: int = TEXT_WIDTH)
 def build_unet(
     seed: int, widths: tuple[int, ...] = WIDTHS, text_width: int = TEXT_WIDTH, attention_from: int = 2
 ) -> UNet2DConditionModel:
-    """The UNet: one residual block a level on the way down, two on the way up; attention from a level downwards.
+    """Return the UNet: one residual block per level down, two up, and cross-attention from level `attention_from` on.
 
-    The prompt as a whole is also added to the time embedding, as in DeepFloyd's IF, so that it reaches every block: by
-    cross-attention alone two prompts made no difference after 500 steps, so they do after 200.
+    The pooled prompt is also added to the time embedding, as in DeepFloyd IF, so that it reaches every block. With
+    cross-attention alone, two prompts made no difference after 500 steps; with it they do after 200.
     """
     attending = [level >= attention_from for level in range(len(widths))]
     with torch.random.fork_rng(devices=[]):
@@ -56,9 +56,9 @@ def build_unet(
 
 
 def build_scheduler() -> DDIMScheduler:
-    """Stable Diffusion's betas, rescaled so that the last step is pure noise (Lin 2024): brightness is learned, too.
+    """Return Stable Diffusion's betas with zero terminal SNR (Lin 2024), so that the UNet learns brightness, too.
 
-    That needs v-prediction, and sampling that begins at the last step ("trailing").
+    This requires v-prediction, and sampling from the last step ("trailing").
     """
     return DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", rescale_betas_zero_snr=True,

@@ -1,4 +1,4 @@
-"""An endless stream of surfaces and captions to learn from: batch `step` is a function of the seed and of `step`."""
+"""An endless stream of surfaces and captions for training: batch `step` is a function of the seed and `step`."""
 
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -11,21 +11,21 @@ from inandout.data.surfaces import KINDS, SURFACES, Surface, draw_surface
 from inandout.diffusion.pretrain.captions import PRODUCT_WORDS, caption_of
 
 CLOSE_UP, WHOLE = (32, 32), (64, 64)
-"""(Width, height) of a part of an image that shows some of the defect, and of the image it is cut from. A defect is
-small: in the time for one image, four close-ups teach far more of what its name means. But they show one in every
-part of an image, so that whole ones must have the last word."""
+"""(Width, height) of a crop that contains part of the defect, and of the image it is cropped from. Defects are small:
+in the time of one image, four close-ups teach much more about the name of a defect. But they show a defect in every
+place of an image, so training must end with whole images."""
 
 SHAPES: dict[tuple[int, int], float] = {
     WHOLE: 0.72, (96, 96): 0.08, (64, 192): 0.08, (64, 128): 0.06, (128, 128): 0.06,
 }  # fmt: skip
-"""(Width, height) of the images of a batch to its share of those that are no close-ups; a batch of larger images
-has fewer of them."""
+"""(Width, height) of the images of a batch to its share of the batches that are not close-ups. Batches of larger images
+have fewer images."""
 
 PLAIN = 0.25
 """Share of images without a defect."""
 
 WEIGHTED_KINDS = (*KINDS, *["cracked"] * 2, "pitted", *["stained"] * 7)
-"""Kinds that a base is taught: those that it takes for others, more often than those."""
+"""Kinds of defects to train on; those that the base confused with others are repeated."""
 
 PRODUCT_SHARE = 0.35
 """Share of images that show one of the products of `PRODUCT_WORDS`, whose caption begins with the product's word."""
@@ -34,7 +34,7 @@ _FIRST_PRODUCT = 2**40
 """Seed of the first of those products; users draw data sets of products from 0 to 2**32 - 1."""
 
 _AGAIN = 0.7
-"""Chance that a faint defect is drawn again: it teaches little, as even a person often misses it."""
+"""Probability of redrawing a faint defect: faint defects teach little, because even people often miss them."""
 
 
 class Batch(NamedTuple):
@@ -42,10 +42,10 @@ class Batch(NamedTuple):
 
     images: ImageBatch
     masks: npt.NDArray[np.bool_]
-    """(N, H, W): where there is a defect."""
+    """(N, H, W): where a defect is."""
     captions: list[str]
     defects: list[str]
-    """Kind of each, "" for none."""
+    """Kind of each defect, "" for none."""
 
 
 class Drawn(NamedTuple):
@@ -58,27 +58,28 @@ class Drawn(NamedTuple):
 
 @dataclass(frozen=True)
 class SurfaceStream:
-    """Draws batches for ever; two of different seeds share no image (of the first 2**30 of each)."""
+    """An endless stream of batches; streams of different seeds share none of the first 2**30 images of each."""
 
     seed: int
-    """0..2**20 - 1. Seeds from `HELD_OUT` on are for measuring, never for training."""
+    """0..2**20 - 1. Seeds from `HELD_OUT` on are for evaluation, never for training."""
     batch_size: int = 32
-    """Images of 64x64 px in a batch."""
+    """Number of images of 64x64 px in a batch."""
     close_ups: float = 0.5
-    """Share of the batches that are close-ups."""
+    """Share of batches that are close-ups."""
     kinds: tuple[str, ...] = KINDS
-    """Each as often as it stands here."""
+    """Kinds of defects, drawn as often as they are listed."""
 
     def batch(self, step: int, shape: tuple[int, int] | None = None) -> Batch:
-        """Batch number `step`, 0 or more, of images of `shape` (width, height), or of a drawn shape."""
+        """Return batch number `step`, 0 or more, of images of `shape` (width, height), or of a random shape."""
         drawn, rng = self.draw(step, shape)
-        surfaces = [one.surface for one in drawn]
-        images, masks = np.stack([one.image for one in surfaces]), np.stack([one.mask for one in surfaces])
-        captions = [caption_of(one.surface, rng, one.product) for one in drawn]
-        return Batch(images, masks, captions, [one.defect for one in surfaces])
+        surfaces = [example.surface for example in drawn]
+        images = np.stack([surface.image for surface in surfaces])
+        masks = np.stack([surface.mask for surface in surfaces])
+        captions = [caption_of(example.surface, rng, example.product) for example in drawn]
+        return Batch(images, masks, captions, [surface.defect for surface in surfaces])
 
     def draw(self, step: int, shape: tuple[int, int] | None = None) -> tuple[list[Drawn], np.random.Generator]:
-        """The images of batch `step`, and the generator that draws their captions."""
+        """Return the images of batch `step` and the generator that draws their captions."""
         rng = np.random.default_rng([self.seed, step])
         width, height = shape or self._shape(rng)
         count = max(self.batch_size * 64 * 64 // (width * height), 1)
@@ -103,7 +104,7 @@ class SurfaceStream:
 
 
 def close_up(drawn: Surface, rng: np.random.Generator) -> Surface:
-    """A part of a surface, of the size `CLOSE_UP`, with some pixel of its defect in it, if it has one."""
+    """Return a random crop of size `CLOSE_UP` that contains at least one pixel of the defect, if there is one."""
     height, width = drawn.mask.shape
     rows, columns = np.nonzero(drawn.mask if drawn.mask.any() else np.ones_like(drawn.mask))
     chosen = rng.integers(len(rows))
@@ -114,7 +115,7 @@ def close_up(drawn: Surface, rng: np.random.Generator) -> Surface:
 
 
 _MOST = WHOLE[0] * WHOLE[1] // (CLOSE_UP[0] * CLOSE_UP[1])
-"""Images of a batch, at most, for each of 64x64."""
+"""Maximum number of images in a batch per image of 64x64 px."""
 
 HELD_OUT = 2**19
-"""First seed of schools that nothing is trained on."""
+"""First of the seeds that are never trained on."""

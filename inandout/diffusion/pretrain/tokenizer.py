@@ -1,4 +1,4 @@
-"""The tokenizer: CLIP's, built in memory, with every word of the captions as one token."""
+"""A CLIP tokenizer, built in memory, with one token for every word of the captions."""
 
 from itertools import pairwise
 
@@ -6,34 +6,35 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer
 
 LENGTH = 32
-"""Tokens of a prompt, begin and end included; the rest is cut off. Captions have 14 words at most."""
+"""Maximum number of tokens of a prompt, including start and end. Captions have at most 14 words."""
 
 START, END = "<|startoftext|>", "<|endoftext|>"
-_LAST = "</w>"
-"""What CLIP adds to the last symbol of a word."""
+_WORD_END = "</w>"
+"""Suffix that CLIP adds to the last symbol of a word."""
 
 
 def build_tokenizer(words: list[str]) -> CLIPTokenizer:
-    """A tokenizer that makes one token of each of `words`, and spells every other word byte by byte.
+    """Return a tokenizer with one token for each of `words`; other words are split into bytes.
 
-    As in CLIP, the vocabulary is the 256 bytes, the same as ends of words, the merges, begin, end.
+    As in CLIP, the vocabulary consists of the 256 bytes, the same as ends of words, the merges, start and end.
     """
     alphabet = sorted(ByteLevel.alphabet())
     merges = _merges(words)
-    vocabulary = [*alphabet, *(symbol + _LAST for symbol in alphabet), *("".join(pair) for pair in merges), START, END]
-    numbered = {token: number for number, token in enumerate(dict.fromkeys(vocabulary))}
-    return CLIPTokenizer(vocab=numbered, merges=merges, model_max_length=LENGTH)
+    word_ends = [symbol + _WORD_END for symbol in alphabet]
+    vocabulary = dict.fromkeys([*alphabet, *word_ends, *("".join(pair) for pair in merges), START, END])
+    token_ids = {token: number for number, token in enumerate(vocabulary)}
+    return CLIPTokenizer(vocab=token_ids, merges=merges, model_max_length=LENGTH)
 
 
 def _merges(words: list[str]) -> list[tuple[str, str]]:
-    """Byte-pair merges that build each word, longer words adding to what shorter ones need.
+    """Return byte-pair merges that build each word; longer words extend the merges of shorter ones.
 
-    A word is first joined by the merges there are; what is then left in pieces is joined from left to right. Later
-    merges cannot break an earlier word, which is already whole when their turn comes.
+    The existing merges are applied to a word first; the remaining pieces are joined from left to right. Later merges
+    cannot split an earlier word, because it is already joined when they apply.
     """
     merges: list[tuple[str, str]] = []
     for word in words:
-        pieces = _join([*word[:-1], word[-1] + _LAST], merges)
+        pieces = _join([*word[:-1], word[-1] + _WORD_END], merges)
         while len(pieces) > 1:
             merges.append((pieces[0], pieces[1]))
             pieces = [pieces[0] + pieces[1], *pieces[2:]]
@@ -41,7 +42,7 @@ def _merges(words: list[str]) -> list[tuple[str, str]]:
 
 
 def _join(pieces: list[str], merges: list[tuple[str, str]]) -> list[str]:
-    """Byte-pair encoding: again and again join the pair that was merged first."""
+    """Apply byte-pair encoding: repeatedly join the pair with the lowest rank."""
     ranks = {pair: rank for rank, pair in enumerate(merges)}
     while known := [pair for pair in pairwise(pieces) if pair in ranks]:
         pair = min(known, key=ranks.__getitem__)

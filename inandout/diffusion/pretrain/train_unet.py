@@ -1,4 +1,4 @@
-"""Train UNet and text encoder together. Knows images and captions; knows neither MLflow nor the command line."""
+"""Train UNet and text encoder of the embedded base together."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,23 +29,24 @@ from inandout.diffusion.pretrain.ema import ExponentialMovingAverage
 from inandout.diffusion.pretrain.pca_latents import FACTOR
 from inandout.diffusion.pretrain.stream import Batch, SurfaceStream
 from inandout.diffusion.prompts import prompt_states
-from inandout.diffusion.snr_weighting import draw_deciding_times, min_snr_weights, prediction_target
+from inandout.diffusion.snr_weighting import draw_logit_normal_times, min_snr_weights, prediction_target
 from inandout.diffusion.vae import encode
 
 UNCONDITIONAL = 0.1
-"""Share of images that are trained with an empty caption, for classifier-free guidance."""
+"""Share of images with an empty caption, for classifier-free guidance."""
 TEXT_SHARE = 0.1
-"""Learning rate of the text encoder, as a share of the UNet's. From nothing, with the same rate its states had
-collapsed to a single vector when they were looked at after 2,000 steps. Later more is better: after 12,000 steps with
-this share, cracked and pitted, stained and dented lay nearest to each other of all, and were confused."""
+"""Learning rate of the text encoder relative to the UNet's. When training from scratch with equal rates, the text
+states had collapsed to a single vector after 2,000 steps. Later a higher rate is better: after 12,000 steps with this
+share, the states of cracked and pitted, and of stained and dented, were the closest of all, and the words were
+confused."""
 DEFECT_WEIGHT = 5.0
-"""Weight of the squared error where there is a defect; 1 elsewhere. It is 4 to 17 % of an image; without this
-little of the loss hangs on the word that names it."""
+"""Weight of the squared error at a defect; 1 elsewhere. A defect covers 4 to 17 % of an image; without the weight, the
+word that names it has little influence on the loss."""
 
 
 @dataclass(frozen=True)
 class TrainState:
-    """What is trained, what it is trained with, and the running averages, which are what is shipped."""
+    """The trained models, their training components, and the EMA weights, which are shipped."""
 
     unet: UNet2DConditionModel
     text_encoder: CLIPTextModel
@@ -55,7 +56,7 @@ class TrainState:
     ema: ExponentialMovingAverage
 
     def parts(self) -> nn.ModuleDict:
-        """The trained modules by name, sharing their weights."""
+        """Return the trained modules by name, sharing their weights."""
         return nn.ModuleDict({"unet": self.unet, "text_encoder": self.text_encoder})
 
 
@@ -70,33 +71,33 @@ def pretrain_unet(
     save_every: int = 200,
     on_step: OnStep = lambda step, values: None,
 ) -> None:
-    """Train in place: v-prediction, min-SNR, heavier defects, guidance dropout, AdamW, running averages.
+    """Train in place: v-prediction, min-SNR, weighted defects, caption dropout for guidance, AdamW, EMA.
 
-    Latents need no cache: the encoder is three small convolutions. A process of its own draws the batches, as that
-    takes up to a sixth of the time of a step.
-    Batch, noise and timesteps of a step are functions of the school's seed and the step alone.
+    Latents are not cached because the encoder is only three small convolutions. A worker process draws the batches,
+    which takes up to a sixth of the time of a step. Batch, noise and timesteps depend on the stream's seed and the step
+    alone.
 
     Args:
-        train_state: trained in place, the averages, too.
-        stream: what to learn.
-        steps: in all, also those before a resume; the learning rate falls over the last 30 %.
-        lr: learning rate before that.
-        text_share: learning rate of the text encoder as a share of it.
-        checkpoint: written every `save_every` steps and at the end; where it exists, training goes on from it and
-            ends with the same weights, bit for bit, as a run that was never stopped (same machine and threads).
+        train_state: trained in place, including the EMA.
+        stream: training data.
+        steps: total number of steps, including those before a resume; the learning rate decays over the last 30 %.
+        lr: learning rate before the decay.
+        text_share: learning rate of the text encoder relative to `lr`.
+        checkpoint: written every `save_every` steps and at the end. If it exists, training resumes from it; the final
+            weights are the same bit for bit as without interruption (same machine and threads).
         save_every: steps between checkpoints.
         on_step: called with the step and `loss` (unweighted), `weighted_loss`, `gradient_norm`, `lr`.
 
     Raises:
-        NonFiniteLossError: names the step; the checkpoint is from before.
+        NonFiniteLossError: the loss is not finite; the last checkpoint is kept.
     """
     parts = train_state.parts().train()
     optimiser = torch.optim.AdamW(
-        _groups(train_state, text_share), lr=lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+        _parameter_groups(train_state, text_share), lr=lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True
     )  # fmt: skip
     done = _resume(parts, train_state.ema, optimiser, checkpoint)
     batches = DataLoader(
-        _Batches(stream), batch_size=None, sampler=range(done, steps), num_workers=1, collate_fn=_as_is
+        _Batches(stream), batch_size=None, sampler=range(done, steps), num_workers=1, collate_fn=_identity
     )  # fmt: skip
     for step, batch in enumerate(tqdm(batches, "unet", total=steps, initial=done, unit="step", disable=None), done + 1):
         rate = hold_and_decay(step, steps, lr)
@@ -115,8 +116,8 @@ def pretrain_unet(
         on_step(step, values | {"lr": rate})
 
 
-def _groups(train_state: TrainState, text_share: float) -> list[dict[str, Any]]:
-    """Parameters, each with its share of the learning rate."""
+def _parameter_groups(train_state: TrainState, text_share: float) -> list[dict[str, Any]]:
+    """Return the parameter groups with their share of the learning rate."""
     return [
         {"params": list(train_state.unet.parameters()), "share": 1.0},
         {"params": list(train_state.text_encoder.parameters()), "share": text_share},
@@ -124,7 +125,7 @@ def _groups(train_state: TrainState, text_share: float) -> list[dict[str, Any]]:
 
 
 class _Batches(Dataset[Batch]):
-    """The school as torch's loader wants it."""
+    """The stream as a dataset of torch's data loader."""
 
     def __init__(self, stream: SurfaceStream) -> None:
         self.stream = stream
@@ -133,8 +134,8 @@ class _Batches(Dataset[Batch]):
         return self.stream.batch(number)
 
 
-def _as_is(batch: Any) -> Any:
-    """What a batch of one becomes; torch would make tensors of it."""
+def _identity(batch: Any) -> Any:
+    """Keep a batch as it is; torch's default collate function would convert it to tensors."""
     return batch
 
 
@@ -175,7 +176,7 @@ def denoising_loss(
 
 
 def defect_weights(masks: npt.NDArray[np.bool_]) -> Tensor:
-    """(N, H/2, W/2) for masks (N, H, W): `DEFECT_WEIGHT` at a defect and 2 px around it, else 1."""
+    """Return weights (N, H/2, W/2) for masks (N, H, W): `DEFECT_WEIGHT` up to 2 px around a defect, else 1."""
     defects = torch.from_numpy(masks)[:, None].float()
     near = max_pool2d(defects, kernel_size=FACTOR + 4, stride=FACTOR, padding=2)[:, 0]
     return 1 + (DEFECT_WEIGHT - 1) * near
@@ -184,7 +185,7 @@ def defect_weights(masks: npt.NDArray[np.bool_]) -> Tensor:
 def _resume(
     parts: nn.ModuleDict, ema: ExponentialMovingAverage, optimiser: torch.optim.Optimizer, checkpoint: Path | None
 ) -> int:
-    """Put everything back that a checkpoint holds; the number of steps that were done."""
+    """Restore a checkpoint, and return the number of steps so far."""
     if checkpoint is None or not checkpoint.exists():
         return 0
     weights, progress = load_checkpoint(checkpoint)

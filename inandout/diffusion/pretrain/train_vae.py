@@ -1,4 +1,4 @@
-"""Train the decoder of the VAE. Knows images; knows neither MLflow nor the command line."""
+"""Train the decoder of the VAE."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from inandout.diffusion.pretrain.stream import SurfaceStream
 from inandout.diffusion.vae import to_tensor
 
 GRADIENT_WEIGHT = 2.0
-"""Weight of the error of the gradients, beside that of the levels: it is what keeps grain sharp."""
+"""Weight of the gradient error relative to the level error; it keeps grain sharp."""
 
 
 def pretrain_vae(
@@ -35,20 +35,20 @@ def pretrain_vae(
     save_every: int = 200,
     on_step: OnStep = lambda step, values: None,
 ) -> None:
-    """Train the decoder in place, with L1 on levels and gradients, AdamW, warm-up and cosine to zero.
+    """Train the decoder in place with L1 on levels and gradients, AdamW, warm-up and cosine decay to 0.
 
     Args:
-        vae: its encoder is frozen.
-        stream: what to reconstruct; its batch `step` is used at `step`.
-        steps: in all, also those before a resume.
+        vae: VAE with a frozen encoder.
+        stream: images to reconstruct.
+        steps: total number of steps, including those before a resume.
         lr: highest learning rate.
-        checkpoint: written every `save_every` steps and at the end; where it exists, training goes on from it and
-            ends with the same weights, bit for bit, as a run that was never stopped.
+        checkpoint: written every `save_every` steps and at the end. If it exists, training resumes from it; the final
+            weights are the same bit for bit as without interruption.
         save_every: steps between checkpoints.
         on_step: called with the step and `loss`, `level_error`, `gradient_error`, `lr`.
 
     Raises:
-        NonFiniteLossError: names the step; the checkpoint is from before.
+        NonFiniteLossError: the loss is not finite; the last checkpoint is kept.
     """
     decoder = vae.decoder.to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(decoder.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.0)
@@ -71,8 +71,8 @@ def pretrain_vae(
 def _step(vae: AutoencoderTiny, optimiser: torch.optim.Optimizer, images: Tensor, step: int) -> dict[str, float]:
     with torch.no_grad():
         latents = vae.encode(images).latents
-    copies = vae.decode(latents.contiguous(memory_format=torch.channels_last)).sample
-    level, gradient = l1_loss(copies, images), gradient_error(copies, images)
+    reconstructions = vae.decode(latents.contiguous(memory_format=torch.channels_last)).sample
+    level, gradient = l1_loss(reconstructions, images), gradient_error(reconstructions, images)
     loss = level + GRADIENT_WEIGHT * gradient
     value = loss.item()
     if not torch.isfinite(loss):
@@ -84,7 +84,7 @@ def _step(vae: AutoencoderTiny, optimiser: torch.optim.Optimizer, images: Tensor
     return {"loss": value, "level_error": level.item(), "gradient_error": gradient.item()}
 
 
-def gradient_error(copies: Tensor, originals: Tensor) -> Tensor:
-    """Mean absolute error of the differences of neighbouring pixels of (N, C, H, W), both directions."""
-    difference = copies - originals
+def gradient_error(reconstructions: Tensor, originals: Tensor) -> Tensor:
+    """Return the mean absolute error of the differences of neighbouring pixels of (N, C, H, W) in both directions."""
+    difference = reconstructions - originals
     return difference.diff(dim=2).abs().mean() + difference.diff(dim=3).abs().mean()

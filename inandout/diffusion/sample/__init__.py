@@ -1,1 +1,1 @@
-"""Images from a base: sampling, inpainting, and filtering what is drawn."""
+"""Generate images from a base: sampling, inpainting, and filtering."""

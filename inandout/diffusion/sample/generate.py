@@ -1,4 +1,4 @@
-"""A folder that is filled with generated images, and goes on where it was interrupted."""
+"""Fill a folder with generated images; an interrupted folder is continued."""
 
 import json
 from collections import Counter
@@ -21,21 +21,21 @@ _INDEX = "index.jsonl"
 
 
 class Kept(NamedTuple):
-    """An image that passed the gate."""
+    """An image that passed the quality filter."""
 
     number: int
-    """Of the candidate, from 0; it decides prompt and seed."""
+    """Number of the candidate, from 0; it determines prompt and seed."""
     path: Path
 
 
 class PoolState(NamedTuple):
-    """What a folder holds."""
+    """Contents of a folder."""
 
     kept: list[Kept]
     rejected: dict[RejectReason, int]
-    """How many candidates were kept out, by reason."""
+    """Number of rejected candidates by reason."""
     drawn: int
-    """How many of `kept` were not there before."""
+    """Number of images in `kept` that this call added."""
 
 
 def text2img_generator(
@@ -46,17 +46,17 @@ def text2img_generator(
     config: SamplingConfig,
     clip_skip: int,
 ) -> Generator:
-    """Draws candidates: number i has prompt i, going round, and seed `image_seed(seed, i)`.
+    """Return a generator of whole images: candidate i gets prompt i (cyclically) and seed `image_seed(seed, i)`.
 
-    `sizes` (width, height) go round from block to block.
+    `sizes` (width, height) alternate from block to block.
     """
 
     def generator(numbers: range) -> Iterator[tuple[ImageArray, RejectReason | None]]:
         width, height = sizes[(numbers.start // config.sample_batch) % len(sizes)]
-        asked = [prompts[number % len(prompts)] for number in numbers]
+        chosen = [prompts[number % len(prompts)] for number in numbers]
         seeds = [image_seed(seed, number) for number in numbers]
         for batch in sample(
-            pipeline, asked, seeds, width=width, height=height, config=config, clip_skip=clip_skip
+            pipeline, chosen, seeds, width=width, height=height, config=config, clip_skip=clip_skip
         ):  # fmt: skip
             yield from zip(batch.images, [None if finite else "non-finite" for finite in batch.finite], strict=True)
 
@@ -64,7 +64,7 @@ def text2img_generator(
 
 
 def grey_generator(generator: Generator) -> Generator:
-    """The same candidates without colour, for data that has none."""
+    """Return a generator of the same candidates without colour, for data without colour."""
     return lambda numbers: ((without_colour(image), fault) for image, fault in generator(numbers))
 
 
@@ -76,18 +76,18 @@ def inpaint_generator(
     config: SamplingConfig,
     clip_skip: int,
 ) -> Generator:
-    """Draws candidates as `text2img_generator` does, on the canvases of their numbers."""
+    """Return a generator like `text2img_generator` that inpaints the canvases of the candidates' numbers."""
 
     def generator(numbers: range) -> Iterator[tuple[ImageArray, RejectReason | None]]:
         canvas = canvas_of(numbers)
-        asked = [prompts[number % len(prompts)] for number in numbers]
+        chosen = [prompts[number % len(prompts)] for number in numbers]
         seeds = [image_seed(seed, number) for number in numbers]
         height, width = canvas.masks.shape[1:]
         batches = sample(
-            pipeline, asked, seeds, width=width, height=height, config=config, clip_skip=clip_skip, canvas=canvas
+            pipeline, chosen, seeds, width=width, height=height, config=config, clip_skip=clip_skip, canvas=canvas
         )  # fmt: skip
-        made = [pair for batch in batches for pair in zip(batch.images, batch.finite, strict=True)]
-        for (image, finite), before, mask in zip(made, canvas.images, canvas.masks, strict=True):
+        results = [pair for batch in batches for pair in zip(batch.images, batch.finite, strict=True)]
+        for (image, finite), before, mask in zip(results, canvas.images, canvas.masks, strict=True):
             yield image, find_fault(image, bool(finite), before, mask)
 
     return generator
@@ -101,48 +101,48 @@ def fill_pool(
     training: Iterable[ImageArray] | None,
     name: str = "ddpm",
 ) -> PoolState:
-    """Write images that pass the gate as `<place>.png` until there are `n`; the same ones however often interrupted.
+    """Write images that pass the quality filter as `<place>.png` until there are `n`; interruptions do not change them.
 
-    What is known of them is in `index.jsonl`, a line an image, written after the image.
+    `index.jsonl` has a line per image with its metadata, written after the image.
 
     Args:
-        folder: exists; what an interrupted call left there is used.
-        n: images wanted.
+        folder: an existing folder; images of an interrupted call are kept.
+        n: number of wanted images.
         generator: see `rejection_sample`.
-        batch_size: images that are made at once.
-        training: images that must not come back; None where images are drawn on them.
-        name: of the progress bar.
+        batch_size: candidates per block.
+        training: images that must not be copied; None if images are inpainted on them.
+        name: label of the progress bar.
 
     Raises:
-        TooManyRejectedError: see `rejection_sample`; what there is stays.
+        TooManyRejectedError: see `rejection_sample`; images in the folder are kept.
     """
     index = folder / _INDEX
     kept, counts = _read_index(index, folder, n)
     quality_filter = QualityFilter(training, counts)
-    found = len(kept)
-    for one in kept:
-        quality_filter.remember(read_image(one.path))
+    existing = len(kept)
+    for image in kept:
+        quality_filter.remember(read_image(image.path))
     candidates = rejection_sample(n, generator, quality_filter, batch_size, accepted=len(kept))
-    for number, image in tqdm(candidates, name, total=n, initial=len(kept), unit="image", disable=None):
+    for number, pixels in tqdm(candidates, name, total=n, initial=len(kept), unit="image", disable=None):
         kept.append(Kept(number, folder / f"{len(kept):06d}.png"))
-        write_image(kept[-1].path, image)
+        write_image(kept[-1].path, pixels)
         with index.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"number": number, "rejected": dict(quality_filter.counts)}) + "\n")
-    return PoolState(kept, dict(quality_filter.counts), len(kept) - found)
+    return PoolState(kept, dict(quality_filter.counts), len(kept) - existing)
 
 
 def count_kept(folder: Path) -> int:
-    """How many images a folder of `fill_pool` holds, which need not be there yet."""
+    """Return the number of images in a folder of `fill_pool`, 0 if the folder does not exist."""
     index = folder / _INDEX
     return index.read_text(encoding="utf-8").count("\n") if index.exists() else 0
 
 
-def _read_index(index: Path, folder: Path, most: int) -> tuple[list[Kept], Counter[RejectReason]]:
-    """The first `most` that were kept before, and how many candidates were kept out up to the last of them."""
+def _read_index(index: Path, folder: Path, limit: int) -> tuple[list[Kept], Counter[RejectReason]]:
+    """Return the first `limit` kept images, and the number of rejected candidates up to the last of them."""
     text = index.read_text(encoding="utf-8") if index.exists() else ""
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:  # killed in the middle of the last line
-        write_text(index, whole)
-    rows = [json.loads(line) for line in whole.splitlines()[:most]]
+    complete = text[: text.rfind("\n") + 1]
+    if complete != text:  # interrupted while writing the last line
+        write_text(index, complete)
+    rows = [json.loads(line) for line in complete.splitlines()[:limit]]
     kept = [Kept(row["number"], folder / f"{place:06d}.png") for place, row in enumerate(rows)]
     return kept, Counter(rows[-1]["rejected"]) if rows else Counter()

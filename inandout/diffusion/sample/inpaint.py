@@ -1,8 +1,9 @@
-"""Draw only inside a mask, on an image that keeps its pixels outside: a defect on a real part.
+"""Inpainting: draw inside a mask, such as a defect on a real part, and keep the pixels outside.
 
-With an ordinary base the latents outside the mask are put back after every step, at the noise of the next one (blended
-latent diffusion, Avrahami 2023; RePaint, Lugmayr 2022, without its resampling). A base made for inpainting (UNet with
-2 C + 1 channels, as DIAG uses, Girella 2024) reads mask and masked latents beside the noisy ones, and is held as well.
+With an ordinary base, latents outside the mask are replaced after every step by those of the canvas at the next noise
+level (blended latent diffusion, Avrahami 2023; RePaint, Lugmayr 2022, without resampling). An inpainting base (UNet
+with 2 C + 1 input channels, as in DIAG, Girella 2024) also reads mask and masked latents; its latents are blended as
+well.
 """
 
 from typing import NamedTuple
@@ -22,40 +23,42 @@ from inandout.diffusion.vae import encode
 from inandout.errors import InputError
 
 MIN_VISIBLE_CHANGE = 6.0
-"""Mean change of the pixels of a mask, in grey levels of 255, below which nothing new can be seen there."""
+"""Mean change inside a mask, in grey levels of 0..255, below which no change is visible."""
 EDGE_SIGMA = 1.5
-"""Standard deviation in px of the edge over which a drawn defect fades in, inside its mask."""
+"""Standard deviation in px of the soft edge inside a mask."""
 
 
 class Canvas(NamedTuple):
-    """What is drawn on."""
+    """Images to draw on."""
 
     images: ImageBatch
     """(N, H, W, 3)."""
     masks: npt.NDArray[np.bool_]
-    """(N, H, W): where something new is drawn."""
+    """(N, H, W): where to draw."""
 
     def part(self, start: int, stop: int) -> "Canvas":
-        """Some of them."""
+        """Return the images and masks from `start` to `stop`."""
         return Canvas(self.images[start:stop], self.masks[start:stop])
 
 
 class EncodedCanvas(NamedTuple):
-    """A canvas as latents, while something is drawn on it."""
+    """A canvas as latents, used during sampling."""
 
     latents: Tensor
     """(N, C, h, w)."""
     noise: Tensor
-    """Likewise: what the drawing begins with, so that outside the mask one image loses one and the same noise."""
+    """(N, C, h, w): the initial noise of sampling, also added to the canvas's latents."""
     mask: Tensor
-    """(N, 1, h, w): 1 where any pixel of a latent's patch is drawn."""
-    beside: Tensor
-    """(N, C + 1, h, w) that an inpainting UNet reads beside noisy latents, (N, 0, h, w) for an ordinary one."""
+    """(N, 1, h, w): 1 if any pixel of a latent's patch is drawn."""
+    conditioning: Tensor
+    """(N, C + 1, h, w) additional input channels of an inpainting UNet, (N, 0, h, w) for an ordinary one."""
 
-    def keep(
+    def blend(
         self, latents: Tensor, time: Tensor | None, scheduler: DPMSolverMultistepScheduler | DDIMScheduler
     ) -> Tensor:
-        """The same latents, outside the mask those of the canvas at the noise of `time`; None is without any."""
+        """Replace latents outside the mask by those of the canvas at the noise level of `time` (None: without
+        noise).
+        """
         known = self.latents
         if time is not None:
             known = scheduler.add_noise(known, self.noise, time.expand(len(latents)))
@@ -63,50 +66,50 @@ class EncodedCanvas(NamedTuple):
 
 
 def encode_canvas(pipeline: StableDiffusionPipeline, canvas: Canvas, noise: Tensor) -> EncodedCanvas:
-    """Latents of a canvas for `noise` (N, C, h, w), which covers it.
+    """Encode a canvas for `noise` (N, C, h, w), which covers it.
 
     Raises:
         InputError: images and masks differ in size, or a mask is empty.
     """
     if canvas.masks.shape != canvas.images.shape[:3]:
-        raise InputError(f"masks {canvas.masks.shape} do not fit images {canvas.images.shape}")
+        raise InputError(f"masks {canvas.masks.shape} do not fit images {canvas.images.shape}; give equal sizes")
     if not canvas.masks.any(axis=(1, 2)).all():
-        raise InputError("a mask is empty, so that nothing would be drawn; every image needs a mask with some pixel")
+        raise InputError("a mask is empty, so nothing would be drawn; give every image a mask with at least one pixel")
     factor = pipeline.vae_scale_factor
-    wide = _widened(canvas, noise.shape[2] * factor, noise.shape[3] * factor)
-    mask = torch.from_numpy(wide.masks[:, None]).float().to(noise.device)
-    small = torch.nn.functional.max_pool2d(mask, factor)
-    latents = encode(pipeline.vae, wide.images).float()
-    beside = noise[:, :0]
+    padded = _pad_canvas(canvas, noise.shape[2] * factor, noise.shape[3] * factor)
+    mask = torch.from_numpy(padded.masks[:, None]).float().to(noise.device)
+    latent_mask = torch.nn.functional.max_pool2d(mask, factor)
+    latents = encode(pipeline.vae, padded.images).float()
+    conditioning = noise[:, :0]
     if is_inpainting(pipeline):
-        blanked = np.where(wide.masks[..., None], np.uint8(128), wide.images)
-        beside = torch.cat([small, encode(pipeline.vae, blanked).float()], dim=1)
-    return EncodedCanvas(latents, noise, small, beside)
+        masked = np.where(padded.masks[..., None], np.uint8(128), padded.images)
+        conditioning = torch.cat([latent_mask, encode(pipeline.vae, masked).float()], dim=1)
+    return EncodedCanvas(latents, noise, latent_mask, conditioning)
 
 
-def composite(canvas: Canvas, drawn: ImageBatch) -> ImageBatch:
-    """What was drawn, on the canvas: bit-identical outside the masks, with a soft edge inside them. (N, H, W, 3).
+def composite(canvas: Canvas, generated: ImageBatch) -> ImageBatch:
+    """Paste generated images on the canvas (N, H, W, 3): identical outside the masks, with a soft edge inside.
 
-    On an image without colour, what was drawn loses its own.
+    On images without colour, the generated images are converted to grey.
     """
-    drawn = keep_grey(canvas.images, drawn)
-    share = ndimage.gaussian_filter(canvas.masks.astype(np.float32), (0, EDGE_SIGMA, EDGE_SIGMA)) * canvas.masks
-    share /= np.maximum(share.max(axis=(1, 2), keepdims=True), 1e-6)  # a thin mask is drawn, too
-    mixed = canvas.images + share[..., None] * (drawn.astype(np.float32) - canvas.images)
-    pasted: ImageBatch = np.rint(mixed).astype(np.uint8)
-    return pasted
+    generated = keep_grey(canvas.images, generated)
+    opacity = ndimage.gaussian_filter(canvas.masks.astype(np.float32), (0, EDGE_SIGMA, EDGE_SIGMA)) * canvas.masks
+    opacity /= np.maximum(opacity.max(axis=(1, 2), keepdims=True), 1e-6)  # thin masks reach full opacity, too
+    mixed = canvas.images + opacity[..., None] * (generated.astype(np.float32) - canvas.images)
+    result: ImageBatch = np.rint(mixed).astype(np.uint8)
+    return result
 
 
 def find_fault(image: ImageArray, finite: bool, before: ImageArray, mask: Mask) -> RejectReason | None:
-    """What is wrong with an image (H, W, 3) that was drawn on another inside a mask (H, W)."""
+    """Return why an image (H, W, 3), inpainted inside a mask (H, W), must be rejected, or None."""
     if not finite:
         return "non-finite"
     change = np.abs(image[mask].astype(np.int16) - before[mask]).max(axis=1).mean()
     return "unchanged" if change < MIN_VISIBLE_CHANGE else None
 
 
-def _widened(canvas: Canvas, height: int, width: int) -> Canvas:
-    """The canvas in the middle of an image of that size, its edges repeated, its masks not."""
+def _pad_canvas(canvas: Canvas, height: int, width: int) -> Canvas:
+    """Pad a canvas on all sides to a size, images by repeating the edge, masks with False."""
     rows, columns = height - canvas.masks.shape[1], width - canvas.masks.shape[2]
-    around = ((0, 0), (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2))
-    return Canvas(np.pad(canvas.images, (*around, (0, 0)), mode="edge"), np.pad(canvas.masks, around))
+    padding = ((0, 0), (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2))
+    return Canvas(np.pad(canvas.images, (*padding, (0, 0)), mode="edge"), np.pad(canvas.masks, padding))

@@ -1,4 +1,4 @@
-"""Images from a base, merged or not: from prompts and seeds, in batches."""
+"""Sample images from a base, with or without a merged adapter, from prompts and seeds, in batches."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -35,28 +35,28 @@ _DEFAULTS: dict[Kind, dict[str, object]] = {
     "embedded": {"guidance": 3.0, "steps": 20, "scheduler": "dpm++"},
     "sd": {"guidance": 7.5, "steps": 50, "scheduler": "ddim"},
 }
-"""What the embedded base is measured with, and what the paper samples Stable Diffusion with."""
+"""The settings with which the embedded base is evaluated, and the paper's for Stable Diffusion."""
 
 
 class SamplingConfig(BaseModel):
-    """How images are drawn from noise. None stands for what suits the base."""
+    """Sampling settings. None stands for the default of the base."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    negative_prompt: str = Field("", description="what guidance leads away from")
+    negative_prompt: str = Field("", description="negative prompt of the guidance")
     guidance: float | None = Field(
-        None, ge=1, le=50, description="weight of the prompt; 1 = no guidance, in half the time; none = by the base"
+        None, ge=1, le=50, description="guidance scale; 1 = no guidance, in half the time; none = default of the base"
     )
-    steps: int | None = Field(None, ge=1, le=1000, description="denoising steps of an image; none = by the base")
+    steps: int | None = Field(None, ge=1, le=1000, description="denoising steps; none = default of the base")
     scheduler: Literal["dpm++", "ddim"] | None = Field(
         None,
-        description="DPM-Solver++ of second order (few steps) or DDIM with eta 0 (steps that divide the "
-        "base's, such as 50); none = by the base",
+        description="second-order DPM-Solver++ (few steps), or DDIM with eta 0 (steps must divide the base's, "
+        "e.g. 50); none = default of the base",
     )
-    sample_batch: int = Field(8, ge=1, le=1024, description="images that are drawn at once")
+    sample_batch: int = Field(8, ge=1, le=1024, description="images per batch")
 
     def resolved(self, kind: Kind) -> "SamplingConfig":
-        """The same without None."""
+        """Return the configuration with the base's defaults in place of None."""
         return self.model_copy(update={name: v for name, v in _DEFAULTS[kind].items() if getattr(self, name) is None})
 
 
@@ -64,19 +64,19 @@ class Sampled(NamedTuple):
     """A batch of images."""
 
     images: ImageBatch
-    """(N, height, width, 3); black where not finite."""
+    """(N, height, width, 3); black if not finite."""
     finite: npt.NDArray[np.bool_]
-    """(N,): no NaN and no infinity on the way to the image, so it can be used."""
+    """(N,): False if NaN or infinity occurred during sampling, so the image is unusable."""
 
 
 def image_seed(seed: int, number: int) -> int:
-    """Seed of candidate `number`, from 0, of a pool of `seed`: below 2^53, which JSON and floating point hold exactly.
+    """Return the seed of candidate `number`, from 0, of a pool of `seed`: below 2^53, exact in JSON and floating point.
 
     Raises:
-        InputError: one of them is negative.
+        InputError: `seed` or `number` is negative.
     """
     if seed < 0 or number < 0:
-        raise InputError(f"seed = {seed} and number = {number} were given; both must be 0 or more")
+        raise InputError(f"seed = {seed} and number = {number} must be 0 or more")
     return seed_in_stream(seed, PoolStream.DIFFUSION, number)
 
 
@@ -91,39 +91,38 @@ def sample(
     clip_skip: int = 1,
     canvas: Canvas | None = None,
 ) -> Iterator[Sampled]:
-    """Draw an image a prompt, `config.sample_batch` at a time, on the device that the pipeline is on.
+    """Generate one image per prompt, `config.sample_batch` at a time, on the pipeline's device.
 
-    An image is a function of its prompt and its seed: the noise it begins with comes from a generator of its own, on
-    the CPU, and no noise is added later. In the same place of the same batch it is the same bit for bit; in another
-    batch it may differ by a grey level, as sums are rounded in another order.
+    An image is a function of its prompt and seed: its initial noise comes from a separate CPU generator, and no noise
+    is added later. The same position in the same batch gives the same image bit for bit. In another batch it may differ
+    by one grey level, because sums are rounded in another order.
 
     Args:
-        pipeline: not changed; its scheduler gives the noise schedule alone.
-        prompts: one an image.
-        seeds: as many, 0 or more.
-        width: in px, at least 1. What the VAE cannot make is made up to one of its patches larger, and the middle is
-            cut out. (The UNet takes any size: it enlarges to the sizes that it had on the way down.)
+        pipeline: not modified; its scheduler provides only the noise schedule.
+        prompts: one per image.
+        seeds: one per image, 0 or more.
+        width: in px, at least 1. The image is generated with the next size that the VAE supports, and its centre is
+            cropped. (The UNet accepts any size: it upsamples to the sizes of the way down.)
         height: as `width`.
-        config: resolved, that is without None.
-        clip_skip: as in `prompt_states`; the value that the base was fine-tuned with.
-        canvas: as many images of this size as prompts, to draw on inside their masks alone; without it whole
-            images are drawn.
+        config: resolved, i.e. without None.
+        clip_skip: as in `prompt_states`; the value of the fine-tuning.
+        canvas: images of this size, one per prompt, to inpaint inside their masks; None generates whole images.
 
     Raises:
-        InputError: a prompt is too long, a side less than 1, more steps than the base's schedule has, a `clip_skip`
-            without a layer, or a base for inpainting without a canvas. (On the call, not when the first batch is asked
-            for.)
+        InputError: a prompt is too long, a side is less than 1, the base's schedule has fewer steps, `clip_skip` is out
+            of range, or an inpainting base has no canvas. It is raised by the call, before the first batch is
+            requested.
     """
     if width < 1 or height < 1:
-        raise InputError(f"{width}x{height}: width and height must be 1 px or more")
+        raise InputError(f"{width}x{height}: width and height must be at least 1 px")
     if len(prompts) != len(seeds):
-        raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds were given; an image needs one of each")
+        raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds were given; give one of each per image")
     if canvas is None:
         require_text2img(pipeline)
     for prompt in {*prompts, config.negative_prompt}:
         check_prompt(pipeline.tokenizer, prompt)
     scheduler = _build_scheduler(pipeline, config)
-    states = _states_of([config.negative_prompt, *prompts], pipeline, clip_skip)
+    states = _encode_prompts([config.negative_prompt, *prompts], pipeline, clip_skip)
     return _batches(pipeline, scheduler, states, prompts, seeds, (width, height), config, canvas)
 
 
@@ -142,18 +141,19 @@ def _batches(
     with tqdm(total=len(prompts), desc="images", unit="image", disable=None) as bar:
         for start in range(0, len(prompts), config.sample_batch):
             chosen = prompts[start : start + config.sample_batch]
-            asked = torch.cat([states[prompt] for prompt in unconditional * len(chosen) + list(chosen)])
+            batch_states = torch.cat([states[prompt] for prompt in unconditional * len(chosen) + list(chosen)])
             noise = _noise(pipeline, seeds[start : start + config.sample_batch], size)
             part = canvas and canvas.part(start, start + len(chosen))
             encoded = part and encode_canvas(pipeline, part, noise)
-            made = _decode(pipeline.vae, _denoise(pipeline.unet, scheduler, noise, asked, guidance, encoded), size)
-            yield made._replace(images=composite(part, made.images)) if part else made
+            latents = _denoise(pipeline.unet, scheduler, noise, batch_states, guidance, encoded)
+            sampled = _decode(pipeline.vae, latents, size)
+            yield sampled._replace(images=composite(part, sampled.images)) if part else sampled
             bar.update(len(chosen))
 
 
 @torch.inference_mode()
-def _states_of(prompts: Sequence[str], pipeline: StableDiffusionPipeline, clip_skip: int) -> dict[str, Tensor]:
-    """Distinct prompt to its states (1, tokens, width), each computed alone, so that they depend on no other."""
+def _encode_prompts(prompts: Sequence[str], pipeline: StableDiffusionPipeline, clip_skip: int) -> dict[str, Tensor]:
+    """Map distinct prompts to states (1, tokens, width), each encoded alone, so that the states are independent."""
     return {
         prompt: prompt_states(pipeline.text_encoder, pipeline.tokenizer, [prompt], clip_skip)
         for prompt in dict.fromkeys(prompts)
@@ -161,43 +161,43 @@ def _states_of(prompts: Sequence[str], pipeline: StableDiffusionPipeline, clip_s
 
 
 def _build_scheduler(pipeline: StableDiffusionPipeline, config: SamplingConfig) -> Scheduler:
-    """The base's noise schedule under the solver of `config`, without what would make an image random or cut it off.
+    """Return the configured solver with the base's noise schedule, without added noise, clipping or thresholding.
 
-    Where the last step is pure noise, sampling must begin there ("trailing", Lin 2024).
+    If the last step of the schedule is pure noise, sampling must begin there ("trailing", Lin 2024).
     """
     if config.guidance is None or config.steps is None or config.scheduler is None:
-        raise ValueError("the configuration is not resolved; give config.resolved(kind)")
-    given = pipeline.scheduler.config
-    spacing = {"timestep_spacing": "trailing"} if given.get("rescale_betas_zero_snr") else {}
+        raise ValueError("the configuration is not resolved; pass config.resolved(kind)")
+    base_config = pipeline.scheduler.config
+    overrides = {"timestep_spacing": "trailing"} if base_config.get("rescale_betas_zero_snr") else {}
     if config.scheduler == "ddim":
-        scheduler = DDIMScheduler.from_config(given, clip_sample=False, thresholding=False, **spacing)
+        scheduler = DDIMScheduler.from_config(base_config, clip_sample=False, thresholding=False, **overrides)
     else:
-        scheduler = DPMSolverMultistepScheduler.from_config(given, algorithm_type="dpmsolver++", **spacing)
+        scheduler = DPMSolverMultistepScheduler.from_config(base_config, algorithm_type="dpmsolver++", **overrides)
     _set_steps(scheduler, config.steps, pipeline.device)
     return scheduler
 
 
 def _set_steps(scheduler: Scheduler, steps: int, device: torch.device) -> None:
-    """Choose the timesteps.
+    """Set the timesteps.
 
-    diffusers' DDIM goes down `trained // steps` at a time, wherever its timesteps are: with 600 of 1,000 an image
+    diffusers' DDIM always decreases by `trained // steps`, whatever its timesteps are: with 600 of 1,000 steps an image
     keeps much of its noise (measured: 3.9 grey levels from the limit of many steps, against 0.1 with 250).
     """
     trained = scheduler.config.num_train_timesteps
     if isinstance(scheduler, DDIMScheduler) and trained % steps:
         divisor = max(number for number in range(1, steps) if trained % number == 0)
         raise InputError(
-            f"steps = {steps}: ddim needs a number that divides the {trained} of the base's schedule, as {divisor} "
-            "does; dpm++ takes any"
+            f"steps = {steps}: ddim needs a divisor of the {trained} steps of the base's schedule; give {divisor}, or "
+            "use dpm++"
         )
     if steps <= trained:
         scheduler.set_timesteps(steps, device=device)
     if steps > trained or int(scheduler.timesteps.max()) >= trained:
-        raise InputError(f"steps = {steps}: the base's schedule allows less than {trained}; lower it")
+        raise InputError(f"steps = {steps}: must be less than {trained} with the base's schedule; reduce steps")
 
 
 def _noise(pipeline: StableDiffusionPipeline, seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
-    """(N, C, H, W) of standard normal latents that cover `size`, each from its own seed."""
+    """Return standard normal latents (N, C, H, W) that cover `size`, each from its own seed."""
     width, height = (-(-side // pipeline.vae_scale_factor) for side in size)
     shape = (1, pipeline.unet.config.out_channels, height, width)
     latents = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
@@ -213,29 +213,29 @@ def _denoise(
     guidance: float,
     encoded: EncodedCanvas | None,
 ) -> Tensor:
-    """Latents (N, C, H, W), fp32, from noise of that shape; with a canvas, outside its masks the canvas's.
+    """Denoise latents (N, C, H, W) in fp32 from noise of this shape; with a canvas, blend them outside the masks.
 
-    `states` are (N, tokens, width), or (2 N, ...) with the unconditional ones first where `guidance` is more than 1.
+    `states` are (N, tokens, width), or (2 N, ...) with the unconditional states first if `guidance` exceeds 1.
     """
-    scheduler = deepcopy(scheduler)  # it remembers its last steps
+    scheduler = deepcopy(scheduler)  # it stores its last steps
     latents = noise * scheduler.init_noise_sigma
-    for time, following in zip(scheduler.timesteps, [*scheduler.timesteps[1:], None], strict=True):
-        seen = scheduler.scale_model_input(latents, time)
-        seen = torch.cat([seen, encoded.beside], dim=1) if encoded else seen
-        twice = seen.repeat(len(states) // len(latents), 1, 1, 1).contiguous(memory_format=torch.channels_last)
-        noisy = twice.to(unet.dtype)
+    for time, next_time in zip(scheduler.timesteps, [*scheduler.timesteps[1:], None], strict=True):
+        model_input = scheduler.scale_model_input(latents, time)
+        model_input = torch.cat([model_input, encoded.conditioning], dim=1) if encoded else model_input
+        batched = model_input.repeat(len(states) // len(latents), 1, 1, 1).contiguous(memory_format=torch.channels_last)
+        noisy = batched.to(unet.dtype)
         predicted = unet(noisy, time, encoder_hidden_states=states.to(unet.dtype)).sample.float()
         if guidance > 1:
-            without, with_ = predicted.chunk(2)
-            predicted = without + guidance * (with_ - without)
+            unconditional, conditional = predicted.chunk(2)
+            predicted = unconditional + guidance * (conditional - unconditional)
         latents = scheduler.step(predicted, time, latents).prev_sample
-        latents = encoded.keep(latents, following, scheduler) if encoded else latents
+        latents = encoded.blend(latents, next_time, scheduler) if encoded else latents
     return latents
 
 
 @torch.inference_mode()
 def _decode(vae: AutoencoderKL | AutoencoderTiny, latents: Tensor, size: tuple[int, int]) -> Sampled:
-    """The middle of what latents (N, C, H, W) show. Non-finite latents are looked for, too: a tanh would hide them."""
+    """Decode latents (N, C, H, W) and crop the centre; latents are checked, too, as a VAE's tanh hides infinity."""
     decoded = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample.float()
     finite = (latents.isfinite().flatten(1).all(dim=1) & decoded.isfinite().flatten(1).all(dim=1)).cpu()
     width, height = size

@@ -1,4 +1,4 @@
-"""Images through the VAE and back: what a generator does to an image even where it draws nothing."""
+"""Encode and decode images with the VAE, to show how a generator changes the parts it does not draw on."""
 
 import numpy as np
 from diffusers import StableDiffusionPipeline
@@ -8,24 +8,24 @@ from inandout.data.images import ImageBatch
 from inandout.diffusion.vae import decode, encode
 
 BATCH = 8
-"""Images that go through at once."""
+"""Batch size."""
 
 
 def round_trip(pipeline: StableDiffusionPipeline, images: ImageBatch) -> ImageBatch:
-    """Encode and decode images (N, H, W, 3), which keep size and, where they have no colour, grey.
+    """Encode and decode images (N, H, W, 3); size is kept, and so is grey of images without colour.
 
-    As in `sample`, what the VAE cannot make is made up to one of its patches larger, and the middle is cut out.
+    As in `sample`, images are padded to a multiple of the VAE's patch size and cropped back.
     """
     height, width = images.shape[1:3]
     top, bottom = _margins(height, pipeline.vae_scale_factor)
     left, right = _margins(width, pipeline.vae_scale_factor)
-    wide = np.pad(images, ((0, 0), (top, bottom), (left, right), (0, 0)), mode="edge")
-    batches = (wide[start : start + BATCH] for start in range(0, len(wide), BATCH))
-    back = np.concatenate([decode(pipeline.vae, encode(pipeline.vae, batch)) for batch in batches])
-    return keep_grey(images, back[:, top : top + height, left : left + width])
+    padded = np.pad(images, ((0, 0), (top, bottom), (left, right), (0, 0)), mode="edge")
+    batches = (padded[start : start + BATCH] for start in range(0, len(padded), BATCH))
+    decoded = np.concatenate([decode(pipeline.vae, encode(pipeline.vae, batch)) for batch in batches])
+    return keep_grey(images, decoded[:, top : top + height, left : left + width])
 
 
 def _margins(side: int, factor: int) -> tuple[int, int]:
-    """Pixels before and after that make `side` a multiple of `factor`."""
+    """Return the padding before and after that makes `side` a multiple of `factor`."""
     missing = -side % factor
     return missing // 2, missing - missing // 2

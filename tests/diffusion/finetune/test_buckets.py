@@ -15,7 +15,7 @@ from inandout.errors import InputError
         (9000, 10, 64 * 64, 16, (256, 16)),
     ],
 )
-def test_a_bucket_has_the_nearest_aspect(
+def test_a_bucket_has_the_nearest_aspect_ratio(
     width: int, height: int, area: int, multiple: int, expected: tuple[int, int]
 ) -> None:
     bucket = bucket_of(width, height, area, multiple)
@@ -24,16 +24,16 @@ def test_a_bucket_has_the_nearest_aspect(
     assert bucket.width * bucket.height <= area
 
 
-def test_an_area_without_room_is_refused() -> None:
-    with pytest.raises(InputError, match="holds no 64x64 image"):
+def test_a_too_small_area_is_rejected() -> None:
+    with pytest.raises(InputError, match="too small for a 64x64 image"):
         bucket_of(100, 100, 63 * 63, 64)
 
 
-def test_batches_have_one_size_and_lose_nothing() -> None:
+def test_batches_have_one_size_and_hold_every_image() -> None:
     sizes = [(8, 8), (8, 16), (8, 8), (16, 8)]
     order = [0, 1, 2, 3, 0, 1, 2, 1, 0]
-    made = batches(sizes, order, 2)
-    assert sorted(index for batch in made for index in batch) == sorted(order)
-    assert all(len({sizes[index] for index in batch}) == 1 for batch in made)
-    assert made[0] == [0, 2]
-    assert [len(batch) for batch in made] == [2, 2, 2, 1, 1, 1]
+    result = batches(sizes, order, 2)
+    assert sorted(index for batch in result for index in batch) == sorted(order)
+    assert all(len({sizes[index] for index in batch}) == 1 for batch in result)
+    assert result[0] == [0, 2]
+    assert [len(batch) for batch in result] == [2, 2, 2, 1, 1, 1]

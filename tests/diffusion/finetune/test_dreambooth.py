@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.checkpoint import checkpoint as compute_again
+from torch.utils.checkpoint import checkpoint as original_checkpoint
 
 from inandout.checkpoint import NonFiniteLossError, load_checkpoint
 from inandout.diffusion.base.base import Base
 from inandout.diffusion.finetune.dreambooth import (
     DreamBoothConfig,
-    _as_vector,
+    _flatten_parameters,
+    _is_usable,
     _set_gradients,
-    _usable,
     build_optimiser,
     chosen_optimiser,
     dreambooth,
@@ -35,7 +35,7 @@ QUICK = DreamBoothConfig(batch_size=4, repeats=2, schedule_epochs=4)
 
 
 class StopError(Exception):
-    """Stands for a kill between two steps."""
+    """Simulates a kill between two steps."""
 
 
 def base_with_adapter() -> Base:
@@ -47,13 +47,13 @@ def base_with_adapter() -> Base:
 def dataset(priors: int = 3, other_size: bool = False) -> DreamBoothDataset:
     generator = torch.Generator().manual_seed(5)
     shapes = [(5, 16, 16)] * 3 + [(5, 16, 32) if other_size else (5, 16, 16)]
-    shown = [Example(torch.randn(shape, generator=generator), prior=False) for shape in shapes]
-    shown += [Example(torch.randn((5, 16, 16), generator=generator), prior=True) for _ in range(priors)]
-    return DreamBoothDataset(shown, "skt background", "background")
+    images = [Example(torch.randn(shape, generator=generator), prior=False) for shape in shapes]
+    images += [Example(torch.randn((5, 16, 16), generator=generator), prior=True) for _ in range(priors)]
+    return DreamBoothDataset(images, "skt background", "background")
 
 
 def train(
-    given: DreamBoothDataset,
+    data: DreamBoothDataset,
     config: DreamBoothConfig = QUICK,
     lr: float = 0.01,
     checkpoint: Path | None = None,
@@ -67,7 +67,7 @@ def train(
             raise StopError
 
     trained = dreambooth(
-        base_with_adapter(), given, epochs=2, lr=lr, config=config, seed=1,
+        base_with_adapter(), data, epochs=2, lr=lr, config=config, seed=1,
         checkpoint=checkpoint, save_every=2, on_step=on_step,
     )  # fmt: skip
     return trained, logged
@@ -83,14 +83,14 @@ def test_only_the_adapter_of_unet_and_text_encoder_is_trained() -> None:
         assert "lora_" in name or torch.equal(tensor, before[name]), name
 
 
-def test_blocks_of_the_unet_are_not_in_training_where_they_copy_their_inputs() -> None:
+def test_the_unet_is_trained_in_evaluation_mode() -> None:
     base = base_with_adapter()
     base.pipeline.unet.train()
     dreambooth(base, dataset(), epochs=1, lr=0.01, config=QUICK, seed=1)
     assert not any(module.training for module in base.pipeline.unet.modules())
 
 
-def test_the_loss_sees_as_many_prior_as_instance_images_and_logs_both() -> None:
+def test_as_many_prior_as_instance_images_are_trained_on_and_both_losses_logged() -> None:
     _, logged = train(dataset())
     assert (logged[-1]["instance_seen"], logged[-1]["prior_seen"]) == (16, 16)
     for values in logged:
@@ -98,15 +98,15 @@ def test_the_loss_sees_as_many_prior_as_instance_images_and_logs_both() -> None:
         assert values["loss"] == pytest.approx(mean, rel=1e-5)
 
 
-def test_prior_weight_changes_the_adapter_and_zero_means_no_prior_loss() -> None:
-    heavy, _ = train(dataset(), QUICK.model_copy(update={"prior_weight": 5.0}))
-    usual, _ = train(dataset())
-    assert any(not torch.equal(heavy[name], usual[name]) for name in usual)
+def test_prior_weight_changes_the_adapter_and_zero_removes_the_prior_loss() -> None:
+    weighted, _ = train(dataset(), QUICK.model_copy(update={"prior_weight": 5.0}))
+    default, _ = train(dataset())
+    assert any(not torch.equal(weighted[name], default[name]) for name in default)
     _, logged = train(dataset(), QUICK.model_copy(update={"prior_weight": 0.0}))
     assert logged[0]["loss"] == pytest.approx(logged[0]["instance_loss"] / 2, rel=1e-5)
-    _, alone = train(dataset(priors=0))
-    assert alone[-1]["prior_seen"] == 0
-    assert "prior_loss" not in alone[-1]
+    _, without_priors = train(dataset(priors=0))
+    assert without_priors[-1]["prior_seen"] == 0
+    assert "prior_loss" not in without_priors[-1]
 
 
 @pytest.mark.parametrize("prior_weight", [0.3, 1.0, 4.0])
@@ -145,7 +145,7 @@ def test_training_lowers_the_loss_at_the_same_noise() -> None:
     assert sum(values["loss"] for values in trained[-8:]) < 0.99 * sum(values["loss"] for values in untrained[-8:])
 
 
-def test_the_rate_follows_a_schedule_that_is_longer_than_the_training() -> None:
+def test_the_learning_rate_schedule_may_be_longer_than_the_training() -> None:
     _, logged = train(dataset(), QUICK.model_copy(update={"schedule_epochs": 4, "restarts": 2}), lr=0.01)
     rates = [values["lr"] for values in logged]
     assert rates[0] == 0.01
@@ -153,14 +153,14 @@ def test_the_rate_follows_a_schedule_that_is_longer_than_the_training() -> None:
     assert rates[-1] < 0.002
 
 
-def test_a_stopped_training_ends_with_the_same_adapter_bit_for_bit(tmp_path: Path) -> None:
-    whole, _ = train(dataset(other_size=True))
+def test_a_resumed_training_gives_the_same_adapter_bit_for_bit(tmp_path: Path) -> None:
+    uninterrupted, _ = train(dataset(other_size=True))
     path = tmp_path / "adapter.safetensors"
     with pytest.raises(StopError):
         train(dataset(other_size=True), checkpoint=path, stop_after=5)
     resumed, logged = train(dataset(other_size=True), checkpoint=path)
     assert logged[-1]["instance_seen"] == 16
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert all(torch.equal(uninterrupted[name], resumed[name]) for name in uninterrupted)
 
 
 @pytest.mark.parametrize(("scaler", "scale"), [(None, 1), (torch.amp.GradScaler("cpu", init_scale=8), 8)])
@@ -170,7 +170,7 @@ def test_gradients_have_the_scale_of_the_loss(
 ) -> None:  # fmt: skip
     used, unused = torch.nn.Parameter(torch.tensor([[1.0], [2.0]])), torch.nn.Parameter(torch.ones(3))
     parameters = [used, unused]
-    optimised = [_as_vector(parameters)] if joined else parameters
+    optimised = [_flatten_parameters(parameters)] if joined else parameters
     accelerator = SimpleNamespace(scaler=scaler, num_processes=1)
     training: Any = SimpleNamespace(parameters=parameters, optimised=optimised, accelerator=accelerator)
     _set_gradients(training, used.square().sum())
@@ -181,16 +181,16 @@ def test_gradients_have_the_scale_of_the_loss(
     assert used.tolist() == [[7], [7]]
 
 
-def test_eight_bit_adam_resumes_too(tmp_path: Path) -> None:
+def test_eight_bit_adam_resumes(tmp_path: Path) -> None:
     config = QUICK.model_copy(update={"optimiser": "adamw8bit"})
-    whole, _ = train(dataset(), config)
+    uninterrupted, _ = train(dataset(), config)
     with pytest.raises(StopError):
         train(dataset(), config, checkpoint=tmp_path / "a.safetensors", stop_after=3)
     resumed, _ = train(dataset(), config, checkpoint=tmp_path / "a.safetensors")
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert all(torch.equal(uninterrupted[name], resumed[name]) for name in uninterrupted)
 
 
-def test_the_optimiser_is_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_requested_optimiser_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     parameters = [torch.nn.Parameter(torch.zeros(3))]
     names = {
@@ -200,7 +200,7 @@ def test_the_optimiser_is_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) ->
     assert names == {"auto": "AdamW", "adamw": "AdamW", "adamw8bit": "AdamW8bit"}
 
 
-def test_the_errors_are_weighted_by_min_snr(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_are_weighted_by_min_snr(monkeypatch: pytest.MonkeyPatch) -> None:
     first = {}
     for weight in (1.0, 3.0):
         weights = "inandout.diffusion.finetune.dreambooth_loss.min_snr_weights"
@@ -209,26 +209,26 @@ def test_the_errors_are_weighted_by_min_snr(monkeypatch: pytest.MonkeyPatch) -> 
     assert first[3.0] == pytest.approx(3 * first[1.0], rel=1e-5)
 
 
-def test_a_long_gradient_is_shortened_to_one(tmp_path: Path) -> None:
+def test_gradients_are_clipped_to_norm_1(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     with pytest.raises(StopError):
-        heavy = QUICK.model_copy(update={"prior_weight": 100.0})
-        train(dataset(), heavy, checkpoint=path, stop_after=2)
-    _, logged = train(dataset(), heavy)
+        weighted = QUICK.model_copy(update={"prior_weight": 100.0})
+        train(dataset(), weighted, checkpoint=path, stop_after=2)
+    _, logged = train(dataset(), weighted)
     assert min(values["gradient_norm"] for values in logged[:2]) > 1.1
     moments = [t for name, t in load_checkpoint(path).weights.items() if name.startswith("adam.") and t.ndim > 0]
-    first = [t for t in moments if (t < 0).any()]  # of AdamW: .9 * .1 * g1 + .1 * g2
+    first = [t for t in moments if (t < 0).any()]  # AdamW's first moments: .9 * .1 * g1 + .1 * g2
     assert torch.cat([t.flatten() for t in first]).norm() <= 0.19 * 1.0001
 
 
-def test_an_infinite_gradient_of_fp16_is_borne_until_its_scale_is_gone() -> None:
-    assert _usable(1.0, None)
-    assert not _usable(float("nan"), None)
-    assert _usable(float("inf"), torch.amp.GradScaler("cpu", init_scale=1.0))
-    assert not _usable(float("inf"), torch.amp.GradScaler("cpu", init_scale=0.5))
+def test_an_infinite_fp16_gradient_is_usable_until_the_scale_falls_below_1() -> None:
+    assert _is_usable(1.0, None)
+    assert not _is_usable(float("nan"), None)
+    assert _is_usable(float("inf"), torch.amp.GradScaler("cpu", init_scale=1.0))
+    assert not _is_usable(float("inf"), torch.amp.GradScaler("cpu", init_scale=0.5))
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+def test_a_non_finite_loss_stops_training_and_keeps_the_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     with pytest.raises(StopError):
         train(dataset(), checkpoint=path, stop_after=2)
@@ -241,26 +241,26 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_sixteen_bits_need_a_gpu() -> None:
+def test_16_bit_precision_needs_a_gpu() -> None:
     with pytest.raises(InputError, match="use fp32"):
         train(dataset(), QUICK.model_copy(update={"precision": "bf16"}))
 
 
-def test_gradient_checkpointing_computes_again_and_gives_the_same_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradient_checkpointing_recomputes_and_gives_the_same_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, _ = train(dataset())
     computed = []
 
-    def again(function: Any, *arguments: Any, **named: Any) -> Any:
+    def counting_checkpoint(function: Any, *arguments: Any, **named: Any) -> Any:
         computed.append(function)
-        return compute_again(function, *arguments, **named)
+        return original_checkpoint(function, *arguments, **named)
 
-    monkeypatch.setattr("torch.utils.checkpoint.checkpoint", again)
+    monkeypatch.setattr("torch.utils.checkpoint.checkpoint", counting_checkpoint)
     saving, _ = train(dataset(), QUICK.model_copy(update={"gradient_checkpointing": True}))
     assert computed
     assert all(torch.allclose(plain[name], saving[name], atol=1e-5) for name in plain)
 
 
-TWO = """
+SCRIPT = """
 import json, sys
 import torch
 torch.set_num_threads(1)
@@ -272,12 +272,12 @@ if PartialState().is_main_process:
 """
 
 
-def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
+def test_two_processes_have_the_same_losses_as_one(tmp_path: Path) -> None:
     script, result = tmp_path / "two.py", tmp_path / "result.json"
-    script.write_text(TWO)
+    script.write_text(SCRIPT)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     root = str(Path(__file__).parents[3])
-    with (tmp_path / "log").open("w") as log:  # a pipe would be held open by processes that outlive a timeout
+    with (tmp_path / "log").open("w") as log:  # processes that outlive a timeout would keep a pipe open
         subprocess.run(
             [*launch, str(script), str(result)], cwd=root, check=True, timeout=300, stdout=log, stderr=log,
             env={**os.environ, "PYTHONPATH": root},

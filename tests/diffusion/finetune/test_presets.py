@@ -1,7 +1,7 @@
 from inandout.diffusion.finetune.presets import N_NEGATIVES, PRESETS
 
 
-def test_the_profiles_of_stable_diffusion_are_those_of_the_paper() -> None:
+def test_the_presets_of_stable_diffusion_are_the_papers() -> None:
     """Sections 5.1 and 5.2."""
     found = {shot: PRESETS["sd", shot] for shot in ("zero", "few", "full")}
     assert {shot: (p.epochs, p.alpha) for shot, p in found.items()} == {

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from inandout.data.surfaces import COLOURS, CONTRASTS, KINDS, LIGHTINGS, SIZES, SURFACES, draw_surface
-from inandout.diffusion.pretrain.captions import LIGHTS, PRODUCT_WORDS, RARE, THINGS, caption_of, vocabulary
+from inandout.diffusion.pretrain.captions import LIGHTS, NOUNS, PRODUCT_WORDS, RARE, caption_of, vocabulary
 from inandout.diffusion.pretrain.tokenizer import END, LENGTH, START, build_tokenizer
 
 TOKENIZER = build_tokenizer(vocabulary())
-NAMES = {kind: {kind, *THINGS[kind]} for kind in KINDS}
+NAMES = {kind: {kind, *NOUNS[kind]} for kind in KINDS}
 
 
 def captions(defect: str, count: int = 60) -> list[str]:
@@ -16,24 +16,24 @@ def captions(defect: str, count: int = 60) -> list[str]:
     return [caption_of(draw_surface(32, 32, seed, defect), rng) for seed in range(count)]
 
 
-def test_every_kind_and_every_light_has_words() -> None:
-    assert set(THINGS) == set(KINDS)
+def test_every_defect_and_lighting_has_words() -> None:
+    assert set(NOUNS) == set(KINDS)
     assert set(LIGHTS) == set(LIGHTINGS)
 
 
-def test_a_good_surface_is_described_without_any_defect() -> None:
-    said = captions("")
-    assert "background" in said
+def test_captions_of_a_good_surface_name_no_defect() -> None:
+    descriptions = captions("")
+    assert "background" in descriptions
     defects = set().union(*NAMES.values(), SIZES, CONTRASTS) | {"with"}
-    assert not any(defects & set(caption.replace("spot light", "").split()) for caption in said)
+    assert not any(defects & set(caption.replace("spot light", "").split()) for caption in descriptions)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_defect_is_always_named_and_no_other_is(kind: str) -> None:
-    said = captions(kind)
-    assert f"background {kind}" in said
+def test_a_caption_names_its_defect_and_no_other(kind: str) -> None:
+    descriptions = captions(kind)
+    assert f"background {kind}" in descriptions
     others = set().union(*(names for other, names in NAMES.items() if other != kind))
-    for caption in said:
+    for caption in descriptions:
         words = set(caption.replace("spot light", "").split())
         assert "background" in words
         assert NAMES[kind] & words
@@ -42,16 +42,16 @@ def test_a_defect_is_always_named_and_no_other_is(kind: str) -> None:
 
 def test_captions_vary_and_are_true() -> None:
     rng = np.random.default_rng(0)
-    drawn = draw_surface(64, 64, 3, "scratched")
-    said = {caption_of(drawn, rng) for _ in range(200)}
-    assert len(said) > 40
-    for words, truth in ((COLOURS, drawn.colour), (SURFACES, drawn.surface), (SIZES, drawn.size)):
-        assert {word for caption in said for word in caption.split() if word in words} == {truth}
+    surface = draw_surface(64, 64, 3, "scratched")
+    descriptions = {caption_of(surface, rng) for _ in range(200)}
+    assert len(descriptions) > 40
+    for words, truth in ((COLOURS, surface.colour), (SURFACES, surface.surface), (SIZES, surface.size)):
+        assert {word for caption in descriptions for word in caption.split() if word in words} == {truth}
 
 
-def test_the_same_generator_gives_the_same_caption() -> None:
-    drawn = draw_surface(64, 64, 3, "stained")
-    assert caption_of(drawn, np.random.default_rng(5)) == caption_of(drawn, np.random.default_rng(5))
+def test_captions_are_reproducible() -> None:
+    surface = draw_surface(64, 64, 3, "stained")
+    assert caption_of(surface, np.random.default_rng(5)) == caption_of(surface, np.random.default_rng(5))
 
 
 def test_every_word_of_a_caption_is_one_token_and_the_caption_fits() -> None:
@@ -67,14 +67,14 @@ def test_known_words_are_one_token(word: str) -> None:
     assert TOKENIZER.tokenize(word) == [f"{word}</w>"]
 
 
-def test_unknown_words_are_spelled_and_never_end_the_prompt() -> None:
+def test_unknown_words_are_split_into_bytes_and_never_end_the_prompt() -> None:
     tokens = TOKENIZER("Schöne 表面 #7 background").input_ids
     assert tokens[0] == TOKENIZER.bos_token_id
     assert tokens.index(TOKENIZER.eos_token_id) == len(tokens) - 1
     assert TOKENIZER.convert_ids_to_tokens(tokens[-2]) == "background</w>"
 
 
-def test_begin_and_end_are_the_last_two_tokens() -> None:
+def test_start_and_end_are_the_last_two_tokens() -> None:
     assert TOKENIZER.convert_tokens_to_ids([START, END]) == [len(TOKENIZER) - 2, len(TOKENIZER) - 1]
 
 

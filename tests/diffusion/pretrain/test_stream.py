@@ -7,12 +7,12 @@ from inandout.diffusion.pretrain.stream import CLOSE_UP, HELD_OUT, PLAIN, SHAPES
 
 
 def test_a_batch_depends_on_seed_and_step_alone() -> None:
-    one, again = SurfaceStream(7, 4).batch(11), SurfaceStream(7, 4).batch(11)
-    assert np.array_equal(one.images, again.images)
-    assert one.captions == again.captions
-    assert one.defects == again.defects
-    assert np.array_equal(one.masks, again.masks)
-    assert one.masks.any(axis=(1, 2)).tolist() == [bool(defect) for defect in one.defects]
+    first, second = SurfaceStream(7, 4).batch(11), SurfaceStream(7, 4).batch(11)
+    assert np.array_equal(first.images, second.images)
+    assert first.captions == second.captions
+    assert first.defects == second.defects
+    assert np.array_equal(first.masks, second.masks)
+    assert first.masks.any(axis=(1, 2)).tolist() == [bool(defect) for defect in first.defects]
 
 
 def test_steps_and_seeds_differ() -> None:
@@ -22,14 +22,14 @@ def test_steps_and_seeds_differ() -> None:
     assert not np.array_equal(first, SurfaceStream(HELD_OUT, 4).batch(0, (64, 64)).images)
 
 
-def test_the_share_of_close_ups_is_what_was_asked_for() -> None:
-    for share, least, most in ((0.0, 0, 0), (0.5, 35, 65), (1.0, 100, 100)):
+def test_close_ups_have_their_share() -> None:
+    for share, minimum, maximum in ((0.0, 0, 0), (0.5, 35, 65), (1.0, 100, 100)):
         stream = SurfaceStream(0, 1, share)
         drawn = [stream.batch(step).images.shape[2:0:-1] == CLOSE_UP for step in range(100)]
-        assert least <= sum(drawn) <= most, share
+        assert minimum <= sum(drawn) <= maximum, share
 
 
-def test_all_shapes_come_up_and_larger_images_are_fewer() -> None:
+def test_all_shapes_occur_and_batches_of_larger_images_are_smaller() -> None:
     batches = [SurfaceStream(0, 3).batch(step) for step in range(150)]
     shapes = Counter(batch.images.shape[2:0:-1] for batch in batches)
     assert set(shapes) == {CLOSE_UP, *SHAPES}
@@ -46,14 +46,14 @@ def test_plain_images_and_every_kind_have_their_share() -> None:
     assert all(abs(counts[kind] / total - (1 - PLAIN) / len(KINDS)) < 0.06 for kind in KINDS)
 
 
-def test_a_close_up_shows_some_of_the_defect() -> None:
+def test_a_close_up_contains_part_of_the_defect() -> None:
     batch = SurfaceStream(0, 8).batch(3, CLOSE_UP)
     assert batch.images.shape == (32, 32, 32, 3)
     assert batch.masks.any(axis=(1, 2)).tolist() == [bool(defect) for defect in batch.defects]
     assert SurfaceStream(0, 8).batch(3, WHOLE).masks.mean() < 0.7 * batch.masks.mean()
 
 
-def test_a_kind_comes_as_often_as_it_is_named() -> None:
+def test_a_kind_occurs_as_often_as_it_is_listed() -> None:
     stream = SurfaceStream(0, 16, 0.0, WEIGHTED_KINDS)
     counts = Counter(defect for step in range(40) for defect in stream.batch(step, WHOLE).defects if defect)
     assert set(counts) == set(KINDS)

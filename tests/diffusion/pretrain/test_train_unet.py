@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 
 class StopError(Exception):
-    """Stands for a kill between two steps."""
+    """Simulates a kill between two steps."""
 
 
 def tiny() -> TrainState:
@@ -51,14 +51,14 @@ def train(steps: int, checkpoint: Path | None = None, stop_after: int | None = N
     return train_state
 
 
-def test_a_stopped_training_ends_with_the_same_weights_and_averages_bit_for_bit(tmp_path: Path) -> None:
-    whole = train(6)
+def test_a_resumed_training_gives_the_same_weights_and_ema_bit_for_bit(tmp_path: Path) -> None:
+    uninterrupted = train(6)
     with pytest.raises(StopError):
         train(6, tmp_path / "unet.safetensors", stop_after=3)
     resumed = train(6, tmp_path / "unet.safetensors")
-    for name, tensor in whole.parts().state_dict().items():
+    for name, tensor in uninterrupted.parts().state_dict().items():
         assert torch.equal(tensor, resumed.parts().state_dict()[name]), name
-        assert torch.equal(whole.ema.values[name], resumed.ema.values[name]), name
+        assert torch.equal(uninterrupted.ema.values[name], resumed.ema.values[name]), name
 
 
 def test_text_encoder_and_unet_are_both_trained() -> None:
@@ -67,7 +67,7 @@ def test_text_encoder_and_unet_are_both_trained() -> None:
     assert moved == {"unet", "text_encoder"}
 
 
-def test_the_text_encoder_learns_at_its_share_of_the_rate() -> None:
+def test_the_text_encoder_has_its_share_of_the_learning_rate() -> None:
     moved = []
     for share in (0.01, 1.0):
         train_state = tiny()
@@ -79,7 +79,7 @@ def test_the_text_encoder_learns_at_its_share_of_the_rate() -> None:
     assert 0 < 50 * moved[0] < moved[1]
 
 
-def test_a_loss_that_is_not_finite_stops_the_training() -> None:
+def test_a_non_finite_loss_stops_training() -> None:
     with pytest.raises(NonFiniteLossError, match=r"at step \d"):
         train(40, lr=1e12)
 
@@ -90,7 +90,7 @@ def test_the_learning_rate_does_not_depend_on_the_length_before_the_decay() -> N
     assert hold_and_decay(1000, 1000, 1.0) == 0.0
 
 
-def test_the_pipeline_holds_the_averages_and_survives_its_folder(tmp_path: Path) -> None:
+def test_the_pipeline_has_the_ema_weights_and_can_be_saved_and_loaded(tmp_path: Path) -> None:
     train_state = train(3)
     pipeline = assemble(train_state)
     for name, value in pipeline.unet.state_dict().items():
@@ -103,7 +103,7 @@ def test_the_pipeline_holds_the_averages_and_survives_its_folder(tmp_path: Path)
     assert np.abs(before.astype(int) - after).max() <= 1
 
 
-def test_a_base_is_trained_further_from_its_averages(tmp_path: Path) -> None:
+def test_training_continues_from_the_ema_weights(tmp_path: Path) -> None:
     train_state = train(3)
     assemble(train_state).save_pretrained(tmp_path / "base")
     further = load_train_state(tmp_path / "base")
@@ -123,12 +123,12 @@ def draw(pipeline: object) -> np.ndarray:
     return next(sample(pipeline, prompts, seeds, width=32, height=64, config=config)).images
 
 
-def test_a_defect_and_its_border_weigh_more_than_the_rest() -> None:
+def test_a_defect_and_its_border_have_a_higher_weight() -> None:
     masks = np.zeros((2, 16, 24), bool)
     masks[1, 8, 12] = True
     weights = defect_weights(masks)
     assert weights.shape == (2, 8, 12)
     assert (weights[0] == 1).all()
-    heavy = (weights[1] == DEFECT_WEIGHT).nonzero().tolist()
-    assert {(row, column) for row, column in heavy} == {(r, c) for r in (3, 4, 5) for c in (5, 6, 7)}
+    weighted = (weights[1] == DEFECT_WEIGHT).nonzero().tolist()
+    assert {(row, column) for row, column in weighted} == {(r, c) for r in (3, 4, 5) for c in (5, 6, 7)}
     assert set(weights.unique().tolist()) == {1.0, DEFECT_WEIGHT}

@@ -19,38 +19,38 @@ UNSEEN = SurfaceStream(HELD_OUT, 16).batch(0, (64, 64)).images
 
 
 class StopError(Exception):
-    """Stands for a kill between two steps."""
+    """Simulates a kill between two steps."""
 
 
 def tiny() -> AutoencoderTiny:
     return build_vae(COMPONENTS, seed=0, width=8, blocks=(1, 0))
 
 
-def test_the_components_are_orthonormal_and_in_order() -> None:
+def test_components_are_orthonormal_and_sorted() -> None:
     flat = COMPONENTS.basis.reshape(CHANNELS, -1)
     assert np.allclose(flat @ flat.T, np.eye(CHANNELS))
     assert (np.diff(COMPONENTS.spread) <= 0).all()
     assert np.isclose((COMPONENTS.target**2).mean(), 1)
 
 
-def test_the_encoder_is_the_components() -> None:
+def test_the_encoder_computes_the_components() -> None:
     patches = UNSEEN.reshape(-1, 32, 2, 32, 2, 3).transpose(0, 1, 3, 2, 4, 5) / 255 - COMPONENTS.mean
     expected = np.einsum("nabyxc,kyxc->nkab", patches, COMPONENTS.basis)
     expected *= (COMPONENTS.target / COMPONENTS.spread)[:, None, None]
     assert np.abs(encode(tiny(), UNSEEN).numpy() - expected).max() < 1e-4
 
 
-def test_latents_are_centred_and_have_about_the_wanted_spread() -> None:
+def test_latents_are_centred_and_have_about_the_target_spread() -> None:
     latents = encode(tiny(), SurfaceStream(HELD_OUT + 1, 128).batch(0, (64, 64)).images)
     assert latents.mean(dim=(0, 2, 3)).abs().max() < 0.4
     assert np.allclose(latents.std(dim=(0, 2, 3)).numpy(), COMPONENTS.target, rtol=0.3)
 
 
-def test_images_survive_the_conversion() -> None:
+def test_conversion_to_tensors_is_lossless() -> None:
     assert np.array_equal(to_images(to_tensor(UNSEEN)), UNSEEN)
 
 
-def test_fidelity_of_copies_and_of_blurred_images() -> None:
+def test_reconstruction_quality_of_copies_and_of_blurred_images() -> None:
     same = measure_reconstruction(UNSEEN, UNSEEN)
     assert same.psnr >= 99
     assert same.gradient_energy == 1
@@ -70,16 +70,16 @@ def train(steps: int, checkpoint: Path | None = None, stop_after: int | None = N
     return vae
 
 
-def test_a_stopped_training_ends_with_the_same_weights_bit_for_bit(tmp_path: Path) -> None:
-    whole = train(6).state_dict()
+def test_a_resumed_training_gives_the_same_weights_bit_for_bit(tmp_path: Path) -> None:
+    uninterrupted = train(6).state_dict()
     with pytest.raises(StopError):
         train(6, tmp_path / "vae.safetensors", stop_after=3)
     resumed = train(6, tmp_path / "vae.safetensors").state_dict()
-    for name, tensor in whole.items():
+    for name, tensor in uninterrupted.items():
         assert torch.equal(tensor, resumed[name]), name
 
 
-def test_training_leaves_the_encoder_and_improves_the_decoder() -> None:
+def test_training_keeps_the_encoder_and_improves_the_decoder() -> None:
     before, after = tiny(), train(60)
     assert torch.equal(encode(before, UNSEEN), encode(after, UNSEEN))
     first, last = (measure_reconstruction(UNSEEN, decode(vae, encode(vae, UNSEEN))).psnr for vae in (before, after))

@@ -11,7 +11,7 @@ from inandout.diffusion.sample.sampler import Sampled, SamplingConfig, image_see
 from tests.diffusion.tiny import tiny_pipeline
 
 BLACK = {1, 4}
-"""Candidates that are of no use."""
+"""Numbers of the rejected candidates."""
 
 
 def draw(number: int) -> ImageArray:
@@ -19,64 +19,64 @@ def draw(number: int) -> ImageArray:
     return np.zeros_like(image) if number in BLACK else image
 
 
-class Maker:
-    """Draws noise; remembers what it was asked for."""
+class NoiseGenerator:
+    """Generates noise, and records the requested numbers."""
 
     def __init__(self) -> None:
-        self.asked: list[int] = []
+        self.requested: list[int] = []
 
     def __call__(self, numbers: range) -> Iterator[tuple[ImageArray, None]]:
-        self.asked += numbers
+        self.requested += numbers
         return ((draw(number), None) for number in numbers)
 
 
-def test_images_of_no_use_are_counted_and_replaced(tmp_path: Path) -> None:
-    state = fill_pool(tmp_path, 5, Maker(), 2, [])
+def test_rejected_images_are_counted_and_replaced(tmp_path: Path) -> None:
+    state = fill_pool(tmp_path, 5, NoiseGenerator(), 2, [])
     assert [one.number for one in state.kept] == [0, 2, 3, 5, 6]
     assert state.rejected == {"black": 2}
     assert all(np.array_equal(read_image(one.path), draw(one.number)) for one in state.kept)
 
 
-def test_an_interrupted_folder_is_filled_with_the_same_images(tmp_path: Path) -> None:
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    whole.mkdir()
-    parts.mkdir()
-    fill_pool(whole, 6, Maker(), 2, [])
-    first = Maker()
-    fill_pool(parts, 3, first, 2, [])
-    (parts / "index.jsonl").open("a").write('{"number": 5, "reje')  # killed in the middle of a line
-    second = Maker()
-    state = fill_pool(parts, 6, second, 2, [])
+def test_an_interrupted_folder_gets_the_same_images(tmp_path: Path) -> None:
+    uninterrupted, interrupted = tmp_path / "uninterrupted", tmp_path / "interrupted"
+    uninterrupted.mkdir()
+    interrupted.mkdir()
+    fill_pool(uninterrupted, 6, NoiseGenerator(), 2, [])
+    first = NoiseGenerator()
+    fill_pool(interrupted, 3, first, 2, [])
+    (interrupted / "index.jsonl").open("a").write('{"number": 5, "reje')  # interrupted while writing a line
+    second = NoiseGenerator()
+    state = fill_pool(interrupted, 6, second, 2, [])
     assert state.rejected == {"black": 2}
-    assert second.asked[0] == 4, "the block of the next candidate"
+    assert second.requested[0] == 4, "the block of the next candidate"
     for one in state.kept:
-        assert np.array_equal(read_image(one.path), read_image(whole / one.path.name))
-    assert (parts / "index.jsonl").read_text() == (whole / "index.jsonl").read_text()
+        assert np.array_equal(read_image(one.path), read_image(uninterrupted / one.path.name))
+    assert (interrupted / "index.jsonl").read_text() == (uninterrupted / "index.jsonl").read_text()
 
 
-def test_a_full_folder_makes_nothing(tmp_path: Path) -> None:
-    fill_pool(tmp_path, 4, Maker(), 2, [])
-    again = Maker()
-    assert [one.number for one in fill_pool(tmp_path, 3, again, 2, []).kept] == [0, 2, 3]
-    assert again.asked == []
+def test_a_full_folder_generates_nothing(tmp_path: Path) -> None:
+    fill_pool(tmp_path, 4, NoiseGenerator(), 2, [])
+    generator = NoiseGenerator()
+    assert [one.number for one in fill_pool(tmp_path, 3, generator, 2, []).kept] == [0, 2, 3]
+    assert generator.requested == []
 
 
-def test_a_copy_of_a_training_image_is_kept_out(tmp_path: Path) -> None:
-    state = fill_pool(tmp_path, 2, Maker(), 2, [draw(0)])
+def test_a_copy_of_a_training_image_is_rejected(tmp_path: Path) -> None:
+    state = fill_pool(tmp_path, 2, NoiseGenerator(), 2, [draw(0)])
     assert state.rejected == {"copy": 1, "black": 1}
     assert [json.loads(line)["number"] for line in (tmp_path / "index.jsonl").read_text().splitlines()] == [2, 3]
 
 
-def test_candidates_take_prompts_seeds_and_sizes_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_candidates_cycle_through_prompts_and_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[list[str], list[int], int, int]] = []
 
-    def watched(
+    def record_call(
         pipeline: object, prompts: list[str], seeds: list[int], *, width: int, height: int, **_: object
     ) -> list[Sampled]:
         calls.append((prompts, seeds, width, height))
         return []
 
-    monkeypatch.setattr("inandout.diffusion.sample.generate.sample", watched)
+    monkeypatch.setattr("inandout.diffusion.sample.generate.sample", record_call)
     config = SamplingConfig(sample_batch=3).resolved("embedded")
     generator = text2img_generator(tiny_pipeline(), ["a", "b"], 7, [(64, 64), (64, 128)], config, 1)
     for start in (0, 3, 6):

@@ -32,14 +32,14 @@ COPIES = {
 }
 
 
-def test_a_image_made_of_nan_is_kept_out_whatever_it_looks_like() -> None:
+def test_a_non_finite_image_is_rejected_whatever_its_pixels() -> None:
     quality_filter = QualityFilter([])
     assert quality_filter.judge(part(0), "non-finite") == "non-finite"
     assert quality_filter.judge(np.zeros((64, 64, 3), dtype=np.uint8), "non-finite") == "non-finite"
-    assert quality_filter.judge(part(0)) is None  # the first was not remembered
+    assert quality_filter.judge(part(0)) is None  # rejected images are not remembered
 
 
-def test_black_images_are_kept_out() -> None:
+def test_black_images_are_rejected() -> None:
     black = np.zeros((96, 64, 3), dtype=np.uint8)
     black[:2, :20] = 200  # a few bright pixels do not make an image
     assert QualityFilter([]).judge(np.zeros_like(black)) == "black"
@@ -47,14 +47,14 @@ def test_black_images_are_kept_out() -> None:
 
 
 @pytest.mark.parametrize("level", [17, 60, 128, 255])
-def test_images_of_one_tone_are_kept_out(level: int) -> None:
+def test_flat_images_are_rejected(level: int) -> None:
     noise = np.random.default_rng(0).integers(-1, 1, (64, 64, 1))
     assert QualityFilter([]).judge(np.full((64, 64, 3), level, dtype=np.uint8)) == "flat"
     assert QualityFilter([]).judge(np.repeat(level + noise, 3, axis=2).astype(np.uint8)) == "flat"
 
 
 @pytest.mark.parametrize("number", [2332, 1764, 264, 2937])
-def test_the_smoothest_and_the_darkest_surfaces_may_enter(number: int) -> None:
+def test_the_smoothest_and_the_darkest_surfaces_are_accepted(number: int) -> None:
     surface = draw_surface(64, 64, number, surface=None if number % 3 else "ceramic")
     assert surface.surface == "ceramic"
     assert QualityFilter([]).judge(surface.image) is None
@@ -62,14 +62,14 @@ def test_the_smoothest_and_the_darkest_surfaces_may_enter(number: int) -> None:
 
 @pytest.mark.parametrize("trained", [1, 5, 40])
 @pytest.mark.parametrize("name", COPIES)
-def test_a_copy_of_a_training_image_is_kept_out(name: str, trained: int) -> None:
+def test_a_copy_of_a_training_image_is_rejected(name: str, trained: int) -> None:
     for surface in ("brushed", "ceramic"):
         training = [part(number, surface) for number in range(trained)]
         assert QualityFilter(training).judge(COPIES[name](training[-1])) == "copy"
 
 
 @pytest.mark.parametrize("name", COPIES)
-def test_a_image_that_was_accepted_before_is_kept_out(name: str) -> None:
+def test_a_repeat_of_an_accepted_image_is_rejected(name: str) -> None:
     quality_filter = QualityFilter([part(number) for number in range(5)])
     assert quality_filter.judge(part(10)) is None
     assert quality_filter.judge(part(11)) is None
@@ -77,7 +77,7 @@ def test_a_image_that_was_accepted_before_is_kept_out(name: str) -> None:
 
 
 @pytest.mark.parametrize("surface", SURFACES)
-def test_different_parts_of_one_product_may_all_enter(surface: str) -> None:
+def test_different_parts_of_one_product_are_accepted(surface: str) -> None:
     quality_filter = QualityFilter([part(number, surface) for number in range(1000, 1005)])
     parts = [part(number, surface, "pitted" if number % 2 else "") for number in range(80)]
     assert [quality_filter.judge(one) for one in parts] == [None] * 80
@@ -89,7 +89,7 @@ def test_training_images_may_have_any_size() -> None:
     assert QualityFilter([large, part(1)]).judge(part(0)) == "copy"
 
 
-def test_reasons_are_counted_on_from_where_an_interrupted_pool_was() -> None:
+def test_counting_continues_from_an_interrupted_pool() -> None:
     quality_filter = QualityFilter([part(0)], {"black": 2, "copy": 1})
     black = np.zeros((64, 64, 3), dtype=np.uint8)
     for image in (part(0), part(1), part(1), part(2), black):
@@ -97,7 +97,7 @@ def test_reasons_are_counted_on_from_where_an_interrupted_pool_was() -> None:
     assert quality_filter.counts == {"black": 3, "copy": 2, "duplicate": 1}
 
 
-def test_a_remembered_image_is_as_good_as_an_accepted_one() -> None:
+def test_a_remembered_image_counts_as_accepted() -> None:
     quality_filter = QualityFilter([])
     for number in range(200):
         quality_filter.remember(part(number, "grained"))
@@ -106,7 +106,7 @@ def test_a_remembered_image_is_as_good_as_an_accepted_one() -> None:
     assert quality_filter.counts == {"duplicate": 5}
 
 
-def test_judging_is_quick_even_for_a_large_pool() -> None:
+def test_judging_is_fast_for_a_large_pool() -> None:
     quality_filter = QualityFilter([part(number) for number in range(10)] * 100)
     for number in range(1000):
         quality_filter.remember(part(number % 10))

@@ -16,17 +16,17 @@ TRAINED = draw_surface(32, 32, 10**6).image
 
 
 class Model:
-    """Makes an image for each number; remembers what it was asked for."""
+    """Generates an image for each number, and records the requested numbers."""
 
     def __init__(self, black: int = 3, repeated: int = 7, copied: int = 11) -> None:
-        self.asked: list[range] = []
-        self.made = 0
+        self.requested: list[range] = []
+        self.generated = 0
         self._black, self._repeated, self._copied = black, repeated, copied
 
     def __call__(self, numbers: range) -> Iterator[tuple[ImageArray, RejectReason | None]]:
-        self.asked.append(numbers)
+        self.requested.append(numbers)
         for number in numbers:
-            self.made += 1
+            self.generated += 1
             yield self._draw(number), "non-finite" if number % 13 == 12 else None
 
     def _draw(self, number: int) -> ImageArray:
@@ -42,27 +42,27 @@ def test_rejected_images_are_replaced_by_the_next_candidates() -> None:
     numbers = [number for number, _ in rejection_sample(12, model, quality_filter, batch_size=4)]
     assert numbers == [0, 1, 3, 4, 6, 7, 9, 13, 15, 16, 18, 19]
     assert quality_filter.counts == {"black": 6, "copy": 1, "non-finite": 1}
-    assert model.asked == [range(start, start + 4) for start in range(0, 20, 4)]
+    assert model.requested == [range(start, start + 4) for start in range(0, 20, 4)]
 
 
-def test_the_yielded_images_are_those_of_their_numbers() -> None:
+def test_the_yielded_images_belong_to_their_numbers() -> None:
     for number, image in rejection_sample(10, Model(), QualityFilter([TRAINED]), batch_size=3):
         assert np.array_equal(image, draw_surface(32, 32, number).image)
 
 
-def test_nothing_is_made_that_is_not_needed() -> None:
+def test_no_more_images_than_necessary_are_generated() -> None:
     model = Model(black=10**6)
     assert [number for number, _ in rejection_sample(3, model, QualityFilter([]), batch_size=8)] == [0, 1, 2]
-    assert (model.asked, model.made) == ([range(8)], 3)
+    assert (model.requested, model.generated) == ([range(8)], 3)
     assert list(rejection_sample(3, model, QualityFilter([]), batch_size=8, accepted=3)) == []
     assert list(rejection_sample(0, model, QualityFilter([]), batch_size=8)) == []
-    assert model.made == 3
+    assert model.generated == 3
 
 
 @pytest.mark.parametrize("stop_after", range(13))
-def test_an_interrupted_pool_goes_on_as_if_it_had_not_been(stop_after: int) -> None:
-    whole = QualityFilter([TRAINED])
-    candidates = rejection_sample(13, Model(), whole, batch_size=5)
+def test_a_resumed_pool_equals_an_uninterrupted_one(stop_after: int) -> None:
+    uninterrupted = QualityFilter([TRAINED])
+    candidates = rejection_sample(13, Model(), uninterrupted, batch_size=5)
     expected = [(number, crc32(image.tobytes())) for number, image in candidates]
     first = QualityFilter([TRAINED])
     before = list(islice(rejection_sample(13, Model(), first, batch_size=5), stop_after))
@@ -71,11 +71,11 @@ def test_an_interrupted_pool_goes_on_as_if_it_had_not_been(stop_after: int) -> N
         second.remember(image)
     after = list(rejection_sample(13, model, second, batch_size=5, accepted=stop_after))
     assert [(number, crc32(image.tobytes())) for number, image in [*before, *after]] == expected
-    assert second.counts == whole.counts
-    assert all(numbers.start % 5 == 0 and len(numbers) == 5 for numbers in model.asked)
+    assert second.counts == uninterrupted.counts
+    assert all(numbers.start % 5 == 0 and len(numbers) == 5 for numbers in model.requested)
 
 
-def test_counts_at_a_yield_are_those_of_the_candidates_up_to_it() -> None:
+def test_counts_at_a_yield_cover_the_candidates_up_to_it() -> None:
     quality_filter = QualityFilter([TRAINED])
     for accepted, (number, _) in enumerate(rejection_sample(13, Model(), quality_filter, batch_size=5), start=1):
         assert accepted + quality_filter.counts.total() == number + 1
@@ -93,36 +93,36 @@ def one_good(numbers: range) -> Iterator[tuple[ImageArray, RejectReason | None]]
         yield draw_surface(32, 32, number).image if number == 0 else BLACK, "non-finite" if number == 4 else None
 
 
-def test_a_model_that_makes_nothing_of_use_is_stopped() -> None:
+def test_too_many_rejections_stop_the_pool() -> None:
     quality_filter = QualityFilter([])
     accepted: list[int] = []
     with pytest.raises(TooManyRejectedError) as caught:
         accepted.extend(number for number, _ in rejection_sample(6, one_good, quality_filter, batch_size=8))
     assert isinstance(caught.value, InputError)
     assert str(caught.value) == (
-        "39 of 40 generated images were of no use (38 black, 1 non-finite), more than the 38 allowed for 6 good "
-        "ones; choose another alpha, other prompts or another seed"
+        "39 of 40 generated images were rejected (38 black, 1 non-finite), more than the 38 allowed for 6 wanted "
+        "images; change alpha, prompts or seed"
     )
     assert quality_filter.counts.total() == 39
 
 
-def late(good_from: int, numbers: range) -> Iterator[tuple[ImageArray, RejectReason | None]]:
+def good_from_number(good_from: int, numbers: range) -> Iterator[tuple[ImageArray, RejectReason | None]]:
     return ((draw_surface(32, 32, number).image if number >= good_from else BLACK, None) for number in numbers)
 
 
-def test_a_pool_that_just_fills_with_4n_and_20_candidates_is_let_through() -> None:
-    pool = list(rejection_sample(6, lambda numbers: late(38, numbers), QualityFilter([]), batch_size=5))
+def test_a_pool_that_is_filled_by_4n_plus_20_candidates_is_allowed() -> None:
+    pool = list(rejection_sample(6, lambda numbers: good_from_number(38, numbers), QualityFilter([]), batch_size=5))
     assert [number for number, _ in pool] == list(range(38, 44))
     with pytest.raises(TooManyRejectedError, match="39 of 39"):
-        list(rejection_sample(6, lambda numbers: late(39, numbers), QualityFilter([]), batch_size=5))
+        list(rejection_sample(6, lambda numbers: good_from_number(39, numbers), QualityFilter([]), batch_size=5))
 
 
-def test_a_stopped_pool_is_stopped_again_when_it_goes_on() -> None:
+def test_a_stopped_pool_stops_again_when_resumed() -> None:
     quality_filter = QualityFilter([], {"black": 20})
     with pytest.raises(TooManyRejectedError, match=r"39 of 39 .* \(39 black\)"):
-        list(rejection_sample(6, lambda numbers: late(40, numbers), quality_filter, batch_size=5))
+        list(rejection_sample(6, lambda numbers: good_from_number(40, numbers), quality_filter, batch_size=5))
 
 
-def test_a_block_with_too_few_images_is_an_error() -> None:
+def test_a_block_with_too_few_images_raises_an_error() -> None:
     with pytest.raises(ValueError, match="shorter"):
-        list(rejection_sample(6, lambda numbers: late(0, numbers[:3]), QualityFilter([]), batch_size=5))
+        list(rejection_sample(6, lambda numbers: good_from_number(0, numbers[:3]), QualityFilter([]), batch_size=5))

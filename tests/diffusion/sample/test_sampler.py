@@ -23,10 +23,10 @@ EPSILON = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_li
 
 @pytest.fixture
 def pipeline() -> StableDiffusionPipeline:
-    made = tiny_pipeline()
-    for parameter in made.text_encoder.parameters():  # a random one says nearly the same of every prompt
+    random = tiny_pipeline()
+    for parameter in random.text_encoder.parameters():  # random weights encode all prompts nearly alike
         parameter.data.mul_(3)
-    return made
+    return random
 
 
 def settings(**changes: Any) -> SamplingConfig:
@@ -41,55 +41,55 @@ def draw(pipeline: StableDiffusionPipeline, seeds: list[int], **given: Any) -> n
     return np.concatenate([batch.images for batch in batches])
 
 
-def apart(one: np.ndarray, other: np.ndarray) -> int:
+def max_difference(one: np.ndarray, other: np.ndarray) -> int:
     assert one.shape == other.shape
     return int(np.abs(one.astype(int) - other).max())
 
 
 @pytest.mark.parametrize("solver", ["dpm++", "ddim"])
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
-def test_the_images_are_those_of_diffusers_pipeline(
+def test_images_equal_those_of_diffusers_pipeline(
     pipeline: StableDiffusionPipeline, solver: str, guidance: float
 ) -> None:
-    mine = draw(pipeline, [3, 4], config=settings(scheduler=solver, guidance=guidance, negative_prompt="dark"))
+    images = draw(pipeline, [3, 4], config=settings(scheduler=solver, guidance=guidance, negative_prompt="dark"))
     kind = DDIMScheduler if solver == "ddim" else DPMSolverMultistepScheduler
     pipeline.scheduler = kind.from_config(pipeline.scheduler.config)
-    theirs = pipeline(
+    expected = pipeline(
         prompt=["background cracked"] * 2, negative_prompt=["dark"] * 2, guidance_scale=guidance, output_type="np",
         generator=[torch.Generator().manual_seed(seed) for seed in (3, 4)], num_inference_steps=4, **SIZE,
     ).images  # fmt: skip
-    assert apart(mine, (theirs * 255).round()) <= 1
-    assert mine.std() > 5
+    assert max_difference(images, (expected * 255).round()) <= 1
+    assert images.std() > 5
 
 
-def test_a_image_depends_on_its_seed_and_prompt_and_not_on_its_batch(pipeline: StableDiffusionPipeline) -> None:
+def test_an_image_depends_on_its_seed_and_prompt_and_not_on_its_batch(pipeline: StableDiffusionPipeline) -> None:
     prompts = ["background", "cracked", "skt", "scratched steel", "blue"]
-    whole = draw(pipeline, [1, 2, 3, 4, 5], prompts=prompts, config=settings(sample_batch=5))
+    one_batch = draw(pipeline, [1, 2, 3, 4, 5], prompts=prompts, config=settings(sample_batch=5))
     in_twos = draw(pipeline, [1, 2, 3, 4, 5], prompts=prompts, config=settings(sample_batch=2))
-    assert apart(whole, in_twos) <= 1
-    assert apart(whole[3:4], draw(pipeline, [4], prompts=["scratched steel"])) <= 1
-    assert apart(whole[3:4], draw(pipeline, [5], prompts=["scratched steel"])) > 10
-    assert apart(whole[3:4], draw(pipeline, [4], prompts=["background"])) > 1
+    assert max_difference(one_batch, in_twos) <= 1
+    assert max_difference(one_batch[3:4], draw(pipeline, [4], prompts=["scratched steel"])) <= 1
+    assert max_difference(one_batch[3:4], draw(pipeline, [5], prompts=["scratched steel"])) > 10
+    assert max_difference(one_batch[3:4], draw(pipeline, [4], prompts=["background"])) > 1
 
 
-def test_the_same_batches_are_the_same_bit_for_bit(pipeline: StableDiffusionPipeline) -> None:
+def test_equal_batches_are_equal_bit_for_bit(pipeline: StableDiffusionPipeline) -> None:
     first = draw(pipeline, [1, 2, 3], config=settings(sample_batch=2))
     torch.manual_seed(77)
     assert np.array_equal(first, draw(pipeline, [1, 2, 3], config=settings(sample_batch=2)))
 
 
-def test_neither_the_pipeline_nor_the_random_numbers_of_others_are_touched(pipeline: StableDiffusionPipeline) -> None:
+def test_pipeline_and_global_generator_are_unchanged(pipeline: StableDiffusionPipeline) -> None:
     scheduler, state = pipeline.scheduler, torch.get_rng_state()
     before = dict(scheduler.config)
     for batch in sample(pipeline, ["background"] * 2, [0, 1], config=settings(sample_batch=1), **SIZE):
-        assert not torch.is_inference_mode_enabled(), "the caller works between batches"
+        assert not torch.is_inference_mode_enabled(), "inference mode must not leak to the caller"
         assert isinstance(batch, Sampled)
     assert pipeline.scheduler is scheduler
     assert dict(scheduler.config) == before
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_any_size_is_the_middle_of_the_next_larger_one_that_the_vae_can_make(pipeline: StableDiffusionPipeline) -> None:
+def test_any_size_is_the_centre_of_the_next_size_that_the_vae_supports(pipeline: StableDiffusionPipeline) -> None:
     torch.manual_seed(0)
     pipeline.vae = AutoencoderKL(
         block_out_channels=(4, 4, 4, 4), norm_num_groups=2, latent_channels=5,
@@ -102,16 +102,16 @@ def test_any_size_is_the_middle_of_the_next_larger_one_that_the_vae_can_make(pip
 
 
 @pytest.mark.parametrize(("width", "height"), [(50, 150), (51, 149), (64, 192)])
-def test_sides_that_the_unet_cannot_halve_evenly_are_made(
+def test_sizes_that_the_unet_cannot_halve_evenly_are_supported(
     pipeline: StableDiffusionPipeline, width: int, height: int
 ) -> None:
-    made = draw(pipeline, [0, 1], width=width, height=height, config=settings(steps=1))
-    assert made.shape == (2, height, width, 3)
-    assert made.dtype == np.uint8
-    assert (made.std(axis=(1, 2)).max(axis=1) > 5).all()
+    sampled = draw(pipeline, [0, 1], width=width, height=height, config=settings(steps=1))
+    assert sampled.shape == (2, height, width, 3)
+    assert sampled.dtype == np.uint8
+    assert (sampled.std(axis=(1, 2)).max(axis=1) > 5).all()
 
 
-def test_the_size_of_the_paper_is_exact(pipeline: StableDiffusionPipeline) -> None:
+def test_the_papers_size_is_exact(pipeline: StableDiffusionPipeline) -> None:
     assert draw(pipeline, [0], width=200, height=600, config=settings(steps=1, guidance=1)).shape == (1, 600, 200, 3)
 
 
@@ -124,10 +124,10 @@ def test_without_guidance_there_is_no_unconditional_pass(pipeline: StableDiffusi
     sizes.clear()
     guided = draw(pipeline, [0, 1], config=settings(guidance=5))
     assert sizes == [4, 4, 4, 4]
-    assert apart(guided, draw(pipeline, [0, 1], config=settings(guidance=5, negative_prompt="dark steel"))) > 1
+    assert max_difference(guided, draw(pipeline, [0, 1], config=settings(guidance=5, negative_prompt="dark steel"))) > 1
 
 
-def test_every_prompt_is_read_once(pipeline: StableDiffusionPipeline) -> None:
+def test_every_prompt_is_encoded_once(pipeline: StableDiffusionPipeline) -> None:
     read: list[int] = []
     pipeline.text_encoder.register_forward_pre_hook(lambda module, given: read.append(len(given[0])))
     draw(pipeline, [0, 1, 2], prompts=["background", "cracked", "background"], config=settings(sample_batch=1))
@@ -135,15 +135,15 @@ def test_every_prompt_is_read_once(pipeline: StableDiffusionPipeline) -> None:
 
 
 def test_clip_skip_changes_the_image(pipeline: StableDiffusionPipeline) -> None:
-    assert apart(draw(pipeline, [0]), draw(pipeline, [0], clip_skip=2)) > 1
+    assert max_difference(draw(pipeline, [0]), draw(pipeline, [0], clip_skip=2)) > 1
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
-def test_a_image_that_is_not_finite_is_told_and_black(pipeline: StableDiffusionPipeline, poison: float) -> None:
-    def spoil(module: torch.nn.Module, given: object, result: Any) -> None:
+def test_a_non_finite_image_is_reported_and_black(pipeline: StableDiffusionPipeline, poison: float) -> None:
+    def poison_output(module: torch.nn.Module, given: object, result: Any) -> None:
         result.sample[1] = poison  # a tanh in the VAE hides infinity
 
-    pipeline.unet.register_forward_hook(spoil)
+    pipeline.unet.register_forward_hook(poison_output)
     config = settings(steps=1, guidance=1, scheduler="dpm++")
     (batch,) = sample(pipeline, ["background"] * 3, [0, 1, 2], config=config, **SIZE)
     assert batch.finite.tolist() == [True, False, True]
@@ -151,23 +151,23 @@ def test_a_image_that_is_not_finite_is_told_and_black(pipeline: StableDiffusionP
     assert (batch.images[[0, 2]].std(axis=(1, 2, 3)) > 5).all()
 
 
-def test_a_vae_that_overflows_is_told(pipeline: StableDiffusionPipeline) -> None:
+def test_an_overflow_in_the_vae_is_reported(pipeline: StableDiffusionPipeline) -> None:
     pipeline.vae.decoder.layers[-1].bias.data.fill_(float("inf"))
     (batch,) = sample(pipeline, ["background"], [0], config=settings(), **SIZE)
     assert not batch.finite.any()
 
 
-def test_both_solvers_end_at_the_same_image_when_steps_are_many(pipeline: StableDiffusionPipeline) -> None:
-    def made(solver: str, steps: int) -> np.ndarray:
+def test_both_solvers_converge_to_the_same_image(pipeline: StableDiffusionPipeline) -> None:
+    def sampled(solver: str, steps: int) -> np.ndarray:
         return draw(pipeline, [0], config=settings(scheduler=solver, steps=steps, guidance=1)).astype(int)
 
-    limit = made("dpm++", 40)
-    assert np.abs(made("ddim", 100) - limit).mean() < 0.6
-    assert np.abs(made("ddim", 4) - limit).mean() > 2
+    limit = sampled("dpm++", 40)
+    assert np.abs(sampled("ddim", 100) - limit).mean() < 0.6
+    assert np.abs(sampled("ddim", 4) - limit).mean() > 2
 
 
 @pytest.mark.parametrize("solver", ["dpm++", "ddim"])
-def test_a_schedule_that_ends_in_pure_noise_is_sampled_from_there(
+def test_sampling_begins_at_pure_noise_if_the_schedule_ends_there(
     pipeline: StableDiffusionPipeline, solver: str
 ) -> None:
     expected = draw(pipeline, [0], config=settings(scheduler=solver))
@@ -176,7 +176,7 @@ def test_a_schedule_that_ends_in_pure_noise_is_sampled_from_there(
 
 
 @pytest.mark.parametrize("solver", ["dpm++", "ddim"])
-def test_what_another_scheduler_left_in_the_configuration_neither_clips_nor_adds_noise(
+def test_options_of_the_bases_scheduler_neither_clip_nor_add_noise(
     pipeline: StableDiffusionPipeline, solver: str
 ) -> None:
     pipeline.scheduler = PNDMScheduler(skip_prk_steps=True, set_alpha_to_one=False, **EPSILON)
@@ -191,23 +191,23 @@ def test_what_another_scheduler_left_in_the_configuration_neither_clips_nor_adds
         assert np.array_equal(expected, draw(pipeline, [0], config=settings(scheduler=solver)))
 
 
-def test_steps_that_the_schedule_does_not_have_are_refused(pipeline: StableDiffusionPipeline) -> None:
+def test_steps_that_do_not_fit_the_schedule_are_rejected(pipeline: StableDiffusionPipeline) -> None:
     def begin(**changes: Any) -> None:
         sample(pipeline, ["background"], [0], config=settings(**changes), **SIZE)
 
     begin(steps=1000, scheduler="ddim")
     begin(steps=600, scheduler="dpm++")
-    with pytest.raises(InputError, match=r"steps = 600: ddim needs .* divides the 1000 .* as 500 does"):
+    with pytest.raises(InputError, match=r"steps = 600: ddim needs a divisor of the 1000 .* give 500"):
         begin(steps=600, scheduler="ddim")
     pipeline.scheduler = DDIMScheduler(timestep_spacing="leading", **EPSILON)  # its first step would be number 1000
     with pytest.raises(InputError, match=r"steps = 1000.*less than 1000"):
         begin(steps=1000, scheduler="ddim")
     pipeline.scheduler = DDIMScheduler(num_train_timesteps=100)
-    with pytest.raises(InputError, match=r"steps = 101.*less than 100;"):
+    with pytest.raises(InputError, match=r"steps = 101.*less than 100 "):
         begin(steps=101, scheduler="dpm++")
 
 
-def test_what_cannot_be_drawn_is_refused_on_the_call(pipeline: StableDiffusionPipeline) -> None:
+def test_invalid_arguments_are_rejected_by_the_call(pipeline: StableDiffusionPipeline) -> None:
     with pytest.raises(InputError, match="32x0: width and height"):
         sample(pipeline, ["background"], [0], width=32, height=0, config=settings())
     with pytest.raises(InputError, match="has 52 tokens"):
@@ -222,7 +222,7 @@ def test_what_cannot_be_drawn_is_refused_on_the_call(pipeline: StableDiffusionPi
         sample(pipeline, ["background"], [0], config=SamplingConfig(), **SIZE)
 
 
-def test_none_becomes_what_suits_the_base_and_what_is_given_stays() -> None:
+def test_none_becomes_the_bases_default_and_other_values_stay() -> None:
     embedded, other = SamplingConfig().resolved("embedded"), SamplingConfig().resolved("sd")
     assert (embedded.guidance, embedded.steps, embedded.scheduler) == (3.0, 20, "dpm++")
     assert (other.guidance, other.steps, other.scheduler) == (7.5, 50, "ddim")
@@ -234,20 +234,20 @@ def test_none_becomes_what_suits_the_base_and_what_is_given_stays() -> None:
     "wrong", [{"guidance": 0.5}, {"guidance": 51}, {"guidance": float("nan")}, {"steps": 0}, {"steps": 1001},
               {"scheduler": "pndm"}, {"sample_batch": 0}, {"step": 3}],
 )  # fmt: skip
-def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
+def test_settings_out_of_range_are_rejected(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         SamplingConfig(**wrong)
 
 
-def test_seeds_of_images_are_distinct_exact_in_json_and_not_memsegs() -> None:
+def test_image_seeds_are_distinct_exact_in_json_and_not_memsegs() -> None:
     seeds = [image_seed(seed, number) for seed in (0, 1) for number in range(200)]
     assert len(set(seeds)) == 400
     assert all(0 <= seed < 2**53 for seed in seeds)
     assert not set(seeds) & {seed for _, seed in plan(3, 200, 0)}
-    assert image_seed(1, 5) == 8433619828608469, "pools that were made before must be the same when made again"
+    assert image_seed(1, 5) == 8433619828608469, "existing pools must be reproducible"
 
 
-def test_a_negative_seed_is_refused() -> None:
+def test_a_negative_seed_is_rejected() -> None:
     for seed, number in ((-1, 0), (0, -1)):
         with pytest.raises(InputError, match="0 or more"):
             image_seed(seed, number)

@@ -102,7 +102,7 @@ def test_nothing_else_is_done_with_a_base_made_for_inpainting(
         ["pretrain", "--start", inpainting_base],
     ):
         assert command(*refused) == 2
-        assert "this base is an inpainting model, which cannot generate whole images or be trained" in capsys.readouterr().err
+        assert "is an inpainting model, which cannot generate whole images or be trained" in capsys.readouterr().err
     assert command("augment", "--source", "inpaint", "--adapter", adapter, *data) == 2
     assert "the adapter was trained on base" in capsys.readouterr().err
 
