@@ -19,7 +19,7 @@ BASE = "0123456789abcdef" * 2
 
 
 def tiny_pipeline(seed: int = 0) -> StableDiffusionPipeline:
-    """Return a pipeline with weights from `seed`: 1x1 and 3x3 convolutions, attention, down- and upsamplers, two text
+    """Return a pipeline with random weights from `seed`: convolutions, attention, down- and upsamplers, two text
     layers.
     """
     tokenizer = build_tokenizer(vocabulary())

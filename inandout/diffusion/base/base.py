@@ -1,6 +1,4 @@
-"""The base model, opened as one pipeline: the embedded one, a folder, a single file, or a pinned revision on the
-hub.
-"""
+"""The base model: the embedded one, a folder, a single file, or a pinned revision on the hub."""
 
 import hashlib
 import json
@@ -86,8 +84,8 @@ def kind_of_base(name: str) -> Kind:
         InputError: the folder holds another kind of model.
     """
     index = Path(name) / "model_index.json"
-    ours = index.is_file() and check_configuration(Path(name), name)["vae"][-1] == "AutoencoderTiny"
-    return "embedded" if name == "embedded" or ours else "sd"
+    pretrained = index.is_file() and check_configuration(Path(name), name)["vae"][-1] == "AutoencoderTiny"
+    return "embedded" if name == "embedded" or pretrained else "sd"
 
 
 def base_identity(config: BaseConfig) -> str:

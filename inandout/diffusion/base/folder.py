@@ -126,9 +126,7 @@ def files_of(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence progress bars and warnings of diffusers and transformers; the checks of this package replace the
-    warnings.
-    """
+    """Silence progress bars and warnings of diffusers and transformers; `check_complete` replaces the warnings."""
     libraries = [diffusers.utils.logging, transformers.utils.logging]
     before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
     for library in libraries:

@@ -12,9 +12,7 @@ def is_inpainting(pipeline: StableDiffusionPipeline) -> bool:
 
 
 def require_text2img(pipeline: StableDiffusionPipeline) -> None:
-    """Raise an InputError if the base is an inpainting model, which can neither generate whole images nor be
-    trained.
-    """
+    """Raise an InputError for inpainting models, which can neither generate whole images nor be trained."""
     if is_inpainting(pipeline):
         raise InputError(
             "this base is an inpainting model, which cannot generate whole images or be trained; give the ordinary "

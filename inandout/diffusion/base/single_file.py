@@ -16,8 +16,9 @@ _PREFIXES = {
 
 
 def open_single_file(path: Path, configuration: Path) -> StableDiffusionPipeline:
-    """Load a single file; shapes, noise schedule and tokenizer come from the folder `configuration`. The network is not
-    used.
+    """Load a single file; shapes, noise schedule and tokenizer come from the folder `configuration`.
+
+    The network is not used.
 
     Raises:
         InputError: the file is not a complete Stable Diffusion 1 in safetensors format, or does not fit the

@@ -40,7 +40,7 @@ class Adapter:
 
     @property
     def fingerprint(self) -> str:
-        """32 hexadecimal digits that identify configuration, base, clip_skip, and names, shapes and values of the
+        """32 hexadecimal digits that identify configuration, base, clip_skip, and names, shapes and values of
         weights.
         """
         digest = hashlib.sha256(f"{self.meta.config.model_dump_json()}{self.meta.base}{self.meta.clip_skip}".encode())

@@ -73,9 +73,7 @@ def read_meta(path: Path, header: Mapping[str, str]) -> AdapterMeta:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or META
-        raise InputError(
-            f"{path}: {where} in the file's header: {first['msg']}; give an unmodified file"
-        ) from error
+        raise InputError(f"{path}: {where} in the file's header: {first['msg']}; give an unmodified file") from error
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

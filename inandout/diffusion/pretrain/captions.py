@@ -73,9 +73,9 @@ def vocabulary() -> list[str]:
     """Return every word of the captions (a digit is a word), and common words of user prompts."""
     nouns = [word for pair in NOUNS.values() for word in pair]
     lights = [word for light in LIGHTS.values() for word in light.split()]
-    common = ["background", "a", "an", "in", "with", "of", "and", "the", "no", "defect", "surface", "many", "one", "two"]
+    basic = ["background", "a", "an", "in", "with", "of", "and", "the", "no", "defect", "surface", "many", "one", "two"]
     digits = [str(digit) for digit in range(10)]
-    words = [*common, *SURFACES, *COLOURS, *KINDS, *nouns, *SIZES, *CONTRASTS, *lights, *digits, RARE]
+    words = [*basic, *SURFACES, *COLOURS, *KINDS, *nouns, *SIZES, *CONTRASTS, *lights, *digits, RARE]
     return list(dict.fromkeys(words))
 
 

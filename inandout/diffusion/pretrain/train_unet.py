@@ -29,7 +29,7 @@ from inandout.diffusion.pretrain.ema import ExponentialMovingAverage
 from inandout.diffusion.pretrain.pca_latents import FACTOR
 from inandout.diffusion.pretrain.stream import Batch, SurfaceStream
 from inandout.diffusion.prompts import prompt_states
-from inandout.diffusion.snr_weighting import draw_logit_normal_times, min_snr_weights, prediction_target
+from inandout.diffusion.snr_weighting import min_snr_weights, prediction_target
 from inandout.diffusion.vae import encode
 
 UNCONDITIONAL = 0.1
@@ -168,7 +168,7 @@ def denoising_loss(
         generator: of noise and timesteps.
     """
     noise = torch.randn(latents.shape, generator=generator, device=generator.device)
-    times = draw_deciding_times(len(latents), scheduler.config.num_train_timesteps, generator)
+    times = draw_logit_normal_times(len(latents), scheduler.config.num_train_timesteps, generator)
     noisy = scheduler.add_noise(latents, noise, times).contiguous(memory_format=torch.channels_last)
     predicted = unet(noisy, times, states).sample.float()
     errors = (predicted - prediction_target(scheduler, latents, noise, times)).square().mean(dim=1)

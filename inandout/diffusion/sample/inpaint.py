@@ -56,9 +56,7 @@ class EncodedCanvas(NamedTuple):
     def blend(
         self, latents: Tensor, time: Tensor | None, scheduler: DPMSolverMultistepScheduler | DDIMScheduler
     ) -> Tensor:
-        """Replace latents outside the mask by those of the canvas at the noise level of `time` (None: without
-        noise).
-        """
+        """Replace latents outside the mask by the canvas's at the noise level of `time` (None: without noise)."""
         known = self.latents
         if time is not None:
             known = scheduler.add_noise(known, self.noise, time.expand(len(latents)))

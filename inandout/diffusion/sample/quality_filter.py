@@ -1,6 +1,4 @@
-"""Quality filter for generated images: rejects broken, black, flat and repeated images and copies of training
-images.
-"""
+"""Quality filter for generated images: rejects broken, black, flat and repeated images and training images."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping

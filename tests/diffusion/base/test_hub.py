@@ -181,9 +181,7 @@ def test_a_revision_that_is_not_pinned_is_rejected(hub: Hub, name: str) -> None:
     assert hub.requests == []
 
 
-def test_a_failed_download_names_the_alternatives(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_download_names_the_alternatives(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the attempts
     expected = "cannot be downloaded .*local folder .* '?embedded'?"
     with pytest.raises(InputError, match=expected) as raised:
