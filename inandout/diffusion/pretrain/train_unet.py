@@ -29,7 +29,7 @@ from inandout.diffusion.pretrain.ema import ExponentialMovingAverage
 from inandout.diffusion.pretrain.pca_latents import FACTOR
 from inandout.diffusion.pretrain.stream import Batch, SurfaceStream
 from inandout.diffusion.prompts import prompt_states
-from inandout.diffusion.snr_weighting import min_snr_weights, prediction_target
+from inandout.diffusion.snr_weighting import draw_logit_normal_times, min_snr_weights, prediction_target
 from inandout.diffusion.vae import encode
 
 UNCONDITIONAL = 0.1
