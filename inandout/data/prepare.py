@@ -18,9 +18,7 @@ EMBEDDED = "surfaces"
 """Value of `data` that selects the embedded dataset."""
 
 
-Seed = Annotated[
-    int, Field(ge=0, lt=2**32, description="seed of the split, shot, images, weights and data order")
-]
+Seed = Annotated[int, Field(ge=0, lt=2**32, description="seed of the split, shot, images, weights and data order")]
 
 
 class DataConfig(BaseModel):

@@ -192,7 +192,11 @@ def _label(mask: Path) -> int | Problem:
 def _unpaired(images: Mapping[str, Path], masks: Mapping[str, Path]) -> list[Problem]:
     """Report images without a mask and masks without an image, both keyed by name."""
     return [
-        *(Problem(images[name], "no mask for this image", "add the mask, or remove the image") for name in images if name not in masks),
+        *(
+            Problem(images[name], "no mask for this image", "add the mask, or remove the image")
+            for name in images
+            if name not in masks
+        ),
         *(
             Problem(masks[name], "no image for this mask", "add the image, or remove the mask")
             for name in masks

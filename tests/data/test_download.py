@@ -215,9 +215,7 @@ def test_an_existing_folder_raises_an_error(tmp_path: Path) -> None:
         safe_unzip(tmp_path / "a.zip", tmp_path)
 
 
-def test_the_part_is_kept_after_the_last_connection(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_part_is_kept_after_the_last_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "_CONNECTIONS", 2)
     with server("always drops") as (url, log), pytest.raises(InputError, match="failed 2 times; run it again"):
         download_ksdd2(tmp_path, url, DATA_MD5)

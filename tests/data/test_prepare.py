@@ -33,9 +33,7 @@ def test_near_duplicates_stay_in_one_split(tmp_path: Path, seed: int) -> None:
     assert all(split[f"{number}a.png"] == split[f"{number}b.png"] for number in range(24))
 
 
-def test_the_embedded_dataset_is_generated_once_and_reused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_embedded_dataset_is_generated_once_and_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     folder = data_path("surfaces")
     first = digest(folder / "train" / "10000.png")

@@ -34,6 +34,6 @@ def test_a_configuration_out_of_bounds_raises_an_error(changes: dict[str, Any], 
         ({"foreground_is": "left"}, "'brighter' or 'darker'"),
     ],
 )
-def test_masks_outside_their_bounds_are_refused(changes: dict[str, Any], message: str) -> None:
+def test_masks_outside_their_bounds_raise_an_error(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=re.escape(message)):
         MaskConfig(**changes)

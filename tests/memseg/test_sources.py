@@ -19,9 +19,7 @@ def _image(height: int, width: int) -> ImageArray:
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 30), (33, 17)])
-def test_an_operation_keeps_shape_and_mode_and_is_deterministic(
-    operation: Operation, shape: tuple[int, int]
-) -> None:
+def test_an_operation_keeps_shape_and_mode_and_is_deterministic(operation: Operation, shape: tuple[int, int]) -> None:
     image = Image.fromarray(_image(*shape))
     for seed in range(10):
         changed = operation(image, np.random.default_rng(seed))
