@@ -26,4 +26,4 @@ def champion_gate(challenger: Scored, champion: Scored | None, version: str) -> 
     found = paired_difference([challenger], [champion], METRICS["AP"])
     rise = f"test AP {found.mean:+.3f} (95 % {found.low:+.3f} .. {found.high:+.3f}) over champion version {version}"
     wins = found.low > 0
-    return GateDecision(wins, f"{'passed' if wins else 'not passed'}: {rise}: {found.words()}")
+    return GateDecision(wins, f"{'passed' if wins else 'not passed'}: {rise}: {found.verdict()}")
