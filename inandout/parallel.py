@@ -92,7 +92,7 @@ def _run_task_or_exit(work: Callable[[Item], Result], item: Item) -> tuple[Resul
 
 
 def _in_processes(work: Callable[[Item], Any], items: Sequence[Item], workers: int) -> Iterator[TaskResult]:
-    """Run tasks in a process executor; a killed worker breaks the whole executor, so unfinished tasks move to a new one.
+    """Run tasks in a process pool. A killed worker breaks the executor, so unfinished tasks move to a new one.
 
     After `MAX_RETRIES` crashes without progress, one of the first `workers` tasks must be the cause: run each of them
     alone, and give up the one that crashes again.

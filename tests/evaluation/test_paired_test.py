@@ -65,7 +65,7 @@ def misses(trials: int, seeds: int, training: float, parts: float) -> int:
     ],
 )
 def test_the_interval_misses_in_about_5_percent(seeds: int, training: float, parts: float) -> None:
-    """From both methods: coverage of 90 to 99 %. With seeds and parts together the interval is on the wide side."""
+    """The coverage is 90 to 99 %. With variance of both seeds and parts, the interval is rather wide."""
     assert 2 <= misses(200, seeds, training, parts) <= 20
 
 
