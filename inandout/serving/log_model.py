@@ -32,12 +32,6 @@ def log_servable(weights: Path, settings: Settings, score: Pointing | None) -> s
     Returns:
         The model URI, `models:/m-...`.
     """
-    trained = read_classifier_run(classify_run_id)
-    score, sentence = measure_pointing(trained)
-    settings = Settings(
-        geometry=trained.geometry, points=tuple(points), default=default, run=classify_run_id, code=code_fingerprint(),
-        heat_maps=sentence,
-    )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "settings.json"
         path.write_text(settings.model_dump_json(indent=2), encoding="utf-8")
