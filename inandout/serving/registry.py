@@ -1,4 +1,7 @@
-"""The MLflow Model Registry: versions, and the `champion` and `previous` aliases."""
+"""The MLflow Model Registry: versions, and the `champion` and `previous` aliases.
+
+MLflow reserves the aliases `latest` and `v1`, `v2`, ...
+"""
 
 import hashlib
 import sys

@@ -39,10 +39,10 @@ def choose(text: str, logits: np.ndarray, labels: np.ndarray, share: float | Non
     ],
 )
 def test_mistakes_are_described_with_their_bound(wrong: int, of: int, words: str) -> None:
-    found = mistakes(wrong, of)
-    assert found is not None
-    assert found.describe("missed", "escape") == words
-    assert found.per_1000 == pytest.approx(1000 * wrong / of)
+    result = mistakes(wrong, of)
+    assert result is not None
+    assert result.describe("missed", "escape") == words
+    assert result.per_1000 == pytest.approx(1000 * wrong / of)
 
 
 @pytest.mark.parametrize("of", [1, 19, 60, 333])
@@ -54,9 +54,9 @@ def test_the_bound_is_the_exact_one_of_clopper_and_pearson(of: int) -> None:
 
 def test_the_words_never_promise_less_than_the_bound() -> None:
     for of in range(1, 200):
-        found = mistakes(0, of)
-        assert found is not None
-        said = float(found.describe("missed", "escape").split("fewer than ")[1].split()[0])
+        result = mistakes(0, of)
+        assert result is not None
+        said = float(result.describe("missed", "escape").split("fewer than ")[1].split()[0])
         assert 0 <= said / 100 - upper_bound(0, of) < 0.001
 
 

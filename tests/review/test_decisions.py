@@ -133,7 +133,7 @@ def test_an_invalid_decision_is_refused_and_not_written(tmp_path: Path, changes:
     assert log.read() == []
 
 
-def test_a_full_disk_is_an_input_error_and_the_file_stays_valid(
+def test_a_full_disk_is_an_input_error_and_keeps_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = log_in(tmp_path)

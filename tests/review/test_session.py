@@ -20,9 +20,9 @@ def test_duplicate_images_appear_once(tmp_path: Path) -> None:
 
 def test_the_identity_depends_on_the_images_alone(tmp_path: Path) -> None:
     rows = write_pool(tmp_path / "pool", 3)
-    one = build_session("p", tmp_path / "pool", rows, [])
-    two = build_session("q", tmp_path / "pool", [row.with_(prompt="", review="keep") for row in rows[::-1]], [])
-    assert one.identity == two.identity != build_session("p", tmp_path / "pool", rows[:2], []).identity
+    first = build_session("p", tmp_path / "pool", rows, [])
+    second = build_session("q", tmp_path / "pool", [row.with_(prompt="", review="keep") for row in rows[::-1]], [])
+    assert first.identity == second.identity != build_session("p", tmp_path / "pool", rows[:2], []).identity
 
 
 def test_the_source_of_a_local_change_is_found_and_an_unchanged_image_flagged(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ function paintOne() {
   const facts = [["prompt", image.prompt], ["origin", session.about === "labels" ? "" : image.origin], ["label", session.about === "labels" ? LABEL[image.label] : ""],
     ["classifier", image.score === null ? "" : `${percent(image.score)} defect, without training on this image`], ["kind", image.defect], ["seed", image.seed], ["alpha", image.alpha]];
   for (const flag of image.flags) facts.push(["⚑ flag", session.flags[flag].meaning]);
-  for (const one of said) facts.push([one.reviewer, says.word[one.decision] + (one.reason ? `, “${one.reason}”` : "")]);
+  for (const decision of said) facts.push([decision.reviewer, says.word[decision.decision] + (decision.reason ? `, “${decision.reason}”` : "")]);
   $("facts").replaceChildren(...facts.filter(([, value]) => value !== null && value !== "").flatMap(([name, value]) => {
     const dt = document.createElement("dt"), dd = document.createElement("dd");
     dt.textContent = name;

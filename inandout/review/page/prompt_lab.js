@@ -55,11 +55,11 @@ async function choose(prompt, use) {
   try { await ask("/api/prompts", { prompt, use }); await refreshPromptLab(); } catch (error) { trouble(error); }
 }
 
-function renderAttempt(one, chosen) {
-  const box = element("article"), request = one.request, total = request.number * request.prompts.length, made = one.made.reduce((a, b) => a + b, 0);
-  const state = { waiting: "waiting", drawing: `${made} of ${total} generated`, done: "", failed: `failed: ${one.error}` }[one.state];
-  box.append(element("p", `Attempt ${one.id}: alpha ${request.alpha}, guidance ${request.guidance}, seed ${request.seed}${request.negative_prompt ? `, without “${request.negative_prompt}”` : ""}`, { class: "head" }));
-  if (one.state === "drawing" || one.state === "waiting") box.append(element("progress", "", { max: total, value: made, "aria-label": "generated images" }));
+function renderAttempt(attempt, chosen) {
+  const box = element("article"), request = attempt.request, total = request.number * request.prompts.length, made = attempt.made.reduce((a, b) => a + b, 0);
+  const state = { waiting: "waiting", drawing: `${made} of ${total} generated`, done: "", failed: `failed: ${attempt.error}` }[attempt.state];
+  box.append(element("p", `Attempt ${attempt.id}: alpha ${request.alpha}, guidance ${request.guidance}, seed ${request.seed}${request.negative_prompt ? `, without “${request.negative_prompt}”` : ""}`, { class: "head" }));
+  if (attempt.state === "drawing" || attempt.state === "waiting") box.append(element("progress", "", { max: total, value: made, "aria-label": "generated images" }));
   if (state) box.append(element("span", ` ${state}`, { class: "state" }));
   request.prompts.forEach((prompt, row) => {
     const line = element("div", "", { class: "line" }), strip = element("div", "", { class: "strip" });
@@ -68,7 +68,7 @@ function renderAttempt(one, chosen) {
     const again = element("button", "Edit", { type: "button" });
     again.onclick = () => { $("prompt-a").value = prompt; $("prompt-b").value = ""; $("negative").value = request.negative_prompt; for (const id of ["alpha", "guidance", "number", "seed"]) $(id).value = request[id]; $("prompt-a").focus(); };
     line.append(element("b", prompt), button, again);
-    for (let place = 0; place < one.made[row]; place++) strip.append(element("img", "", { src: `/attempt/${one.id}/${row}/${place}`, alt: `${prompt}, image ${place + 1}`, loading: "lazy" }));
+    for (let index = 0; index < attempt.made[row]; index++) strip.append(element("img", "", { src: `/attempt/${attempt.id}/${row}/${index}`, alt: `${prompt}, image ${index + 1}`, loading: "lazy" }));
     box.append(line, strip);
   });
   return box;
@@ -80,7 +80,7 @@ async function refreshPromptLab() {
   if (now === rendered) return;
   rendered = now;
   const nothing = element("p", "No attempt yet. Describe the defect and press Generate images.");
-  $("attempts").replaceChildren(...(attempts.length ? attempts.reverse().map((one) => renderAttempt(one, chosen)) : [nothing]));
+  $("attempts").replaceChildren(...(attempts.length ? attempts.reverse().map((attempt) => renderAttempt(attempt, chosen)) : [nothing]));
   $("chosen").replaceChildren(...(chosen.length ? [...chosen.map((prompt) => element("p", `✓ ${prompt}`)), element("p", "To make a pool with these prompts, add this option to augment:"), element("code", option)] : [element("p", "None yet. Press “Choose this prompt” at images that could be real.")]));
 }
 

@@ -39,7 +39,7 @@ function trouble(error) {
 
 async function poll() {
   const updates = await ask(`/api/updates?since=${received}`);
-  for (const one of updates.decisions) note(one.reviewer, one.image, one);
+  for (const decision of updates.decisions) note(decision.reviewer, decision.image, decision);
   received = updates.next;
   summary = updates.summary;
   paintSummary();
@@ -55,8 +55,8 @@ const mine = (image) => decided.get(`${me}\n${image}`) || { decision: "", reason
 
 function others(image) {
   const end = `\n${image}`;
-  return [...decided].filter(([key, one]) => key.endsWith(end) && key !== `${me}${end}` && one.decision)
-    .map(([key, one]) => ({ reviewer: key.slice(0, -end.length), ...one }));
+  return [...decided].filter(([key, decision]) => key.endsWith(end) && key !== `${me}${end}` && decision.decision)
+    .map(([key, decision]) => ({ reviewer: key.slice(0, -end.length), ...decision }));
 }
 
 // ---- decisions -------------------------------------------------------------------------------------------------
@@ -94,9 +94,9 @@ function undo() {
       await poll();
       trouble(null);
       if (!image) { announce("nothing to undo"); return; }
-      let place = list.findIndex((one) => one.id === image);
-      if (place < 0) { clearFilters(); place = list.findIndex((one) => one.id === image); }
-      go(place);
+      let index = list.findIndex((item) => item.id === image);
+      if (index < 0) { clearFilters(); index = list.findIndex((item) => item.id === image); }
+      go(index);
       announce(`undone: image ${list[current].number}`);
     } catch (error) { trouble(error); }
   });
@@ -106,11 +106,11 @@ function announce(text) { $("said").textContent = text; }
 
 // ---- navigation ------------------------------------------------------------------------------------------------
 
-function go(place, focus = true) {
+function go(index, focus = true) {
   if (!list.length) return;
   const old = cards.get(list[current]?.id);
   if (old) old.tabIndex = -1;
-  current = Math.max(0, Math.min(list.length - 1, place));
+  current = Math.max(0, Math.min(list.length - 1, index));
   const card = cards.get(list[current].id);
   card.tabIndex = 0;
   if (large) paintOne(); else { reveal(current); if (focus) card.focus({ preventScroll: true }); }
@@ -120,19 +120,19 @@ const step = (by) => go(current + by);
 
 function nextUndecided() {
   for (let by = 1; by <= list.length; by++) {
-    const place = (current + by) % list.length;
-    if (!mine(list[place].id).decision) { go(place); return; }
+    const index = (current + by) % list.length;
+    if (!mine(list[index].id).decision) { go(index); return; }
   }
   announce("all shown images are decided");
 }
 
-function view(one) {
-  if (one && !list.length) return;
-  large = one;
-  $("grid").hidden = one;
-  $("one").hidden = !one;
-  $("to-grid").setAttribute("aria-pressed", String(!one));
-  $("to-one").setAttribute("aria-pressed", String(one));
+function view(enlarge) {
+  if (enlarge && !list.length) return;
+  large = enlarge;
+  $("grid").hidden = enlarge;
+  $("one").hidden = !enlarge;
+  $("to-grid").setAttribute("aria-pressed", String(!enlarge));
+  $("to-one").setAttribute("aria-pressed", String(enlarge));
   document.activeElement?.blur();
   go(current);
 }
@@ -144,9 +144,9 @@ function paintSummary() {
   $("progress").max = Math.max(1, summary.images);
   $("progress").value = done;
   $("progress-text").textContent = done === summary.images && done ? `all ${done} decided: press Finish` : `${done} of ${summary.images} decided by you`;
-  const one = summary.agreements.find((each) => each.reviewers.includes(me) && each.images) || summary.agreements.find((each) => each.images);
-  const kappa = one && one.kappa !== null ? `, κ ${one.kappa.toFixed(2)}` : "";
-  $("agreement").textContent = one ? `${one.reviewers.join(" and ")} agree on ${one.same} of ${one.images}${kappa}` : "";
+  const pair = summary.agreements.find((agreement) => agreement.reviewers.includes(me) && agreement.images) || summary.agreements.find((agreement) => agreement.images);
+  const kappa = pair && pair.kappa !== null ? `, κ ${pair.kappa.toFixed(2)}` : "";
+  $("agreement").textContent = pair ? `${pair.reviewers.join(" and ")} agree on ${pair.same} of ${pair.images}${kappa}` : "";
   $("agreement").title = "κ is Cohen's kappa: 1 = full agreement, 0 = chance agreement";
   $("names").replaceChildren(...Object.keys(summary.reviewers).map((name) => { const option = document.createElement("option"); option.value = name; return option; }));
 }
@@ -173,13 +173,13 @@ async function finish() {
     const { message } = await ask("/api/finish", {});
     await poll();
     $("finish-text").textContent = message;
-    const rows = [["prompt", "kept", "decided (accepted)", "images"], ...summary.prompts.map((one) => [one.prompt || "(none)", one.kept, one.decided ? `${one.decided} (${percent(one.accepted)})` : 0, one.images])];
+    const rows = [["prompt", "kept", "decided (accepted)", "images"], ...summary.prompts.map((share) => [share.prompt || "(none)", share.kept, share.decided ? `${share.decided} (${percent(share.accepted)})` : 0, share.images])];
     $("finish-table").replaceChildren(...rows.map((cells, number) => {
       const row = document.createElement("tr");
       row.append(...cells.map((value) => { const cell = document.createElement(number ? "td" : "th"); cell.textContent = value; return cell; }));
       return row;
     }));
-    $("finish-table").hidden = !summary.prompts.some((one) => one.prompt);
+    $("finish-table").hidden = !summary.prompts.some((share) => share.prompt);
     $("finish-dialog").showModal();
     trouble(null);
   } catch (error) { trouble(error); }
@@ -235,18 +235,18 @@ function layOut() {
   document.title = `Review: ${session.title}`;
   $("title").textContent = session.title;
   $("title").title = session.title;
-  session.images.forEach((image, place) => { image.number = place + 1; });
+  session.images.forEach((image, index) => { image.number = index + 1; });
   session.byId = new Map(session.images.map((image) => [image.id, image]));
   session.groups = [...new Set(session.images.map(groupOf))];
   speak();
   cards = new Map(session.images.map((image) => [image.id, makeCard(image)]));
-  fillSelect("by-prompt", [["", "all"], ...session.groups.map((group, place) => [String(place), group || "(none)"])]);
+  fillSelect("by-prompt", [["", "all"], ...session.groups.map((group, index) => [String(index), group || "(none)"])]);
   $("by-prompt").parentElement.hidden = session.groups.length < 2;
   fillSelect("by-flag", [["", "all"], ["none", "without a flag"], ["any", "with a flag"], ...Object.entries(session.flags).map(([flag, { images }]) => [flag, `${flag} (${images})`])]);
-  $("reasons").replaceChildren(...session.reasons.map((reason, place) => {
+  $("reasons").replaceChildren(...session.reasons.map((reason, index) => {
     const button = document.createElement("button"), key = document.createElement("kbd");
     button.type = "button";
-    key.textContent = place + 1;
+    key.textContent = index + 1;
     button.append(key, ` ${reason}`);
     button.onclick = () => decide("reject", reason);
     return button;
