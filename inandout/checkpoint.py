@@ -1,4 +1,4 @@
-"""Training state on disk: one safetensors file, replaced atomically, never a pickle."""
+"""Checkpoints: one safetensors file, replaced atomically, never a pickle."""
 
 import contextlib
 import json
@@ -16,92 +16,92 @@ from torch.optim import Optimizer
 from inandout.errors import InputError
 
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
-"""Endings of files that are never opened."""
+"""File extensions that are never opened."""
 _OPTIMISER = "adam."
 
 
 class NonFiniteLossError(InputError):
-    """Training produced NaN or infinity and was stopped; the last checkpoint is from before."""
+    """Training was stopped because a loss was NaN or infinite; the last checkpoint precedes it."""
 
 
 class Checkpoint(NamedTuple):
-    """Everything a run needs to go on as if it had never stopped."""
+    """Everything needed to resume a run exactly where it stopped."""
 
     weights: dict[str, Tensor]
     progress: dict[str, Any]
-    """JSON-compatible: epochs done, sampler state, history."""
+    """JSON-compatible: finished epochs, sampler state, history."""
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write it; a kill or a full disk leaves the previous one intact."""
+    """Write a checkpoint; if the process is killed or the disk is full, the previous file stays intact."""
     write_tensors(path, checkpoint.weights, {"progress": json.dumps(checkpoint.progress)})
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str]) -> None:
-    """Write a safetensors file under a temporary name, flush it to disk, rename it.
+    """Write a safetensors file under a temporary name, flush it to disk and rename it.
 
     Raises:
-        InputError: it cannot be written; a file that was there before stays as it was.
+        InputError: the file cannot be written; an existing file stays unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(plain, temporary, metadata=header)
+        on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(on_cpu, temporary, metadata=header)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         raise InputError(
-            f"{path}: cannot be written ({error}), and what was there before is intact; name a file in a folder that "
-            "exists, or free some space and start the same command again"
+            f"{path}: cannot be written ({error}), an existing file is unchanged; use an existing folder, or free disk "
+            "space and repeat the command"
         ) from error
     finally:
-        with contextlib.suppress(OSError):  # it is gone after success, and was never there without a folder
+        with contextlib.suppress(OSError):  # renamed on success, never created if the folder is missing
             temporary.unlink()
 
 
 def refuse_pickle(path: Path) -> None:
-    """Raise an InputError for the name of a file that could run code when it is read."""
+    """Raise an InputError if the file extension is one of `PICKLES`, which can execute code when loaded."""
     if path.suffix.lower() in PICKLES:
         raise InputError(
-            f"{path}: a {path.suffix} file is a pickle, which can run code when it is read; convert it to .safetensors "
-            "(diffusers' `save_pretrained` does), or take the .safetensors file that most authors offer, too"
+            f"{path}: a {path.suffix} file is a pickle, which can run code when loaded; convert it to .safetensors "
+            "(for example with diffusers' `save_pretrained`), or download the .safetensors version"
         )
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read what `save_checkpoint` wrote.
+    """Read a checkpoint written by `save_checkpoint`.
 
     Raises:
-        InputError: the file is not one of ours.
+        InputError: the file is not a checkpoint of this package.
     """
     try:
         with safe_open(path, framework="pt") as file:
             progress = json.loads((file.metadata() or {})["progress"])
             return Checkpoint({name: file.get_tensor(name) for name in file.keys()}, progress)  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise InputError(f"{path}: not a checkpoint of this program ({error}); delete it to start anew") from error
+        raise InputError(f"{path}: not a checkpoint of this program ({error}); delete it to start over") from error
 
 
 def pack_optimiser(optimiser: Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state as `adam.<parameter number>.<name>`; plain SGD has none."""
+    """Return the optimiser state as tensors named `adam.<parameter number>.<name>`; empty for plain SGD."""
     state = optimiser.state_dict()["state"]
-    return {f"{_OPTIMISER}{i}.{name}": value for i, entry in state.items() for name, value in _flat(entry).items()}
+    return {f"{_OPTIMISER}{i}.{name}": value for i, entry in state.items() for name, value in _flatten(entry).items()}
 
 
-def _flat(entry: dict[str, Any]) -> dict[str, Tensor]:
-    """Tensors of the state of one parameter; the 8-bit optimiser has plain numbers and a dictionary among them."""
+def _flatten(entry: dict[str, Any]) -> dict[str, Tensor]:
+    """Flatten the state of one parameter; the 8-bit optimiser's state also has plain numbers and a dictionary."""
     flat: dict[str, Tensor] = {}
     for name, value in entry.items():
         if isinstance(value, dict):
-            flat |= {f"{name}.{inner}": tensor for inner, tensor in _flat(value).items()}
+            flat |= {f"{name}.{inner}": tensor for inner, tensor in _flatten(value).items()}
         else:
             flat[name] = torch.as_tensor(value)
     return flat
 
 
 def unpack_optimiser(optimiser: Optimizer, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Put back what `pack_optimiser` gave; returns the other tensors."""
+    """Load the state packed by `pack_optimiser` into the optimiser and return the other tensors."""
     state: dict[int, dict[str, Any]] = {}
     others = {}
     for name, tensor in tensors.items():
@@ -117,6 +117,6 @@ def unpack_optimiser(optimiser: Optimizer, tensors: dict[str, Tensor]) -> dict[s
     for weights, moments in optimiser.state.items():
         for name, moment in moments.items():
             if isinstance(moment, Tensor) and moment.shape == weights.shape and moment.stride() != weights.stride():
-                # A fused optimiser goes through both as they lie in memory, where files are always row by row.
+                # Fused optimisers iterate in memory order; safetensors files are always contiguous.
                 moments[name] = torch.empty_like(weights, dtype=moment.dtype).copy_(moment)
     return others

@@ -1,14 +1,14 @@
-"""The one error a user is meant to read."""
+"""The error type for problems that a user can fix."""
 
 
 class InputError(ValueError):
-    """Something given from outside cannot be used.
+    """A value, file or environment provided by the user cannot be used.
 
-    The message is one sentence for a person: what was given, what is allowed, what to do. The command line prints it
-    without a traceback and exits with 2.
+    The message is one sentence: the value, the allowed range and the fix. The command line prints it without a
+    traceback and exits with status 2.
     """
 
 
 def brief(error: Exception) -> str:
-    """Kind and first line of what a library says, which may be a page."""
+    """Return the type and the first line of a library's error message."""
     return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}".rstrip(":. ")

@@ -1,4 +1,4 @@
-"""Independent pieces of work, whatever they are: in turn, in processes of this machine, or on a Ray cluster."""
+"""Run independent tasks sequentially, in worker processes of this machine, or on a Ray cluster."""
 
 import multiprocessing
 import os
@@ -23,66 +23,68 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MAX_RETRIES = 3
-"""Times in a row, without a piece that ended in between, that what pieces run in may be killed."""
+"""Worker crashes in a row, with no finished task between them, before tasks are isolated."""
 
 
 class ParallelConfig(BaseModel):
-    """Where independent pieces of work run."""
+    """Where independent tasks run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    workers: int = Field(1, ge=1, le=256, description="processes on this machine, which share its cores")
+    workers: int = Field(1, ge=1, le=256, description="worker processes on this machine; they share its cores")
     cluster: Annotated[str, StringConstraints(strip_whitespace=True)] = Field(
-        "", description="address of a Ray cluster (host:6379, or auto), whose machines see the same files; empty = here"
+        "",
+        description="address of a Ray cluster (host:6379 or auto) with a shared file system; empty = this machine",
     )
 
     @model_validator(mode="after")
-    def _is_one_of_both(self) -> "ParallelConfig":
+    def _excludes_workers_with_cluster(self) -> "ParallelConfig":
         if self.cluster and self.workers > 1:
-            raise ValueError(f"workers = {self.workers}: a cluster decides itself how many; give workers or cluster")
+            raise ValueError(f"workers = {self.workers}: a cluster sets its own number; give workers or cluster")
         return self
 
 
 class TaskResult(NamedTuple):
-    """A piece of work that ended: with a result, or with an error of the user's, or given up."""
+    """The outcome of one task: a result, or the `InputError` that ended it."""
 
     number: int
-    """Its place among the pieces."""
+    """Index of the task's item."""
     result: Any
     error: InputError | None
 
 
 def run_all(work: Callable[[Item], Result], items: Sequence[Item], config: ParallelConfig) -> Iterator[TaskResult]:
-    """Do `work` for every item and give what came out, in the order in which it is ready.
+    """Call `work` on every item and yield the results in order of completion.
 
-    An `InputError` ends its piece alone; any other exception ends all. A piece whose process or machine was killed is
-    begun again, so `work` must be safe to repeat; one that always is killed ends with an `InputError`, too.
+    An `InputError` ends only its own task; any other exception ends all tasks. A task whose process or machine was
+    killed is retried, so `work` must be safe to repeat. A task that crashes on every attempt ends with an
+    `InputError`.
 
     Args:
-        work: can be pickled, as can items and results, unless it runs in turn.
+        work: picklable function with picklable items and results, unless tasks run sequentially.
         items: independent of each other.
-        config: one worker and no cluster: in this process, in turn.
+        config: with one worker and no cluster, tasks run sequentially in this process.
 
     Raises:
-        InputError: there is no such cluster.
+        InputError: the cluster cannot be reached.
     """
     if config.cluster:
         return _on_cluster(work, items, config.cluster)
     if config.workers == 1 or len(items) < 2:
         return (TaskResult(number, *run_task(work, item)) for number, item in enumerate(items))
-    return _in_processes(partial(_run_task_unless_told, work), items, config.workers)
+    return _in_processes(partial(_run_task_or_exit, work), items, config.workers)
 
 
 def run_task(work: Callable[[Item], Result], item: Item) -> tuple[Result | None, InputError | None]:
-    """The result, or the error of the user's."""
+    """Return the result of `work(item)`, or the `InputError` it raised."""
     try:
         return work(item), None
     except InputError as error:
         return None, error
 
 
-def _run_task_unless_told(work: Callable[[Item], Result], item: Item) -> tuple[Result | None, InputError | None]:
-    """As `run_task`; a process that is told to end does so, where its executor would have it take the next piece."""
+def _run_task_or_exit(work: Callable[[Item], Result], item: Item) -> tuple[Result | None, InputError | None]:
+    """Run a task, and exit on SIGTERM; the executor would catch SystemExit and start the next task."""
     try:
         return run_task(work, item)
     except SystemExit:
@@ -90,40 +92,40 @@ def _run_task_unless_told(work: Callable[[Item], Result], item: Item) -> tuple[R
 
 
 def _in_processes(work: Callable[[Item], Any], items: Sequence[Item], workers: int) -> Iterator[TaskResult]:
-    """A killed process ends its whole executor, so what has not ended goes to a new one.
+    """Run tasks in a process pool. A killed worker breaks the executor, so unfinished tasks move to a new one.
 
-    After `MAX_RETRIES` of them in vain one of the pieces that are first in turn kills its process: so each of these is
-    done alone, and given up if it is killed there, too.
+    After `MAX_RETRIES` crashes without progress, one of the first `workers` tasks must be the cause: run each of them
+    alone, and give up the one that crashes again.
     """
-    left, in_vain = dict(enumerate(items)), 0
-    while left:
-        before = len(left)
-        yield from _in_executor(work, left, workers)
-        if left:
-            print("a worker was killed; what had not ended is begun again", file=sys.stderr)
-        in_vain = in_vain + 1 if len(left) == before else 1
-        if in_vain == MAX_RETRIES:
-            for number in list(left)[:workers]:
-                alone = {number: left.pop(number)}
-                yield from _in_executor(work, alone, 1)
-                if alone:
-                    yield TaskResult(number, None, _given_up("at last with no other at work"))
-            in_vain = 0
+    pending, crashes = dict(enumerate(items)), 0
+    while pending:
+        before = len(pending)
+        yield from _in_executor(work, pending, workers)
+        if pending:
+            print("a worker process was killed; restarting its unfinished tasks", file=sys.stderr)
+        crashes = crashes + 1 if len(pending) == before else 1
+        if crashes == MAX_RETRIES:
+            for number in list(pending)[:workers]:
+                isolated = {number: pending.pop(number)}
+                yield from _in_executor(work, isolated, 1)
+                if isolated:
+                    yield TaskResult(number, None, _crash_error("the last one without other tasks"))
+            crashes = 0
 
 
-def _in_executor(work: Callable[[Item], Any], left: dict[int, Item], workers: int) -> Iterator[TaskResult]:
-    """Begin all that is left, and take out what ends, until nothing is left or a process is killed."""
+def _in_executor(work: Callable[[Item], Any], pending: dict[int, Item], workers: int) -> Iterator[TaskResult]:
+    """Run all pending tasks and remove the finished ones, until none is pending or a worker is killed."""
     context = multiprocessing.get_context("spawn")
     threads = max((os.cpu_count() or 1) // workers, 1)
-    executor = ProcessPoolExecutor(min(workers, len(left)), context, initializer=_begin, initargs=(threads,))
+    executor = ProcessPoolExecutor(min(workers, len(pending)), context, initializer=_init_worker, initargs=(threads,))
     try:
-        futures = {executor.submit(work, item): number for number, item in left.items()}
+        futures = {executor.submit(work, item): number for number, item in pending.items()}
         for future in as_completed(futures):
             task = TaskResult(futures[future], *future.result())
-            del left[task.number]
+            del pending[task.number]
             yield task
     except BrokenProcessPool:
-        pass  # something is left
+        pass  # the caller retries the pending tasks
     except BaseException:
         for process in multiprocessing.active_children():
             process.terminate()
@@ -132,18 +134,17 @@ def _in_executor(work: Callable[[Item], Any], left: dict[int, Item], workers: in
         executor.shutdown(cancel_futures=True)
 
 
-def _given_up(how: str) -> InputError:
+def _crash_error(detail: str) -> InputError:
     return InputError(
-        f"what it ran in was killed each time that it was begun ({how}), perhaps for want of memory; free some, or ask "
-        "for less, as with smaller batches"
+        f"the worker crashed on every attempt ({detail}), possibly out of memory; reduce batch_size or workers"
     )
 
 
-def _begin(threads: int) -> None:
-    """Set up a process: its share of the cores; it ends, and closes what it has open, when it is told or left alone."""
+def _init_worker(threads: int) -> None:
+    """Set the number of threads, and make the worker exit cleanly on SIGTERM and when its parent dies."""
     torch.set_num_threads(threads)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends the others
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -155,12 +156,12 @@ def _end_with_parent() -> None:
 
 
 def _on_cluster(work: Callable[[Item], Result], items: Sequence[Item], address: str) -> Iterator[TaskResult]:
-    """Every piece has a core, and a GPU where there are some; Ray begins again what a lost machine was at."""
+    """Run tasks on Ray, each with one core and, if the cluster has GPUs, one GPU; Ray retries tasks of lost nodes."""
     if find_spec("ray") is None:
-        raise InputError(f"cluster = {address}: needs Ray; pip install 'inandout[cluster]', on every machine")
-    _refuse_silence(address)
+        raise InputError(f"cluster = {address}: needs Ray; pip install 'inandout[cluster]' on every machine")
+    _check_reachable(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_task_oom_retries", str(MAX_RETRIES - 1))  # without end by default
+    os.environ.setdefault("RAY_task_oom_retries", str(MAX_RETRIES - 1))  # unlimited by default
     ray: Any = import_module("ray")
     try:
         ray.init(address=address, log_to_driver=False, logging_level="error")
@@ -178,21 +179,21 @@ def _on_cluster(work: Callable[[Item], Result], items: Sequence[Item], address: 
 
 
 def _fetch(ray: Any, ready: Any) -> tuple[Any, InputError | None]:
-    """What `run_task` gave, or an error where Ray has given up beginning it again."""
+    """Return the output of `run_task`, or an error if Ray gave up retrying."""
     try:
         result: tuple[Any, InputError | None] = ray.get(ready)
-    except ray.exceptions.RayTaskError:  # of the work itself: a fault of the code
+    except ray.exceptions.RayTaskError:  # raised by the task itself: a bug
         raise
     except ray.exceptions.RayError as error:
-        return None, _given_up(brief(error))
+        return None, _crash_error(brief(error))
     return result
 
 
-_NO_CLUSTER = "no Ray cluster answers there; start one with `ray start --head --port=6379`"
+_NO_CLUSTER = "no Ray cluster answers; start one with `ray start --head --port=6379`"
 
 
-def _refuse_silence(address: str) -> None:
-    """Where nothing listens, Ray itself would try for five minutes."""
+def _check_reachable(address: str) -> None:
+    """Raise an InputError if nothing listens at the address; Ray itself would retry for five minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon:
         return

@@ -1,4 +1,4 @@
-"""Processes by name: who works on something, and whether they still live."""
+"""Process identifiers that stay unique after a PID is reused, and a check for dead processes."""
 
 import json
 import os
@@ -8,14 +8,14 @@ import psutil
 
 
 def this_process() -> str:
-    """Machine, number and start of this process, as JSON; a number alone can be given to another process."""
+    """Return host name, PID and start time of this process as JSON; a PID alone can be reused."""
     return json.dumps([socket.gethostname(), os.getpid(), psutil.Process().create_time()])
 
 
 def is_dead(name: str) -> bool:
-    """Whether a process, as `this_process` names it, was on this machine and is gone; of "" nothing is known.
+    """Return whether the process named by `this_process` ran on this machine and has ended; False for "".
 
-    One that has ended but whose parent has not asked how is gone, too.
+    Zombie processes count as dead.
     """
     if not name:
         return False

@@ -44,11 +44,11 @@ def pool(tmp_path: Path) -> Pool:
         (80, 0.0, (0, 80)),
     ],
 )
-def test_an_odd_split_gives_memseg_the_odd_image(n_aug: int, ratio: float, expected: tuple[int, int]) -> None:
+def test_counts_are_rounded_in_favour_of_memseg(n_aug: int, ratio: float, expected: tuple[int, int]) -> None:
     assert split_counts(n_aug, ratio) == expected
 
 
-def test_the_mix_is_the_training_part_and_the_first_of_each_pool(real: list[Sample], pool: Pool) -> None:
+def test_the_mix_is_the_training_part_and_the_first_images_of_each_pool(real: list[Sample], pool: Pool) -> None:
     source = digest(real[0].image)
     mixed = mix(real, pool("memseg", 9, source), pool("ddpm", 9, source), 7, 0.5)
     assert [sample.origin for sample in mixed] == ["real"] * 2 + ["ddpm"] * 3 + ["memseg"] * 4
@@ -56,13 +56,13 @@ def test_the_mix_is_the_training_part_and_the_first_of_each_pool(real: list[Samp
     assert mixed[2].image.name == "ddpm0.png"
 
 
-def test_a_image_made_from_a_validation_or_test_image_is_refused(real: list[Sample], pool: Pool) -> None:
+def test_an_image_made_from_a_validation_or_test_image_is_refused(real: list[Sample], pool: Pool) -> None:
     for leaked in real[2:]:
         with pytest.raises(InputError, match="outside the training part"):
             mix(real, pool("memseg", 2, digest(leaked.image)), [], 2, 0.0)
 
 
-def test_one_good_source_does_not_excuse_a_source_outside_the_training_part(real: list[Sample], pool: Pool) -> None:
+def test_one_good_source_does_not_excuse_another_outside_the_training_part(real: list[Sample], pool: Pool) -> None:
     good, leaked = digest(real[0].image), digest(real[3].image)
     for sources in ((good, leaked), (leaked, good)):
         mixed = [sample.with_(sources=sources) for sample in pool("ddpm", 1, good)]
@@ -72,15 +72,15 @@ def test_one_good_source_does_not_excuse_a_source_outside_the_training_part(real
     assert len(mix(real, [], both, 1, 1.0)) == 3
 
 
-def test_a_image_that_does_not_say_its_sources_is_refused(real: list[Sample], pool: Pool) -> None:
+def test_an_image_without_sources_is_refused(real: list[Sample], pool: Pool) -> None:
     unknown = [sample.with_(sources=()) for sample in pool("ddpm", 1, "x")]
-    with pytest.raises(InputError, match="does not say which training images"):
+    with pytest.raises(InputError, match="its row lists no source images"):
         mix(real, [], unknown, 1, 1.0)
 
 
 def test_a_test_image_in_a_pool_is_refused(real: list[Sample]) -> None:
     leak = real[4].with_(origin="ddpm", sources=(digest(real[0].image),))
-    with pytest.raises(InputError, match="is an image of the data set"):
+    with pytest.raises(InputError, match=r"duplicates .*4\.png of the data set"):
         mix(real, [], [leak], 1, 1.0)
 
 
@@ -91,7 +91,7 @@ def test_a_rejected_image_is_refused(real: list[Sample], pool: Pool) -> None:
 
 
 def test_a_small_pool_is_refused_with_both_numbers(real: list[Sample], pool: Pool) -> None:
-    with pytest.raises(InputError, match="5 memseg images are needed, the pool has 2"):
+    with pytest.raises(InputError, match="5 memseg images are needed, but the pool has 2"):
         mix(real, pool("memseg", 2, digest(real[0].image)), [], 5, 0.0)
 
 
@@ -100,21 +100,21 @@ def test_a_pool_of_another_kind_is_refused(real: list[Sample], pool: Pool) -> No
         mix(real, pool("ddpm", 2, digest(real[0].image)), [], 2, 0.0)
 
 
-def test_nothing_to_learn_from_is_refused(real: list[Sample], pool: Pool) -> None:
+def test_a_mix_with_an_empty_class_is_refused(real: list[Sample], pool: Pool) -> None:
     with pytest.raises(InputError, match="no positives"):
         mix([sample for sample in real if sample.label == 0], [], [], 0, 0.0)
     with pytest.raises(InputError, match="no negatives"):
         mix([sample for sample in real if sample.label == 1], [], [], 0, 0.0)
 
 
-def test_as_many_synthetic_negatives_as_diffusion_images_are_mixed_in(real: list[Sample], pool: Pool) -> None:
+def test_the_mix_has_as_many_synthetic_negatives_as_diffusion_images(real: list[Sample], pool: Pool) -> None:
     source = digest(real[0].image)
     goods = [sample.with_(label=0) for sample in pool("roundtrip", 9, source)]
     mixed = mix(real, pool("memseg", 9, source), pool("ddpm", 9, source), 7, 0.5, goods)
     assert [(sample.origin, sample.label) for sample in mixed] == [
         ("real", 0), ("real", 1), *[("ddpm", 1)] * 3, *[("memseg", 1)] * 4, *[("roundtrip", 0)] * 3
     ]  # fmt: skip
-    with pytest.raises(InputError, match="3 roundtrip images are needed, the pool has 2"):
+    with pytest.raises(InputError, match="3 roundtrip images are needed, but the pool has 2"):
         mix(real, pool("memseg", 9, source), pool("ddpm", 9, source), 7, 0.5, goods[:2])
     with pytest.raises(InputError, match="label 1 in a pool of roundtrip negatives"):
         mix(real, [], pool("ddpm", 9, source), 3, 1.0, pool("roundtrip", 3, source))

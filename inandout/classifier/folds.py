@@ -1,4 +1,4 @@
-"""Every image judged by a classifier that has not seen it: what is needed to doubt labels."""
+"""Cross-validation folds and per-image losses, for finding label errors."""
 
 from collections.abc import Sequence
 
@@ -11,31 +11,30 @@ from inandout.errors import InputError
 
 
 def assign_folds(labels: Labels, groups: Sequence[str], folds: int, seed: int) -> list[npt.NDArray[np.intp]]:
-    """Part images into folds, whole groups at a time, with about as many of each label in every one.
+    """Assign images to stratified folds by whole groups.
 
     Args:
         labels: (N,) of 0 and 1.
-        groups: N names; images of one physical part share one.
+        groups: N names; images of one physical part share a name.
         folds: 2 or more.
-        seed: of the draw.
+        seed: seed of the random assignment.
 
     Returns:
-        Indices of every fold; together they hold every image once.
+        Indices of the images of each fold; each image is in one fold.
 
     Raises:
-        InputError: one label has fewer groups than there are folds, so that some fold would have to be judged without.
+        InputError: a label has fewer groups than `folds`.
     """
     for label, name in ((0, "good"), (1, "defect")):
-        there = len({group for group, its in zip(groups, labels, strict=True) if its == label})
-        if there < folds:
+        count = len({group for group, image_label in zip(groups, labels, strict=True) if image_label == label})
+        if count < folds:
             raise InputError(
-                f"folds = {folds}: there are {there} parts labelled {name} to share out; lower folds (2 at least), or "
-                "give more images"
+                f"folds = {folds}, but only {count} parts are labelled {name}; lower folds (minimum 2) or add images"
             )
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    return [judged for _, judged in splitter.split(np.zeros(len(labels)), labels, groups)]
+    return [held_out for _, held_out in splitter.split(np.zeros(len(labels)), labels, groups)]
 
 
 def label_losses(logits: Logits, labels: Labels) -> npt.NDArray[np.float64]:
-    """(N,) cross-entropy in nats of defect logits (N,) against labels of 0 and 1; above ln 2 the two disagree."""
+    """Return the cross-entropy (N,) in nats of defect logits (N,) and labels 0 or 1; above ln 2 they disagree."""
     return np.logaddexp(0, np.where(labels == 1, -logits, logits))

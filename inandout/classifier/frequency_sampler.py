@@ -1,4 +1,4 @@
-"""Which images an epoch sees: all positives and as many negatives, those used least first."""
+"""Sampling of an epoch: all positives and an equal number of the least used negatives."""
 
 from typing import Any
 
@@ -11,38 +11,39 @@ Indices = npt.NDArray[np.intp]
 class FrequencySampler:
     """Frequency-of-use sampling of negatives (Bozic et al. 2021; official KolektorSDD2 code).
 
-    Each epoch holds every positive once and the same number of negatives, shuffled. Negatives of the first epoch are a
-    random permutation; later ones are drawn without replacement with
-    p ~ (1 - f / max f - median(1 - f / max f) + 1) ** (4 ln n_neg), f = times used so far.
-    With fewer negatives than positives every negative is used before one is used again.
-    Beside these, an epoch holds once what must be in every one.
+    Each epoch contains every positive once and the same number of negatives, shuffled. The negatives of the first epoch
+    are a random permutation; later ones are drawn without replacement with
+    p ~ (1 - f / max f - median(1 - f / max f) + 1) ** (4 ln n_neg), f = number of uses so far.
+    With fewer negatives than positives, every negative is used before any is repeated.
+    The `every_epoch` negatives are added to each epoch once.
     """
 
     def __init__(
         self, labels: npt.NDArray[np.integer[Any]], seed: int, every_epoch: npt.NDArray[np.bool_] | None = None
     ) -> None:
-        """`labels` (N,) of 0 and 1, both there; `every_epoch` (N,): further negatives that every epoch shows."""
+        """`labels` (N,) contain both 0 and 1; `every_epoch` (N,) marks additional negatives of every epoch."""
         self.every_epoch = np.flatnonzero(np.zeros(len(labels), bool) if every_epoch is None else every_epoch)
         self.positives = np.flatnonzero(labels == 1)
         self.negatives = np.setdiff1d(np.flatnonzero(labels == 0), self.every_epoch)
         if not len(self.positives) or not len(self.negatives):
-            raise ValueError(f"need both labels, got {len(self.positives)} positives, {len(self.negatives)} negatives")
+            counts = f"{len(self.positives)} positives and {len(self.negatives)} negatives"
+            raise ValueError(f"got {counts}; at least one of each is required")
         self.used = np.zeros(len(self.negatives), np.int64)
         self.rng = np.random.default_rng(seed)
 
     def epoch(self) -> Indices:
-        """Indices into `labels` for one epoch, in training order."""
-        wanted = len(self.positives)
-        rounds = [len(self.negatives)] * (wanted // len(self.negatives)) + [wanted % len(self.negatives)]
+        """Return indices into `labels` for one epoch, in training order."""
+        total = len(self.positives)
+        rounds = [len(self.negatives)] * (total // len(self.negatives)) + [total % len(self.negatives)]
         negatives = np.concatenate([self._draw_negatives(count) for count in rounds])
         return self.rng.permutation(np.concatenate([self.positives, self.negatives[negatives], self.every_epoch]))
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint needs to go on exactly here; JSON-compatible."""
+        """Return the JSON-compatible state for a checkpoint."""
         return {"used": self.used.tolist(), "rng": self.rng.bit_generator.state}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken."""
+        """Restore a state returned by `state`."""
         self.used = np.asarray(state["used"], np.int64)
         self.rng.bit_generator.state = state["rng"]
 
@@ -57,6 +58,6 @@ class FrequencySampler:
     def _probabilities(self) -> npt.NDArray[np.float64]:
         unused = 1 - self.used / self.used.max()
         weights = (unused - np.median(unused) + 1) ** (4 * np.log(len(unused)))
-        weights = np.maximum(weights, 1e-100 * weights.max())  # never exactly 0: the draw may need every negative
+        weights = np.maximum(weights, 1e-100 * weights.max())  # above 0, since a draw may need every negative
         probabilities: npt.NDArray[np.float64] = weights / weights.sum()
         return probabilities

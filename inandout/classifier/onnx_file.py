@@ -1,7 +1,7 @@
-"""The classifier as an ONNX file: normalisation and threshold inside, any number of images.
+"""Export of the classifier to ONNX, with normalisation, threshold and a dynamic batch size.
 
-What cannot be inside is the resize: Pillow's antialiased filter has no equal among ONNX's operators, and another filter
-gives other scores. Cut and resize with `fit_image`, or with Pillow itself, before.
+The resize is not included, because no ONNX operator equals Pillow's antialiased filter and other filters change the
+scores. Crop and resize images with `fit_image` or Pillow first.
 """
 
 import os
@@ -19,43 +19,43 @@ from inandout.classifier.training import Logits, predict
 from inandout.errors import InputError
 
 TOLERANCE = 1e-4
-"""Largest difference of a logit between the file and torch."""
+"""Maximum absolute difference of logits between ONNX Runtime and PyTorch."""
 OUTPUTS = ("logit", "score", "decision")
 
 
 class Deciding(nn.Module):
-    """uint8 RGB images (N, 3, H, W) to logits, their sigmoids and decisions, (N,) each."""
+    """Classifier with a threshold: uint8 RGB images (N, 3, H, W) to logits, sigmoid scores and decisions, (N,) each."""
 
     threshold: Tensor
 
     def __init__(self, model: DefectNet, threshold: float) -> None:
-        """`threshold`: a defect logit; what reaches it is a defect."""
+        """`threshold` is a defect logit; logits at or above it are defects."""
         super().__init__()
         self.model = model
         self.register_buffer("threshold", torch.tensor(threshold, dtype=torch.float64))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """See the class."""
+        """Return logits, scores and decisions, (N,) each."""
         logit = self.model(images)
-        decision = logit.double() >= self.threshold  # in float32 a threshold just above a score would fall on it
+        decision = logit.double() >= self.threshold  # float32 could round the threshold to the logit
         return logit, torch.sigmoid(logit), decision
 
 
 def write_onnx(model: DefectNet, threshold: float, pixels: Pixels, path: Path, about: Mapping[str, str]) -> float:
-    """Write the file, if it says what torch says; its metadata have `about` and `max_difference`.
+    """Export the model and verify it; the metadata of the file are `about` and `max_difference`.
 
     Args:
         model: on the CPU, in evaluation mode.
         threshold: a defect logit.
-        pixels: (N, H, W, 3) real images to check with, two or more; the file takes images of this size alone.
-        path: where no file is left if the check fails.
-        about: what else is to be known of the file.
+        pixels: (N, H, W, 3) real images for the verification, N >= 2; the exported model accepts only this image size.
+        path: written only if the verification succeeds.
+        about: additional metadata.
 
     Returns:
-        The largest absolute difference of a logit.
+        The maximum absolute difference of logits between ONNX Runtime and PyTorch.
 
     Raises:
-        InputError: it is above `TOLERANCE`.
+        InputError: the difference is above `TOLERANCE` or not finite.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     example = torch.from_numpy(np.ascontiguousarray(pixels[:2].transpose(0, 3, 1, 2)))
@@ -76,29 +76,29 @@ def write_onnx(model: DefectNet, threshold: float, pixels: Pixels, path: Path, a
 
 
 def open_onnx(path: Path) -> onnxruntime.InferenceSession:
-    """A session on the CPU, with as many threads as torch has."""
+    """Open a CPU session with PyTorch's number of threads."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def run_onnx(session: onnxruntime.InferenceSession, pixels: Pixels) -> tuple[Logits, Logits, np.ndarray]:
-    """Logits, scores and decisions, (N,) each, of pixels (N, H, W, 3)."""
+    """Return logits, scores and decisions, (N,) each, for pixels (N, H, W, 3)."""
     images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
     logit, score, decision = session.run(list(OUTPUTS), {"images": images})
     return logit.astype(np.float64), score.astype(np.float64), decision
 
 
-def largest_difference(ours: Logits, theirs: Logits) -> float:
-    """The largest absolute difference of logits (N,).
+def largest_difference(expected: Logits, actual: Logits) -> float:
+    """Return the maximum absolute difference of two sets of logits (N,).
 
     Raises:
-        InputError: it is above `TOLERANCE`, or not a number.
+        InputError: the difference is above `TOLERANCE` or not finite.
     """
-    difference = float(np.abs(ours - theirs).max())
+    difference = float(np.abs(expected - actual).max())
     if not difference <= TOLERANCE:
         raise InputError(
-            f"the exported model differs from the trained one by {difference:.3g} in a logit, more than {TOLERANCE:g}; "
-            "nothing was written; another version of torch or onnxruntime may do better"
+            f"the exported model differs from the trained one by {difference:.3g} in a logit, more than {TOLERANCE:g}, "
+            "so no file was written; try another version of torch or onnxruntime"
         )
     return difference

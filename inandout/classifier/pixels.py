@@ -1,4 +1,4 @@
-"""Images decoded once, fitted to one size and held as uint8: 3 bytes a pixel, on disk above a size."""
+"""Load images of one size as a uint8 array, in memory or memory-mapped."""
 
 import os
 import tempfile
@@ -15,22 +15,25 @@ from inandout.data.images import ImageArray, read_image
 from inandout.errors import InputError
 
 MEMORY_LIMIT = 2 * 1024**3
-"""Bytes above which the images are memory-mapped from a temporary file instead of held in memory."""
+"""Size in bytes above which the images are memory-mapped from a temporary file."""
 
-REMEMBERED = 256 * 1024**2
-"""Bytes of fitted images that the process keeps, so that the next training on them need not decode them again."""
+CACHE_BYTES = 256 * 1024**2
+"""Size in bytes of the cache of fitted images, shared by all trainings of the process."""
 
 Pixels = npt.NDArray[np.uint8]
 """(N, H, W, 3) RGB, 0..255."""
 
-_FITTED: FileCache[ImageArray] = FileCache(REMEMBERED, lambda image: image.nbytes)
+_FITTED: FileCache[ImageArray] = FileCache(CACHE_BYTES, lambda image: image.nbytes)
 
 
 def load_pixels(paths: Sequence[Path], geometry: Geometry, memory_limit: int = MEMORY_LIMIT) -> Pixels:
-    """Decode and fit every image, in order, to (N, H, W, 3) uint8.
+    """Decode all images and fit them to one size.
+
+    Returns:
+        (N, H, W, 3) uint8, in the order of `paths`.
 
     Raises:
-        InputError: an image cannot be read, or the temporary folder has no room for all of them.
+        InputError: an image cannot be read, or the temporary folder has too little free space.
     """
     pixels = _allocate((len(paths), geometry.height, geometry.width, 3), memory_limit)
     loaded = _FITTED.each(paths, lambda path: fit_image(read_image(path), geometry), geometry)
@@ -45,12 +48,12 @@ def _allocate(shape: tuple[int, ...], memory_limit: int) -> Pixels:
         return np.empty(shape, np.uint8)
     folder = tempfile.gettempdir()
     try:
-        # The mapping keeps the unlinked file alive, and no kill leaves it behind.
+        # The mapping keeps the unlinked file alive, and no file remains if the process is killed.
         with tempfile.TemporaryFile(dir=folder) as file:
-            if hasattr(os, "posix_fallocate"):  # a hole in the file that finds the disk full later kills by SIGBUS
+            if hasattr(os, "posix_fallocate"):  # a full disk under a sparse file raises SIGBUS
                 os.posix_fallocate(file.fileno(), 0, size)
             return np.memmap(file, np.uint8, "w+", shape=shape)
     except OSError as error:
         raise InputError(
-            f"the images need {-(-size // 10**6)} MB in {folder} ({error.strerror}); free space or set TMPDIR"
+            f"the images need {-(-size // 10**6)} MB in {folder} ({error.strerror}); free disk space or set TMPDIR"
         ) from error

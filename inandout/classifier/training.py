@@ -1,4 +1,4 @@
-"""Train and apply the classifier. Knows images and labels; knows neither files of data sets nor MLflow."""
+"""Training and prediction of the classifier, independent of dataset files and MLflow."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,21 +27,23 @@ Logits = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 Optimiser = Literal["sgd", "adamw"]
 OnEpoch = Callable[[int, dict[str, float]], None]
-"""Called after every epoch with its number, from 1, and the values of the epoch, to which it may add.
+"""Called after every epoch with its number, from 1, and its values, to which the callback may add.
 
-A resumed run calls it again for the epochs before, with all their values.
+A resumed run first calls it again for all earlier epochs with their values.
 """
 
 
 class FitConfig(BaseModel):
-    """How a classifier is trained. The defaults are the embedded profile, which two CPU cores train in minutes."""
+    """Training hyperparameters. With the defaults, two CPU cores train the embedded dataset in minutes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: int = Field(10, ge=1, le=10_000, description="passes over the positives (paper: 50)")
-    batch_size: int = Field(8, ge=2, le=4096, description="images a step (paper: 5)")
-    optimiser: Optimiser = Field("adamw", description="sgd (paper) needs pretrained weights; adamw does not")
-    lr: float = Field(0.001, gt=0, le=10, description="learning rate (paper: .01)")
+    epochs: int = Field(10, ge=1, le=10_000, description="number of passes over the positives (paper: 50)")
+    batch_size: int = Field(8, ge=2, le=4096, description="images per step (paper: 5)")
+    optimiser: Optimiser = Field(
+        "adamw", description="sgd (paper) needs pretrained weights; adamw also trains random weights"
+    )
+    lr: float = Field(0.001, gt=0, le=10, description="learning rate (paper: 0.01)")
 
 
 def fit(
@@ -55,51 +57,54 @@ def fit(
     checkpoint: Path | None = None,
     on_epoch: OnEpoch = lambda epoch, values: None,
 ) -> list[dict[str, float]]:
-    """Train in place by the KolektorSDD2 protocol: frequency-of-use sampling, no augmentation, the last epoch counts.
+    """Train by the KolektorSDD2 protocol: frequency-of-use sampling, no augmentation, the last epoch is used.
 
     Args:
-        model: trained in place, on the device it is on; left in training mode.
+        model: trained in place on its device; left in training mode.
         pixels: (N, H, W, 3) uint8.
         labels: (N,) of 0 and 1.
-        config: batches of an epoch differ by one image at most, so that none is of size one; `sgd` is without
-            momentum and decay.
-        seed: order of the images.
-        every_epoch: (N,): negatives that every epoch shows, beside those that it would show without them.
-        checkpoint: written after every epoch; where it exists, training goes on from it and ends with the same
-            weights, bit for bit, as a run that was never stopped (same machine, same number of threads).
-        on_epoch: called with epoch and `loss`, the mean over its images.
+        config: hyperparameters. Sizes of an epoch's batches differ by at most one, so that no batch has size one. `sgd`
+            has no momentum and no weight decay.
+        seed: seed of the order of the images.
+        every_epoch: (N,), marks negatives that are added to every epoch.
+        checkpoint: written after every epoch. If the file exists, training resumes from it, with bit-identical final
+            weights on the same machine with the same number of threads.
+        on_epoch: called with the epoch and `loss`, the mean over its images.
 
     Returns:
-        The values of every epoch, also of those before a resume.
+        The values of all epochs, including those before a resume.
 
     Raises:
-        NonFiniteLossError: names the epoch and step; nothing of that epoch is saved.
+        NonFiniteLossError: the loss or a weight is not finite; the checkpoint of the previous epoch is kept.
     """
     model.to(memory_format=torch.channels_last)
     sampler = FrequencySampler(labels, seed, every_epoch)
-    stepper = (torch.optim.SGD if config.optimiser == "sgd" else torch.optim.AdamW)(model.parameters(), lr=config.lr)
+    torch_optimiser = (torch.optim.SGD if config.optimiser == "sgd" else torch.optim.AdamW)(
+        model.parameters(), lr=config.lr
+    )
     history: list[dict[str, float]] = []
     if checkpoint is not None and checkpoint.exists():
-        history = _resume(model, stepper, sampler, checkpoint)
+        history = _resume(model, torch_optimiser, sampler, checkpoint)
     for epoch, values in enumerate(history, start=1):
         on_epoch(epoch, values)
     for epoch in tqdm(
         range(len(history) + 1, config.epochs + 1), "train", total=config.epochs, initial=len(history), unit="epoch",
         disable=None,
     ):  # fmt: skip
-        loss = _train_epoch(model, stepper, pixels, labels, sampler.epoch(), config.batch_size, epoch)
-        _refuse_non_finite(model, epoch)
+        loss = _train_epoch(model, torch_optimiser, pixels, labels, sampler.epoch(), config.batch_size, epoch)
+        _reject_non_finite(model, epoch)
         history.append({"loss": loss})
         on_epoch(epoch, history[-1])
         if checkpoint is not None:
             progress = {"history": history, "sampler": sampler.state()}
-            save_checkpoint(checkpoint, Checkpoint(dict(model.state_dict()) | pack_optimiser(stepper), progress))
+            tensors = dict(model.state_dict()) | pack_optimiser(torch_optimiser)
+            save_checkpoint(checkpoint, Checkpoint(tensors, progress))
     return history
 
 
 @torch.no_grad()
 def predict(model: DefectNet, pixels: Pixels, batch_size: int = 32) -> Logits:
-    """Defect logits (N,) in evaluation mode; the mode of the model is restored afterwards."""
+    """Return defect logits (N,) in evaluation mode; the mode of the model is restored afterwards."""
     training = model.training
     model.eval()
     starts = range(0, len(pixels), batch_size)
@@ -118,7 +123,7 @@ def _train_epoch(
     batch_size: int,
     epoch: int,
 ) -> float:
-    """One pass over `order`; the mean loss of its images."""
+    """Train one epoch over `order`, and return the mean loss of its images."""
     model.train()
     device, total = model.mean.device, 0.0
     for step, batch in enumerate(np.array_split(order, -(-len(order) // batch_size)), start=1):
@@ -129,7 +134,7 @@ def _train_epoch(
         if not np.isfinite(value):
             raise NonFiniteLossError(
                 f"the loss is {value} at epoch {epoch}, step {step}; lower lr (now {optimiser.param_groups[0]['lr']}) "
-                "and start again; the last finite checkpoint is kept"
+                "and run it again; the last finite checkpoint is kept"
             )
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -138,16 +143,15 @@ def _train_epoch(
 
 
 def _to_tensor(pixels: Pixels, device: torch.device) -> torch.Tensor:
-    """(N, H, W, 3) to (N, 3, H, W), which is channels-last; on a CPU without a copy."""
+    """Convert (N, H, W, 3) to a channels-last tensor (N, 3, H, W), on the CPU without a copy."""
     return torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2)
 
 
-def _refuse_non_finite(model: DefectNet, epoch: int) -> None:
-    """The last step of an epoch can break what its loss does not show yet."""
+def _reject_non_finite(model: DefectNet, epoch: int) -> None:
+    """Raise if a weight is not finite, which the last step can cause without a visible effect on the loss."""
     if not all(torch.isfinite(tensor).all() for tensor in model.state_dict().values()):
         raise NonFiniteLossError(
-            f"weights are not finite at the end of epoch {epoch}; lower lr and start again; the last finite checkpoint "
-            "is kept"
+            f"weights are not finite after epoch {epoch}; lower lr and run it again; the last finite checkpoint is kept"
         )
 
 

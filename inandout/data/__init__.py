@@ -1,1 +1,1 @@
-"""Images in: manifests, readers, decoding, splits and the embedded surfaces."""
+"""Dataset input: readers, manifests, image decoding, checks, splits and the embedded surfaces dataset."""

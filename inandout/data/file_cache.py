@@ -1,4 +1,4 @@
-"""What was worked out from files is remembered within the process, for as long as the files do not change."""
+"""In-process cache of values computed from files, valid until the files change."""
 
 import os
 import time
@@ -10,13 +10,12 @@ from typing import Generic, NamedTuple, TypeVar
 
 Value = TypeVar("Value")
 
-_UNSETTLED = 2_000_000_000
-"""Nanoseconds after a change in which a file may change again without another time stamp; FAT's steps are the longest.
-"""
+_MIN_AGE = 2_000_000_000
+"""Nanoseconds after a change during which another change may keep the same modification time (FAT: 2 s)."""
 
 
 class _Version(NamedTuple):
-    """One state of one file."""
+    """State of a file, the cache key."""
 
     path: str
     device: int
@@ -27,57 +26,57 @@ class _Version(NamedTuple):
 
 
 class FileCache(Generic[Value]):
-    """Values by file and state of the file; when it is full, what comes later is worked out every time.
+    """Cache of values by file and file state. A full cache evicts nothing; further values are not cached.
 
-    A file is looked at for its state before it is read, so that one that changes meanwhile is read again next time.
-    One that changed a moment ago is not remembered at all.
+    The state is taken before the file is read, so a file that changes during the read is read again next time. Files
+    modified less than two seconds ago are not cached.
     """
 
     def __init__(self, limit: int, size_of: Callable[[Value], int] = lambda value: 1):
-        """Room for values whose sizes are `limit` in all; by default a number of values."""
+        """`limit` is the total size of the cached values, by default their number."""
         self._room = limit
         self._size_of = size_of
-        self._known: dict[tuple[_Version, Hashable], Value] = {}
+        self._values: dict[tuple[_Version, Hashable], Value] = {}
         self._lock = Lock()
 
-    def of(self, path: Path, work: Callable[[Path], Value], key: Hashable = None) -> Value:
-        """`work(path)`; `key` is everything else that it depends on."""
+    def of(self, path: Path, compute: Callable[[Path], Value], key: Hashable = None) -> Value:
+        """Return `compute(path)`; `key` identifies everything else that the value depends on."""
         version = _version_of(path)
-        if version is not None and (version, key) in self._known:
-            return self._known[version, key]
-        return self._keep(version, key, work(path))
+        if version is not None and (version, key) in self._values:
+            return self._values[version, key]
+        return self._store(version, key, compute(path))
 
     def each(
-        self, paths: Sequence[Path], work: Callable[[Path], Value], key: Hashable = None
+        self, paths: Sequence[Path], compute: Callable[[Path], Value], key: Hashable = None
     ) -> Iterator[tuple[int, Value]]:  # fmt: skip
-        """Index and `work(path)` of every path: first those that are known, then the others, worked out in parallel."""
+        """Yield the index and `compute(path)` of every path: cached ones first, then the rest, computed in parallel."""
         versions = [_version_of(path) for path in paths]
         missing: list[int] = []
         for i, version in enumerate(versions):
-            if version is not None and (version, key) in self._known:
-                yield i, self._known[version, key]
+            if version is not None and (version, key) in self._values:
+                yield i, self._values[version, key]
             else:
                 missing.append(i)
         with ThreadPoolExecutor() as executor:
-            for i, value in zip(missing, executor.map(work, [paths[i] for i in missing]), strict=True):
-                yield i, self._keep(versions[i], key, value)
+            for i, value in zip(missing, executor.map(compute, [paths[i] for i in missing]), strict=True):
+                yield i, self._store(versions[i], key, value)
 
-    def _keep(self, version: _Version | None, key: Hashable, value: Value) -> Value:
+    def _store(self, version: _Version | None, key: Hashable, value: Value) -> Value:
         with self._lock:
-            if version is not None and (version, key) not in self._known and self._size_of(value) <= self._room:
+            if version is not None and (version, key) not in self._values and self._size_of(value) <= self._room:
                 self._room -= self._size_of(value)
-                self._known[version, key] = value
+                self._values[version, key] = value
         return value
 
 
 def _version_of(path: Path) -> _Version | None:
-    """The state of a file; None where there is none, or it is too young to be told from the next one."""
+    """Return the state of a file, or None if it is missing or was modified too recently."""
     try:
-        found = os.stat(path)  # noqa: PTH116  # half the time of Path.stat, and there are thousands
+        stat = os.stat(path)  # noqa: PTH116  # twice as fast as Path.stat, for thousands of files
     except (OSError, ValueError):
         return None
-    if time.time_ns() - found.st_mtime_ns < _UNSETTLED:
+    if time.time_ns() - stat.st_mtime_ns < _MIN_AGE:
         return None
     return _Version(
-        str(path), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+        str(path), stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
     )  # fmt: skip

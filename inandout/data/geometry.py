@@ -1,6 +1,6 @@
-"""Every image to one size, as the paper does (section 5: centre-crop and resize to 200x600).
+"""Fit all images to one size, as in the paper (section 5: centre crop and resize to 200x600).
 
-Sizes are width x height in pixels, as Pillow and the paper write them; arrays are (H, W, ...).
+Sizes are width x height in pixels, as in Pillow and the paper; arrays are (H, W, ...).
 """
 
 from collections.abc import Sequence
@@ -19,25 +19,25 @@ from inandout.data.manifest import Sample
 
 
 class Size(BaseModel):
-    """The size of images."""
+    """Size of all images."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    width: int = Field(64, ge=32, le=4096, description="width in pixels that every image is fitted to (paper: 200)")
-    height: int = Field(192, ge=32, le=4096, description="height in pixels, likewise (paper: 600)")
+    width: int = Field(64, ge=32, le=4096, description="image width in pixels (paper: 200)")
+    height: int = Field(192, ge=32, le=4096, description="image height in pixels (paper: 600)")
 
 
 class Geometry(Size):
-    """The size every image gets, and how."""
+    """Size of all images, and how they are fitted to it."""
 
     fit: Literal["crop", "stretch"] = Field(
         "crop",
-        description="crop: the largest centred part of that aspect, as the paper does; stretch: the whole image, for "
-        "data of many aspects, where a crop would lose defects",
+        description="crop: largest centre crop of the target aspect ratio, then resize, as in the paper; stretch: "
+        "resize the whole image, for varying aspect ratios, where a crop would remove defects",
     )
 
     def box(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """The part (left, top, right, bottom) of a width x height image that is kept."""
+        """Return the crop box (left, top, right, bottom) of a width x height image."""
         if self.fit == "stretch":
             return 0, 0, width, height
         box_width = min(width, max(1, round(height * self.width / self.height)))
@@ -47,7 +47,7 @@ class Geometry(Size):
 
 
 def fit_image(image: ImageArray, geometry: Geometry) -> ImageArray:
-    """Cut and resize (antialiased) to (height, width, 3); the same array if it has that size already."""
+    """Crop and resize (bilinear, antialiased) to (height, width, 3); an image of that size is returned as is."""
     if image.shape[:2] == (geometry.height, geometry.width):
         return image
     box = geometry.box(image.shape[1], image.shape[0])
@@ -56,7 +56,7 @@ def fit_image(image: ImageArray, geometry: Geometry) -> ImageArray:
 
 
 def fit_mask(mask: Mask, geometry: Geometry) -> Mask:
-    """As `fit_image` for a mask (H, W), but resized by maximum: a one-pixel defect survives any shrinking."""
+    """Crop and resize a mask (H, W) by maximum pooling, so that a one-pixel defect survives any downscaling."""
     left, top, right, bottom = geometry.box(mask.shape[1], mask.shape[0])
     cut = mask[top:bottom, left:right]
     rows = np.maximum.reduceat(cut, _bin_starts(cut.shape[0], geometry.height), axis=0)
@@ -65,43 +65,44 @@ def fit_mask(mask: Mask, geometry: Geometry) -> Mask:
 
 
 class Survival(NamedTuple):
-    """What the geometry does to the defects of a data set."""
+    """Effect of the geometry on the defects of a dataset."""
 
     pixels_per_pixel: float
-    """Area in original pixels that becomes one pixel, at most: a smaller defect is diluted below one pixel."""
+    """Maximum area in original pixels that becomes one pixel; smaller defects are averaged with their surroundings."""
     defects: int
-    """Connected defects in the masks."""
+    """Connected components in the masks."""
     lost: int
-    """Defects that lie wholly in the part that is cropped away."""
+    """Defects entirely outside the crop."""
     smallest: int | None
-    """Area in original pixels of the smallest defect that survives; None where no mask shows one."""
+    """Area in original pixels of the smallest surviving defect; None if no mask shows one."""
 
     def sentence(self) -> str:
-        """The same for a person."""
+        """Return a one-line summary."""
         if self.smallest is None:
-            return "no defect masks: the smallest defect that survives the resize cannot be told"
+            return "no defect masks: the smallest defect that survives the resize is unknown"
         return (
             f"{self.defects - self.lost} of {self.defects} defects survive, the smallest has {self.smallest} px; "
-            f"one pixel stands for up to {self.pixels_per_pixel:.1f} px of the original"
+            f"one pixel covers up to {self.pixels_per_pixel:.1f} px of the original"
         )
 
 
 def survival(samples: Sequence[Sample], geometry: Geometry) -> Survival:
-    """Measure on the masks of a manifest what is lost when every image gets this size."""
+    """Measure on the masks of a manifest how many defects survive crop and resize."""
     masks = [sample.mask for sample in samples if sample.mask is not None and sample.label == 1]
-    found = [one for _, one in _DEFECTS.each(masks, lambda mask: _defects(mask, geometry), geometry)]
-    ratio = max([1.0, *(one.pixels_per_pixel for one in found)])
-    defects, surviving = sum(one.defects for one in found), [area for one in found for area in one.surviving]
+    per_mask = [result for _, result in _DEFECTS.each(masks, lambda mask: _defects(mask, geometry), geometry)]
+    ratio = max([1.0, *(result.pixels_per_pixel for result in per_mask)])
+    defects = sum(result.defects for result in per_mask)
+    surviving = [area for result in per_mask for area in result.surviving]
     return Survival(ratio, defects, defects - len(surviving), min(surviving, default=None))
 
 
 class _Defects(NamedTuple):
-    """What the geometry does to the defects of one mask."""
+    """Effect of the geometry on the defects of one mask."""
 
     pixels_per_pixel: float
     defects: int
     surviving: tuple[int, ...]
-    """Areas in original pixels of those that survive."""
+    """Areas of the surviving defects in original pixels."""
 
 
 _DEFECTS: FileCache[_Defects] = FileCache(100_000)
@@ -117,5 +118,5 @@ def _defects(path: Path, geometry: Geometry) -> _Defects:
 
 
 def _bin_starts(size: int, bins: int) -> npt.NDArray[np.intp]:
-    """First index of each of `bins` equal parts of range(size); an index stands twice where bins > size."""
+    """Return the first index of each of `bins` equal parts of range(size); indices repeat if bins > size."""
     return np.arange(bins) * size // bins

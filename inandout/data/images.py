@@ -1,15 +1,15 @@
-"""The one home of decoding and encoding: files to uint8 RGB arrays and boolean masks, and back.
+"""Decode image files to uint8 RGB arrays and boolean masks, and encode them.
 
-What is accepted, and how it becomes 8-bit RGB:
+Conversion to 8-bit RGB:
 
-| stored as                | becomes                                                                    |
-|--------------------------|----------------------------------------------------------------------------|
-| 1-bit, grey, palette     | the colours they stand for                                                 |
-| grey + alpha, RGBA       | composited over black, so that colours hidden by alpha do not come back    |
-| CMYK, YCbCr              | Pillow's conversion to RGB                                                 |
-| 16-bit grey              | value / 257, rounded: the full 16-bit range onto 0..255, never per image |
-| EXIF orientation         | applied                                                                    |
-| float, 32-bit, multi-frame, anything else | refused                                                   |
+| stored as                                 | conversion                                                     |
+|-------------------------------------------|----------------------------------------------------------------|
+| 1-bit, grey, palette                      | colour values                                                  |
+| grey + alpha, RGBA                        | composited over black, so that transparent colours stay hidden |
+| CMYK, YCbCr                               | Pillow's conversion to RGB                                     |
+| 16-bit grey                               | value / 257, rounded: fixed range, no scaling per image        |
+| EXIF orientation                          | applied                                                        |
+| float, 32-bit, multi-frame, anything else | rejected                                                       |
 """
 
 import io
@@ -30,13 +30,13 @@ Mask = npt.NDArray[np.bool_]
 """(H, W), true on the defect."""
 
 MAX_PIXELS = 50_000_000
-"""Images with more pixels than this are refused before they are decoded."""
+"""Images with more pixels are rejected before decoding."""
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
 SERVED_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
-"""What is decoded of bytes that came over a network, the formats of `IMAGE_SUFFIXES`: Pillow knows more, and hands some
-to other programs."""
+"""Pillow formats allowed for bytes from a network, the formats of `IMAGE_SUFFIXES`. Pillow runs external programs for
+some others."""
 
 _EIGHT_BIT_MODES = frozenset({"1", "L", "P", "RGB", "CMYK", "YCbCr"})
 _ALPHA_MODES = frozenset({"LA", "PA", "RGBA"})
@@ -44,16 +44,16 @@ _SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> ImageArray:
-    """Decode an image to (H, W, 3) uint8 RGB, by the table at the top of this module.
+    """Decode an image to (H, W, 3) uint8 RGB, by the table in the module's docstring.
 
     Raises:
-        InputError: the file cannot be read, is truncated, too large, or of a kind that is not in the table.
+        InputError: the file cannot be read, is truncated, has more than `max_pixels` pixels, or is not in the table.
     """
     return _to_rgb(_load(path, str(path), max_pixels))
 
 
 def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> ImageArray:
-    """`read_image` of the content of a file in one of `SERVED_FORMATS`; `name` is what errors call it."""
+    """Decode the bytes of a file in one of `SERVED_FORMATS`, as `read_image`; errors mention `name`."""
     return _to_rgb(_load(data, name, max_pixels))
 
 
@@ -68,7 +68,7 @@ def _to_rgb(image: Image.Image) -> ImageArray:
 
 
 def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> Mask:
-    """Decode a mask to (H, W) bool: every pixel that is not black is defect, however dark its value.
+    """Decode a mask to (H, W) bool: true for every pixel that is neither black nor transparent.
 
     Raises:
         InputError: as `read_image`.
@@ -81,7 +81,7 @@ def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> Mask:
 
 
 def write_image(path: Path, pixels: ImageArray | Mask) -> None:
-    """Write an image or a mask as PNG, under a temporary name first, so that no half file ever has the final name."""
+    """Write an image or a mask as PNG atomically."""
     array = pixels.astype(np.uint8) * 255 if pixels.dtype == np.bool_ else pixels
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     Image.fromarray(array).save(temporary, format="PNG", compress_level=1)
@@ -89,7 +89,7 @@ def write_image(path: Path, pixels: ImageArray | Mask) -> None:
 
 
 def _load(source: Path | bytes, name: str, max_pixels: int) -> Image.Image:
-    """Open, check and fully decode one image, upright."""
+    """Open, check and fully decode an image, with its EXIF orientation applied."""
     try:
         with _open(source) as image:
             width, height = image.size
@@ -99,15 +99,15 @@ def _load(source: Path | bytes, name: str, max_pixels: int) -> Image.Image:
                     "crop or shrink it"
                 )
             if getattr(image, "n_frames", 1) > 1:
-                raise InputError(f"{name}: holds several frames; save the one you mean as a file of its own")
+                raise InputError(f"{name}: has several frames; save one frame as a separate file")
             if image.mode not in _EIGHT_BIT_MODES | _ALPHA_MODES | _SIXTEEN_BIT_MODES:
                 raise InputError(
-                    f"{name}: pixels are stored as {image.mode!r}, which has no agreed range; "
+                    f"{name}: the pixel format {image.mode!r} has no defined range; "
                     "save it as 8- or 16-bit grey, or 8-bit RGB"
                 )
             if image.format == "PNG":
                 with _open(source) as unread:
-                    unread.verify()  # the checksums of the pixel data, which decoding does not look at
+                    unread.verify()  # checksums of the pixel data, which decoding ignores
             image.load()
             upright: Image.Image = ImageOps.exif_transpose(image)
             return upright
@@ -121,7 +121,7 @@ def _load(source: Path | bytes, name: str, max_pixels: int) -> Image.Image:
         raise InputError(
             f"{name}: cannot be decoded (no image in a known format); replace or remove the file"
         ) from error
-    except Exception as error:  # on damaged files Pillow raises nearly anything: OSError, SyntaxError, TypeError ...
+    except Exception as error:  # Pillow raises OSError, SyntaxError, TypeError and others on damaged files
         raise InputError(f"{name}: cannot be decoded ({error}); replace or remove the file") from error
 
 

@@ -1,4 +1,4 @@
-"""The manifest: one row an image. Every stage takes manifests and gives manifests."""
+"""The manifest, a CSV file with one row per image. Stages read and write manifests."""
 
 import contextlib
 import csv
@@ -18,7 +18,7 @@ from inandout.errors import InputError
 
 Split = Literal["", "train", "val", "test"]
 Origin = Literal["real", "memseg", "ddpm", "inpaint", "roundtrip"]
-"""What made an image; roundtrip: a real one went through the VAE of a base."""
+"""How the image was made; roundtrip: a real image encoded and decoded by the VAE of a base model."""
 Review = Literal["", "keep", "reject", "unsure"]
 
 
@@ -34,51 +34,51 @@ _DIGESTS: FileCache[str] = FileCache(100_000)
 
 
 class Sample(BaseModel):
-    """One image and all that is known of it."""
+    """One image and its metadata."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     image: Path
     """Absolute path of the image."""
     mask: Annotated[Path | None, BeforeValidator(_none_if_empty)] = None
-    """Absolute path of the defect mask, where there is one."""
+    """Absolute path of the defect mask, if available."""
     label: int = Field(ge=0, le=1)
-    """1 = has a defect (positive), 0 = has none (negative)."""
+    """1 = defect (positive), 0 = no defect (negative)."""
     defect: str = ""
-    """Name of the kind of defect, where it is known."""
+    """Kind of defect, if known."""
     split: Split = ""
     group: str = ""
     """Images of one physical part share a group; a group never spans two splits."""
     origin: Origin = "real"
     seed: Annotated[int | None, BeforeValidator(_none_if_empty)] = None
-    """Seed a synthetic image was drawn with."""
+    """Seed of a synthetic image."""
     prompt: str = ""
     alpha: Annotated[float | None, Field(ge=0, le=1), BeforeValidator(_none_if_empty)] = None
-    """Weight that the LoRA adapter was merged with."""
+    """Weight of the merged LoRA adapter."""
     adapter: str = ""
-    """Fingerprint of that adapter."""
+    """Fingerprint of the LoRA adapter."""
     base: str = ""
     """Fingerprint of the base model."""
     sources: Annotated[tuple[str, ...], BeforeValidator(_split_ids)] = ()
-    """Content digests of the images that a synthetic one was made from (`digest`)."""
+    """Content digests (`digest`) of the images that a synthetic image was made from."""
     run: str = ""
-    """MLflow run that made the image."""
+    """ID of the MLflow run that made the image."""
     review: Review = ""
 
     def with_(self, **changes: Any) -> "Sample":
-        """The same row with some fields changed."""
+        """Return a copy with some fields changed."""
         return self.model_copy(update=changes)
 
 
 def read_manifest(path: Path) -> list[Sample]:
-    """Read a CSV manifest; relative paths are relative to the folder it lies in.
+    """Read a CSV manifest; relative paths are relative to its folder.
 
     Raises:
-        InputError: no such file, a missing or unknown column, a row with more or fewer cells than the header, a value
-            outside its range, no row, or a path twice.
+        InputError: the file is missing or has no rows, a column is missing or unknown, a row has more or fewer cells
+            than the header, a value is out of range, or an image is listed twice.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:  # line breaks inside a prompt stay as they are
+        with path.open(encoding="utf-8-sig", newline="") as file:  # keeps line breaks inside prompts
             text = file.read()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a UTF-8 CSV manifest ({error})") from error
@@ -87,30 +87,30 @@ def read_manifest(path: Path) -> list[Sample]:
 
 @lru_cache(maxsize=8)
 def _parse(path: Path, folder: Path, text: str) -> tuple[Sample, ...]:
-    """The rows of a manifest; parsed once in a process for the same text, as a search asks for them in every trial."""
+    """Parse the rows of a manifest; cached, because a search reads the same manifest in every trial."""
     reader = csv.DictReader(io.StringIO(text, newline=""))
     columns = set(reader.fieldnames or ())
     allowed = set(Sample.model_fields)
     if not {"image", "label"} <= columns <= allowed:
         raise InputError(
-            f"{path}: the columns are {sorted(columns)}; 'image' and 'label' are needed, "
-            f"and allowed besides are {sorted(allowed - {'image', 'label'})}"
+            f"{path}: the columns are {sorted(columns)}; required are 'image' and 'label', "
+            f"optional are {sorted(allowed - {'image', 'label'})}"
         )
     try:
         samples = [_parse_row(path, folder, number, row) for number, row in enumerate(reader, start=2)]
     except csv.Error as error:
         raise InputError(f"{path}, after line {reader.line_num}: {error}; correct the row") from error
     if not samples:
-        raise InputError(f"{path}: no rows; a manifest needs at least one image")
-    _refuse_repeats(path, samples)
+        raise InputError(f"{path}: the manifest has no rows; add at least one image")
+    _reject_duplicates(path, samples)
     return tuple(samples)
 
 
 def write_manifest(samples: Iterable[Sample], path: Path) -> None:
-    """Write a CSV manifest; paths below its folder are stored relative, so that the folder can move.
+    """Write a CSV manifest; paths below its folder are stored as relative paths, so that the folder can be moved.
 
     Raises:
-        InputError: it cannot be written there; a manifest that was there before stays as it was.
+        InputError: the file cannot be written; an existing manifest is left unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -122,28 +122,28 @@ def write_manifest(samples: Iterable[Sample], path: Path) -> None:
         temporary.replace(path)
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be written ({error.strerror}); name a file in a folder that exists and has room"
+            f"{path}: cannot be written ({error.strerror}); give a file in an existing folder with free space"
         ) from error
     finally:
-        with contextlib.suppress(OSError):  # it is gone after success, and was never there without a folder
+        with contextlib.suppress(OSError):  # already renamed, or never created
             temporary.unlink()
 
 
 def digest(path: Path) -> str:
-    """First 32 hexadecimal digits of the SHA-256 of a file: the identity of an image."""
+    """Return the first 32 hexadecimal digits of a file's SHA-256, which identify an image."""
     return _DIGESTS.of(path, _digest)
 
 
 def digests(paths: Sequence[Path]) -> list[str]:
-    """`digest` of many files, in order, read in parallel."""
+    """Return `digest` of each file, in order; files are read in parallel."""
     found = dict(_DIGESTS.each(paths, _digest))
     return [found[i] for i in range(len(paths))]
 
 
 def fingerprint(samples: Sequence[Sample]) -> str:
-    """Identity of a manifest: of its rows and of the bytes behind them, wherever the files lie.
+    """Return a hash of the rows of a manifest and the contents of its files, independent of their location.
 
-    The run that made an image is left out: the same image made again is the same input.
+    The `run` field is excluded, because the same image from another run is the same input.
     """
     masks = [sample.mask for sample in samples if sample.mask is not None]
     by_path = dict(zip(masks, digests(masks), strict=True))
@@ -165,13 +165,13 @@ def _digest(path: Path) -> str:
 
 
 def _parse_row(path: Path, folder: Path, number: int, row: dict[str | Any, str | Any]) -> Sample:
-    """A row as `csv.DictReader` gives it: None is the value of a missing cell, and the key of those too many."""
+    """Parse a row of `csv.DictReader`, in which None is the value of missing cells and the key of surplus ones."""
     columns = len(row.keys() - {None})
     cells = columns - list(row.values()).count(None) + len(row.get(None, ()))
     if cells != columns:
         raise InputError(
-            f"{path}, line {number}: {cells} cells where the header has {columns}; "
-            "correct the row (a text with a comma needs quotes around it)"
+            f"{path}, line {number}: the row has {cells} cells, the header has {columns}; "
+            "correct the row (quote values that contain a comma)"
         )
     try:
         sample = Sample.model_validate(row)
@@ -192,9 +192,9 @@ def _to_row(sample: Sample, folder: Path) -> dict[str, str]:
     return row
 
 
-def _refuse_repeats(path: Path, samples: Sequence[Sample]) -> None:
+def _reject_duplicates(path: Path, samples: Sequence[Sample]) -> None:
     seen: set[Path] = set()
     for number, sample in enumerate(samples, start=2):
         if sample.image in seen:
-            raise InputError(f"{path}, line {number}: {sample.image.name} is listed twice; remove one of the rows")
+            raise InputError(f"{path}, line {number}: {sample.image.name} is listed twice; remove one row")
         seen.add(sample.image)

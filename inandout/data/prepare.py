@@ -1,4 +1,4 @@
-"""From the name of a data set to a checked, split manifest."""
+"""Load, check, group and split a dataset."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,32 +15,32 @@ from inandout.data.surfaces import SurfacesConfig, drawing_fingerprint, write_su
 from inandout.errors import InputError
 
 EMBEDDED = "surfaces"
-"""The value of `data` that stands for the data set the package draws itself."""
+"""Value of `data` that selects the embedded dataset."""
 
 
-Seed = Annotated[int, Field(ge=0, lt=2**32, description="seed of everything: split, shot, images, weights, order")]
+Seed = Annotated[int, Field(ge=0, lt=2**32, description="seed of the split, shot, images, weights and data order")]
 
 
 class DataConfig(BaseModel):
-    """Which images, and how they are parted."""
+    """Dataset and split shares."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: str = Field(
         EMBEDDED,
         min_length=1,
-        description="surfaces (procedural, drawn on first use), a CSV manifest, or a folder in KolektorSDD2's, "
-        "MVTec-AD's or good/ + defect/ layout",
+        description="surfaces (procedural, generated on first use), a CSV manifest, or a folder in the layout of "
+        "KolektorSDD2, MVTec-AD, or good/ and defect/",
     )
-    test_share: float = Field(0.35, gt=0, lt=1, description="test part, where the data set brings no split")
-    val_share: float = Field(0.2, ge=0, le=0.5, description="share of the training part kept for validation")
+    test_share: float = Field(0.35, gt=0, lt=1, description="share of the test split, if the dataset has no split")
+    val_share: float = Field(0.2, ge=0, le=0.5, description="share of the training split held out for validation")
 
 
-NShot = Annotated[int, Field(ge=1, description="real positives of shot=few")]
+NShot = Annotated[int, Field(ge=1, description="number of real positives for shot=few")]
 
 
 class ShotConfig(BaseModel):
-    """How many real defects are known."""
+    """Number of real positives to train on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,7 +49,7 @@ class ShotConfig(BaseModel):
 
 
 def data_path(name: str) -> Path:
-    """Where a data set lies; the embedded one is drawn where it is missing."""
+    """Return the path of a dataset; the embedded dataset is generated if it is missing."""
     if name != EMBEDDED:
         return Path(name)
     config = SurfacesConfig()
@@ -58,56 +58,57 @@ def data_path(name: str) -> Path:
     return folder
 
 
-def check_data(where: Path) -> tuple[list[Sample], list[Problem]]:
-    """Everything a data set holds, and everything that is wrong with it."""
-    scan = scan_data(where)
+def check_data(path: Path) -> tuple[list[Sample], list[Problem]]:
+    """Return all samples of a dataset and all its problems."""
+    scan = scan_data(path)
     if scan.problems:
         return scan.samples, [*scan.problems, *check(scan.samples)]
     return scan.samples, check(scan.samples)
 
 
 def read_checked(name: str) -> list[Sample]:
-    """All samples of a data set in which nothing is wrong; `check` lists remarks, which do not count.
+    """Return all samples of a dataset without errors or leaks; remarks are ignored.
 
     Raises:
-        InputError: `check_data` found problems; the message lists them.
+        InputError: `check_data` found errors or leaks; the message lists the first 20.
     """
     samples, problems = check_data(data_path(name))
     errors = [problem for problem in problems if problem.kind != "remark"]
     if errors:
-        hint = "the entry point 'check' can write a manifest without them (write=FILE.csv)"
-        raise InputError(f"{len(errors)} problems in {name}; {hint}\n{describe(errors, at_most=20)}")
+        hint = "run the entry point 'check' with write=FILE.csv to write a manifest without them"
+        raise InputError(f"{name} has {len(errors)} problems; {hint}\n{describe(errors, at_most=20)}")
     return samples
 
 
 class CheckedData(NamedTuple):
-    """A data set that was read, checked and grouped once, to be split for any seed and shot."""
+    """Dataset that was read, checked and grouped once. It can be split for any seed and shot."""
 
     samples: Sequence[Sample]
-    """Every sample. Near duplicates share a group."""
+    """All samples. Near-duplicates share a group."""
 
     def split(self, config: DataConfig, seed: int) -> list[Sample]:
-        """Every sample, with the training, validation and test part of a seed."""
+        """Return all samples, split into training, validation and test parts."""
         return cut_validation(split_test(self.samples, config.test_share, seed), config.val_share, seed)
 
     def take_shot(self, config: DataConfig, scenario: ShotConfig, seed: int) -> list[Sample]:
-        """`split`, with as many real positives as the scenario has."""
+        """Run `split`, and keep the real positives that `scenario` allows."""
         return take_shot(self.split(config, seed), scenario.shot, scenario.n_shot, seed)
 
 
 def read_data(name: str) -> CheckedData:
-    """Read, check and group a data set, which decodes every image; raises as `read_checked`."""
+    """Read, check and group a dataset; decodes every image and raises as `read_checked`."""
     samples = read_checked(name)
     if any(sample.group == "" for sample in samples):
-        samples = group_near_duplicates(samples)  # or the validation part would hold copies of training images
+        # Keep near-duplicates of training images out of the validation split.
+        samples = group_near_duplicates(samples)
     return CheckedData(samples)
 
 
 def prepare(config: DataConfig, seed: int) -> list[Sample]:
-    """Read and split a data set; raises as `read_checked`."""
+    """Read, check, group and split a dataset; raises as `read_checked`."""
     return read_data(config.data).split(config, seed)
 
 
 def prepare_shot(config: DataConfig, scenario: ShotConfig, seed: int) -> list[Sample]:
-    """Read and split a data set, with as many real positives as the scenario has; raises as `read_checked`."""
+    """Run `prepare`, and keep the real positives that `scenario` allows."""
     return read_data(config.data).take_shot(config, scenario, seed)

@@ -1,9 +1,8 @@
-"""Data sets as people have them, to samples: a CSV manifest, KolektorSDD2, MVTec-AD, or folders `good` and `defect`.
+"""Read datasets in known layouts: a CSV manifest, KolektorSDD2, MVTec-AD, or folders `good` and `defect`.
 
-A label comes from a mask, from the layout's own folder of the image, or from the manifest's column; never from
-another part of a path. Hidden files and files with other suffixes are ignored. Images where the layout has no place
-for them, in a folder within its folders, are not used and are a problem. An image that is a broken link is kept, so
-that `inandout.data.check` can name it.
+The label comes from the mask, the layout's folder or the manifest, never from another part of a path. Hidden files and
+files with other suffixes are ignored. Images in nested folders that the layout does not define are reported as problems
+and not used. Broken links are kept, so that `inandout.data.check` reports them.
 """
 
 import logging
@@ -20,54 +19,54 @@ from inandout.data.manifest import Sample, Split, read_manifest
 from inandout.errors import InputError
 
 KSDD2_COUNTS: dict[Split, int] = {"train": 2331, "test": 1004}
-"""Images in the official KolektorSDD2, without the copy that its zip holds by mistake."""
+"""Number of images in the official KolektorSDD2, without the stray copy in its zip."""
 
 LAYOUTS = (
     "a manifest (.csv with the columns image and label); "
-    "KolektorSDD2 (train/NAME.png with train/NAME_GT.png, and test/ likewise); "
+    "KolektorSDD2 (train/NAME.png with train/NAME_GT.png, same for test/); "
     "MVTec-AD (train/good, test/good, test/KIND, ground_truth/KIND/NAME_mask.png); "
-    "or folders good/ and defect/ (or defect/KIND/), where mask/ may hold masks of the same names"
+    "or folders good/ and defect/ (or defect/KIND/), optionally with masks of the same names in mask/"
 )
 
 _log = logging.getLogger(__name__)
 
 
 class Scan(NamedTuple):
-    """What a data set holds: the images that can be used, and what keeps others from being used."""
+    """Usable samples of a dataset, and problems of the others."""
 
     samples: list[Sample]
     problems: list[Problem]
 
 
-def scan_data(where: Path) -> Scan:
-    """Read a data set in any of the known layouts, in an order that depends on names only.
+def scan_data(path: Path) -> Scan:
+    """Read a dataset in one of the `LAYOUTS`, ordered by file name.
 
-    Images and masks that do not fit together are listed and left out, so that all are seen.
+    Images and masks that do not match are reported as problems and left out.
 
     Raises:
-        InputError: an unknown layout, a manifest that cannot be read, or no image.
+        InputError: the layout is unknown, the manifest cannot be read, or there is no usable image.
     """
-    if where.suffix.lower() == ".csv":
-        return Scan(read_manifest(where), [])
-    if (where / "train" / "good").is_dir() and (where / "test").is_dir():
-        scan = read_mvtec(where)
-    elif (where / "train").is_dir() and (where / "test").is_dir():
-        scan = read_ksdd2(where, official=not (where / "surfaces.json").is_file())
-    elif (where / "good").is_dir() and (where / "defect").is_dir():
-        scan = read_folders(where)
+    if path.suffix.lower() == ".csv":
+        return Scan(read_manifest(path), [])
+    if (path / "train" / "good").is_dir() and (path / "test").is_dir():
+        scan = read_mvtec(path)
+    elif (path / "train").is_dir() and (path / "test").is_dir():
+        scan = read_ksdd2(path, official=not (path / "surfaces.json").is_file())
+    elif (path / "good").is_dir() and (path / "defect").is_dir():
+        scan = read_folders(path)
     else:
-        raise InputError(f"{where}: {'unknown layout' if where.exists() else 'no such folder'}; give {LAYOUTS}")
+        raise InputError(f"{path}: {'unknown layout' if path.exists() else 'no such folder'}; give {LAYOUTS}")
     if not scan.samples:
-        raise InputError("\n".join([f"{where}: no usable image; give {LAYOUTS}", describe(scan.problems, 20)]).strip())
+        raise InputError("\n".join([f"{path}: no usable image; give {LAYOUTS}", describe(scan.problems, 20)]).strip())
     return scan
 
 
 def read_ksdd2(folder: Path, official: bool) -> Scan:
-    """KolektorSDD2's layout; the label is 1 where the mask has any pixel that is not black.
+    """Read the KolektorSDD2 layout; the label is 1 if any mask pixel is not black.
 
     Args:
-        folder: holds `train` and `test`.
-        official: the data are KolektorSDD2 itself; another number of images than it has is a problem.
+        folder: contains `train` and `test`.
+        official: report a problem if the number of images differs from the official KolektorSDD2.
     """
     folder = folder.resolve()
     samples: list[Sample] = []
@@ -75,10 +74,10 @@ def read_ksdd2(folder: Path, official: bool) -> Scan:
     for split, expected in KSDD2_COUNTS.items():
         images, masks = _ksdd2_files(folder / split)
         if official and len(images) != expected:
-            what = f"{len(images)} images found where KolektorSDD2 has {expected}"
-            problems.append(Problem(folder / split, what, "download it again, or describe other data by a manifest"))
+            what = f"found {len(images)} images, KolektorSDD2 has {expected}"
+            problems.append(Problem(folder / split, what, "download it again, or use a manifest for other data"))
         problems += [
-            Problem(path, "not a .png, which all of KolektorSDD2 is", "convert it, or describe the data by a manifest")
+            Problem(path, "not a .png file, as KolektorSDD2 requires", "convert it, or use a manifest")
             for path in _images(folder / split)
             if path.suffix.lower() != ".png"
         ]
@@ -96,16 +95,16 @@ def read_ksdd2(folder: Path, official: bool) -> Scan:
 
 
 def read_mvtec(folder: Path) -> Scan:
-    """MVTec-AD's layout; the label is 0 in a folder `good` and 1 in any other, whose name is the kind of defect.
+    """Read the MVTec-AD layout; the label is 0 in `good` and 1 in other folders, named by the kind of defect.
 
-    Without a folder `ground_truth` no image has a mask; with one, every image of a defect needs its mask.
+    Masks are required for all defects if the folder `ground_truth` exists.
     """
     folder = folder.resolve()
     truth = folder / "ground_truth"
     samples = [Sample(image=path, label=0, split="train") for path in _images(folder / "train" / "good")]
     samples += [Sample(image=path, label=0, split="test") for path in _images(folder / "test" / "good")]
     problems = [
-        Problem(path, "a folder of defects in train, which MVTec-AD does not have", "move it to test")
+        Problem(path, "folder other than good/ in train/", "move it to test/")
         for path in _folders(folder / "train")
         if path.name != "good"
     ]
@@ -125,10 +124,10 @@ def read_mvtec(folder: Path) -> Scan:
 
 
 def read_folders(folder: Path) -> Scan:
-    """Folders `good` (label 0) and `defect` (label 1), without a split; a folder in `defect` names the kind of defect.
+    """Read folders `good` (label 0) and `defect` (label 1), without a split; `defect/KIND` names the kind of defect.
 
-    A mask lies in `mask` under the name of its image in `defect`, in a folder of its kind or without one. Masks are
-    optional, but one that belongs to no image, or to several, is a problem.
+    Masks are optional. The mask of `defect/NAME` is `mask/NAME`, of `defect/KIND/NAME` `mask/KIND/NAME` or `mask/NAME`.
+    A mask that matches no image or several images is a problem.
     """
     folder = folder.resolve()
     samples = [Sample(image=path, label=0) for path in _images(folder / "good")]
@@ -141,7 +140,7 @@ def read_folders(folder: Path) -> Scan:
     uses = Counter(sample.mask for sample in samples)
     every_mask = [path for part in (folder / "mask", *_folders(folder / "mask")) for path in _images(part)]
     problems = [
-        Problem(mask, f"a mask of {uses[mask] or 'no'} images", "keep one mask for one image in defect/")
+        Problem(mask, f"mask matches {uses[mask] or 'no'} images", "keep one mask per image in defect/")
         for mask in every_mask
         if uses[mask] != 1
     ]
@@ -152,11 +151,11 @@ def read_folders(folder: Path) -> Scan:
 
 
 def _ksdd2_files(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Images and masks by the name they share; the copies that the official zip holds by mistake are left out."""
+    """Return images and masks by their common name, without the stray copies in the official zip."""
     paths = _images(folder)
     copies = [path for path in paths if path.stem.endswith(" (copy)")]
     if copies:
-        _log.warning("%s: left out %s", folder, ", ".join(path.name for path in copies))
+        _log.warning("%s: ignored %s", folder, ", ".join(path.name for path in copies))
     kept = [path for path in paths if path not in copies and path.suffix.lower() == ".png"]
     images = {path.stem: path for path in kept if not path.stem.endswith("_GT")}
     masks = {path.stem.removesuffix("_GT"): path for path in kept if path.stem.endswith("_GT")}
@@ -164,18 +163,18 @@ def _ksdd2_files(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
 
 
 def _unknown_folders(read: Sequence[Path]) -> list[Problem]:
-    """Folders with images that lie in those that are read, and are not read themselves."""
+    """Report folders with images that are subfolders of the `read` ones but are not read themselves."""
     known = {folder.resolve() for folder in read}
     return [
-        Problem(path, "a folder of images where the layout has none", "move them up, or describe them by a manifest")
+        Problem(path, "folder with images that the layout does not define", "move the images up, or use a manifest")
         for folder in read
         for path in _folders(folder)
-        if path.resolve() not in known and _holds_images(path)
+        if path.resolve() not in known and _contains_images(path)
     ]
 
 
-def _holds_images(folder: Path) -> bool:
-    """Whether an image lies in a folder or anywhere below it; links below it are not followed."""
+def _contains_images(folder: Path) -> bool:
+    """Return whether a folder or its subfolders contain an image; links to subfolders are not followed."""
     for _, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         if any(Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".") for name in files):
@@ -191,11 +190,15 @@ def _label(mask: Path) -> int | Problem:
 
 
 def _unpaired(images: Mapping[str, Path], masks: Mapping[str, Path]) -> list[Problem]:
-    """Images without a mask and masks without an image, both by the name they should share."""
+    """Report images without a mask and masks without an image, both keyed by name."""
     return [
-        *(Problem(images[name], "no mask", "add it, or remove the image") for name in images if name not in masks),
         *(
-            Problem(masks[name], "a mask without an image", "add it, or remove the mask")
+            Problem(images[name], "no mask for this image", "add the mask, or remove the image")
+            for name in images
+            if name not in masks
+        ),
+        *(
+            Problem(masks[name], "no image for this mask", "add the image, or remove the mask")
             for name in masks
             if name not in images
         ),
@@ -203,7 +206,7 @@ def _unpaired(images: Mapping[str, Path], masks: Mapping[str, Path]) -> list[Pro
 
 
 def _images(folder: Path) -> list[Path]:
-    """Images lying directly in a folder, sorted by name; none where there is no such folder."""
+    """Return the images directly in a folder, sorted by name; empty if the folder does not exist."""
     return [path for path in _entries(folder) if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()]
 
 

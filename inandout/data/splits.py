@@ -1,4 +1,4 @@
-"""Training, validation and test parts that share no physical part, and the paper's zero / few / full shot."""
+"""Group-wise train, validation and test splits, and the paper's zero, few and full shot."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ Shot = Literal["zero", "few", "full"]
 
 
 def split_test(samples: Sequence[Sample], share: float, seed: int) -> list[Sample]:
-    """Give a manifest without a split a training and a test part, whole groups at a time.
+    """Divide a manifest without a split into a training and a test split by whole groups.
 
     Args:
-        samples: rows whose `split` is empty everywhere; a manifest that brings its own split is returned as it is.
-        share: share of the images of each label that go to the test part, 0..1, met as closely as groups allow.
-        seed: the draw of groups is a function of it.
+        samples: rows with an empty `split`; a manifest with a split is returned unchanged.
+        share: share of the images of each label in the test split, 0..1, approximated by whole groups.
+        seed: seed of the random choice of groups.
 
     Raises:
         InputError: some rows have a split and others have none.
@@ -27,15 +27,15 @@ def split_test(samples: Sequence[Sample], share: float, seed: int) -> list[Sampl
     if without == 0:
         return list(samples)
     if without < len(samples):
-        raise InputError(f"{without} of {len(samples)} rows have no split; give every row one, or none at all")
-    everything = [sample.with_(split="train") for sample in samples]
-    return _move(everything, "train", "test", share, seed)
+        raise InputError(f"{without} of {len(samples)} rows have no split; set the split of all rows or of none")
+    training = [sample.with_(split="train") for sample in samples]
+    return _move(training, "train", "test", share, seed)
 
 
 def cut_validation(samples: Sequence[Sample], share: float, seed: int) -> list[Sample]:
-    """Move whole groups from the training to the validation part, about `share` of the images of each label.
+    """Move about `share` of the training images of each label to the validation split, by whole groups.
 
-    A manifest that brings a validation part keeps it.
+    A manifest with a validation split is returned unchanged.
     """
     if any(sample.split == "val" for sample in samples):
         return list(samples)
@@ -43,32 +43,32 @@ def cut_validation(samples: Sequence[Sample], share: float, seed: int) -> list[S
 
 
 def take_shot(samples: Sequence[Sample], shot: Shot, n_shot: int, seed: int) -> list[Sample]:
-    """Leave as many real positives as the scenario has (paper, section 4).
+    """Keep only the real positives of the scenario (paper, section 4).
 
-    `full` keeps all; `few` keeps `n_shot` of the training part, drawn by seed; `zero` keeps none. Where a factory has
-    few or no positives it has none to validate on either, so both take them out of the validation part too. The test
-    part is never touched.
+    `full` keeps all, `few` keeps `n_shot` random ones of the training split, `zero` keeps none. `few` and `zero` also
+    remove all positives from the validation split, since a factory with few or no positives cannot validate on them.
+    The test split is unchanged.
 
     Raises:
-        InputError: `full` or `few`, and the training part has no positives or, for `few`, not that many.
+        InputError: with `full` or `few`, the training split has no positives or, with `few`, fewer than `n_shot`.
     """
     positives = [i for i, sample in enumerate(samples) if sample.label == 1 and sample.split == "train"]
     if shot != "zero" and not positives:
-        raise InputError(f"shot is {shot}, but the training part has no positives; use shot=zero")
+        raise InputError(f"shot is {shot}, but the training split has no positives; use shot=zero")
     if shot == "full":
         return list(samples)
     wanted = n_shot if shot == "few" else 0
     if wanted > len(positives):
         raise InputError(
-            f"n_shot is {wanted}, but the training part has {len(positives)} positives; "
-            f"ask for 1 to {len(positives)}, or use shot=full"
+            f"n_shot is {wanted}, but the training split has {len(positives)} positives; "
+            f"use 1 to {len(positives)}, or shot=full"
         )
     kept = set(np.random.default_rng(seed).permutation(positives)[:wanted].tolist())
     return [sample for i, sample in enumerate(samples) if sample.label == 0 or sample.split == "test" or i in kept]
 
 
 def _move(samples: Sequence[Sample], source: Split, target: Split, share: float, seed: int) -> list[Sample]:
-    """Rows of `source`, whole groups at a time, to `target`."""
+    """Move whole groups from split `source` to split `target`."""
     names = _group_names(samples)
     chosen = _draw_groups([(names[i], s.label) for i, s in enumerate(samples) if s.split == source], share, seed)
     return [
@@ -78,18 +78,18 @@ def _move(samples: Sequence[Sample], source: Split, target: Split, share: float,
 
 
 def _group_names(samples: Sequence[Sample]) -> list[str]:
-    """An image without a group is a group of its own, whose name no group of a manifest can have."""
+    """Return a group name per sample; samples without a group get a unique name that no manifest group can have."""
     return [f"={sample.group}" if sample.group else f"#{i}" for i, sample in enumerate(samples)]
 
 
 def _draw_groups(images: Sequence[tuple[str, int]], share: float, seed: int) -> set[str]:
-    """Groups that hold about `share` of the images of each label; of each label, one group at least stays behind.
+    """Draw groups with about `share` of the images of each label, leaving at least one group of each label.
 
-    A group that holds both labels counts for both.
+    A group with both labels counts for both.
     """
     rng = np.random.default_rng(seed)
-    by_label = [Counter(name for name, its_label in images if its_label == label) for label in (0, 1)]
-    behind = [set(sizes) for sizes in by_label]
+    by_label = [Counter(name for name, image_label in images if image_label == label) for label in (0, 1)]
+    remaining = [set(sizes) for sizes in by_label]
     chosen: set[str] = set()
     for sizes in by_label:
         names = sorted(sizes)
@@ -97,9 +97,9 @@ def _draw_groups(images: Sequence[tuple[str, int]], share: float, seed: int) -> 
         taken = sum(sizes[name] for name in names if name in chosen)
         for name in (names[i] for i in rng.permutation(len(names))):
             fits = name not in chosen and taken + sizes[name] / 2 <= wanted
-            if fits and all(groups != {name} for groups in behind):
+            if fits and all(groups != {name} for groups in remaining):
                 chosen.add(name)
                 taken += sizes[name]
-                for groups in behind:
+                for groups in remaining:
                     groups.discard(name)
     return chosen

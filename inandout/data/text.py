@@ -1,11 +1,11 @@
-"""Text files that are never half there."""
+"""Atomic writing of text files."""
 
 import os
 from pathlib import Path
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 under a temporary name, and rename it."""
+    """Write UTF-8 text to a temporary file, and rename it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

@@ -1,1 +1,1 @@
-"""Metrics, operating points, paired tests and distances between sets of images."""
+"""Metrics, operating points, paired tests, distances between image sets, filters and probes."""

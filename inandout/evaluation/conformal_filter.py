@@ -1,8 +1,8 @@
-"""Which synthetic defects look like defects to a trained classifier: told from distances in its features.
+"""Filter synthetic defects by their distances to real images in the feature space of a trained classifier.
 
-Every threshold comes from real good parts that the classifier has not seen, those of the validation part, and says how
-many more of their kind would pass it: a conformal quantile (Vovk 2005), which holds on average for any number of them.
-No synthetic image and no test image has a say.
+Each threshold is a conformal quantile (Vovk 2005) of the validation negatives, which the classifier was not trained on:
+on average, a new good part fails it with at least the chosen probability, for any number of validation negatives.
+Synthetic images and test images do not affect the thresholds.
 """
 
 import math
@@ -15,43 +15,43 @@ from inandout.evaluation.distances import Features, nearest
 from inandout.evaluation.metrics import Floats
 
 FilterResult = Literal["kept", "good", "unlike"]
-"""kept, or why it is rejected: good = as near to good parts as a good part is; unlike = no nearer to real defects than
-a good part is."""
+"""kept, or why it is rejected: good = as close to good parts as a good part; unlike = no closer to real defects than
+a good part."""
 
 
 class Thresholds(NamedTuple):
-    """What an image is measured by."""
+    """Distances that an image must exceed or stay below to be kept."""
 
     negatives: float
-    """Distance to training negatives that it must exceed."""
+    """Lower limit of the distance to the nearest training negative."""
     positives: float | None
-    """Distance to training positives that it must fall below; None where no real defects are known."""
+    """Upper limit of the distance to the nearest training positive; None without real defects."""
 
 
 class RealFeatures(NamedTuple):
     """Features of real images (N, D)."""
 
     negatives: Features
-    """Of the training part."""
+    """Training negatives."""
     positives: Features
-    """Of the training part, as many as the shot has; maybe none."""
+    """Training positives; may be empty."""
     unseen: Features
-    """Negatives of the validation part."""
+    """Validation negatives."""
 
 
 def fit_thresholds(real: RealFeatures, quantile: float) -> Thresholds:
-    """Limits that a new good part fails to pass with a probability of `quantile`, 0..1, or more; each on its own.
+    """Return the limits that, each on its own, a new good part fails with a probability of at least `quantile`, 0..1.
 
     Raises:
-        InputError: there are too few unseen good parts to say so; the message has the number that is needed.
+        InputError: there are too few validation negatives; the message names the required number.
     """
     count = len(real.unseen)
     rank = math.ceil((count + 1) * quantile - 1e-9)
     if rank > count:
         needed = math.ceil(quantile / (1 - quantile) - 1e-9)
         raise InputError(
-            f"quantile = {quantile:g}: the validation part has {count} negatives, and {needed} are needed to say so; "
-            "raise val_share, or give a lower quantile"
+            f"quantile = {quantile:g}: needs at least {needed} validation negatives, but there are {count}; raise "
+            "val_share or lower quantile"
         )
     to_negatives = np.sort(nearest(real.unseen, real.negatives))
     if not len(real.positives):
@@ -60,7 +60,7 @@ def fit_thresholds(real: RealFeatures, quantile: float) -> Thresholds:
 
 
 def apply_thresholds(to_negatives: Floats, to_positives: Floats | None, thresholds: Thresholds) -> list[FilterResult]:
-    """What becomes of images with these distances (N,) to the nearest training negative and positive."""
+    """Return the result for each of N images from its distances (N,) to the nearest training negative and positive."""
     near_good = to_negatives <= thresholds.negatives
     far = np.zeros(len(near_good), bool)
     if to_positives is not None and thresholds.positives is not None:

@@ -1,8 +1,9 @@
-"""Operating points by name: a threshold chosen on validation scores, and what it lets through with which certainty.
+"""Named operating points: thresholds chosen on validation scores, with confidence bounds on their error rates.
 
-A rule is a claim about parts like those of the validation part, and holds with 95 % confidence: `recall>=0.95` takes
-the highest threshold for which the exact bound of Clopper and Pearson (1934) allows it, which for a threshold that is
-itself a score is Wilks' tolerance limit (1941). What no outcome on so few images could support is refused.
+A rule is a claim about parts from the same distribution as the validation part and holds with 95 % confidence.
+`recall>=0.95` takes the highest threshold allowed by the exact bound of Clopper and Pearson (1934); for a threshold
+that is itself a score, this is Wilks' tolerance limit (1941). Rules that the number of images cannot support are
+refused.
 """
 
 import math
@@ -22,74 +23,74 @@ Part = Literal["validation", "test"]
 Kind = Literal["validation", "recall", "fpr", "cost"]
 
 CONFIDENCE = 0.95
-"""Of every bound; bounds are one-sided, because only the worse direction costs anything."""
+"""Confidence of every bound. Bounds are one-sided because only higher error rates do harm."""
 FEWEST_FOR_COST = 10
-"""Images of each label that `cost` asks for: from fewer, even without a mistake, a rate is unknown within 26 %."""
+"""Minimum number of images of each label for `cost`: with 10 images and no error, the error bound is 26 %."""
 
 
 class Rule(NamedTuple):
-    """What a threshold is chosen by."""
+    """Criterion by which a threshold is chosen."""
 
     name: str
-    """As it is written everywhere: `recall>=0.95`."""
+    """Canonical spelling, for example `recall>=0.95`."""
     kind: Kind
     values: tuple[float, ...]
 
 
 class Mistakes(BaseModel):
-    """How many parts of one kind were taken for the other."""
+    """Number of misclassified parts of one class, with its confidence bound."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     wrong: int = Field(ge=0)
     of: int = Field(ge=1)
     per_1000: float = Field(ge=0, le=1000)
-    """Of 1000 defective parts for escapes, of 1000 good ones for false rejects; so no share of defects is assumed."""
+    """Escapes per 1000 defective parts, or false rejects per 1000 good parts; no defect rate is assumed."""
     per_1000_at_most: float = Field(ge=0, le=1000)
-    """95 % confidence bound of that, Clopper and Pearson, one-sided."""
+    """One-sided 95 % confidence bound of `per_1000` (Clopper and Pearson)."""
 
-    def words(self, verb: str, noun: str) -> str:
-        """`0 of 60 missed: fewer than 4.9 % escape (95 %)`; the bound is rounded up."""
+    def describe(self, verb: str, noun: str) -> str:
+        """Return a claim such as `0 of 60 missed: fewer than 4.9 % escape (95 %)`; the bound is rounded up."""
         bound = math.ceil(self.per_1000_at_most - 1e-9) / 10
         claim = f"fewer than {bound:.1f} %" if self.wrong < self.of else "up to 100 %"
         return f"{self.wrong} of {self.of} {verb}: {claim} {noun} (95 %)"
 
 
 class OperatingPoint(BaseModel):
-    """A threshold with the name of what it was chosen for; a defect is called where logit >= threshold."""
+    """A threshold, the rule that chose it and its error rates; logits >= threshold are predicted as defects."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rule: str
-    """`recall>=0.95`, `fpr<=0.01`, `cost 50:1`, or `validation`: the threshold that the run's own metrics are at."""
+    """`recall>=0.95`, `fpr<=0.01`, `cost 50:1`, or `validation` for the threshold of the run's own metrics."""
     threshold: float = Field(allow_inf_nan=False)
-    """A defect logit."""
+    """Defect logit."""
     measured_on: Part
-    """The part that everything below was counted on; the threshold always comes from the validation part."""
+    """Part of the data behind the rates below; the threshold always comes from the validation part."""
     recall: float | None = Field(ge=0, le=1)
-    """None where that part has no positives."""
+    """None if the part has no positives."""
     fpr: float | None = Field(ge=0, le=1)
-    """Share of the negatives that are called defects; None where the part has no negatives."""
+    """False positive rate; None if the part has no negatives."""
     escapes: Mistakes | None
-    """Defective parts that pass."""
+    """Defective parts predicted as good."""
     false_rejects: Mistakes | None
-    """Good parts that are called defective."""
+    """Good parts predicted as defective."""
     defect_share: float | None = Field(None, gt=0, lt=1)
-    """Assumed share of defective parts, by which `cost` weighs; None for rules that need none."""
+    """Assumed share of defective parts for `cost`; None for other rules."""
 
     def sentences(self) -> tuple[str, ...]:
-        """What may be said of escapes and of false rejects."""
-        missed = self.escapes.words("missed", "escape") if self.escapes else "no positives: nothing known of escapes"
+        """Return one claim on escapes and one on false rejects."""
+        missed = self.escapes.describe("missed", "escape") if self.escapes else "no positives: escapes are unknown"
         rejected = (
-            self.false_rejects.words("rejected", "false rejects")
+            self.false_rejects.describe("rejected", "false rejects")
             if self.false_rejects
-            else "no negatives: nothing known of false rejects"
+            else "no negatives: false rejects are unknown"
         )
         return missed, rejected
 
 
 def mistakes(wrong: int, of: int) -> Mistakes | None:
-    """Counts with their bound; None of no parts."""
+    """Return `wrong` errors among `of` parts with their bound; None if `of` is 0."""
     if of == 0:
         return None
     return Mistakes(wrong=wrong, of=of, per_1000=1000 * wrong / of, per_1000_at_most=1000 * upper_bound(wrong, of))
@@ -97,20 +98,20 @@ def mistakes(wrong: int, of: int) -> Mistakes | None:
 
 @lru_cache(maxsize=4096)
 def upper_bound(wrong: int, of: int) -> float:
-    """The share, 0..1, that is exceeded with at most 5 % probability given `wrong` of `of`."""
+    """Return the one-sided 95 % confidence bound of the error rate, 0..1, given `wrong` errors among `of` parts."""
     return float(binomtest(wrong, of, alternative="less").proportion_ci(CONFIDENCE, method="exact").high)
 
 
 def needed_for(share: float) -> int:
-    """The fewest parts, none of them wrong, from which a share of mistakes of at most `share` can be claimed."""
+    """Return the smallest number of parts, all correct, that supports the claim of an error rate <= `share`."""
     return math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-share) - 1e-9)
 
 
 def parse_rule(text: str) -> Rule:
-    """A rule from its name.
+    """Parse the name of a rule.
 
     Raises:
-        InputError: it is none, or promises what no number of images can show.
+        InputError: the name is not a rule, or no number of images can support its claim.
     """
     plain = "".join(text.split()).lower()
     number = r"(\d*\.?\d+)"
@@ -119,12 +120,12 @@ def parse_rule(text: str) -> Rule:
     if found := re.fullmatch(f"(recall>=|fpr<=){number}", plain):
         value = float(found[2])
         if not 0 < value < 1:
-            raise InputError(f"{text!r}: the share must lie between 0 and 1; no number of images shows 0 or 1 itself")
+            raise InputError(f"{text!r}: the share must lie between 0 and 1, both excluded; give recall>=0.95")
         return Rule(f"{found[1]}{value:g}", "recall" if found[1] == "recall>=" else "fpr", (value,))
     if found := re.fullmatch(f"cost{number}:{number}", plain):
         costs = float(found[1]), float(found[2])
         if min(costs) <= 0:
-            raise InputError(f"{text!r}: both costs must be above 0, that of an escape first: cost 50:1")
+            raise InputError(f"{text!r}: both costs must be above 0; give the cost of an escape first: cost 50:1")
         return Rule(f"cost {costs[0]:g}:{costs[1]:g}", "cost", costs)
     raise InputError(f"{text!r} is no operating point; give recall>=0.95, fpr<=0.01, cost 50:1 or validation")
 
@@ -132,17 +133,17 @@ def parse_rule(text: str) -> Rule:
 def choose_point(
     rule: Rule, logits: Floats, labels: Labels, max_fpr: float, defect_share: float | None = None
 ) -> OperatingPoint:
-    """The operating point of a rule, chosen and counted on validation scores.
+    """Choose the threshold of a rule and measure it, both on validation scores.
 
     Args:
         rule: see `parse_rule`.
         logits: (N,) defect logits of the validation part.
-        labels: (N,) of 0 and 1.
-        max_fpr: what `validation` takes where there are no positives, as the run was measured with.
-        defect_share: share of defective parts, 0..1, that `cost` weighs by; None = that of these labels.
+        labels: (N,), 0 or 1.
+        max_fpr: false positive rate for `validation` if there are no positives; use the value of the run.
+        defect_share: share of defective parts assumed by `cost`, 0..1; None = the share in `labels`.
 
     Raises:
-        InputError: too few positives or negatives for the claim; the message names the number that is needed.
+        InputError: there are too few positives or negatives for the claim; the message names the required number.
     """
     share = None
     if rule.kind == "recall":
@@ -155,20 +156,20 @@ def choose_point(
         threshold = _by_cost(rule, logits, labels, share)
     else:
         threshold = _by_validation(logits, labels, max_fpr)
-    return _counted(rule.name, threshold, share, "validation", logits, labels)
+    return _measure(rule.name, threshold, share, "validation", logits, labels)
 
 
 def measure_point(point: OperatingPoint, logits: Floats, labels: Labels) -> OperatingPoint:
-    """The same threshold, counted on test scores (N,) and labels (N,)."""
-    return _counted(point.rule, point.threshold, point.defect_share, "test", logits, labels)
+    """Measure the same threshold on test logits (N,) and labels (N,)."""
+    return _measure(point.rule, point.threshold, point.defect_share, "test", logits, labels)
 
 
-def _counted(
+def _measure(
     rule: str, threshold: float, share: float | None, part: Part, logits: Floats, labels: Labels
 ) -> OperatingPoint:
-    called = logits >= threshold
-    escapes = mistakes(int((~called & (labels == 1)).sum()), int((labels == 1).sum()))
-    rejects = mistakes(int((called & (labels == 0)).sum()), int((labels == 0).sum()))
+    predicted = logits >= threshold
+    escapes = mistakes(int((~predicted & (labels == 1)).sum()), int((labels == 1).sum()))
+    rejects = mistakes(int((predicted & (labels == 0)).sum()), int((labels == 0).sum()))
     return OperatingPoint(
         rule=rule, threshold=threshold, measured_on=part, escapes=escapes, false_rejects=rejects, defect_share=share,
         recall=1 - escapes.wrong / escapes.of if escapes else None, fpr=rejects.wrong / rejects.of if rejects else None,
@@ -176,56 +177,56 @@ def _counted(
 
 
 def _by_recall(rule: Rule, positives: Floats) -> float:
-    """The highest score that leaves no more positives below it than the bound allows."""
+    """Return the highest score that leaves no more positives below it than the bound allows."""
     allowed = _allowed(rule, len(positives), 1 - rule.values[0], "positives")
     return float(np.sort(positives)[allowed])
 
 
 def _by_fpr(rule: Rule, negatives: Floats) -> float:
-    """The lowest threshold that no more negatives reach than the bound allows: just above the score of the next one."""
+    """Return the lowest threshold that no more negatives reach than the bound allows."""
     allowed = _allowed(rule, len(negatives), rule.values[0], "negatives")
     return _above(np.sort(negatives)[len(negatives) - 1 - allowed])
 
 
 def _above(score: float) -> float:
-    """The next threshold; a step of float32, in which classifiers compute, or it would be lost there."""
+    """Return the next higher float32; a float64 step would vanish because classifiers compute in float32."""
     return float(np.nextafter(np.float32(score), np.float32(np.inf)))
 
 
 def _allowed(rule: Rule, of: int, share: float, what: str) -> int:
-    """How many of `of` may be wrong for the bound to stay within `share`."""
+    """Return how many of `of` parts may be wrong for the bound to stay within `share`."""
     needed = needed_for(share)
     if of < needed:
         raise InputError(
-            f"{rule.name} needs {needed} validation {what} to be claimed with 95 % confidence, and there are {of}; "
-            + (_possible(what, of) if of else _NONE[what])
+            f"{rule.name} needs {needed} validation {what} for 95 % confidence, but there are {of}; "
+            + (_suggestion(what, of) if of else _NONE[what])
         )
     return bisect_right(range(of), share + 1e-12, key=lambda wrong: upper_bound(wrong, of)) - 1
 
 
 _NONE = {
-    "positives": "zero and few shots have none: only fpr<=... and validation are possible",
-    "negatives": "keep some for validation (val_share)",
+    "positives": "zero and few shots have none, so use fpr<=... or validation",
+    "negatives": "raise val_share",
 }
 
 
-def _possible(what: str, of: int) -> str:
-    """The strictest rule of the same kind that so many images can support."""
-    least = math.ceil(upper_bound(0, of) * 1000) / 1000
-    rule = f"recall>={1 - least:.3g}" if what == "positives" else f"fpr<={least:.3g}"
-    return f"the most that {of} can show is {rule}; ask for that, or keep more for validation (val_share)"
+def _suggestion(what: str, of: int) -> str:
+    """Name the strictest rule of the same kind that `of` images can support."""
+    bound = math.ceil(upper_bound(0, of) * 1000) / 1000
+    rule = f"recall>={1 - bound:.3g}" if what == "positives" else f"fpr<={bound:.3g}"
+    return f"use {rule}, the strictest rule that {of} support, or raise val_share"
 
 
 def _refuse_few_for_cost(rule: Rule, labels: Labels) -> None:
     for value, what in ((1, "positives"), (0, "negatives")):
-        there = int((labels == value).sum())
-        if there < FEWEST_FOR_COST:
-            also = "; with zero and few shots there are none" if value == 1 and there == 0 else ""
-            raise InputError(f"{rule.name} needs {FEWEST_FOR_COST} validation {what}, and there are {there}{also}")
+        count = int((labels == value).sum())
+        if count < FEWEST_FOR_COST:
+            fix = "zero and few shots have none, use another rule" if value == 1 and count == 0 else "raise val_share"
+            raise InputError(f"{rule.name} needs {FEWEST_FOR_COST} validation {what}, but there are {count}; {fix}")
 
 
 def _by_cost(rule: Rule, logits: Floats, labels: Labels, share: float) -> float:
-    """The threshold of the least mean cost of a part; of equal ones the lowest, which misses least."""
+    """Return the threshold with the lowest mean cost per part; among ties the lowest threshold, which misses fewest."""
     positives, negatives = np.sort(logits[labels == 1]), np.sort(logits[labels == 0])
     candidates = np.append(np.unique(logits), _above(logits.max()))
     missed = np.searchsorted(positives, candidates) / len(positives)

@@ -1,4 +1,4 @@
-"""Configuration of the MemSeg synthesis."""
+"""Configuration of MemSeg anomalies."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class MaskConfig(BaseModel):
-    """Where synthetic anomalies lie."""
+    """Position and area of synthetic anomalies."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -14,19 +14,19 @@ class MaskConfig(BaseModel):
         default=0.002,
         gt=0,
         le=1,
-        description="smallest anomaly, as a share of the foreground's pixels (MemSeg has no limit, and empty masks)",
+        description="minimum area of an anomaly, as a share of the foreground (MemSeg: no limit, masks may be empty)",
     )
     max_area: float = Field(
-        default=0.5, gt=0, le=1, description="largest anomaly, as a share of the foreground's pixels"
+        default=0.5, gt=0, le=1, description="maximum area of an anomaly, as a share of the foreground"
     )
     foreground_threshold: int | None = Field(
         default=None,
         ge=0,
         le=254,
-        description="grey value 0..254 that divides object and background; none = the whole image is object",
+        description="grey value 0..254 that separates object and background; none: the whole image is the object",
     )
     foreground_is: Literal["brighter", "darker"] = Field(
-        default="brighter", description="the object is brighter than the threshold, or not brighter"
+        default="brighter", description="whether the object is above or not above the threshold"
     )
 
     @model_validator(mode="after")
@@ -37,32 +37,32 @@ class MaskConfig(BaseModel):
 
 
 class MemSegConfig(BaseModel):
-    """How synthetic anomalies are drawn. The defaults are MemSeg's (Yang, Wu and Feng 2023) but for what is noted."""
+    """Configuration of synthetic anomalies. Defaults are MemSeg's (Yang, Wu and Feng 2023) unless noted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     mask: MaskConfig = MaskConfig()
 
     opacity_min: float = Field(
-        default=0.15, ge=0.05, le=1, description="least weight of the source in the blend; 1 hides the image"
+        default=0.15, ge=0.05, le=1, description="minimum opacity of the anomaly; 1 hides the image"
     )
-    opacity_max: float = Field(default=1.0, ge=0.05, le=1, description="greatest weight of the source in the blend")
+    opacity_max: float = Field(default=1.0, ge=0.05, le=1, description="maximum opacity of the anomaly")
     texture_share: float = Field(
         default=0.5,
         ge=0,
         le=1,
-        description="share of anomalies filled from a texture; the others are filled from the image itself",
+        description="share of anomalies filled with a texture; the others are filled with the transformed image",
     )
     grid: int = Field(
-        default=8, ge=1, le=64, description="tiles a side in the shuffle of a structure source; 1 does not shuffle"
+        default=8, ge=1, le=64, description="tiles per side shuffled in a structure source; 1 disables shuffling"
     )
     textures: str = Field(
-        default="", description="folder of texture images, such as DTD, searched recursively; empty = procedural ones"
+        default="",
+        description="folder of texture images, such as DTD, searched recursively; empty: procedural textures",
     )
     keep_grey: bool = Field(
         default=True,
-        description="an image without colour gets an anomaly without colour, as its camera could not record any "
-        "(not in MemSeg, where colour alone would give such anomalies away)",
+        description="draw grey anomalies on grey images (not in MemSeg, where colour alone would reveal the anomaly)",
     )
 
     @model_validator(mode="after")

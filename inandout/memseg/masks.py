@@ -1,4 +1,4 @@
-"""Where an anomaly lies: Perlin noise above a threshold, never empty, never outside the limits of its area.
+"""Masks of anomalies: thresholded Perlin noise, never empty, within the area limits.
 
 Source: MemSeg (Yang, Wu and Feng 2023), section "anomaly simulation", after DRAEM (Zavrtanik 2021).
 """
@@ -15,24 +15,25 @@ from inandout.memseg.config import MaskConfig
 from inandout.memseg.perlin import Noise, rotated_perlin_noise
 
 THRESHOLD = 0.5
-"""Noise above this is anomaly."""
+"""Threshold on the noise; pixels above it belong to the anomaly."""
 MAX_EXPONENT = 5
-"""Each axis has 2^k lattice cells, k uniform in 0..5."""
+"""Each axis has 2^k lattice cells, with k uniform in 0..5."""
 MAX_DEGREES = 90
-"""The noise is turned by -90..90 degrees, uniform."""
+"""The noise is rotated by an angle uniform in -90..90 degrees."""
 MAX_DRAWS = 8
-"""Draws of the noise before one is thresholded so that it fits. With the default limits 4 % fail, nearly all empty."""
+"""Maximum draws of the noise; after them the threshold is adapted. With the default limits 4 % of the draws fail,
+nearly all because they are empty."""
 
 
 class AreaLimits(NamedTuple):
-    """Least and greatest number of pixels of an anomaly, both allowed."""
+    """Minimum and maximum number of pixels of an anomaly, inclusive."""
 
-    least: int
-    most: int
+    minimum: int
+    maximum: int
 
 
 def find_foreground(image: ImageArray, config: MaskConfig) -> Mask | None:
-    """(H, W) mask of the object, or none if the whole image is object. Grey is ITU-R 601 luma."""
+    """Return the mask (H, W) of the object by ITU-R 601 luma, or None if the whole image is the object."""
     if config.foreground_threshold is None:
         return None
     brighter = luma(image) > config.foreground_threshold
@@ -40,36 +41,35 @@ def find_foreground(image: ImageArray, config: MaskConfig) -> Mask | None:
 
 
 def area_limits(pixels: int, config: MaskConfig) -> AreaLimits:
-    """The limits of the area in whole pixels, for a foreground of that many pixels.
+    """Return the area limits in whole pixels for a foreground of `pixels` pixels.
 
     Raises:
-        InputError: no whole number of pixels, or only 0, is within the limits.
+        InputError: no positive whole number of pixels is within the limits.
     """
     rounding = 1e-9
-    least = max(1, math.ceil(config.min_area * pixels - rounding))
-    most = math.floor(config.max_area * pixels + rounding)
-    if least > most:
+    minimum = max(1, math.ceil(config.min_area * pixels - rounding))
+    maximum = math.floor(config.max_area * pixels + rounding)
+    if minimum > maximum:
         raise InputError(
-            f"the object covers {pixels} pixels of the image, too few for an anomaly of min_area = {config.min_area} "
-            f"to max_area = {config.max_area} of it; change these limits or foreground_threshold = "
-            f"{config.foreground_threshold}"
+            f"the object covers {pixels} pixels, too few for min_area = {config.min_area} and max_area = "
+            f"{config.max_area}; change them or foreground_threshold = {config.foreground_threshold}"
         )
-    return AreaLimits(least, most)
+    return AreaLimits(minimum, maximum)
 
 
 def draw_mask(width: int, height: int, foreground: Mask | None, limits: AreaLimits, rng: np.random.Generator) -> Mask:
-    """Draw an (H, W) mask within the foreground and the limits.
+    """Draw a mask (H, W) within the foreground and the area limits.
 
-    Noise whose area does not fit is drawn again. After `MAX_DRAWS` the last one is thresholded at the quantile that
-    gives the nearest area that fits, so that limits which fit rarely cost a bounded time and still hold.
+    Noise with an area outside the limits is drawn again. After `MAX_DRAWS` the last noise is thresholded at the
+    quantile that gives the nearest allowed area, which bounds the run time for narrow limits.
     """
     for _ in range(MAX_DRAWS):
         noise = _draw_noise(width, height, rng)
         mask = noise > THRESHOLD if foreground is None else (noise > THRESHOLD) & foreground
         area = int(np.count_nonzero(mask))
-        if limits.least <= area <= limits.most:
+        if limits.minimum <= area <= limits.maximum:
             return mask
-    return _highest(noise, foreground, min(max(area, limits.least), limits.most))
+    return _highest(noise, foreground, min(max(area, limits.minimum), limits.maximum))
 
 
 def _draw_noise(width: int, height: int, rng: np.random.Generator) -> Noise:
@@ -79,7 +79,7 @@ def _draw_noise(width: int, height: int, rng: np.random.Generator) -> Noise:
 
 
 def _highest(noise: Noise, foreground: Mask | None, count: int) -> Mask:
-    """Mask of the `count` highest values of the noise within the foreground; of equal values, the first."""
+    """Return the mask of the `count` highest noise values within the foreground; ties go to the first pixels."""
     candidates = noise if foreground is None else np.where(foreground, noise, -np.inf)
     chosen = np.argsort(-candidates, axis=None, kind="stable")[:count]
     mask = np.zeros(noise.size, np.bool_)

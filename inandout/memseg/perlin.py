@@ -1,11 +1,11 @@
-"""Perlin's gradient noise, for any shape, by rows and columns instead of by pixels.
+"""Perlin gradient noise of any shape, evaluated by rows and columns instead of pixels.
 
-Inside a lattice cell Perlin noise is a weighted sum of gradient times offset over its four corners. On a pixel grid the
-offsets depend on the column or on the row alone, and the weights are a product of one of each. So each lattice row is
-evaluated once along x, and an image row is a weighted sum of four such rows. No step goes through BLAS: its rounding
-depends on the number of threads, and a mask must not.
+Inside a lattice cell Perlin noise is a weighted sum of gradient times offset over the four corners. On a pixel grid the
+offsets depend on the column or the row only, and the weights are separable. So each lattice row is evaluated once along
+x, and an image row is a weighted sum of four such rows. BLAS is avoided, because its rounding depends on the number of
+threads.
 
-Sources: Perlin, "An image synthesizer", SIGGRAPH 1985; the fade polynomial is of "Improving noise", SIGGRAPH 2002.
+Sources: Perlin, "An image synthesizer", SIGGRAPH 1985; fade polynomial: "Improving noise", SIGGRAPH 2002.
 """
 
 import math
@@ -20,13 +20,13 @@ _Positions = npt.NDArray[np.floating]
 _Split = tuple[npt.NDArray[np.intp], Noise, Noise]
 
 _MARGIN = 2
-"""Pixels the canvas of a rotation is wider on each side than it must be: bilinear sampling looks at neighbours."""
+"""Pixels of padding on each side of the canvas of a rotation, for bilinear sampling."""
 
 
 def perlin_noise(width: int, height: int, cells_x: int, cells_y: int, rng: np.random.Generator) -> Noise:
-    """Perlin noise with `cells_x` by `cells_y` lattice cells over the image; no side has to be divisible by them.
+    """Draw Perlin noise with `cells_x` by `cells_y` lattice cells, which need not divide the size.
 
-    Pixel x lies at x * cells_x / width lattice cells, so the noise is 0 at the first pixel of each cell.
+    Pixel x is at lattice position x * cells_x / width, so the noise is 0 at the first pixel of each cell.
 
     Returns:
         (height, width) float32, scaled by sqrt(2) so that it spans about -1..1.
@@ -39,10 +39,10 @@ def perlin_noise(width: int, height: int, cells_x: int, cells_y: int, rng: np.ra
 def rotated_perlin_noise(
     width: int, height: int, cells_x: int, cells_y: int, degrees: float, rng: np.random.Generator
 ) -> Noise:
-    """`perlin_noise`, turned about the centre of the image by `degrees`, counter-clockwise.
+    """Draw Perlin noise rotated about the image centre by `degrees`, counter-clockwise.
 
-    The lattice goes on beyond the image, as far as the turned image reaches, so that no corner is empty. (Known
-    code turns an image-sized noise and fills the corners with 0, where no anomaly can then be.)
+    The lattice extends beyond the image, so that no corner is empty. Public implementations rotate noise of the image's
+    size and fill the corners with 0, so anomalies never reach the corners.
 
     Returns:
         (height, width) float32, about -1..1, bilinearly sampled.
@@ -56,23 +56,23 @@ def rotated_perlin_noise(
     canvas = evaluate(draw_gradients(int(y[-1]) + 2, int(x[-1]) + 2, rng), x, y)
     to_x = (cos, -sin, half_width - (width * cos - height * sin) / 2)
     to_y = (sin, cos, half_height - (width * sin + height * cos) / 2)
-    turned = Image.fromarray(canvas).transform(
+    rotated = Image.fromarray(canvas).transform(
         (width, height), Image.Transform.AFFINE, to_x + to_y, Image.Resampling.BILINEAR
     )
-    return np.asarray(turned)
+    return np.asarray(rotated)
 
 
 def draw_gradients(rows: int, columns: int, rng: np.random.Generator) -> Noise:
-    """A random direction for each lattice point: (2, rows, columns) unit vectors, x and then y."""
+    """Draw random unit vectors (2, rows, columns) for the lattice points, x and y along axis 0."""
     angles = rng.uniform(0, 2 * math.pi, (rows, columns))
     return np.stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
 
 
 def evaluate(gradients: Noise, x: _Positions, y: _Positions) -> Noise:
-    """Noise at every pair of positions.
+    """Evaluate the noise at all pairs of positions.
 
     Args:
-        gradients: (2, rows, columns), of `draw_gradients`.
+        gradients: (2, rows, columns) from `draw_gradients`.
         x: (W,) positions in lattice cells, 0 <= x < columns - 1.
         y: (H,) positions in lattice cells, 0 <= y < rows - 1.
 
@@ -95,7 +95,7 @@ def evaluate(gradients: Noise, x: _Positions, y: _Positions) -> Noise:
 
 
 def _split(positions: _Positions) -> _Split:
-    """Lattice cell, offset in it (0..1), and Perlin's fade 6 t^5 - 15 t^4 + 10 t^3 of the offset."""
+    """Return lattice cell, offset t within it (0..1), and Perlin's fade 6 t^5 - 15 t^4 + 10 t^3."""
     cell = positions.astype(np.intp)
     offset = positions - cell
     fade = offset**3 * (offset * (offset * 6 - 15) + 10)

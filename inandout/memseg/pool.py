@@ -1,4 +1,4 @@
-"""A folder of synthetic anomalies with its manifest."""
+"""Write a pool: a folder of synthetic anomalies with a manifest."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +17,9 @@ from inandout.memseg.texture_bank import open_textures
 def write_pool(
     negatives: Sequence[Sample], folder: Path, *, n: int, geometry: Geometry, seed: int, config: MemSegConfig
 ) -> list[Sample]:
-    """Make `n` positives of one size from images without a defect; write them, masks and `manifest.csv`.
+    """Write `n` synthetic positives of one size, their masks and `manifest.csv`.
 
-    Images are fitted to their final size first, so that an anomaly is as sharp as the image it lies on.
+    Negatives are resized before synthesis, so that an anomaly is as sharp as its background.
     """
     textures = open_textures(config.textures)
     folder = folder.resolve()

@@ -1,4 +1,4 @@
-"""Banks of textures that anomalies are filled from: procedural ones, or the images in a folder."""
+"""Banks of textures for anomalies: procedural, or from a folder of images."""
 
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -13,27 +13,28 @@ from inandout.data.surfaces.textures import draw_texture
 from inandout.errors import InputError
 
 PROCEDURAL_TEXTURES = 64
+"""Number of procedural textures."""
 PROCEDURAL_SIDE = 256
 """Width and height of a procedural texture in pixels."""
 MAX_SIDE = 512
-"""Textures of a folder are shrunk to this many pixels on their longer side."""
+"""Maximum longer side of a folder's texture in pixels; larger ones are shrunk."""
 CACHED_FILES = 64
-"""Textures of folders kept decoded in a process, at most 1 MB each."""
+"""Maximum number of decoded textures cached per process, at most 1 MB each."""
 
 
 class TextureBank(Protocol):
-    """Textures by number. Texture k is the same in every process, so that an anomaly is too."""
+    """Textures by index, identical in every process."""
 
     def __len__(self) -> int:
         """Number of textures, at least 1."""
 
     def texture(self, index: int) -> Image.Image:
-        """Texture `index` as an RGB image of any size; not to be changed."""
+        """Return texture `index` as an RGB image of any size, which must not be modified."""
 
 
 @dataclass(frozen=True)
 class ProceduralTextures:
-    """Textures drawn by `inandout.data.surfaces`, each on first use and from a fixed seed."""
+    """Textures of `inandout.data.surfaces`, drawn on first use from fixed seeds."""
 
     count: int = PROCEDURAL_TEXTURES
 
@@ -41,13 +42,13 @@ class ProceduralTextures:
         return self.count
 
     def texture(self, index: int) -> Image.Image:
-        """Texture `index`, 256x256."""
+        """Return texture `index`, 256x256 pixels."""
         return _draw(index)
 
 
 @dataclass(frozen=True)
 class FolderTextures:
-    """Images of a folder, such as DTD (Cimpoi et al. 2014), decoded when they are used."""
+    """Images of a folder, such as DTD (Cimpoi et al. 2014), decoded on use."""
 
     paths: tuple[Path, ...]
 
@@ -55,28 +56,28 @@ class FolderTextures:
         return len(self.paths)
 
     def texture(self, index: int) -> Image.Image:
-        """Texture `index`, at most 512 pixels long.
+        """Return texture `index`, with a longer side of at most 512 pixels.
 
         Raises:
-            InputError: the file cannot be read; the message names it.
+            InputError: the file cannot be read.
         """
         return _decode(self.paths[index])
 
 
 def open_textures(folder: str) -> TextureBank:
-    """The bank that `MemSegConfig.textures` names: the folder's images, in the order of their names, or ours if "".
+    """Return the bank for `MemSegConfig.textures`: the folder's images by name, or procedural textures for "".
 
     Raises:
-        InputError: no such folder, or no image in it.
+        InputError: the folder does not exist or contains no images.
     """
     if not folder:
         return ProceduralTextures()
     root = Path(folder)
     if not root.is_dir():
-        raise InputError(f"{root}: no such folder of textures; give an existing one, or none for procedural textures")
+        raise InputError(f"{root}: no such folder of textures; give an existing folder, or '' for procedural textures")
     found = [path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."]
     if not found:
-        raise InputError(f"{root}: holds no texture images; allowed are {', '.join(sorted(IMAGE_SUFFIXES))}")
+        raise InputError(f"{root}: contains no texture images; add files of type {', '.join(sorted(IMAGE_SUFFIXES))}")
     return FolderTextures(tuple(sorted(found, key=lambda path: path.relative_to(root).as_posix())))
 
 

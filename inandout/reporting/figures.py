@@ -1,4 +1,4 @@
-"""Contact sheets and curves: what people look at instead of numbers."""
+"""Contact sheets, mask outlines, precision-recall curves and score histograms."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,11 @@ from sklearn.metrics import precision_recall_curve
 from inandout.data.images import ImageArray, Mask
 
 _MARGIN, _LINE = 6, 12
-_PAPER, _INK = (255, 255, 255), (30, 30, 30)
+_BACKGROUND, _TEXT = (255, 255, 255), (30, 30, 30)
 
 
 def contact_sheet(images: Sequence[ImageArray], captions: Sequence[str], columns: int = 8) -> ImageArray:
-    """Images (H, W, 3) on a white grid, each with its caption below; `columns` in a row."""
+    """Arrange images (H, W, 3) on a white grid with `columns` images per row and a caption below each."""
     if not images:
         raise ValueError("a contact sheet needs at least one image")
     height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
@@ -25,18 +25,18 @@ def contact_sheet(images: Sequence[ImageArray], captions: Sequence[str], columns
     wrapped = [textwrap.wrap(caption, cell // 6, max_lines=3, placeholder="…") for caption in captions]
     step_x, step_y = cell + _MARGIN, height + _MARGIN + _LINE * max(1, *map(len, wrapped))
     rows = -(-len(images) // columns)
-    sheet = Image.new("RGB", (min(columns, len(images)) * step_x + _MARGIN, rows * step_y + _MARGIN), _PAPER)
+    sheet = Image.new("RGB", (min(columns, len(images)) * step_x + _MARGIN, rows * step_y + _MARGIN), _BACKGROUND)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=10)
     for i, (image, lines) in enumerate(zip(images, wrapped, strict=True)):
         left, top = _MARGIN + i % columns * step_x, _MARGIN + i // columns * step_y
         sheet.paste(Image.fromarray(np.asarray(image)), (left, top))
         for number, line in enumerate(lines):
-            draw.text((left, top + height + number * _LINE), line, _INK, font)
+            draw.text((left, top + height + number * _LINE), line, _TEXT, font)
     return np.asarray(sheet)
 
 
 def outline(image: ImageArray, mask: Mask) -> ImageArray:
-    """The image with a red line, two pixels off, around the mask (H, W)."""
+    """Draw a red line around the mask (H, W), at a distance of two pixels."""
     marked = image.copy()
     marked[binary_dilation(mask, iterations=3) & ~binary_dilation(mask, iterations=2)] = (230, 30, 30)
     return marked
@@ -45,12 +45,12 @@ def outline(image: ImageArray, mask: Mask) -> ImageArray:
 def pr_curve(
     logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], points: dict[str, tuple[float, float]]
 ) -> Figure:
-    """Precision over recall of scores (N,), with named operating points (recall, precision)."""
+    """Plot the precision-recall curve of logits (N,), with named operating points (recall, precision)."""
     precision, recall, _ = precision_recall_curve(labels, logits)
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
     axes.step(recall, precision, where="post", color="tab:blue")
-    axes.axhline(labels.mean(), color="0.7", linestyle=":", label="all called defects")
+    axes.axhline(labels.mean(), color="0.7", linestyle=":", label="all predicted as defects")
     for (name, (x, y)), marker in zip(points.items(), "os^", strict=False):
         axes.plot(x, y, marker, label=name)
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
@@ -59,7 +59,7 @@ def pr_curve(
 
 
 def score_plot(groups: Mapping[str, npt.NDArray[np.float64]], threshold: float | None) -> Figure:
-    """Distribution of scores (N,) of each group, as shares in common bins; a line at `threshold`, if there is one."""
+    """Plot a histogram of the scores (N,) of each group, with common bins and a line at `threshold` unless None."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     bins = np.histogram_bin_edges(np.concatenate(list(groups.values())), 30)

@@ -1,4 +1,4 @@
-"""The model card: what a version was trained and measured on, what it lets through, its limits, how it was made."""
+"""The model card: training data, evaluation, error rates, limits and commands of a model version."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -9,13 +9,13 @@ from inandout.reporting.tables import aligned
 
 
 class Facts(NamedTuple):
-    """What a card says, as the classifier's run holds it."""
+    """Content of a model card, from the run of the classifier."""
 
     run_id: str
     config: Mapping[str, object]
-    """Of `classify`, every field."""
+    """All fields of the `classify` configuration."""
     params: Mapping[str, str]
-    """Of the run: counts of images by part and origin, the alpha that was used."""
+    """Parameters of the run: image counts by part and origin, and the alpha."""
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
     data_fingerprint: str
@@ -23,33 +23,33 @@ class Facts(NamedTuple):
     data_licence: str
     base_licence: str
     chosen: Sequence[OperatingPoint]
-    """On the validation part."""
+    """Operating points on the validation part."""
     measured: Sequence[OperatingPoint]
-    """The same on the test part."""
+    """The same operating points on the test part."""
     commands: Sequence[str]
 
 
-def command_line(stage: str, given: Mapping[str, object]) -> str:
-    """What a person types to run a stage with these values."""
-    options = [text for name, value in given.items() for text in (f"--{name.replace('_', '-')}", _typed(value))]
+def command_line(stage: str, values: Mapping[str, object]) -> str:
+    """Return the shell command that runs a stage with these values."""
+    options = [text for name, value in values.items() for text in (f"--{name.replace('_', '-')}", _as_option(value))]
     return shlex.join(["python", "-m", "inandout", stage, *options])
 
 
-def _typed(value: object) -> str:
+def _as_option(value: object) -> str:
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def model_card(facts: Facts) -> str:
-    """The card as Markdown."""
+    """Return the model card as Markdown."""
     parts = [
         f"# Defect classifier of run {facts.run_id}",
-        "A ResNet-50 with one defect logit. An image is called defective where its logit reaches the threshold of the "
-        "operating point in use.",
-        "## Trained on", _bullets(_training(facts)),
-        "## Measured on", _bullets(_measurement(facts)),
+        "A ResNet-50 with one defect logit. An image is predicted as defective if its logit is at least the threshold "
+        "of the operating point in use.",
+        "## Training data", _bullets(_training(facts)),
+        "## Evaluation", _bullets(_measurement(facts)),
         "## Operating points", points_table(facts.chosen, facts.measured), _points_note(facts),
         "## Limits", _bullets(_limits(facts)),
-        "## Made by", "\n".join(["```bash", *facts.commands, "```"]), _bullets(_origin(facts)),
+        "## Commands", "\n".join(["```bash", *facts.commands, "```"]), _bullets(_origin(facts)),
     ]  # fmt: skip
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -69,7 +69,7 @@ def _training(facts: Facts) -> list[str]:
         f"Data: `{config['data']}`, fingerprint `{facts.data_fingerprint}`, shot {config['shot']}.",
         f"Real: {_count(facts, 'train_real_negatives')} good, {_count(facts, 'train_real_positives')} defective.",
         f"Synthetic defects: {synthetic}.",
-        f"Size {config['width']}x{config['height']} (fit {config['fit']}), start {config['weights']}, "
+        f"Size {config['width']}x{config['height']} (fit {config['fit']}), initial weights {config['weights']}, "
         f"{config['epochs']} epochs of {config['optimiser']} at {config['lr']}, batch {config['batch_size']}, "
         f"seed {config['seed']}.",
         f"Licence of the data: {facts.data_licence}. Licence of the diffusion base: {facts.base_licence}.",
@@ -87,66 +87,62 @@ def _measurement(facts: Facts) -> list[str]:
     return [
         f"Test part: {_count(facts, 'test_negatives')} good and {_count(facts, 'test_positives')} defective images, "
         f"fingerprint `{facts.test_fingerprint}`.",
-        f"Average precision {ap_with_interval(metrics)}, one training.",
-        f"By the paper's protocol, whose threshold comes from the test part itself: precision "
-        f"{metrics['oracle_precision']:.3f}, recall {metrics['oracle_recall']:.3f} (oracle).",
+        f"Average precision {ap_with_interval(metrics)}, one training run.",
+        "With the threshold chosen on the test part, as in the paper (oracle): precision "
+        f"{metrics['oracle_precision']:.3f}, recall {metrics['oracle_recall']:.3f}.",
     ]
 
 
 def ap_with_interval(metrics: Mapping[str, float]) -> str:
-    """`0.812 (95 % 0.751 .. 0.866)`."""
+    """Return the average precision with its interval, as `0.812 (95 % 0.751 .. 0.866)`."""
     return f"{metrics['ap']:.3f} (95 % {metrics['ap_low']:.3f} .. {metrics['ap_high']:.3f})"
 
 
 def points_table(chosen: Sequence[OperatingPoint], measured: Sequence[OperatingPoint]) -> str:
-    """A line a point: escapes of 1000 defective parts, false rejects of 1000 good ones, on test and on validation."""
+    """Return a table with one row per point: error rates per 1000 parts on test, and counts on validation."""
     lines = [
-        ["operating point", "threshold", "escapes of 1000 defective", "false rejects of 1000 good", "on validation"]
+        ["operating point", "threshold", "escapes per 1000 defective", "false rejects per 1000 good", "on validation"]
     ]
-    for before, after in zip(chosen, measured, strict=True):
-        validation = f"{_counts(before.escapes)} missed, {_counts(before.false_rejects)} rejected"
-        lines.append(
-            [after.rule, f"{after.threshold:.4g}", _rate(after.escapes), _rate(after.false_rejects), validation]
-        )
+    for validation, test in zip(chosen, measured, strict=True):
+        counts = f"{_counts(validation.escapes)} missed, {_counts(validation.false_rejects)} rejected"
+        lines.append([test.rule, f"{test.threshold:.4g}", _rate(test.escapes), _rate(test.false_rejects), counts])
     return aligned(lines)
 
 
-def _rate(found: Mistakes | None) -> str:
-    if found is None:
+def _rate(errors: Mistakes | None) -> str:
+    if errors is None:
         return "unknown"
-    return f"{found.per_1000:.1f}, at most {found.per_1000_at_most:.1f} ({found.wrong} of {found.of})"
+    return f"{errors.per_1000:.1f}, at most {errors.per_1000_at_most:.1f} ({errors.wrong} of {errors.of})"
 
 
-def _counts(found: Mistakes | None) -> str:
-    return f"{found.wrong} of {found.of}" if found else "0 of 0"
+def _counts(errors: Mistakes | None) -> str:
+    return f"{errors.wrong} of {errors.of}" if errors else "0 of 0"
 
 
 def _points_note(facts: Facts) -> str:
     lines = [f"`{point.rule}`: {'; '.join(point.sentences())}." for point in facts.measured]
     lines += [
-        f"`{point.rule}` weighs {point.defect_share:.2%} of all parts as defective."
+        f"`{point.rule}` assumes that {point.defect_share:.2%} of all parts are defective."
         for point in facts.measured
         if point.defect_share is not None
     ]
     note = (
-        "Thresholds were chosen on the validation part and counted on the test part; `at most` is the exact one-sided "
+        "Thresholds were chosen on the validation part and measured on the test part; `at most` is the exact one-sided "
     )
     return f"{note}95 % bound of Clopper and Pearson.\n\n{_bullets(lines)}"
 
 
 def _limits(facts: Facts) -> list[str]:
     limits = [
-        "Bounds hold for parts like those of the test part: same product, light, camera and kinds of defects.",
-        "The test part is looked at again with every promotion; a number of them wear it out, so renew it in time.",
-        "One training with one seed: another seed gives another model, and its spread is not in these intervals.",
+        "Bounds hold for parts like those of the test part: the same product, lighting, camera and kinds of defects.",
+        "Every promotion reuses the test part, which biases repeated decisions; renew the test part regularly.",
+        "The model is one training run with one seed; the intervals do not include the variance between seeds.",
         f"Size of defects: {facts.tags.get('inandout.survival', 'unknown')}.",
     ]
     if not any(point.escapes for point in facts.chosen):
-        limits.append(
-            "No real defect was there to choose a threshold on; how many escape is known from the test part alone."
-        )
+        limits.append("The validation part has no real defect; escapes are known from the test part only.")
     if notes := facts.tags.get("inandout.notes"):
-        limits.append(f"Remarks of the run: {notes}.")
+        limits.append(f"Notes of the run: {notes}.")
     return limits
 
 

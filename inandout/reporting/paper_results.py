@@ -1,4 +1,4 @@
-"""What the paper reports: its Tables 1 to 6 on KolektorSDD2, mean and standard deviation over four seeds."""
+"""Results of the paper on KolektorSDD2 (Tables 1 to 6): mean and standard deviation over four seeds."""
 
 from typing import NamedTuple
 
@@ -6,15 +6,15 @@ from inandout.data.splits import Shot
 
 
 class Estimate(NamedTuple):
-    """Of a metric, over seeds."""
+    """Mean of a metric over seeds."""
 
     mean: float
     spread: float | None
-    """Sample standard deviation; None where there is but one seed."""
+    """Sample standard deviation; None for a single seed."""
 
 
 Published = dict[str, Estimate]
-"""Metric, as our runs call it, to what the paper says of it; its thresholds come from the test part, so `oracle`."""
+"""Maps metric names to published values; the paper chooses thresholds on the test part, hence `oracle_`."""
 
 
 def _cell(ap: float, ap_std: float, p: float, p_std: float, r: float, r_std: float) -> Published:
@@ -51,4 +51,4 @@ PUBLISHED: dict[tuple[Shot, str, int], Published] = {
     ("full", "DDPM", 100): _cell(0.763, 0.008, 0.829, 0.059, 0.725, 0.034),
     ("full", "DDPM", 120): _cell(0.772, 0.034, 0.858, 0.084, 0.725, 0.061),
 }
-"""Shot, source and `n_aug` to what the paper has in its tables."""
+"""Maps shot, source and `n_aug` to the published values."""

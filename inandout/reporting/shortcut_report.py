@@ -1,4 +1,4 @@
-"""The shortcut probe as a table and a sentence."""
+"""Table and conclusion of the shortcut probe."""
 
 from collections.abc import Sequence
 
@@ -7,33 +7,35 @@ from inandout.reporting.tables import aligned
 
 
 def effect_table(effects: Sequence[PerturbationEffect]) -> str:
-    """A line a change, as Markdown."""
-    lines = [["done to good parts", "changes a pixel by", "AUROC (95 %)", "logit (95 %)", "called defects"]]
-    for one in effects:
-        called = "no threshold" if one.called is None else f"{one.called[0]:.1%} -> {one.called[1]:.1%}"
-        levels = f"{one.responses.levels:.2f} of 255"
-        lines.append([one.perturbation.name, levels, one.auroc.words(), one.rise.words(signed=True), called])
+    """Return a Markdown table with one row per perturbation."""
+    lines = [["perturbation", "mean pixel change", "AUROC (95 %)", "logit change (95 %)", "predicted as defects"]]
+    for effect in effects:
+        called = "no threshold" if effect.called is None else f"{effect.called[0]:.1%} -> {effect.called[1]:.1%}"
+        levels = f"{effect.responses.levels:.2f} of 255"
+        lines.append([effect.perturbation.name, levels, effect.auroc.text(), effect.rise.text(signed=True), called])
     return aligned(lines)
 
 
 def conclusion(effects: Sequence[PerturbationEffect]) -> str:
-    """Whether the classifier reacts to the fingerprint of the generator's VAE, and to what else.
+    """Return a sentence on whether the classifier reacts to artefacts of the generator's VAE and of other processing.
 
-    It is one fingerprint of several: how the UNet draws the ground is another, which no real image can be given.
+    Artefacts of the UNet are not covered, because they cannot be added to real images.
     """
-    (vae,) = [one for one in effects if one.perturbation.key == VAE]
-    also = [one for one in effects if one.perturbation.key != VAE and one.is_significant()]
-    asked = f"{len(vae.responses.before)} real good parts went through the {vae.perturbation.name}, without a defect"
-    called = f", and {vae.called[1]:.0%} are called defects instead of {vae.called[0]:.0%}" if vae.called else ""
-    other = "".join(f"; it reacts to {one.perturbation.name}, too (AUROC {one.auroc.value:.3f})" for one in also)
-    return f"{_answer(vae)}: {asked}; AUROC against untouched is {vae.auroc.words()}{called}{other}."
+    (vae,) = [effect for effect in effects if effect.perturbation.key == VAE]
+    others = [effect for effect in effects if effect.perturbation.key != VAE and effect.is_significant()]
+    setup = f"{len(vae.responses.before)} real good parts were passed through the {vae.perturbation.name}"
+    called = f", {vae.called[1]:.0%} are predicted as defects instead of {vae.called[0]:.0%}" if vae.called else ""
+    also = "".join(
+        f"; it also reacts to {effect.perturbation.name} (AUROC {effect.auroc.value:.3f})" for effect in others
+    )
+    return f"{_answer(vae)}: {setup}; the AUROC against the originals is {vae.auroc.text()}{called}{also}."
 
 
 def _answer(vae: PerturbationEffect) -> str:
     if vae.is_significant():
-        return "The classifier REACTS to the fingerprint of the generator's VAE as to a defect"
+        return "The classifier REACTS to artefacts of the generator's VAE as if they were defects"
     if vae.auroc.low > 0.5:
-        return "The classifier hardly reacts to the fingerprint of the generator's VAE"
+        return "The classifier hardly reacts to artefacts of the generator's VAE"
     if vae.auroc.high < 0.5:
-        return "The classifier takes the fingerprint of the generator's VAE for a sign of good parts"
-    return "No reaction to the fingerprint of the generator's VAE can be told from chance"
+        return "The classifier takes artefacts of the generator's VAE for a sign of good parts"
+    return "No significant reaction to artefacts of the generator's VAE"

@@ -1,4 +1,4 @@
-"""Finished runs to typed rows, rows to tables and curves."""
+"""Tables and curves of finished runs."""
 
 import json
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from inandout.reporting.paper_results import PUBLISHED, Estimate, Published
 
 
 class Row(NamedTuple):
-    """One trained classifier of a comparison."""
+    """Metrics of one trained classifier of a comparison."""
 
     shot: Shot
     source: str
-    """Where its synthetic positives come from: none, MemSeg, ..."""
+    """Source of the synthetic positives: none, MemSeg, ..."""
     n_aug: int
     seed: int
     run_id: str
@@ -27,14 +27,14 @@ class Row(NamedTuple):
 
 
 class Line(NamedTuple):
-    """All seeds of one cell of a table."""
+    """Metrics of one shot, source and `n_aug`, averaged over seeds."""
 
     shot: Shot
     source: str
     n_aug: int
     seeds: int
     ours: dict[str, Estimate | None]
-    """By metric of `COLUMNS`; None where it is undefined for a seed."""
+    """Maps the metrics of `COLUMNS` to estimates; None if the metric is undefined for a seed."""
     paper: Published
 
 
@@ -45,32 +45,32 @@ COLUMNS = {
     "precision (oracle)": "oracle_precision",
     "recall (oracle)": "oracle_recall",
 }
-"""Heading and metric; `oracle` columns have their threshold from the test set."""
+"""Maps headings to metrics; `oracle` metrics use a threshold chosen on the test set."""
 CURVES = {"AP": "ap", "precision (oracle)": "oracle_precision", "recall (oracle)": "oracle_recall"}
-"""What the paper has, too."""
+"""Metrics that the paper also reports."""
 
 
 def pack(rows: Sequence[Row]) -> str:
-    """As JSON."""
+    """Serialise rows as JSON."""
     return json.dumps([row._asdict() for row in rows], indent=1)
 
 
 def unpack(text: str) -> list[Row]:
-    """What `pack` wrote."""
+    """Parse the output of `pack`."""
     return [Row(**row) for row in json.loads(text)]
 
 
 def summarise(rows: Sequence[Row]) -> list[Line]:
-    """Mean and spread over seeds, in order of appearance."""
+    """Return mean and standard deviation over seeds, in order of appearance."""
     cells: dict[tuple[Shot, str, int], list[Row]] = {}
     for row in rows:
         cells.setdefault((row.shot, row.source, row.n_aug), []).append(row)
     return [
         Line(
-            *cell, len(found), {name: _estimate([row.metrics.get(name) for row in found]) for name in COLUMNS.values()},
+            *cell, len(seeds), {name: _estimate([row.metrics.get(name) for row in seeds]) for name in COLUMNS.values()},
             PUBLISHED.get(cell, {}),
         )
-        for cell, found in cells.items()
+        for cell, seeds in cells.items()
     ]  # fmt: skip
 
 
@@ -82,83 +82,90 @@ def _estimate(values: Sequence[float | None]) -> Estimate | None:
 
 
 def markdown_table(rows: Sequence[Row], paper: bool = False) -> str:
-    """A line for each shot, source and `n_aug`: mean (standard deviation), the best of several of a shot in bold.
+    """Return a Markdown table of mean (standard deviation), one row per shot, source and `n_aug`.
 
-    With `paper` its numbers stand beside ours.
+    The best value of each shot is bold if there are several. With `paper`, the published values are added as columns.
     """
     return aligned(_texts(summarise(rows), paper, "**{}**"))
 
 
 def latex_table(rows: Sequence[Row], paper: bool = False) -> str:
-    """The same for a document that uses booktabs."""
+    """Return the table of `markdown_table` as LaTeX with booktabs."""
     head, *lines = _texts(summarise(rows), paper, r"\textbf{{{}}}")
     table = pd.DataFrame(lines, columns=head).map(lambda text: text.replace("&", r"\&").replace("–", "--"))
     return str(table.rename(columns={"n_aug": r"$N_{aug}$"}).to_latex(index=False))
 
 
 def csv_table(rows: Sequence[Row]) -> str:
-    """Numbers alone: one column for a mean, one for its spread, ours and the paper's."""
+    """Return a CSV table with the mean and the standard deviation of every metric, ours and the paper's."""
     records = []
     for line in summarise(rows):
         record: dict[str, object] = {"shot": line.shot, "source": line.source, "n_aug": line.n_aug, "seeds": line.seeds}
-        for who, known in (("", line.ours), ("paper_", line.paper)):
+        for prefix, estimates in (("", line.ours), ("paper_", line.paper)):
             for name in COLUMNS.values():
-                found = known.get(name)
-                record |= {f"{who}{name}": found and found.mean, f"{who}{name}_std": found and found.spread}
+                estimate = estimates.get(name)
+                record |= {
+                    f"{prefix}{name}": estimate and estimate.mean,
+                    f"{prefix}{name}_std": estimate and estimate.spread,
+                }
         runs = [row.run_id for row in rows if (row.shot, row.source, row.n_aug) == line[:3]]
         records.append(record | {"runs": " ".join(runs)})
     return str(pd.DataFrame(records).dropna(axis="columns", how="all").to_csv(index=False))
 
 
 def _texts(lines: Sequence[Line], paper: bool, bold: str) -> list[list[str]]:
-    """Head and cells. Sources with several `n_aug` get their average, of means and of spreads, as in the paper."""
-    theirs = [f"paper's {heading}" for heading in CURVES] if paper else []
-    texts = [["shot", "source", "n_aug", "seeds", *COLUMNS, *theirs]]
+    """Return header and cells; sources with several `n_aug` get an average of means and deviations, as in the paper."""
+    paper_columns = [f"paper's {heading}" for heading in CURVES] if paper else []
+    texts = [["shot", "source", "n_aug", "seeds", *COLUMNS, *paper_columns]]
     best = {
-        (shot, name): max(found.mean for line in lines if line.shot == shot and (found := line.ours[name]))
+        (shot, name): max(estimate.mean for line in lines if line.shot == shot and (estimate := line.ours[name]))
         for shot in {line.shot for line in lines}
         for name in COLUMNS.values()
         if sum(line.ours[name] is not None for line in lines if line.shot == shot) > 1
     }
     for (shot, source), group in groupby(lines, key=lambda line: line[:2]):
-        same = list(group)
-        for line in same:
+        group_lines = list(group)
+        for line in group_lines:
             ours = [
-                bold.format(_words(found)) if found and found.mean == best.get((shot, name)) else _words(found)
-                for name, found in line.ours.items()
+                bold.format(_text(estimate))
+                if estimate and estimate.mean == best.get((shot, name))
+                else _text(estimate)
+                for name, estimate in line.ours.items()
             ]
-            printed = [_words(line.paper.get(name), "–") for name in CURVES.values()]
-            texts.append([shot, source, str(line.n_aug), str(line.seeds), *ours, *(printed if paper else [])])
-        if len(same) > 1:
-            ours = [_words(_average([line.ours[name] for line in same])) for name in COLUMNS.values()]
-            printed = [_words(_average([line.paper.get(name) for line in same]), "–") for name in CURVES.values()]
-            seeds = _range([line.seeds for line in same])
-            texts.append([shot, source, "average", seeds, *ours, *(printed if paper else [])])
+            published = [_text(line.paper.get(name), "–") for name in CURVES.values()]
+            texts.append([shot, source, str(line.n_aug), str(line.seeds), *ours, *(published if paper else [])])
+        if len(group_lines) > 1:
+            ours = [_text(_average([line.ours[name] for line in group_lines])) for name in COLUMNS.values()]
+            published = [
+                _text(_average([line.paper.get(name) for line in group_lines]), "–") for name in CURVES.values()
+            ]
+            seeds = _range([line.seeds for line in group_lines])
+            texts.append([shot, source, "average", seeds, *ours, *(published if paper else [])])
     return texts
 
 
 def _range(numbers: Sequence[int]) -> str:
-    """`4`, or `1-4` where they differ."""
+    """Return `4` if all numbers are equal, otherwise `1-4`."""
     return "-".join(map(str, sorted({min(numbers), max(numbers)})))
 
 
-def _average(known: Sequence[Estimate | None]) -> Estimate | None:
-    found = [each for each in known if each]
-    if len(found) < len(known):
+def _average(estimates: Sequence[Estimate | None]) -> Estimate | None:
+    known = [estimate for estimate in estimates if estimate]
+    if len(known) < len(estimates):
         return None
-    spreads = [each.spread for each in found if each.spread is not None]
-    return Estimate(float(np.mean([each.mean for each in found])), float(np.mean(spreads)) if spreads else None)
+    spreads = [estimate.spread for estimate in known if estimate.spread is not None]
+    return Estimate(float(np.mean([estimate.mean for estimate in known])), float(np.mean(spreads)) if spreads else None)
 
 
-def _words(found: Estimate | None, missing: str = "undefined") -> str:
-    """`0.782 (0.030)`; the spread is the sample standard deviation, and absent for one seed."""
-    if found is None:
+def _text(estimate: Estimate | None, missing: str = "undefined") -> str:
+    """Return `0.782 (0.030)`, or the mean alone for a single seed."""
+    if estimate is None:
         return missing
-    return f"{found.mean:.3f}" + (f" ({found.spread:.3f})" if found.spread is not None else "")
+    return f"{estimate.mean:.3f}" + (f" ({estimate.spread:.3f})" if estimate.spread is not None else "")
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table of cells, the first line of which is its head."""
+    """Return a Markdown table with aligned columns; the first line is the header."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     lines = [lines[0], ["-" * width for width in widths], *lines[1:]]
     return "\n".join(
@@ -167,9 +174,10 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
 
 
 def curves(rows: Sequence[Row], paper: bool = False) -> Figure:
-    """AP, precision and recall against `n_aug`: a row of axes a shot, a line a source, bars one standard deviation.
+    """Plot AP, precision and recall against `n_aug`, with one row of axes per shot and one line per source.
 
-    With `paper` its numbers are dotted lines of the same colour (its Figures 6 and 7).
+    Error bars show one standard deviation. With `paper`, published values are dotted lines of the same colour
+    (Figures 6 and 7 of the paper).
     """
     lines = summarise(rows)
     shots = list(dict.fromkeys(line.shot for line in lines))
@@ -179,22 +187,22 @@ def curves(rows: Sequence[Row], paper: bool = False) -> Figure:
     for axes_of_shot, shot in zip(figure.subplots(len(shots), len(CURVES), squeeze=False), shots, strict=True):
         for axes, (heading, name) in zip(axes_of_shot, CURVES.items(), strict=True):
             for number, source in enumerate(sources):
-                of = sorted((line for line in lines if line[:2] == (shot, source)), key=lambda line: line.n_aug)
+                curve = sorted((line for line in lines if line[:2] == (shot, source)), key=lambda line: line.n_aug)
                 shift, colour = step * (number - len(sources) / 2), f"C{number}"
-                _draw_curve(axes, [(line.n_aug + shift, line.ours[name]) for line in of], colour, "o-", source)
+                _draw_curve(axes, [(line.n_aug + shift, line.ours[name]) for line in curve], colour, "o-", source)
                 if paper:
-                    theirs = [(line.n_aug + shift, line.paper.get(name)) for line in of]
-                    _draw_curve(axes, theirs, colour, "x:", f"{source}, paper")
+                    published = [(line.n_aug + shift, line.paper.get(name)) for line in curve]
+                    _draw_curve(axes, published, colour, "x:", f"{source}, paper")
             axes.set(title=f"{shot} shot: {heading}", xlabel="n_aug", ylim=(0, 1))
-    named = {label: h for axes in figure.axes for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(named.values(), named, loc="outside lower center", ncols=len(sources))
+    handles = {label: h for axes in figure.axes for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(sources))
     return figure
 
 
 def _draw_curve(
     axes: Axes, points: Sequence[tuple[float, Estimate | None]], colour: str, style: str, label: str
 ) -> None:
-    known = [(place, found.mean, found.spread or 0.0) for place, found in points if found]
+    known = [(x, estimate.mean, estimate.spread or 0.0) for x, estimate in points if estimate]
     if known:
-        places, means, spreads = zip(*known, strict=True)
-        axes.errorbar(places, means, spreads, fmt=style, color=colour, capsize=3, label=label)
+        xs, means, spreads = zip(*known, strict=True)
+        axes.errorbar(xs, means, spreads, fmt=style, color=colour, capsize=3, label=label)

@@ -1,1 +1,1 @@
-"""The human in the loop: decisions of reviewers, what they add up to, and the page they are made on."""
+"""Human review: decisions of reviewers, their summary, and the web page."""

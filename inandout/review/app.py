@@ -1,4 +1,4 @@
-"""The server of the review page: images by their digest, decisions in and out. It knows no path from outside."""
+"""The web application of the review page. Clients address images by digest and never by path."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -20,28 +20,28 @@ from inandout.review.prompt_lab import GenerationRequest, PromptLab
 from inandout.review.prompt_lab_api import serve_prompt_lab
 from inandout.review.session import ReviewSession
 from inandout.review.updates import updates_since
-from inandout.review.views import heat_map, thumbnail_webp, whole_png
+from inandout.review.views import encode_png, heat_map, thumbnail_webp
 
 REASONS = (
-    "no defect to be seen", "does not look real", "another product or surface", "smeared or broken image",
-    "the same as another image", "defect where none can be",
+    "no visible defect", "does not look real", "another product or surface", "smeared or broken image",
+    "duplicate of another image", "defect at an impossible place",
 )  # fmt: skip
-"""Why images are rejected mostly; offered by number."""
+"""Common reasons for rejecting an image, offered by number."""
 LABEL_REASONS = (
-    "a defect was overlooked", "no defect to be seen", "dirt or a mark, no defect", "too faint to call a defect",
+    "a defect was overlooked", "no visible defect", "dirt or a mark, no defect", "too faint to call a defect",
     "shows another product", "broken image",
 )  # fmt: skip
-"""Why labels of real images are wrong mostly."""
-BESIDE = 12
-"""Real images of each kind that are shown beside."""
+"""Common reasons for a wrong label of a real image."""
+MAX_REFERENCES = 12
+"""Maximum number of real images of each label shown for comparison."""
 
 _SCRIPTS = ("words", "grid", "one", "review", "prompt_lab")
 _PAGE = {"review.css": "text/css"} | {f"{name}.js": "text/javascript" for name in _SCRIPTS}
-_FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}  # what has a digest as its name cannot change
+_IMMUTABLE = {"Cache-Control": "private, max-age=31536000, immutable"}  # addresses contain a digest of the content
 
 
 class DecisionRequest(BaseModel):
-    """A decision as the page sends it."""
+    """A decision as sent by the page."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -53,7 +53,7 @@ class DecisionRequest(BaseModel):
 
 
 class UndoRequest(BaseModel):
-    """Who wants to undo."""
+    """A request to undo the last decision of a reviewer."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -61,7 +61,7 @@ class UndoRequest(BaseModel):
 
 
 class PromptLabPage(NamedTuple):
-    """A prompt lab, and what its form is filled with first."""
+    """A prompt lab and the initial values of its form."""
 
     lab: PromptLab
     start: GenerationRequest
@@ -70,13 +70,13 @@ class PromptLabPage(NamedTuple):
 def build_app(
     session: ReviewSession, log: DecisionLog, finish: Callable[[], str], lab_page: PromptLabPage | None = None
 ) -> FastAPI:
-    """The server.
+    """Build the web application.
 
     Args:
-        session: the images.
-        log: where decisions go.
-        finish: keeps what was decided so far for good, and says in a sentence where; may be called again.
-        lab_page: the prompt lab, where there is a base to draw with.
+        session: the images to review.
+        log: log of the decisions.
+        finish: stores the current decisions and returns a sentence on where; may be called repeatedly.
+        lab_page: the prompt lab, if a base model is available.
     """
     app = FastAPI(title="inandout review", docs_url=None, redoc_url=None, openapi_url=None)
     _answer_errors(app)
@@ -87,11 +87,11 @@ def build_app(
         serve_prompt_lab(app, lab_page.lab, lab_page.start)
 
     @app.get("/api/session")
-    def the_session() -> dict[str, Any]:
+    def read_session() -> dict[str, Any]:
         return _describe(session) | {"prompt_lab": lab_page is not None}
 
     @app.post("/api/finish")
-    def finish_now() -> dict[str, str]:
+    def finish_review() -> dict[str, str]:
         return {"message": finish()}
 
     return app
@@ -99,17 +99,19 @@ def build_app(
 
 def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(InputError)
-    def say(_: Request, error: InputError) -> JSONResponse:
+    def answer_input_error(_: Request, error: InputError) -> JSONResponse:
         return JSONResponse({"error": str(error)}, status_code=400)
 
     @app.exception_handler(ConflictError)
-    def say_conflict(_: Request, __: ConflictError) -> JSONResponse:
-        text = "You decided on this image in another tab meanwhile; that is shown now. Decide again to change it."
+    def answer_conflict(_: Request, __: ConflictError) -> JSONResponse:
+        text = "You decided on this image in another tab; the page now shows that decision. Decide again to change it."
         return JSONResponse({"error": text}, status_code=409)
 
     @app.exception_handler(RequestValidationError)
-    def say_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        problems = [f"{'.'.join(str(part) for part in one['loc'][1:])}: {one['msg']}" for one in error.errors()]
+    def answer_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        problems = [
+            f"{'.'.join(str(part) for part in problem['loc'][1:])}: {problem['msg']}" for problem in error.errors()
+        ]
         return JSONResponse({"error": "; ".join(problems)}, status_code=422)
 
 
@@ -125,7 +127,7 @@ def _serve_page(app: FastAPI) -> None:
         return Response(status_code=204)
 
     @app.get("/page/{name}")
-    def part(name: str) -> Response:
+    def page_file(name: str) -> Response:
         if name not in _PAGE:
             raise HTTPException(404)
         return Response((folder / name).read_bytes(), media_type=_PAGE[name])
@@ -140,45 +142,45 @@ def _serve_images(app: FastAPI, session: ReviewSession) -> None:
         return image
 
     @lru_cache(maxsize=4096)
-    def small(image: str) -> bytes:
+    def cached_thumbnail(image: str) -> bytes:
         sample = session.real[image] if image in session.real else session.sample(image)
         return thumbnail_webp(read_image(sample.image))
 
     @app.get("/small/{image}")
     def thumbnail(image: str) -> Response:
-        return _image(small(image if image in session.real else known(image)), "webp")
+        return _image(cached_thumbnail(image if image in session.real else known(image)), "webp")
 
     @app.get("/whole/{image}")
-    def whole(image: str) -> Response:
-        return _image(whole_png(read_image(session.sample(known(image)).image)), "png")
+    def full_size(image: str) -> Response:
+        return _image(encode_png(read_image(session.sample(known(image)).image)), "png")
 
     @app.get("/labelled/{image}")
     def labelled(image: str) -> Response:
         sample = session.sample(known(image))
         if sample.mask is None:
             raise HTTPException(404)
-        return _image(whole_png(outline(read_image(sample.image), read_mask(sample.mask))), "png")
+        return _image(encode_png(outline(read_image(sample.image), read_mask(sample.mask))), "png")
 
     @app.get("/api/base-preview/{image}")
     def preview(image: str) -> dict[str, str]:
-        found = session.preview(known(image))
-        if found is None:
+        status = session.preview(known(image))
+        if status is None:
             raise HTTPException(404)
-        return {"state": found.state, "error": found.error}
+        return {"state": status.state, "error": status.error}
 
     @app.get("/source/{image}")
     def source(image: str) -> Response:
-        before = session.source(known(image))
-        if before is None:
+        original = session.source(known(image))
+        if original is None:
             raise HTTPException(404)
-        return _image(whole_png(before), "png")
+        return _image(encode_png(original), "png")
 
     @app.get("/change/{image}")
-    def changed(image: str) -> Response:
-        before = session.source(known(image))
-        if before is None:
+    def difference(image: str) -> Response:
+        original = session.source(known(image))
+        if original is None:
             raise HTTPException(404)
-        return _image(whole_png(heat_map(read_image(session.sample(image).image), before)), "png")
+        return _image(encode_png(heat_map(read_image(session.sample(image).image), original)), "png")
 
 
 def _serve_decisions(app: FastAPI, session: ReviewSession, log: DecisionLog) -> None:
@@ -189,36 +191,39 @@ def _serve_decisions(app: FastAPI, session: ReviewSession, log: DecisionLog) -> 
         return updates_since(session, log.read(), since)
 
     @app.post("/api/decisions", status_code=201)
-    def decide(said: DecisionRequest) -> dict[str, bool]:
-        if said.image not in ids:
+    def decide(request: DecisionRequest) -> dict[str, bool]:
+        if request.image not in ids:
             raise HTTPException(404)
-        log.decide(said.image, said.decision, said.reason, said.reviewer, said.seen)
+        log.decide(request.image, request.decision, request.reason, request.reviewer, request.seen)
         return {"saved": True}
 
     @app.post("/api/undo")
-    def undo(who: UndoRequest) -> dict[str, str]:
-        undone = log.undo(who.reviewer)
+    def undo(request: UndoRequest) -> dict[str, str]:
+        undone = log.undo(request.reviewer)
         return {"image": undone.image if undone else ""}
 
 
 def _describe(session: ReviewSession) -> dict[str, Any]:
-    """All that the page knows of the images; no paths."""
+    """Return the data of the page, without paths."""
     images = [
-        _describe_one(session, place, image, sample)
-        for place, (image, sample) in enumerate(zip(session.ids, session.samples, strict=True))
+        _describe_image(session, index, image, sample)
+        for index, (image, sample) in enumerate(zip(session.ids, session.samples, strict=True))
     ]  # fmt: skip
-    beside = {label: [image for image, one in session.real.items() if one.label == label][:BESIDE] for label in (1, 0)}
+    references = {
+        label: [image for image, sample in session.real.items() if sample.label == label][:MAX_REFERENCES]
+        for label in (1, 0)
+    }  # fmt: skip
     flags = {flag: {"meaning": MEANING[flag], "images": count} for flag, count in count_flags(session.flags).items()}
     return {
         "title": session.title, "about": session.about, "images": images, "flags": flags,
         "reasons": LABEL_REASONS if session.about == "labels" else REASONS,
-        "real_defects": beside[1], "real_good": beside[0],
+        "real_defects": references[1], "real_good": references[0],
     }  # fmt: skip
 
 
-def _describe_one(session: ReviewSession, place: int, image: str, sample: Sample) -> dict[str, Any]:
+def _describe_image(session: ReviewSession, index: int, image: str, sample: Sample) -> dict[str, Any]:
     return {
-        "id": image, "flags": session.flags[place], "score": session.scores[place] if session.scores else None,
+        "id": image, "flags": session.flags[index], "score": session.scores[index] if session.scores else None,
         "has_source": session.has_source(sample), "has_preview": session.has_preview(sample),
         "has_mask": session.about == "labels" and sample.mask is not None,
         **sample.model_dump(mode="json", include={"prompt", "seed", "alpha", "origin", "defect", "label"}),
@@ -226,4 +231,4 @@ def _describe_one(session: ReviewSession, place: int, image: str, sample: Sample
 
 
 def _image(data: bytes, kind: str) -> Response:
-    return Response(data, media_type=f"image/{kind}", headers=_FOR_EVER)
+    return Response(data, media_type=f"image/{kind}", headers=_IMMUTABLE)

@@ -1,4 +1,4 @@
-"""Decisions of reviewers: a file with one line a decision, which only ever grows."""
+"""Decisions of reviewers, in an append-only file with one JSON line per decision."""
 
 import contextlib
 import os
@@ -15,126 +15,127 @@ from inandout.data.manifest import Review
 from inandout.errors import InputError
 
 Reviewer = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=300)]
-"""Name of a person, as typed."""
+"""Name of a person."""
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, max_length=300)]
-"""Why, in a few words; any characters."""
+"""Free text."""
 ImageId = Annotated[str, StringConstraints(pattern="^[0-9a-f]{32}$")]
 """Digest of an image (`inandout.data.manifest.digest`)."""
 
 
 class Decision(BaseModel):
-    """What one person said of one image at one moment."""
+    """The decision of one person on one image."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     image: ImageId
     decision: Review
-    """Empty: taken back."""
+    """Empty if the decision was withdrawn."""
     reason: Reason = ""
     reviewer: Reviewer
     when: datetime
-    """By the clock of the machine; what came later is told from the order of the lines."""
+    """Wall-clock time; the order of decisions is the order of the lines."""
     undo: bool = False
-    """Whether it stands for what held before the last decision of the same person."""
+    """Whether this decision restores the one before the last decision of the same person."""
 
     @model_validator(mode="before")
     @classmethod
     def _rename_verdict(cls, values: Any) -> Any:
-        """Older logs name the decision `verdict`; what people decided must stay readable."""
+        """Accept the old key `verdict` for `decision`, so that existing logs stay readable."""
         if isinstance(values, dict) and "verdict" in values:
             return {"decision" if key == "verdict" else key: value for key, value in values.items()}
         return values
 
 
 class ConflictError(Exception):
-    """The same person has decided on the same image since, in another tab."""
+    """The same person decided on the same image in another tab."""
 
 
 class DecisionLog:
-    """The decisions on one pool, on disk; any number of threads and processes can write."""
+    """The decisions on one pool, stored on disk; threads and processes can write concurrently."""
 
     def __init__(self, path: Path):
-        """Begin the file `path`, or go on with it."""
+        """Open the log at `path`, or create it."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self._lock = FileLock(path.with_name(f"{path.name}.lock"))
         self._mutex = threading.Lock()
         self._known: list[Decision] = []
-        self._end = 0  # of the last whole line that was read, in bytes
+        self._end = 0  # byte offset after the last complete line that was read
 
     def read(self) -> list[Decision]:
-        """All decisions so far, in the order in which they came.
+        """Return all decisions in chronological order.
 
         Raises:
-            InputError: a line is none.
+            InputError: a line is not a decision.
         """
         with self._mutex:
             self._catch_up()
             return list(self._known)
 
     def decide(self, image: str, decision: Review, reason: str, reviewer: str, seen: int) -> Decision:
-        """Add a decision; it is on the disk when this returns.
+        """Append a decision and flush it to disk.
 
         Args:
-            image: its digest.
-            decision: keep, reject, unsure, or empty to take back.
+            image: digest of the image.
+            decision: keep, reject, unsure, or empty to withdraw.
             reason: free text.
-            reviewer: who decides.
-            seen: how many decisions of theirs on this image the person knew of.
+            reviewer: name of the person.
+            seen: number of decisions by this person on this image that the page has received.
 
         Raises:
-            ConflictError: there are more than `seen`, so what the person looked at was out of date.
-            InputError: it cannot be written.
+            ConflictError: the number of decisions differs from `seen`, so the page is out of date.
+            InputError: the file cannot be written.
         """
         made = Decision(image=image, decision=decision, reason=reason, reviewer=reviewer, when=datetime.now(UTC))
         with self._mutex, self._lock:
             self._catch_up()
-            if count_of(self._known, made.reviewer, made.image) != seen:
+            if count_decisions(self._known, made.reviewer, made.image) != seen:
                 raise ConflictError
             self._write(made)
         return made
 
     def undo(self, reviewer: str) -> Decision | None:
-        """Take back the last decision of a person that was not taken back yet: what held before it holds again.
+        """Undo the last active decision of a person and restore the one before it.
 
-        None where there is none.
+        Returns:
+            The restored decision, or None if there is nothing to undo.
         """
         with self._mutex, self._lock:
             self._catch_up()
-            stack = standing(self._known, reviewer)
+            stack = active_decisions(self._known, reviewer)
             if not stack:
                 return None
             last = stack.pop()
-            before = next((one for one in reversed(stack) if one.image == last.image), None)
-            again = Decision(
+            before = next((decision for decision in reversed(stack) if decision.image == last.image), None)
+            restored = Decision(
                 image=last.image, decision=before.decision if before else "",
                 reason=before.reason if before else "", reviewer=reviewer, when=datetime.now(UTC), undo=True,
             )  # fmt: skip
-            self._write(again)
-            return again
+            self._write(restored)
+            return restored
 
     def add(self, decisions: Sequence[Decision]) -> None:
-        """Take over decisions that were kept elsewhere, if they are not here already."""
+        """Append the decisions of another log that are missing here."""
         with self._mutex, self._lock:
             self._catch_up()
             known = set(self._known)
-            for one in decisions:
-                if one not in known:
-                    self._write(one)
+            for decision in decisions:
+                if decision not in known:
+                    self._write(decision)
 
     def _catch_up(self) -> None:
-        """Read what was written since; a torn last line has no end and does not count."""
+        """Read the lines written since the last call; an incomplete last line is ignored."""
         if not self.path.exists():
             return
         with self.path.open("rb") as file:
             file.seek(self._end)
             new = file.read()
-        whole = new[: new.rfind(b"\n") + 1]
-        self._known += parse(whole, self.path)
-        self._end += len(whole)
+        complete = new[: new.rfind(b"\n") + 1]
+        self._known += parse(complete, self.path)
+        self._end += len(complete)
 
     def _write(self, decision: Decision) -> None:
-        """Append after the last whole line: what is torn was never acknowledged to anyone."""
+        """Append after the last complete line; an incomplete line was never acknowledged and is overwritten."""
         line = _line(decision)
         try:
             with self.path.open("r+b" if self.path.exists() else "xb") as file:
@@ -145,44 +146,44 @@ class DecisionLog:
                 os.fsync(file.fileno())
         except OSError as error:
             with contextlib.suppress(OSError):
-                os.truncate(self.path, self._end)  # what is said not to be saved must not come back
+                os.truncate(self.path, self._end)  # a decision reported as not saved must not reappear
             raise InputError(
-                f"{self.path}: the decision is not saved ({error.strerror}); make room and repeat it"
+                f"{self.path}: the decision is not saved ({error.strerror}); free disk space and repeat it"
             ) from error
         self._known.append(decision)
         self._end += len(line)
 
 
 def parse(text: bytes, path: Path) -> list[Decision]:
-    """Decisions of whole lines.
+    """Parse complete lines.
 
     Raises:
-        InputError: a line is none.
+        InputError: a line is not a decision.
     """
     try:
         return [Decision.model_validate_json(line) for line in text.split(b"\n")[:-1]]
     except ValidationError as error:
-        raise InputError(f"{path}: holds a line that is no decision; correct or remove it ({error})") from error
+        raise InputError(f"{path}: contains a line that is no decision; correct or remove it ({error})") from error
 
 
-def count_of(decisions: Iterable[Decision], reviewer: str, image: str) -> int:
-    """How many decisions of one person on one image there are, those taken back included."""
-    return sum(one.reviewer == reviewer and one.image == image for one in decisions)
+def count_decisions(decisions: Iterable[Decision], reviewer: str, image: str) -> int:
+    """Return the number of decisions of one person on one image, including undone ones."""
+    return sum(decision.reviewer == reviewer and decision.image == image for decision in decisions)
 
 
-def standing(decisions: Iterable[Decision], reviewer: str) -> list[Decision]:
-    """Decisions of one person that were not taken back by `undo`, in order."""
+def active_decisions(decisions: Iterable[Decision], reviewer: str) -> list[Decision]:
+    """Return the decisions of one person that were not undone, in order."""
     stack: list[Decision] = []
-    for one in decisions:
-        if one.reviewer == reviewer and not one.undo:
-            stack.append(one)
-        elif one.reviewer == reviewer and stack:
+    for decision in decisions:
+        if decision.reviewer == reviewer and not decision.undo:
+            stack.append(decision)
+        elif decision.reviewer == reviewer and stack:
             stack.pop()
     return stack
 
 
 def merge_logs(logs: Sequence[Sequence[Decision]]) -> list[Decision]:
-    """One log from several of the same pool: the longest, then what only others have, each in its own order."""
+    """Merge logs of the same pool: the longest first, then the decisions missing in it, in their own order."""
     merged: dict[Decision, None] = {}
     for log in sorted(logs, key=len, reverse=True):
         merged |= dict.fromkeys(log)

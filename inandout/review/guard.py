@@ -1,4 +1,4 @@
-"""What stands between the page's server and anyone else: hosts, origins, a token, sizes and headers."""
+"""ASGI middleware that checks host, origin, token and request size, and adds security headers."""
 
 import ipaddress
 import secrets
@@ -9,8 +9,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-LARGEST_REQUEST = 64 * 1024
-"""Bytes that a request may carry; a decision has less than two thousand."""
+MAX_REQUEST_BYTES = 64 * 1024
+"""Maximum size of a request body; a decision has less than 2000 bytes."""
 
 _COOKIE = "inandout_review"
 _HEADERS = {
@@ -23,7 +23,7 @@ _HEADERS = {
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or an address means this machine alone."""
+    """Return whether a host name or address is reachable from this machine only."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -31,20 +31,20 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """Refuses what does not come from the page itself, before it is looked at."""
+    """Middleware that refuses requests that do not come from the page itself."""
 
     def __init__(self, app: ASGIApp, token: str = ""):
         """Guard `app`.
 
         Args:
-            app: what to let through to.
-            token: secret that a browser must have brought once, as `/?token=...`; empty = only this machine is let in,
-                under a name of this machine, so that no web page can reach the server through a name of its own.
+            app: the wrapped application.
+            token: secret that a browser must send once as `/?token=...`; empty = accept only loopback host names, which
+                prevents DNS rebinding.
         """
         self._app, self._token = app, token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a refusal, or let the request through and add headers to the answer."""
+        """Refuse the request, or forward it and add headers to the response."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -65,31 +65,31 @@ class Guard:
         host = headers.get("host", "")
         origin = headers.get("origin")
         if not self._token and not is_loopback(urlsplit(f"//{host}").hostname or ""):
-            return _say(403, f"{host!r} is no name of this machine; open http://127.0.0.1 with the port instead")
+            return _refuse(403, f"host {host!r} is not this machine; open http://127.0.0.1 with the port instead")
         if origin is not None and urlsplit(origin).netloc != host:
-            return _say(403, "this request comes from another page; open the review page itself")
-        if self._token and not self._brings_cookie(headers):
-            return self._greet(scope)
+            return _refuse(403, "the request comes from another page; open the review page itself")
+        if self._token and not self._has_valid_cookie(headers):
+            return self._check_token(scope)
         return _check_size(scope["method"], headers)
 
-    def _brings_cookie(self, headers: Headers) -> bool:
+    def _has_valid_cookie(self, headers: Headers) -> bool:
         try:
             morsel = SimpleCookie(headers.get("cookie", "")).get(_COOKIE)
         except CookieError:
             return False
         return morsel is not None and self._is_token(morsel.value)
 
-    def _greet(self, scope: Scope) -> Response:
-        """A browser that brings the token in the address keeps it as a cookie, so that it leaves the address."""
-        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-        if scope["method"] != "GET" or not self._is_token(given):
-            return _say(401, "a token is needed; open the address that the server printed when it started")
-        answer = RedirectResponse("/", status_code=303)
-        answer.set_cookie(_COOKIE, self._token, httponly=True, samesite="strict")
-        return answer
+    def _check_token(self, scope: Scope) -> Response:
+        """Store a valid token of the query string in a cookie and redirect, which removes it from the address."""
+        candidate = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        if scope["method"] != "GET" or not self._is_token(candidate):
+            return _refuse(401, "a token is required; open the address that the server printed when it started")
+        response = RedirectResponse("/", status_code=303)
+        response.set_cookie(_COOKIE, self._token, httponly=True, samesite="strict")
+        return response
 
-    def _is_token(self, given: str) -> bool:
-        return secrets.compare_digest(given.encode(), self._token.encode())
+    def _is_token(self, candidate: str) -> bool:
+        return secrets.compare_digest(candidate.encode(), self._token.encode())
 
 
 def _check_size(method: str, headers: Headers) -> Response | None:
@@ -97,11 +97,11 @@ def _check_size(method: str, headers: Headers) -> Response | None:
         return None
     length = headers.get("content-length", "")
     if not length.isdecimal():
-        return _say(411, "the length of the request is not given")
-    if int(length) > LARGEST_REQUEST:
-        return _say(413, f"{length} bytes were sent; at most {LARGEST_REQUEST} are taken")
+        return _refuse(411, "the request has no Content-Length header; send one")
+    if int(length) > MAX_REQUEST_BYTES:
+        return _refuse(413, f"the request has {length} bytes; send at most {MAX_REQUEST_BYTES}")
     return None
 
 
-def _say(status: int, sentence: str) -> Response:
+def _refuse(status: int, sentence: str) -> Response:
     return PlainTextResponse(f"{sentence}\n", status_code=status)

@@ -1,4 +1,4 @@
-"""The prompt lab: images of prompts that people try, the history of all tries, and the prompts they chose."""
+"""The prompt lab: generates images for prompts, keeps the history of attempts, and stores the chosen prompts."""
 
 import json
 import queue
@@ -15,8 +15,8 @@ from inandout.data.text import write_text
 from inandout.errors import InputError
 
 MAX_IMAGES = 16
-"""Images of a prompt and a try."""
-_WAITING = 8  # tries that may wait; more would keep a machine busy for an hour
+"""Maximum number of images per prompt of an attempt."""
+_MAX_WAITING = 8  # a longer queue would occupy a machine for an hour
 
 
 def _one_line(text: str) -> str:
@@ -27,11 +27,11 @@ def _one_line(text: str) -> str:
 
 
 Prompt = Annotated[str, StringConstraints(max_length=300), AfterValidator(_one_line)]
-"""One line; white space counts as one space, as it does for the model."""
+"""One line; runs of white space become one space, as in the tokenizer."""
 
 
 class GenerationRequest(BaseModel):
-    """What a try asks for: one or two prompts, drawn from the same seeds."""
+    """Parameters of an attempt: one or two prompts, generated from the same seeds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -44,7 +44,7 @@ class GenerationRequest(BaseModel):
 
 
 class Attempt(BaseModel):
-    """A wish, and what has become of it."""
+    """A generation request and its progress."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -52,99 +52,99 @@ class Attempt(BaseModel):
     request: GenerationRequest
     state: Literal["waiting", "drawing", "done", "failed"] = "waiting"
     made: list[int]
-    """Images that are there, a number a prompt."""
+    """Number of finished images of each prompt."""
     error: str = ""
 
 
 Draw = Callable[[GenerationRequest], Iterator[tuple[int, ImageArray]]]
-"""Images of a wish with the place of their prompt, one after the other; raises InputError for what cannot be."""
+"""Yields (prompt index, image) pairs of a request; raises InputError if the request is invalid."""
 
 
 class PromptLab:
-    """Tries are drawn one after the other in a thread; what is done lies in a folder and is there the next time."""
+    """Generates attempts one by one in a background thread and stores finished ones in a folder."""
 
     def __init__(self, folder: Path, draw: Draw):
-        """Go on with what `folder` holds."""
+        """Load the attempts stored in `folder`; `draw` generates images."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._draw = draw
         self._attempts = [_read(path) for path in sorted(folder.glob("attempt-*/attempt.json"))]
-        self._next = 1 + max((one.id for one in self._attempts), default=0)
-        self._waiting: queue.Queue[Attempt] = queue.Queue(_WAITING)
+        self._next = 1 + max((attempt.id for attempt in self._attempts), default=0)
+        self._waiting: queue.Queue[Attempt] = queue.Queue(_MAX_WAITING)
         self._mutex = threading.Lock()
         threading.Thread(target=self._work, daemon=True).start()
 
     def attempts(self) -> list[Attempt]:
-        """All of them, the oldest first."""
+        """Return all attempts, the oldest first."""
         with self._mutex:
-            return [one.model_copy(deep=True) for one in self._attempts]
+            return [attempt.model_copy(deep=True) for attempt in self._attempts]
 
     def submit(self, request: GenerationRequest) -> Attempt:
-        """Put a try behind those that wait.
+        """Add an attempt to the queue.
 
         Raises:
-            InputError: too many wait already.
+            InputError: the queue is full.
         """
         with self._mutex:
-            one = Attempt(id=self._next, request=request, made=[0] * len(request.prompts))
+            attempt = Attempt(id=self._next, request=request, made=[0] * len(request.prompts))
             try:
-                self._waiting.put_nowait(one)
+                self._waiting.put_nowait(attempt)
             except queue.Full:
-                raise InputError(f"{_WAITING} tries are waiting already; wait until one of them is done") from None
+                raise InputError(f"{_MAX_WAITING} attempts are waiting, the maximum; wait until one is done") from None
             self._next += 1
-            self._attempts.append(one)
-            return one.model_copy(deep=True)
+            self._attempts.append(attempt)
+            return attempt.model_copy(deep=True)
 
-    def image(self, number: int, prompt: int, place: int) -> Path | None:
-        """An image of a try; None where there is none."""
-        path = self._folder_of(number) / f"{prompt}-{place:02d}.png"
+    def image(self, attempt: int, prompt: int, number: int) -> Path | None:
+        """Return the path of an image of an attempt; None if it does not exist."""
+        path = self._folder_of(attempt) / f"{prompt}-{number:02d}.png"
         return path if path.exists() else None
 
     def chosen(self) -> list[str]:
-        """The prompts to use, in the order in which they were chosen."""
+        """Return the chosen prompts, in the order in which they were chosen."""
         path = self.folder / "prompts.txt"
         return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
     def choose(self, prompt: str, use: bool) -> list[str]:
-        """Add a prompt to those to use, or take it away; the list then."""
+        """Add a prompt to the chosen ones, or remove it, and return the chosen prompts."""
         with self._mutex:
-            rest = [one for one in self.chosen() if one != prompt]
-            lines = [*rest, prompt] if use else rest
+            others = [other for other in self.chosen() if other != prompt]
+            lines = [*others, prompt] if use else others
             write_text(self.folder / "prompts.txt", "".join(f"{line}\n" for line in lines))
             return lines
 
     def option(self) -> str:
-        """What to type after `augment` to use the chosen prompts, quoted for a shell; empty where there are none."""
+        """Return the option of `augment` for the chosen prompts, quoted for a shell; empty if there are none."""
         chosen = self.chosen()
         return f"--prompts {shlex.quote('|'.join(chosen))}" if chosen else ""
 
     def _work(self) -> None:
         while True:
-            one = self._waiting.get()
-            self._set(one, "drawing")
+            attempt = self._waiting.get()
+            self._set(attempt, "drawing")
             try:
-                self._draw_all(one)
-                self._set(one, "done")
-            except Exception as error:  # the thread goes on, and the page says what it was
-                self._set(one, "failed", str(error) if isinstance(error, InputError) else repr(error))
+                self._generate(attempt)
+                self._set(attempt, "done")
+            except Exception as error:  # the page shows the error and the thread continues
+                self._set(attempt, "failed", str(error) if isinstance(error, InputError) else repr(error))
 
-    def _draw_all(self, one: Attempt) -> None:
-        """`attempt.json` is written last, so that only a whole try is remembered."""
-        folder = self._folder_of(one.id)
+    def _generate(self, attempt: Attempt) -> None:
+        """Generate all images; `attempt.json` is written last, so that only complete attempts are loaded again."""
+        folder = self._folder_of(attempt.id)
         folder.mkdir(exist_ok=True)
-        for prompt, image in self._draw(one.request):
-            write_image(folder / f"{prompt}-{one.made[prompt]:02d}.png", image)
+        for prompt, image in self._draw(attempt.request):
+            write_image(folder / f"{prompt}-{attempt.made[prompt]:02d}.png", image)
             with self._mutex:
-                one.made[prompt] += 1
-        whole = one.model_copy(update={"state": "done"})
-        write_text(folder / "attempt.json", json.dumps(whole.model_dump(mode="json")))
+                attempt.made[prompt] += 1
+        done = attempt.model_copy(update={"state": "done"})
+        write_text(folder / "attempt.json", json.dumps(done.model_dump(mode="json")))
 
-    def _set(self, one: Attempt, state: Literal["drawing", "done", "failed"], error: str = "") -> None:
+    def _set(self, attempt: Attempt, state: Literal["drawing", "done", "failed"], error: str = "") -> None:
         with self._mutex:
-            one.state, one.error = state, error
+            attempt.state, attempt.error = state, error
 
-    def _folder_of(self, number: int) -> Path:
-        return self.folder / f"attempt-{number:04d}"
+    def _folder_of(self, attempt: int) -> Path:
+        return self.folder / f"attempt-{attempt:04d}"
 
 
 def _read(path: Path) -> Attempt:

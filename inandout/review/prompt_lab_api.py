@@ -1,4 +1,4 @@
-"""The prompt lab's part of the server."""
+"""Routes of the prompt lab."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from pydantic import BaseModel, ConfigDict
 
 from inandout.data.images import read_image
 from inandout.review.prompt_lab import MAX_IMAGES, GenerationRequest, Prompt, PromptLab
-from inandout.review.views import whole_png
+from inandout.review.views import encode_png
 
 
 class Choice(BaseModel):
-    """A prompt to use from now on, or no more."""
+    """A request to choose a prompt, or to remove it from the chosen ones."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -21,31 +21,31 @@ class Choice(BaseModel):
 
 
 def serve_prompt_lab(app: FastAPI, lab: PromptLab, start: GenerationRequest) -> None:
-    """Add the prompt lab to the server; `start` is what the form is filled with first."""
+    """Add the routes of the prompt lab to the application; `start` has the initial values of the form."""
 
     @app.get("/api/prompt-lab")
-    def the_lab() -> dict[str, Any]:
+    def form() -> dict[str, Any]:
         return {"start": start.model_dump(mode="json"), "most": MAX_IMAGES}
 
     @app.get("/api/attempts")
     def attempts() -> dict[str, Any]:
         return {
-            "attempts": [one.model_dump(mode="json") for one in lab.attempts()],
+            "attempts": [attempt.model_dump(mode="json") for attempt in lab.attempts()],
             "chosen": lab.chosen(),
             "option": lab.option(),
         }
 
     @app.post("/api/attempts", status_code=201)
-    def submit(asked: GenerationRequest) -> dict[str, int]:
-        return {"id": lab.submit(asked).id}
+    def submit(request: GenerationRequest) -> dict[str, int]:
+        return {"id": lab.submit(request).id}
 
     @app.post("/api/prompts")
     def choose(choice: Choice) -> dict[str, list[str]]:
         return {"chosen": lab.choose(choice.prompt, choice.use)}
 
-    @app.get("/attempt/{number}/{prompt}/{place}")
-    def image(number: int, prompt: int, place: int) -> Response:
-        path = lab.image(number, prompt, place)
+    @app.get("/attempt/{attempt}/{prompt}/{number}")
+    def image(attempt: int, prompt: int, number: int) -> Response:
+        path = lab.image(attempt, prompt, number)
         if path is None:
             raise HTTPException(404)
-        return Response(whole_png(read_image(path)), media_type="image/png")
+        return Response(encode_png(read_image(path)), media_type="image/png")

@@ -1,4 +1,4 @@
-"""What draws in the prompt lab: a base, an adapter, and any alpha between."""
+"""Image generation for the prompt lab with a base model and an adapter merged at any alpha."""
 
 from collections.abc import Iterator
 
@@ -13,38 +13,40 @@ from inandout.diffusion.sample.sampler import SamplingConfig, image_seed, sample
 from inandout.review.prompt_lab import GenerationRequest
 
 _BATCH = 4
-"""Images a batch, so that the first are soon to be seen."""
+"""Images per batch; small batches show the first images early."""
 
 
 class Renderer:
-    """Draws wishes; the last merged model is kept, as most tries change the words alone."""
+    """Generates the images of requests; the last merged model is cached, because most requests only change prompts."""
 
     def __init__(self, base: Base, adapter: Adapter, width: int, height: int, sampling: SamplingConfig):
-        """Draw images of one size; `sampling` is resolved, and wishes replace what they name."""
+        """Generate images of one size; `sampling` has the defaults for everything that requests do not set."""
         self._base, self._adapter, self._size, self._sampling = base, adapter, (width, height), sampling
         self._merged: tuple[float, StableDiffusionPipeline] | None = None
 
     def draw(self, request: GenerationRequest) -> Iterator[tuple[int, ImageArray]]:
-        """Images of a wish, the prompts in turn; number n of seed s is what `augment` makes of a single prompt.
+        """Yield (prompt index, image) pairs, alternating between prompts.
+
+        Image n of a prompt with seed s equals image n of `augment` with the same single prompt and seed.
 
         Raises:
             InputError: a prompt is too long for the base.
         """
-        for words in (*request.prompts, request.negative_prompt):
-            check_prompt(self._base.pipeline.tokenizer, words)
+        for prompt_text in (*request.prompts, request.negative_prompt):
+            check_prompt(self._base.pipeline.tokenizer, prompt_text)
         changes = {"negative_prompt": request.negative_prompt, "guidance": request.guidance, "sample_batch": _BATCH}
-        places = [(prompt, number) for number in range(request.number) for prompt in range(len(request.prompts))]
+        order = [(prompt, number) for number in range(request.number) for prompt in range(len(request.prompts))]
         batches = sample(
-            self._merge(request.alpha), [request.prompts[prompt] for prompt, _ in places],
-            [image_seed(request.seed, number) for _, number in places], width=self._size[0], height=self._size[1],
+            self._merge(request.alpha), [request.prompts[prompt] for prompt, _ in order],
+            [image_seed(request.seed, number) for _, number in order], width=self._size[0], height=self._size[1],
             config=self._sampling.model_copy(update=changes), clip_skip=self._adapter.meta.clip_skip,
         )  # fmt: skip
         images = (image for batch in batches for image in batch.images)
-        for (place, _), image in zip(places, images, strict=True):
-            yield place, image
+        for (prompt, _), image in zip(order, images, strict=True):
+            yield prompt, image
 
     def _merge(self, alpha: float) -> StableDiffusionPipeline:
         if self._merged is None or self._merged[0] != alpha:
-            self._merged = None  # before the next, so that two never need memory at once
+            self._merged = None  # free the old model before the next one needs memory
             self._merged = alpha, merge(self._base.pipeline, self._base.fingerprint, self._adapter, alpha)
         return self._merged[1]

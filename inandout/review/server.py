@@ -1,4 +1,4 @@
-"""Running the page until someone stops it."""
+"""HTTP server of the review page."""
 
 import asyncio
 import secrets
@@ -15,7 +15,7 @@ from inandout.review.guard import Guard, is_loopback
 
 
 def new_token(host: str) -> str:
-    """A secret for a server that others can reach; none for one that only this machine can."""
+    """Return a random token if other machines can reach `host`, otherwise an empty string."""
     return "" if is_loopback(host) else secrets.token_urlsafe(24)
 
 
@@ -23,30 +23,30 @@ def serve(app: ASGIApp, host: str, port: int, token: str, on_ready: Callable[[st
     """Serve the page until SIGINT or SIGTERM.
 
     Args:
-        app: without its door; see `Guard`.
+        app: application to serve, wrapped in `Guard`.
         host: address to listen on.
-        port: 0 = any that is free.
-        token: empty where only this machine can reach the server.
-        on_ready: called with the address to open, when the server listens.
+        port: port to listen on; 0 = any free port.
+        token: see `Guard`.
+        on_ready: called with the address of the page once the server listens.
 
     Raises:
-        InputError: the port is taken, or the host is none of this machine.
+        InputError: the port is in use, or the host is not an address of this machine.
     """
     listener = _listen(host, port)
-    shown = f"[{host}]" if ":" in host else host
-    on_ready(f"http://{shown}:{listener.getsockname()[1]}/" + (f"?token={token}" if token else ""))
+    url_host = f"[{host}]" if ":" in host else host
+    on_ready(f"http://{url_host}:{listener.getsockname()[1]}/" + (f"?token={token}" if token else ""))
     config = uvicorn.Config(Guard(app, token), log_level="warning", access_log=False, server_header=False)
     try:
         asyncio.run(uvicorn.Server(config).serve(sockets=[listener]))
     except (KeyboardInterrupt, SystemExit):
-        return  # the server has closed in order; uvicorn then raises the signal that it was stopped by once more
+        return  # uvicorn raises the signal again after a clean shutdown
     finally:
         listener.close()
 
 
 @contextmanager
 def serve_in_thread(app: ASGIApp, port: int = 0) -> Iterator[str]:
-    """Serve the page to this machine beside what the program does; the address to open."""
+    """Serve the page on 127.0.0.1 in a background thread and yield its address."""
     listener = _listen("127.0.0.1", port)
     server = uvicorn.Server(uvicorn.Config(Guard(app), log_level="warning", access_log=False))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -68,7 +68,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise InputError(
-            f"host = {host}, port = {port}: cannot be listened on ({error.strerror}); stop what uses the port, or give "
-            "port=0 for any that is free"
+            f"host = {host}, port = {port}: cannot listen ({error.strerror}); stop the process that uses the port, or "
+            "give port=0 for any free port"
         ) from error
     return listener

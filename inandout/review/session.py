@@ -1,4 +1,4 @@
-"""The images that lie on the reviewer's desk: a pool, what is known of it, and real ones to compare with."""
+"""The images of a review: a pool or real images with suspicious labels, and real images for comparison."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,40 +16,40 @@ from inandout.review.base_preview import BasePreview, PreviewState, has_preview
 from inandout.review.flags import Flag, Flagger
 
 _LOCAL = ("memseg", "inpaint")
-"""Origins that change a part of one image, the first of their sources."""
+"""Origins of images that are a local change of one image, the first of their sources."""
 
 
 @dataclass(frozen=True)
 class ReviewSession:
-    """What is reviewed. Images are told apart by content: one that is there twice lies here once."""
+    """The images of a review, identified by content; duplicates appear once."""
 
     title: str
     samples: list[Sample]
     ids: list[str]
     """Digests of `samples`."""
     flags: list[list[Flag]]
-    """Of `samples`."""
+    """Flags of `samples`."""
     real: dict[str, Sample] = field(default_factory=dict)
-    """Training images of the data set by digest."""
+    """Maps digests to training images of the data set."""
     fit: Literal["crop", "stretch"] = "crop"
-    """How real images are brought to the size of the pool's."""
+    """How real images are fitted to the size of the pool's images."""
     about: Literal["pool", "labels"] = "pool"
-    """What is decided: whether a synthetic image is any good, or whether the label of a real one is right."""
+    """pool: judge the quality of synthetic images; labels: judge the labels of real images."""
     scores: list[float] = field(default_factory=list)
-    """Of `samples`, the probability of a defect by a classifier that has not seen them; empty where there is none."""
+    """Out-of-sample defect probabilities of `samples`; may be empty."""
     base_preview: BasePreview | None = None
-    """Draws diffusion images again at alpha 0, where it is known how."""
+    """Generates diffusion images again at alpha 0, if possible."""
 
     @property
     def identity(self) -> str:
-        """32 hexadecimal digits of what the images are, whatever is known of them."""
+        """32 hexadecimal digits that depend on the set of images alone."""
         return identity_of(self.ids)
 
     def sample(self, image: str) -> Sample:
-        """The row of a digest.
+        """Return the sample with a digest.
 
         Raises:
-            KeyError: there is none.
+            KeyError: there is no such sample.
         """
         try:
             return self.samples[self.ids.index(image)]
@@ -57,8 +57,9 @@ class ReviewSession:
             raise KeyError(image) from None
 
     def source(self, image: str) -> ImageArray | None:
-        """What one is compared with, in its size: the real image that it was made from by a local change, or what
-        the base alone makes of its prompt and seed; None where neither is there.
+        """Return the image to compare with, in the same size; None if there is none.
+
+        It is the source image of a local change, or the preview at alpha 0 of a diffusion image.
         """
         sample = self.sample(image)
         preview = self.preview(image)
@@ -67,38 +68,38 @@ class ReviewSession:
         return _source(sample, self.real, read_image(sample.image), self.fit)
 
     def has_source(self, sample: Sample) -> bool:
-        """Whether `source` knows one."""
+        """Return whether a sample is a local change of a known real image."""
         return _has_source(sample, self.real)
 
     def has_preview(self, sample: Sample) -> bool:
-        """Whether a row can be drawn again at alpha 0."""
+        """Return whether a sample can be generated again at alpha 0."""
         return self.base_preview is not None and has_preview(sample)
 
     def preview(self, image: str) -> PreviewState | None:
-        """The same prompt and seed at alpha 0, drawn when it is asked for first; None where it cannot be."""
+        """Return the preview at alpha 0, which is generated on the first call; None if it cannot be generated."""
         sample = self.sample(image)
         return self.base_preview.of(image, sample) if self.base_preview is not None and has_preview(sample) else None
 
 
 def identity_of(images: Sequence[str]) -> str:
-    """32 hexadecimal digits of a set of digests."""
+    """Return 32 hexadecimal digits that identify a set of digests."""
     return hashlib.sha256("".join(sorted(set(images))).encode()).hexdigest()[:32]
 
 
 def build_session(
     title: str, folder: Path, pool: Sequence[Sample], real: Sequence[Sample], fit: Literal["crop", "stretch"] = "crop"
 ) -> ReviewSession:
-    """Read every image of a pool once, and flag what strikes.
+    """Build the session of a pool and flag suspicious images.
 
     Args:
-        title: names the pool to a person.
-        folder: of the pool.
-        pool: its rows.
-        real: rows of the data set it was made from; only its training part is used. May be empty.
-        fit: how real images are brought to the size of the pool's.
+        title: title of the page.
+        folder: folder of the pool.
+        pool: rows of the pool.
+        real: rows of the data set of the pool; only the training part is used. May be empty.
+        fit: how real images are fitted to the size of the pool's images.
 
     Raises:
-        InputError: a row points outside of the folder, or an image cannot be read.
+        InputError: a row points outside the folder, or an image cannot be read.
     """
     refuse_outside(folder, pool)
     by_digest = dict(zip(digests([sample.image for sample in pool]), pool, strict=True))
@@ -109,36 +110,36 @@ def build_session(
 
 
 def build_label_session(title: str, suspects: Sequence[Sample], scores: Sequence[float]) -> ReviewSession:
-    """Real images whose labels are to be judged, in this order; the least suspicious ones lie beside.
+    """Build the session for judging the labels of real images, in this order.
 
-    `scores` are the probabilities of a defect by a classifier that has not seen them.
+    The least suspicious images serve as references. `scores` are out-of-sample defect probabilities.
     """
     scored = dict(zip(digests([sample.image for sample in suspects]), zip(suspects, scores, strict=True), strict=True))
-    samples, known = [sample for sample, _ in scored.values()], [score for _, score in scored.values()]
+    samples, unique_scores = [sample for sample, _ in scored.values()], [score for _, score in scored.values()]
     flags: list[list[Flag]] = [
         ["contrary"] if (score > 0.5) != (sample.label == 1) else [] for sample, score in scored.values()
     ]  # fmt: skip
-    beside = {image: sample for image, (sample, _) in reversed(scored.items())}
-    return ReviewSession(title, samples, list(scored), flags, beside, about="labels", scores=known)
+    references = {image: sample for image, (sample, _) in reversed(scored.items())}
+    return ReviewSession(title, samples, list(scored), flags, references, about="labels", scores=unique_scores)
 
 
 def refuse_outside(folder: Path, pool: Sequence[Sample]) -> None:
-    """What lies elsewhere is not shown to anyone, whatever a manifest says.
+    """Check that all files of a pool are inside its folder, so that a manifest cannot expose other files.
 
     Raises:
-        InputError: an image or a mask lies outside of the folder, symbolic links followed.
+        InputError: an image or a mask is outside the folder after resolving symbolic links.
     """
     inside = folder.resolve()
     for sample in pool:
         for path in (sample.image, sample.mask):
             if path is not None and not path.resolve().is_relative_to(inside):
-                raise InputError(f"{path}: lies outside of the pool {folder}; a pool holds its images itself")
+                raise InputError(f"{path}: is outside the pool {folder}; move the file into the pool")
 
 
 def _flag(samples: Sequence[Sample], real: dict[str, Sample], fit: Literal["crop", "stretch"]) -> list[list[Flag]]:
     height, width = read_image(samples[0].image).shape[:2]
     size = Geometry.model_construct(width=width, height=height, fit=fit)
-    fitted = [(one.label, fit_image(read_image(one.image), size)) for one in real.values()]
+    fitted = [(sample.label, fit_image(read_image(sample.image), size)) for sample in real.values()]
     flagger = Flagger([image for _, image in fitted], [image for label, image in fitted if label == 1])
     flags = []
     for sample in tqdm(samples, "flags", disable=None):

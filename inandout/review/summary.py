@@ -1,4 +1,4 @@
-"""What decisions add up to: per person and image, per prompt, and how far two people agree."""
+"""Summaries of decisions: per person and image, per prompt, and the agreement of reviewers."""
 
 import math
 from collections import defaultdict
@@ -15,20 +15,20 @@ CHOICES: tuple[Review, ...] = ("keep", "reject", "unsure")
 
 
 class Agreement(NamedTuple):
-    """Of two people who judged the same images."""
+    """Agreement of two people."""
 
     reviewers: tuple[str, str]
     images: int
-    """That both decided on."""
+    """Number of images judged by both."""
     same: int
-    """Of these, on which they said the same."""
+    """Number of images with the same decision."""
     kappa: float | None
-    """Cohen's, of the three decisions: 1 is full agreement, 0 what chance gives. None where it is undefined: no image
-    in common, or both said one and the same of all."""
+    """Cohen's kappa of the three decisions: 1 = full agreement, 0 = chance. None if undefined: no common image, or a
+    single decision on all of them."""
 
 
 class PromptShare(NamedTuple):
-    """How the images of one prompt fared."""
+    """Numbers of decided and kept images of one prompt."""
 
     prompt: str
     images: int
@@ -37,77 +37,86 @@ class PromptShare(NamedTuple):
 
     @property
     def accepted(self) -> float | None:
-        """Kept of those decided, 0..1; None before the first decision."""
+        """Share of decided images that were kept, 0..1; None before the first decision."""
         return self.kept / self.decided if self.decided else None
 
 
 Latest = Mapping[str, Mapping[str, Decision]]
-"""Reviewer to image to the decision that holds."""
+"""Maps reviewers to images to their active decision."""
 
 
 def latest(decisions: Iterable[Decision]) -> Latest:
-    """The decision that holds for every person and image; none where it was taken back."""
-    holding: dict[str, dict[str, Decision]] = defaultdict(dict)
-    for one in decisions:
-        if one.decision:
-            holding[one.reviewer][one.image] = one
+    """Return the active decision of every person on every image; withdrawn decisions are omitted."""
+    active: dict[str, dict[str, Decision]] = defaultdict(dict)
+    for decision in decisions:
+        if decision.decision:
+            active[decision.reviewer][decision.image] = decision
         else:
-            holding[one.reviewer].pop(one.image, None)
-    return {reviewer: images for reviewer, images in holding.items() if images}
+            active[decision.reviewer].pop(decision.image, None)
+    return {reviewer: by_image for reviewer, by_image in active.items() if by_image}
 
 
 def joint_decisions(decisions: Iterable[Decision]) -> dict[str, Review]:
-    """Image to what its reviewers say together: what all who decided said, or unsure where they differ."""
-    said: dict[str, set[Review]] = defaultdict(set)
-    for images in latest(decisions).values():
-        for image, one in images.items():
-            said[image].add(one.decision)
-    return {image: next(iter(each)) if len(each) == 1 else "unsure" for image, each in said.items()}
+    """Return the joint decision on each image: the common decision of its reviewers, or unsure if they differ."""
+    by_image: dict[str, set[Review]] = defaultdict(set)
+    for own in latest(decisions).values():
+        for image, decision in own.items():
+            by_image[image].add(decision.decision)
+    return {image: next(iter(distinct)) if len(distinct) == 1 else "unsure" for image, distinct in by_image.items()}
 
 
 def agreements(decisions: Iterable[Decision]) -> list[Agreement]:
-    """Every pair of people."""
-    return [_agreement((a, b), mine, theirs) for (a, mine), (b, theirs) in combinations(latest(decisions).items(), 2)]
+    """Return the agreement of every pair of reviewers."""
+    pairs = combinations(latest(decisions).items(), 2)
+    return [_agreement((name1, name2), first, second) for (name1, first), (name2, second) in pairs]
 
 
 def _agreement(
-    names: tuple[str, str], mine: Mapping[str, Decision], theirs: Mapping[str, Decision]
+    names: tuple[str, str], first: Mapping[str, Decision], second: Mapping[str, Decision]
 ) -> Agreement:  # fmt: skip
-    both = sorted(set(mine) & set(theirs))
-    a, b = [mine[image].decision for image in both], [theirs[image].decision for image in both]
+    common = sorted(set(first) & set(second))
+    a, b = [first[image].decision for image in common], [second[image].decision for image in common]
     same = sum(x == y for x, y in zip(a, b, strict=True))
     kappa = float(cohen_kappa_score(a, b, labels=CHOICES)) if len({*a, *b}) > 1 else None
-    return Agreement(names, len(both), same, kappa)
+    return Agreement(names, len(common), same, kappa)
 
 
-def prompt_shares(samples: Sequence[Sample], images: Sequence[str], said: Mapping[str, Review]) -> list[PromptShare]:
-    """Every prompt in order of appearance; `images` are the digests of `samples`, `said` is `joint_decisions`."""
-    rows: dict[str, list[Review]] = defaultdict(list)
+def prompt_shares(
+    samples: Sequence[Sample], images: Sequence[str], by_image: Mapping[str, Review]
+) -> list[PromptShare]:  # fmt: skip
+    """Return the shares of every prompt, in order of appearance.
+
+    `images` are the digests of `samples`, `by_image` is the output of `joint_decisions`.
+    """
+    by_prompt: dict[str, list[Review]] = defaultdict(list)
     for sample, image in zip(samples, images, strict=True):
-        rows[sample.prompt].append(said.get(image, ""))
+        by_prompt[sample.prompt].append(by_image.get(image, ""))
     return [
-        PromptShare(prompt, len(each), sum(one != "" for one in each), each.count("keep"))
-        for prompt, each in rows.items()
+        PromptShare(prompt, len(reviews), sum(review != "" for review in reviews), reviews.count("keep"))
+        for prompt, reviews in by_prompt.items()
     ]
 
 
-def apply_decisions(samples: Sequence[Sample], images: Sequence[str], said: Mapping[str, Review]) -> list[Sample]:
-    """The rows with what was decided in `review`; `images` are their digests, `said` is `joint_decisions`."""
+def apply_decisions(samples: Sequence[Sample], images: Sequence[str], by_image: Mapping[str, Review]) -> list[Sample]:
+    """Return the samples with their decisions in `review`.
+
+    `images` are the digests of `samples`, `by_image` is the output of `joint_decisions`.
+    """
     return [
-        sample.with_(review=said.get(image, "")) for sample, image in zip(samples, images, strict=True)
+        sample.with_(review=by_image.get(image, "")) for sample, image in zip(samples, images, strict=True)
     ]  # fmt: skip
 
 
-def certified(samples: Sequence[Sample]) -> list[str]:
-    """Prompts of which an image was kept, in order of appearance; `samples` have what was decided in `review`."""
+def certified_prompts(samples: Sequence[Sample]) -> list[str]:
+    """Return the prompts with at least one kept image, in order of appearance; `samples` have their `review`."""
     return list(dict.fromkeys(sample.prompt for sample in samples if sample.review == "keep"))
 
 
-def enough(samples: Sequence[Sample], missing: int) -> int:
-    """How many new images of the certified prompts it takes until `missing` more are kept, if the share stays.
+def images_needed(samples: Sequence[Sample], missing: int) -> int:
+    """Return how many images of the certified prompts to generate for `missing` kept ones, at the current share.
 
-    `samples` have what was decided in `review`, and one of them at least was kept.
+    `samples` have their `review`, and at least one of them was kept.
     """
-    prompts = set(certified(samples))
-    said = [sample.review for sample in samples if sample.prompt in prompts and sample.review]
-    return math.ceil(missing * len(said) / said.count("keep"))
+    prompts = set(certified_prompts(samples))
+    reviews = [sample.review for sample in samples if sample.prompt in prompts and sample.review]
+    return math.ceil(missing * len(reviews) / reviews.count("keep"))

@@ -1,4 +1,4 @@
-"""What happened since a page last asked: decisions, and what they add up to."""
+"""Updates for the page: new decisions and the summary of all decisions."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,34 +11,36 @@ from inandout.review.summary import CHOICES, agreements, joint_decisions, latest
 
 
 def updates_since(session: ReviewSession, decisions: Sequence[Decision], since: int) -> dict[str, Any]:
-    """Decisions from number `since` on (0 = all), as JSON, with the number to ask from next time, and the summary.
+    """Return the decisions from index `since` on (0 = all), the next index and the summary, as JSON.
 
-    `count` of a decision says how many the same person has made on the same image, with this one.
+    `count` of a decision is the number of decisions of the same person on the same image up to this one.
     """
     fields = {"image", "decision", "reason", "reviewer", "when"}
     counts: Counter[tuple[str, str]] = Counter()
-    fresh = []
-    for number, one in enumerate(decisions):
-        counts[one.reviewer, one.image] += 1
+    new = []
+    for number, decision in enumerate(decisions):
+        counts[decision.reviewer, decision.image] += 1
         if number >= since:
-            count = counts[one.reviewer, one.image]
-            fresh.append(one.model_dump(mode="json", include=fields) | {"count": count})
-    return {"next": len(decisions), "decisions": fresh, "summary": summarise(session.samples, session.ids, decisions)}
+            count = counts[decision.reviewer, decision.image]
+            new.append(decision.model_dump(mode="json", include=fields) | {"count": count})
+    return {"next": len(decisions), "decisions": new, "summary": summarise(session.samples, session.ids, decisions)}
 
 
 def summarise(samples: Sequence[Sample], images: Sequence[str], decisions: Sequence[Decision]) -> dict[str, Any]:
-    """Progress of every reviewer, what they say together, their agreement, and the accepted share of every prompt.
+    """Return the progress of every reviewer, the joint decisions, the agreements and the accepted share of every prompt.
 
-    `images` are the digests of `samples`; decisions on others do not count.
+    `images` are the digests of `samples`; decisions on other images are ignored.
     """
     known = set(images)
-    ours = [one for one in decisions if one.image in known]
-    said = joint_decisions(ours)
-    together = Counter(said.values())
+    relevant = [decision for decision in decisions if decision.image in known]
+    by_image = joint_decisions(relevant)
+    together = Counter(by_image.values())
     return {
         "images": len(known),
-        "reviewers": {reviewer: len(each) for reviewer, each in latest(ours).items()},
+        "reviewers": {reviewer: len(own) for reviewer, own in latest(relevant).items()},
         "together": {decision: together[decision] for decision in CHOICES},
-        "agreements": [one._asdict() for one in agreements(ours)],
-        "prompts": [one._asdict() | {"accepted": one.accepted} for one in prompt_shares(samples, images, said)],
+        "agreements": [agreement._asdict() for agreement in agreements(relevant)],
+        "prompts": [
+            share._asdict() | {"accepted": share.accepted} for share in prompt_shares(samples, images, by_image)
+        ],
     }

@@ -1,4 +1,4 @@
-"""Images as a browser gets them: small ones for a grid, whole ones, and where one differs from another."""
+"""Images for the browser: thumbnails, full-size images and difference maps."""
 
 import io
 
@@ -12,23 +12,23 @@ from inandout.review.flags import change
 THUMBNAIL = 192
 """Longest side of a thumbnail in px."""
 _FULL_HEAT = 48.0
-"""Grey levels of difference from which the heat map has its brightest colour."""
+"""Difference in grey levels that has the brightest colour of the heat map."""
 
 
 def thumbnail_webp(image: ImageArray) -> bytes:
-    """An image (H, W, 3) as WebP with at most `THUMBNAIL` px a side; smaller ones keep their size."""
+    """Encode an image (H, W, 3) as WebP of at most `THUMBNAIL` px per side; smaller images keep their size."""
     small = Image.fromarray(image)
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     return _encoded(small, "WEBP", quality=85, method=2)
 
 
-def whole_png(image: ImageArray) -> bytes:
-    """An image (H, W, 3), every pixel as it is."""
+def encode_png(image: ImageArray) -> bytes:
+    """Encode an image (H, W, 3) losslessly in its full size."""
     return _encoded(Image.fromarray(image), "PNG", compress_level=1)
 
 
 def heat_map(image: ImageArray, source: ImageArray) -> ImageArray:
-    """Where an image (H, W, 3) differs from its source of the same size: bright on dark, on one scale for all."""
+    """Return a colour map (H, W, 3) of the difference between an image and its source, on a fixed scale."""
     heat = np.clip(change(image, source) / _FULL_HEAT, 0, 1)
     return np.asarray(colormaps["inferno"](heat)[:, :, :3] * 255, dtype=np.uint8)
 

@@ -1,1 +1,1 @@
-"""Search with Optuna: which points, in which order, by whom. Knows neither MLflow nor what is measured."""
+"""Hyperparameter search with Optuna: search space, sampler and shared studies. Does not depend on MLflow."""

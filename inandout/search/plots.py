@@ -1,4 +1,4 @@
-"""Optuna's own figures of a study."""
+"""Optuna's plots of a study."""
 
 import warnings
 from collections.abc import Callable
@@ -13,29 +13,29 @@ from optuna.trial import TrialState
 
 
 def figures(study: Study) -> dict[str, Figure]:
-    """Figures by name, as far as there are trials enough: one that is complete, for some of them two that differ."""
-    matplotlib.use("Agg")  # Optuna draws with pyplot, which would look for a screen
+    """Return figures by name; most need one complete trial, `importance` and `contour` need two different values."""
+    matplotlib.use("Agg")  # Optuna uses pyplot, which may select a backend with a display
     from optuna.visualization import matplotlib as draw
 
     values = [trial.value for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
-    one: dict[str, Callable[[Study], Any]] = {
+    with_one_value: dict[str, Callable[[Study], Any]] = {
         "history": draw.plot_optimization_history,
         "slice": draw.plot_slice,
         "timeline": draw.plot_timeline,
         "intermediate_values": draw.plot_intermediate_values,
     }
-    two: dict[str, Callable[[Study], Any]] = {
+    with_two_values: dict[str, Callable[[Study], Any]] = {
         "importance": draw.plot_param_importances,
         "contour": draw.plot_contour,
     }
-    wanted = (one if values else {}) | (two if len(set(values)) > 1 else {})
+    plots = (with_one_value if values else {}) | (with_two_values if len(set(values)) > 1 else {})
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # they have been experimental since Optuna 2.2
-        return {name: _figure(plot(study)) for name, plot in wanted.items()}
+        warnings.simplefilter("ignore", ExperimentalWarning)  # the plots are experimental since Optuna 2.2
+        return {name: _figure(plot(study)) for name, plot in plots.items()}
 
 
 def _figure(axes: Any) -> Figure:
-    """Of axes or an array of them."""
+    """Return the figure of axes or of an array of axes, resized."""
     figure: Figure = np.ravel(axes)[0].figure
     figure.set_size_inches(12, 7)
     return figure

@@ -1,4 +1,4 @@
-"""What is searched: alpha and ddpm_ratio on a grid, and others when asked for."""
+"""The search space: alpha and ddpm_ratio on a grid, and optionally n_aug, guidance and lr."""
 
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
@@ -12,56 +12,63 @@ from inandout.errors import InputError
 from inandout.mixing import split_counts
 
 Point: TypeAlias = dict[str, float]
-"""Values by name: `alpha`, `ddpm_ratio`, and of `n_aug`, `guidance`, `lr` those that are searched."""
+"""Maps parameter names to values: `alpha`, `ddpm_ratio`, and `n_aug`, `guidance`, `lr` if they are searched."""
 Identity: TypeAlias = tuple[float, ...]
-"""What a classifier is trained with at a point: equal for points that train the same."""
+"""Effective training parameters of a point; equal for points that train the same classifier."""
 Extra = Literal["n_aug", "guidance", "lr"]
 
 RATIO_STEP = 0.1
 GUIDANCE = (1.0, 10.0)
-"""Least and greatest guidance that is tried, in steps of 1, so that pools are shared."""
+"""Minimum and maximum guidance, in steps of 1 so that trials share pools."""
 
 
 @dataclass(frozen=True)
 class Space:
-    """The points of a study.
+    """The search space of a study.
 
-    `alpha` lies on a grid, as every value of it costs a pool of images: on one, trials share them. `ddpm_ratio` lies
-    on one of `RATIO_STEP`; it costs at most the images that a larger share lacks.
+    `alpha` lies on a grid because every value requires its own pool of images, which trials then share. `ddpm_ratio`
+    lies on a grid with step `RATIO_STEP`; a larger ratio only extends the pool.
     """
 
     distributions: dict[str, FloatDistribution | IntDistribution]
     start: Point
-    """Of the first trial."""
+    """Point of the first trial."""
     n_aug: int
-    """Where it is not searched."""
+    """Value used if `n_aug` is not searched."""
 
     def identity(self, point: Mapping[str, float]) -> Identity:
-        """Without a diffusion image in the mix, alpha and guidance do not count; ratios that round alike are one."""
-        shares = split_counts(int(point.get("n_aug", self.n_aug)), point["ddpm_ratio"])
-        drawn = (point["alpha"], point.get("guidance", 0.0)) if shares[0] else ()
-        return (*shares, point.get("lr", 0.0), *drawn)
+        """Return the effective training parameters of a point.
+
+        Ratios that round to the same counts are equal, and alpha and guidance are ignored without diffusion images.
+        """
+        counts = split_counts(int(point.get("n_aug", self.n_aug)), point["ddpm_ratio"])
+        diffusion = (point["alpha"], point.get("guidance", 0.0)) if counts[0] else ()
+        return (*counts, point.get("lr", 0.0), *diffusion)
 
     def size(self) -> int | None:
-        """How many different points there are; None where more than alpha and ddpm_ratio is searched."""
+        """Return the number of different points; None if more than alpha and ddpm_ratio is searched."""
         if len(self.distributions) > 2:
             return None
         return len({self.identity(point) for point in self._grid(self.start)})
 
     def rounded(self, point: Mapping[str, float]) -> Point:
-        """Without the last digits that come from counting steps in floating point, which would be another pool."""
+        """Return the point without floating-point noise, which would require another pool."""
         return {name: value if name == "lr" else round(value, 6) for name, value in point.items()}
 
-    def nearest_free(self, wanted: Mapping[str, float], taken: Set[Identity]) -> Point:
-        """The point closest to `wanted` in alpha and ddpm_ratio that trains what none of `taken` does.
+    def nearest_untried(self, target: Mapping[str, float], tried: Set[Identity]) -> Point:
+        """Return the point closest to `target` in alpha and ddpm_ratio whose identity is not in `tried`.
 
         Raises:
-            InputError: all of them are taken.
+            InputError: all points of the grid have been tried.
         """
-        free = [point for point in self._grid(wanted) if self.identity(point) not in taken]
-        if not free:
-            raise InputError(f"all points at {dict(wanted)} have been tried; lower n_trials, or search more with also")
-        return min(free, key=lambda point: sum((point[name] - wanted[name]) ** 2 for name in ("alpha", "ddpm_ratio")))
+        untried = [point for point in self._grid(target) if self.identity(point) not in tried]
+        if not untried:
+            raise InputError(
+                f"all points at {dict(target)} have been tried; lower n_trials, or add parameters with also"
+            )
+        return min(
+            untried, key=lambda point: sum((point[name] - target[name]) ** 2 for name in ("alpha", "ddpm_ratio"))
+        )
 
     def _grid(self, others: Mapping[str, float]) -> Iterator[Point]:
         axes = [_steps(self.distributions[name]) for name in ("alpha", "ddpm_ratio")]
@@ -72,15 +79,15 @@ class Space:
 def build_space(
     *, alpha: float, alpha_step: float, n_aug: int, guidance: float, lr: float, also: Iterable[Extra] = ()
 ) -> Space:
-    """The space around given values, which the first trial has, to the nearest step.
+    """Return the space around the given values; the first trial uses these values, rounded to the grid.
 
     Args:
         alpha: 0..1.
-        alpha_step: divides 1.
-        n_aug: 2 or more; if searched, .5, 1, 1.5 and 2 times that.
+        alpha_step: step of the grid; divides 1.
+        n_aug: 2 or more; if searched, .5, 1, 1.5 and 2 times this value.
         guidance: if searched, within `GUIDANCE`.
-        lr: if searched, from a tenth to ten times that, by its logarithm, 10 at most.
-        also: what is searched besides alpha and ddpm_ratio.
+        lr: if searched, from a tenth to ten times this value on a logarithmic scale, at most 10.
+        also: parameters searched besides alpha and ddpm_ratio.
     """
     half = n_aug // 2
     extras: dict[Extra, tuple[FloatDistribution | IntDistribution, float]] = {

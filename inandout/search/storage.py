@@ -1,4 +1,4 @@
-"""Where a study is kept, and the lock that its workers share."""
+"""Storage of a study, and the lock shared by its workers."""
 
 import hashlib
 import warnings
@@ -20,43 +20,43 @@ from inandout.errors import InputError, brief
 
 DRIVER = "postgresql+psycopg"
 HEARTBEAT, GRACE = 60, 180
-"""Seconds between two signs of life of a trial in a database, and after which it counts as dead."""
+"""Seconds between heartbeats of a trial in a database, and seconds without one after which it counts as dead."""
 
 Lock = Callable[[], AbstractContextManager[object]]
 
 
 class Store(NamedTuple):
-    """A storage of Optuna's and a lock that one worker has at a time; it ends with its process."""
+    """An Optuna storage and an exclusive lock, which is released when the process ends."""
 
     storage: BaseStorage
     lock: Lock
 
 
 def check_url(url: str) -> str:
-    """A storage that `open_store` takes.
+    """Return `url` if `open_store` accepts it.
 
     Raises:
-        ValueError: what is wrong with it.
+        ValueError: the URL is malformed, has another driver or contains a password.
     """
     try:
         parts = make_url(url) if url else None
     except ArgumentError:
-        raise ValueError(f"is not a URL; give {DRIVER}://user@host/database, or nothing") from None
+        raise ValueError(f"not a URL; give {DRIVER}://user@host/database, or leave it empty") from None
     if parts and parts.drivername != DRIVER:
-        raise ValueError(f"only {DRIVER}:// is supported; leave it empty for several processes on one machine")
+        raise ValueError(f"only {DRIVER}:// is supported; leave it empty for processes on one machine")
     if parts and (parts.password or "password" in parts.query):
-        raise ValueError("holds a password, which runs would show; put it into PGPASSWORD or ~/.pgpass")
+        raise ValueError("contains a password, which would be logged; use PGPASSWORD or ~/.pgpass instead")
     return url
 
 
 def open_store(url: str, folder: Path, name: str) -> Store:
-    """The storage of the study `name`.
+    """Open the storage of the study `name`.
 
     Args:
-        url: "" for a journal file, which several processes of one machine can share and no crash of one damages; else
-            a PostgreSQL URL, for several machines, where trials send signs of life.
-        folder: of journal files and their locks; made where it is missing.
-        name: of the study, which can be a file name.
+        url: "" for a crash-safe journal file shared by processes of one machine; otherwise a PostgreSQL URL, shared by
+            several machines, with heartbeats of running trials.
+        folder: folder of journal files and locks; created if missing.
+        name: name of the study; must be a valid file name.
 
     Raises:
         InputError: the driver is not installed, or the server does not answer.
@@ -66,22 +66,22 @@ def open_store(url: str, folder: Path, name: str) -> Store:
         path = folder / f"{name}.log"
         return Store(
             JournalStorage(JournalFileBackend(str(path))), lambda: FileLock(f"{path}.claim")
-        )  # .lock is Optuna's
+        )  # Optuna uses the suffix .lock
     if find_spec("psycopg") is None:
         raise InputError(f"storage = {url}: needs psycopg; pip install 'inandout[postgres]'")
     try:
         engine = create_engine(url, pool_pre_ping=True)
         key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
-        with _advisory_lock(engine, 0):  # tables are made once, of all studies
+        with _advisory_lock(engine, 0):  # all studies share the tables
             storage = _open_database(url)
     except SQLAlchemyError as error:
-        raise InputError(f"storage = {url}: the server cannot be used ({brief(error)}); is it running?") from error
+        raise InputError(f"storage = {url}: cannot connect ({brief(error)}); check that the server runs") from error
     return Store(storage, lambda: _advisory_lock(engine, key))
 
 
 def _open_database(url: str) -> RDBStorage:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # signs of life have been experimental since Optuna 2.9
+        warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats are experimental since Optuna 2.9
         return RDBStorage(
             url, engine_kwargs={"pool_pre_ping": True}, heartbeat_interval=HEARTBEAT, grace_period=GRACE
         )  # fmt: skip
@@ -89,10 +89,10 @@ def _open_database(url: str) -> RDBStorage:
 
 @contextmanager
 def _advisory_lock(engine: Engine, key: int) -> Iterator[None]:
-    """PostgreSQL's lock of a number, which ends with the connection at the latest."""
+    """Hold a PostgreSQL advisory lock; the server releases it if the connection is lost."""
     with engine.connect() as connection:
         connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": key})
-        connection.commit()  # the lock is the session's; no transaction stays open for as long as it is held
+        connection.commit()  # the lock belongs to the session, so no transaction needs to stay open
         try:
             yield
         finally:

@@ -1,4 +1,4 @@
-"""A study that several workers share: each trial is claimed by one, and those of dead workers are run once more."""
+"""Studies shared by several workers: each trial is claimed by one worker, and trials of dead workers are retried."""
 
 import statistics
 import threading
@@ -22,13 +22,13 @@ from inandout.search.space import Point, Space
 from inandout.search.storage import HEARTBEAT, Lock, open_store
 
 PROCESS, ERROR, RETRY_OF, RUN = "process", "error", "retry_of", "run"
-"""User attributes of a trial: who runs it; why it failed by its own fault; whose point it has; its run's id."""
+"""User attributes of a trial: its process, the reason of its failure, the number of the retried trial, its run ID."""
 _STARTUP = 5
-"""Finished trials that a median needs."""
+"""Number of finished trials before pruning starts."""
 
 
 class SharedStudy(NamedTuple):
-    """A study, its space, and the lock that is held while a trial is claimed."""
+    """A study, its space, and the lock held while a trial is claimed."""
 
     study: Study
     space: Space
@@ -53,17 +53,18 @@ class RunningMeanPruner(BasePruner):
 
 
 class ClaimedTrial(NamedTuple):
-    """A trial of this process's, or None, and trials of others that were found dead on the way."""
+    """A trial claimed by this process, or None, and the trials of dead workers found while claiming."""
 
     trial: Trial | None
     dead: list[FrozenTrial]
 
 
 def open_study(url: str, folder: Path, name: str, space: Space, seed: int) -> SharedStudy:
-    """The study of this name, made where there is none; see `open_store`.
+    """Open the study `name`, or create it; see `open_store`.
 
-    A trial is cut short when the mean over its seeds so far is below the median of the finished trials' means after as
-    many seeds: the same seeds in the same order, so a hard draw of the validation part is hard for all.
+    A trial is pruned if its mean over the seeds so far is below the median of the finished trials' means after the same
+    number of seeds. All trials use the same seeds in the same order, so a difficult validation split affects all
+    equally.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     store = open_store(url, folder, name)
@@ -76,17 +77,17 @@ def open_study(url: str, folder: Path, name: str, space: Space, seed: int) -> Sh
 
 
 def claim_trial(shared: SharedStudy, n_trials: int) -> ClaimedTrial:
-    """The next trial for this process; None when there are `n_trials`, of which others may be running still.
+    """Claim the next trial for this process; None if `n_trials` trials have ended or are running.
 
-    Trials whose process died or that were interrupted do not count; one other trial gets the point of each.
+    Trials of dead or interrupted processes do not count, and each is retried once.
     """
     study = shared.study
     with shared.lock():
         dead = _fail_dead_trials(study)
         trials = study.get_trials(deepcopy=False)
-        again = _unrepeated(trials, shared.space)
-        if again:
-            study.enqueue_trial(again[0].params, user_attrs={RETRY_OF: again[0].number})
+        to_retry = _not_retried(trials, shared.space)
+        if to_retry:
+            study.enqueue_trial(to_retry[0].params, user_attrs={RETRY_OF: to_retry[0].number})
         elif all(trial.state != TrialState.WAITING for trial in trials) and _counted(trials) >= n_trials:
             return ClaimedTrial(None, dead)
         trial = study.ask(fixed_distributions=dict(shared.space.distributions))
@@ -95,57 +96,57 @@ def claim_trial(shared: SharedStudy, n_trials: int) -> ClaimedTrial:
 
 
 def is_running(study: Study) -> bool:
-    """Whether a trial of any worker is under way."""
+    """Return whether any worker is running a trial."""
     return any(trial.state == TrialState.RUNNING for trial in study.get_trials(deepcopy=False))
 
 
 def finish(study: Study, trial: Trial, value: float | None) -> None:
-    """The objective of a finished trial; None for one that was cut short, which keeps its last mean."""
+    """Report the objective of a finished trial; None marks it as pruned with its last reported mean."""
     state = TrialState.PRUNED if value is None else TrialState.COMPLETE
     study.tell(trial, value, state=state, skip_if_finished=True)
 
 
 def fail(study: Study, trial: Trial, reason: str) -> None:
-    """The point cannot be measured, today or tomorrow: it counts, and never wins."""
+    """Mark a trial as failed for good: it counts, is not retried and never wins."""
     trial.set_user_attr(ERROR, reason)
     study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
 
 
 def requeue(study: Study, trial: Trial) -> None:
-    """This process cannot finish the trial; another one will."""
+    """Give up a trial so that another worker retries it."""
     study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
 
 
 def ended_trials(study: Study) -> list[FrozenTrial]:
-    """Trials that count and have ended."""
+    """Return the trials that have ended and count."""
     return [
         trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished() and not _is_requeued(trial)
     ]
 
 
 def best_trials(study: Study, count: int) -> list[FrozenTrial]:
-    """Finished trials with the highest objective, the best first."""
-    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return sorted(done, key=lambda trial: (-(trial.value or 0.0), trial.number))[:count]
+    """Return the `count` complete trials with the highest objective, the best first."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.number))[:count]
 
 
 def point_of(trial: Trial | FrozenTrial, space: Space) -> Point:
-    """What is tried."""
+    """Return the point of a trial."""
     return space.rounded(trial.params)
 
 
 @contextmanager
 def heartbeat(study: Study, trial: Trial) -> Iterator[None]:
-    """Tell a database now and then that the trial is alive; a journal file needs no telling, its machine can look."""
+    """Send heartbeats of a trial to a database; with a journal file, processes are checked on the machine itself."""
     record: Callable[[int], None] | None = getattr(study._storage, "record_heartbeat", None)
     if record is None:
         yield
         return
-    ended_trials = threading.Event()
+    stopped = threading.Event()
 
     def beat() -> None:
         record(trial._trial_id)
-        while not ended_trials.wait(HEARTBEAT):
+        while not stopped.wait(HEARTBEAT):
             record(trial._trial_id)
 
     thread = threading.Thread(target=beat, daemon=True)
@@ -153,30 +154,30 @@ def heartbeat(study: Study, trial: Trial) -> Iterator[None]:
     try:
         yield
     finally:
-        ended_trials.set()
+        stopped.set()
         thread.join()
 
 
 def _fail_dead_trials(study: Study) -> list[FrozenTrial]:
-    """End trials without a process. Called under the lock, so one that names none was left there in the middle."""
+    """Fail running trials of dead processes, and trials without a process, which died while claiming under the lock."""
     running = study.get_trials(states=(TrialState.RUNNING,))
     for trial in running:
         if PROCESS not in trial.user_attrs or is_dead(trial.user_attrs[PROCESS]):
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # it has been experimental since Optuna 2.9
+        warnings.simplefilter("ignore", ExperimentalWarning)  # experimental since Optuna 2.9
         fail_stale_trials(study)
-    ended_trials = {trial.number for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.FAIL}
-    return [trial for trial in running if trial.number in ended_trials]
+    failed = {trial.number for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.FAIL}
+    return [trial for trial in running if trial.number in failed]
 
 
-def _unrepeated(trials: Sequence[FrozenTrial], space: Space) -> list[FrozenTrial]:
-    """Abandoned trials whose point no other trial has got yet."""
-    repeated = {trial.user_attrs.get(RETRY_OF) for trial in trials}
+def _not_retried(trials: Sequence[FrozenTrial], space: Space) -> list[FrozenTrial]:
+    """Return requeued trials that no other trial has retried yet."""
+    retried = {trial.user_attrs.get(RETRY_OF) for trial in trials}
     return [
         trial
         for trial in trials
-        if _is_requeued(trial) and trial.number not in repeated and trial.params.keys() == space.distributions.keys()
+        if _is_requeued(trial) and trial.number not in retried and trial.params.keys() == space.distributions.keys()
     ]
 
 

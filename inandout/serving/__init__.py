@@ -1,1 +1,1 @@
-"""A trained classifier for use: served over HTTP by MLflow, or as an ONNX file."""
+"""Deployment of a trained classifier: MLflow serving, the model registry and ONNX export."""

@@ -1,4 +1,4 @@
-"""The gate of `@champion`: what a version must show to take the place of the one before."""
+"""The gate for promotion to `@champion`."""
 
 from typing import NamedTuple
 
@@ -7,23 +7,23 @@ from inandout.evaluation.paired_test import METRICS, paired_difference
 
 
 class GateDecision(NamedTuple):
-    """Whether a challenger becomes the champion, and why."""
+    """Whether a challenger becomes the champion, and the reason."""
 
     wins: bool
     why: str
 
 
 def champion_gate(challenger: Scored, champion: Scored | None, version: str) -> GateDecision:
-    """The gate: the first of a name passes; another one if its test AP is higher beyond what chance explains.
+    """Decide on a challenger: the first version passes, a later one if its test AP is significantly higher.
 
     Args:
-        challenger: test part of the new one.
-        champion: of the champion, on the same images in the same order; None where there is none.
-        version: number of the champion, for the sentence.
+        challenger: test scores of the challenger.
+        champion: test scores of the champion for the same images in the same order; None without a champion.
+        version: version number of the champion, for the message.
     """
     if champion is None:
-        return GateDecision(True, "passed: the first of this name")
-    found = paired_difference([challenger], [champion], METRICS["AP"])
-    rise = f"test AP {found.mean:+.3f} (95 % {found.low:+.3f} .. {found.high:+.3f}) over champion version {version}"
-    wins = found.low > 0
-    return GateDecision(wins, f"{'passed' if wins else 'not passed'}: {rise}: {found.words()}")
+        return GateDecision(True, "passed: the first version of this name")
+    change = paired_difference([challenger], [champion], METRICS["AP"])
+    gain = f"test AP {change.mean:+.3f} (95 % {change.low:+.3f} .. {change.high:+.3f}) over champion version {version}"
+    wins = change.low > 0
+    return GateDecision(wins, f"{'passed' if wins else 'not passed'}: {gain}: {change.verdict()}")

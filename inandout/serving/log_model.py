@@ -1,4 +1,4 @@
-"""A classifier becomes an MLflow model that can be served."""
+"""Logging of a trained classifier as an MLflow model for serving."""
 
 import tempfile
 from collections.abc import Sequence
@@ -21,16 +21,16 @@ from inandout.tracking.logging import pip_requirements
 CODE = Path(__file__).with_name("model_code.py")
 
 
-def log_servable(weights: Path, settings: Settings, measured: Pointing | None) -> str:
-    """Log a classifier into the active run, to be served by `mlflow models serve`.
+def log_servable(weights: Path, settings: Settings, score: Pointing | None) -> str:
+    """Log a classifier to the active run, for `mlflow models serve`.
 
     Args:
         weights: state dict of the ResNet-50.
-        settings: stored with it.
-        measured: score of its heat maps, logged as metrics of the model.
+        settings: stored with the model.
+        score: pointing score of its heat maps, logged as metrics of the model.
 
     Returns:
-        The model's address, `models:/m-...`.
+        The model URI, `models:/m-...`.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "settings.json"
@@ -39,14 +39,14 @@ def log_servable(weights: Path, settings: Settings, measured: Pointing | None) -
             name="servable", python_model=str(CODE), artifacts={"settings": str(path), "weights": str(weights)},
             signature=signature(settings.default), pip_requirements=pip_requirements(),
         )  # fmt: skip
-    if measured:
-        values = {"pointing": measured.hits, "pointing_chance": measured.chance, "pointing_energy": measured.energy}
+    if score:
+        values = {"pointing": score.hits, "pointing_chance": score.chance, "pointing_energy": score.energy}
         mlflow.log_metrics(values, model_id=logged.model_id)
     return str(logged.model_uri)
 
 
 def signature(default: str) -> ModelSignature:
-    """What a request may hold; the images themselves are checked by `prepare_rows`."""
+    """Return the signature of requests and responses; `prepare_rows` validates the images."""
     image = AnyType()  # type: ignore[no-untyped-call]
     inputs = [ColSpec(image, "image", required=False), ColSpec(DataType.string, "path", required=False)]
     params = [ParamSpec("heatmap", DataType.boolean, False), ParamSpec("rule", DataType.string, default)]
@@ -60,12 +60,15 @@ def signature(default: str) -> ModelSignature:
 
 
 def measure_pointing(model: DefectNet, geometry: Geometry, test: Sequence[Sample]) -> tuple[Pointing | None, str]:
-    """Score of the heat maps on the positive images of `test` with a mask, and a sentence; None without masks."""
+    """Return the pointing score of the heat maps on positive images of `test` with a mask, and a sentence on it.
+
+    The score is None if no such image exists.
+    """
     rows = [s for s in test if s.label == 1 and s.mask and s.mask.is_file() and s.image.is_file()]
     masks = [fit_mask(read_mask(sample.mask), geometry) for sample in rows if sample.mask]
-    seen = [i for i, mask in enumerate(masks) if mask.any()]
-    if not seen:
-        return None, "not measured: no positive test image with a mask is on the disk"
-    pixels = load_pixels([rows[i].image for i in seen], geometry)
-    found = pointing(heat_maps(model, pixels), [masks[i] for i in seen])
-    return found, found.sentence()
+    visible = [i for i, mask in enumerate(masks) if mask.any()]  # fitting can crop the defect
+    if not visible:
+        return None, "not measured: no file of a positive test image with a mask was found"
+    pixels = load_pixels([rows[i].image for i in visible], geometry)
+    score = pointing(heat_maps(model, pixels), [masks[i] for i in visible])
+    return score, score.sentence()

@@ -1,4 +1,4 @@
-"""The file that MLflow keeps in a model and runs to load it ("models from code"), so that nothing is pickled."""
+"""Model code that MLflow stores and executes to load the model ("models from code"), which avoids pickles."""
 
 from mlflow.models import set_model
 

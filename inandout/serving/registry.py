@@ -1,6 +1,6 @@
-"""The model registry: versions of one name, and which of them is the champion.
+"""The MLflow Model Registry: versions, and the `champion` and `previous` aliases.
 
-Aliases are this project's own, `champion` and `previous`; MLflow keeps `latest` and `v1`, `v2`, ... for itself.
+MLflow reserves the aliases `latest` and `v1`, `v2`, ...
 """
 
 import hashlib
@@ -20,28 +20,25 @@ from inandout.tracking.store import lock_is_taken, state_folder
 
 CHAMPION, PREVIOUS = "champion", "previous"
 GATE = "gate"
-"""Tag of every version: what was found when it was promoted, and so why it is the champion or is not."""
+"""Tag of every version: the decision of the gate and its reason."""
 ROLLED_BACK = "rolled_back"
-"""Tag of a version whose place was given back to the one before."""
+"""Tag of a former champion that was rolled back."""
 
 
 @contextmanager
 def registry_lock(name: str) -> Iterator[None]:
-    """One process at a time changes the versions and aliases of a name; another one waits.
-
-    It holds for the processes that share one `.inandout` folder.
-    """
+    """Serialise changes to the versions and aliases of a name between processes that share one `.inandout` folder."""
     locks = state_folder() / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     lock = FileLock(locks / f"model-{hashlib.sha256(name.encode()).hexdigest()[:32]}.lock")
     if lock_is_taken(lock):
-        print(f"another process is changing the registered model {name}; waiting for it", file=sys.stderr)
+        print(f"waiting for another process that is changing the registered model {name}", file=sys.stderr)
     with lock:
         yield
 
 
 def version_at(name: str, alias: str) -> ModelVersion | None:
-    """The version that has an alias; None where there is none, or no model of this name."""
+    """Return the version with an alias; None if the alias or the model does not exist."""
     client = mlflow.MlflowClient()
     try:
         number = client.get_registered_model(name).aliases.get(alias)
@@ -53,20 +50,20 @@ def version_at(name: str, alias: str) -> ModelVersion | None:
 
 
 def version_of(name: str, run_id: str) -> ModelVersion | None:
-    """The version that a run has made already."""
-    found = mlflow.MlflowClient().search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
-    return found[0] if found else None
+    """Return the version registered from a run, or None."""
+    versions = mlflow.MlflowClient().search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    return versions[0] if versions else None
 
 
 def add_version(name: str, model_uri: str, tags: Mapping[str, str]) -> ModelVersion:
-    """A new version of a name, which is made with the first one."""
+    """Register a new version; the registered model is created if needed."""
     return mlflow.register_model(model_uri, name, tags=dict(tags))
 
 
 def set_champion(name: str, version: ModelVersion) -> None:
-    """Make a version the champion, and the champion the previous one.
+    """Make a version the champion and the old champion the previous version.
 
-    The champion is moved last: a process that dies in between leaves the old one.
+    The champion alias moves last, so an interrupted process keeps the old champion.
     """
     client = mlflow.MlflowClient()
     champion = version_at(name, CHAMPION)
@@ -83,19 +80,21 @@ def _move_champion_alias(name: str, version: ModelVersion) -> None:
 
 
 def roll_back(name: str) -> tuple[ModelVersion, ModelVersion]:
-    """Swap champion and previous; returns the new pair in this order, so a second time undoes the first.
+    """Swap champion and previous, and return (new champion, new previous); a second call undoes the first.
 
     Raises:
-        InputError: there is no champion, or none before it.
+        InputError: there is no champion or no previous version.
     """
     champion, previous = version_at(name, CHAMPION), version_at(name, PREVIOUS)
     if champion is None:
         raise InputError(f"name = {name!r}: no registered model of this name has a champion; promote one first")
     if previous is None or previous.version == champion.version:
-        raise InputError(f"name = {name!r}: version {champion.version} is the champion, and there is none before it")
+        raise InputError(
+            f"name = {name!r}: champion version {champion.version} has no previous version; promote another one first"
+        )
     client = mlflow.MlflowClient()
     _move_champion_alias(name, previous)
     client.set_registered_model_alias(name, PREVIOUS, champion.version)
-    when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC: version {previous.version} took its place"
-    client.set_model_version_tag(name, champion.version, ROLLED_BACK, when)
+    note = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC: replaced by version {previous.version}"
+    client.set_model_version_tag(name, champion.version, ROLLED_BACK, note)
     return previous, champion

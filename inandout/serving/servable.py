@@ -1,4 +1,4 @@
-"""What MLflow serves: images in, a decision for each out."""
+"""The MLflow model: it takes images and returns a decision for each."""
 
 import base64
 import io
@@ -25,9 +25,9 @@ from inandout.serving.settings import Settings
 
 
 class RefusedError(MlflowException):
-    """A request that cannot be answered: status 400, and one sentence.
+    """An invalid request: status 400 and one sentence.
 
-    MLflow's server writes the data of the request into the message of an error; what is sent is the sentence alone.
+    MLflow's server adds the request data to error messages; the response contains the sentence alone.
     """
 
     def __init__(self, sentence: str) -> None:
@@ -35,15 +35,15 @@ class RefusedError(MlflowException):
         self.sentence = sentence
 
     def serialize_as_json(self) -> str:
-        """The answer's body."""
+        """Return the body of the response."""
         return json.dumps({"error_code": self.error_code, "message": self.sentence})
 
 
 class Servable(PythonModel):
-    """The classifier with its preparation, thresholds and heat maps."""
+    """A classifier with its preprocessing, operating points and heat maps."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Read weights and settings."""
+        """Load weights and settings."""
         settings = Path(context.artifacts["settings"])
         self.settings = Settings.model_validate_json(settings.read_text(encoding="utf-8"))
         self.model = load_classifier(Path(context.artifacts["weights"]))
@@ -52,43 +52,43 @@ class Servable(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """One row an image: logit, score, decision, threshold, rule, model_version, and heatmap if asked for.
+        """Return one row per image: logit, score, decision, threshold, rule, model_version, and optionally heatmap.
 
         Args:
-            context: not needed.
-            model_input: a row an image, see `prepare_rows`.
-            params: `rule`, an operating point of the model; `heatmap`, whether to draw maps.
+            context: unused.
+            model_input: one row per image, see `prepare_rows`.
+            params: `rule`, an operating point of the model; `heatmap`, whether to return heat maps.
 
         Raises:
-            RefusedError: something of the request cannot be used.
+            RefusedError: the request is invalid.
         """
-        asked = params or {}
+        options = params or {}
         try:
-            point = self.settings.point(asked.get("rule") or self.settings.default)
+            point = self.settings.point(options.get("rule") or self.settings.default)
             pixels = prepare_rows(model_input.to_dict("records"), self.settings.geometry)
         except InputError as error:
             raise RefusedError(str(error)) from error
         logits = predict(self.model, pixels)
-        answer: dict[str, Any] = {
+        response: dict[str, Any] = {
             "logit": logits, "score": expit(logits), "decision": logits >= point.threshold,
             "threshold": point.threshold, "rule": point.rule, "model_version": self.version,
         }  # fmt: skip
-        if asked.get("heatmap"):
-            answer["heatmap"] = [encode_map(heat) for heat in heat_maps(self.model, pixels)]
-        return pd.DataFrame(answer)
+        if options.get("heatmap"):
+            response["heatmap"] = [encode_map(heat) for heat in heat_maps(self.model, pixels)]
+        return pd.DataFrame(response)
 
 
 def registered_version(folder: Path) -> str:
-    """`name/version` where MLflow fetched the model from the registry and left a note; else the model's id."""
-    note = folder / REGISTERED_MODEL_META_FILE_NAME
-    if note.is_file():
-        known = yaml.safe_load(note.read_text(encoding="utf-8"))
-        return f"{known['model_name']}/{known['model_version']}"
+    """Return `name/version` if MLflow downloaded the model from the registry, otherwise the model ID."""
+    file = folder / REGISTERED_MODEL_META_FILE_NAME
+    if file.is_file():
+        metadata = yaml.safe_load(file.read_text(encoding="utf-8"))
+        return f"{metadata['model_name']}/{metadata['model_version']}"
     return str(yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8")).get("model_id", ""))
 
 
 def encode_map(heat: np.ndarray) -> str:
-    """A map (H, W) of 0..1 as grey PNG in base64, 0..255."""
+    """Encode a heat map (H, W) in 0..1 as an 8-bit grey PNG in base64."""
     file = io.BytesIO()
     Image.fromarray(np.rint(heat * 255).astype(np.uint8)).save(file, format="PNG")
     return base64.b64encode(file.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""What a served classifier knows besides its weights: one JSON file in the model."""
+"""Settings of a served classifier, stored as one JSON file in the model."""
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -8,35 +8,35 @@ from inandout.evaluation.operating_points import OperatingPoint
 
 
 class Settings(BaseModel):
-    """Preparation of images, thresholds, and where the model comes from."""
+    """Preprocessing, operating points and origin of a served classifier."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     geometry: Geometry
-    """As in training."""
+    """Geometry of the training images."""
     points: tuple[OperatingPoint, ...] = Field(min_length=1)
     default: str
-    """The rule that decides where a request names none."""
+    """Rule used if a request names none."""
     run: str
-    """The `classify` run that trained it."""
+    """ID of the `classify` run."""
     code: str
-    """Fingerprint of the package that logged it."""
+    """Fingerprint of the package version that logged the model."""
     heat_maps: str
-    """How far heat maps are to be trusted, or why that is not known."""
+    """Measured accuracy of the heat maps, or why it was not measured."""
 
     @model_validator(mode="after")
-    def _knows_its_default(self) -> "Settings":
+    def _default_exists(self) -> "Settings":
         self.point(self.default)
         return self
 
     def point(self, rule: str) -> OperatingPoint:
-        """The operating point of a rule.
+        """Return the operating point of a rule.
 
         Raises:
-            InputError: there is none; names those there are.
+            InputError: the model has no such rule; the message lists its rules.
         """
-        found = [point for point in self.points if point.rule == rule]
-        if not found:
+        matches = [point for point in self.points if point.rule == rule]
+        if not matches:
             known = ", ".join(point.rule for point in self.points)
-            raise InputError(f"rule {rule[:100]!r} is not an operating point of this model; it has {known}")
-        return found[0]
+            raise InputError(f"rule {rule[:100]!r} is not an operating point of this model; use one of {known}")
+        return matches[0]

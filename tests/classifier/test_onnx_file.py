@@ -21,11 +21,11 @@ def images(n: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (n, 48, 32, 3), dtype=np.uint8)
 
 
-PARTED = images(8, seed=1)
+SEPARATED = images(8, seed=1)
 
 
 def small() -> DefectNet:
-    """Two layers in place of a ResNet-50, whose export takes ten times as long; the stage's test does it once."""
+    """Two layers instead of a ResNet-50, whose export takes ten times as long and is tested with the stage."""
     model = DefectNet()
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -37,16 +37,16 @@ def small() -> DefectNet:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
-    """A file whose threshold parts the `PARTED` images."""
+    """Export with a threshold that separates the `SEPARATED` images."""
     model = small()
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
-    threshold = float(np.median(predict(model, PARTED)))
+    threshold = float(np.median(predict(model, SEPARATED)))
     difference = write_onnx(model, threshold, images(4), path, {"run": "abc"})
     session = open_onnx(path)
     return model, threshold, session, path, difference
 
 
-def test_any_number_of_images_gets_the_logits_of_torch(written: Written) -> None:
+def test_any_batch_size_gives_the_logits_of_pytorch(written: Written) -> None:
     model, _, session, _, _ = written
     for n in (1, 2, 5):
         logit, score, _ = run_onnx(session, images(n, seed=n))
@@ -55,32 +55,32 @@ def test_any_number_of_images_gets_the_logits_of_torch(written: Written) -> None
         np.testing.assert_allclose(score, 1 / (1 + np.exp(-expected)), atol=1e-5)
 
 
-def test_the_threshold_inside_decides(written: Written) -> None:
+def test_decisions_apply_the_threshold(written: Written) -> None:
     _, threshold, session, _, _ = written
-    logit, _, decision = run_onnx(session, PARTED)
+    logit, _, decision = run_onnx(session, SEPARATED)
     np.testing.assert_array_equal(decision, logit >= threshold)
     assert decision.sum() == 4
 
 
-def test_a_threshold_just_above_a_score_is_not_rounded_to_it() -> None:
+def test_a_threshold_just_above_a_logit_is_not_rounded_to_it() -> None:
     model = small()
-    one = torch.from_numpy(images(1).transpose(0, 3, 1, 2).copy())
-    score = float(model(one)[0])
-    assert Deciding(model, score)(one)[2].tolist() == [True]
-    assert Deciding(model, float(np.nextafter(score, np.inf)))(one)[2].tolist() == [False]
+    image = torch.from_numpy(images(1).transpose(0, 3, 1, 2).copy())
+    logit = float(model(image)[0])
+    assert Deciding(model, logit)(image)[2].tolist() == [True]
+    assert Deciding(model, float(np.nextafter(logit, np.inf)))(image)[2].tolist() == [False]
 
 
-def test_the_file_says_what_it_is_and_how_well_it_agrees(written: Written) -> None:
+def test_metadata_contain_the_run_and_the_maximum_difference(written: Written) -> None:
     _, _, session, path, difference = written
-    known = session.get_modelmeta().custom_metadata_map
-    assert known["run"] == "abc"
-    assert float(known["max_difference"]) == difference < 1e-4
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert metadata["run"] == "abc"
+    assert float(metadata["max_difference"]) == difference < 1e-4
     (images_in,) = session.get_inputs()
     assert (images_in.type, images_in.shape[1:]) == ("tensor(uint8)", [3, 48, 32])
     assert [entry.name for entry in path.parent.iterdir()] == ["model.onnx"]
 
 
-def test_a_file_that_differs_is_refused_and_none_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_differing_export_raises_an_error_and_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = small()
     monkeypatch.setattr(onnx_file, "predict", lambda model, pixels: predict(model, pixels) + 2e-4)
     with pytest.raises(InputError, match=r"differs from the trained one by 0\.0002"):
@@ -88,10 +88,10 @@ def test_a_file_that_differs_is_refused_and_none_is_left(tmp_path: Path, monkeyp
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("theirs", "fits"), [(1e-4 - 1e-9, True), (1.1e-4, False), (np.nan, False)])
-def test_the_tolerance(theirs: float, fits: bool) -> None:
-    if fits:
-        assert largest_difference(np.zeros(2), np.array([0, theirs])) == theirs
+@pytest.mark.parametrize(("difference", "allowed"), [(1e-4 - 1e-9, True), (1.1e-4, False), (np.nan, False)])
+def test_differences_above_the_tolerance_raise_an_error(difference: float, allowed: bool) -> None:
+    if allowed:
+        assert largest_difference(np.zeros(2), np.array([0, difference])) == difference
     else:
-        with pytest.raises(InputError, match="nothing was written"):
-            largest_difference(np.zeros(2), np.array([0, theirs]))
+        with pytest.raises(InputError, match="no file was written"):
+            largest_difference(np.zeros(2), np.array([0, difference]))

@@ -17,7 +17,7 @@ PIXELS = np.stack([draw(i, bool(label))[0] for i, label in enumerate(LABELS)])
 
 
 class StopError(Exception):
-    """Stands for a kill between two epochs."""
+    """Simulates an interruption between two epochs."""
 
 
 def train(
@@ -36,19 +36,19 @@ def train(
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
-def test_a_stopped_run_resumes_to_the_same_weights_bit_for_bit(tmp_path: Path, optimiser: Optimiser) -> None:
-    whole = train(3, optimiser=optimiser).state_dict()
+def test_a_resumed_run_ends_with_bit_identical_weights(tmp_path: Path, optimiser: Optimiser) -> None:
+    expected = train(3, optimiser=optimiser).state_dict()
     path = tmp_path / "checkpoint.safetensors"
     with pytest.raises(StopError):
         train(3, path, 2, optimiser)
     assert len(load_checkpoint(path).progress["history"]) == 1
     resumed = train(3, path, optimiser=optimiser).state_dict()
-    assert whole.keys() == resumed.keys()
-    for name, tensor in whole.items():
+    assert expected.keys() == resumed.keys()
+    for name, tensor in expected.items():
         assert torch.equal(tensor, resumed[name]), name
 
 
-def test_training_lowers_the_loss_and_separates_what_can_be_separated() -> None:
+def test_training_lowers_the_loss_and_separates_the_classes() -> None:
     model = build_classifier("none", 0)
     history = fit(model, PIXELS, LABELS, FitConfig(epochs=8, batch_size=5, optimiser="adamw", lr=0.001), seed=0)
     assert history[-1]["loss"] < 0.5 * history[0]["loss"]
@@ -56,23 +56,23 @@ def test_training_lowers_the_loss_and_separates_what_can_be_separated() -> None:
     assert logits[LABELS == 1].mean() > logits[LABELS == 0].mean()
 
 
-def test_callbacks_see_every_epoch_once() -> None:
-    seen: list[int] = []
+def test_callbacks_are_called_once_per_epoch() -> None:
+    epochs: list[int] = []
     fit(
         build_classifier("none", 0), PIXELS, LABELS,
         FitConfig(epochs=2, batch_size=8, optimiser="sgd", lr=0.01), seed=0,
-        on_epoch=lambda epoch, values: seen.append(epoch),
+        on_epoch=lambda epoch, values: epochs.append(epoch),
     )  # fmt: skip
-    assert seen == [1, 2]
+    assert epochs == [1, 2]
 
 
-def test_a_resumed_run_tells_the_values_of_all_epochs(tmp_path: Path) -> None:
+def test_a_resumed_run_reports_the_values_of_all_epochs(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
-    told: list[tuple[int, dict[str, float]]] = []
+    calls: list[tuple[int, dict[str, float]]] = []
 
     def on_epoch(epoch: int, values: dict[str, float]) -> None:
-        values.setdefault("added", float(len(told)))
-        told.append((epoch, dict(values)))
+        values.setdefault("added", float(len(calls)))
+        calls.append((epoch, dict(values)))
 
     for epochs in (1, 3):
         fit(
@@ -80,11 +80,11 @@ def test_a_resumed_run_tells_the_values_of_all_epochs(tmp_path: Path) -> None:
             FitConfig(epochs=epochs, batch_size=8, optimiser="sgd", lr=0.01), seed=0,
             checkpoint=path, on_epoch=on_epoch,
         )  # fmt: skip
-    assert [epoch for epoch, _ in told] == [1, 1, 2, 3]
-    assert told[1] == told[0], "what was added in the first run is kept"
+    assert [epoch for epoch, _ in calls] == [1, 1, 2, 3]
+    assert calls[1] == calls[0], "values added in the first run are kept"
 
 
-def test_a_non_finite_loss_stops_names_the_step_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+def test_a_non_finite_loss_raises_an_error_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     train(1, path)
     before = path.read_bytes()
@@ -95,14 +95,14 @@ def test_a_non_finite_loss_stops_names_the_step_and_keeps_the_last_checkpoint(tm
     assert path.read_bytes() == before
 
 
-def test_a_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_checkpoint_raises_an_error(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     path.write_bytes(b"no checkpoint at all")
     with pytest.raises(InputError, match="not a checkpoint of this program"):
         train(1, path)
 
 
-def test_prediction_does_not_depend_on_the_batch_size_and_keeps_the_mode() -> None:
+def test_prediction_is_independent_of_the_batch_size_and_keeps_the_mode() -> None:
     model = build_classifier("none", 0).train()
     assert predict(model, PIXELS, 4) == pytest.approx(predict(model, PIXELS, 15), abs=1e-5)
     assert model.training

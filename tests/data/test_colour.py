@@ -6,11 +6,11 @@ from inandout.data.colour import is_grey, luma, without_colour
 IMAGE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 
 
-def test_luma_is_pillows() -> None:
+def test_luma_equals_pillow() -> None:
     np.testing.assert_array_equal(luma(IMAGE), np.asarray(Image.fromarray(IMAGE).convert("L")))
 
 
-def test_one_pixel_with_a_colour_makes_a_image_coloured() -> None:
+def test_one_coloured_pixel_makes_an_image_coloured() -> None:
     grey = without_colour(IMAGE)
     assert is_grey(grey)
     assert not is_grey(IMAGE)

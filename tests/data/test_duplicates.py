@@ -22,7 +22,7 @@ TILES = Path(os.environ.get("INANDOUT_TILES", Path(__file__).parents[3] / "share
 
 
 def surface(seed: int, height: int = 160, width: int = 120, grain: float = 1.0) -> ImageArray:
-    """A homogeneous texture under the same lighting as every other one."""
+    """Draw a homogeneous texture; all have the same lighting."""
     rng = np.random.default_rng(seed)
     noise = gaussian_filter(rng.normal(size=(height, width)), (2 * grain, grain))
     y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
@@ -70,7 +70,7 @@ def pairs(images: list[ImageArray]) -> list[list[int]]:
 
 @pytest.mark.parametrize("name", COPIES)
 @pytest.mark.parametrize("others", [0, 60])
-def test_a_copy_is_found_however_it_was_changed(name: str, others: int) -> None:
+def test_a_changed_copy_is_found(name: str, others: int) -> None:
     images = [surface(seed) for seed in range(1 + others)]
     assert pairs([*images, COPIES[name](images[0])]) == [[0, 1 + others]]
 
@@ -80,13 +80,13 @@ def test_different_textures_under_the_same_light_are_not_paired(grain: float) ->
     assert pairs([surface(seed, grain=grain) for seed in range(150)]) == []
 
 
-def test_brushed_surfaces_are_not_paired_for_their_direction() -> None:
+def test_brushed_surfaces_of_one_direction_are_not_paired() -> None:
     rng = np.random.default_rng(0)
     lines = [128 + rng.normal(0, 8, (1, 230)) + rng.normal(0, 6, (160, 230)) for _ in range(150)]
     assert pairs([np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2) for grey in lines]) == []
 
 
-def test_the_same_object_in_the_same_place_is_not_enough() -> None:
+def test_the_same_object_in_the_same_place_is_not_paired() -> None:
     y, x = np.mgrid[:128, :128]
     part = np.where((y - 64) ** 2 + (x - 60) ** 2 < 45**2, 180, 60) - 60 * ((abs(y - 40) < 6) & (abs(x - 70) < 20))
     images = []
@@ -97,19 +97,19 @@ def test_the_same_object_in_the_same_place_is_not_enough() -> None:
     assert pairs([*images, images[3][:, ::-1]]) == [[3, 40]]
 
 
-def test_flat_images_and_too_few_are_no_pair() -> None:
+def test_flat_images_and_single_images_give_no_pairs() -> None:
     flat = np.full((40, 40, 3), 77, dtype=np.uint8)
     assert pairs([flat, flat, np.zeros_like(flat)]) == []
     assert pairs([flat]) == []
     assert pairs([]) == []
 
 
-def test_pairs_do_not_depend_on_how_rows_are_cut_into_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pairs_do_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
     images = [surface(seed % 7) for seed in range(20)]
-    whole = pairs(images)
-    monkeypatch.setattr("inandout.data.duplicates._ROWS", 3)
-    assert pairs(images) == whole
-    assert whole == [[i, j] for i in range(20) for j in range(i + 1, 20) if (j - i) % 7 == 0]
+    expected = pairs(images)
+    monkeypatch.setattr("inandout.data.duplicates._BLOCK_ROWS", 3)
+    assert pairs(images) == expected
+    assert expected == [[i, j] for i in range(20) for j in range(i + 1, 20) if (j - i) % 7 == 0]
 
 
 def test_a_thumbnail_averages_cells() -> None:
@@ -119,25 +119,25 @@ def test_a_thumbnail_averages_cells() -> None:
     assert thumbnail(image).shape == (SIDE, SIDE)
 
 
-def test_an_album_finds_the_copies_that_the_pairs_have() -> None:
+def test_the_index_finds_the_same_copies_as_similar_pairs() -> None:
     images = [surface(seed % 7) for seed in range(20)]
-    album = SimilarityIndex([thumbnail(image) for image in images])
-    found = [np.flatnonzero(album.similarities(thumbnail(image[::-1])) >= 0.8).tolist() for image in images]
+    index = SimilarityIndex([thumbnail(image) for image in images])
+    found = [np.flatnonzero(index.similarities(thumbnail(image[::-1])) >= 0.8).tolist() for image in images]
     assert [[i, j] for i in range(20) for j in found[i] if j > i] == pairs(images)
 
 
-def test_what_is_added_to_an_album_is_found_at_its_place() -> None:
-    album = SimilarityIndex([thumbnail(surface(seed)) for seed in range(3)])
+def test_added_images_are_found_at_their_position() -> None:
+    index = SimilarityIndex([thumbnail(surface(seed)) for seed in range(3)])
     for seed in range(3, 200):
-        album.add(thumbnail(surface(seed % 150)))
-    assert len(album) == 200
+        index.add(thumbnail(surface(seed % 150)))
+    assert len(index) == 200
     for seed in (1, 64, 66, 67, 131):
-        similar = album.similarities(thumbnail(surface(seed)))
+        similar = index.similarities(thumbnail(surface(seed)))
         assert np.flatnonzero(similar >= 0.8).tolist() == [seed, seed + 150][: 1 + (seed < 50)]
         assert similar[seed] == pytest.approx(1, abs=1e-5)
 
 
-def test_the_similarity_of_two_does_not_depend_on_what_came_between() -> None:
+def test_similarities_do_not_depend_on_later_additions() -> None:
     short, long = (SimilarityIndex([thumbnail(surface(0, grain=6))]) for _ in range(2))
     for seed in range(1, 60):
         long.add(thumbnail(surface(seed, grain=6)))
@@ -145,11 +145,11 @@ def test_the_similarity_of_two_does_not_depend_on_what_came_between() -> None:
     assert long.similarities(last)[0] == pytest.approx(short.similarities(last)[0], abs=1e-5)
 
 
-def test_an_album_may_begin_empty() -> None:
-    album = SimilarityIndex([])
-    assert album.similarities(thumbnail(surface(1))).tolist() == []
-    album.add(thumbnail(surface(1)))
-    assert album.similarities(thumbnail(surface(1))).tolist() == pytest.approx([1], abs=1e-5)
+def test_the_index_can_be_empty_initially() -> None:
+    index = SimilarityIndex([])
+    assert index.similarities(thumbnail(surface(1))).tolist() == []
+    index.add(thumbnail(surface(1)))
+    assert index.similarities(thumbnail(surface(1))).tolist() == pytest.approx([1], abs=1e-5)
 
 
 def written(folder: Path, images: list[ImageArray], **fields: object) -> list[Sample]:
@@ -192,7 +192,7 @@ def test_grouping_without_near_duplicates_changes_nothing(tmp_path: Path) -> Non
 def test_on_real_tiles_only_images_of_one_tile_are_paired() -> None:
     samples = [sample for sample in read_manifest(TILES / "split.csv") if sample.split == "test"][:300]
     found = near_duplicates([sample.image for sample in samples]).tolist()
-    # Groups 19 and 20 are one tile: both show the same smear and the same bent edge.
+    # Groups 19 and 20 are the same tile: both show the same smear and the same bent edge.
     group = [{"20": "19"}.get(sample.group, sample.group) for sample in samples]
     same = sum(a == b for i, a in enumerate(group) for b in group[:i])
     assert all(group[i] == group[j] for i, j in found)

@@ -50,7 +50,7 @@ def test_big_endian_sixteen_bit_tiff_is_read_like_little_endian(tmp_path: Path) 
     assert read_image(saved(tmp_path / "a", encoded(image, "TIFF")))[0, :, 0].tolist() == [7, 255]
 
 
-def test_colours_hidden_by_alpha_do_not_come_back(tmp_path: Path) -> None:
+def test_transparent_colours_become_black(tmp_path: Path) -> None:
     rgba = np.full((2, 2, 4), 200, dtype=np.uint8)
     rgba[:, :, 3] = [[255, 0], [255, 0]]
     image = read_image(saved(tmp_path / "a.png", encoded(Image.fromarray(rgba), "PNG")))
@@ -63,13 +63,13 @@ def test_grey_with_alpha_is_composited_over_black(tmp_path: Path) -> None:
     assert read_image(saved(tmp_path / "a.png", encoded(image, "PNG"))).max() == 0
 
 
-def test_a_palette_becomes_the_colours_it_stands_for(tmp_path: Path) -> None:
+def test_a_palette_is_converted_to_its_colours(tmp_path: Path) -> None:
     image = Image.new("P", (2, 1), 1)
     image.putpalette([0, 0, 0, 10, 20, 30])
     assert read_image(saved(tmp_path / "a.png", encoded(image, "PNG")))[0, 0].tolist() == [10, 20, 30]
 
 
-def test_a_transparent_colour_of_a_palette_is_black(tmp_path: Path) -> None:
+def test_a_transparent_palette_colour_becomes_black(tmp_path: Path) -> None:
     image = Image.new("P", (2, 1), 1)
     image.putpalette([0, 0, 0, 10, 20, 30])
     path = saved(tmp_path / "a.png", encoded(image, "PNG", transparency=1))
@@ -90,22 +90,22 @@ def test_one_bit_images_are_black_and_white(tmp_path: Path) -> None:
     assert np.array_equal(read_mask(path), GREY > 100)
 
 
-def test_an_exif_rotation_is_applied(tmp_path: Path) -> None:
+def test_the_exif_orientation_is_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
+    exif[0x0112] = 6  # rotate by 90 degrees clockwise for display
     image = read_image(saved(tmp_path / "a.png", encoded(Image.fromarray(GREY), "PNG", exif=exif)))
     assert np.array_equal(image[:, :, 0], np.rot90(GREY, -1))
 
 
 @pytest.mark.parametrize("mode", ["F", "I"])
-def test_pixels_without_an_agreed_range_are_refused(tmp_path: Path, mode: str) -> None:
+def test_pixel_formats_without_a_defined_range_raise_an_error(tmp_path: Path, mode: str) -> None:
     path = saved(tmp_path / "a.tif", encoded(Image.new(mode, (4, 4)), "TIFF"))
-    with pytest.raises(InputError, match="no agreed range"):
+    with pytest.raises(InputError, match="no defined range"):
         read_image(path)
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "WEBP", "PNG"])
-def test_several_frames_are_refused(tmp_path: Path, kind: str) -> None:
+def test_several_frames_raise_an_error(tmp_path: Path, kind: str) -> None:
     frames = [Image.fromarray(noise((20, 20, 3), seed)) for seed in range(2)]
     path = saved(tmp_path / "a", encoded(frames[0], kind, save_all=True, append_images=frames[1:]))
     with pytest.raises(InputError, match="several frames"):
@@ -113,14 +113,14 @@ def test_several_frames_are_refused(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "TIFF", "WEBP"])
-def test_half_a_file_is_refused_and_never_half_grey(tmp_path: Path, kind: str) -> None:
+def test_a_truncated_file_raises_an_error(tmp_path: Path, kind: str) -> None:
     content = encoded(Image.fromarray(noise((64, 64, 3))), kind)
     with pytest.raises(InputError, match="cannot be decoded"):
         read_image(saved(tmp_path / "a", content[: len(content) // 2]))
 
 
 @pytest.mark.parametrize("name", ["IHDR", "IDAT"])
-def test_a_png_with_a_wrong_checksum_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_png_with_a_wrong_checksum_raises_an_error(tmp_path: Path, name: str) -> None:
     content = bytearray(encoded(Image.fromarray(noise((16, 16))), "PNG"))
     start = content.index(name.encode())
     (length,) = struct.unpack(">I", content[start - 4 : start])
@@ -129,14 +129,14 @@ def test_a_png_with_a_wrong_checksum_is_refused(tmp_path: Path, name: str) -> No
         read_image(saved(tmp_path / "a.png", bytes(content)))
 
 
-def test_a_huge_image_is_refused_by_its_header(tmp_path: Path) -> None:
+def test_a_huge_image_raises_an_error_before_decoding(tmp_path: Path) -> None:
     header = struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0)
     content = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", b"") + png_chunk(b"IEND", b"")
     with pytest.raises(InputError, match="limit of 50,000,000"):
         read_image(saved(tmp_path / "a.png", content))
 
 
-def test_the_limit_of_pixels_can_be_chosen(tmp_path: Path) -> None:
+def test_the_pixel_limit_is_configurable(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.png", encoded(Image.fromarray(GREY), "PNG"))
     assert read_image(path, max_pixels=48).shape == (6, 8, 3)
     with pytest.raises(InputError, match="8x6 is 48 pixels, more than the limit of 47"):
@@ -144,18 +144,18 @@ def test_the_limit_of_pixels_can_be_chosen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"just text", b"<!DOCTYPE html><html>not found</html>"])
-def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_files_that_are_not_images_raise_an_error(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(InputError, match="cannot be decoded"):
         read_image(saved(tmp_path / "a.png", content))
 
 
-def test_a_tiff_that_makes_pillow_raise_a_type_error_is_refused(tmp_path: Path) -> None:
+def test_a_type_error_of_pillow_becomes_an_input_error(tmp_path: Path) -> None:
     content = encoded(Image.fromarray(GREY), "TIFF").replace(struct.pack("<H", 256), struct.pack("<H", 999))
     with pytest.raises(InputError, match="cannot be decoded"):
         read_image(saved(tmp_path / "a.tif", content))
 
 
-def test_missing_files_and_link_loops_are_named(tmp_path: Path) -> None:
+def test_missing_files_and_link_loops_raise_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         read_image(tmp_path / "a.png")
     loop = tmp_path / "loop.png"
@@ -164,7 +164,7 @@ def test_missing_files_and_link_loops_are_named(tmp_path: Path) -> None:
         read_image(loop)
 
 
-def test_every_mask_pixel_that_is_not_black_is_defect(tmp_path: Path) -> None:
+def test_every_non_black_mask_pixel_is_a_defect(tmp_path: Path) -> None:
     grey = np.array([[0, 1, 255]], dtype=np.uint8)
     rgb = np.zeros((1, 3, 3), dtype=np.uint8)
     rgb[0, 1, 2], rgb[0, 2, 0] = 1, 7
@@ -173,7 +173,7 @@ def test_every_mask_pixel_that_is_not_black_is_defect(tmp_path: Path) -> None:
         assert read_mask(path).tolist() == [[False, True, True]]
 
 
-def test_images_and_masks_come_back_as_written(tmp_path: Path) -> None:
+def test_images_and_masks_survive_a_round_trip(tmp_path: Path) -> None:
     image, mask = noise((5, 7, 3)), noise((5, 7)) > 128
     write_image(tmp_path / "a.png", image)
     write_image(tmp_path / "m.png", mask)

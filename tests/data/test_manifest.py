@@ -43,7 +43,7 @@ def test_any_prompt_survives_a_round_trip(tmp_path: Path, prompt: str) -> None:
     assert read_manifest(tmp_path / "m.csv") == [sample]
 
 
-def test_a_manifest_can_move_with_its_images(tmp_path: Path) -> None:
+def test_a_manifest_can_be_moved_with_its_images(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     write_manifest([Sample(image=tmp_path / "a/p/1.png", mask=Path("/far/m.png"), label=0)], tmp_path / "a/m.csv")
     (tmp_path / "a").rename(tmp_path / "b")
@@ -52,53 +52,53 @@ def test_a_manifest_can_move_with_its_images(tmp_path: Path) -> None:
     assert sample.mask == Path("/far/m.png")
 
 
-def test_a_byte_order_mark_is_no_part_of_a_column(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     assert len(read_manifest(manifest(tmp_path, "\ufeffimage,label\n1.png,0\n"))) == 1
 
 
-def test_a_image_listed_twice_is_refused(tmp_path: Path) -> None:
+def test_an_image_listed_twice_raises_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"line 3: 1\.png is listed twice"):
         read_manifest(manifest(tmp_path, "image,label\n1.png,0\n1.png,1\n"))
 
 
 @pytest.mark.parametrize("value", ["2", "-1", "", "good", "0.5", "nan"])
-def test_a_wrong_label_is_named_with_its_line(tmp_path: Path, value: str) -> None:
+def test_an_invalid_label_is_named_with_its_line(tmp_path: Path, value: str) -> None:
     with pytest.raises(InputError, match=f"line 3: label = {value!r}"):
         read_manifest(manifest(tmp_path, f"image,label\n1.png,0\n2.png,{value}\n"))
 
 
-def test_wrong_columns_are_answered_with_the_allowed_ones(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"'image' and 'label' are needed.*'prompt'"):
+def test_invalid_columns_raise_an_error_with_the_allowed_ones(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"required are 'image' and 'label'.*'prompt'"):
         read_manifest(manifest(tmp_path, "path,label\n1.png,0\n"))
     with pytest.raises(InputError, match=r"'colour'.*'defect'"):
         read_manifest(manifest(tmp_path, "image,label,colour\n1.png,0,red\n"))
 
 
 @pytest.mark.parametrize(("line", "cells"), [("1.png,0", 2), ("1.png,0,a,more", 4), ("1.png,0,a,b,c", 5)])
-def test_a_row_with_too_few_or_too_many_cells_is_refused(tmp_path: Path, line: str, cells: int) -> None:
-    with pytest.raises(InputError, match=f"line 3: {cells} cells where the header has 3"):
+def test_a_row_with_too_few_or_too_many_cells_raises_an_error(tmp_path: Path, line: str, cells: int) -> None:
+    with pytest.raises(InputError, match=f"line 3: the row has {cells} cells, the header has 3"):
         read_manifest(manifest(tmp_path, f"image,label,prompt\n0.png,0,\n{line}\n"))
 
 
 @pytest.mark.parametrize("text", ["", "image,label\n"])
-def test_a_manifest_without_rows_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_manifest_without_rows_raises_an_error(tmp_path: Path, text: str) -> None:
     with pytest.raises(InputError):
         read_manifest(manifest(tmp_path, text))
 
 
-def test_a_field_beyond_any_measure_is_refused(tmp_path: Path) -> None:
+def test_an_oversized_field_raises_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="after line 1: field larger"):
         read_manifest(manifest(tmp_path, f"image,label,prompt\n1.png,0,{'x' * 200_000}\n"))
 
 
-def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+def test_a_binary_file_raises_an_error(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     path.write_bytes(b"\x89PNG\xff\x00")
     with pytest.raises(InputError, match="UTF-8"):
         read_manifest(path)
 
 
-def test_the_fingerprint_follows_content_and_rows_but_not_location(tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_content_and_rows_but_not_on_location(tmp_path: Path) -> None:
     here = [row(tmp_path / "a/1.png", b"one"), row(tmp_path / "a/2.png", b"two", label=1)]
     there = [row(tmp_path / "b/x.png", b"one"), row(tmp_path / "b/y.png", b"two", label=1, run="later")]
     assert fingerprint(here) == fingerprint(there)
@@ -107,20 +107,20 @@ def test_the_fingerprint_follows_content_and_rows_but_not_location(tmp_path: Pat
     assert fingerprint(here) != fingerprint(there)
 
 
-def test_the_fingerprint_follows_the_content_of_masks(tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_the_content_of_masks(tmp_path: Path) -> None:
     sample = row(tmp_path / "1.png").with_(mask=row(tmp_path / "m.png", b"m").image)
     before = fingerprint([sample])
     (tmp_path / "m.png").write_bytes(b"n")
     assert fingerprint([sample]) != before
 
 
-def test_a_digest_is_of_content(tmp_path: Path) -> None:
+def test_the_digest_depends_on_content_only(tmp_path: Path) -> None:
     one, two = row(tmp_path / "1.png").image, row(tmp_path / "2.png").image
     assert digest(one) == digest(two)
     assert len(digest(one)) == 32
 
 
-def test_a_failed_write_leaves_the_old_manifest(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_manifest(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     sample = Sample(image=tmp_path / "1.png", label=0)
     write_manifest([sample], path)
@@ -132,7 +132,7 @@ def test_a_failed_write_leaves_the_old_manifest(tmp_path: Path) -> None:
         assert len(list(csv.reader(file))) == 2
 
 
-def test_a_manifest_that_cannot_be_written_is_said_and_leaves_nothing(tmp_path: Path) -> None:
+def test_an_unwritable_path_raises_an_error_and_leaves_no_file(tmp_path: Path) -> None:
     sample = Sample(image=tmp_path / "1.png", label=0)
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder").mkdir()

@@ -11,8 +11,8 @@ from inandout.data.prepare import DataConfig, ShotConfig, data_path, prepare, pr
 from inandout.errors import InputError
 
 
-def twins(folder: Path) -> Path:
-    """Twelve textures a split, each also flipped, without groups."""
+def flipped_pairs(folder: Path) -> Path:
+    """Write 12 textures per split, each with a flipped copy, without groups."""
     samples = []
     for number in range(24):
         noise = gaussian_filter(np.random.default_rng(number).normal(size=(64, 64)), 1.5)
@@ -21,21 +21,19 @@ def twins(folder: Path) -> Path:
             path = folder / f"{number}{name}.png"
             write_image(path, np.ascontiguousarray(pixels))
             samples.append(Sample(image=path, label=number % 3 == 0, split="train" if number < 12 else "test"))
-    write_manifest(samples, folder / "twins.csv")
-    return folder / "twins.csv"
+    write_manifest(samples, folder / "pairs.csv")
+    return folder / "pairs.csv"
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_validation_part_shows_nothing_that_is_trained_on(tmp_path: Path, seed: int) -> None:
-    samples = prepare(DataConfig(data=str(twins(tmp_path)), val_share=0.3), seed)
+def test_near_duplicates_stay_in_one_split(tmp_path: Path, seed: int) -> None:
+    samples = prepare(DataConfig(data=str(flipped_pairs(tmp_path)), val_share=0.3), seed)
     split = {sample.image.name: sample.split for sample in samples}
     assert "val" in split.values()
     assert all(split[f"{number}a.png"] == split[f"{number}b.png"] for number in range(24))
 
 
-def test_the_embedded_data_is_drawn_where_it_is_missing_and_reused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_embedded_dataset_is_generated_once_and_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     folder = data_path("surfaces")
     first = digest(folder / "train" / "10000.png")
@@ -45,8 +43,8 @@ def test_the_embedded_data_is_drawn_where_it_is_missing_and_reused(
     assert digest(folder / "train" / "10000.png") == first
 
 
-def test_a_file_that_changes_is_checked_again(tmp_path: Path) -> None:
-    manifest = twins(tmp_path)
+def test_a_changed_file_is_checked_again(tmp_path: Path) -> None:
+    manifest = flipped_pairs(tmp_path)
     read_checked(str(manifest))
     write_image(tmp_path / "0a.png", read_image(tmp_path / "1a.png"))
     with pytest.raises(InputError, match="the same content as"):
@@ -54,35 +52,35 @@ def test_a_file_that_changes_is_checked_again(tmp_path: Path) -> None:
 
 
 def age(manifest: Path) -> None:
-    """As if all files had been there for long."""
+    """Set old modification times, so that files are cached."""
     for path in manifest.parent.iterdir():
         os.utime(path, (1e9, 1e9))
 
 
-def test_what_was_read_once_is_split_for_every_seed_and_shot_without_decoding(
+def test_a_checked_dataset_is_split_for_every_seed_and_shot_without_decoding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = str(twins(tmp_path))
-    age(tmp_path / "twins.csv")
-    requested = [
+    name = str(flipped_pairs(tmp_path))
+    age(tmp_path / "pairs.csv")
+    requests = [
         (DataConfig(data=name, val_share=share), ShotConfig(shot=shot, n_shot=2), seed)
         for share in (0.2, 0.4) for seed in (0, 1) for shot in ("zero", "few", "full")
     ]  # fmt: skip
-    whole = [prepare(config, seed) for config, _, seed in requested]
-    known = [prepare_shot(*one) for one in requested]
-    data, before = read_data(name), [fingerprint(samples) for samples in known]
+    expected_splits = [prepare(config, seed) for config, _, seed in requests]
+    expected_shots = [prepare_shot(*request) for request in requests]
+    data, before = read_data(name), [fingerprint(samples) for samples in expected_shots]
     for module in ("check", "duplicates"):
         monkeypatch.setattr(f"inandout.data.{module}.read_image", lambda *_: pytest.fail("decoded again"))
     monkeypatch.setattr("inandout.data.manifest._digest", lambda *_: pytest.fail("read again"))
-    assert [data.split(config, seed) for config, _, seed in requested] == whole
-    assert [data.take_shot(*one) for one in requested] == known
-    assert [fingerprint(data.take_shot(*one)) for one in requested] == before
-    assert len(set(before)) == len(requested)
+    assert [data.split(config, seed) for config, _, seed in requests] == expected_splits
+    assert [data.take_shot(*request) for request in requests] == expected_shots
+    assert [fingerprint(data.take_shot(*request)) for request in requests] == before
+    assert len(set(before)) == len(requests)
 
 
-def test_a_copy_of_a_test_image_in_the_training_part_is_refused_whenever_it_comes(tmp_path: Path) -> None:
-    config = DataConfig(data=str(twins(tmp_path)), val_share=0.3)
-    age(tmp_path / "twins.csv")
+def test_a_later_copy_of_a_test_image_in_the_training_split_raises_an_error(tmp_path: Path) -> None:
+    config = DataConfig(data=str(flipped_pairs(tmp_path)), val_share=0.3)
+    age(tmp_path / "pairs.csv")
     before = fingerprint(prepare(config, 0))
     good = (tmp_path / "0a.png").read_bytes()
     (tmp_path / "0a.png").write_bytes((tmp_path / "20a.png").read_bytes())
@@ -92,8 +90,8 @@ def test_a_copy_of_a_test_image_in_the_training_part_is_refused_whenever_it_come
     assert fingerprint(prepare(config, 0)) == before
 
 
-def test_a_row_that_changes_is_seen(tmp_path: Path) -> None:
-    manifest = twins(tmp_path)
+def test_a_changed_row_is_read_again(tmp_path: Path) -> None:
+    manifest = flipped_pairs(tmp_path)
     before = read_checked(str(manifest))
     manifest.write_text(manifest.read_text().replace("0a.png,,1", "0a.png,,0", 1))
     after = read_checked(str(manifest))

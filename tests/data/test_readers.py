@@ -14,8 +14,8 @@ from inandout.errors import InputError
 SIZE = (8, 6)
 
 
-def read_data(where: Path) -> list[Sample]:
-    samples, problems = scan_data(where)
+def read_data(path: Path) -> list[Sample]:
+    samples, problems = scan_data(path)
     if problems:
         raise InputError(describe(problems))
     return samples
@@ -30,13 +30,13 @@ def image(path: Path) -> Path:
 def mask(path: Path, defect: bool) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.zeros(SIZE, dtype=np.uint8)
-    pixels[2, 3] = defect  # 1 of 255: as dark as a defect can be
+    pixels[2, 3] = defect  # level 1 of 255, the darkest defect pixel
     write_image(path, pixels)
     return path
 
 
 def ksdd2(folder: Path, counts: dict[str, tuple[int, int]], name: str = "1") -> Path:
-    """`counts`: negatives and positives of a split."""
+    """Write the KolektorSDD2 layout; `counts` are the negatives and positives of each split."""
     for split, (negatives, positives) in counts.items():
         for i in range(negatives + positives):
             image(folder / split / f"{name}{i}.png")
@@ -44,7 +44,7 @@ def ksdd2(folder: Path, counts: dict[str, tuple[int, int]], name: str = "1") -> 
     return folder
 
 
-def test_in_ksdd2_the_mask_gives_the_label(tmp_path: Path) -> None:
+def test_ksdd2_labels_come_from_masks(tmp_path: Path) -> None:
     folder = ksdd2(tmp_path / "good" / "ok", {"train": (2, 1), "test": (1, 2)})
     (folder / "surfaces.json").write_text("[]")
     samples = read_data(folder)
@@ -59,14 +59,14 @@ def test_in_ksdd2_the_mask_gives_the_label(tmp_path: Path) -> None:
     assert samples[2].mask == folder / "train" / "12_GT.png"
 
 
-def test_the_counts_of_the_official_ksdd2_are_asserted(tmp_path: Path) -> None:
+def test_wrong_counts_of_the_official_ksdd2_are_reported(tmp_path: Path) -> None:
     folder = ksdd2(tmp_path, {"train": (2, 1), "test": (1, 2)})
-    with pytest.raises(InputError, match=r"(?s)3 images found where KolektorSDD2 has 2331.*has 1004"):
+    with pytest.raises(InputError, match=r"(?s)found 3 images, KolektorSDD2 has 2331.*has 1004"):
         read_data(folder)
     assert len(read_ksdd2(folder, official=False).samples) == 6
 
 
-def test_the_copies_in_the_official_zip_are_left_out_and_not_counted(
+def test_the_copies_in_the_official_zip_are_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = ksdd2(tmp_path, {"train": (2, 1), "test": (1, 2)})
@@ -81,7 +81,7 @@ def test_the_copies_in_the_official_zip_are_left_out_and_not_counted(
     assert "10301 (copy).png" in caplog.text
 
 
-def test_all_that_does_not_fit_together_is_listed_at_once(tmp_path: Path) -> None:
+def test_all_unpaired_files_are_reported_at_once(tmp_path: Path) -> None:
     folder = ksdd2(tmp_path, {"train": (3, 1), "test": (1, 2)})
     (folder / "surfaces.json").write_text("[]")
     (folder / "train" / "10_GT.png").unlink()
@@ -91,7 +91,7 @@ def test_all_that_does_not_fit_together_is_listed_at_once(tmp_path: Path) -> Non
     assert {problem.path.name for problem in scan.problems} == {"10.png", "11_GT.png", "12_GT.png"}
     assert len(scan.samples) == 4
     assert [problem.what.split(" (")[0] for problem in scan.problems] == [
-        "no mask", "a mask without an image", "cannot be decoded"
+        "no mask for this image", "no image for this mask", "cannot be decoded"
     ]  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def mvtec(folder: Path) -> Path:
     return folder
 
 
-def test_in_mvtec_the_folder_gives_the_label(tmp_path: Path) -> None:
+def test_mvtec_labels_come_from_folders(tmp_path: Path) -> None:
     folder = mvtec(tmp_path / "goodyear" / "test" / "crack")
     samples = read_data(folder)
     assert [(sample.split, sample.label, sample.defect) for sample in samples] == [
@@ -117,7 +117,7 @@ def test_in_mvtec_the_folder_gives_the_label(tmp_path: Path) -> None:
     assert samples[0].mask is None
 
 
-def test_mvtec_lists_what_has_no_partner(tmp_path: Path) -> None:
+def test_unpaired_files_of_mvtec_are_reported(tmp_path: Path) -> None:
     folder = mvtec(tmp_path)
     image(folder / "test" / "crack" / "1.png")
     mask(folder / "ground_truth" / "crack" / "2_mask.png", True)
@@ -133,7 +133,7 @@ def test_mvtec_without_masks_is_read(tmp_path: Path) -> None:
     assert [(sample.label, sample.mask) for sample in read_data(tmp_path)] == [(0, None), (0, None), (1, None)]
 
 
-def test_folders_give_label_kind_and_mask(tmp_path: Path) -> None:
+def test_folders_set_label_kind_and_mask(tmp_path: Path) -> None:
     folder = tmp_path / "goodyear" / "ok" / "defect"
     for name in ("good/1", "good/2", "defect/1", "defect/scratch/3", "defect/defect/4"):
         image(folder / f"{name}.png")
@@ -156,20 +156,20 @@ def test_folders_give_label_kind_and_mask(tmp_path: Path) -> None:
     ]
 
 
-def test_a_mask_of_no_image_or_of_two_is_listed(tmp_path: Path) -> None:
+def test_a_mask_of_no_image_or_of_two_is_reported(tmp_path: Path) -> None:
     for name in ("good/1", "defect/a/2", "defect/b/2"):
         image(tmp_path / f"{name}.png")
     mask(tmp_path / "mask" / "1.png", True)
     mask(tmp_path / "mask" / "2.png", True)
     scan = scan_data(tmp_path)
     assert [(problem.path.name, problem.what) for problem in scan.problems] == [
-        ("1.png", "a mask of no images"),
-        ("2.png", "a mask of 2 images"),
+        ("1.png", "mask matches no images"),
+        ("2.png", "mask matches 2 images"),
     ]
     assert len(scan.samples) == 1
 
 
-def test_hidden_files_other_suffixes_and_link_loops_do_not_stop_reading(tmp_path: Path) -> None:
+def test_hidden_files_other_suffixes_and_link_loops_are_tolerated(tmp_path: Path) -> None:
     image(tmp_path / "good" / "2.png")
     image(tmp_path / "good" / "1.png")
     image(tmp_path / "defect" / "1.png")
@@ -180,7 +180,7 @@ def test_hidden_files_other_suffixes_and_link_loops_do_not_stop_reading(tmp_path
     loop = tmp_path / "good" / "loop.png"
     loop.symlink_to(loop)
     names = [sample.image.name for sample in read_data(tmp_path)]
-    assert names == ["1.png", "2.png", "loop.png", "1.png"]  # the loop is kept for `check` to name
+    assert names == ["1.png", "2.png", "loop.png", "1.png"]  # `check` reports the loop
 
 
 def test_a_manifest_is_read(tmp_path: Path) -> None:
@@ -190,59 +190,59 @@ def test_a_manifest_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "nowhere", "file.txt"])
-def test_anything_else_is_answered_with_the_layouts(tmp_path: Path, name: str) -> None:
+def test_an_unknown_layout_raises_an_error_with_the_layouts(tmp_path: Path, name: str) -> None:
     (tmp_path / "file.txt").write_text("x")
     with pytest.raises(InputError, match=r"(?s)KolektorSDD2 .*MVTec-AD .*good/ and defect/"):
         read_data(tmp_path / name)
 
 
 @pytest.mark.parametrize("folders", [("good", "defect"), ("train", "test"), ("train/good", "test")])
-def test_a_layout_without_images_is_refused(tmp_path: Path, folders: tuple[str, ...]) -> None:
+def test_a_layout_without_images_raises_an_error(tmp_path: Path, folders: tuple[str, ...]) -> None:
     for name in folders:
         (tmp_path / name).mkdir(parents=True)
     with pytest.raises(InputError, match="no usable image"):
         read_data(tmp_path)
 
 
-def test_paths_are_absolute_when_the_folder_is_given_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_are_absolute_for_a_relative_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image(tmp_path / "good" / "1.png")
     image(tmp_path / "defect" / "1.png")
     monkeypatch.chdir(tmp_path)
     assert [sample.image for sample in read_data(Path())] == [tmp_path / "good/1.png", tmp_path / "defect/1.png"]
 
 
-def unknown(folder: Path) -> set[str]:
-    """What a scan says of places that its layout does not know."""
+def problem_paths(folder: Path) -> set[str]:
+    """Return the relative paths of all problems of a scan."""
     return {problem.path.relative_to(folder).as_posix() for problem in scan_data(folder).problems}
 
 
-def test_images_too_deep_in_folders_are_named_and_not_used(tmp_path: Path) -> None:
+def test_nested_images_in_folders_are_reported_and_not_used(tmp_path: Path) -> None:
     for name in ("good/1", "good/line2/2", "good/line2/3", "defect/a/4", "defect/a/deep/er/5", "defect/6"):
         image(tmp_path / f"{name}.png")
     mask(tmp_path / "mask" / "a" / "deep" / "5.png", True)
     image(tmp_path / "good" / ".thumbnails" / "1.png")
     image(tmp_path / "good" / "notes" / ".thumbnails" / "1.png")
     (tmp_path / "good" / "empty").mkdir()
-    assert unknown(tmp_path) == {"good/line2", "defect/a/deep", "mask/a/deep"}
+    assert problem_paths(tmp_path) == {"good/line2", "defect/a/deep", "mask/a/deep"}
     assert [sample.image.name for sample in scan_data(tmp_path).samples] == ["1.png", "6.png", "4.png"]
 
 
-def test_images_too_deep_in_mvtec_are_named_and_not_used(tmp_path: Path) -> None:
+def test_nested_images_in_mvtec_are_reported_and_not_used(tmp_path: Path) -> None:
     before = len(read_data(mvtec(tmp_path)))
     deep = ("train/good/line2", "test/good/line2", "test/crack/deep", "ground_truth/crack/deep")
     for name in deep:
         image(tmp_path / name / "1.png")
-    assert unknown(tmp_path) == set(deep)
+    assert problem_paths(tmp_path) == set(deep)
     assert len(scan_data(tmp_path).samples) == before
 
 
-def test_images_too_deep_or_of_another_kind_in_ksdd2_are_named_and_not_used(tmp_path: Path) -> None:
+def test_nested_images_and_other_formats_in_ksdd2_are_reported_and_not_used(tmp_path: Path) -> None:
     folder = ksdd2(tmp_path, {"train": (2, 1), "test": (1, 2)})
     (folder / "surfaces.json").write_text("[]")
     image(folder / "train" / "line2" / "1.png")
     image(folder / "test" / "7.jpg")
     mask(folder / "test" / "7_GT.png", False)
     scan = scan_data(folder)
-    assert unknown(folder) == {"train/line2", "test/7.jpg", "test/7_GT.png"}
+    assert problem_paths(folder) == {"train/line2", "test/7.jpg", "test/7_GT.png"}
     assert len(scan.samples) == 6
     assert all(problem.fix for problem in scan.problems)

@@ -25,43 +25,43 @@ def results(features: np.ndarray, real: RealFeatures = REAL, quantile: float = 0
     return apply_thresholds(nearest(features, real.negatives), to_positives, thresholds)
 
 
-def test_a_defect_is_kept_and_a_good_part_is_not() -> None:
+def test_defects_are_kept_and_good_parts_are_not() -> None:
     assert results(cloud(3, 20, 9)).count("kept") >= 18
     assert results(cloud(4, 20, 0)).count("kept") <= 1
 
 
-def test_far_from_everything_is_unlike_a_defect_unless_none_is_known() -> None:
-    elsewhere = cloud(5, 10, -30)
-    assert results(elsewhere) == ["unlike"] * 10
-    assert results(elsewhere, REAL._replace(positives=np.empty((0, 6)))) == ["kept"] * 10
+def test_outliers_are_unlike_defects_if_real_defects_are_known() -> None:
+    outliers = cloud(5, 10, -30)
+    assert results(outliers) == ["unlike"] * 10
+    assert results(outliers, REAL._replace(positives=np.empty((0, 6)))) == ["kept"] * 10
 
 
 @pytest.mark.parametrize("quantile", [0.6, 0.9])
-def test_each_threshold_holds_back_its_share_of_good_parts_nobody_has_seen(quantile: float) -> None:
+def test_each_threshold_rejects_its_quantile_of_new_good_parts(quantile: float) -> None:
     near, far = [], []
     for seed in range(200):
         thresholds = fit_thresholds(REAL._replace(unseen=cloud(1000 + seed, 12, 0)), quantile)
-        more = cloud(5000 + seed, 40, 0)
-        near.append((nearest(more, REAL.negatives) <= thresholds.negatives).mean())
+        new = cloud(5000 + seed, 40, 0)
+        near.append((nearest(new, REAL.negatives) <= thresholds.negatives).mean())
         assert thresholds.positives is not None
-        far.append((nearest(more, REAL.positives) >= thresholds.positives).mean())
-    for held in (near, far):
-        assert quantile - 0.02 < np.mean(held) < quantile + 1 / 13 + 0.02, "with 12 parts, not with many alone"
+        far.append((nearest(new, REAL.positives) >= thresholds.positives).mean())
+    for rejected in (near, far):
+        assert quantile - 0.02 < np.mean(rejected) < quantile + 1 / 13 + 0.02, "even with only 12 validation negatives"
 
 
-def test_a_image_at_the_limit_is_not_kept() -> None:
+def test_an_image_at_a_threshold_is_not_kept() -> None:
     thresholds = Thresholds(1.0, 2.0)
     results = apply_thresholds(np.array([1.0, 1.1, 1.1]), np.array([0.0, 2.0, 1.9]), thresholds)
     assert results == ["good", "unlike", "kept"]
 
 
-def test_too_few_good_parts_are_refused_with_the_number_that_is_needed() -> None:
-    with pytest.raises(InputError, match=r"the validation part has 18 negatives, and 19 are needed .* val_share"):
+def test_too_few_validation_negatives_are_refused_with_the_required_number() -> None:
+    with pytest.raises(InputError, match=r"needs at least 19 validation negatives, but there are 18; raise val_share"):
         fit_thresholds(REAL._replace(unseen=cloud(2, 18, 0)), 0.95)
     fit_thresholds(REAL._replace(unseen=cloud(2, 19, 0)), 0.95)
 
 
-def test_the_nearest_is_the_least_of_all_distances() -> None:
-    ones, others = cloud(6, 5, 0), cloud(7, 9, 1)
-    expected = [min(np.linalg.norm(one - other) for other in others) for one in ones]
-    assert nearest(ones, others) == pytest.approx(expected)
+def test_nearest_is_the_minimum_of_all_distances() -> None:
+    queries, references = cloud(6, 5, 0), cloud(7, 9, 1)
+    expected = [min(np.linalg.norm(query - reference) for reference in references) for query in queries]
+    assert nearest(queries, references) == pytest.approx(expected)

@@ -7,22 +7,22 @@ from inandout.evaluation.paired_test import METRICS, paired_difference, paired_t
 
 
 def scored(seed: int, strength: float, positives: int = 40, negatives: int = 120) -> Scored:
-    """Positives score `strength` standard deviations higher than negatives; the noise is that of the seed."""
+    """Return scores whose positives are `strength` standard deviations higher, with noise from the seed."""
     labels = np.array([1] * positives + [0] * negatives, np.int64)
     return Scored(labels, np.random.default_rng(seed).normal(size=len(labels)) + strength * labels)
 
 
-def test_a_clear_rise_is_called_better_and_the_other_way_round_worse() -> None:
+def test_a_clear_increase_is_better_and_a_clear_decrease_worse() -> None:
     weak, strong = ([scored(seed, strength) for seed in range(4)] for strength in (0.5, 2.0))
-    rise = paired_difference(strong, weak, average_precisions, rounds=200)
-    assert 0 < rise.low < rise.mean < rise.high
-    assert rise.words() == "better"
-    fall = paired_difference(weak, strong, average_precisions, rounds=200)
-    assert fall.mean == pytest.approx(-rise.mean)
-    assert fall.words() == "worse"
+    increase = paired_difference(strong, weak, average_precisions, rounds=200)
+    assert 0 < increase.low < increase.mean < increase.high
+    assert increase.verdict() == "better"
+    decrease = paired_difference(weak, strong, average_precisions, rounds=200)
+    assert decrease.mean == pytest.approx(-increase.mean)
+    assert decrease.verdict() == "worse"
 
 
-def test_the_mean_is_that_of_the_seeds_and_nothing_else() -> None:
+def test_the_mean_difference_is_the_mean_over_seeds() -> None:
     ours, theirs = [scored(0, 1.0), scored(1, 2.0)], [scored(2, 1.0), scored(3, 1.0)]
     expected = np.mean(
         [average_precision_score(*a[:2]) - average_precision_score(*b[:2]) for a, b in zip(ours, theirs, strict=True)]
@@ -34,42 +34,42 @@ LABELS = np.array([1] * 40 + [0] * 120, np.int64)
 
 
 def misses(trials: int, seeds: int, training: float, parts: float) -> int:
-    """How often the interval misses the truth, 0: both ways to train are equal.
+    """Return the number of intervals without the true difference 0 of two equal training methods.
 
     Args:
-        trials: comparisons.
-        seeds: trainings on each side.
-        training: standard deviation of a training's strength.
-        parts: standard deviation of how hard an image is for all trainings of a side.
+        trials: number of comparisons.
+        seeds: training runs per method.
+        training: standard deviation of the effect size over training runs.
+        parts: standard deviation of an image's difficulty, shared by all runs of a method.
     """
     rng = np.random.default_rng(0)
     missed = 0
     for _ in range(trials):
-        common, sides = rng.normal(size=len(LABELS)), []
+        common, methods = rng.normal(size=len(LABELS)), []
         for _ in range(2):
             logits = common + parts * rng.normal(size=len(LABELS))
-            sides.append([Scored(LABELS, logits + LABELS * (1 + training * rng.normal())) for _ in range(seeds)])
-        found = paired_difference(sides[0], sides[1], average_precisions, rounds=80)
-        missed += not found.low <= 0 <= found.high
+            methods.append([Scored(LABELS, logits + LABELS * (1 + training * rng.normal())) for _ in range(seeds)])
+        difference = paired_difference(methods[0], methods[1], average_precisions, rounds=80)
+        missed += not difference.low <= 0 <= difference.high
     return missed
 
 
 @pytest.mark.parametrize(
     ("seeds", "training", "parts"),
     [
-        pytest.param(4, 1.0, 0.0, id="training-decides"),
-        pytest.param(4, 0.02, 1.0, id="parts-decide"),
+        pytest.param(4, 1.0, 0.0, id="training-variance"),
+        pytest.param(4, 0.02, 1.0, id="parts-variance"),
         pytest.param(4, 0.3, 1.0, id="both"),
         pytest.param(2, 0.4, 0.5, id="two-seeds"),
         pytest.param(1, 0.0, 1.0, id="one-seed"),
     ],
 )
-def test_the_interval_misses_in_about_5_per_cent(seeds: int, training: float, parts: float) -> None:
-    """From both sides: coverage of 90 to 99 %. With seeds and parts together the interval is on the wide side."""
+def test_the_interval_misses_in_about_5_percent(seeds: int, training: float, parts: float) -> None:
+    """The coverage is 90 to 99 %. With variance of both seeds and parts, the interval is rather wide."""
     assert 2 <= misses(200, seeds, training, parts) <= 20
 
 
-def test_ten_photographs_of_a_part_are_no_ten_parts() -> None:
+def test_repeated_images_of_a_part_do_not_narrow_the_interval() -> None:
     few_ours, few_theirs = scored(0, 2.0, 12, 30), scored(1, 1.0, 12, 30)
     groups = [f"part {i}" for i in range(42)]
     many_ours, many_theirs = (
@@ -87,14 +87,14 @@ def test_ten_photographs_of_a_part_are_no_ten_parts() -> None:
     assert naive.high - naive.low < 0.5 * (few.high - few.low)
 
 
-def test_a_classifier_that_knows_nothing_has_little_recall_at_a_fixed_share_of_false_alarms() -> None:
-    blind, seeing = scored(0, 0.0, 140, 337), scored(0, 2.0, 140, 337)
-    once = np.ones((1, 477), np.int64)
-    assert recalls(blind, once)[0] < 0.15
-    assert recalls(seeing, once)[0] > 0.5
+def test_an_uninformative_classifier_has_low_recall_at_a_fixed_false_positive_rate() -> None:
+    uninformative, informative = scored(0, 0.0, 140, 337), scored(0, 2.0, 140, 337)
+    uniform = np.ones((1, 477), np.int64)
+    assert recalls(uninformative, uniform)[0] < 0.15
+    assert recalls(informative, uniform)[0] > 0.5
 
 
-def test_pairing_makes_the_interval_narrower_than_two_draws_would() -> None:
+def test_pairing_narrows_the_interval() -> None:
     noisy = scored(0, 1.0)
     shifted = Scored(noisy.labels, noisy.logits + 0.01 * np.random.default_rng(1).normal(size=len(noisy.labels)))
     found = paired_difference([shifted], [noisy], average_precisions, rounds=200)
@@ -106,15 +106,15 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     assert paired_difference(ours, theirs, recalls, rounds=50) == paired_difference(ours, theirs, recalls, rounds=50)
 
 
-def test_other_test_images_are_refused() -> None:
+def test_unpaired_test_images_are_refused() -> None:
     with pytest.raises(ValueError, match="same test images"):
         paired_difference([scored(0, 1.0)], [scored(0, 1.0, positives=39)], average_precisions)
     with pytest.raises(ValueError, match="same seeds"):
         paired_difference([scored(0, 1.0)], [], average_precisions)
 
 
-def test_a_verdict_names_both_sides_the_interval_and_the_seeds() -> None:
+def test_the_text_names_both_sides_the_interval_and_the_seeds() -> None:
     text = paired_test("zero shot, In&Out against MemSeg", [(scored(0, 2.0), scored(0, 0.5))])
     assert text.startswith("- zero shot, In&Out against MemSeg: AP +0.")
-    assert "1 seed, so without the spread of training" in text
+    assert "1 seed, so without training variance" in text
     assert text.count("\n") == len(METRICS) - 1

@@ -1,4 +1,4 @@
-"""Properties of a source of synthetic defects, over images and configurations."""
+"""Properties of synthetic anomalies over images and configurations."""
 
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -23,12 +23,12 @@ def _noisy(height: int, width: int) -> ImageArray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def _even(level: int) -> ImageArray:
+def _uniform(level: int) -> ImageArray:
     return np.full((48, 64, 3), level, np.uint8)
 
 
 def _object() -> ImageArray:
-    """A bright disc on black."""
+    """Draw a bright disc on black."""
     y, x = np.mgrid[0:80, 0:80]
     disc = (x - 40) ** 2 + (y - 40) ** 2 < 900
     return np.where(disc[:, :, None], np.uint8(180), np.uint8(10)) * np.ones(3, np.uint8)
@@ -39,9 +39,9 @@ IMAGES = {
     "tall": _noisy(150, 50),
     "odd": _noisy(33, 17),
     "line": _noisy(1, 90),
-    "black": _even(0),
-    "grey": _even(128),
-    "white": _even(255),
+    "black": _uniform(0),
+    "grey": _uniform(128),
+    "white": _uniform(255),
     "object": _object(),
 }
 CONFIGS = {
@@ -68,7 +68,7 @@ def _area_fits(area: float, config: MemSegConfig) -> bool:
     return config.mask.min_area - 1e-9 <= area <= config.mask.max_area + 1e-9
 
 
-def test_an_anomaly_is_visible_within_its_limits_and_nowhere_else(image: ImageArray, config: MemSegConfig) -> None:
+def test_an_anomaly_is_visible_inside_its_mask_only(image: ImageArray, config: MemSegConfig) -> None:
     before = image.copy()
     for seed in range(12):
         changed, mask = synthesise(image, seed, config, BANK)
@@ -84,19 +84,19 @@ def test_an_anomaly_is_visible_within_its_limits_and_nowhere_else(image: ImageAr
     np.testing.assert_array_equal(image, before)
 
 
-def test_the_same_arguments_give_the_same_anomaly_in_any_order(image: ImageArray, config: MemSegConfig) -> None:
-    forwards = [synthesise(image, seed, config, BANK) for seed in range(4)]
-    backwards = [synthesise(image, seed, config, BANK) for seed in reversed(range(4))]
-    for first, second in zip(forwards, reversed(backwards), strict=True):
+def test_anomalies_do_not_depend_on_the_order_of_calls(image: ImageArray, config: MemSegConfig) -> None:
+    forward = [synthesise(image, seed, config, BANK) for seed in range(4)]
+    backward = [synthesise(image, seed, config, BANK) for seed in reversed(range(4))]
+    for first, second in zip(forward, reversed(backward), strict=True):
         _assert_equal(first, second)
-    assert len({anomaly.image.tobytes() for anomaly in forwards}) == 4
+    assert len({anomaly.image.tobytes() for anomaly in forward}) == 4
 
 
 def test_another_process_gives_the_same_anomaly() -> None:
     jobs = [(IMAGES["tall"], seed, MemSegConfig(), BANK) for seed in range(4)]
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        elsewhere = [pool.submit(synthesise, *job) for job in jobs]
-        for job, future in zip(jobs, elsewhere, strict=True):
+        futures = [pool.submit(synthesise, *job) for job in jobs]
+        for job, future in zip(jobs, futures, strict=True):
             _assert_equal(synthesise(*job), future.result())
 
 
@@ -106,7 +106,7 @@ def _assert_equal(first: Anomaly, second: Anomaly) -> None:
 
 
 @pytest.mark.parametrize(("side", "bright"), [("brighter", True), ("darker", False)])
-def test_anomalies_keep_to_the_object(side: Literal["brighter", "darker"], bright: bool) -> None:
+def test_anomalies_stay_on_the_object(side: Literal["brighter", "darker"], bright: bool) -> None:
     config = MemSegConfig(mask=MaskConfig(foreground_threshold=100, foreground_is=side))
     image = IMAGES["object"]
     foreground = (image[:, :, 0] > 100) == bright
@@ -123,9 +123,9 @@ def test_anomalies_keep_to_the_object(side: Literal["brighter", "darker"], brigh
         (200, {"min_area": 0.00001, "max_area": 0.0001}, "covers 3072 pixels.*max_area = 0.0001"),
     ],
 )
-def test_an_object_too_small_for_the_limits_is_refused(level: int, changes: dict[str, Any], numbers: str) -> None:
+def test_an_object_too_small_for_the_limits_raises_an_error(level: int, changes: dict[str, Any], numbers: str) -> None:
     with pytest.raises(InputError, match=numbers):
-        synthesise(_even(level), 0, MemSegConfig(mask=MaskConfig(**changes)), BANK)
+        synthesise(_uniform(level), 0, MemSegConfig(mask=MaskConfig(**changes)), BANK)
 
 
 @pytest.mark.parametrize("opacity", [0.15, 0.5, 1.0])
@@ -136,26 +136,26 @@ def test_opacity_is_the_weight_of_the_source(opacity: float) -> None:
     np.testing.assert_array_equal(blend(old, new, 1.0), new)
 
 
-@pytest.mark.parametrize(("least", "most"), [(0.15, 1.0), (0.2, 0.6)])
-def test_opacity_is_uniform_within_its_limits(tmp_path: Path, least: float, most: float) -> None:
-    """White texture on black: the level inside the mask is the opacity. Without limits they are MemSeg's, .15 and 1."""
+@pytest.mark.parametrize(("minimum", "maximum"), [(0.15, 1.0), (0.2, 0.6)])
+def test_opacity_is_uniform_within_its_limits(tmp_path: Path, minimum: float, maximum: float) -> None:
+    """With a white texture on black, the level inside the mask is the opacity. MemSeg's limits are the defaults."""
     write_image(tmp_path / "white.png", np.full((4, 4, 3), 255, np.uint8))
-    limits = {} if (least, most) == (0.15, 1.0) else {"opacity_min": least, "opacity_max": most}
+    limits = {} if (minimum, maximum) == (0.15, 1.0) else {"opacity_min": minimum, "opacity_max": maximum}
     config = MemSegConfig.model_validate({"texture_share": 1, "textures": str(tmp_path)} | limits)
     bank = open_textures(config.textures)
     levels = []
     for seed in range(400):
-        changed, mask = synthesise(_even(0), seed, config, bank)
+        changed, mask = synthesise(_uniform(0), seed, config, bank)
         assert np.ptp(changed[mask]) == 0
         levels.append(changed[mask][0, 0] / 255)
-    assert least - 0.002 <= min(levels) < least + 0.02
-    assert most - 0.02 < max(levels) <= most + 0.002
-    assert kstest(levels, uniform(least, most - least).cdf).pvalue > 0.01
+    assert minimum - 0.002 <= min(levels) < minimum + 0.02
+    assert maximum - 0.02 < max(levels) <= maximum + 0.002
+    assert kstest(levels, uniform(minimum, maximum - minimum).cdf).pvalue > 0.01
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (0.5, 100), (1.0, 200)])
-def test_texture_share_is_the_share_of_textures(share: float, expected: int) -> None:
-    """On white and black only the texture is green: no operation makes that colour there."""
+def test_texture_share_is_the_share_of_texture_anomalies(share: float, expected: int) -> None:
+    """On a black and white image only the texture is green, because no operation produces that colour."""
     image = np.zeros((32, 32, 3), np.uint8)
     image[:, :16] = 255
     bank = _OneColour((0, 255, 0))
@@ -181,17 +181,17 @@ class _OneColour:
 @pytest.mark.parametrize("level", [0, 127, 128, 255])
 def test_a_texture_equal_to_the_image_still_gives_a_visible_anomaly(level: int) -> None:
     config = MemSegConfig(texture_share=1, opacity_min=0.05, opacity_max=0.05)
-    changed, mask = synthesise(_even(level), 0, config, _OneColour((level, level, level)))
+    changed, mask = synthesise(_uniform(level), 0, config, _OneColour((level, level, level)))
     assert (changed[mask] != level).all()
 
 
-def test_a_image_without_colour_gets_an_anomaly_without_colour() -> None:
+def test_a_grey_image_gets_a_grey_anomaly() -> None:
     grey = np.repeat(IMAGES["noisy"][:, :, :1], 3, axis=2)
     for seed in range(20):
         changed, _ = synthesise(grey, seed, MemSegConfig(), BANK)
         assert (np.ptp(changed, axis=2) == 0).all()
     coloured = [synthesise(grey, seed, MemSegConfig(keep_grey=False), BANK).image for seed in range(20)]
-    assert any(np.ptp(each, axis=2).any() for each in coloured)
+    assert any(np.ptp(anomaly, axis=2).any() for anomaly in coloured)
 
 
 def test_masks_do_not_depend_on_the_textures() -> None:
@@ -201,12 +201,12 @@ def test_masks_do_not_depend_on_the_textures() -> None:
         np.testing.assert_array_equal(first.mask, second.mask)
 
 
-@pytest.mark.parametrize("wrong", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32)])
-def test_what_is_no_image_is_refused(wrong: Any) -> None:
+@pytest.mark.parametrize("array", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32)])
+def test_an_invalid_array_raises_an_error(array: Any) -> None:
     with pytest.raises(InputError, match=r"\(H, W, 3\) uint8"):
-        synthesise(wrong, 0, MemSegConfig(), BANK)
+        synthesise(array, 0, MemSegConfig(), BANK)
 
 
-def test_a_negative_seed_is_refused() -> None:
+def test_a_negative_seed_raises_an_error() -> None:
     with pytest.raises(InputError, match="seed = -1"):
         synthesise(IMAGES["noisy"], -1, MemSegConfig(), BANK)

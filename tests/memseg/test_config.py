@@ -1,4 +1,4 @@
-"""The configuration is bounded."""
+"""Bounds of the configuration."""
 
 import re
 from typing import Any
@@ -19,7 +19,7 @@ from inandout.memseg.config import MaskConfig, MemSegConfig
         ({"opacity": 0.5}, "Extra inputs are not permitted"),
     ],
 )
-def test_a_configuration_outside_its_bounds_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_a_configuration_out_of_bounds_raises_an_error(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=re.escape(message)):
         MemSegConfig(**changes)
 
@@ -34,6 +34,6 @@ def test_a_configuration_outside_its_bounds_is_refused(changes: dict[str, Any], 
         ({"foreground_is": "left"}, "'brighter' or 'darker'"),
     ],
 )
-def test_masks_outside_their_bounds_are_refused(changes: dict[str, Any], message: str) -> None:
+def test_masks_outside_their_bounds_raise_an_error(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=re.escape(message)):
         MaskConfig(**changes)

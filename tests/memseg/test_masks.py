@@ -1,4 +1,4 @@
-"""Masks: never empty, within limits and foreground."""
+"""Masks are non-empty, and within the limits and the foreground."""
 
 from collections import Counter
 
@@ -14,7 +14,7 @@ from inandout.memseg.perlin import Noise
 IMAGE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 
 
-def test_no_mask_is_empty_and_the_median_is_memsegs() -> None:
+def test_masks_are_not_empty_and_have_the_median_area_of_memseg() -> None:
     limits = area_limits(96 * 96, MaskConfig())
     areas = [draw_mask(96, 96, None, limits, np.random.default_rng(seed)).mean() for seed in range(500)]
     assert min(areas) >= 0.002
@@ -22,14 +22,14 @@ def test_no_mask_is_empty_and_the_median_is_memsegs() -> None:
     assert 0.04 < np.median(areas) < 0.065
 
 
-def test_the_noise_has_the_scales_and_the_angles_of_memseg(monkeypatch: pytest.MonkeyPatch) -> None:
-    """1 to 32 cells on each axis, each power of two as often, turned by -90..90 degrees, uniform."""
+def test_noise_scales_and_angles_match_memseg(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each axis has 1 to 32 cells, all powers of two equally often. Angles are uniform in -90..90 degrees."""
     cells: list[int] = []
     degrees: list[float] = []
 
-    def noise(width: int, height: int, x: int, y: int, turned: float, rng: np.random.Generator) -> Noise:
+    def noise(width: int, height: int, x: int, y: int, angle: float, rng: np.random.Generator) -> Noise:
         cells.extend((x, y))
-        degrees.append(turned)
+        degrees.append(angle)
         return np.ones((height, width), np.float32)
 
     monkeypatch.setattr(masks, "rotated_perlin_noise", noise)
@@ -43,27 +43,27 @@ def test_the_noise_has_the_scales_and_the_angles_of_memseg(monkeypatch: pytest.M
     assert kstest(degrees, uniform(-90, 180).cdf).pvalue > 0.01
 
 
-def test_noise_above_one_half_is_anomaly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noise_above_one_half_is_an_anomaly(monkeypatch: pytest.MonkeyPatch) -> None:
     ramp = np.linspace(-1, 1, 401, dtype=np.float32)[None]
-    monkeypatch.setattr(masks, "rotated_perlin_noise", lambda *given: ramp)
+    monkeypatch.setattr(masks, "rotated_perlin_noise", lambda *arguments: ramp)
     np.testing.assert_array_equal(draw_mask(401, 1, None, AreaLimits(1, 401), np.random.default_rng(0)), ramp > 0.5)
 
 
-def test_limits_that_noise_never_meets_are_still_met(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_hold_if_the_noise_never_meets_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(masks, "THRESHOLD", 2.0)
     config = MaskConfig(min_area=0.1, max_area=0.2)
     limits = area_limits(150 * 50, config)
     for seed in range(10):
-        assert limits.least <= draw_mask(150, 50, None, limits, np.random.default_rng(seed)).sum() <= limits.most
+        assert limits.minimum <= draw_mask(150, 50, None, limits, np.random.default_rng(seed)).sum() <= limits.maximum
 
 
-def test_an_exact_number_of_pixels_can_be_asked_for() -> None:
+def test_limits_can_allow_a_single_number_of_pixels() -> None:
     limits = area_limits(30, MaskConfig(min_area=0.1, max_area=0.11))
     assert limits == (3, 3)
     assert np.count_nonzero(draw_mask(6, 5, None, limits, np.random.default_rng(0))) == 3
 
 
-def test_every_pixel_is_object_or_background_and_none_is_both() -> None:
+def test_brighter_and_darker_foregrounds_are_complements() -> None:
     sides = [
         MaskConfig.model_validate({"foreground_threshold": 90, "foreground_is": s}) for s in ("brighter", "darker")
     ]

@@ -1,4 +1,4 @@
-"""Perlin noise: the definition, any shape, range, rotation."""
+"""Perlin noise: definition, shapes, range and rotation."""
 
 import math
 from itertools import product
@@ -11,8 +11,8 @@ from inandout.memseg.perlin import Noise, draw_gradients, perlin_noise, rotated_
 SHAPES = [(17, 33, 4, 8), (33, 17, 2, 1), (1, 1, 1, 1), (5, 3, 32, 32), (40, 24, 8, 4)]
 
 
-def slow_noise(width: int, height: int, cells_x: int, cells_y: int, rng: np.random.Generator) -> Noise:
-    """The definition, pixel by pixel and corner by corner."""
+def reference_noise(width: int, height: int, cells_x: int, cells_y: int, rng: np.random.Generator) -> Noise:
+    """Evaluate the definition pixel by pixel and corner by corner."""
     gradients = draw_gradients(cells_y + 1, cells_x + 1, rng)
     noise = np.zeros((height, width))
     for j, i in product(range(height), range(width)):
@@ -25,15 +25,15 @@ def slow_noise(width: int, height: int, cells_x: int, cells_y: int, rng: np.rand
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_noise_is_what_the_slow_loop_gives(shape: tuple[int, int, int, int]) -> None:
+def test_noise_equals_the_reference_loop(shape: tuple[int, int, int, int]) -> None:
     fast = perlin_noise(*shape, np.random.default_rng(3))
     assert fast.shape == (shape[1], shape[0])
     assert fast.dtype == np.float32
-    np.testing.assert_allclose(fast, slow_noise(*shape, np.random.default_rng(3)), atol=2e-6)
+    np.testing.assert_allclose(fast, reference_noise(*shape, np.random.default_rng(3)), atol=2e-6)
 
 
 @pytest.mark.parametrize(("width", "height"), [(17, 33), (200, 600), (632, 224)])
-def test_every_scale_pair_gives_noise_of_the_usual_range_at_any_shape(width: int, height: int) -> None:
+def test_noise_is_in_range_for_all_scales_and_shapes(width: int, height: int) -> None:
     rng = np.random.default_rng(0)
     for a, b in product(range(6), range(6)):
         noise = perlin_noise(width, height, 2**a, 2**b, rng)
@@ -55,7 +55,7 @@ def test_noise_is_zero_at_lattice_points() -> None:
 
 @pytest.mark.parametrize("degrees", [-90.0, -37.0, 0.0, 45.0, 90.0])
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (17, 33), (200, 60)])
-def test_rotated_noise_reaches_into_every_corner(width: int, height: int, degrees: float) -> None:
+def test_rotated_noise_fills_every_corner(width: int, height: int, degrees: float) -> None:
     corners = []
     for seed in range(20):
         noise = rotated_perlin_noise(width, height, 5, 3, degrees, np.random.default_rng(seed))
@@ -68,13 +68,13 @@ def test_rotated_noise_reaches_into_every_corner(width: int, height: int, degree
 
 def test_rotation_by_zero_changes_nothing() -> None:
     width, height, cells = 48, 32, 4
-    turned = rotated_perlin_noise(width, height, cells, cells, 0.0, np.random.default_rng(1))
-    lattice = (turned[:: height // cells, :: width // cells]).copy()
+    rotated = rotated_perlin_noise(width, height, cells, cells, 0.0, np.random.default_rng(1))
+    lattice = (rotated[:: height // cells, :: width // cells]).copy()
     np.testing.assert_allclose(lattice, 0, atol=1e-6)
 
 
 def test_rotation_is_counter_clockwise() -> None:
-    """Noise of 1 x 32 cells is horizontal stripes; turned a little counter-clockwise, they rise to the right."""
+    """Noise of 1 x 32 cells has horizontal stripes, which rise to the right after a small rotation."""
     noise = rotated_perlin_noise(128, 128, 1, 32, 20.0, np.random.default_rng(0))
     shift = round(20 * math.tan(math.radians(20)))
     rising = np.mean(noise[shift:, :-20] * noise[:-shift, 20:])

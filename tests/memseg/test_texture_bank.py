@@ -1,4 +1,4 @@
-"""Texture banks: procedural and from a folder."""
+"""Texture banks, procedural and from a folder."""
 
 import pickle
 from pathlib import Path
@@ -18,14 +18,14 @@ def _write(path: Path, seed: int, shape: tuple[int, int] = (20, 30)) -> None:
     write_image(path, np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8))
 
 
-def test_a_procedural_texture_is_always_the_same() -> None:
+def test_procedural_textures_are_deterministic() -> None:
     first = np.asarray(ProceduralTextures().texture(3))
     texture_bank._draw.cache_clear()
     np.testing.assert_array_equal(first, np.asarray(ProceduralTextures().texture(3)))
     assert not np.array_equal(first, np.asarray(ProceduralTextures().texture(4)))
 
 
-def test_a_folder_is_searched_recursively_and_in_the_order_of_its_names(tmp_path: Path) -> None:
+def test_a_folder_is_searched_recursively_in_order_of_names(tmp_path: Path) -> None:
     for number, name in enumerate(["b.png", "a/z.png", "a/c.PNG", "c/.hidden.png"]):
         _write(tmp_path / name, number)
     (tmp_path / "notes.txt").write_text("not an image")
@@ -41,7 +41,7 @@ def test_a_large_texture_is_shrunk(tmp_path: Path) -> None:
     assert open_textures(str(tmp_path)).texture(0).size == (512, 150)
 
 
-def test_no_more_than_the_bound_of_textures_is_kept_decoded(tmp_path: Path) -> None:
+def test_the_cache_of_decoded_textures_is_bounded(tmp_path: Path) -> None:
     for number in range(texture_bank.CACHED_FILES + 5):
         _write(tmp_path / f"{number:03}.png", number, (2, 2))
     bank = open_textures(str(tmp_path))
@@ -50,14 +50,14 @@ def test_no_more_than_the_bound_of_textures_is_kept_decoded(tmp_path: Path) -> N
     assert texture_bank._decode.cache_info().currsize == texture_bank.CACHED_FILES
 
 
-def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+def test_a_missing_folder_raises_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder of textures"):
         open_textures(str(tmp_path / "dtd"))
 
 
-def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_images_raises_an_error(tmp_path: Path) -> None:
     (tmp_path / "readme.txt").write_text("soon")
-    with pytest.raises(InputError, match="holds no texture images"):
+    with pytest.raises(InputError, match="contains no texture images"):
         open_textures(str(tmp_path))
 
 
@@ -68,7 +68,7 @@ def test_an_unreadable_texture_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", [True, False])
-def test_a_bank_can_be_sent_to_another_process(tmp_path: Path, folder: bool) -> None:
+def test_a_bank_can_be_pickled(tmp_path: Path, folder: bool) -> None:
     _write(tmp_path / "a.png", 0)
     bank = open_textures(str(tmp_path) if folder else "")
     copy = pickle.loads(pickle.dumps(bank))

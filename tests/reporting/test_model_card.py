@@ -5,7 +5,7 @@ from inandout.reporting.model_card import Facts, command_line, model_card
 
 
 def facts(positives: int) -> Facts:
-    """Of a classifier that had this many validation positives."""
+    """Return the facts of a classifier with this many validation positives."""
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], [100, positives])
     test_labels = np.repeat([0, 1], [160, 60])
@@ -31,21 +31,21 @@ def facts(positives: int) -> Facts:
     )  # fmt: skip
 
 
-def test_the_card_says_what_why_and_how_sure() -> None:
+def test_the_card_states_data_errors_bounds_and_commands() -> None:
     card = model_card(facts(20))
     for said in (
         "fingerprint `d`, shot full", "Real: 384 good, 0 defective.", "30 from MemSeg, 30 from diffusion (alpha 0.6)",
         "Licence of the data: CC0. Licence of the diffusion base: Apache-2.0 (embedded).",
         "160 good and 60 defective images, fingerprint `t`", "Average precision 0.810 (95 % 0.750 .. 0.870)",
         "`fpr<=0.05`: 0 of 60 missed: fewer than 4.9 % escape (95 %)", "0.0, at most 48.7 (0 of 60)",
-        "`cost 50:1` weighs 2.00% of all parts as defective", "90 of 96 defects survive", "commit `c0ffee`",
+        "`cost 50:1` assumes that 2.00% of all parts are defective", "90 of 96 defects survive", "commit `c0ffee`",
         "python -m inandout classify --data 'my parts.csv' --reviewed true --alpha none",
     ):  # fmt: skip
         assert said in card, said
-    assert "No real defect was there to choose" not in card
+    assert "The validation part has no real defect" not in card
 
 
-def test_without_validation_positives_the_card_says_so() -> None:
+def test_the_card_warns_if_there_are_no_validation_positives() -> None:
     card = model_card(facts(0))
-    assert "No real defect was there to choose a threshold on" in card
-    assert "0 of 0 missed" in card, "in the column of the validation part"
+    assert "The validation part has no real defect" in card
+    assert "0 of 0 missed" in card, "in the validation column"

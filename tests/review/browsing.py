@@ -1,4 +1,4 @@
-"""How tests use the page in a real browser, as people do."""
+"""Helpers for tests that use the page in a real browser."""
 
 import shutil
 import time
@@ -9,11 +9,11 @@ from playwright.sync_api import Browser, Page
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 ERRORS: list[str] = []
-"""Of the pages, and requests that go elsewhere; each fails the test."""
+"""JavaScript errors, and requests to other servers; each fails the test."""
 
 
 def enter(browser: Browser, address: str, name: str) -> Page:
-    """A person with a browser of their own, who typed a name; every error of the page fails the test."""
+    """Open the page in a new browser context and enter a name; JavaScript errors fail the test."""
     page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
     page.set_default_timeout(60_000)
     page.on("pageerror", lambda error: ERRORS.append(str(error)))
@@ -32,7 +32,7 @@ def press(page: Page, *keys: str) -> None:
 
 
 def until(page: Page, expression: str) -> None:
-    """Wait for something to be true; Playwright's own way needs `eval`, which the page forbids."""
+    """Wait until an expression is true; Playwright's `wait_for_function` needs `eval`, which the page forbids."""
     deadline = time.monotonic() + 60
     while not page.evaluate(expression):
         assert time.monotonic() < deadline, expression

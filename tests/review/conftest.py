@@ -1,4 +1,4 @@
-"""One browser for all tests that use the page."""
+"""A browser shared by all tests."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Small pools on a desk, with odd texts in them."""
+"""Small review sessions with unusual prompts."""
 
 from pathlib import Path
 
@@ -16,18 +16,18 @@ ODD = [
     "emoji 😀 and ü",
     "x" * 300,
 ]
-"""Prompts that a page must show as text."""
+"""Prompts that the page must show as plain text."""
 
 
 def noise(seed: int, height: int = 48, width: int = 32, mean: int = 110) -> np.ndarray:
-    """A rough grey surface of its own."""
+    """Return a rough grey surface that depends on the seed."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(mean - 40, mean + 40, (height // 4, width // 4, 1)).repeat(4, axis=0).repeat(4, axis=1)
     return (coarse + rng.integers(-8, 8, (height, width, 1))).clip(0, 255).astype(np.uint8).repeat(3, axis=2)
 
 
 def write_pool(folder: Path, n: int = 6, size: tuple[int, int] = (48, 32)) -> list[Sample]:
-    """`n` diffusion images with the prompts of `ODD` going round, and their manifest."""
+    """Write `n` diffusion images that cycle through the prompts of `ODD`, and their manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for number in range(n):
@@ -43,7 +43,7 @@ def write_pool(folder: Path, n: int = 6, size: tuple[int, int] = (48, 32)) -> li
 
 
 def write_real(folder: Path, positives: int = 6, negatives: int = 3) -> list[Sample]:
-    """Real images of the training part, the positives first."""
+    """Write real images of the training part, the positives first."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for number in range(positives + negatives):
@@ -53,7 +53,7 @@ def write_real(folder: Path, positives: int = 6, negatives: int = 3) -> list[Sam
 
 
 def local_change(real: Sample, folder: Path, amount: int) -> Sample:
-    """A real image with a square changed by `amount` grey levels, as MemSeg makes them."""
+    """Write a copy of a real image with a square changed by `amount` grey levels, like an image of MemSeg."""
     image = read_image(real.image).astype(int)
     image[10:20, 8:18] += amount
     path = folder / f"changed_{amount}.png"
@@ -62,7 +62,7 @@ def local_change(real: Sample, folder: Path, amount: int) -> Sample:
 
 
 def small_session(folder: Path, n: int = 6) -> ReviewSession:
-    """A pool with its flags, and real images beside it."""
+    """Return the session of a small pool with real images."""
     rows = write_pool(folder / "pool", n)
     real = write_real(folder / "real")
     rows.append(local_change(real[-1], folder / "pool", 60))

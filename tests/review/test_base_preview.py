@@ -20,7 +20,7 @@ def wait(base_preview: BasePreview, name: str, row: Sample) -> PreviewState:
     return preview
 
 
-def test_a_preview_is_drawn_once_and_kept(tmp_path: Path) -> None:
+def test_a_preview_is_generated_once_and_cached(tmp_path: Path) -> None:
     rows, drawn = write_pool(tmp_path / "pool", 2), []
 
     def draw(row: Sample) -> ImageArray:
@@ -32,7 +32,7 @@ def test_a_preview_is_drawn_once_and_kept(tmp_path: Path) -> None:
     assert drawn == [1]
 
 
-def test_what_is_looked_at_now_is_drawn_before_what_was_passed_over(tmp_path: Path) -> None:
+def test_the_most_recently_requested_preview_is_generated_first(tmp_path: Path) -> None:
     rows, drawn, go = write_pool(tmp_path / "pool", 4), [], threading.Event()
 
     def draw(row: Sample) -> ImageArray:
@@ -51,7 +51,7 @@ def test_what_is_looked_at_now_is_drawn_before_what_was_passed_over(tmp_path: Pa
     assert drawn[:2] == [0, 1]
 
 
-def test_a_preview_that_cannot_be_drawn_says_why_and_the_next_one_is_drawn(tmp_path: Path) -> None:
+def test_a_failed_preview_has_an_error_and_the_next_one_is_generated(tmp_path: Path) -> None:
     rows = write_pool(tmp_path / "pool", 2)
 
     def draw(row: Sample) -> ImageArray:
@@ -64,6 +64,6 @@ def test_a_preview_that_cannot_be_drawn_says_why_and_the_next_one_is_drawn(tmp_p
     assert wait(base_preview, "1", rows[1]).state == "ready"
 
 
-@pytest.mark.parametrize(("changes", "there"), [({}, True), ({"alpha": 0.0}, False), ({"origin": "memseg"}, False)])
-def test_only_images_of_an_adapter_have_one(tmp_path: Path, changes: dict[str, object], there: bool) -> None:
-    assert has_preview(write_pool(tmp_path, 1)[0].with_(**changes)) == there
+@pytest.mark.parametrize(("changes", "expected"), [({}, True), ({"alpha": 0.0}, False), ({"origin": "memseg"}, False)])
+def test_only_images_of_an_adapter_have_a_preview(tmp_path: Path, changes: dict[str, object], expected: bool) -> None:
+    assert has_preview(write_pool(tmp_path, 1)[0].with_(**changes)) == expected

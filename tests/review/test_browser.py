@@ -1,4 +1,4 @@
-"""The page in a real browser, as people use it; skipped where there is no Chromium."""
+"""The page in a real browser; skipped without Chromium."""
 
 import threading
 import time
@@ -29,41 +29,41 @@ pytestmark = [pytest.mark.slow, needs_chromium, pytest.mark.usefixtures("no_page
 def serving(
     session: ReviewSession, log: Path, port: int = 0, lab_page: PromptLabPage | None = None
 ) -> AbstractContextManager[str]:  # fmt: skip
-    """The address of a server in a thread."""
+    """Serve the page in a thread and yield its address."""
     return serve_in_thread(build_app(session, DecisionLog(log), lambda: "in run 0123", lab_page), port)
 
 
-def said(log: Path, n: int) -> list[tuple[str, str, str]]:
-    """Decisions on the disk, once there are `n`."""
+def saved(log: Path, n: int) -> list[tuple[str, str, str]]:
+    """Wait until `n` decisions are on disk and return them."""
     deadline = time.monotonic() + 30
-    while len(found := DecisionLog(log).read()) < n:
-        assert time.monotonic() < deadline, found
+    while len(decisions := DecisionLog(log).read()) < n:
+        assert time.monotonic() < deadline, decisions
         time.sleep(0.05)
-    return [(one.reviewer, one.decision, one.reason) for one in found]
+    return [(decision.reviewer, decision.decision, decision.reason) for decision in decisions]
 
 
-def test_a_pool_is_certified_by_keys_alone(browser: Browser, tmp_path: Path) -> None:
+def test_a_pool_is_certified_with_the_keyboard(browser: Browser, tmp_path: Path) -> None:
     session, log, own = small_session(tmp_path), tmp_path / "decisions.jsonl", "<b>'my own'</b> 😀"
     with serving(session, log) as address:
         page = enter(browser, address, "Anna")
         press(page, "k", "2", "u", "Enter", "r", "t")
         page.keyboard.type(own)
         press(page, "Enter", "r", "k", "k")
-        assert said(log, 7) == [
+        assert saved(log, 7) == [
             ("Anna", "keep", ""), ("Anna", "reject", "does not look real"), ("Anna", "unsure", ""),
             ("Anna", "reject", ""), ("Anna", "reject", own), ("Anna", "keep", ""), ("Anna", "keep", ""),
         ]  # fmt: skip
         page.wait_for_selector("text=all 7 decided: press Finish")
         press(page, "z", "z")
-        said(log, 9)
+        saved(log, 9)
         page.wait_for_selector("text=5 of 7 decided by you")
-        assert page.text_content("#where") == "the image to judge, 6 of 7"
+        assert page.text_content("#where") == "image 6 of 7"
         page.click("#finish")
         page.wait_for_selector("#finish-dialog[open]")
         assert page.text_content("#finish-text") == "in run 0123"
 
 
-def test_odd_texts_are_shown_as_text(browser: Browser, tmp_path: Path) -> None:
+def test_unusual_texts_are_shown_as_plain_text(browser: Browser, tmp_path: Path) -> None:
     with serving(small_session(tmp_path), tmp_path / "d.jsonl") as address:
         page = enter(browser, address, "<img src=x onerror=alert(1)>")
         press(page, "Home", "Enter")
@@ -75,7 +75,7 @@ def test_odd_texts_are_shown_as_text(browser: Browser, tmp_path: Path) -> None:
         assert page.locator("#title i, #who img, #facts b, #facts script").count() == 0
 
 
-def test_odd_names_and_reasons_of_others_are_stored_and_shown_as_text(browser: Browser, tmp_path: Path) -> None:
+def test_unusual_names_and_reasons_of_others_are_shown_as_plain_text(browser: Browser, tmp_path: Path) -> None:
     session, log = small_session(tmp_path), DecisionLog(tmp_path / "d.jsonl")
     for image, text in zip(session.ids, ODD, strict=False):
         log.decide(image, "reject", text, f"{text[:290]} (name)", 0)
@@ -84,7 +84,7 @@ def test_odd_names_and_reasons_of_others_are_stored_and_shown_as_text(browser: B
         press(page, "Home", "Enter")
         for place, text in enumerate(ODD):
             press(page, "k", "ArrowLeft")
-            until(page, f"document.querySelectorAll('#facts dt').length > 4 && here === {place}")
+            until(page, f"document.querySelectorAll('#facts dt').length > 4 && current === {place}")
             assert page.locator("#facts dt").last.text_content() == f"{text[:290]} (name)"
             assert page.locator("#facts dd").last.text_content() == f"reject, “{text}”"
             press(page, "ArrowRight")
@@ -92,14 +92,14 @@ def test_odd_names_and_reasons_of_others_are_stored_and_shown_as_text(browser: B
         assert page.locator("#facts b, #facts script, #agreement b, #agreement script, #names script").count() == 0
 
 
-def test_two_reviewers_see_their_agreement_and_not_each_other_s_decision_before_their_own(
+def test_reviewers_see_their_agreement_and_decisions_of_others_only_after_their_own(
     browser: Browser, tmp_path: Path
 ) -> None:
     log = tmp_path / "d.jsonl"
     with serving(small_session(tmp_path), log) as address:
         anna, ben = enter(browser, address, "Anna"), enter(browser, address, "Ben")
         press(anna, "k", "r", "k")
-        said(log, 3)
+        saved(log, 3)
         ben.wait_for_timeout(3500)
         press(ben, "Home", "Enter")
         assert "Anna" not in (ben.text_content("#facts") or "")
@@ -110,37 +110,37 @@ def test_two_reviewers_see_their_agreement_and_not_each_other_s_decision_before_
         assert ben.text_content("#shown") == "1 of 7 shown"
 
 
-def test_reload_and_a_killed_server_lose_nothing_and_trouble_is_said(browser: Browser, tmp_path: Path) -> None:
+def test_reloads_and_server_crashes_lose_nothing_and_errors_are_shown(browser: Browser, tmp_path: Path) -> None:
     session, log = small_session(tmp_path), tmp_path / "d.jsonl"
     with serving(session, log) as address:
         page = enter(browser, address, "Anna")
         press(page, "k", "r")
-        said(log, 2)
+        saved(log, 2)
         page.reload()
         page.wait_for_selector("text=2 of 7 decided by you")
     press(page, "n", "k")
     page.wait_for_selector("#trouble:has-text('nothing is saved now')")
-    shown = "queue.then(() => document.querySelectorAll('.card.keep').length)"
-    assert page.evaluate(shown) == 1, "what was not saved is not shown as kept"
+    kept = "queue.then(() => document.querySelectorAll('.card.keep').length)"
+    assert page.evaluate(kept) == 1, "an unsaved decision is not shown as kept"
     with serving(session, log, int(address.rsplit(":", 1)[1].strip("/"))):
         page.wait_for_selector("#trouble", state="hidden")
         press(page, "k")
-        assert len(said(log, 3)) == 3
+        assert len(saved(log, 3)) == 3
 
 
 def test_a_second_tab_does_not_overwrite_the_first(browser: Browser, tmp_path: Path) -> None:
     log = tmp_path / "d.jsonl"
     with serving(small_session(tmp_path), log) as address:
         one, two = enter(browser, address, "Anna"), enter(browser, address, "Anna")
-        two.evaluate("hear = async () => {}")  # a tab that has not heard the news yet
+        two.evaluate("poll = async () => {}")  # a tab that has not received the update yet
         press(one, "r")
-        said(log, 1)
+        saved(log, 1)
         press(two, "k")
         two.wait_for_selector("#trouble:has-text('in another tab')")
-        assert said(log, 1) == [("Anna", "reject", "")]
+        assert saved(log, 1) == [("Anna", "reject", "")]
 
 
-def test_filters_leave_what_fits(browser: Browser, tmp_path: Path) -> None:
+def test_filters_select_images(browser: Browser, tmp_path: Path) -> None:
     with serving(small_session(tmp_path), tmp_path / "d.jsonl") as address:
         page = enter(browser, address, "Anna")
         press(page, "k", "r")
@@ -152,7 +152,7 @@ def test_filters_leave_what_fits(browser: Browser, tmp_path: Path) -> None:
         assert page.locator("#grid .card").count() == 1
 
 
-def test_everything_is_reached_by_tab_and_the_focus_is_seen(browser: Browser, tmp_path: Path) -> None:
+def test_all_controls_are_reached_with_tab_and_the_focus_is_visible(browser: Browser, tmp_path: Path) -> None:
     with serving(small_session(tmp_path), tmp_path / "d.jsonl") as address:
         page = enter(browser, address, "Anna")
         press(page, "Enter")
@@ -161,13 +161,13 @@ def test_everything_is_reached_by_tab_and_the_focus_is_seen(browser: Browser, tm
         for _ in range(30):
             press(page, "Tab")
             reached.add(page.evaluate("document.activeElement.id || document.activeElement.dataset.decision"))
-            assert page.evaluate(FOCUS_IS_SEEN)
+            assert page.evaluate(FOCUS_IS_VISIBLE)
         assert {"finish", "who", "undo", "by-decision", "by-prompt", "by-flag"} <= reached
         assert {"keep", "reject", "unsure", "note", "previous", "zoom", "next"} <= reached
         assert page.evaluate("document.documentElement.scrollWidth") == 1280
 
 
-def test_every_text_has_the_contrast_of_wcag_aa_and_all_fits_at_1280(browser: Browser, tmp_path: Path) -> None:
+def test_all_texts_have_the_contrast_of_wcag_aa_and_the_page_fits_1280_px(browser: Browser, tmp_path: Path) -> None:
     session = small_session(tmp_path)
     session.flags[1].append("far")
     with serving(session, tmp_path / "d.jsonl") as address:
@@ -219,18 +219,16 @@ TOO_FAINT = """() => {
     }
     return faint;
 }"""
-"""What is written in a colour too near to that behind it (WCAG 2.2, 1.4.3)."""
+"""Returns the elements whose text has too little contrast (WCAG 2.2, 1.4.3)."""
 
 
-def test_the_contrast_is_measured_on_real_colours(browser: Browser) -> None:
+def test_the_contrast_is_computed_from_rendered_colours(browser: Browser) -> None:
     page = browser.new_page()
     page.set_content("<p style='color:#777;background:#fff'>a</p><b style='color:#767676'>b</b><i>c</i>")
     assert page.evaluate(TOO_FAINT) == ["P : 4.48"]
 
 
-def test_labels_of_real_images_are_judged_with_the_mask_and_what_a_classifier_says(
-    browser: Browser, tmp_path: Path
-) -> None:
+def test_labels_of_real_images_are_judged_with_mask_and_classifier_score(browser: Browser, tmp_path: Path) -> None:
     rows = write_real(tmp_path / "real", 2, 2)
     write_image(tmp_path / "mask.png", noise(0)[:, :, 0] > 120)
     rows[0] = rows[0].with_(mask=tmp_path / "mask.png")
@@ -249,7 +247,7 @@ def test_labels_of_real_images_are_judged_with_the_mask_and_what_a_classifier_sa
         press(page, " ")
         press(page, "r", "k", "1")
         page.wait_for_selector("text=3 of 4 decided by you")
-        assert said(tmp_path / "d.jsonl", 3)[2] == ("Anna", "reject", "a defect was overlooked")
+        assert saved(tmp_path / "d.jsonl", 3)[2] == ("Anna", "reject", "a defect was overlooked")
         assert page.text_content("#question") == "The label says “good”. Is that right?"
         assert page.locator("#figure-labelled").is_hidden()
         press(page, "Escape")
@@ -259,7 +257,7 @@ def test_labels_of_real_images_are_judged_with_the_mask_and_what_a_classifier_sa
         assert page.evaluate(TOO_FAINT) == []
 
 
-def test_a_diffusion_image_is_shown_beside_the_same_seed_at_alpha_zero(browser: Browser, tmp_path: Path) -> None:
+def test_a_diffusion_image_is_compared_with_the_same_seed_at_alpha_zero(browser: Browser, tmp_path: Path) -> None:
     go = threading.Event()
 
     def draw(row: Sample) -> ImageArray:
@@ -272,13 +270,13 @@ def test_a_diffusion_image_is_shown_beside_the_same_seed_at_alpha_zero(browser: 
     with serving(session, tmp_path / "d.jsonl") as address:
         page = enter(browser, address, "Anna")
         press(page, "Enter")
-        page.wait_for_selector("text=the same seed at alpha 0 is being drawn")
+        page.wait_for_selector("text=generating the same seed at alpha 0")
         assert page.locator("#figure-change").is_hidden()
         go.set()
         until(page, "document.getElementById('change').naturalWidth === 32")
         assert page.text_content("#source-words") == "the same seed at alpha 0"
         press(page, "ArrowRight")
-        page.wait_for_selector("text=cannot be drawn: the base has gone")
+        page.wait_for_selector("text=cannot be generated: the base has gone")
         press(page, "h", "s", "ArrowLeft")
         assert page.locator("#figure-change, #figure-source").evaluate_all("all => all.every((one) => one.hidden)")
         press(page, "End")
@@ -286,11 +284,11 @@ def test_a_diffusion_image_is_shown_beside_the_same_seed_at_alpha_zero(browser: 
 
 
 FETCHED = "performance.getEntriesByType('resource').filter((one) => one.name.includes('/small/')).length"
-FOCUS_IS_SEEN = """document.activeElement === document.body
+FOCUS_IS_VISIBLE = """document.activeElement === document.body
     || getComputedStyle(document.activeElement).outlineStyle !== 'none'"""
 
 
-def test_prompts_are_tried_compared_and_chosen(browser: Browser, tmp_path: Path) -> None:
+def test_prompts_are_generated_compared_and_chosen(browser: Browser, tmp_path: Path) -> None:
     def draw(request: GenerationRequest) -> Iterator[tuple[int, ImageArray]]:
         return ((n % len(request.prompts), noise(n)) for n in range(2 * request.number))
 
@@ -301,13 +299,13 @@ def test_prompts_are_tried_compared_and_chosen(browser: Browser, tmp_path: Path)
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.on("pageerror", lambda error: ERRORS.append(str(error)))
         page.goto(address)
-        page.wait_for_selector("text=No try yet")
+        page.wait_for_selector("text=No attempt yet")
         page.fill("#prompt-b", "cracked")
         page.keyboard.press("Enter")
         until(page, "document.querySelectorAll('#attempts img').length === 4")
         assert page.locator("#attempts b").all_text_contents() == ["<b>scratched</b>", "cracked"]
         page.locator("#attempts .line button").first.click()
-        page.wait_for_selector("text=used, take away")
+        page.wait_for_selector("text=chosen, remove")
         assert page.text_content("#chosen code") == "--prompts '<b>scratched</b>'"
         page.fill("#prompt-a", "a|b")
         page.click("#make")
@@ -323,10 +321,10 @@ def test_two_thousand_images_scroll_smoothly(browser: Browser, tmp_path: Path) -
         page = enter(browser, address, "Anna")
         assert page.text_content("#shown") == "2000 of 2000 shown"
         fetched = page.evaluate(FETCHED)
-        assert 0 < fetched < 500, "small images come when they are about to be seen"
+        assert 0 < fetched < 500, "thumbnails are loaded lazily"
         milliseconds = busy(page, SCROLL) / 60
-        print(f"main thread: {milliseconds:.1f} ms a frame")
-        assert milliseconds < 17, "the main thread's own time, which other programs do not lengthen"
+        print(f"main thread: {milliseconds:.1f} ms per frame")
+        assert milliseconds < 17, "CPU time of the main thread, independent of other programs"
         press(page, "End")
         until(page, "document.activeElement.querySelector('img')?.naturalWidth > 0")
         assert (page.text_content(":focus") or "").startswith("2000. ")
@@ -335,17 +333,17 @@ def test_two_thousand_images_scroll_smoothly(browser: Browser, tmp_path: Path) -
 
 
 def busy(page: Page, script: str) -> float:
-    """Milliseconds that the main thread of the page works while a script runs."""
+    """Return the CPU time of the page's main thread, in milliseconds, while a script runs."""
     session = page.context.new_cdp_session(page)
     session.send("Performance.enable", {"timeDomain": "threadTicks"})
 
-    def worked() -> float:
+    def thread_time() -> float:
         metrics = session.send("Performance.getMetrics")["metrics"]
-        return next(one["value"] for one in metrics if one["name"] == "ThreadTime") * 1000
+        return next(metric["value"] for metric in metrics if metric["name"] == "ThreadTime") * 1000
 
-    before = worked()
+    before = thread_time()
     page.evaluate(script)
-    return worked() - before
+    return thread_time() - before
 
 
 SCROLL = """async () => {
@@ -356,7 +354,7 @@ SCROLL = """async () => {
 }"""
 
 
-def test_the_gallery_is_moved_through_by_keys(browser: Browser, tmp_path: Path) -> None:
+def test_the_gallery_is_navigated_with_the_keyboard(browser: Browser, tmp_path: Path) -> None:
     rows = write_pool(tmp_path / "pool", 20)
     write_gallery(tmp_path / "index.html", "a pool", tmp_path / "pool", rows, "pool")
     page = browser.new_page(viewport={"width": 1280, "height": 800})
@@ -366,4 +364,4 @@ def test_the_gallery_is_moved_through_by_keys(browser: Browser, tmp_path: Path) 
     assert (page.text_content("#caption") or "").startswith("9 of 20")
     until(page, "document.getElementById('whole').naturalWidth === 32")
     press(page, "Escape")
-    until(page, "document.activeElement.tagName + current === 'FIGURE8'")  # closing is told in a task of its own
+    until(page, "document.activeElement.tagName + current === 'FIGURE8'")  # the close event is asynchronous

@@ -17,25 +17,25 @@ def log_in(folder: Path) -> DecisionLog:
     return DecisionLog(folder / "pool" / "decisions.jsonl")
 
 
-def test_a_decision_is_a_line_with_who_and_when_and_is_read_again(tmp_path: Path) -> None:
+def test_a_decision_is_a_line_with_reviewer_and_time_and_can_be_read(tmp_path: Path) -> None:
     log = log_in(tmp_path)
-    made = log.decide(A, "reject", "smeared", "Anna", seen=0)
+    decision = log.decide(A, "reject", "smeared", "Anna", seen=0)
     (line,) = log.path.read_text().splitlines()
     assert {"image": A, "decision": "reject", "reason": "smeared", "reviewer": "Anna"}.items() <= json.loads(
         line
     ).items()
-    assert made.when.utcoffset() is not None, "a time with its zone"
-    assert log_in(tmp_path).read() == [made]
+    assert decision.when.utcoffset() is not None, "the time has a time zone"
+    assert log_in(tmp_path).read() == [decision]
 
 
-def test_a_log_that_names_the_decision_verdict_is_read(tmp_path: Path) -> None:
+def test_a_log_with_the_old_key_verdict_is_read(tmp_path: Path) -> None:
     log = log_in(tmp_path)
     made = log.decide(A, "reject", "smeared", "Anna", seen=0)
     log.path.write_text(log.path.read_text().replace('"decision"', '"verdict"'))
     assert log_in(tmp_path).read() == [made]
 
 
-def test_the_file_only_grows(tmp_path: Path) -> None:
+def test_the_file_is_append_only(tmp_path: Path) -> None:
     log, before = log_in(tmp_path), b""
     for number in range(5):
         log.decide(A, "keep" if number % 2 else "reject", "", "Anna", seen=number)
@@ -45,18 +45,18 @@ def test_the_file_only_grows(tmp_path: Path) -> None:
         before = now
 
 
-@pytest.mark.parametrize("torn", [b'{"image": "aaaa', b"\xff\xfe", b'{"image":"' + A.encode() + b'"}'])
-def test_a_torn_last_line_is_ignored_and_the_next_decision_is_whole(tmp_path: Path, torn: bytes) -> None:
+@pytest.mark.parametrize("incomplete", [b'{"image": "aaaa', b"\xff\xfe", b'{"image":"' + A.encode() + b'"}'])
+def test_an_incomplete_last_line_is_ignored_and_overwritten(tmp_path: Path, incomplete: bytes) -> None:
     first = log_in(tmp_path).decide(A, "keep", "", "Anna", seen=0)
     with log_in(tmp_path).path.open("ab") as file:
-        file.write(torn)
+        file.write(incomplete)
     again = log_in(tmp_path)
     assert again.read() == [first]
     second = again.decide(B, "keep", "", "Anna", seen=0)
     assert log_in(tmp_path).read() == [first, second]
 
 
-def test_a_broken_line_in_the_middle_is_not_passed_over(tmp_path: Path) -> None:
+def test_an_invalid_line_is_an_input_error(tmp_path: Path) -> None:
     log = log_in(tmp_path)
     log.decide(A, "keep", "", "Anna", seen=0)
     log.path.write_bytes(b"nonsense\n" + log.path.read_bytes())
@@ -64,21 +64,21 @@ def test_a_broken_line_in_the_middle_is_not_passed_over(tmp_path: Path) -> None:
         log_in(tmp_path).read()
 
 
-def test_a_tab_that_is_out_of_date_does_not_overwrite_another(tmp_path: Path) -> None:
+def test_an_outdated_tab_does_not_overwrite_another(tmp_path: Path) -> None:
     tab, other = log_in(tmp_path), log_in(tmp_path)
     tab.decide(A, "keep", "", "Anna", seen=0)
     with pytest.raises(ConflictError):
         other.decide(A, "reject", "", "Anna", seen=0)
     other.decide(A, "reject", "", "Anna", seen=1)
     other.decide(A, "keep", "", "Ben", seen=0)
-    assert [(one.reviewer, one.decision) for one in tab.read()] == [
+    assert [(decision.reviewer, decision.decision) for decision in tab.read()] == [
         ("Anna", "keep"),
         ("Anna", "reject"),
         ("Ben", "keep"),
     ]
 
 
-def test_undo_goes_back_step_by_step_also_after_a_restart(tmp_path: Path) -> None:
+def test_undo_goes_back_step_by_step_after_a_restart(tmp_path: Path) -> None:
     log = log_in(tmp_path)
     log.decide(A, "keep", "good", "Anna", seen=0)
     log.decide(A, "reject", "", "Anna", seen=1)
@@ -104,19 +104,19 @@ def test_sixteen_threads_and_three_processes_lose_nothing(tmp_path: Path) -> Non
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda n: log.decide(f"{n:032x}", "keep", "", f"thread {n % 16}", 0), range(64)))
     assert [other.wait(60) for other in others] == [0, 0, 0]
-    said = log_in(tmp_path).read()
-    assert len(said) == len(set(said)) == 64 + 60
-    assert log.read() == said
+    decisions = log_in(tmp_path).read()
+    assert len(decisions) == len(set(decisions)) == 64 + 60
+    assert log.read() == decisions
 
 
 @pytest.mark.parametrize(
     "text",
     ["\"quotes' `", "<script>alert(1)</script>", "two\nlines\r\n\u2028\u2029", "\x00\x1b", "😀" * 300, "x" * 300],
 )
-def test_odd_texts_come_back_as_they_were(tmp_path: Path, text: str) -> None:
+def test_unusual_texts_are_preserved(tmp_path: Path, text: str) -> None:
     log_in(tmp_path).decide(A, "reject", text, f"n{text[:50]}", seen=0)
-    (one,) = log_in(tmp_path).read()
-    assert (one.reason, one.reviewer) == (text.strip(), f"n{text[:50]}".strip())
+    (decision,) = log_in(tmp_path).read()
+    assert (decision.reason, decision.reviewer) == (text.strip(), f"n{text[:50]}".strip())
 
 
 @pytest.mark.parametrize(
@@ -126,14 +126,14 @@ def test_odd_texts_come_back_as_they_were(tmp_path: Path, text: str) -> None:
         {"image": "../../etc/passwd"},
     ],
 )  # fmt: skip
-def test_what_is_no_decision_is_refused_and_not_written(tmp_path: Path, changes: dict[str, str]) -> None:
+def test_an_invalid_decision_is_refused_and_not_written(tmp_path: Path, changes: dict[str, str]) -> None:
     log = log_in(tmp_path)
     with pytest.raises(ValidationError):
         log.decide(**{"image": A, "decision": "keep", "reason": "", "reviewer": "Anna", "seen": 0} | changes)  # type: ignore[arg-type]
     assert log.read() == []
 
 
-def test_a_full_disk_is_said_and_the_file_stays_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_an_input_error_and_keeps_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = log_in(tmp_path)
     log.decide(A, "keep", "", "Anna", seen=0)
 
@@ -145,10 +145,10 @@ def test_a_full_disk_is_said_and_the_file_stays_readable(tmp_path: Path, monkeyp
         with pytest.raises(InputError, match=r"not saved.*No space left"):
             log.decide(B, "keep", "", "Anna", seen=0)
     log.decide(B, "reject", "", "Anna", seen=0)
-    assert [one.decision for one in log_in(tmp_path).read()] == ["keep", "reject"]
+    assert [decision.decision for decision in log_in(tmp_path).read()] == ["keep", "reject"]
 
 
-def test_logs_of_two_machines_are_joined_without_repeats(tmp_path: Path) -> None:
+def test_logs_of_two_machines_are_merged_without_duplicates(tmp_path: Path) -> None:
     one, two = log_in(tmp_path / "1"), log_in(tmp_path / "2")
     shared = one.decide(A, "keep", "", "Anna", seen=0)
     more = one.decide(B, "keep", "", "Anna", seen=0)

@@ -1,4 +1,4 @@
-"""From a prompt to certified images to a classifier, through the real servers and a real browser."""
+"""From a prompt to certified images to a classifier, with real servers and a real browser."""
 
 import re
 import shlex
@@ -69,7 +69,7 @@ def test_from_prompt_to_certified_pool_to_classifier(
     page.fill("#number", "2")
     page.keyboard.press("Enter")
     until(page, "document.querySelectorAll('#attempts img').length === 2")
-    assert page.locator("#prompt-lab-beside img").count() > 4, "real images are beside"
+    assert page.locator("#prompt-lab-beside img").count() > 4, "real reference images"
     page.locator("#attempts .line button").first.click()
     page.wait_for_selector("#chosen code")
     option = page.text_content("#chosen code") or ""
@@ -109,4 +109,4 @@ def test_from_prompt_to_certified_pool_to_classifier(
     assert (run.data.params["ddpm_pool_decided"], run.data.params["ddpm_pool_kept"]) == ("4", "2")
     assert run.data.tags["inandout.reviewers_ddpm_pool"] == "Anna, Ben"
     summary = mlflow.artifacts.load_dict(artifact_folder(run.info.run_id, "review_ddpm_pool.json").as_uri())
-    assert [(one["prompt"], one["accepted"]) for one in summary["prompts"]] == [("a 'deep' <b>crack</b>", 0.5)]
+    assert [(share["prompt"], share["accepted"]) for share in summary["prompts"]] == [("a 'deep' <b>crack</b>", 0.5)]

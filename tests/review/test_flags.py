@@ -24,7 +24,7 @@ def test_an_ordinary_image_has_no_flag() -> None:
     ("image", "flag"),
     [(np.zeros((48, 32, 3), np.uint8), "black"), (np.full((48, 32, 3), 90, np.uint8), "flat"), (REAL[2], "copy")],
 )
-def test_what_is_of_no_use_is_flagged(image: np.ndarray, flag: str) -> None:
+def test_useless_images_are_flagged(image: np.ndarray, flag: str) -> None:
     assert flagger().judge(image) == [flag]
 
 
@@ -33,7 +33,7 @@ def test_the_second_of_two_equal_images_is_flagged() -> None:
     assert (judge.judge(noise(1)), judge.judge(noise(1)[:, ::-1])) == ([], ["duplicate"])
 
 
-def test_what_looks_unlike_every_real_defect_is_far() -> None:
+def test_images_unlike_every_real_defect_are_far() -> None:
     bright = np.clip(noise(1).astype(int) + 90, 0, 255).astype(np.uint8)
     red = noise(2) * np.array([1, 0, 0], np.uint8)
     judge = flagger()
@@ -45,7 +45,7 @@ def test_nothing_is_far_from_too_few_real_positives() -> None:
     assert Flagger(REAL, REAL[:4]).judge(bright) == []
 
 
-def test_a_local_change_is_no_copy_but_none_at_all_is_unchanged() -> None:
+def test_a_local_change_is_no_copy_and_an_equal_image_is_unchanged() -> None:
     source = REAL[7]
     changed = source.copy()
     changed[4:9, 4:9] += 60
@@ -54,7 +54,7 @@ def test_a_local_change_is_no_copy_but_none_at_all_is_unchanged() -> None:
     assert judge.judge(source + 1, source) == ["unchanged"]
 
 
-def test_the_heat_map_is_dark_where_nothing_changed_and_bright_where_much_did() -> None:
+def test_the_heat_map_is_bright_at_large_differences() -> None:
     source = REAL[7]
     changed = source.copy()
     changed[4:9, 4:9] += 60
@@ -68,8 +68,7 @@ def test_flags_are_counted() -> None:
     assert count_flags([["far", "copy"], [], ["far"]]) == {"copy": 1, "far": 2}
 
 
-def test_a_thumbnail_is_small_in_every_sense() -> None:
-
+def test_a_thumbnail_has_few_pixels_and_bytes() -> None:
     data = thumbnail_webp(noise(0, 1000, 400))
     assert Image.open(BytesIO(data)).size == (77, THUMBNAIL)
     assert len(data) < 8000

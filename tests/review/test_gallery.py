@@ -8,8 +8,8 @@ from inandout.review.gallery import caption, write_gallery
 from tests.review.sessions import ODD, write_pool
 
 
-class Read(HTMLParser):
-    """Captions as a browser would show them, addresses, and tags."""
+class ParsedPage(HTMLParser):
+    """Captions as a browser shows them, addresses and tags."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -38,21 +38,21 @@ class Read(HTMLParser):
             self.captions[-1] += data
 
 
-def made(folder: Path) -> Read:
+def write_and_parse(folder: Path) -> ParsedPage:
     pool = write_pool(folder / "pool", 6)
     write_gallery(folder / "index.html", "a </title><script>bad()</script>", folder / "pool", pool, "../pool")
-    return Read((folder / "index.html").read_text())
+    return ParsedPage((folder / "index.html").read_text())
 
 
-def test_prompts_of_any_kind_are_shown_as_text(tmp_path: Path) -> None:
-    page = made(tmp_path)
+def test_unusual_prompts_are_shown_as_plain_text(tmp_path: Path) -> None:
+    page = write_and_parse(tmp_path)
     assert [text.split(" · ")[0] for text in page.captions] == ODD
-    assert page.tags.count("script") == 1, "its own"
+    assert page.tags.count("script") == 1, "the script of the gallery"
     assert "b" not in page.tags
 
 
-def test_every_whole_image_is_addressed_and_nothing_comes_from_elsewhere(tmp_path: Path) -> None:
-    page = made(tmp_path)
+def test_full_size_images_are_linked_and_thumbnails_embedded(tmp_path: Path) -> None:
+    page = write_and_parse(tmp_path)
     assert page.wholes == [f"../pool/{number:06d}.png" for number in range(6)]
     assert all((tmp_path / "pool" / whole).exists() for whole in page.wholes)
     embedded = [address for address in page.addresses if address]
@@ -60,27 +60,27 @@ def test_every_whole_image_is_addressed_and_nothing_comes_from_elsewhere(tmp_pat
     assert all(address.startswith("data:image/webp;base64,") for address in embedded)
 
 
-def test_a_name_with_odd_characters_is_a_valid_address(tmp_path: Path) -> None:
+def test_special_characters_in_file_names_are_escaped(tmp_path: Path) -> None:
     (row,) = write_pool(tmp_path / "pool", 1)
     odd = row.image.rename(row.image.with_name("a #1?%\"'<ü>.png"))
     write_gallery(tmp_path / "index.html", "t", tmp_path / "pool", [row.with_(image=odd)], "../pool")
-    assert Read((tmp_path / "index.html").read_text()).wholes == ["../pool/a%20%231%3F%25%22%27%3C%C3%BC%3E.png"]
+    assert ParsedPage((tmp_path / "index.html").read_text()).wholes == ["../pool/a%20%231%3F%25%22%27%3C%C3%BC%3E.png"]
 
 
-def test_a_huge_pool_is_shown_in_part_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gallery, "MOST", 4)
-    page = made(tmp_path)
+def test_a_large_pool_is_shown_in_part_with_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gallery, "MAX_IMAGES", 4)
+    page = write_and_parse(tmp_path)
     assert len(page.captions) == 4
     assert "the first 4 of 6 images" in (tmp_path / "index.html").read_text()
 
 
-def test_a_prompt_that_looks_like_the_template_stays_what_it_is(tmp_path: Path) -> None:
+def test_template_syntax_in_a_prompt_is_not_expanded(tmp_path: Path) -> None:
     (row,) = write_pool(tmp_path / "pool", 1)
     write_gallery(tmp_path / "index.html", "t", tmp_path / "pool", [row.with_(prompt="{{script}}")], "../pool")
-    assert Read((tmp_path / "index.html").read_text()).captions[0].startswith("{{script}} · ddpm")
+    assert ParsedPage((tmp_path / "index.html").read_text()).captions[0].startswith("{{script}} · ddpm")
 
 
-def test_a_caption_says_what_is_known(tmp_path: Path) -> None:
+def test_a_caption_lists_the_known_facts(tmp_path: Path) -> None:
     (row,) = write_pool(tmp_path / "pool", 1)
     assert caption(row) == "background scratched · ddpm · seed 0 · alpha 0.6"
     assert caption(row.with_(prompt="", alpha=None, seed=None, origin="real")) == "real"

@@ -10,7 +10,7 @@ from inandout.review.session import build_session
 from tests.review.sessions import local_change, small_session, write_pool, write_real
 
 
-def test_a_image_that_is_there_twice_lies_on_the_desk_once(tmp_path: Path) -> None:
+def test_duplicate_images_appear_once(tmp_path: Path) -> None:
     rows = write_pool(tmp_path / "pool", 3)
     again = tmp_path / "pool" / "again.png"
     again.write_bytes(rows[0].image.read_bytes())
@@ -18,14 +18,14 @@ def test_a_image_that_is_there_twice_lies_on_the_desk_once(tmp_path: Path) -> No
     assert len(session.samples) == len(session.ids) == len(set(session.ids)) == 3
 
 
-def test_the_identity_is_that_of_the_images_alone(tmp_path: Path) -> None:
+def test_the_identity_depends_on_the_images_alone(tmp_path: Path) -> None:
     rows = write_pool(tmp_path / "pool", 3)
-    one = build_session("p", tmp_path / "pool", rows, [])
-    two = build_session("q", tmp_path / "pool", [row.with_(prompt="", review="keep") for row in rows[::-1]], [])
-    assert one.identity == two.identity != build_session("p", tmp_path / "pool", rows[:2], []).identity
+    first = build_session("p", tmp_path / "pool", rows, [])
+    second = build_session("q", tmp_path / "pool", [row.with_(prompt="", review="keep") for row in rows[::-1]], [])
+    assert first.identity == second.identity != build_session("p", tmp_path / "pool", rows[:2], []).identity
 
 
-def test_the_source_of_a_local_change_is_found_and_an_unchanged_one_flagged(tmp_path: Path) -> None:
+def test_the_source_of_a_local_change_is_found_and_an_unchanged_image_flagged(tmp_path: Path) -> None:
     real = write_real(tmp_path / "real")
     (tmp_path / "pool").mkdir()
     rows = [local_change(real[-1], tmp_path / "pool", amount) for amount in (0, 60)]
@@ -38,7 +38,7 @@ def test_the_source_of_a_local_change_is_found_and_an_unchanged_one_flagged(tmp_
 
 
 @pytest.mark.parametrize("how", ["elsewhere", "upwards", "link", "mask"])
-def test_rows_that_point_outside_of_the_pool_are_refused(tmp_path: Path, how: str) -> None:
+def test_rows_that_point_outside_the_pool_are_refused(tmp_path: Path, how: str) -> None:
     rows = write_pool(tmp_path / "pool", 2)
     secret = write_real(tmp_path / "secret", 1, 0)[0].image
     link = tmp_path / "pool" / "link.png"
@@ -49,5 +49,5 @@ def test_rows_that_point_outside_of_the_pool_are_refused(tmp_path: Path, how: st
         "link": rows[0].with_(image=link),
         "mask": rows[0].with_(mask=secret),
     }
-    with pytest.raises(InputError, match="outside of the pool"):
+    with pytest.raises(InputError, match="outside the pool"):
         build_session("p", tmp_path / "pool", [bad[how], rows[1]], [])

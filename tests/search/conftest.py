@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own, where Debian's binaries are installed."""
+"""A temporary PostgreSQL server, if Debian's binaries are installed."""
 
 import os
 import shutil
@@ -13,10 +13,10 @@ import pytest
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[int]:
-    """The port of a server on 127.0.0.1 in a temporary folder; it refuses to run as root."""
+    """Port of a PostgreSQL server on 127.0.0.1 with its data in a temporary folder."""
     pytest.importorskip("psycopg")
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
-    if not found:
+    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
+    if not binaries:
         pytest.skip("no PostgreSQL server is installed")
     root = os.getuid() == 0
     if root and not shutil.which("runuser"):
@@ -31,18 +31,18 @@ def server() -> Iterator[int]:
             prefix = ["runuser", "-u", "postgres", "--"] if root else []
             subprocess.run([*prefix, *command], check=True, capture_output=True, cwd=folder)
 
-        run(str(found[-1].with_name("initdb")), "-D", str(data), "-A", "trust", "-U", "tests", "-N")
+        run(str(binaries[-1].with_name("initdb")), "-D", str(data), "-A", "trust", "-U", "tests", "-N")
         options = f"-p {port} -c listen_addresses=127.0.0.1 -k {folder} -F"
-        run(str(found[-1]), "-D", str(data), "-w", "-l", str(data / "log"), "-o", options, "start")
+        run(str(binaries[-1]), "-D", str(data), "-w", "-l", str(data / "log"), "-o", options, "start")
         try:
             yield port
         finally:
-            run(str(found[-1]), "-D", str(data), "-m", "immediate", "stop")
+            run(str(binaries[-1]), "-D", str(data), "-m", "immediate", "stop")
 
 
 @pytest.fixture
 def postgres(server: int, request: pytest.FixtureRequest) -> str:
-    """Address of an empty database."""
+    """URL of an empty database."""
     import psycopg
 
     name = f"t{abs(hash(request.node.nodeid))}"

@@ -1,4 +1,4 @@
-"""A search whose classifiers are numbers, for this process and for others that a test starts."""
+"""A search with a stub objective, for this process and for subprocesses."""
 
 import os
 import signal
@@ -44,14 +44,17 @@ def hill(config: ClassifyConfig) -> float:
 def install(
     patch: Callable[[str, object], None], value: Callable[[ClassifyConfig], float] = hill, deadly: int = -1
 ) -> list[ClassifyConfig]:
-    """Replace what trains and draws; gives the list of what is asked for. Call number `deadly` kills the process."""
-    asked: list[ClassifyConfig] = []
+    """Replace training and generation, and return the list of requested configurations.
+
+    Call number `deadly` kills the process.
+    """
+    requested: list[ClassifyConfig] = []
 
     def validate(config: ClassifyConfig, judged: Sequence[Sample], data: CheckedData) -> Run:
-        asked.append(config)
+        requested.append(config)
         with open_run("validate", config.flat(), "", "stub") as run:
             mlflow.log_image(np.zeros((8, 8, 3), np.uint8), artifact_file="training_mix.png")
-            if len(asked) - 1 == deadly:
+            if len(requested) - 1 == deadly:
                 os.kill(os.getpid(), signal.SIGKILL)
             mlflow.log_metrics({"val_ap": value(config), "val_precision": 0.5, "val_recall": 0.25})
         return mlflow.get_run(run.info.run_id)
@@ -60,11 +63,11 @@ def install(
     patch("adapter_run", lambda config, samples: "")
     patch("build_validation_set", lambda objective, pool, data: ValidationSet([], f"AP of a stub, {objective}"))
     patch("measure_finalists", lambda finalists, paper, data: FinalReport("a table", f"{list(finalists)}", None))
-    return asked
+    return requested
 
 
 def work(location: RunLocation, key: str, config: SearchConfig) -> None:
-    """What a worker does in a process of its own, where nothing is replaced yet."""
+    """Install the stub and run a worker in its own process."""
     import inandout.stages.search.run as module
 
     install(lambda name, new: setattr(module, name, new))
@@ -72,7 +75,7 @@ def work(location: RunLocation, key: str, config: SearchConfig) -> None:
 
 
 def start(data: Path, n_trials: int, deadly: int) -> "subprocess.Popen[str]":
-    """The same in another process, in the current folder."""
+    """Start a search in another process, in the current folder."""
     arguments = [sys.executable, "-c", OTHER, str(data), str(n_trials), str(deadly)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     return subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -1,4 +1,4 @@
-"""One search on two machines: PostgreSQL keeps its study, Ray its workers."""
+"""A search on two nodes, with a PostgreSQL storage and Ray workers."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from tests.search.stub import MODULE, config, install, work
 pytestmark = pytest.mark.slow
 
 
-def test_trials_of_a_cluster_are_below_one_study_and_none_is_done_twice(
+def test_trials_of_a_cluster_belong_to_one_study_and_none_runs_twice(
     tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch, postgres: str, cluster: Any
 ) -> None:
     cluster.add_node(num_cpus=1)

@@ -1,4 +1,4 @@
-"""Which points are tried: none twice, and the same whether or not the study was interrupted."""
+"""Points are never tried twice and do not depend on interruptions of the study."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def small(n_aug: int = 40, **changes: object) -> Space:
 
 
 def search_on(folder: Path, n_trials: int, space: Space) -> list[Point]:
-    """As another process would: everything is opened anew."""
+    """Run a search that opens the study again, like another process."""
     shared = open_study("", folder, "study", space, seed=0)
     while (trial := claim_trial(shared, n_trials).trial) is not None:
         point = point_of(trial, space)
@@ -30,31 +30,31 @@ def points(shared: SharedStudy) -> list[Point]:
 
 
 @pytest.fixture(scope="module")
-def in_one_go(tmp_path_factory: pytest.TempPathFactory) -> list[Point]:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[Point]:
     return search_on(tmp_path_factory.mktemp("study"), 14, small())
 
 
-def test_four_and_four_resumed_are_eight_points_and_those_of_one_go(tmp_path: Path, in_one_go: list[Point]) -> None:
+def test_a_resumed_study_tries_the_points_of_an_uninterrupted_one(tmp_path: Path, uninterrupted: list[Point]) -> None:
     space = small()
     assert len(search_on(tmp_path, 4, space)) == 4
     resumed = search_on(tmp_path, 8, space)
     assert len({space.identity(point) for point in resumed}) == 8
     search_on(tmp_path, 11, space)
-    assert search_on(tmp_path, 12, space) == in_one_go[:12], "the Gaussian process has had the say since ten"
+    assert search_on(tmp_path, 12, space) == uninterrupted[:12], "the Gaussian process proposes from the tenth trial on"
 
 
-def test_no_point_twice_and_the_paper_s_first(in_one_go: list[Point]) -> None:
-    assert len({small().identity(point) for point in in_one_go}) == 14
-    assert in_one_go[0] == small().start
+def test_points_are_unique_and_the_first_is_the_start(uninterrupted: list[Point]) -> None:
+    assert len({small().identity(point) for point in uninterrupted}) == 14
+    assert uninterrupted[0] == small().start
 
 
-def test_the_process_climbs_the_hill(in_one_go: list[Point]) -> None:
-    distances = [abs(point["alpha"] - 0.7) + abs(point["ddpm_ratio"] - 0.4) for point in in_one_go]
+def test_the_gaussian_process_approaches_the_optimum(uninterrupted: list[Point]) -> None:
+    distances = [abs(point["alpha"] - 0.7) + abs(point["ddpm_ratio"] - 0.4) for point in uninterrupted]
     assert min(distances[10:]) < 0.25
     assert sum(distances[10:]) / 4 < sum(distances[:10]) / 10
 
 
-def test_every_point_is_tried_before_there_is_none(tmp_path: Path) -> None:
+def test_every_point_is_tried_before_the_space_is_exhausted(tmp_path: Path) -> None:
     space = small(n_aug=2)
     shared = open_study("", tmp_path, "study", space, seed=3)
     for _ in range(23):
@@ -66,7 +66,7 @@ def test_every_point_is_tried_before_there_is_none(tmp_path: Path) -> None:
         claim_trial(shared, 100)
 
 
-def test_what_is_searched_when_asked_stays_in_its_range(tmp_path: Path) -> None:
+def test_optional_parameters_stay_in_their_range(tmp_path: Path) -> None:
     space = small(also=["n_aug", "guidance", "lr"])
     for point in search_on(tmp_path, 9, space):
         assert point["n_aug"] in (20, 40, 60, 80)
@@ -76,14 +76,14 @@ def test_what_is_searched_when_asked_stays_in_its_range(tmp_path: Path) -> None:
 
 def test_another_seed_tries_other_points(tmp_path: Path) -> None:
     space = small()
-    found = []
+    tried = []
     for seed in (1, 2):
         shared = open_study("", tmp_path, str(seed), space, seed)
-        found.append([point_of(trial, space) for _ in range(3) if (trial := claim_trial(shared, 3).trial) is not None])
-    assert found[0][0] == found[1][0] == space.start
-    assert found[0][1:] != found[1][1:]
+        tried.append([point_of(trial, space) for _ in range(3) if (trial := claim_trial(shared, 3).trial) is not None])
+    assert tried[0][0] == tried[1][0] == space.start
+    assert tried[0][1:] != tried[1][1:]
 
 
-def test_optuna_keeps_quiet(tmp_path: Path) -> None:
+def test_optuna_logs_warnings_only(tmp_path: Path) -> None:
     open_study("", tmp_path, "study", small(), 0)
     assert optuna.logging.get_verbosity() == optuna.logging.WARNING

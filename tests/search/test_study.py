@@ -1,4 +1,4 @@
-"""Workers that share a study: each trial has one, and those of dead ones are run once more."""
+"""Workers share a study: each trial is claimed by one worker, and trials of dead workers are retried."""
 
 import subprocess
 import sys
@@ -52,7 +52,7 @@ def work(url: str, folder: Path, n_trials: int, deadly: int = -1) -> "subprocess
 
 
 def check_two_workers(url: str, folder: Path) -> None:
-    """Two at once on nine trials; the first one to get trial 2 dies in it."""
+    """Run two workers on nine trials; the worker that claims trial 2 crashes in it."""
     workers = [work(url, folder, 9, deadly=2) for _ in range(2)]
     errors = [worker.communicate(timeout=120)[1] for worker in workers]
     assert sorted(worker.returncode for worker in workers) == [0, 9], errors
@@ -61,16 +61,16 @@ def check_two_workers(url: str, folder: Path) -> None:
     trials = shared.study.get_trials()
     assert [trial.state for trial in trials].count(TrialState.COMPLETE) == 9
     (dead,) = [trial for trial in trials if trial.state == TrialState.FAIL]
-    (again,) = [trial for trial in trials if trial.user_attrs.get("retry_of") == dead.number]
-    assert (dead.number, again.params) == (2, dead.params)
-    times = Counter(SPACE.identity(trial.params) for trial in trials)
-    assert times.pop(SPACE.identity(dead.params)) == 2
-    assert set(times.values()) == {1}
-    assert len({trial.user_attrs["pid"] for trial in trials}) == 2, "both had some"
+    (retry,) = [trial for trial in trials if trial.user_attrs.get("retry_of") == dead.number]
+    assert (dead.number, retry.params) == (2, dead.params)
+    counts = Counter(SPACE.identity(trial.params) for trial in trials)
+    assert counts.pop(SPACE.identity(dead.params)) == 2
+    assert set(counts.values()) == {1}
+    assert len({trial.user_attrs["pid"] for trial in trials}) == 2, "both workers ran trials"
 
 
 @pytest.mark.slow
-def test_two_workers_keep_to_the_number_and_do_no_trial_twice(tmp_path: Path) -> None:
+def test_two_workers_run_n_trials_and_none_twice(tmp_path: Path) -> None:
     check_two_workers("", tmp_path)
 
 
@@ -80,7 +80,7 @@ def test_two_workers_on_postgresql(postgres: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_silent_trial_of_another_machine_is_run_once_more(
+def test_a_trial_of_another_machine_without_heartbeat_is_retried(
     postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage, "HEARTBEAT", 1)
@@ -99,7 +99,7 @@ def test_a_silent_trial_of_another_machine_is_run_once_more(
 
 
 @pytest.mark.slow
-def test_a_dead_worker_s_trial_is_run_once_more_and_only_once(tmp_path: Path) -> None:
+def test_a_trial_of_a_dead_worker_is_retried_once(tmp_path: Path) -> None:
     assert work("", tmp_path, 3, deadly=1).wait(60) == 9
     shared = opened("", tmp_path)
     assert is_running(shared.study)
@@ -117,18 +117,18 @@ def test_a_dead_worker_s_trial_is_run_once_more_and_only_once(tmp_path: Path) ->
     assert len(ended_trials(shared.study)) == 3
 
 
-def test_a_living_worker_s_trial_is_left_alone(tmp_path: Path) -> None:
+def test_a_trial_of_a_live_worker_is_not_retried(tmp_path: Path) -> None:
     shared = opened("", tmp_path)
-    mine = claim_trial(shared, 1).trial
-    assert mine is not None
+    first = claim_trial(shared, 1).trial
+    assert first is not None
     other = claim_trial(opened("", tmp_path), 1)
     assert (other.trial, other.dead) == (None, [])
     assert is_running(shared.study)
 
 
-def test_a_trial_that_was_left_half_claimed_is_nobody_s(tmp_path: Path) -> None:
+def test_a_half_claimed_trial_does_not_count(tmp_path: Path) -> None:
     shared = opened("", tmp_path)
-    shared.study.ask()  # and the process is gone before it says who it is
+    shared.study.ask()  # the process died before it recorded itself
     claimed = claim_trial(shared, 1)
     assert claimed.trial is not None
     assert claimed.trial.params.keys() == SPACE.distributions.keys()
@@ -136,22 +136,22 @@ def test_a_trial_that_was_left_half_claimed_is_nobody_s(tmp_path: Path) -> None:
     assert claim_trial(shared, 1).trial is None
 
 
-def test_what_fails_by_its_own_fault_counts_and_never_wins(tmp_path: Path) -> None:
+def test_a_failed_trial_counts_and_never_wins(tmp_path: Path) -> None:
     shared = opened("", tmp_path)
     broken, good, interrupted = (claim_trial(shared, 3).trial for _ in range(3))
     assert broken is not None and good is not None and interrupted is not None
     fail(shared.study, broken, "no finite loss")
     finish(shared.study, good, 0.1)
     requeue(shared.study, interrupted)
-    again = claim_trial(shared, 3).trial
-    assert again is not None
-    assert again.params == interrupted.params
-    finish(shared.study, again, 0.05)
+    retry = claim_trial(shared, 3).trial
+    assert retry is not None
+    assert retry.params == interrupted.params
+    finish(shared.study, retry, 0.05)
     assert claim_trial(shared, 3).trial is None
-    assert [trial.number for trial in best_trials(shared.study, 3)] == [good.number, again.number]
+    assert [trial.number for trial in best_trials(shared.study, 3)] == [good.number, retry.number]
 
 
-def test_a_trial_below_the_median_of_the_others_is_to_be_cut_short(tmp_path: Path) -> None:
+def test_a_trial_below_the_median_is_pruned(tmp_path: Path) -> None:
     shared = opened("", tmp_path)
     for value in (0.5, 0.6, 0.7, 0.8, 0.9):
         trial = claim_trial(shared, 9).trial

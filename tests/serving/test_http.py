@@ -1,4 +1,4 @@
-"""One real server for all of these: a tiny classifier, registered, served by `mlflow models serve`, asked over HTTP."""
+"""A tiny registered classifier, served by `mlflow models serve` and queried over HTTP; all tests share one server."""
 
 import base64
 import io
@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SECTION = README[README.index("## Serve\n") : README.index("## Export\n")]
 PORT = "5001"
-"""In the README; the test takes a free one."""
+"""Port in the README; the test uses a free one."""
 GEOMETRY = Geometry(width=48, height=64)
 
 
@@ -94,7 +94,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 def serve(folder: Path, trained: TrainedClassifier, uri: str) -> Iterator[Served]:
-    """By the command of the README."""
+    """Serve the model with the command from the README."""
     (command,) = re.findall(r"^(mlflow models serve .*?) +#", SECTION, re.MULTILINE)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -111,7 +111,7 @@ def serve(folder: Path, trained: TrainedClassifier, uri: str) -> Iterator[Served
             wait_for(process, port, folder / "server.log")
             yield Served(f"http://127.0.0.1:{port}", port, trained, folder, uri)
         finally:
-            process.terminate()  # MLflow has its server end with it
+            process.terminate()  # MLflow's server ends with it
             process.wait(30)
 
 
@@ -127,14 +127,14 @@ def wait_for(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
     raise AssertionError(log.read_text())
 
 
-def test_served_logits_are_those_of_the_run(served: Served) -> None:
+def test_served_logits_equal_the_logits_of_the_run(served: Served) -> None:
     files = [sample.image for sample in served.trained.test]
     answer = served.ask(*({"image": in_base64(path)} for path in files))
     logits = np.array([row["logit"] for row in answer])
     pixels = load_pixels(files, GEOMETRY)
     np.testing.assert_allclose(logits, predict(served.trained.load(), pixels), atol=1e-5)
     np.testing.assert_allclose(logits, served.trained.scores().logits, atol=1e-5)
-    assert np.ptp(logits) > 1e-3, "equal scores would agree with anything"
+    assert np.ptp(logits) > 1e-3, "with equal scores the test would be meaningless"
     np.testing.assert_allclose([row["score"] for row in answer], 1 / (1 + np.exp(-logits)), atol=1e-6)
     assert [row["decision"] for row in answer] == [row["logit"] >= row["threshold"] for row in answer]
     assert {row["decision"] for row in answer} == {True, False}
@@ -142,7 +142,7 @@ def test_served_logits_are_those_of_the_run(served: Served) -> None:
     assert all("heatmap" not in row for row in answer)
 
 
-def test_text_levels_and_path_are_one_image_to_it(served: Served) -> None:
+def test_base64_pixel_values_and_path_give_the_same_logit(served: Served) -> None:
     path = served.trained.test[-1].image
     levels = np.array(Image.open(path))
     rows = [
@@ -155,28 +155,28 @@ def test_text_levels_and_path_are_one_image_to_it(served: Served) -> None:
     np.testing.assert_allclose(logits, logits[0], atol=1e-5)
 
 
-def test_another_rule_decides_otherwise_and_an_unknown_one_names_the_known(served: Served) -> None:
+def test_a_rule_can_be_chosen_and_an_unknown_one_is_refused_with_the_known_ones(served: Served) -> None:
     row = {"image": in_base64(served.trained.test[0].image)}
     (answer,) = served.ask(row, rule="recall>=0.9")
     assert (answer["threshold"], answer["decision"], answer["rule"]) == (-1000, True, "recall>=0.9")
     refused = served.post({"dataframe_records": [row], "params": {"rule": "fpr<=0.01"}})
     assert refused.status_code == 400
-    expected = "rule 'fpr<=0.01' is not an operating point of this model; it has validation, recall>=0.9"
+    expected = "rule 'fpr<=0.01' is not an operating point of this model; use one of validation, recall>=0.9"
     assert refused.json()["message"] == expected
 
 
-def test_the_heat_map_on_request_is_that_of_the_classifier(served: Served) -> None:
+def test_a_requested_heat_map_equals_the_heat_map_of_the_classifier(served: Served) -> None:
     files = [sample.image for sample in served.trained.test]
     answer = served.ask(*({"image": in_base64(path)} for path in files), heatmap=True)
     maps = [np.array(Image.open(io.BytesIO(base64.b64decode(row["heatmap"])))) for row in answer]
     expected = heat_maps(served.trained.load(), load_pixels(files, GEOMETRY))
     assert expected.any()
-    for seen, heat in zip(maps, expected, strict=True):
-        assert seen.shape == (64, 48)
-        np.testing.assert_allclose(seen, heat * 255, atol=1.5)
+    for served_map, heat in zip(maps, expected, strict=True):
+        assert served_map.shape == (64, 48)
+        np.testing.assert_allclose(served_map, heat * 255, atol=1.5)
 
 
-def test_ten_kinds_of_broken_requests_get_400_and_leave_the_server_well(served: Served) -> None:
+def test_invalid_requests_get_400_and_the_server_keeps_working(served: Served) -> None:
     good = {"image": in_base64(served.trained.test[0].image)}
     before = served.ask(good)
     gif = io.BytesIO()
@@ -186,9 +186,9 @@ def test_ten_kinds_of_broken_requests_get_400_and_leave_the_server_well(served: 
         ({"image": base64.b64encode(b"hello").decode()}, "no image in a known format"),
         ({"image": base64.b64encode(gif.getvalue()).decode()}, "no image in a known format"),
         ({"image": good["image"][:400]}, "cannot be decoded"),
-        ({"image": "A" * (MAX_TEXT + 4)}, "more than the limit of 16,777,216"),
+        ({"image": "A" * (MAX_TEXT + 4)}, "exceed the limit of 16,777,216"),
         ({"image": [[1, 2], [3]]}, "rows of different lengths"),
-        ({"image": [[[0, 0, 300]]]}, "whole numbers of 0 to 255"),
+        ({"image": [[[0, 0, 300]]]}, "integers from 0 to 255"),
         ({"image": None}, "not none"),
         ({**good, "path": "0.png"}, "not both"),
         ({"path": "../server.log"}, "outside the folder"),
@@ -197,7 +197,7 @@ def test_ten_kinds_of_broken_requests_get_400_and_leave_the_server_well(served: 
     ):
         answer = served.post({"dataframe_records": [good, row]})
         assert answer.status_code == 400, (row, answer.text)
-        assert answer.json()["message"].startswith("image 1: "), "the sentence, and nothing of the request"
+        assert answer.json()["message"].startswith("image 1: "), "the sentence without the request data"
         assert message in answer.json()["message"]
         assert len(answer.json()["message"]) < 200
     for body, options in (
@@ -228,12 +228,12 @@ def test_the_client_of_the_readme_works(served: Served, tmp_path: Path) -> None:
     assert refused.stderr.startswith("image 0: cannot be decoded")
 
 
-def test_the_model_holds_no_pickle_and_says_how_far_to_trust_its_maps(served: Served) -> None:
+def test_the_model_contains_no_pickle_and_the_accuracy_of_its_heat_maps(served: Served) -> None:
     folder = Path(mlflow.artifacts.download_artifacts(served.uri))
     files = {path.name: path.read_bytes()[:4] for path in folder.rglob("*") if path.is_file()}
     assert {"MLmodel", "model_code.py", "settings.json", "classifier.safetensors"} <= set(files)
     assert not [name for name, start in files.items() if start.startswith((b"\x80", b"PK"))], (
-        "a pickle, or a zip of some"
+        "a pickle, or a ZIP archive of pickles"
     )
     measured = {metric.key: metric.value for metric in mlflow.get_logged_model(served.uri.split("/")[1]).metrics}
     assert set(measured) == {"pointing", "pointing_chance", "pointing_energy"}

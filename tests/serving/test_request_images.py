@@ -49,12 +49,12 @@ def text(content: bytes) -> str:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_image_by_text_and_by_path_has_the_pixels_of_training(
+def test_an_image_from_base64_or_a_path_has_the_pixels_of_training(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / name).write_bytes(FILES[name])
     monkeypatch.setenv(FOLDER, str(tmp_path))
-    trained_with = fit_image(read_image(tmp_path / name), GEOMETRY)
+    expected = fit_image(read_image(tmp_path / name), GEOMETRY)
     lines = base64.encodebytes(FILES[name]).decode()
     rows: list[dict[str, Any]] = [
         {"image": text(FILES[name])},
@@ -63,10 +63,10 @@ def test_a_image_by_text_and_by_path_has_the_pixels_of_training(
         {"path": str(tmp_path / name), "image": None},
     ]
     for pixels in prepare_rows(rows, GEOMETRY):
-        np.testing.assert_array_equal(pixels, trained_with)
+        np.testing.assert_array_equal(pixels, expected)
 
 
-def test_levels_in_colour_and_in_grey_are_taken_as_they_are() -> None:
+def test_pixel_values_in_colour_and_grey_are_unchanged() -> None:
     colour, grey = noise((32, 48, 3)), noise((32, 48))
     first, second, third = prepare_rows(
         [{"image": colour.tolist(), "path": float("nan")}, {"image": grey.tolist()}, {"image": grey}], GEOMETRY
@@ -77,7 +77,7 @@ def test_levels_in_colour_and_in_grey_are_taken_as_they_are() -> None:
 
 
 def huge_png() -> bytes:
-    """30000x30000 pixels in 100 bytes."""
+    """Return a PNG file of 30000x30000 pixels in 100 bytes."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -94,26 +94,26 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "no image": ({"image": text(b"hello")}, r"no image in a known format\); replace"),
     "truncated": ({"image": text(FILES["rgb.png"][:400])}, "cannot be decoded"),
     "huge": ({"image": text(huge_png())}, "limit of 50,000,000 pixels"),
-    "long": ({"image": "A" * (MAX_TEXT + 4)}, "16,777,220 characters of base64, more than the limit of 16,777,216"),
+    "long": ({"image": "A" * (MAX_TEXT + 4)}, "16,777,220 characters of base64 exceed the limit of 16,777,216"),
     "gif": ({"image": text(encoded(Image.new("RGB", (8, 8)), "GIF"))}, "no image in a known format"),
     "postscript": (
         {"image": text(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")},
         "no image in a known format",
     ),
-    "number": ({"image": 3}, r"levels of shape \(\)"),
-    "empty": ({"image": [[]]}, r"levels of shape \(1, 0\)"),
-    "four channels": ({"image": np.zeros((2, 2, 4), int).tolist()}, r"levels of shape \(2, 2, 4\)"),
+    "number": ({"image": 3}, r"pixel values of shape \(\)"),
+    "empty": ({"image": [[]]}, r"pixel values of shape \(1, 0\)"),
+    "four channels": ({"image": np.zeros((2, 2, 4), int).tolist()}, r"pixel values of shape \(2, 2, 4\)"),
     "ragged": ({"image": [[1, 2], [1]]}, "rows of different lengths"),
-    "too bright": ({"image": [[256]]}, "whole numbers of 0 to 255"),
-    "negative": ({"image": [[-1]]}, "whole numbers of 0 to 255"),
-    "fractions": ({"image": [[0.5]]}, "whole numbers of 0 to 255"),
-    "words": ({"image": [["a"]]}, "whole numbers of 0 to 255"),
+    "too bright": ({"image": [[256]]}, "integers from 0 to 255"),
+    "negative": ({"image": [[-1]]}, "integers from 0 to 255"),
+    "fractions": ({"image": [[0.5]]}, "integers from 0 to 255"),
+    "strings": ({"image": [["a"]]}, "integers from 0 to 255"),
     "path": ({"path": "rgb.png"}, f"this server reads no files; .* start it with {FOLDER}"),
 }
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_what_cannot_be_used_is_refused_in_one_sentence(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_row_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(FOLDER, raising=False)
     row, message = BROKEN[name]
     with pytest.raises(InputError, match=f"^image 1: .*{message}"):
@@ -121,12 +121,12 @@ def test_what_cannot_be_used_is_refused_in_one_sentence(name: str, monkeypatch: 
 
 
 @pytest.mark.parametrize("n", [0, MAX_ROWS + 1])
-def test_no_image_and_too_many_are_refused(n: int) -> None:
+def test_no_and_too_many_images_are_refused(n: int) -> None:
     with pytest.raises(InputError, match=f"^{n} images in the request; send 1 to 256"):
         prepare_rows([{"image": [[0]]}] * n, GEOMETRY)
 
 
-def test_a_path_never_leads_out_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_outside_the_folder_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, outside = tmp_path / "in", tmp_path / "in-secret"
     folder.mkdir()
     outside.mkdir()
@@ -134,22 +134,22 @@ def test_a_path_never_leads_out_of_the_folder(tmp_path: Path, monkeypatch: pytes
         (place / "rgb.png").write_bytes(FILES["rgb.png"])
     (folder / "link.png").symlink_to(outside / "rgb.png")
     (folder / "away").symlink_to(outside)
-    (folder / "circle").symlink_to(folder / "circle")
+    (folder / "loop").symlink_to(folder / "loop")
     (folder / "inside.png").symlink_to(folder / "rgb.png")
     monkeypatch.setenv(FOLDER, str(folder))
     assert len(prepare_rows([{"path": "inside.png"}], GEOMETRY)) == 1
     for path in ("../in-secret/rgb.png", str(outside / "rgb.png"), "link.png", "away/rgb.png", "/etc/passwd", ".."):
         with pytest.raises(InputError, match="outside the folder"):
             prepare_rows([{"path": path}], GEOMETRY)
-    wrong: list[Any] = ["no.png", ".", 7, "a\0b", "circle", "x" * 5000]
+    wrong: list[Any] = ["no.png", ".", 7, "a\0b", "loop", "x" * 5000]
     for path in wrong:
         with pytest.raises(InputError, match=r"no such file|cannot be read"):
             prepare_rows([{"path": path}], GEOMETRY)
 
 
-def test_a_file_is_measured_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_size_of_a_file_is_checked_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "rgb.png").write_bytes(FILES["rgb.png"])
     monkeypatch.setenv(FOLDER, str(tmp_path))
     monkeypatch.setattr(request_images, "MAX_BYTES", 100)
-    with pytest.raises(InputError, match="a file of more than 100 bytes"):
+    with pytest.raises(InputError, match="file exceeds the limit of 100 bytes"):
         prepare_rows([{"path": "rgb.png"}], GEOMETRY)

@@ -1,7 +1,8 @@
-"""`surfaces`: the embedded data set, procedural surfaces with defects, drawn from seeds.
+"""`surfaces`: the embedded dataset of procedural surfaces with defects, generated from seeds.
 
-An image is made in this order: a material gives a tone (`textures`), light and colour make a photograph of it
-(`lighting`), and a defect darkens, paints or deforms it (`defects`); `drawing` joins them, `dataset` writes many.
+The steps of one image are: the tone of a material (`textures`), light and colour (`lighting`), harmless marks (`wear`),
+and a defect that darkens, paints or deforms the surface (`defects`). `drawing` combines them; `dataset` writes many
+images.
 """
 
 from inandout.data.surfaces.dataset import SurfacesConfig, drawing_fingerprint, write_surfaces

@@ -1,4 +1,4 @@
-"""Write a whole data set of surfaces, in the layout of KolektorSDD2."""
+"""Write a dataset of surfaces in the KolektorSDD2 layout."""
 
 import hashlib
 import json
@@ -14,33 +14,33 @@ from tqdm import tqdm
 
 from inandout.data.images import write_image
 from inandout.data.surfaces.defects import KINDS
-from inandout.data.surfaces.drawing import SMALLEST, Surface, draw_surface
+from inandout.data.surfaces.drawing import MIN_SIDE, Surface, draw_surface
 from inandout.data.surfaces.textures import SURFACES
 from inandout.errors import InputError
 
 MIXED = "mixed"
-"""The value of `SurfacesConfig.surface` that stands for all surfaces."""
+"""Value of `SurfacesConfig.surface` that selects all surfaces."""
 
 RECORD = "surfaces.json"
-"""The file of a data set that says how it was drawn: configuration, package version, and a row an image."""
+"""File name of the dataset's metadata: configuration, package version and one row per image."""
 
 _FIRST_NUMBER = {"train": 10000, "test": 20000}
 
 
 class SurfacesConfig(BaseModel):
-    """What data set to draw."""
+    """Configuration of a surfaces dataset."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    width: int = Field(64, ge=SMALLEST, le=4096, description="width of an image in px")
-    height: int = Field(192, ge=SMALLEST, le=4096, description="height of an image in px")
-    train_negatives: int = Field(480, ge=1, le=10_000, description="images without defect to train on")
-    train_positives: int = Field(96, ge=0, le=10_000, description="images with a defect to train on")
-    test_negatives: int = Field(160, ge=1, le=10_000, description="images without defect to test on")
-    test_positives: int = Field(60, ge=1, le=10_000, description="images with a defect to test on")
+    width: int = Field(64, ge=MIN_SIDE, le=4096, description="image width in pixels")
+    height: int = Field(192, ge=MIN_SIDE, le=4096, description="image height in pixels")
+    train_negatives: int = Field(480, ge=1, le=10_000, description="training images without a defect")
+    train_positives: int = Field(96, ge=0, le=10_000, description="training images with a defect")
+    test_negatives: int = Field(160, ge=1, le=10_000, description="test images without a defect")
+    test_positives: int = Field(60, ge=1, le=10_000, description="test images with a defect")
     surface: str = Field(
         "brushed",
-        description=f"one of {', '.join(SURFACES)}: parts of one product; or {MIXED}: every image of another product",
+        description=f"one of {', '.join(SURFACES)} (parts of one product), or {MIXED} (a different product per image)",
     )
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the product and of all images")
 
@@ -48,41 +48,41 @@ class SurfacesConfig(BaseModel):
     @classmethod
     def _known(cls, surface: str) -> str:
         if surface not in (*SURFACES, MIXED):
-            raise ValueError(f"unknown surface {surface!r}; allowed are {', '.join(SURFACES)}, {MIXED}")
+            raise ValueError(f"unknown surface {surface!r}; use one of {', '.join(SURFACES)}, {MIXED}")
         return surface
 
 
-class _Plan(NamedTuple):
-    """One image before it is drawn."""
+class _ImageSpec(NamedTuple):
+    """Specification of one image."""
 
     file: str
-    """Path inside the data set."""
+    """Path relative to the dataset's folder."""
     seed: int
     defect: str
 
 
 def drawing_fingerprint(config: SurfacesConfig) -> str:
-    """Identity of a data set: of its configuration and of the code that draws it."""
-    whole = hashlib.sha256(config.model_dump_json().encode())
+    """Return a hash of the configuration and of the source code that draws the images."""
+    sha256 = hashlib.sha256(config.model_dump_json().encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
-        whole.update(path.read_bytes())
-    return whole.hexdigest()[:12]
+        sha256.update(path.read_bytes())
+    return sha256.hexdigest()[:12]
 
 
 def write_surfaces(folder: Path, config: SurfacesConfig) -> bool:
-    """Write the data set of `config` to `folder`; the same configuration gives the same pixels.
+    """Write the dataset of `config` to `folder`; the same configuration gives the same pixels.
 
-    (On another kind of processor a few pixels may differ by one level, as its exponentials round differently.)
+    Across processor types a few pixels may differ by one level, because exponentials are rounded differently.
 
-    The layout is KolektorSDD2's: `train/10000.png` and its mask `train/10000_GT.png`, then `test/20000.png` and so on;
-    masks are 8-bit grey, 255 on the defect. `surfaces.json` says what is on each image. The folder appears only when
-    all is written, so that a killed run leaves no half data set under its name.
+    The layout is KolektorSDD2's: `train/10000.png` with its mask `train/10000_GT.png`, `test/20000.png` and so on.
+    Masks are 8-bit grey, 255 on the defect. `surfaces.json` describes each image. The folder is created only when the
+    dataset is complete.
 
     Returns:
-        Whether it was written: false if `folder` holds this very data set already, which is then left as it is.
+        True if the dataset was written, false if `folder` already contains the same dataset.
 
     Raises:
-        InputError: `folder` exists and holds anything else, or cannot be made.
+        InputError: `folder` exists with other content, or cannot be written.
     """
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         _check_same(folder, config)
@@ -94,10 +94,10 @@ def write_surfaces(folder: Path, config: SurfacesConfig) -> bool:
             _write_all(unfinished, config)
             unfinished.rename(folder)
     except OSError as error:
-        if folder.is_dir() and any(folder.iterdir()):  # another process was faster
+        if folder.is_dir() and any(folder.iterdir()):  # created by another process in the meantime
             _check_same(folder, config)
             return False
-        raise InputError(f"{folder}: the data set cannot be written there ({error}); give another folder") from error
+        raise InputError(f"{folder}: the dataset cannot be written ({error}); give another folder") from error
     return True
 
 
@@ -105,54 +105,55 @@ def _write_all(folder: Path, config: SurfacesConfig) -> None:
     for split in _FIRST_NUMBER:
         (folder / split).mkdir(parents=True)
     rows = []
-    for plan in tqdm(_plans(config), desc="drawing surfaces", unit="image", disable=None):
-        drawn = _draw(plan, config)
-        write_image(folder / plan.file, drawn.image)
-        write_image(folder / plan.file.replace(".png", "_GT.png"), drawn.mask)
-        rows.append({"file": plan.file, "seed": plan.seed, **_described(drawn)})
+    for spec in tqdm(_image_specs(config), desc="drawing surfaces", unit="image", disable=None):
+        surface = _draw(spec, config)
+        write_image(folder / spec.file, surface.image)
+        write_image(folder / spec.file.replace(".png", "_GT.png"), surface.mask)
+        rows.append({"file": spec.file, "seed": spec.seed, **_metadata(surface)})
     record = {"config": config.model_dump(), "version": version("inandout"), "images": rows}
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def _plans(config: SurfacesConfig) -> list[_Plan]:
-    """All images, in the order of their names: kinds in equal shares, negatives and positives shuffled."""
+def _image_specs(config: SurfacesConfig) -> list[_ImageSpec]:
+    """Return the specifications of all images by file name: equal shares of defect kinds, shuffled with negatives."""
     rng = np.random.default_rng(config.seed)
-    plans = []
+    specs = []
     for split, negatives, positives in (
         ("train", config.train_negatives, config.train_positives),
         ("test", config.test_negatives, config.test_positives),
     ):
         defects = [""] * negatives + [KINDS[number % len(KINDS)] for number in range(positives)]
         for number, index in enumerate(rng.permutation(len(defects)), start=_FIRST_NUMBER[split]):
-            plans.append(_Plan(f"{split}/{number}.png", int(rng.integers(2**53)), defects[index]))
-    return plans
+            specs.append(_ImageSpec(f"{split}/{number}.png", int(rng.integers(2**53)), defects[index]))
+    return specs
 
 
-def _draw(plan: _Plan, config: SurfacesConfig) -> Surface:
+def _draw(spec: _ImageSpec, config: SurfacesConfig) -> Surface:
     if config.surface == MIXED:
-        return draw_surface(config.width, config.height, plan.seed, plan.defect)
-    return draw_surface(config.width, config.height, plan.seed, plan.defect, config.surface, product=config.seed)
+        return draw_surface(config.width, config.height, spec.seed, spec.defect)
+    return draw_surface(config.width, config.height, spec.seed, spec.defect, config.surface, product=config.seed)
 
 
-def _described(drawn: Surface) -> dict[str, object]:
-    return {field.name: getattr(drawn, field.name) for field in fields(drawn) if field.name not in ("image", "mask")}
+def _metadata(surface: Surface) -> dict[str, object]:
+    names = [field.name for field in fields(surface) if field.name not in ("image", "mask")]
+    return {name: getattr(surface, name) for name in names}
 
 
 def _check_same(folder: Path, config: SurfacesConfig) -> None:
-    """Refuse a folder that holds anything but the finished data set of `config`, drawn by this version."""
+    """Reject a folder unless it contains the complete dataset of `config`, written by this version."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         same = record["config"] == config.model_dump() and record["version"] == version("inandout")
         files = [str(row["file"]) for row in record["images"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{folder}: exists and holds no data set of surfaces; give a new folder, or empty this one"
+            f"{folder}: exists and is not a surfaces dataset; give a new folder, or empty this one"
         ) from error
     if not same:
         raise InputError(
-            f"{folder}: holds surfaces drawn with another configuration or by another version, see {RECORD} there; "
+            f"{folder}: contains surfaces of another configuration or version, see its {RECORD}; "
             "give a new folder, or remove this one"
         )
     missing = [file for file in files if not (folder / file).is_file()]
     if missing:
-        raise InputError(f"{folder}: {missing[0]} is missing from the data set; remove the folder to draw it again")
+        raise InputError(f"{folder}: {missing[0]} is missing from the dataset; remove the folder and run it again")

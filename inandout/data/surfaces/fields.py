@@ -1,7 +1,7 @@
-"""Random fields: smooth, streaky, banded and cloudy noise, made by filtering in the frequency domain.
+"""Random fields: smooth, streaky, banded and cloudy noise, filtered in the frequency domain.
 
-Every field is (H, W) float32 with mean 0 and standard deviation 1. The filters leave little energy near the Nyquist
-frequency on purpose: per-pixel noise looks like a bad sensor, and no model can learn it.
+Fields are (H, W) float32 with mean 0 and standard deviation 1. The filters suppress frequencies near Nyquist, because
+per-pixel noise looks like sensor noise and no model can learn it.
 """
 
 from functools import lru_cache
@@ -17,7 +17,7 @@ Shape = tuple[int, int]
 
 
 def streaks(shape: Shape, rng: np.random.Generator, along: float, across: float, angle: float = 0.0) -> Field:
-    """Gaussian noise, correlated over `along` px in the direction `angle`, radians from x, and `across` px across."""
+    """Return Gaussian noise, correlated over `along` px at `angle` (radians from x) and `across` px perpendicular."""
     fy, fx = _frequencies(shape)
     lengthwise = fx * np.float32(np.cos(angle)) + fy * np.float32(np.sin(angle))
     crosswise = fy * np.float32(np.cos(angle)) - fx * np.float32(np.sin(angle))
@@ -28,18 +28,18 @@ def streaks(shape: Shape, rng: np.random.Generator, along: float, across: float,
 
 
 def smooth(shape: Shape, rng: np.random.Generator, radius: float) -> Field:
-    """Noise as if blurred by a Gaussian of standard deviation `radius` px."""
+    """Return noise blurred by a Gaussian of standard deviation `radius` px."""
     return streaks(shape, rng, radius, radius)
 
 
 def bumps(shape: Shape, rng: np.random.Generator, wavelength: float, spread: float = 0.4) -> Field:
-    """Noise around one `wavelength` in px; `spread` is the width of the band, relative to its centre."""
+    """Return band-pass noise around `wavelength` in px; `spread` is the bandwidth relative to its centre."""
     centre = np.float32(1 / wavelength)
     return _filtered(shape, rng, np.exp(-(((_radius(shape) - centre) / (np.float32(spread) * centre)) ** 2)))
 
 
 def cloud(shape: Shape, rng: np.random.Generator, steepness: float = 1.6, finest: float = 1.0) -> Field:
-    """Noise at all scales, amplitude falling with frequency ** -`steepness`, nothing finer than about `finest` px."""
+    """Return noise with amplitude frequency ** -`steepness`, blurred by a Gaussian of `finest` px."""
     radius = _radius(shape)
     floor = np.float32(0.7 / max(shape))
     amplitude = np.exp(np.float32(-steepness) * np.log(np.maximum(radius, floor)))
@@ -47,14 +47,14 @@ def cloud(shape: Shape, rng: np.random.Generator, steepness: float = 1.6, finest
 
 
 def profile(length: int, rng: np.random.Generator, radius: float) -> Field:
-    """(length,) noise along a line, correlated over `radius` samples."""
+    """Return noise (length,) along a line, correlated over `radius` samples."""
     return streaks((1, length), rng, radius, 0.0)[0]
 
 
 def slope(height: Field, light: tuple[float, float]) -> Field:
-    """Brightness that a relief gets from light out of the direction (x, y): positive on slopes that face it.
+    """Return the shading of a relief, positive on slopes that face the light.
 
-    `height` in px; the result is its derivative towards the light, negated: a slope of 1 gives 1.
+    It is the negated derivative of `height` (px) in the direction (x, y) of the light.
     """
     rise_y, rise_x = np.gradient(height)
     return np.asarray(-np.float32(light[0]) * rise_x - np.float32(light[1]) * rise_y, dtype=np.float32)
@@ -62,13 +62,13 @@ def slope(height: Field, light: tuple[float, float]) -> Field:
 
 @lru_cache(maxsize=8)
 def pixel_grid(shape: Shape) -> tuple[Field, Field]:
-    """Row (H, 1) and column (1, W) coordinates in px."""
+    """Return row (H, 1) and column (1, W) coordinates in px."""
     return np.arange(shape[0], dtype=np.float32)[:, None], np.arange(shape[1], dtype=np.float32)[None, :]
 
 
 @lru_cache(maxsize=8)
 def _frequencies(shape: Shape) -> tuple[Field, Field]:
-    """Frequencies of `irfft2` in cycles per px, as a column and a row."""
+    """Return the frequencies of `irfft2` in cycles per px, as a column and a row."""
     vertical = fft.fftfreq(shape[0]).astype(np.float32)
     return vertical[:, None], fft.rfftfreq(shape[1]).astype(np.float32)[None, :]
 
@@ -80,7 +80,7 @@ def _radius(shape: Shape) -> Field:
 
 
 def _filtered(shape: Shape, rng: np.random.Generator, amplitude: Field) -> Field:
-    """White noise with its spectrum multiplied by `amplitude`, without its mean."""
+    """Return white noise filtered by `amplitude`, with zero mean and unit variance."""
     spectrum = rng.standard_normal((2, *amplitude.shape), dtype=np.float32) * amplitude
     waves = spectrum[0] + np.complex64(1j) * spectrum[1]
     waves[0, 0] = 0

@@ -1,4 +1,4 @@
-"""Colour and light: from the tone of a material to the image a camera takes of it."""
+"""Colour and light: from the tone of a material to a camera image."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "green": (78, 110, 86),
     "blue": (72, 98, 136),
 }
-"""Word to RGB under even light. None is so bright or so dark that a defect would vanish in it."""
+"""Colour word to RGB under even light, bright and dark enough to keep every defect visible."""
 
 PALETTES: dict[str, tuple[str, ...]] = {
     "brushed": ("grey", "silver", "bronze", "golden", "blue"),
@@ -31,27 +31,27 @@ PALETTES: dict[str, tuple[str, ...]] = {
     "wooden": ("brown", "beige", "golden", "red"),
     "ceramic": ("white", "beige", "green", "blue", "red", "black"),
 }
-"""Surface to the colours it comes in."""
+"""Surface to its possible colours."""
 
 LIGHTINGS: tuple[str, ...] = ("even", "side", "spot", "dim")
-"""How a surface can be lit: evenly, from one side, by a lamp with a visible centre, with too little light."""
+"""Even light, light from one side, a spot with a visible centre, or underexposure."""
 
 _GLOSS = {"brushed": 0.8, "ground": 0.7, "ceramic": 0.7, "cast": 0.3, "grained": 0.3}
 
 
 class Lamp(NamedTuple):
-    """The light on one image."""
+    """Light on one image."""
 
     lighting: str
     """One of `LIGHTINGS`."""
     direction: tuple[float, float]
-    """Direction (x, y) that the light comes from, of length 1."""
+    """Unit vector (x, y) towards the light."""
     level: Field
-    """(H, W): brightness, 1 on average under even light."""
+    """Brightness (H, W), 1 on average under even light."""
 
 
 def light_up(shape: Shape, lighting: str, angle: float, rng: np.random.Generator) -> Lamp:
-    """Draw the light on a surface; `angle` is where it comes from, in radians from x towards y."""
+    """Draw the light on a surface; `angle` is its direction in radians from x towards y."""
     y, x = pixel_grid(shape)
     direction = (float(np.cos(angle)), float(np.sin(angle)))
     across, down = x / np.float32(shape[1]) - np.float32(0.5), y / np.float32(shape[0]) - np.float32(0.5)
@@ -59,19 +59,19 @@ def light_up(shape: Shape, lighting: str, angle: float, rng: np.random.Generator
     slant = {"side": rng.uniform(0.45, 0.75), "dim": rng.uniform(0.1, 0.25)}.get(lighting, rng.uniform(0, 0.12))
     level = np.float32(1) + np.float32(slant) * towards
     if lighting == "spot":
-        where_x, where_y = rng.uniform(-0.35, 0.35, 2).astype(np.float32)
+        spot_x, spot_y = rng.uniform(-0.35, 0.35, 2).astype(np.float32)
         reach = np.float32(rng.uniform(0.3, 0.45) ** -2)
-        away = (across - where_x) ** 2 + (down - where_y) ** 2
-        level = level * (np.float32(0.72) + np.float32(0.5) * np.exp(-reach * away))
+        squared_distance = (across - spot_x) ** 2 + (down - spot_y) ** 2
+        level = level * (np.float32(0.72) + np.float32(0.5) * np.exp(-reach * squared_distance))
     corners = np.float32(rng.uniform(0, 0.25)) * (across**2 + down**2)
     level = (level - corners) * np.float32((0.66 if lighting == "dim" else 1.0) * np.exp(rng.normal(0, 0.05)))
     return Lamp(lighting, direction, level)
 
 
 def expose(tone: Field, surface: str, colour: str, lamp: Lamp, rng: np.random.Generator) -> Field:
-    """Photograph a surface: (H, W, 3) in 8..247, before rounding to whole levels.
+    """Render a surface as (H, W, 3) in 8..247, before rounding.
 
-    Bright places lose colour as glossy things do, the highlights are compressed, and the sensor adds a soft grain.
+    Glossy highlights lose colour, bright values are compressed, and a soft sensor grain is added.
     """
     exposed = lamp.level * (1 + tone)
     paint = np.array(COLOURS[colour]) * np.exp(rng.normal(0, 0.02, 3))

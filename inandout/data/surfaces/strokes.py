@@ -1,4 +1,4 @@
-"""Thin lines: paths of cracks and scratches, and drawing them as distances."""
+"""Thin lines: paths of cracks and scratches, drawn as distance fields."""
 
 from collections.abc import Iterable
 from itertools import pairwise
@@ -9,37 +9,37 @@ import numpy.typing as npt
 from inandout.data.surfaces.fields import Field, Shape
 
 Path = npt.NDArray[np.float32]
-"""(N, 3) with N >= 2: x, y and half the width, in px, along a line."""
+"""(N, 3) with N >= 2: x, y and half the line width, in px."""
 
-_NOWHERE = 1e3
+_FAR = 1e3
 _MARGIN = 4.0
 
 
 def strokes(shape: Shape, paths: Iterable[Path]) -> Field:
-    """Distance in px from the edge of the nearest line, (H, W), negative inside it; large far away from all lines."""
-    gap = np.full(shape, _NOWHERE, dtype=np.float32)
+    """Return the signed distance (H, W) in px to the edge of the nearest line: negative inside, 1000 far from lines."""
+    gap = np.full(shape, _FAR, dtype=np.float32)
     for path in paths:
         for start, end in pairwise(path):
             _segment(gap, start, end)
     return gap
 
 
-def dot(place: npt.NDArray[np.floating], radius: float) -> Path:
-    """The path of a round spot."""
-    x, y = place
+def dot(centre: npt.NDArray[np.floating], radius: float) -> Path:
+    """Return the path of a round spot."""
+    x, y = centre
     return np.array([[x, y, radius], [x, y, radius]], dtype=np.float32)
 
 
 def scratch_path(
     centre: tuple[float, float], length: float, angle: float, unit: float, rng: np.random.Generator, first: bool
 ) -> Path:
-    """Draw the path of a scratch: almost straight, tapered at both ends; the `first` one goes through `centre`."""
+    """Draw the path of an almost straight scratch, tapered at both ends; the `first` one passes through `centre`."""
     angle += rng.normal(0, 0.05)
     along = np.linspace(-0.5, 0.5, 9)
     bow = rng.normal(0, 0.04) * length * (0.25 - along**2) * 2
-    aside = 0.0 if first else rng.normal(0, 6 * unit)
+    offset = 0.0 if first else rng.normal(0, 6 * unit)
     shift = 0.0 if first else rng.normal(0, 0.15) * length
-    s, t = along * length + shift, bow - bow[4] + aside
+    s, t = along * length + shift, bow - bow[4] + offset
     width = rng.uniform(0.25, 0.55) * unit**0.5 * (1 - (2 * along) ** 4) + 0.1
     x = centre[0] + s * np.cos(angle) - t * np.sin(angle)
     y = centre[1] + s * np.sin(angle) + t * np.cos(angle)
@@ -47,11 +47,11 @@ def scratch_path(
 
 
 def crack_paths(centre: tuple[float, float], length: float, unit: float, rng: np.random.Generator) -> list[Path]:
-    """Draw a crack through `centre` and its branches, each thinner than what it leaves."""
+    """Draw a crack through `centre` and its branches, each thinner than its parent."""
     width, angle = rng.uniform(0.4, 0.8) * unit**0.7, rng.uniform(0, 2 * np.pi)
-    one_way = _walk(np.array(centre), angle, 0.5 * length, width, unit, rng)
-    other_way = _walk(np.array(centre), angle + np.pi + rng.normal(0, 0.3), 0.5 * length, width, unit, rng)
-    paths = [np.concatenate([other_way[::-1], one_way[1:]])]
+    forward = _walk(np.array(centre), angle, 0.5 * length, width, unit, rng)
+    backward = _walk(np.array(centre), angle + np.pi + rng.normal(0, 0.3), 0.5 * length, width, unit, rng)
+    paths = [np.concatenate([backward[::-1], forward[1:]])]
     for _ in range(int(rng.integers(1, 5))):
         trunk = paths[rng.integers(len(paths))]
         at = int(rng.integers(len(trunk) // 5, max(len(trunk) * 4 // 5, 1)))
@@ -66,7 +66,7 @@ def crack_paths(centre: tuple[float, float], length: float, unit: float, rng: np
 def _walk(
     start: npt.NDArray[np.floating], angle: float, length: float, width: float, unit: float, rng: np.random.Generator
 ) -> Path:
-    """A jagged line from `start`, which keeps its direction in the long run and tapers to its end."""
+    """Draw a jagged, tapering line from `start` in the mean direction `angle`."""
     step = 2.4 * unit
     steps = max(int(length / step), 2)
     headings = angle + rng.normal(0, 0.5, steps) + np.cumsum(rng.normal(0, 0.12, steps))
@@ -78,7 +78,7 @@ def _walk(
 
 
 def _segment(gap: Field, start: npt.NDArray[np.float32], end: npt.NDArray[np.float32]) -> None:
-    """One straight piece, its width going linearly from end to end."""
+    """Draw one straight segment with linearly interpolated width."""
     x0, y0, width0 = (float(value) for value in start)
     x1, y1, width1 = (float(value) for value in end)
     margin = max(width0, width1) + _MARGIN

@@ -1,4 +1,4 @@
-"""The surfaces: what each material looks like before colour and lighting."""
+"""The tone of each material, before colour and lighting."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -20,22 +20,22 @@ from inandout.data.surfaces.fields import (
 
 
 class Canvas(NamedTuple):
-    """What a material needs to know to draw itself."""
+    """Inputs for drawing a material."""
 
     shape: Shape
     """(H, W) in px."""
     unit: float
     """Size of one unit of texture in px: 1 for an image of 64 px, more for a larger one."""
     light: tuple[float, float]
-    """Direction (x, y) that the light comes from, of length 1."""
+    """Unit vector (x, y) towards the light."""
     style: np.random.Generator
-    """Draws what all parts of one product share: thread width, direction of the grind, and the like."""
+    """Generator for properties that all parts of one product share, such as thread width and grinding direction."""
     rng: np.random.Generator
-    """Draws what differs from part to part."""
+    """Generator for properties that vary between parts."""
 
 
 def brushed(canvas: Canvas) -> Field:
-    """Metal brushed in one direction: fine and broad streaks."""
+    """Draw metal brushed in one direction: fine and broad streaks."""
     shape, unit, _, style, rng = canvas
     angle = style.choice([0.0, np.pi / 2]) + style.normal(0, 0.04) + rng.normal(0, 0.015)
     length = style.uniform(18, 45)
@@ -45,7 +45,7 @@ def brushed(canvas: Canvas) -> Field:
 
 
 def ground(canvas: Canvas) -> Field:
-    """Steel ground with a wheel: two families of arcs that cross."""
+    """Draw steel ground with a wheel: two families of crossing arcs."""
     shape, unit, _, style, rng = canvas
     reach = max(shape) * style.uniform(1.2, 2.5)
     spread = style.uniform(0.25, 0.7)
@@ -57,10 +57,10 @@ def ground(canvas: Canvas) -> Field:
 
 
 def grained(canvas: Canvas) -> Field:
-    """Leather: pebbles between dark creases."""
+    """Draw leather: pebbles between dark creases."""
     shape, unit, light, style, rng = canvas
     wavelength = style.uniform(11.0, 16.0) * unit
-    # The zero lines of one field wind like worms; those of two together enclose cells, as in leather.
+    # The zero lines of one field meander; the zero lines of two fields together enclose cells, as in leather.
     first, second = bumps(shape, rng, wavelength, 0.3), bumps(shape, rng, wavelength, 0.3)
     pebbles: Field = np.minimum(np.abs(first), np.abs(second))
     creases = np.exp(-((pebbles / np.float32(style.uniform(0.15, 0.25))) ** 2))
@@ -70,7 +70,7 @@ def grained(canvas: Canvas) -> Field:
 
 
 def woven(canvas: Canvas) -> Field:
-    """Cloth: a plain or a twill weave of threads that are not quite even."""
+    """Draw cloth: a plain or a twill weave of slightly uneven threads."""
     shape, unit, light, style, rng = canvas
     pitch, twill, angle = style.uniform(5.0, 8.0) * unit, bool(style.integers(2)), style.normal(0, 0.06)
     y, x = pixel_grid(shape)
@@ -91,7 +91,7 @@ def woven(canvas: Canvas) -> Field:
 
 
 def concrete(canvas: Canvas) -> Field:
-    """Concrete: cloudy, sandy, with a few shallow pores."""
+    """Draw concrete: cloudy, sandy, with a few shallow pores."""
     shape, unit, light, style, rng = canvas
     mottled = cloud(shape, rng, style.uniform(1.3, 1.7), 1.0 * unit**0.5)
     sand = bumps(shape, rng, style.uniform(3.2, 4.2) * unit, 0.6)
@@ -102,7 +102,7 @@ def concrete(canvas: Canvas) -> Field:
 
 
 def cast(canvas: Canvas) -> Field:
-    """Cast iron: the round bumps of the sand mould, lit from one side."""
+    """Draw cast iron: round bumps of the sand mould, lit from one side."""
     shape, unit, light, style, rng = canvas
     sand = bumps(shape, rng, style.uniform(5.0, 8.5) * unit, 0.5)
     skin = cloud(shape, rng, 1.5, 1.5 * unit)
@@ -111,30 +111,30 @@ def cast(canvas: Canvas) -> Field:
 
 
 def wooden(canvas: Canvas) -> Field:
-    """Planed wood: year rings cut lengthwise, and fibres."""
+    """Draw planed wood: growth rings cut lengthwise, and fibres."""
     shape, unit, _, style, rng = canvas
     angle = np.pi / 2 * (shape[0] > shape[1]) + style.normal(0, 0.03) + rng.normal(0, 0.02)
     y, x = pixel_grid(shape)
     across = y * np.float32(np.cos(angle)) - x * np.float32(np.sin(angle))
     drift = streaks(shape, rng, 40 * unit, 9 * unit, angle)
     ring = style.uniform(7.0, 13.0) * unit
-    years = (across + np.float32(0.5 * ring) * drift) / np.float32(ring) + np.float32(rng.uniform(0, 9))
-    phase = years - np.floor(years)
+    rings = (across + np.float32(0.5 * ring) * drift) / np.float32(ring) + np.float32(rng.uniform(0, 9))
+    phase = rings - np.floor(rings)
     late = phase**3 * np.minimum(1, (1 - phase) * np.float32(6))
     fibres = streaks(shape, rng, 12 * unit, 0.75 * unit**0.5, angle)
     return np.float32(0.10) - np.float32(0.42) * late + np.float32(0.045) * fibres
 
 
 def ceramic(canvas: Canvas) -> Field:
-    """Glazed ceramic: almost smooth, a little wavy, with the reflection of a long lamp."""
+    """Draw glazed ceramic: almost smooth, slightly wavy, with the reflection of a long lamp."""
     shape, unit, light, style, rng = canvas
     glaze = cloud(shape, rng, 2.0, 2.0 * unit)
     relief = smooth(shape, rng, style.uniform(4.0, 7.0) * unit)
     waves = slope(relief * np.float32(4 * unit), light)
     y, x = pixel_grid(shape)
     towards = (x * np.float32(light[0]) + y * np.float32(light[1])) / np.float32(max(shape))
-    aside = np.abs(towards - np.float32(rng.uniform(-0.2, 0.9)) + np.float32(0.012) * relief)
-    lamp = np.clip((np.float32(rng.uniform(0.1, 0.18)) - aside) / np.float32(0.06), 0, 1)
+    distance = np.abs(towards - np.float32(rng.uniform(-0.2, 0.9)) + np.float32(0.012) * relief)
+    lamp = np.clip((np.float32(rng.uniform(0.1, 0.18)) - distance) / np.float32(0.06), 0, 1)
     wavy = np.float32(0.012) * glaze + np.float32(style.uniform(0.02, 0.04)) * waves
     return wavy + np.float32(style.uniform(0.08, 0.18)) * lamp
 
@@ -149,27 +149,28 @@ MATERIALS: dict[str, Callable[[Canvas], Field]] = {
     "wooden": wooden,
     "ceramic": ceramic,
 }
-"""Name to the function that draws the tone of a surface: (H, W), relative to its brightness, mostly in -0.4..0.4."""
+"""Name to the function that draws the tone (H, W) of a surface, relative to its brightness, mostly in -0.4..0.4."""
 
 SURFACES: tuple[str, ...] = tuple(MATERIALS)
 
 
 def draw_texture(width: int, height: int, rng: np.random.Generator) -> ImageArray:
-    """Draw a defect-free random texture, (height, width, 3), from a far wider range than the surfaces of a data set.
+    """Draw a random defect-free texture (height, width, 3), as a source of anomalies.
 
-    Any material, at any scale, in any two colours, and now and then two of them side by side: a source of anomalies.
+    Material, scale and colours vary more than in the surfaces of a dataset. With probability 0.4 two materials are
+    combined.
     """
-    image = _wild(width, height, rng)
+    image = _random_material(width, height, rng)
     if rng.random() < 0.4:
         shape = (height, width)
         edge = smooth(shape, rng, rng.uniform(0.06, 0.2) * min(shape)) + np.float32(rng.normal(0, 0.4))
         share = np.clip(edge * np.float32(rng.uniform(1, 20)) + np.float32(0.5), 0, 1)[:, :, None]
-        image = image * (1 - share) + _wild(width, height, rng) * share
+        image = image * (1 - share) + _random_material(width, height, rng) * share
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
-def _wild(width: int, height: int, rng: np.random.Generator) -> Field:
-    """(H, W, 3) in 0..255: one material between two random colours."""
+def _random_material(width: int, height: int, rng: np.random.Generator) -> Field:
+    """Draw one material between two random colours, (H, W, 3) in 0..255."""
     shape, angle = (height, width), rng.uniform(0, 2 * np.pi)
     unit = (min(shape) / 64) ** 0.5 * float(np.exp(rng.uniform(-0.5, 1.0)))
     canvas = Canvas(shape, unit, (float(np.cos(angle)), float(np.sin(angle))), rng, rng)
@@ -182,7 +183,7 @@ def _wild(width: int, height: int, rng: np.random.Generator) -> Field:
 
 
 def _arcs(shape: Shape, rng: np.random.Generator, unit: float, reach: float, side: float) -> Field:
-    """Grooves along circles about a centre `reach` px away from the middle, in the direction `side` (radians)."""
+    """Draw circular grooves; their centre is `reach` px from the image centre in the direction `side` (radians)."""
     y, x = pixel_grid(shape)
     centre_x, centre_y = shape[1] / 2 + reach * np.cos(side), shape[0] / 2 + reach * np.sin(side)
     radius = np.hypot(x - np.float32(centre_x), y - np.float32(centre_y))

@@ -1,6 +1,6 @@
-"""Harmless marks that good parts have, too: hairlines, dust and smudges.
+"""Harmless marks on good parts: hairlines, dust and smudges.
 
-Without them every sharp edge on a smooth surface would be a defect, and the brightest gradient would find them all.
+Without them every sharp edge on a smooth surface would be a defect, and an edge detector would solve the task.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ _MEAN_COUNT = 1.6
 
 
 def wear(before: Field, unit: float, light: tuple[float, float], rng: np.random.Generator) -> Field:
-    """Put a few harmless marks onto a surface, (H, W, 3) in 0..255."""
+    """Draw a few harmless marks on a surface (H, W, 3) in 0..255."""
     height, width = before.shape[:2]
     brightness = float(before.mean())
     for _ in range(int(rng.poisson(_MEAN_COUNT))):
@@ -27,7 +27,7 @@ def wear(before: Field, unit: float, light: tuple[float, float], rng: np.random.
 
 
 def _hairline(site: Site) -> Mark:
-    """One short, thin line, a little darker or brighter than the surface."""
+    """Draw a short, thin line, slightly darker or brighter than the surface."""
     length = site.extent * site.rng.uniform(0.1, 0.4)
     path = scratch_path(site.centre, length, site.rng.uniform(0, np.pi), 0.7 * site.unit, site.rng, first=True)
     gap = strokes(site.shape, [path])
@@ -36,17 +36,17 @@ def _hairline(site: Site) -> Mark:
 
 
 def _dust(site: Site) -> Mark:
-    """One to five tiny grains, too small to be pits or spots."""
+    """Draw one to five tiny grains, smaller than pits and spots."""
     count = int(site.rng.integers(1, 6))
-    places = np.array(site.centre) + site.rng.normal(0, 0.2 * site.extent, (count, 2))
+    centres = np.array(site.centre) + site.rng.normal(0, 0.2 * site.extent, (count, 2))
     radii = site.rng.uniform(0.3, 0.75, count) * site.unit
-    gap = strokes(site.shape, [dot(place, radius) for place, radius in zip(places, radii, strict=True)])
+    gap = strokes(site.shape, [dot(point, radius) for point, radius in zip(centres, radii, strict=True)])
     core = np.clip(np.float32(0.6) - gap, 0, 1)
     return Mark(cover_of(gap, 0.5), count, tone=np.float32(site.rng.choice([-0.4, 0.3])) * core)
 
 
 def _smudge(site: Site) -> Mark:
-    """A soft patch, a little darker or brighter, without the edge of a stain."""
+    """Draw a soft patch, slightly darker or brighter, without the edge of a stain."""
     radius = site.extent * site.rng.uniform(0.12, 0.35)
     ragged = np.float32(0.15) * smooth(site.shape, site.rng, 0.4 * radius)
     inside = np.clip(1 - distance(site, radius, site.rng.uniform(1, 2.5)) + ragged, 0, 1)

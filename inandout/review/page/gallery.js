@@ -3,7 +3,7 @@ const cards = [...document.querySelectorAll("figure")];
 const large = document.getElementById("large");
 const whole = document.getElementById("whole");
 let current = 0;
-let enlarged = 0;  // when the large view closes, the browser gives the focus to where it was opened
+let enlarged = 0;  // the browser returns the focus to the card that opened the dialog; this is the card shown last
 
 function columns() {
   const top = cards[0].offsetTop;
@@ -20,7 +20,7 @@ function show(number) {
   if (large.open) {
     enlarged = current;
     const small = card.querySelector("img");
-    whole.onerror = () => { whole.onerror = null; whole.src = small.src; };  // where only this file was copied
+    whole.onerror = () => { whole.onerror = null; whole.src = small.src; };  // the full-size image is missing if only this file was copied
     whole.src = card.dataset.whole;
     whole.alt = small.alt;
     document.getElementById("caption").textContent = `${current + 1} of ${cards.length}: ${card.querySelector("figcaption").textContent}`;

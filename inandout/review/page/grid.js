@@ -1,5 +1,5 @@
 "use strict";
-/* All images that the filters leave, as cards. */
+/* The grid: cards of all images that match the filters. */
 function makeCard(image) {
   const card = document.createElement("button");
   card.type = "button";
@@ -21,7 +21,7 @@ function makeCard(image) {
     flags.title = image.flags.map((flag) => session.flags[flag].meaning).join("; ");
     card.append(flags);
   }
-  card.addEventListener("focus", () => { here = list.indexOf(image); });
+  card.addEventListener("focus", () => { current = list.indexOf(image); });
   card.addEventListener("dblclick", () => view(true));
   return card;
 }
@@ -37,25 +37,25 @@ function paint(id) {
 
 function fits(image) {
   const { decision } = mine(image.id), wanted = $("by-decision").value;
-  const byDecision = !wanted || (wanted === "none" ? !decision : wanted === "differ" ? others(image.id).some((one) => decision && one.decision !== decision) : decision === wanted);
+  const byDecision = !wanted || (wanted === "none" ? !decision : wanted === "differ" ? others(image.id).some((decision) => decision && decision.decision !== decision) : decision === wanted);
   const prompt = $("by-prompt").value, flag = $("by-flag").value;
   return byDecision && (prompt === "" || groupOf(image) === session.groups[prompt])
     && (!flag || (flag === "any" ? image.flags.length > 0 : flag === "none" ? !image.flags.length : image.flags.includes(flag)));
 }
 
 function filter() {
-  const before = list[here];
+  const before = list[current];
   list = session.images.filter(fits);
-  here = Math.max(0, list.indexOf(before));
+  current = Math.max(0, list.indexOf(before));
   const nothing = document.createElement("p");
   nothing.className = "nothing";
-  nothing.textContent = "No image fits these filters.";
+  nothing.textContent = "No image matches these filters.";
   $("cards").replaceChildren(...(list.length ? [] : [nothing]));
   $("grid").scrollTop = 0;
   rows = "";
   render();
   $("shown").textContent = `${list.length} of ${session.images.length} shown`;
-  if (large && !list.length) view(false); else go(here, false);
+  if (large && !list.length) view(false); else go(current, false);
 }
 
 function clearFilters() {
@@ -65,7 +65,7 @@ function clearFilters() {
 
 const columns = () => getComputedStyle($("cards")).gridTemplateColumns.split(" ").length;
 
-/* Only cards near to what is seen are in the page, so that thousands scroll as well as a dozen. */
+/* Only cards near the viewport are in the document, so that thousands of images scroll smoothly. */
 function render() {
   const grid = $("grid"), inside = $("cards");
   if (!grid.clientHeight || !list.length) return;
@@ -79,13 +79,13 @@ function render() {
   const near = list.slice(first * across, last * across).map((image) => cards.get(image.id)), wanted = new Set(near);
   for (const card of [...inside.children]) if (!wanted.has(card)) card.remove();
   let at = inside.firstElementChild;
-  for (const card of near) {  // cards that stay are not moved, or they would lose the focus
+  for (const card of near) {  // cards already in the document are not moved, because moving loses the focus
     if (card === at) at = at.nextElementSibling; else inside.insertBefore(card, at);
   }
 }
 
-function reveal(place) {
-  const grid = $("grid"), top = Math.floor(place / columns()) * ROW, bottom = top + ROW + 2 * EDGE - grid.clientHeight;
+function reveal(index) {
+  const grid = $("grid"), top = Math.floor(index / columns()) * ROW, bottom = top + ROW + 2 * EDGE - grid.clientHeight;
   if (top < grid.scrollTop) grid.scrollTop = top; else if (bottom > grid.scrollTop) grid.scrollTop = bottom;
   render();
 }

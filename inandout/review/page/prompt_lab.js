@@ -1,13 +1,13 @@
 "use strict";
-/* The prompt lab: only there when the server has a base to draw with. */
+/* The prompt lab: available only if the server has a base model. */
 let promptLab = null;
 let rendered = "";
 
 function element(tag, words, attributes = {}) {
-  const made = document.createElement(tag);
-  if (words) made.textContent = words;
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  return made;
+  const node = document.createElement(tag);
+  if (words) node.textContent = words;
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  return node;
 }
 
 function field(words, id, attributes) {
@@ -20,24 +20,24 @@ function buildPromptLab() {
   const { start } = promptLab, form = element("form", "", { id: "request" });
   const numbers = element("div", "", { class: "numbers" });
   numbers.append(
-    field("Alpha, 0 = base, 1 = all it learned", "alpha", { type: "number", min: 0, max: 1, step: "any", value: start.alpha }),
-    field("Guidance, weight of the words", "guidance", { type: "number", min: 1, max: 50, step: "any", value: start.guidance }),
+    field("Alpha, 0 = base model, 1 = full adapter", "alpha", { type: "number", min: 0, max: 1, step: "any", value: start.alpha }),
+    field("Guidance, weight of the prompt", "guidance", { type: "number", min: 1, max: 50, step: "any", value: start.guidance }),
     field(`Images, up to ${promptLab.most}`, "number", { type: "number", min: 1, max: promptLab.most, value: start.number }),
     field("Seed", "seed", { type: "number", min: 0, max: 4294967295, value: start.seed }),
   );
   form.append(
     element("h2", "Describe a defect"),
     field("Prompt", "prompt-a", { maxlength: 300, required: "", value: start.prompts[0] }),
-    field("Second prompt, to compare with the same seeds (may stay empty)", "prompt-b", { maxlength: 300, value: start.prompts[1] || "" }),
-    field("What must not be there (may stay empty)", "negative", { maxlength: 300, value: start.negative_prompt }),
-    numbers, element("button", "Make images", { class: "main", id: "make" }),
-    element("h2", "Prompts to use"), element("div", "", { id: "chosen" }),
+    field("Second prompt with the same seeds, for comparison (optional)", "prompt-b", { maxlength: 300, value: start.prompts[1] || "" }),
+    field("Negative prompt: what to avoid (optional)", "negative", { maxlength: 300, value: start.negative_prompt }),
+    numbers, element("button", "Generate images", { class: "main", id: "make" }),
+    element("h2", "Chosen prompts"), element("div", "", { id: "chosen" }),
   );
   const beside = $("beside").cloneNode(true);
   beside.id = "prompt-lab-beside";
   form.append(beside);
   form.onsubmit = (event) => { event.preventDefault(); makeImages(); };
-  $("prompt-lab").append(form, element("section", "", { id: "attempts", "aria-label": "attempts, the newest first" }));
+  $("prompt-lab").append(form, element("section", "", { id: "attempts", "aria-label": "attempts, newest first" }));
 }
 
 async function makeImages() {
@@ -55,20 +55,20 @@ async function choose(prompt, use) {
   try { await ask("/api/prompts", { prompt, use }); await refreshPromptLab(); } catch (error) { trouble(error); }
 }
 
-function renderAttempt(one, chosen) {
-  const box = element("article"), request = one.request, total = request.number * request.prompts.length, made = one.made.reduce((a, b) => a + b, 0);
-  const state = { waiting: "waiting", drawing: `${made} of ${total} made`, done: "", failed: `failed: ${one.error}` }[one.state];
-  box.append(element("p", `Attempt ${one.id}: alpha ${request.alpha}, guidance ${request.guidance}, seed ${request.seed}${request.negative_prompt ? `, without “${request.negative_prompt}”` : ""}`, { class: "head" }));
-  if (one.state === "drawing" || one.state === "waiting") box.append(element("progress", "", { max: total, value: made, "aria-label": "images made" }));
+function renderAttempt(attempt, chosen) {
+  const box = element("article"), request = attempt.request, total = request.number * request.prompts.length, made = attempt.made.reduce((a, b) => a + b, 0);
+  const state = { waiting: "waiting", drawing: `${made} of ${total} generated`, done: "", failed: `failed: ${attempt.error}` }[attempt.state];
+  box.append(element("p", `Attempt ${attempt.id}: alpha ${request.alpha}, guidance ${request.guidance}, seed ${request.seed}${request.negative_prompt ? `, without “${request.negative_prompt}”` : ""}`, { class: "head" }));
+  if (attempt.state === "drawing" || attempt.state === "waiting") box.append(element("progress", "", { max: total, value: made, "aria-label": "generated images" }));
   if (state) box.append(element("span", ` ${state}`, { class: "state" }));
   request.prompts.forEach((prompt, row) => {
     const line = element("div", "", { class: "line" }), strip = element("div", "", { class: "strip" });
-    const used = chosen.includes(prompt), button = element("button", used ? "✓ used, take away" : "Use this prompt", { type: "button", "aria-pressed": String(used) });
+    const used = chosen.includes(prompt), button = element("button", used ? "✓ chosen, remove" : "Choose this prompt", { type: "button", "aria-pressed": String(used) });
     button.onclick = () => choose(prompt, !used);
-    const again = element("button", "Change it", { type: "button" });
+    const again = element("button", "Edit", { type: "button" });
     again.onclick = () => { $("prompt-a").value = prompt; $("prompt-b").value = ""; $("negative").value = request.negative_prompt; for (const id of ["alpha", "guidance", "number", "seed"]) $(id).value = request[id]; $("prompt-a").focus(); };
     line.append(element("b", prompt), button, again);
-    for (let place = 0; place < one.made[row]; place++) strip.append(element("img", "", { src: `/attempt/${one.id}/${row}/${place}`, alt: `${prompt}, image ${place + 1}`, loading: "lazy" }));
+    for (let index = 0; index < attempt.made[row]; index++) strip.append(element("img", "", { src: `/attempt/${attempt.id}/${row}/${index}`, alt: `${prompt}, image ${index + 1}`, loading: "lazy" }));
     box.append(line, strip);
   });
   return box;
@@ -79,9 +79,9 @@ async function refreshPromptLab() {
   const now = JSON.stringify([attempts, chosen]);
   if (now === rendered) return;
   rendered = now;
-  const nothing = element("p", "No attempt yet. Write what the defect looks like, and press Make images.");
-  $("attempts").replaceChildren(...(attempts.length ? attempts.reverse().map((one) => renderAttempt(one, chosen)) : [nothing]));
-  $("chosen").replaceChildren(...(chosen.length ? [...chosen.map((prompt) => element("p", `✓ ${prompt}`)), element("p", "To make a pool of them, add this to augment:"), element("code", option)] : [element("p", "None yet. Press “Use this prompt” below images that could be real.")]));
+  const nothing = element("p", "No attempt yet. Describe the defect and press Generate images.");
+  $("attempts").replaceChildren(...(attempts.length ? attempts.reverse().map((attempt) => renderAttempt(attempt, chosen)) : [nothing]));
+  $("chosen").replaceChildren(...(chosen.length ? [...chosen.map((prompt) => element("p", `✓ ${prompt}`)), element("p", "To make a pool with these prompts, add this option to augment:"), element("code", option)] : [element("p", "None yet. Press “Choose this prompt” at images that could be real.")]));
 }
 
 function showPromptLab(inside) {

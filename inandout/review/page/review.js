@@ -1,21 +1,21 @@
 "use strict";
-/* The review page: what it knows, deciding, moving, keys. Its parts words.js, grid.js and one.js come before it. */
+/* The review page: state, decisions, navigation and keys. Loaded after words.js, grid.js and one.js. */
 const $ = (id) => document.getElementById(id);
-let session = null;           // what /api/session said
-let cards = new Map();     // image id to its element of the grid
-let list = [];             // images that the filters leave, in order
-let here = 0;              // place in the list
-let decided = new Map();   // "reviewer\nimage" to { decision, reason, count }
+let session = null;        // response of /api/session
+let cards = new Map();     // maps image id to its card in the grid
+let list = [];             // images that match the filters, in order
+let current = 0;           // index of the current image in the list
+let decided = new Map();   // maps "reviewer\nimage" to { decision, reason, count }
 let summary = null;
-let heard = 0;             // decisions heard of so far
+let received = 0;          // number of decisions received so far
 let me = localStorage.getItem("reviewer") || "";
 let large = false;
-let rows = "";             // of the grid that are in the page: first, last, images in each
-let queue = Promise.resolve();  // keys are worked off one after the other
+let rows = "";             // rendered rows of the grid: first, last, images per row
+let queue = Promise.resolve();  // requests are sent one after the other
 
-const ROW = 272, EDGE = 12;  // px, as in review.css: a row of the grid with its gap, and the margin around all
+const ROW = 272, EDGE = 12;  // px, as in review.css: height of a grid row with its gap, and the padding of the grid
 
-// ---- talking to the server -------------------------------------------------------------------------------------
+// ---- requests --------------------------------------------------------------------------------------------------
 
 async function ask(address, body) {
   const options = body === undefined ? {} : { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
@@ -23,12 +23,12 @@ async function ask(address, body) {
   try {
     answer = await fetch(address, options);
   } catch {
-    throw new Error("The server does not answer, so nothing is saved now. Start it again with the same command; what was saved before is safe.");
+    throw new Error("The server does not answer, so nothing is saved now. Start it again with the same command; saved decisions are not lost.");
   }
   if (answer.ok) return answer.json();
   const text = await answer.text();
   let sentence = text;
-  try { sentence = JSON.parse(text).error || text; } catch { /* a plain sentence */ }
+  try { sentence = JSON.parse(text).error || text; } catch { /* plain text */ }
   throw Object.assign(new Error(sentence), { status: answer.status });
 }
 
@@ -37,10 +37,10 @@ function trouble(error) {
   $("trouble").hidden = !error;
 }
 
-async function hear() {
-  const updates = await ask(`/api/updates?since=${heard}`);
-  for (const one of updates.decisions) note(one.reviewer, one.image, one);
-  heard = updates.next;
+async function poll() {
+  const updates = await ask(`/api/updates?since=${received}`);
+  for (const decision of updates.decisions) note(decision.reviewer, decision.image, decision);
+  received = updates.next;
   summary = updates.summary;
   paintSummary();
   if (large && updates.decisions.length) paintOne();
@@ -55,31 +55,31 @@ const mine = (image) => decided.get(`${me}\n${image}`) || { decision: "", reason
 
 function others(image) {
   const end = `\n${image}`;
-  return [...decided].filter(([key, one]) => key.endsWith(end) && key !== `${me}${end}` && one.decision)
-    .map(([key, one]) => ({ reviewer: key.slice(0, -end.length), ...one }));
+  return [...decided].filter(([key, decision]) => key.endsWith(end) && key !== `${me}${end}` && decision.decision)
+    .map(([key, decision]) => ({ reviewer: key.slice(0, -end.length), ...decision }));
 }
 
-// ---- deciding --------------------------------------------------------------------------------------------------
+// ---- decisions -------------------------------------------------------------------------------------------------
 
-/* What is seen is what is decided on: the view moves on at once, the saving follows, and comes back where it fails. */
+/* Show the decision and move on at once, then save it; if saving fails, restore the decision and return to the image. */
 function decide(decision, reason) {
-  const image = list[here];
+  const image = list[current];
   if (!image || !me) return;
   const before = mine(image.id), who = me;
   const said = { decision, reason: reason === undefined ? $("note").value.trim() : reason, count: before.count + 1 };
   $("note").value = "";
   note(who, image.id, said);
   step(1);
-  if (large && list[here] === image) paintOne();
+  if (large && list[current] === image) paintOne();
   queue = queue.then(async () => {
     try {
       await ask("/api/decisions", { image: image.id, decision, reason: said.reason, reviewer: who, seen: before.count });
       trouble(null);
       announce(`image ${image.number}: ${says.word[decision]}`);
-      await hear();
+      await poll();
     } catch (error) {
       note(who, image.id, before);
-      if (error.status === 409) { heard = 0; await hear().catch(trouble); }
+      if (error.status === 409) { received = 0; await poll().catch(trouble); }
       go(Math.max(0, list.indexOf(image)));
       trouble(error);
     }
@@ -91,50 +91,50 @@ function undo() {
   queue = queue.then(async () => {
     try {
       const { image } = await ask("/api/undo", { reviewer: me });
-      await hear();
+      await poll();
       trouble(null);
       if (!image) { announce("nothing to undo"); return; }
-      let place = list.findIndex((one) => one.id === image);
-      if (place < 0) { clearFilters(); place = list.findIndex((one) => one.id === image); }
-      go(place);
-      announce(`undone: image ${list[here].number}`);
+      let index = list.findIndex((item) => item.id === image);
+      if (index < 0) { clearFilters(); index = list.findIndex((item) => item.id === image); }
+      go(index);
+      announce(`undone: image ${list[current].number}`);
     } catch (error) { trouble(error); }
   });
 }
 
 function announce(text) { $("said").textContent = text; }
 
-// ---- moving ----------------------------------------------------------------------------------------------------
+// ---- navigation ------------------------------------------------------------------------------------------------
 
-function go(place, focus = true) {
+function go(index, focus = true) {
   if (!list.length) return;
-  const old = cards.get(list[here]?.id);
+  const old = cards.get(list[current]?.id);
   if (old) old.tabIndex = -1;
-  here = Math.max(0, Math.min(list.length - 1, place));
-  const card = cards.get(list[here].id);
+  current = Math.max(0, Math.min(list.length - 1, index));
+  const card = cards.get(list[current].id);
   card.tabIndex = 0;
-  if (large) paintOne(); else { reveal(here); if (focus) card.focus({ preventScroll: true }); }
+  if (large) paintOne(); else { reveal(current); if (focus) card.focus({ preventScroll: true }); }
 }
 
-const step = (by) => go(here + by);
+const step = (by) => go(current + by);
 
 function nextUndecided() {
   for (let by = 1; by <= list.length; by++) {
-    const place = (here + by) % list.length;
-    if (!mine(list[place].id).decision) { go(place); return; }
+    const index = (current + by) % list.length;
+    if (!mine(list[index].id).decision) { go(index); return; }
   }
-  announce("every image shown is decided");
+  announce("all shown images are decided");
 }
 
-function view(one) {
-  if (one && !list.length) return;
-  large = one;
-  $("grid").hidden = one;
-  $("one").hidden = !one;
-  $("to-grid").setAttribute("aria-pressed", String(!one));
-  $("to-one").setAttribute("aria-pressed", String(one));
+function view(enlarge) {
+  if (enlarge && !list.length) return;
+  large = enlarge;
+  $("grid").hidden = enlarge;
+  $("one").hidden = !enlarge;
+  $("to-grid").setAttribute("aria-pressed", String(!enlarge));
+  $("to-one").setAttribute("aria-pressed", String(enlarge));
   document.activeElement?.blur();
-  go(here);
+  go(current);
 }
 
 // ---- header ----------------------------------------------------------------------------------------------------
@@ -144,10 +144,10 @@ function paintSummary() {
   $("progress").max = Math.max(1, summary.images);
   $("progress").value = done;
   $("progress-text").textContent = done === summary.images && done ? `all ${done} decided: press Finish` : `${done} of ${summary.images} decided by you`;
-  const one = summary.agreements.find((each) => each.reviewers.includes(me) && each.images) || summary.agreements.find((each) => each.images);
-  const kappa = one && one.kappa !== null ? `, κ ${one.kappa.toFixed(2)}` : "";
-  $("agreement").textContent = one ? `${one.reviewers.join(" and ")} agree on ${one.same} of ${one.images}${kappa}` : "";
-  $("agreement").title = "κ is Cohen's kappa: 1 is full agreement, 0 is what chance gives";
+  const pair = summary.agreements.find((agreement) => agreement.reviewers.includes(me) && agreement.images) || summary.agreements.find((agreement) => agreement.images);
+  const kappa = pair && pair.kappa !== null ? `, κ ${pair.kappa.toFixed(2)}` : "";
+  $("agreement").textContent = pair ? `${pair.reviewers.join(" and ")} agree on ${pair.same} of ${pair.images}${kappa}` : "";
+  $("agreement").title = "κ is Cohen's kappa: 1 = full agreement, 0 = chance agreement";
   $("names").replaceChildren(...Object.keys(summary.reviewers).map((name) => { const option = document.createElement("option"); option.value = name; return option; }));
 }
 
@@ -160,10 +160,10 @@ function setName(name) {
   me = name.trim();
   localStorage.setItem("reviewer", me);
   $("who").textContent = `☺ ${me}`;
-  $("name").blur(); // it keeps the focus until the next frame, and would swallow a quick first key
+  $("name").blur(); // otherwise it keeps the focus until the next frame and swallows the first key
   for (const image of session.images) paint(image.id);
   paintSummary();
-  if (list.length) go(here);
+  if (list.length) go(current);
 }
 
 async function finish() {
@@ -171,15 +171,15 @@ async function finish() {
   try {
     await queue;
     const { message } = await ask("/api/finish", {});
-    await hear();
+    await poll();
     $("finish-text").textContent = message;
-    const rows = [["prompt", "kept", "of decided", "images"], ...summary.prompts.map((one) => [one.prompt || "(none)", one.kept, one.decided ? `${one.decided} (${percent(one.accepted)})` : 0, one.images])];
+    const rows = [["prompt", "kept", "decided (accepted)", "images"], ...summary.prompts.map((share) => [share.prompt || "(none)", share.kept, share.decided ? `${share.decided} (${percent(share.accepted)})` : 0, share.images])];
     $("finish-table").replaceChildren(...rows.map((cells, number) => {
       const row = document.createElement("tr");
       row.append(...cells.map((value) => { const cell = document.createElement(number ? "td" : "th"); cell.textContent = value; return cell; }));
       return row;
     }));
-    $("finish-table").hidden = !summary.prompts.some((one) => one.prompt);
+    $("finish-table").hidden = !summary.prompts.some((share) => share.prompt);
     $("finish-dialog").showModal();
     trouble(null);
   } catch (error) { trouble(error); }
@@ -235,18 +235,18 @@ function layOut() {
   document.title = `Review: ${session.title}`;
   $("title").textContent = session.title;
   $("title").title = session.title;
-  session.images.forEach((image, place) => { image.number = place + 1; });
+  session.images.forEach((image, index) => { image.number = index + 1; });
   session.byId = new Map(session.images.map((image) => [image.id, image]));
   session.groups = [...new Set(session.images.map(groupOf))];
   speak();
   cards = new Map(session.images.map((image) => [image.id, makeCard(image)]));
-  fillSelect("by-prompt", [["", "any"], ...session.groups.map((group, place) => [String(place), group || "(none)"])]);
+  fillSelect("by-prompt", [["", "all"], ...session.groups.map((group, index) => [String(index), group || "(none)"])]);
   $("by-prompt").parentElement.hidden = session.groups.length < 2;
-  fillSelect("by-flag", [["", "any or none"], ["none", "without a flag"], ["any", "with a flag"], ...Object.entries(session.flags).map(([flag, { images }]) => [flag, `${flag} (${images})`])]);
-  $("reasons").replaceChildren(...session.reasons.map((reason, place) => {
+  fillSelect("by-flag", [["", "all"], ["none", "without a flag"], ["any", "with a flag"], ...Object.entries(session.flags).map(([flag, { images }]) => [flag, `${flag} (${images})`])]);
+  $("reasons").replaceChildren(...session.reasons.map((reason, index) => {
     const button = document.createElement("button"), key = document.createElement("kbd");
     button.type = "button";
-    key.textContent = place + 1;
+    key.textContent = index + 1;
     button.append(key, ` ${reason}`);
     button.onclick = () => decide("reject", reason);
     return button;
@@ -277,13 +277,13 @@ async function start() {
   session = await ask("/api/session");
   layOut();
   bind();
-  await hear();
+  await poll();
   $("certify").hidden = !session.images.length;
   filter();
   if (!session.images.length) $("who").hidden = true;
   else if (me) setName(me);
   else askName();
-  setInterval(() => { if (!document.hidden) hear().then(() => { if ($("trouble").textContent.startsWith("The server")) trouble(null); }, trouble); }, 3000);
+  setInterval(() => { if (!document.hidden) poll().then(() => { if ($("trouble").textContent.startsWith("The server")) trouble(null); }, trouble); }, 3000);
 }
 
 const started = start().catch(trouble);

@@ -10,7 +10,7 @@ from inandout.data.manifest import Sample, digests
 from inandout.errors import InputError
 from inandout.review.decisions import Decision, merge_logs, parse
 from inandout.review.session import identity_of
-from inandout.review.summary import apply_decisions, certified, enough, joint_decisions
+from inandout.review.summary import apply_decisions, certified_prompts, images_needed, joint_decisions
 from inandout.tracking.runs import artifact_folder
 
 POOL_TAG = "inandout.pool"
@@ -68,8 +68,8 @@ def _way_on(where: str, samples: Sequence[Sample], missing: int) -> str:
     steps = []
     if any(sample.review == "" for sample in samples):
         steps.append(f"go on with `python -m inandout review --pool {where}`, and press Finish there")
-    if certified(samples) and not Path(where).is_dir():
-        n = enough(samples, missing)
+    if certified_prompts(samples) and not Path(where).is_dir():
+        n = images_needed(samples, missing)
         more = f"`python -m inandout extend-pool --pool {where} --n-aug {n}`"
         steps.append(f"draw {n} more of the certified prompts with {more}, and review those")
     else:

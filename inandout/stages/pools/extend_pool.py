@@ -16,7 +16,7 @@ from inandout.fingerprints import Identity
 from inandout.options import Fresh, StageConfig
 from inandout.review.decisions import Decision
 from inandout.review.session import identity_of
-from inandout.review.summary import certified
+from inandout.review.summary import certified_prompts
 from inandout.stages.pools.augment import MemSegPoolConfig, draw_memseg
 from inandout.stages.pools.decisions import DECISIONS, POOL_TAG, review_of
 from inandout.stages.pools.pool import Pool, log_pool, open_pool, pool_folder, read_pool, work_pool
@@ -56,7 +56,7 @@ def extend_pool(config: ExtendPoolConfig) -> Pool:
     folder = pool_folder(config.pool).resolve()
     rows, _, decisions = review_of(read_pool(folder).samples)
     reviewed = ReviewedPool(folder, rows, decisions)
-    prompts = certified(rows)
+    prompts = certified_prompts(rows)
     if not prompts:
         raise InputError(f"pool = {config.pool}: no image was kept in a review that was finished; press Finish there")
     drawn = _asked_again(config, rows[0].origin, prompts)

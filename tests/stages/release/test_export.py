@@ -74,7 +74,7 @@ def test_without_masks_the_heat_maps_are_not_measured_and_it_is_said(trained: Re
             sample.mask.unlink()
     assert measure_pointing(known.load(), known.geometry, known.test) == (
         None,
-        "not measured: no positive test image with a mask is on the disk",
+        "not measured: no file of a positive test image with a mask was found",
     )
 
 

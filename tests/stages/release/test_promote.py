@@ -104,9 +104,9 @@ def versions(name: str) -> dict[int, dict[str, str]]:
 
 @pytest.mark.usefixtures("unchecked")
 def test_the_champion_moves_only_to_what_beats_it_and_back(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
-    assert release(shop.middling, "story") == Promotion(1, True, "passed: the first of this name")
+    assert release(shop.middling, "story") == Promotion(1, True, "passed: the first version of this name")
     assert holders("story") == (1, None)
-    with pytest.raises(InputError, match="version 1 is the champion, and there is none before it"):
+    with pytest.raises(InputError, match="champion version 1 has no previous version"):
         rollback(RollbackConfig(name="story"))
 
     worse = release(shop.blind, "story")
@@ -123,7 +123,7 @@ def test_the_champion_moves_only_to_what_beats_it_and_back(shop: Shop, capsys: p
 
     rollback(RollbackConfig(name="story"))
     assert holders("story") == (1, 3)
-    assert "version 1 took its place" in versions("story")[3][ROLLED_BACK]
+    assert "replaced by version 1" in versions("story")[3][ROLLED_BACK]
     again = release(shop.good, "story")
     assert (again.version, again.champion) == (3, False), "people took it back, so no gate brings it back"
     assert "rolled back" in again.why
@@ -253,6 +253,6 @@ def test_two_promotions_at_once_make_one_champion(shop: Shop) -> None:
     found = versions("race")
     assert sorted(found) == [1, 2]
     first, second = found[1], found[2]
-    assert first[GATE] == "passed: the first of this name"
+    assert first[GATE] == "passed: the first version of this name"
     assert "over champion version 1" in second[GATE], "the second saw what the first did"
     assert holders("race") == ((2, 1) if second["run"] == shop.good else (1, None))

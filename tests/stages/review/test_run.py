@@ -197,7 +197,7 @@ def test_on_other_addresses_a_token_is_needed_and_a_taken_port_is_a_sentence(pro
     port = address.split(":")[2].split("/")[0]
     with pytest.raises(urllib.error.HTTPError, match="401"):
         ask(f"http://127.0.0.1:{port}/api/session")
-    with pytest.raises(InputError, match=f"port = {port}: cannot be listened on"):
+    with pytest.raises(InputError, match=f"port = {port}: cannot listen"):
         review(ReviewConfig(pool=str(tmp_path / "pool"), port=int(port), host="0.0.0.0"))
     server.send_signal(signal.SIGTERM)
     server.communicate(timeout=60)
