@@ -33,7 +33,7 @@ def synthesise(image: ImageArray, seed: int, config: MemSegConfig, textures: Tex
         image: (H, W, 3) uint8 without a defect.
         seed: 0 or more.
         config: mask limits, opacity and sources.
-        textures: texture bank, see `open_textures`; None = open `config.textures`, which lists its folder on every call.
+        textures: texture bank, see `open_textures`; None = open `config.textures` on every call.
 
     Returns:
         The image, visibly changed inside the mask and bit-identical outside. The share of the foreground that the mask

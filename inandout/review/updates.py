@@ -27,7 +27,7 @@ def updates_since(session: ReviewSession, decisions: Sequence[Decision], since: 
 
 
 def summarise(samples: Sequence[Sample], images: Sequence[str], decisions: Sequence[Decision]) -> dict[str, Any]:
-    """Return the progress of every reviewer, the joint decisions, the agreements and the accepted share of every prompt.
+    """Return the progress of every reviewer, joint decisions, agreements and the accepted share of every prompt.
 
     `images` are the digests of `samples`; decisions on other images are ignored.
     """

@@ -29,14 +29,14 @@ class Page(NamedTuple):
     def decide(
         self, index: int, decision: str = "keep", reviewer: str = "Anna", seen: int = 0, reason: str = ""
     ) -> int:  # fmt: skip
-        decision = {
+        body = {
             "image": self.session.ids[index],
             "decision": decision,
             "reviewer": reviewer,
             "seen": seen,
             "reason": reason,
         }
-        return self.client.post("/api/decisions", json=decision).status_code
+        return self.client.post("/api/decisions", json=body).status_code
 
     def updates(self, since: int = 0) -> Any:
         return self.client.get(f"/api/updates?since={since}").json()
@@ -106,7 +106,7 @@ def test_other_addresses_are_not_found(page: Page, address: str) -> None:
 def test_real_reference_images_cannot_be_decided_on(page: Page) -> None:
     real = next(iter(page.session.real))
     decision = {"image": real, "decision": "keep", "reviewer": "Anna", "seen": 0}
-    assert page.client.post("/api/decisions", json=decision).status_code == 404
+    assert page.client.post("/api/decisions", json=body).status_code == 404
     assert page.log.read() == []
 
 

@@ -9,7 +9,6 @@ import mlflow
 import numpy as np
 import torch
 from mlflow.entities import Run
-from pydantic import ValidationError
 
 from inandout.classifier.pixels import Pixels, load_pixels
 from inandout.classifier.resnet import DefectNet, load_classifier
@@ -68,7 +67,7 @@ class TrainedClassifier:
             )
         try:
             config = ClassifyConfig.from_flat(**read_config(run_id))
-        except ValidationError as error:
+        except ValueError as error:
             raise InputError(f"{name}: is of another version of the package; run classify again") from error
         return cls(run, config, artifact_folder(run_id, WEIGHTS))
 

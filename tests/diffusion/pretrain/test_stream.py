@@ -47,10 +47,10 @@ def test_plain_images_and_every_kind_have_their_share() -> None:
 
 
 def test_a_close_up_contains_part_of_the_defect() -> None:
-    batch = SurfaceStream(0, 8).batch(3, CLOSE_UP)
-    assert batch.images.shape == (32, 32, 32, 3)
+    batch = SurfaceStream(0, 32).batch(3, CLOSE_UP)
+    assert batch.images.shape == (128, 32, 32, 3)
     assert batch.masks.any(axis=(1, 2)).tolist() == [bool(defect) for defect in batch.defects]
-    assert SurfaceStream(0, 8).batch(3, WHOLE).masks.mean() < 0.7 * batch.masks.mean()
+    assert SurfaceStream(0, 128).batch(3, WHOLE).masks.mean() < 0.7 * batch.masks.mean()
 
 
 def test_a_kind_occurs_as_often_as_it_is_listed() -> None:
