@@ -106,7 +106,7 @@ def test_other_addresses_are_not_found(page: Page, address: str) -> None:
 def test_real_reference_images_cannot_be_decided_on(page: Page) -> None:
     real = next(iter(page.session.real))
     decision = {"image": real, "decision": "keep", "reviewer": "Anna", "seen": 0}
-    assert page.client.post("/api/decisions", json=body).status_code == 404
+    assert page.client.post("/api/decisions", json=decision).status_code == 404
     assert page.log.read() == []
 
 
