@@ -1,3 +1,3 @@
-"""Make the missing defects: in- and out-of-distribution augmentation for surface inspection."""
+"""Synthetic defects for surface inspection: in-distribution and out-of-distribution augmentation."""
 
 __version__ = "0.1.0"
