@@ -157,7 +157,7 @@ def _time_left(seconds: Sequence[float], remaining: int, at_once: float) -> str:
 
 
 def paired_tests(rows: Sequence[Row]) -> str:
-    """Return paired tests over seeds by shot and `n_aug`: In&Out (or else the last source) against each other source."""
+    """Return paired tests over seeds by shot and `n_aug`: In&Out, or else the last source, against the others."""
     lines = []
     defined = [row for row in rows if "ap" in row.metrics]
     for shot, n_aug in dict.fromkeys((row.shot, row.n_aug) for row in defined if row.n_aug):

@@ -61,8 +61,8 @@ class SearchConfig(StageConfig):
     )
     objective: ValidationPositives | None = Field(
         None,
-        description="validation positives: real, or synthetic (held out, half MemSeg, half diffusion); none = real with "
-        "shot=full, else synthetic",
+        description="validation positives: real, or synthetic (held out, half MemSeg, half diffusion); none = "
+        "real with shot=full, else synthetic",
     )
     n_held_out: int = Field(40, ge=2, le=100_000, description="number of held-out positives for objective=synthetic")
     held_out_alpha: float | None = Field(
@@ -90,7 +90,8 @@ class SearchConfig(StageConfig):
             raise ValueError(f"fresh_seeds = {self.fresh_seeds}: {min(both)} is also in seeds; give other seeds")
         if self.engine.cluster and not self.storage:
             raise ValueError(
-                f"cluster = {self.engine.cluster}: storage is a file, which cannot be locked across machines; give storage"
+                f"cluster = {self.engine.cluster}: storage is a file, which cannot be locked across machines; "
+                "give storage"
             )
         return self
 
