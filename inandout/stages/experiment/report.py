@@ -1,4 +1,4 @@
-"""Entry point `report`: what an experiment has found so far, as tables and curves."""
+"""Entry point `report`: tables and curves of the finished cells of an experiment."""
 
 import tempfile
 from collections.abc import Sequence
@@ -17,22 +17,26 @@ from inandout.tracking.runs import artifact_folder, open_run
 from inandout.tracking.store import connect
 
 EXPERIMENT_TAG = "inandout.experiment"
-"""Name and profile of an experiment, as its run has them."""
+"""Run tag: name and profile of an experiment."""
 
 FIGURE = "figure.png"
-"""Artifact of an experiment that shows images, or what a classifier sees."""
+"""Artifact of an experiment that shows images or features."""
 
 
 class ReportConfig(StageConfig):
-    """Which experiment."""
+    """Options of `report`."""
 
-    name: Name = Field("comparison", description="the newest experiment of this name and profile is reported")
-    profile: Profile = Field("embedded", description="its size: paper, tiles or embedded")
-    run: str = Field("", description="run id of an experiment, or of main, in their place; it may be running still")
+    name: Name = Field(
+        "comparison", description="name of the experiment; the newest run of this name and profile is reported"
+    )
+    profile: Profile = Field("embedded", description="profile of the experiment: paper, tiles or embedded")
+    run: str = Field(
+        "", description="run id of experiment or main, instead of name and profile; the run may be unfinished"
+    )
 
 
 def report(config: ReportConfig) -> str:
-    """Write what is finished of an experiment as Markdown, LaTeX, CSV and PNG, and print it."""
+    """Report the finished cells of an experiment as Markdown, LaTeX, CSV and PNG; print and return the Markdown."""
     connect()
     run_id = config.run or _newest(f"{config.name} {config.profile}")
     rows = unpack(artifact_folder(run_id, ROWS).read_text(encoding="utf-8"))
@@ -44,8 +48,8 @@ def report(config: ReportConfig) -> str:
 
 
 def log_report(rows: Sequence[Row]) -> str:
-    """`results.md` with the verdicts, `.tex`, `.csv` and `.png` of the same rows; gives the first."""
-    note = "The paper's numbers are of KolektorSDD2 at 200x600 with Stable Diffusion 1.5."
+    """Log `results.md` with the paired tests, `.tex`, `.csv` and `.png`; return the Markdown."""
+    note = "The paper's numbers are for KolektorSDD2 at 200x600 with Stable Diffusion 1.5."
     text = f"{markdown_table(rows, paper=True)}\n\n{note}\n\n{paired_tests(rows)}".rstrip()
     with tempfile.TemporaryDirectory() as folder:
         written = {"md": text, "tex": latex_table(rows, paper=True), "csv": csv_table(rows)}
@@ -57,23 +61,20 @@ def log_report(rows: Sequence[Row]) -> str:
 
 
 def _newest(wanted: str) -> str:
-    """Run id of the newest experiment with this tag that has finished a cell.
+    """Return the run id of the newest experiment with this tag and a finished cell.
 
     Raises:
-        InputError: there is none, or it shows images alone.
+        InputError: there is none, or it shows images only.
     """
     client = mlflow.MlflowClient()
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    found = client.search_runs(
+    runs = client.search_runs(
         experiments, f"tags.`{EXPERIMENT_TAG}` = '{wanted}'", order_by=["attributes.start_time DESC"]
     )
-    for run in found:
+    for run in runs:
         names = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
         if ROWS in names:
             return run.info.run_id
         if FIGURE in names:
-            raise InputError(
-                f"{wanted} is done, and shows images of which there is no table: look at "
-                f"{artifact_folder(run.info.run_id, FIGURE)}"
-            )
-    raise InputError(f"no experiment {wanted} has finished a cell or a figure yet; start it with -e experiment")
+            raise InputError(f"{wanted} shows images and has no table; open {artifact_folder(run.info.run_id, FIGURE)}")
+    raise InputError(f"no experiment {wanted} has a finished cell or figure; run the entry point experiment first")

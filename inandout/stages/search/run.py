@@ -1,4 +1,4 @@
-"""Entry point `search`: which alpha and ddpm_ratio, told by the validation part; then once on the test part."""
+"""Entry point `search`: choose alpha and ddpm_ratio on the validation part, then evaluate once on the test part."""
 
 import os
 import time
@@ -42,24 +42,24 @@ from inandout.tracking.runs import open_run, record_reuse
 from inandout.tracking.store import RunLocation, connect, nested_under, run_location, state_folder
 
 FINALISTS = 3
-"""Points that are measured at the end."""
+"""Number of points in the final comparison."""
 ENDS = ("COMPLETE", "PRUNED", "FAIL")
-"""How a trial can end, as Optuna calls it."""
-_PAUSE = 2.0
-"""Seconds between two looks at what other workers do."""
+"""Final states of a trial in Optuna."""
+_POLL_SECONDS = 2.0
+"""Seconds between checks of trials of other workers."""
 
 
 def search(config: SearchConfig) -> str:
-    """Find alpha and ddpm_ratio by validation, then measure the best three and the paper's choice on the test part.
+    """Find alpha and ddpm_ratio by validation, then evaluate the best three and the paper's choice on the test part.
 
-    The same command goes on with a study, also beside another that is at it.
+    The same command resumes a study; several processes may work on it at once.
     """
     connect()
     config = config.resolved()
     space = config.space()
     size = space.size()
     if size is not None and config.n_trials > size:
-        raise InputError(f"n_trials = {config.n_trials}: there are {size} different points; give 1 to {size}")
+        raise InputError(f"n_trials = {config.n_trials}: the space has {size} points; give 1 to {size}")
     data = read_data(config.data.data)
     refuse_impossible(config.paper(config.seeds)[0], data)
     samples = data.take_shot(config.data, config.scenario, config.seed)
@@ -70,7 +70,7 @@ def search(config: SearchConfig) -> str:
         adapter_run(config.held_out(), samples)
         validation_set = build_validation_set(known(config.objective), config.held_out(), data)
         mlflow.set_tag("inandout.objective", validation_set.sentence)
-        print(f"maximised: {validation_set.sentence}", flush=True)
+        print(f"objective: {validation_set.sentence}", flush=True)
         for task in run_all(partial(_work, run_location(), key, data), config.workers_alone(), config.engine):
             if task.error is not None:
                 raise task.error
@@ -85,14 +85,17 @@ def _open(config: SearchConfig, key: str) -> SharedStudy:
 
 
 def _work(location: RunLocation, key: str, data: CheckedData, config: SearchConfig) -> None:
-    """What each worker does, in whatever process: trials of the study until there are enough."""
+    """Run trials of the study in a worker process until it has `n_trials`."""
     with nested_under(location):
         validation_set = build_validation_set(known(config.objective), config.held_out(), data)
         _run_trials(_open(config, key), config, validation_set, data)
 
 
 def _study_key(config: SearchConfig, samples: list[Sample]) -> str:
-    """Identity of the study: what changes an objective. It goes on with more trials, other finals, another code not."""
+    """Return the identity of the study: everything that changes the objective, including the code.
+
+    A study can be resumed with other values of `n_trials`, `fresh_seeds`, `storage`, `workers` and `cluster`.
+    """
     paper = config.paper(config.seeds)[0]
     inputs = {"data": fingerprint(samples)} | input_fingerprints(paper)
     free = {"n_trials", "fresh_seeds", "storage", "workers", "cluster"}
@@ -102,23 +105,23 @@ def _study_key(config: SearchConfig, samples: list[Sample]) -> str:
 
 @contextmanager
 def _study_run(shared: SharedStudy, config: SearchConfig, key: str) -> Iterator[Run]:
-    """The one run of the study, whoever works on it; one that `mlflow run` opened later points to it."""
+    """Open the run of the study, which all workers share; a later run of `mlflow run` refers to it."""
     with ExitStack() as stack:
         with shared.lock():
-            there = _known_run(shared)
-            outer = os.environ.pop("MLFLOW_RUN_ID", None) if there else None
+            run_id = _known_run(shared)
+            outer = os.environ.pop("MLFLOW_RUN_ID", None) if run_id else None
             name = f"{config.scenario.shot} search of {', '.join(shared.space.distributions)}"
-            run = stack.enter_context(open_run("search", config.flat(), key, name, there))
+            run = stack.enter_context(open_run("search", config.flat(), key, name, run_id))
             shared.study.set_user_attr(RUN, run.info.run_id)
-        mlflow.set_tag("inandout.n_trials", config.n_trials)  # a parameter could not grow
+        mlflow.set_tag("inandout.n_trials", config.n_trials)  # a parameter could not increase
         yield run
-    if outer is not None and outer != there:
+    if outer is not None and outer != run_id:
         os.environ["MLFLOW_RUN_ID"] = outer
         record_reuse("search", config.flat(), mlflow.get_run(run.info.run_id))
 
 
 def _known_run(shared: SharedStudy) -> str | None:
-    """The study's run, if this store has it."""
+    """Return the id of the study's run, if this store has it."""
     run_id: str | None = shared.study.user_attrs.get(RUN)
     experiments = [experiment.experiment_id for experiment in mlflow.MlflowClient().search_experiments()]
     found = mlflow.MlflowClient().search_runs(experiments, f"attributes.run_id = '{run_id}'") if run_id else []
@@ -126,7 +129,7 @@ def _known_run(shared: SharedStudy) -> str | None:
 
 
 def _run_trials(shared: SharedStudy, config: SearchConfig, validation_set: ValidationSet, data: CheckedData) -> None:
-    """Run trials until there are enough, then wait for those of other workers, whose work goes on here if they die."""
+    """Run trials until the study has `n_trials`, then wait for other workers; take over the trials of dead ones."""
     waiting = False
     while True:
         started = time.monotonic()
@@ -138,19 +141,23 @@ def _run_trials(shared: SharedStudy, config: SearchConfig, validation_set: Valid
             configs = config.classifiers(point_of(claimed.trial, shared.space), config.seeds)
             waited = time.monotonic() - started
             run_trial(
-                shared.study, claimed.trial, configs, lambda one: validate(one, validation_set.samples, data), waited
+                shared.study,
+                claimed.trial,
+                configs,
+                lambda config: validate(config, validation_set.samples, data),
+                waited,
             )
         elif is_running(shared.study):
             if not waiting:
                 print("waiting for trials of other workers", flush=True)
             waiting = True
-            time.sleep(_PAUSE)
+            time.sleep(_POLL_SECONDS)
         else:
             return
 
 
 def _close(run_id: str) -> None:
-    """End what a dead process left open: the run of its trial and what is below."""
+    """End the running runs of a dead process: the run of its trial and its child runs."""
     client = mlflow.MlflowClient()
     run = client.get_run(run_id)
     if run.info.status == "RUNNING":
@@ -160,7 +167,7 @@ def _close(run_id: str) -> None:
 
 
 def _finish(shared: SharedStudy, config: SearchConfig, data: CheckedData) -> str:
-    """Figures and sums of the study, then the finalists; the second worker finds all of it done."""
+    """Log figures and totals of the study, then evaluate the finalists; a second process reuses finished runs."""
     leaders = best_trials(shared.study, FINALISTS)
     if not leaders:
         reasons = [trial.user_attrs.get(ERROR, "") for trial in ended_trials(shared.study)]
@@ -189,11 +196,11 @@ def _words(point: Point) -> str:
 
 
 def _sums(study: Study) -> dict[str, float]:
-    """How many trials came to which end, and what they cost beside training."""
+    """Return the number of trials by final state, and their cost outside training."""
     trials = ended_trials(study)
     costs = [trial.user_attrs for trial in trials if OVERHEAD_SECONDS in trial.user_attrs]
-    asked, drawn = (sum(cost[name] for cost in costs) for name in (DIFFUSION_IMAGES, NEW_DIFFUSION_IMAGES))
+    needed, drawn = (sum(cost[name] for cost in costs) for name in (DIFFUSION_IMAGES, NEW_DIFFUSION_IMAGES))
     ends = {f"n_{name.lower()}": float(sum(t.state.name == name for t in trials)) for name in ENDS}
     ends[f"{OVERHEAD_SECONDS}_mean"] = float(np.mean([cost[OVERHEAD_SECONDS] for cost in costs]))
-    ends |= {NEW_DIFFUSION_IMAGES: drawn, DIFFUSION_IMAGES: asked}
-    return ends | ({"share_of_diffusion_reused": 1 - drawn / asked} if asked else {})
+    ends |= {NEW_DIFFUSION_IMAGES: drawn, DIFFUSION_IMAGES: needed}
+    return ends | ({"share_of_diffusion_reused": 1 - drawn / needed} if needed else {})
