@@ -66,12 +66,12 @@ def install(
     return requested
 
 
-def work(location: RunLocation, key: str, config: SearchConfig) -> None:
+def work(location: RunLocation, key: str, data: CheckedData, config: SearchConfig) -> None:
     """Install the stub and run a worker in its own process."""
     import inandout.stages.search.run as module
 
     install(lambda name, new: setattr(module, name, new))
-    module._work(location, key, CheckedData([]), config)
+    module._work(location, key, data, config)
 
 
 def start(data: Path, n_trials: int, deadly: int) -> "subprocess.Popen[str]":

@@ -202,7 +202,7 @@ def test_invalid_requests_get_400_and_the_server_keeps_working(served: Served) -
         assert len(answer.json()["message"]) < 200
     for body, options in (
         ({"dataframe_records": []}, {}),
-        ({"dataframe_records": [{"image": good["image"]}]}, {}),
+        ({"dataframe_records": [{"photo": good["image"]}]}, {}),
         ({"dataframe_records": [good], "params": {"heatmap": "yes"}}, {}),
         ({"images": [good]}, {}),
         (None, {"data": b"{", "json": None, "headers": {"Content-Type": "application/json"}}),
