@@ -1,7 +1,7 @@
-"""Identity of a result: its options, inputs, code and libraries.
+"""Identity of a result: its options, its inputs, and the code and the libraries that compute it.
 
-The code is the source, without comments and docstrings, of the package modules that the stage's module imports directly
-or indirectly. It is read without importing the modules.
+Code counts without comments and docstrings, and only the modules of the package that the stage's module imports,
+directly or not. They are found in the source; nothing is imported for it.
 """
 
 import ast
@@ -22,80 +22,78 @@ LIBRARIES = {
     "torch": "torch", "torchvision": "torchvision", "diffusers": "diffusers", "peft": "peft",
     "transformers": "transformers", "numpy": "numpy", "PIL": "pillow",
 }  # fmt: skip
-"""Module to distribution of the libraries whose versions are part of the identity."""
-_WITHOUT_EFFECT = {
+"""Modules whose version counts, and the distributions that they come from."""
+_NOT_COMPUTING = {
     "errors", "fingerprints", "options", "parallel", "processes", "reporting", "review", "tracking",
 }  # fmt: skip
-"""Modules and subpackages that show, store or distribute results; no result depends on them."""
+"""Modules and folders of the package that show, store or distribute results: no result depends on them."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Everything that the result of a stage depends on."""
+    """What the result of a stage depends on."""
 
     stage: str
     module: str
     """`__name__` of the module that computes the result."""
     config: StageConfig
-    """Resolved configuration."""
+    """Resolved."""
     inputs: Mapping[str, str]
     """Name to fingerprint of the content."""
     ignored: Collection[str] = ()
-    """Options to leave out, because an input covers them or they have no effect. `fresh` is always left out."""
+    """Options that do not count: an input has their content, or they have no effect here. `fresh` never counts."""
 
     def __post_init__(self) -> None:
-        """Check names.
+        """Refuse an input that could be taken for an option.
 
         Raises:
             ValueError: an input has the name of an option that is not ignored, or an ignored option does not exist.
         """
         options = self.config.options().keys()
         if clash := self.inputs.keys() & options - set(self.ignored):
-            raise ValueError(f"{self.stage}: inputs and options share the names {sorted(clash)}; ignore these options")
+            raise ValueError(f"{self.stage}: inputs and options are both called {sorted(clash)}; ignore those options")
         if unknown := set(self.ignored) - options:
             raise ValueError(f"{self.stage}: there are no options {sorted(unknown)} to ignore")
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of all parts, 32 hexadecimal digits."""
+        """32 hexadecimal digits."""
         ignored = {"fresh", *self.ignored}
-        options = {name: value for name, value in self.config.flat().items() if name not in ignored}
-        text = json.dumps([self.stage, options, dict(self.inputs), computed_by(self.module)], sort_keys=True)
+        asked = {name: value for name, value in self.config.flat().items() if name not in ignored}
+        text = json.dumps([self.stage, asked, dict(self.inputs), computed_by(self.module)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def computed_by(module: str) -> list[object]:
-    """Return a JSON-compatible identity of the code of a module and of its libraries."""
+    """JSON-compatible identity of the code of a module and of the libraries that it uses."""
     return [code_fingerprint(module), library_versions(module)]
 
 
 @cache
 def code_fingerprint(module: str, package: Path = PACKAGE) -> str:
-    """Return 16 hexadecimal digits for the code of a module and of its imports from the package.
+    """16 hexadecimal digits of the code of a module and of all that it imports from the package.
 
-    It is cached, so that edits during a run do not change it.
+    It is computed once in a process: a run is not split in two by an edit that is made meanwhile.
     """
-    code = hashlib.sha256()
-    for name in sorted(_dependencies(module, package)):
-        code.update(f"{name}\0{_read(name, package).code}\0".encode())
-    return code.hexdigest()[:16]
+    whole = hashlib.sha256()
+    for name in sorted(_reached(module, package)):
+        whole.update(f"{name}\0{_read(name, package).code}\0".encode())
+    return whole.hexdigest()[:16]
 
 
 def library_versions(module: str, package: Path = PACKAGE) -> dict[str, str]:
-    """Return versions of the `LIBRARIES` that a module and its imports from the package use."""
-    imported = {
-        name.partition(".")[0] for each in _dependencies(module, package) for name in _read(each, package).imports
-    }
+    """Versions of those of `LIBRARIES` that a module, or what it imports from the package, imports."""
+    imported = {name.partition(".")[0] for each in _reached(module, package) for name in _read(each, package).imports}
     return {LIBRARIES[name]: version(LIBRARIES[name]).partition("+")[0] for name in sorted(imported & LIBRARIES.keys())}
 
 
 class _Source(NamedTuple):
-    """A parsed module."""
+    """A module, read."""
 
     code: str
-    """Dump of the syntax tree without docstrings."""
+    """Its syntax tree without docstrings."""
     imports: frozenset[str]
-    """Full names of imported modules and objects."""
+    """Full names of modules, and of what is taken from them."""
 
 
 @cache
@@ -112,30 +110,30 @@ def _read(module: str, package: Path) -> _Source:
 
 
 class _WithoutDocstrings(ast.NodeTransformer):
-    """Remove statements that consist of a string."""
+    """Removes every statement that is only a string."""
 
     def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
-        """Return None for a string, else the node."""
+        """None for a string."""
         value = node.value
         return None if isinstance(value, ast.Constant) and isinstance(value.value, str) else node
 
 
-def _dependencies(module: str, package: Path) -> set[str]:
-    """Return the module, its direct and indirect imports from the package, and their subpackages."""
-    dependencies: set[str] = set()
-    pending = {module}
-    while pending:
-        name = pending.pop()
-        dependencies.add(name)
-        imports = {name.rpartition(".")[0], *_read(name, package).imports}
-        pending |= {each for each in imports if _affects_results(each, package)} - dependencies
-    return dependencies
+def _reached(module: str, package: Path) -> set[str]:
+    """The module and those of the package that it imports, directly or not, and the folders that they are in."""
+    reached: set[str] = set()
+    waiting = {module}
+    while waiting:
+        name = waiting.pop()
+        reached.add(name)
+        found = {name.rpartition(".")[0], *_read(name, package).imports}
+        waiting |= {each for each in found if _computes(each, package)} - reached
+    return reached
 
 
-def _affects_results(module: str, package: Path) -> bool:
-    """Return whether a name is a module of the package, other than its root, that can change results."""
+def _computes(module: str, package: Path) -> bool:
+    """Whether a name is one of a module of the package that may change results. The package itself only lists them."""
     top, _, rest = module.partition(".")
-    return bool(rest) and top == package.name and rest.split(".")[0] not in _WITHOUT_EFFECT and _exists(module, package)
+    return bool(rest) and top == package.name and rest.split(".")[0] not in _NOT_COMPUTING and _exists(module, package)
 
 
 def _exists(module: str, package: Path) -> bool:

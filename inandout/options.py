@@ -1,7 +1,7 @@
-"""Configurations of stages as flat lists of options, for the command line, MLproject and the parameters of a run.
+"""The configuration of a stage as a flat list of options: for the command line, MLproject and a run's parameters.
 
-A configuration consists of nested pydantic models, each defined beside the code that it configures. An option is a
-field of a model at any depth.
+A configuration holds parts: pydantic models that are defined beside the code that they configure. An option is a field
+of the configuration or of one of its parts, at any depth.
 """
 
 from functools import cache, reduce
@@ -13,37 +13,37 @@ from pydantic.fields import FieldInfo
 
 Value = TypeVar("Value")
 
-Fresh = Annotated[bool, Field(description="run again even if a finished run has the same fingerprint")]
+Fresh = Annotated[bool, Field(description="run again although a finished run has the same fingerprint")]
 
 
 class Option(NamedTuple):
-    """A field and its path."""
+    """A field, and where it lies."""
 
     parts: tuple[str, ...]
-    """Names of the fields that lead to the model that contains it."""
+    """Names of the fields that lead to the part that has it."""
     field: FieldInfo
 
 
 class StageConfig(BaseModel):
-    """Base class of stage configurations. Every option has a default."""
+    """Base class of the configuration of a stage. Every option has a default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @classmethod
     def options(cls) -> dict[str, Option]:
-        """Return all options by name.
+        """All options by name.
 
         Raises:
-            TypeError: two models have an option of the same name.
+            TypeError: two parts have an option of the same name.
         """
         return _options(cls)
 
     @classmethod
     def from_flat(cls, **values: Any) -> Self:
-        """Build a configuration from options; missing options have their defaults.
+        """Build a configuration from options; those that are not given have their defaults.
 
         Raises:
-            ValueError: a value is invalid (pydantic's ValidationError), or an option does not exist.
+            ValueError: a value is not valid (pydantic's ValidationError), or there is no option of that name.
         """
         options = cls.options()
         nested: dict[str, Any] = {}
@@ -54,21 +54,21 @@ class StageConfig(BaseModel):
         return cls.model_validate(nested)
 
     def flat(self) -> dict[str, Any]:
-        """Return JSON-compatible values of all options."""
+        """JSON-compatible values of all options."""
         values = self.model_dump(mode="json")
         return {name: reduce(getitem, option.parts, values)[name] for name, option in self.options().items()}
 
     def changed(self) -> dict[str, Any]:
-        """Return JSON-compatible values of options that differ from their defaults."""
+        """JSON-compatible values of the options that do not have their defaults."""
         options = self.options()
         return {name: value for name, value in self.flat().items() if value != options[name].field.default}
 
     def with_options(self, **changes: Any) -> Self:
-        """Return a copy with changed options; raises as `from_flat`."""
+        """Copy with other values for some options; raises as `from_flat`."""
         return self.from_flat(**self.flat() | changes)
 
     def resolved(self) -> Self:
-        """Return a copy in which defaults that depend on other options are replaced by their values."""
+        """Copy in which every default that depends on other options is replaced by its value."""
         return self
 
 
@@ -81,13 +81,13 @@ def _options(config: type[BaseModel]) -> dict[str, Option]:
             inner = {key: Option((name, *option.parts), option.field) for key, option in _options(part).items()}
         else:
             inner = {name: Option((), field)}
-        if duplicates := found.keys() & inner.keys():
-            raise TypeError(f"{config.__name__}: two models have an option {', '.join(sorted(duplicates))}")
+        if twice := found.keys() & inner.keys():
+            raise TypeError(f"{config.__name__}: two parts have an option {', '.join(sorted(twice))}")
         found |= inner
     return found
 
 
 def known(value: Value | None) -> Value:
-    """Return the value of an option of a resolved configuration, which is not None."""
+    """The value of an option of a resolved configuration."""
     assert value is not None, "resolve the configuration first"
     return value

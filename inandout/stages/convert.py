@@ -1,4 +1,4 @@
-"""Entry point `convert`: convert adapters to and from the format of kohya-ss/sd-scripts, without a run."""
+"""Entry point `convert`: adapters to and from the format of kohya-ss/sd-scripts; it opens no run."""
 
 from pathlib import Path
 from typing import Literal
@@ -14,29 +14,28 @@ from inandout.stages.finetune import find_adapter
 
 
 class ConvertConfig(StageConfig):
-    """Options of `convert`."""
+    """Which adapter, and where to."""
 
     base: BaseConfig = BaseConfig()
-    adapter: str = Field("", description="run id of finetune, or a .safetensors file; required")
+    adapter: str = Field("", description="run id of a fine-tuning, or a .safetensors file; needed")
     to: Literal["kohya", "inandout"] = Field(
-        "kohya",
-        description="kohya: write the format of A1111 and ComfyUI; inandout: read kohya's format, for this base",
+        "kohya", description="kohya: for A1111, ComfyUI and others; inandout: from kohya's format, for this base"
     )
     out: str = Field("adapter-converted.safetensors", min_length=1, description="file to write")
 
 
 def convert(config: ConvertConfig) -> None:
-    """Convert an adapter to kohya's format, or from it for a base."""
+    """Write an adapter in kohya's format, or read one of that format for a base."""
     if not config.adapter:
-        raise InputError("adapter is empty; give the run id of finetune, or a .safetensors file")
+        raise InputError("no adapter was given; name the run id of a fine-tuning, or a .safetensors file")
     given, out = find_adapter(config.adapter), Path(config.out)
     if out.suffix != ".safetensors":
-        raise InputError(f"out = {out}: must end in .safetensors; give another name")
+        raise InputError(f"out = {out}: adapters are .safetensors files; give a name that ends so")
     if out.exists():
-        raise InputError(f"out = {out}: already exists; give another name")
+        raise InputError(f"out = {out}: is there already; give another name, so that nothing is lost")
     if config.to == "kohya":
         export_kohya(out, load_adapter(given))
     else:
         base = open_base(config.base)
         save_adapter(out, import_kohya(given, base.pipeline, base.fingerprint))
-    print(f"{out}: written")
+    print(f"{out}: ready")

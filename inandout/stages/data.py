@@ -1,4 +1,4 @@
-"""Entry points `check`, `surfaces` and `download`, which open no run."""
+"""Entry points about data alone; they open no run."""
 
 from pathlib import Path
 
@@ -15,44 +15,44 @@ from inandout.options import StageConfig
 
 
 class CheckConfig(StageConfig):
-    """Options of `check`."""
+    """What to check, and for which size."""
 
     geometry: Geometry = Geometry()
-    data: str = Field(EMBEDDED, min_length=1, description="dataset, as in classify")
-    write: str = Field("", description="CSV manifest to write, with all usable images; empty = none")
+    data: str = Field(EMBEDDED, min_length=1, description="as for classify")
+    write: str = Field("", description="CSV manifest to write with all images that can be used; empty = none")
 
 
 class MakeSurfacesConfig(StageConfig):
-    """Options of `surfaces`."""
+    """Which surfaces to draw, and where to."""
 
     surfaces: SurfacesConfig = SurfacesConfig()
-    out: str = Field("data/surfaces", min_length=1, description="folder to write; must be empty or new")
+    out: str = Field("data/surfaces", min_length=1, description="folder to write; must not hold anything else")
 
 
 class DownloadConfig(StageConfig):
-    """Options of `download`."""
+    """Where KolektorSDD2 goes."""
 
     out: str = Field("data/ksdd2", min_length=1, description="folder to write")
 
 
 def check(config: CheckConfig) -> None:
-    """Print the problems of a dataset and its numbers of images.
+    """List everything that is wrong with a data set, and what it holds.
 
     Raises:
-        InputError: the dataset has problems and `write` is empty, or the usable images are not sufficient.
+        InputError: something is wrong, and no manifest of what can be used was asked for.
     """
     if config.write and Path(config.write).resolve() == Path(config.data).resolve():
-        raise InputError(f"write = {config.write}: is the manifest of the dataset; give another name")
+        raise InputError(f"write={config.write} is the manifest itself; give another name, so that nothing is lost")
     samples, problems = check_data(data_path(config.data))
     if problems:
         print(describe(problems))
     errors = sum(problem.kind != "remark" for problem in problems)
     if errors and not config.write:
-        raise InputError(f"{errors} problems in {config.data}; fix them, or give write=FILE.csv to exclude the images")
+        raise InputError(f"{errors} problems in {config.data}; mend them, or give write=FILE.csv to leave them out")
     usable = without_problems(samples, problems)
-    remaining = [problem for problem in class_problems(usable) if problem.kind != "remark"]
-    if remaining:
-        raise InputError(f"the usable images of {config.data} are not sufficient: {describe(remaining)}")
+    left = [problem for problem in class_problems(usable) if problem.kind != "remark"]
+    if left:
+        raise InputError(f"what is left cannot be used: {describe(left)}")
     if config.write:
         write_manifest(usable, Path(config.write))
         print(f"{config.write}: {len(usable)} of {len(samples)} images")
@@ -64,12 +64,12 @@ def check(config: CheckConfig) -> None:
 
 
 def surfaces(config: MakeSurfacesConfig) -> None:
-    """Draw the embedded dataset, or one with other options."""
+    """Draw the embedded data set, or one like it."""
     folder = Path(config.out)
     write_surfaces(folder, config.surfaces)
     print(f"{folder}: {len(list(folder.glob('*/*_GT.png')))} images and masks in KolektorSDD2's layout")
 
 
 def download(config: DownloadConfig) -> None:
-    """Download KolektorSDD2 from its authors."""
-    print(f"downloaded; use it with data={download_ksdd2(Path(config.out))}")
+    """Fetch KolektorSDD2 from its authors."""
+    print(f"ready; use it with data={download_ksdd2(Path(config.out))}")

@@ -1,1 +1,1 @@
-"""MLflow tracking: open, find, reuse, log and close runs. Only `serving` and `stages` also import MLflow."""
+"""MLflow: opening, finding, logging and closing runs. Only `serving` and `stages` know MLflow besides."""

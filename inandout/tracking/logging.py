@@ -1,4 +1,4 @@
-"""Log options, datasets and metrics to runs."""
+"""What a run logs: its options, its data set, metrics; and where to look at them."""
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -15,48 +15,48 @@ from inandout.data.manifest import Sample, write_manifest
 
 
 def log_options(values: Mapping[str, Any]) -> None:
-    """Log the options of the resolved configuration as `config.json` and as parameters.
+    """The options of the resolved configuration, as `config.json` and as parameters.
 
-    `mlflow run` logs its parameters as typed, and MLflow parameters cannot change. Under `mlflow run`, only
-    `config.json` therefore has the resolved values of `none`.
+    `mlflow run` has logged the parameters it was given already, as they were typed; those cannot be written twice, so
+    there only `config.json` has what stands for `none`.
     """
     mlflow.log_dict(dict(values), "config.json")
     active = mlflow.active_run()
     assert active is not None
-    logged = mlflow.get_run(active.info.run_id).data.params
-    mlflow.log_params({key: value for key, value in values.items() if key not in logged})
+    known = mlflow.get_run(active.info.run_id).data.params
+    mlflow.log_params({key: value for key, value in values.items() if key not in known})
 
 
 def pip_requirements() -> list[str]:
-    """Return the pip requirements of a logged classifier."""
+    """What a logged classifier needs to be loaded."""
     return [f"{name}=={version(name).partition('+')[0]}" for name in ("torch", "torchvision", "numpy")]
 
 
 def log_values(values: Mapping[str, float], step: int | None = None) -> None:
-    """Log the metrics of a step in one call, which is much faster in a busy store."""
+    """Metrics of one step in one call, which a busy store takes far better than one by one."""
     mlflow.log_metrics(dict(values), step=step)
 
 
 def mean_logger(every: int, prefix: str = "") -> Callable[[int, dict[str, float]], None]:
-    """Return an `on_step` that logs means over `every` steps, and over remaining steps when `progress` is 1.
+    """An `on_step` that logs the mean of every `every` steps, and of what is left when `progress` is 1.
 
-    A value that is present in some steps only is averaged over these steps.
+    A value that only some steps have is averaged over those.
     """
-    pending: list[dict[str, float]] = []
+    gathered: list[dict[str, float]] = []
 
     def on_step(step: int, values: dict[str, float]) -> None:
-        pending.append(values)
+        gathered.append(values)
         if step % every == 0 or values.get("progress") == 1:
-            names = dict.fromkeys(name for each in pending for name in each)
-            columns = {name: [each[name] for each in pending if name in each] for name in names}
-            log_values({prefix + name: sum(each) / len(each) for name, each in columns.items()}, step=step)
-            pending.clear()
+            names = dict.fromkeys(name for each in gathered for name in each)
+            known = {name: [each[name] for each in gathered if name in each] for name in names}
+            log_values({prefix + name: sum(each) / len(each) for name, each in known.items()}, step=step)
+            gathered.clear()
 
     return on_step
 
 
 def log_dataset(name: str, fingerprint: str, samples: Sequence[Sample]) -> None:
-    """Log the dataset as an MLflow input with its fingerprint, and its rows as `manifest.csv`."""
+    """The data set as an MLflow input with its fingerprint, and its rows as `manifest.csv`."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "manifest.csv"
         write_manifest(samples, path)
@@ -67,11 +67,11 @@ def log_dataset(name: str, fingerprint: str, samples: Sequence[Sample]) -> None:
 
 
 def experiment_url(run: Run) -> str:
-    """Return instructions to open the artifacts of a run and the runs of its experiment in the UI."""
+    """How to look at what was logged: images as files, runs in the UI."""
     uri = mlflow.get_tracking_uri()
     page = f"#/experiments/{run.info.experiment_id}/runs?workflowType=machine_learning"
     served = uri.startswith("http")
     compare = f"{uri}/{page}" if served else f"mlflow ui --backend-store-uri {uri}"
-    images = f"images: in {run.info.artifact_uri} and in the folders of other runs beside it"
+    images = f"images: below {run.info.artifact_uri} and in the folders of the runs beside it"
     then = [] if served else [f"          then open http://127.0.0.1:5000/{page}"]
     return "\n".join([images, f"compare:  {compare}", *then])

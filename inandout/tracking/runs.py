@@ -1,4 +1,4 @@
-"""Open, find, reuse and read MLflow runs."""
+"""MLflow runs: made, found, reused, and read."""
 
 import json
 import os
@@ -20,24 +20,24 @@ from inandout.tracking.logging import log_dataset, log_options
 from inandout.tracking.store import EXPERIMENT, LOCATION, PROCESS_TAG, stage_lock
 
 WEIGHTS = "classifier.safetensors"
-"""Artifact of `classify`: state dict of the ResNet-50, also accepted by the option `weights`. A logged `pt2` model
-cannot be trained further or inspected."""
+"""Artifact of a `classify` run with the ResNet-50's state dict, which its `weights` takes, too: a `pt2` can neither be
+trained on nor looked into."""
 
 
 STAGE = "inandout.stage"
-"""Run tag: the entry point that opened the run."""
+"""Tag of a run: the entry point that opened it."""
 
 
 FINGERPRINT = "inandout.fingerprint"
-"""Tag of a finished run: `Identity.fingerprint` of its result."""
+"""Tag of a finished run: identity of its result, see `stage_fingerprint`."""
 
 
 _REUSED = "inandout.reused"
-"""Run tag: the run whose result this run reuses."""
+"""Tag of a run: the run whose result it took."""
 
 
 def current_commit() -> str:
-    """Return the Git commit that MLflow recorded for the active run; "" if there is none."""
+    """Git commit of the code, as MLflow found it for the active run; "" if it found none, or there is no run."""
     run = mlflow.active_run()
     return str(run.data.tags.get("mlflow.source.git.commit", "")) if run else ""
 
@@ -45,15 +45,15 @@ def current_commit() -> str:
 def run_stage(
     identity: Identity, name: str, data: str, samples: Sequence[Sample], work: Callable[[Path], None]
 ) -> Run:  # fmt: skip
-    """Return the finished run of a result; compute the result if no finished run exists.
+    """The finished run that holds a result: found, where it was made before, or made now.
 
     Args:
-        identity: what the result depends on; its input `data` is the fingerprint of the dataset.
-        name: name of the run in the UI.
-        data: name of the dataset.
-        samples: the dataset, to be logged.
-        work: computes and logs the result, given an exclusive work folder. The folder is deleted on success and kept
-            on failure, for a resume.
+        identity: what the result depends on; `data`, among its inputs, is the fingerprint of the data set.
+        name: what the run is called in the UI.
+        data: name of the data set.
+        samples: the data set, to be logged.
+        work: makes and logs the result. Its folder is its own while it runs; it goes when all went well, and stays with
+            what a resume needs when it did not.
     """
     stage, key = identity.stage, identity.fingerprint
     values = identity.config.flat() | {"data": data}
@@ -75,17 +75,10 @@ def run_stage(
 def open_run(
     stage: str, values: Mapping[str, Any], fingerprint: str, name: str, run_id: str | None = None
 ) -> Iterator[Run]:  # fmt: skip
-    """Open a run of a stage; close it as FINISHED, FAILED or KILLED.
+    """A run of one stage, below the active one, or that of `nested_under`; closed as FINISHED, FAILED or KILLED.
 
-    The run is nested under the active run, or under the run of `nested_under`. Under `mlflow run` the first opened run
-    is the run that MLflow created.
-
-    Args:
-        stage: name of the entry point.
-        values: options of the resolved configuration.
-        fingerprint: identity of the result, set as a tag when the run finishes.
-        name: name of the run in the UI.
-        run_id: existing run to resume; None = a new run.
+    `values` are the options of the resolved configuration.
+    Under `mlflow run` the first run opened is the one that was started from outside. With `run_id` that one goes on.
     """
     active, location = mlflow.active_run(), LOCATION.get()
     experiment, parent = (location.experiment_id, location.run_id) if location and not active else (None, None)
@@ -110,7 +103,7 @@ def open_run(
 
 
 def find_finished(fingerprint: str) -> Run | None:
-    """Return the newest finished run with this fingerprint in any experiment, or None."""
+    """The newest finished run with this fingerprint, in any experiment."""
     client = mlflow.MlflowClient()
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     wanted = f"tags.`{FINGERPRINT}` = '{fingerprint}' and attributes.status = 'FINISHED'"
@@ -119,9 +112,9 @@ def find_finished(fingerprint: str) -> Run | None:
 
 
 def record_reuse(stage: str, values: Mapping[str, Any], found: Run) -> None:
-    """Report that the result is the one of run `found`.
+    """Say that `found` is the result.
 
-    A run that `mlflow run` created for this stage gets the metrics of `found` and a tag with its id.
+    A run that `mlflow run` opened for this stage gets the metrics of the found one and a pointer to it.
     """
     print(f"{stage}: reused run {found.info.run_id}", file=sys.stderr)
     if "MLFLOW_RUN_ID" in os.environ and mlflow.active_run() is None:
@@ -132,41 +125,41 @@ def record_reuse(stage: str, values: Mapping[str, Any], found: Run) -> None:
 
 
 def find_run(run_id: str) -> Run:
-    """Return `original_run` of the run with this id."""
+    """The run that holds the result of the run with this id; see `original_run`."""
     return original_run(mlflow.get_run(run_id))
 
 
 def original_run(run: Run) -> Run:
-    """Return the run that computed the result of `run`: itself, or the run that it reuses."""
+    """The run that holds a result: this one, or the one that it was found in."""
     reused = run.data.tags.get(_REUSED)
     return mlflow.get_run(reused) if reused else run
 
 
 def artifact_folder(run_id: str, name: str) -> Path:
-    """Return the local path of an artifact of `find_run(run_id)`; download it if the store is remote."""
+    """Local copy, or the original where it is local, of an artifact of `find_run`."""
     try:
-        where = find_run(run_id).info.artifact_uri  # given a run id, MLflow would copy local files
+        where = find_run(run_id).info.artifact_uri  # by run id MLflow copies local files, too, and keeps them
         return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{where}/{name}"))
     except (mlflow.MlflowException, OSError) as error:
-        raise InputError(f"{run_id}: is not a run with an artifact {name!r} ({error}); give another run id") from error
+        raise InputError(f"{run_id}: no run with an artifact {name!r} ({error})") from error
 
 
 def read_config(run_id: str) -> dict[str, Any]:
-    """Read the options that `log_options` logged for `find_run(run_id)`."""
+    """What `log_config` wrote for the run of `find_run`."""
     config: dict[str, Any] = json.loads(artifact_folder(run_id, "config.json").read_text(encoding="utf-8"))
     return config
 
 
 def artifact_names(run_id: str) -> set[str]:
-    """Return the names of the top-level artifacts of `find_run(run_id)`."""
+    """What lies at the top of the artifacts of `find_run`."""
     return {artifact.path for artifact in mlflow.MlflowClient().list_artifacts(find_run(run_id).info.run_id)}
 
 
 def _refuse_proxied_artifacts(run: Run) -> None:
-    """Raise InputError if artifacts need a server, as in the Default experiment of a store created by `mlflow ui`."""
+    """A store that `mlflow ui` made first gives its Default experiment an address that only a server can write to."""
     proxied = (run.info.artifact_uri or "").startswith("mlflow-artifacts:")
     if proxied and not mlflow.get_tracking_uri().startswith("http"):
         raise InputError(
-            "this experiment was created by `mlflow ui` and needs a server for artifacts; add "
+            "this experiment was made by `mlflow ui` and stores artifacts through a server; add "
             f"`--experiment-name {EXPERIMENT}` to mlflow run, or set MLFLOW_EXPERIMENT_NAME"
         )

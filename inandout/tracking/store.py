@@ -1,4 +1,4 @@
-"""Tracking store: experiment, state folder, locks, and runs of other processes."""
+"""The tracking store: its experiment, the folder and the locks beside it, and where runs of other processes go."""
 
 import os
 import shutil
@@ -16,30 +16,30 @@ from inandout.errors import InputError
 from inandout.processes import is_dead, this_process
 
 EXPERIMENT = "inandout"
-"""Default experiment."""
+"""Experiment of runs that are started without one."""
 
 
 PROCESS_TAG = "inandout.process"
-"""Run tag: the process that executes the run."""
+"""Tag of a run: the process that works on it."""
 
 
 class RunLocation(NamedTuple):
-    """Location of the runs of this process, for its worker processes."""
+    """Where the runs of this process go, for another process that works for it."""
 
     store: str
-    """Tracking URI."""
+    """Address of the tracking store."""
     folder: str
-    """Working directory, the base of relative paths."""
+    """Working folder, which paths may be relative to."""
     experiment_id: str
     run_id: str
-    """Parent of the runs of workers."""
+    """The run that those of the other process are below."""
 
 
 LOCATION: ContextVar[RunLocation | None] = ContextVar("place", default=None)
 
 
 def run_location() -> RunLocation:
-    """Return the location of the active run."""
+    """Of the active run."""
     run = mlflow.active_run()
     assert run is not None
     return RunLocation(mlflow.get_tracking_uri(), str(Path.cwd()), run.info.experiment_id, run.info.run_id)
@@ -47,15 +47,15 @@ def run_location() -> RunLocation:
 
 @contextmanager
 def nested_under(location: RunLocation) -> Iterator[None]:
-    """Nest runs under the run of `location`, in any process on any machine.
+    """Runs that are opened in here are below the run of `location`, whichever process and machine this is.
 
     Raises:
-        InputError: the working directory of `location` does not exist on this machine.
+        InputError: this machine has not the working folder.
     """
     try:
         os.chdir(location.folder)
     except OSError as error:
-        raise InputError(f"{location.folder}: does not exist on every machine; start from a shared folder") from error
+        raise InputError(f"{location.folder}: is not on every machine; start from a folder that all share") from error
     if mlflow.get_tracking_uri() != location.store:
         mlflow.set_tracking_uri(location.store)
     token = LOCATION.set(location)
@@ -66,23 +66,23 @@ def nested_under(location: RunLocation) -> Iterator[None]:
 
 
 def state_folder() -> Path:
-    """Return the folder of locks, caches and unfinished work: beside the database, or in the working directory."""
+    """Where locks and the work of unfinished runs lie: beside the database, or in the working folder for a server."""
     uri = mlflow.get_tracking_uri()
     return (Path(uri.removeprefix("sqlite:///")).parent if uri.startswith("sqlite:///") else Path()) / ".inandout"
 
 
 @contextmanager
 def stage_lock(fingerprint: str, fresh: bool) -> Iterator[Path]:
-    """Lock a result and yield its work folder; other processes wait for the lock.
+    """The work folder of one result, held by one process at a time; a second one waits and then finds the result.
 
-    With `fresh` the files of an unfinished run are deleted first. The folder is deleted on success.
+    With `fresh` nothing that an unfinished run left there is used.
     """
     folder = state_folder() / "work" / fingerprint
     locks = state_folder() / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     lock = FileLock(locks / f"{fingerprint}.lock")
     if lock_is_taken(lock):
-        print("waiting for another process that computes the same result", file=sys.stderr)
+        print("another process is working on the same result; waiting for it", file=sys.stderr)
     with lock:
         if fresh:
             shutil.rmtree(folder, ignore_errors=True)
@@ -92,7 +92,7 @@ def stage_lock(fingerprint: str, fresh: bool) -> Iterator[Path]:
 
 
 def lock_is_taken(lock: FileLock) -> bool:
-    """Return whether another process holds the lock."""
+    """Whether another process holds the lock at this moment."""
     try:
         with lock.acquire(timeout=0):
             return False
@@ -101,11 +101,12 @@ def lock_is_taken(lock: FileLock) -> bool:
 
 
 def connect() -> None:
-    """Prepare the tracking store, set the experiment, and close runs of dead processes as KILLED.
+    """Prepare the tracking store and choose the experiment; safe for any number of processes on a fresh store.
 
-    The lock makes concurrent first use of a database safe; without it MLflow fails in all processes except one.
+    MLflow's own first use of a database is not: of several processes all but one fail. Runs whose process is gone are
+    closed as KILLED.
     """
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one bar per artifact
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it fills a screen for a hundred images
     state = state_folder()
     state.mkdir(parents=True, exist_ok=True)
     with FileLock(state / "store.lock"):
@@ -121,7 +122,7 @@ def connect() -> None:
 
 
 def current_experiment() -> str:
-    """Return the id of the experiment of new runs; call `connect` first."""
+    """Id of the experiment that a run opened now goes to; call `connect` before."""
     client, active, location = mlflow.MlflowClient(), mlflow.active_run(), LOCATION.get()
     if active is not None:
         return active.info.experiment_id
@@ -130,5 +131,5 @@ def current_experiment() -> str:
     if "MLFLOW_RUN_ID" in os.environ:
         return client.get_run(os.environ["MLFLOW_RUN_ID"]).info.experiment_id
     found = client.get_experiment_by_name(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
-    assert found is not None, "call connect() first"
+    assert found is not None, "connect() makes it"
     return found.experiment_id

@@ -1,1 +1,1 @@
-"""Analyses with a trained classifier: pool filter, distances, shortcut probe."""
+"""A trained classifier as a measure: filtering pools, distances, the shortcut probe."""

@@ -1,4 +1,4 @@
-"""Entry point `distance`: distances between synthetic and real defects in the features of a trained classifier."""
+"""Entry point `distance`: how far synthetic defects are from real ones, as a trained classifier sees them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,32 +34,30 @@ _REAL: dict[str, tuple[str, Split, int]] = {
     "train_positives": ("real training positives", "train", 1),
     "train_negatives": (NEGATIVES, "train", 0),
 }
-"""Metric key to name, split and label of real images that pools are compared with."""
-_NOT_PLOTTED = {"val_positives", "train_positives"}
-"""Groups that the figure omits; the test positives represent real defects."""
+"""Key of the metrics, name, split and label of the real images that pools are to be read against."""
+_NOT_SHOWN = {"val_positives", "train_positives"}
+"""In the figure; the test positives stand for the real ones."""
 _LOOKS = {NEGATIVES: ("0.7", "o"), REFERENCE: ("tab:red", "o")}
-"""Colour and marker; each pool has crosses of another colour."""
+"""Colour and marker; pools are crosses in a colour of their own."""
 
 
 class DistanceConfig(StageConfig):
-    """Options of `distance`."""
+    """What is compared, by the features of which classifier."""
 
-    model: str = Field(
-        "", description="run id of a classify, whose ResNet-50 gives the features and whose options give the data"
-    )
+    model: str = Field("", description="run id of a classify: its ResNet-50 gives the features, its options the data")
     pools: str = Field("", description="run ids or folders of pools of that data, separated by commas")
     fresh: Fresh = False
 
 
 class Distances(NamedTuple):
-    """Run id and table of distances; the run has the same values as metrics."""
+    """What was measured: the run holds the same numbers as metrics."""
 
     run_id: str
     table: str
 
 
 class Group(NamedTuple):
-    """A group of images."""
+    """Images of one kind."""
 
     key: str
     name: str
@@ -67,7 +65,7 @@ class Group(NamedTuple):
 
 
 class Row(NamedTuple):
-    """Distances of a group to the reference."""
+    """How far a group is from the reference."""
 
     group: Group
     kernel: KernelDistance
@@ -75,11 +73,11 @@ class Row(NamedTuple):
 
 
 def distance(config: DistanceConfig) -> Distances:
-    """Measure distances of pools and real images to the real test positives; print and log a table and a figure.
+    """Measure how far pools and real images are from the real test positives; prints and logs a table and a figure.
 
-    Features are those of a classifier with the same data, split and seed. All real images are used, including positives
-    that the shot withheld. Validation positives are the lower reference for a pool, training negatives the upper one;
-    the classifier may have memorised its training positives.
+    The features are those of a classifier of the same data, split and seed. Of the real images all count, also those
+    that its shot kept from it. Its training positives are as far as it has learned them by heart; the floor to read a
+    pool against are the validation positives, the ceiling the negatives.
     """
     connect()
     trained = TrainedClassifier.open(config.model, "model")
@@ -97,54 +95,52 @@ def distance(config: DistanceConfig) -> Distances:
 
 
 def _pools(listed: str, real: Sequence[Sample]) -> list[Group]:
-    """Read the listed pools; each must be valid for training with `real`."""
-    names = [name.strip() for name in listed.split(",") if name.strip()]
-    if not names:
-        raise InputError("pools is empty; give run ids of augment or pool folders, separated by commas")
+    """The pools that are asked for; each must be fit for training beside `real`."""
+    places = [place.strip() for place in listed.split(",") if place.strip()]
+    if not places:
+        raise InputError("pools is empty; give run ids of augment or folders of pools, separated by commas")
     pools = []
-    for number, name in enumerate(names, start=1):
-        samples = open_pool(name).samples
+    for number, place in enumerate(places, start=1):
+        samples = open_pool(place).samples
         if len(samples) < FEWEST:
-            raise InputError(f"pools: {name} has {len(samples)} images; a comparison needs at least {FEWEST}")
+            raise InputError(f"pools: {place} has {len(samples)} images; a comparison needs {FEWEST} or more")
         refuse_unfit(real, samples)
-        pools.append(Group(f"pool_{number}", _name_of(name), samples))
+        pools.append(Group(f"pool_{number}", _name_of(place), samples))
     return pools
 
 
-def _name_of(name: str) -> str:
-    if Path(name).is_dir():
-        return name
-    return f"{find_run(name).info.run_name} ({name[:8]})"
+def _name_of(place: str) -> str:
+    if Path(place).is_dir():
+        return place
+    return f"{find_run(place).info.run_name} ({place[:8]})"
 
 
 def _measure(trained: TrainedClassifier, pools: Sequence[Group]) -> None:
     """Log table, metrics and figure."""
     reference = trained.rows("test", 1)
     if len(reference) < FEWEST:
-        raise InputError(f"the test part has {len(reference)} positives; a distance needs at least {FEWEST}")
+        raise InputError(f"the test part has {len(reference)} positives; a distance to them needs {FEWEST} or more")
     found = [Group(key, name, trained.rows(split, label)) for key, (name, split, label) in _REAL.items()]
     groups = [*pools, *(group for group in found if len(group.samples) >= FEWEST)]
     few = [f"{group.name} ({len(group.samples)})" for group in found if len(group.samples) < FEWEST]
     n, seed = min(len(group.samples) for group in groups), trained.config.seed
-    reference_features, *group_features = _features(trained, [reference, *(_draw(g.samples, n, seed) for g in groups)])
+    seen, *others = _features(trained, [reference, *(_draw(g.samples, n, seed) for g in groups)])
     rows = [
-        Row(group, kernel_distance(each, reference_features, seed), frechet_distance(each, reference_features))
-        for group, each in zip(groups, group_features, strict=True)
+        Row(group, kernel_distance(one, seen, seed), frechet_distance(one, seen))
+        for group, one in zip(groups, others, strict=True)
     ]
     _log(rows, n, len(reference), few)
-    plotted = [
-        (group.name, each) for group, each in zip(groups, group_features, strict=True) if group.key not in _NOT_PLOTTED
-    ]
-    mlflow.log_figure(feature_map(reference_features, plotted), "features.png")
+    shown = [(group.name, one) for group, one in zip(groups, others, strict=True) if group.key not in _NOT_SHOWN]
+    mlflow.log_figure(feature_map(seen, shown), "features.png")
 
 
 def _draw(samples: Sequence[Sample], n: int, seed: int) -> list[Sample]:
-    """Draw `n` samples, the same number for every group, because the bias of the Frechet distance depends on it."""
+    """As many of every group, because the bias of the Frechet distance hangs on their number."""
     return [samples[int(i)] for i in np.random.default_rng(seed).permutation(len(samples))[:n]]
 
 
 def _features(trained: TrainedClassifier, groups: Sequence[Sequence[Sample]]) -> list[Floats]:
-    """Return features (N, 2048) of each group, with the classifier's geometry."""
+    """(N, 2048) of each group, whose images are fitted as the classifier's were."""
     net = trained.load_fastest()
     return [features(net, load_pixels([sample.image for sample in group], trained.geometry)) for group in groups]
 
@@ -154,13 +150,13 @@ def _log(rows: Sequence[Row], n: int, n_reference: int, few: Sequence[str]) -> N
     log_values({f"kid_{row.group.key}": row.kernel.mean for row in rows})
     log_values({f"frechet_{row.group.key}": row.frechet for row in rows})
     title = f"Distance to {n_reference} {REFERENCE}, {n} images of each group:"
-    notes = [f"Omitted, fewer than {FEWEST} images: {', '.join(few)}."] if few else []
+    notes = [f"Left out, with less than {FEWEST} images: {', '.join(few)}."] if few else []
     mlflow.log_text("\n\n".join([title, distance_table(rows), *notes]), "distance.md")
 
 
 def distance_table(rows: Sequence[Row]) -> str:
-    """Return a table with one line per group; the spread of the kernel distance is in brackets."""
-    lines = [["images", "number", "kernel distance (KID)", "Frechet distance"]]
+    """A line a group, in order; the spread of the kernel distance in brackets."""
+    lines = [["images", "there are", "kernel distance (KID)", "Frechet distance"]]
     for row in rows:
         kernel = f"{row.kernel.mean:.3g} ({row.kernel.spread:.3g})"
         lines.append([row.group.name, str(len(row.group.samples)), kernel, f"{row.frechet:.4g}"])
@@ -168,7 +164,10 @@ def distance_table(rows: Sequence[Row]) -> str:
 
 
 def feature_map(reference: Floats, groups: Sequence[tuple[str, Floats]]) -> Figure:
-    """Plot features (N, 2048) in two principal components, which are fitted to the reference and the negatives only."""
+    """The first two principal components of real images, and where every image lies in them.
+
+    The components are those of the reference and the negatives alone: synthetic images do not turn the map.
+    """
     axes_of = PCA(2, svd_solver="full").fit(
         np.concatenate([reference, *(f for name, f in groups if name == NEGATIVES)])
     )

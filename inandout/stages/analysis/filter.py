@@ -1,4 +1,4 @@
-"""Entry point `filter`: keep the pool images that a trained classifier's features index among defects."""
+"""Entry point `filter`: the images of a pool that look like defects to a classifier, as a pool of their own."""
 
 import csv
 import io
@@ -34,46 +34,44 @@ from inandout.review.decisions import Decision
 from inandout.review.session import identity_of
 from inandout.stages.classify.synthetic import training_digests
 from inandout.stages.classify.trained_classifier import TrainedClassifier
-from inandout.stages.pools.decisions import DECISIONS, POOL_TAG, load_review
+from inandout.stages.pools.decisions import DECISIONS, POOL_TAG, review_of
 from inandout.stages.pools.pool import Pool, log_pool, open_pool, pool_folder, read_pool, refuse_unfit, work_pool
-from inandout.stages.pools.text2img import DRAWN_WITH, read_drawing_config
+from inandout.stages.pools.text2img import DRAWN_WITH, drawn_with
 from inandout.tracking.logging import log_values
 from inandout.tracking.runs import artifact_folder, run_stage
 from inandout.tracking.store import connect
 
 TABLE = "filter.csv"
-"""Artifact: one row per image of the pool, in order."""
-N_SHOWN = 16
-"""Maximum number of kept, and of rejected, images on the contact sheet."""
+"""Artifact: a row an image of the pool, kept or not, in order."""
+SHOWN = 16
+"""Kept and rejected images on the contact sheet, of each at most."""
 
 
 class FilterConfig(StageConfig):
-    """Options of `filter`."""
+    """Which pool is filtered, by the features of which classifier."""
 
     pool: str = Field("", description="run id or folder of the pool")
-    run: str = Field(
-        "", description="run id of a classify that was not trained on this pool; its ResNet-50 gives the features"
-    )
+    run: str = Field("", description="run id of a classify that was not trained with this pool: its ResNet-50 judges")
     quantile: float = Field(
-        0.95, gt=0, lt=1, description="minimum share of unseen good parts that each threshold rejects"
+        0.95, gt=0, lt=1, description="share of unseen good parts that each threshold holds back, at least"
     )
     fresh: Fresh = False
 
 
 class _Judged(NamedTuple):
-    """Results and distances of the images of a pool, in order."""
+    """What is known of the images of a pool, in order."""
 
     results: list[FilterResult]
     negatives: Floats
-    """Distance (N,) to the nearest training negative, excluding the part that the image was drawn on."""
+    """Distance (N,) to the nearest training negative, but for the part that it was drawn on."""
     positives: Floats | None
-    """Distance (N,) to the nearest training positive; None if the shot has none."""
+    """Distance (N,) to the nearest training positive; None where the shot has none."""
     sources: Floats
-    """Novelty (N,): distance to the nearest source image."""
+    """Distance (N,) to the nearest image that it was made from: its novelty."""
 
 
-class _ReferenceFeatures(NamedTuple):
-    """Features of training and validation images."""
+class _Seen(NamedTuple):
+    """Features of the images of a data set that may be looked at."""
 
     train: Features
     contents: list[str]
@@ -82,20 +80,20 @@ class _ReferenceFeatures(NamedTuple):
     """Digest and group of the images behind `real.negatives`."""
     real: RealFeatures
     defects: Features
-    """Features of validation positives; empty with zero and few shots."""
+    """Positives of the validation part; none with zero and few shots."""
 
 
 def filter_pool(config: FilterConfig) -> Pool:
-    """Keep pool images whose features differ from good parts and, if real defects are available, resemble them.
+    """Keep the images of a pool that are farther from good parts, and nearer to real defects, than good parts are.
 
-    Thresholds on feature distances come from training and validation images only. The result is a pool for `classify`
-    and a table with the distances of all images.
+    Distances are those of the classifier's features; the thresholds come from its training and validation images
+    alone. Gives a pool, for `classify` with `ddpm_pool`, and a table with the distances of all.
     """
     if not config.pool:
-        raise InputError("pool is empty; give the run id of augment, or a pool folder")
+        raise InputError("pool is empty; give the run id of augment, or the folder of a pool")
     connect()
     trained = TrainedClassifier.open(config.run)
-    rows, images, decisions = load_review(read_pool(pool_folder(config.pool).resolve()).samples)
+    rows, images, decisions = review_of(read_pool(pool_folder(config.pool).resolve()).samples)
     _refuse_learned(config, rows)
     refuse_unfit(trained.data, [row.with_(review="") for row in rows])
     inputs = {"data": fingerprint(trained.data), "run": digest(trained.weights), "pool": fingerprint(rows)}
@@ -113,11 +111,11 @@ def filter_pool(config: FilterConfig) -> Pool:
 
 
 def _refuse_learned(config: FilterConfig, rows: Sequence[Sample]) -> None:
-    overlap = training_digests(config.run) & set(digests([row.image for row in rows]))
-    if overlap:
+    known = training_digests(config.run) & set(digests([row.image for row in rows]))
+    if known:
         raise InputError(
-            f"run = {config.run}: was trained on {len(overlap)} of the {len(rows)} images of pool {config.pool}; "
-            "give a run that was not trained on this pool"
+            f"run = {config.run}: was trained with {len(known)} of the {len(rows)} images of pool {config.pool} and "
+            "knows them by heart; give a run that was not"
         )
 
 
@@ -129,26 +127,26 @@ def _filter(
     decisions: Sequence[Decision],
     work: Path,
 ) -> None:
-    reference = _reference_features(trained)
-    thresholds = fit_thresholds(reference.real, config.quantile)
-    judged = _judge(trained, reference, rows, thresholds)
-    _log(rows, judged, thresholds, reference)
+    seen = _look(trained)
+    thresholds = fit_thresholds(seen.real, config.quantile)
+    judged = _judge(trained, seen, rows, thresholds)
+    _log(rows, judged, thresholds, seen)
     kept = [number for number, result in enumerate(judged.results) if result == "kept"]
     if not kept:
         counts = Counter(judged.results)
         raise InputError(
-            f"pool = {config.pool}: none of its {len(rows)} images is kept, {counts['good']} resemble good parts and "
-            f"{counts['unlike']} differ from real defects; generate another pool, or give a lower quantile"
+            f"pool = {config.pool}: none of its {len(rows)} images is left, {counts['good']} look like good parts "
+            f"and {counts['unlike']} are unlike the real defects; draw others, or give a lower quantile"
         )
     folder = work_pool(work)
     copies = [_copy(rows[number], folder / f"{number:06d}.png") for number in kept]
     write_manifest([row.with_(review="") for row in copies], folder / "manifest.csv")
-    _log_provenance(config.pool, {images[number] for number in kept}, decisions)
+    _keep_what_is_known(config.pool, {images[number] for number in kept}, decisions)
     log_pool(folder, copies)
 
 
-def _reference_features(trained: TrainedClassifier) -> _ReferenceFeatures:
-    """Compute features of training and validation images; the test part is not used."""
+def _look(trained: TrainedClassifier) -> _Seen:
+    """Features of training and validation images; the test part is left alone."""
     net, known = trained.load_fastest(), trained.take_known(trained.data)
     train = [sample for sample in trained.data if sample.split == "train"]
     images, labels = {sample.image for sample in known}, np.array([sample.label for sample in train])
@@ -158,43 +156,41 @@ def _reference_features(trained: TrainedClassifier) -> _ReferenceFeatures:
     defects = [sample for sample in known if (sample.split, sample.label) == ("val", 1)]
     real = RealFeatures(of_train[labels == 0], of_train[(labels == 1) & in_shot], unseen)
     contents = digests([sample.image for sample in train])
-    negatives = [(content, sample.group) for content, sample in zip(contents, train, strict=True) if sample.label == 0]
-    return _ReferenceFeatures(of_train, contents, negatives, real, features(net, _pixels(trained, defects)))
+    negatives = [(content, one.group) for content, one in zip(contents, train, strict=True) if one.label == 0]
+    return _Seen(of_train, contents, negatives, real, features(net, _pixels(trained, defects)))
 
 
 def _pixels(trained: TrainedClassifier, samples: Sequence[Sample]) -> np.ndarray:
     return load_pixels([sample.image for sample in samples], trained.geometry)
 
 
-def _judge(
-    trained: TrainedClassifier, reference: _ReferenceFeatures, rows: Sequence[Sample], thresholds: Thresholds
-) -> _Judged:
-    pool_features = features(trained.load_fastest(), _pixels(trained, rows))
-    to_negatives = _distances_to_negatives(pool_features, reference, rows)
-    to_positives = nearest(pool_features, reference.real.positives) if len(reference.real.positives) else None
-    index = {content: number for number, content in enumerate(reference.contents)}
+def _judge(trained: TrainedClassifier, seen: _Seen, rows: Sequence[Sample], thresholds: Thresholds) -> _Judged:
+    found = features(trained.load_fastest(), _pixels(trained, rows))
+    to_negatives = _to_others(found, seen, rows)
+    to_positives = nearest(found, seen.real.positives) if len(seen.real.positives) else None
+    place = {content: number for number, content in enumerate(seen.contents)}
     to_sources = [
-        nearest(feature[None], reference.train[[index[source] for source in row.sources]])[0]
-        for feature, row in zip(pool_features, rows, strict=True)
+        nearest(one[None], seen.train[[place[source] for source in row.sources]])[0]
+        for one, row in zip(found, rows, strict=True)
     ]
     results = apply_thresholds(to_negatives, to_positives, thresholds)
     return _Judged(results, to_negatives, to_positives, np.array(to_sources))
 
 
-def _distances_to_negatives(pool_features: Features, reference: _ReferenceFeatures, rows: Sequence[Sample]) -> Floats:
-    """Return distances (N,) to good parts; exclude the source part, which is trivially closest."""
-    distances = cdist(pool_features, reference.real.negatives)
+def _to_others(found: Features, seen: _Seen, rows: Sequence[Sample]) -> Floats:
+    """A defect that was drawn on a good part is nearest to that part, which an unseen good part has no like of."""
+    distances = cdist(found, seen.real.negatives)
     for number, row in enumerate(rows):
-        distances[number, [_is_canvas(*negative, row) for negative in reference.negatives]] = np.inf
+        distances[number, [_is_canvas(*negative, row) for negative in seen.negatives]] = np.inf
     return distances.min(axis=1)
 
 
 def _is_canvas(content: str, group: str, row: Sample) -> bool:
-    """Return whether `row` was drawn on the image with this digest, or on another image of the same physical part."""
+    """Whether `row` was drawn on an image with this digest, or on another of that physical part."""
     return row.origin != "ddpm" and (content == row.sources[0] or (group != "" and group == row.group))
 
 
-def _log(rows: Sequence[Sample], judged: _Judged, thresholds: Thresholds, reference: _ReferenceFeatures) -> None:
+def _log(rows: Sequence[Sample], judged: _Judged, thresholds: Thresholds, seen: _Seen) -> None:
     counts = Counter(judged.results)
     mlflow.log_text(_table(rows, judged), TABLE)
     mlflow.log_image(_sheet(rows, judged), artifact_file="filter.png")
@@ -206,24 +202,24 @@ def _log(rows: Sequence[Sample], judged: _Judged, thresholds: Thresholds, refere
         "" if thresholds.positives is None else f", and nearer than {thresholds.positives:.3g} to its nearest defect"
     )
     lines = [
-        f"{counts['kept']} of {len(rows)} images are kept; {counts['good']} resemble good parts, {counts['unlike']} "
-        "differ from real defects.",
-        f"Kept images are farther than {thresholds.negatives:.3g} from the nearest good part of the training part"
+        f"{counts['kept']} of {len(rows)} images are kept; {counts['good']} look like good parts, {counts['unlike']} "
+        "are unlike the real defects.",
+        f"Kept is what is farther than {thresholds.negatives:.3g} from the nearest good part of the training part"
         f"{near_defects}.",
-        *_checks(reference, thresholds),
+        *_checks(seen, thresholds),
     ]
     mlflow.log_text("\n".join(lines), "filter.md")
 
 
-def _checks(reference: _ReferenceFeatures, thresholds: Thresholds) -> list[str]:
-    """Apply the thresholds to real validation images; return one sentence per label."""
+def _checks(seen: _Seen, thresholds: Thresholds) -> list[str]:
+    """What the same thresholds make of real images of the validation part."""
     lines = []
-    for key, name, found in (("good", "good parts", reference.real.unseen), ("defects", "defects", reference.defects)):
+    for key, name, found in (("good", "good parts", seen.real.unseen), ("defects", "defects", seen.defects)):
         if len(found):
-            to_positives = nearest(found, reference.real.positives) if len(reference.real.positives) else None
-            kept = apply_thresholds(nearest(found, reference.real.negatives), to_positives, thresholds).count("kept")
+            to_positives = nearest(found, seen.real.positives) if len(seen.real.positives) else None
+            kept = apply_thresholds(nearest(found, seen.real.negatives), to_positives, thresholds).count("kept")
             log_values({f"val_{key}_kept": kept / len(found)})
-            lines.append(f"The thresholds keep {kept} of {len(found)} real {name} of the validation part.")
+            lines.append(f"Of {len(found)} real {name} of the validation part {kept} would be kept.")
     return lines
 
 
@@ -239,15 +235,15 @@ def _table(rows: Sequence[Sample], judged: _Judged) -> str:
 
 
 def _sheet(rows: Sequence[Sample], judged: _Judged) -> np.ndarray:
-    """Return a contact sheet of kept, then rejected images, with distances to the nearest good part."""
-    kept = [number for number, result in enumerate(judged.results) if result == "kept"][:N_SHOWN]
-    rejected = [number for number, result in enumerate(judged.results) if result != "kept"][:N_SHOWN]
+    """Kept ones first, then rejected ones, each with its distance to the nearest good part."""
+    kept = [number for number, result in enumerate(judged.results) if result == "kept"][:SHOWN]
+    rejected = [number for number, result in enumerate(judged.results) if result != "kept"][:SHOWN]
     captions = [f"{judged.results[number]} {judged.negatives[number]:.3g}" for number in kept + rejected]
     return contact_sheet([read_image(rows[number].image) for number in kept + rejected], captions)
 
 
 def _copy(row: Sample, image: Path) -> Sample:
-    """Copy an image to `image` and its mask beside it; return the new row."""
+    """The row of an image that is copied to `image`, with its mask beside it."""
     shutil.copyfile(row.image, image)
     mask = image.with_name(f"{image.stem}_mask.png")
     if row.mask:
@@ -255,12 +251,12 @@ def _copy(row: Sample, image: Path) -> Sample:
     return row.with_(image=image, mask=mask if row.mask else None)
 
 
-def _log_provenance(where: str, kept: set[str], decisions: Sequence[Decision]) -> None:
-    """Log the decisions on kept images (digests), and the configuration that drew the pool."""
-    about = [decision for decision in decisions if decision.image in kept]
+def _keep_what_is_known(where: str, kept: set[str], decisions: Sequence[Decision]) -> None:
+    """What reviewers decided on the images that are kept (digests), and what all were drawn with."""
+    about = [one for one in decisions if one.image in kept]
     if about:
         mlflow.set_tag(POOL_TAG, identity_of(sorted(kept)))
-        mlflow.log_text("".join(decision.model_dump_json(ensure_ascii=True) + "\n" for decision in about), DECISIONS)
-    drawing = None if Path(where).is_dir() else read_drawing_config(where)
-    if drawing is not None:
-        mlflow.log_dict(drawing.flat(), DRAWN_WITH)
+        mlflow.log_text("".join(one.model_dump_json(ensure_ascii=True) + "\n" for one in about), DECISIONS)
+    drawn = None if Path(where).is_dir() else drawn_with(where)
+    if drawn is not None:
+        mlflow.log_dict(drawn.flat(), DRAWN_WITH)

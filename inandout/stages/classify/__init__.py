@@ -1,1 +1,1 @@
-"""Train a classifier, and read trained classifiers."""
+"""Training a classifier, and what other stages need of a trained one."""

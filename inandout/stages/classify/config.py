@@ -1,4 +1,4 @@
-"""Configuration of `classify`."""
+"""What a classifier is asked for: how it is trained, on what, and where its synthetic images come from."""
 
 from typing import Annotated, Literal
 
@@ -17,27 +17,27 @@ from inandout.stages.pools.negatives import Negatives
 
 
 class MixConfig(BaseModel):
-    """Synthetic images added to the training part."""
+    """How much synthetic is added to the training part."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     n_aug: int = Field(60, ge=0, le=100_000, description="synthetic positives added to the training part (paper: 120)")
     negatives: Negatives = Field(
         "none",
-        description="one synthetic negative for each diffusion image, so that generator artifacts do not reveal the "
-        "label: none (paper); roundtrip = real good parts through the VAE of the base; generated = good parts drawn by "
-        "diffusion; no effect without diffusion images",
+        description="as many synthetic negatives as diffusion images, so that the generator's fingerprint does not "
+        "tell the label: none (paper); roundtrip = real good parts through the base's VAE; generated = drawn good "
+        "parts; no effect without diffusion images",
     )
 
 
 ValFpr = Annotated[
     float,
-    Field(ge=0, lt=1, description="zero and few shot: share of the validation negatives that lie above the threshold"),
+    Field(ge=0, lt=1, description="zero and few shot: share of validation negatives above the threshold"),
 ]
 
 
 class ClassifyConfig(StageConfig):
-    """Options of one classifier."""
+    """One classifier."""
 
     data: DataConfig = DataConfig()
     scenario: ShotConfig = ShotConfig()
@@ -52,61 +52,54 @@ class ClassifyConfig(StageConfig):
         None,
         ge=0,
         lt=2**32,
-        description="seed of the weights and of the order of images; split and pools use seed; none = seed",
+        description="seed of weights and order of images, but not of split and pools; none = seed",
     )
-    ddpm_ratio: float = Field(0.0, ge=0, le=1, description="share of n_aug from diffusion: 0 = MemSeg, .5 = In&Out")
+    ddpm_ratio: float = Field(0.0, ge=0, le=1, description="share of n_aug made by diffusion: 0 = MemSeg, .5 = In&Out")
     diffusion: Literal["ddpm", "inpaint"] = Field(
-        "ddpm", description="ddpm: whole images; inpaint: defects inpainted on good parts"
+        "ddpm", description="how diffusion makes its share: whole images, or defects drawn on good parts"
     )
     alpha: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="LoRA merging weight of the diffusion pool; none = default for base, shot and diffusion",
+        None, ge=0, le=1, description="LoRA merging weight of the diffusion pool; none = by base, shot and diffusion"
     )
     guidance: float | None = Field(
-        None, ge=1, le=50, description="guidance scale of the diffusion pool; none = default for the base"
+        None, ge=1, le=50, description="weight of the prompt in the diffusion pool; none = by the base"
     )
-    memseg_pool: str = Field(
-        "", description="folder or run id of a MemSeg pool; empty = generate it with the defaults of augment"
-    )
-    ddpm_pool: str = Field(
-        "", description="folder or run id of a diffusion pool; empty = generate it with the defaults of augment"
-    )
+    memseg_pool: str = Field("", description="folder or run id of a MemSeg pool; empty = as augment makes by default")
+    ddpm_pool: str = Field("", description="folder or run id of a diffusion pool; empty = as augment makes by default")
     reviewed: bool = Field(
         False,
-        description="from ddpm_pool and memseg_pool, use only images that reviewers kept",
+        description="take only images that reviewers kept from the pools that are given by ddpm_pool, memseg_pool",
     )
     fresh: Fresh = False
 
     @model_validator(mode="after")
-    def _check_pools(self) -> "ClassifyConfig":
+    def _has_its_pool(self) -> "ClassifyConfig":
         if self.reviewed and not (self.ddpm_pool or self.memseg_pool):
-            raise ValueError("reviewed = True needs ddpm_pool or memseg_pool; give one of them, or reviewed=false")
+            raise ValueError("reviewed = True is about given pools; give ddpm_pool or memseg_pool too")
         n_ddpm, n_memseg = self.shares()
-        for name, count in (("ddpm_pool", n_ddpm), ("memseg_pool", n_memseg)):
-            if getattr(self, name) and not count:
+        for name, taken in (("ddpm_pool", n_ddpm), ("memseg_pool", n_memseg)):
+            if getattr(self, name) and not taken:
                 raise ValueError(
-                    f"{name} is set, but ddpm_ratio = {self.ddpm_ratio:g} and n_aug = {self.mix.n_aug} use no image "
-                    f"of it; change ddpm_ratio, or remove {name}"
+                    f"{name} is given, but ddpm_ratio = {self.ddpm_ratio:g} and n_aug = {self.mix.n_aug} take nothing "
+                    f"of it; give another ddpm_ratio, or no {name}"
                 )
         return self
 
     def shares(self) -> tuple[int, int]:
-        """Return the number of synthetic positives from (diffusion, MemSeg)."""
+        """Number of synthetic positives from (diffusion, MemSeg)."""
         return split_counts(self.mix.n_aug, self.ddpm_ratio)
 
     def resolved(self) -> "ClassifyConfig":
-        """Return a copy with `alpha` and `guidance` resolved; both are None if no diffusion image is drawn."""
+        """With `alpha` and `guidance` of the diffusion images that are drawn; None where none are."""
         if not self.shares()[0] or self.ddpm_pool:
             return self.model_copy(update={"alpha": None, "guidance": None})
         kind = kind_of_base(self.base.base)
-        preset = PRESETS[kind, self.scenario.shot]
-        default = preset.inpaint_alpha if self.diffusion == "inpaint" else preset.alpha
+        profile = PRESETS[kind, self.scenario.shot]
+        suiting = profile.inpaint_alpha if self.diffusion == "inpaint" else profile.alpha
         guidance = SamplingConfig(guidance=self.guidance).resolved(kind).guidance
-        alpha = default if self.alpha is None else self.alpha
+        alpha = suiting if self.alpha is None else self.alpha
         return self.model_copy(update={"alpha": alpha, "guidance": guidance})
 
     def own_seed(self) -> int:
-        """Return `training_seed`, or `seed` if it is None."""
+        """The resolved `training_seed`."""
         return self.seed if self.training_seed is None else self.training_seed

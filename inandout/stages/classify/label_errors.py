@@ -1,4 +1,4 @@
-"""Entry point `label-errors`: rank the labels of a dataset by the out-of-fold loss of classifiers."""
+"""Entry point `label-errors`: the most suspicious labels of a data set, by classifiers that have not seen them."""
 
 import csv
 import io
@@ -26,37 +26,37 @@ from inandout.errors import InputError
 from inandout.fingerprints import Identity
 from inandout.options import Fresh, StageConfig
 from inandout.reporting.figures import contact_sheet
-from inandout.stages.classify.train import Part, load_part, outlined
+from inandout.stages.classify.train import Part, load_part, marked
 from inandout.tracking.logging import log_values
 from inandout.tracking.runs import artifact_folder, artifact_names, run_stage
 from inandout.tracking.store import connect
 
 SUSPECTS = "labels.csv"
-"""Artifact: one row per image, highest loss first."""
-N_SHOWN = 32
+"""Artifact: a row an image, the most suspicious first."""
+SHOWN = 32
 """Images on the contact sheet."""
 
 
 class LabelErrorsConfig(StageConfig):
-    """Options of `label-errors`."""
+    """Whose labels, and who doubts them."""
 
     data: DataConfig = DataConfig()
     geometry: Geometry = Geometry()
     fit: FitConfig = FitConfig()
     weights: Weights = "none"
     seed: Seed = 0
-    folds: int = Field(5, ge=2, le=50, description="cross-validation folds; one classifier is trained per fold")
+    folds: int = Field(5, ge=2, le=50, description="classifiers to train; each judges images it has not seen")
     fresh: Fresh = False
 
 
 class Suspect(NamedTuple):
-    """A labelled image and its out-of-fold prediction."""
+    """A labelled image, and what a classifier that has not seen it says."""
 
     sample: Sample
     logit: float
-    """Logit of a defect."""
+    """Of a defect."""
     loss: float
-    """Cross-entropy of the label, in nats; above ln 2 the prediction contradicts the label."""
+    """Cross-entropy of the label, in nats; above ln 2 the two disagree."""
 
     @property
     def chance(self) -> float:
@@ -65,14 +65,14 @@ class Suspect(NamedTuple):
 
     @property
     def contrary(self) -> bool:
-        """Whether the prediction contradicts the label."""
+        """Whether the classifier says the other label."""
         return (self.logit > 0) != (self.sample.label == 1)
 
 
 def find_label_errors(config: LabelErrorsConfig) -> str:
-    """Score every training and validation label out of fold; return the id of the run.
+    """Judge every label of the training and validation part out of fold; the run with the list of suspects.
 
-    The test part is excluded, so that no classifier influences the labels that results are measured on.
+    The test part is left alone: what is measured on it must not hang on what a classifier thinks of it.
     """
     connect()
     samples = prepare(config.data, config.seed)
@@ -86,8 +86,8 @@ def find_label_errors(config: LabelErrorsConfig) -> str:
     run = run_stage(identity, name, config.data.data, samples, lambda work: _judge(config, checked, work))
     suspects = read_suspects(run.info.run_id)
     print(
-        f"{sum(suspect.contrary for suspect in suspects)} of {len(suspects)} labels contradict the out-of-fold "
-        f"prediction; review them with `python -m inandout review --pool {run.info.run_id}`"
+        f"{sum(one.contrary for one in suspects)} of {len(suspects)} labels are contrary to what classifiers say that "
+        f"have not seen them; look at them with `python -m inandout review --pool {run.info.run_id}`"
     )
     return str(run.info.run_id)
 
@@ -103,7 +103,7 @@ def _judge(config: LabelErrorsConfig, checked: Sequence[Sample], work: Path) -> 
 
 
 def _fold_logits(config: LabelErrorsConfig, part: Part, fold: np.ndarray, file: Path) -> Logits:
-    """Return the logits of one fold. A file keeps them, so that a killed run resumes with the next fold."""
+    """Logits of the images of one fold; kept in a file, so that a killed run begins with the next fold."""
     kept, checkpoint = file.with_suffix(".json"), file.with_suffix(".safetensors")
     if not kept.exists():
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -122,13 +122,11 @@ def _log(config: LabelErrorsConfig, part: Part, logits: Logits) -> None:
     order = np.argsort(-loss, kind="stable")
     suspects = [Suspect(part.samples[i], float(logits[i]), float(loss[i])) for i in order]
     mlflow.log_text(_table(suspects), SUSPECTS)
-    images = [outlined(part, int(i), config.geometry) for i in order[:N_SHOWN]]
-    mlflow.log_image(
-        contact_sheet(images, [_caption(suspect) for suspect in suspects[:N_SHOWN]]), artifact_file="labels.png"
-    )
+    images = [marked(part, int(i), config.geometry) for i in order[:SHOWN]]
+    mlflow.log_image(contact_sheet(images, [_caption(one) for one in suspects[:SHOWN]]), artifact_file="labels.png")
     log_values(
         {
-            "labels": float(len(suspects)), "labels_contrary": float(sum(suspect.contrary for suspect in suspects)),
+            "labels": float(len(suspects)), "labels_contrary": float(sum(one.contrary for one in suspects)),
             "out_of_fold_ap": float(average_precision_score(part.labels, logits)), "mean_loss": float(loss.mean()),
         }
     )  # fmt: skip
@@ -138,20 +136,20 @@ def _table(suspects: Sequence[Suspect]) -> str:
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["rank", "image", "label", "defect", "split", "logit", "loss", "contrary"])
-    for rank, suspect in enumerate(suspects, start=1):
-        row = suspect.sample
-        values = [repr(suspect.logit), repr(suspect.loss), int(suspect.contrary)]
+    for rank, one in enumerate(suspects, start=1):
+        row = one.sample
+        values = [repr(one.logit), repr(one.loss), int(one.contrary)]
         writer.writerow([rank, row.image, row.label, row.defect, row.split, *values])
     return text.getvalue()
 
 
-def _caption(suspect: Suspect) -> str:
-    label = "defect" if suspect.sample.label else "good"
-    return f"labelled {label}, {suspect.chance:.0%} defect"
+def _caption(one: Suspect) -> str:
+    label = "defect" if one.sample.label else "good"
+    return f"labelled {label}, {one.chance:.0%} defect"
 
 
 def is_label_errors_run(run_id: str) -> bool:
-    """Return whether a run has the artifact `SUSPECTS`."""
+    """Whether a run holds suspects."""
     try:
         return SUSPECTS in artifact_names(run_id)
     except mlflow.MlflowException:
@@ -159,15 +157,15 @@ def is_label_errors_run(run_id: str) -> bool:
 
 
 def read_suspects(run_id: str) -> list[Suspect]:
-    """Return the labelled images of a run of `label-errors`, highest loss first.
+    """The labelled images of a run of `label-errors`, the most suspicious first.
 
     Raises:
-        InputError: an image file of the run is missing.
+        InputError: images are no longer where the run found them.
     """
     rows = {str(sample.image): sample for sample in read_manifest(artifact_folder(run_id, "manifest.csv"))}
     with artifact_folder(run_id, SUSPECTS).open(encoding="utf-8", newline="") as file:
         table = list(csv.DictReader(file))
-    missing = [row["image"] for row in table if row["image"] not in rows or not Path(row["image"]).exists()]
-    if missing:
-        raise InputError(f"{missing[0]}: image of run {run_id} is missing; restore it, or run label-errors again")
+    gone = [row["image"] for row in table if row["image"] not in rows or not Path(row["image"]).exists()]
+    if gone:
+        raise InputError(f"{gone[0]}: is no longer where run {run_id} found it; put it back, or run label-errors again")
     return [Suspect(rows[row["image"]], float(row["logit"]), float(row["loss"])) for row in table]

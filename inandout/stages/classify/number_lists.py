@@ -1,4 +1,4 @@
-"""Comma-separated lists of numbers as option types."""
+"""Lists of numbers in one text: seeds, and numbers of synthetic positives."""
 
 from typing import Annotated
 
@@ -21,17 +21,14 @@ def _numbers(text: str, least: int, most: int, what: str) -> str:
 
 
 def without_repeats(names: list[str]) -> str:
-    """Join `names` by commas; raise ValueError if one repeats.
-
-    A repeated value would reuse the finished run and count its result twice.
-    """
+    """A repeated cell would be found finished, and counted as a second measurement with the same result."""
     if len(set(names)) < len(names):
-        raise ValueError(f"{','.join(names)} contains a duplicate; give each value once")
+        raise ValueError(f"{','.join(names)} names one of them twice; give each once")
     return ",".join(names)
 
 
 Seeds = Annotated[str, AfterValidator(_seeds)]
-"""Distinct seeds, separated by commas."""
+"""Different ones, separated by commas."""
 
 NAugs = Annotated[str, AfterValidator(_n_augs)]
-"""Distinct numbers of synthetic positives, separated by commas."""
+"""Different numbers of synthetic positives, separated by commas."""

@@ -1,4 +1,4 @@
-"""Entry point `classify`: mix real and synthetic images, train the ResNet-50, evaluate it."""
+"""Entry point `classify`: mix real and synthetic images, train the ResNet-50, measure it by both protocols."""
 
 import tempfile
 import time
@@ -28,9 +28,9 @@ from inandout.reporting.figures import contact_sheet, outline, pr_curve
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.scores import log_scores
 from inandout.stages.classify.synthetic import (
+    given_rows,
     good_image_config,
     log_training_digests,
-    pool_rows,
     synthetic_negatives,
     synthetic_positives,
 )
@@ -40,19 +40,19 @@ from inandout.tracking.logging import log_values, pip_requirements
 from inandout.tracking.runs import WEIGHTS, run_stage
 from inandout.tracking.store import connect
 
-N_SHOWN = 8
-"""Maximum number of images of each kind on a contact sheet."""
+SHOWN = 8
+"""Images of each kind on a contact sheet."""
 
 
 class Result(NamedTuple):
-    """Run id and metrics of a classifier."""
+    """A trained and measured classifier."""
 
     run_id: str
     metrics: dict[str, float]
 
 
 class Part(NamedTuple):
-    """Rows with their pixels and labels."""
+    """Rows, and what the classifier sees of them."""
 
     samples: list[Sample]
     pixels: Pixels
@@ -60,11 +60,11 @@ class Part(NamedTuple):
 
 
 def classify(config: ClassifyConfig, data: CheckedData | None = None) -> Result:
-    """Train and evaluate a classifier, or reuse the finished run.
+    """Train and measure, or find the run that did.
 
     Args:
-        config: options of the classifier.
-        data: the dataset; None = read it.
+        config: of the classifier.
+        data: its data set; None = read it.
     """
     connect()
     config = resolve(config)
@@ -76,14 +76,14 @@ def classify(config: ClassifyConfig, data: CheckedData | None = None) -> Result:
 
 
 def resolve(config: ClassifyConfig) -> ClassifyConfig:
-    """Return `config.resolved()` with the alpha of `ddpm_pool`, if that pool has a single alpha."""
+    """`config.resolved()`, with the alpha of the diffusion pool where one is given; None where it has several."""
     resolved = config.resolved()
     alphas = {sample.alpha for sample in open_pool(config.ddpm_pool).samples} if config.ddpm_pool else set()
     return resolved.model_copy(update={"alpha": alphas.pop()}) if len(alphas) == 1 else resolved
 
 
 def classify_fingerprint(config: ClassifyConfig, data: CheckedData) -> str:
-    """Return the fingerprint of the run of `classify` without training."""
+    """Identity of what `classify` gives, told without training it."""
     config = resolve(config)
     return _identity(config, data.take_shot(config.data, config.scenario, config.seed)).fingerprint
 
@@ -94,12 +94,12 @@ def _identity(config: ClassifyConfig, real: Sequence[Sample]) -> Identity:
 
 
 def run_name(config: ClassifyConfig) -> str:
-    """Return the name of the run in the MLflow UI."""
+    """What a run is called in the UI."""
     return f"{config.scenario.shot} n_aug={config.mix.n_aug} ddpm={config.ddpm_ratio:g} seed={config.own_seed()}"
 
 
 def refuse_impossible(config: ClassifyConfig, data: CheckedData) -> None:
-    """Raise the InputError that `classify` would raise for data, shot, weights or base, without training."""
+    """What `classify` would refuse of data, shot, weights or base, in seconds and before anything is trained."""
     real = data.take_shot(config.data, config.scenario, config.seed)
     if config.mix.n_aug == 0:
         mix(real, [], [], 0, 0.0)
@@ -108,16 +108,16 @@ def refuse_impossible(config: ClassifyConfig, data: CheckedData) -> None:
 
 
 def input_fingerprints(config: ClassifyConfig) -> dict[str, str]:
-    """Return fingerprints of the inputs other than the dataset: existing pools, weights and base."""
+    """Content of everything beside the data set that is read: given pools, weights and the base."""
     pools = [name for name in ("memseg_pool", "ddpm_pool") if getattr(config, name)]
-    fingerprints = {name: fingerprint(pool_rows(config, name)) for name in pools}
+    known = {name: fingerprint(given_rows(config, name)) for name in pools}
     weights = Path(config.weights)
-    fingerprints |= {"weights": digest(weights)} if weights.is_file() else {}
-    return fingerprints | _base_input(config)
+    known |= {"weights": digest(weights)} if weights.is_file() else {}
+    return known | _base_input(config)
 
 
 def ignored_options(config: ClassifyConfig, inputs: Mapping[str, str]) -> set[str]:
-    """Return options that the fingerprint leaves out: an input covers them, or they have no effect."""
+    """Options whose content is among the inputs, or that have no effect."""
     ignored = {"base", "base_config"} | (inputs.keys() & config.options().keys())
     if not config.shares()[0]:
         ignored |= {"negatives"}
@@ -127,7 +127,7 @@ def ignored_options(config: ClassifyConfig, inputs: Mapping[str, str]) -> set[st
 
 
 def _base_input(config: ClassifyConfig) -> dict[str, str]:
-    """Return the identity of the base, or nothing if no image depends on it."""
+    """The base, where something is drawn with it."""
     n_ddpm = config.shares()[0]
     if not n_ddpm:
         return {}
@@ -157,17 +157,17 @@ def _scored(part: Part, logits: Logits) -> Scored:
 def train_classifier(
     config: ClassifyConfig, data: CheckedData, real: list[Sample], val: Part, work: Path
 ) -> tuple[DefectNet, Logits]:
-    """Mix the training part, train, and log inputs, curves and training time.
+    """Mix, train and log what was trained on, the curves with those of `val`, and how long it took.
 
     Args:
-        config: options of the classifier.
-        data: the dataset that pools are generated from.
-        real: real samples that remain after the shot.
-        val: images for the validation curve.
+        config: of the classifier.
+        data: its data set, which pools are made from.
+        real: the samples of it that the classifier may know.
+        val: what the curves are measured on.
         work: folder of the checkpoint.
 
     Returns:
-        The classifier and its logits (N,) on `val`.
+        The classifier and its logits of `val`.
     """
     memseg, ddpm = synthetic_positives(config, data)
     negatives = synthetic_negatives(config, data, ddpm)
@@ -187,13 +187,13 @@ def _rows(samples: Sequence[Sample], split: str) -> list[Sample]:
 
 
 def load_part(samples: Sequence[Sample], geometry: Geometry) -> Part:
-    """Load the images of `samples` and fit them to `geometry`."""
+    """Rows with their images, decoded and fitted."""
     pixels = load_pixels([sample.image for sample in samples], geometry)
     return Part(list(samples), pixels, np.array([sample.label for sample in samples], np.int64))
 
 
 def _train(config: ClassifyConfig, model: DefectNet, train: Part, val: Part, work: Path) -> Logits | None:
-    """Train; return the logits of `val` after the last epoch if they were computed, else None."""
+    """The logits of `val` after the last epoch, if that had to know them."""
     logits: Logits | None = None
 
     def on_epoch(epoch: int, values: dict[str, float]) -> None:
@@ -214,7 +214,7 @@ def _train(config: ClassifyConfig, model: DefectNet, train: Part, val: Part, wor
 
 
 def _log_inputs(config: ClassifyConfig, real: list[Sample], train: Part) -> None:
-    """Log the numbers of images, the survival of defects under the geometry, and a contact sheet of the mix."""
+    """How many of what was trained on, what the geometry did to the defects, and what the mix looks like."""
     counts = Counter(f"n_{s.split}_{'positives' if s.label else 'negatives'}" for s in real if s.split != "train")
     counts += Counter(f"n_train_{s.origin}_{'positives' if s.label else 'negatives'}" for s in train.samples)
     mlflow.log_params(counts)
@@ -226,11 +226,9 @@ def _log_inputs(config: ClassifyConfig, real: list[Sample], train: Part) -> None
     for i, sample in enumerate(train.samples):
         kinds.setdefault((sample.origin, sample.label), []).append(i)
     rng = np.random.default_rng(config.seed)
-    indices = [int(i) for kind in sorted(kinds) for i in rng.permutation(kinds[kind])[:N_SHOWN]]
-    captions = [_caption(train.samples[i]) for i in indices]
-    mlflow.log_image(
-        contact_sheet([train.pixels[i] for i in indices], captions, N_SHOWN), artifact_file="training_mix.png"
-    )
+    shown = [int(i) for kind in sorted(kinds) for i in rng.permutation(kinds[kind])[:SHOWN]]
+    captions = [_caption(train.samples[i]) for i in shown]
+    mlflow.log_image(contact_sheet([train.pixels[i] for i in shown], captions, SHOWN), artifact_file="training_mix.png")
 
 
 def _caption(sample: Sample) -> str:
@@ -238,7 +236,10 @@ def _caption(sample: Sample) -> str:
 
 
 def _log_images(geometry: Geometry, test: Part, logits: Logits, values: dict[str, float]) -> None:
-    """Log the PR curve with its operating points, and the worst mistakes: lowest positives, then highest negatives."""
+    """The PR curve with its operating points, and the worst mistakes: lowest positives, then highest negatives.
+
+    Where a mask is known the defect is outlined.
+    """
     if "ap" not in values:
         return
     names = {"honest threshold": "", "best F1 on test (oracle)": "oracle_"}
@@ -249,21 +250,21 @@ def _log_images(geometry: Geometry, test: Part, logits: Logits, values: dict[str
     }
     mlflow.log_figure(pr_curve(logits, test.labels, points), "pr_curve.png")
     order = np.argsort(logits)
-    positives = [int(i) for i in order if test.labels[i] == 1][:N_SHOWN]
-    negatives = [int(i) for i in order[::-1] if test.labels[i] == 0][:N_SHOWN]
+    positives = [int(i) for i in order if test.labels[i] == 1][:SHOWN]
+    negatives = [int(i) for i in order[::-1] if test.labels[i] == 0][:SHOWN]
     captions = [f"{logits[i]:+.1f} {_caption(test.samples[i])}" for i in positives + negatives]
-    sheet = contact_sheet([outlined(test, i, geometry) for i in positives + negatives], captions, N_SHOWN)
+    sheet = contact_sheet([marked(test, i, geometry) for i in positives + negatives], captions, SHOWN)
     mlflow.log_image(sheet, artifact_file="worst_mistakes.png")
 
 
-def outlined(part: Part, index: int, geometry: Geometry) -> ImageArray:
-    """Return image `index` (H, W, 3); the defect is outlined if the sample has a mask."""
+def marked(part: Part, index: int, geometry: Geometry) -> ImageArray:
+    """An image with its defect outlined, where a mask is known."""
     mask = part.samples[index].mask
     return outline(part.pixels[index], fit_mask(read_mask(mask), geometry)) if mask else part.pixels[index]
 
 
 def _log_model(model: DefectNet, pixels: Pixels) -> None:
-    """Log the model for serving and its weights as safetensors."""
+    """The model for use, and its weights for everything else; no pickle."""
     model.eval().cpu().to(memory_format=torch.contiguous_format)
     _log_export(model, pixels)
     with tempfile.TemporaryDirectory() as folder:
@@ -273,6 +274,6 @@ def _log_model(model: DefectNet, pixels: Pixels) -> None:
 
 
 def _log_export(model: DefectNet, pixels: Pixels) -> None:
-    """Log the model as `pt2` with signature and input example: any batch size, evaluation mode."""
+    """As `pt2` with signature and example: any batch size, evaluation mode."""
     example = np.ascontiguousarray(pixels[:2].transpose(0, 3, 1, 2))
     mlflow.pytorch.log_model(model, name="model", input_example=example, pip_requirements=pip_requirements())

@@ -1,4 +1,4 @@
-"""Train a classifier and evaluate it on validation images only, as a search does."""
+"""One classifier, measured on a validation part alone: what a search may look at."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,40 +29,41 @@ from inandout.tracking.store import connect
 
 
 def validate(config: ClassifyConfig, validation_set: Sequence[Sample], data: CheckedData) -> Run:
-    """Train as `classify` does and evaluate on `validation_set`, or reuse the finished run.
+    """Train as `classify` does and measure on `validation_set`, or find the run that did.
 
-    Test images are not loaded, scored or logged.
+    The test part is not loaded, scored or logged: its rows are dropped before anything is done. (`check` has compared
+    its files with the others, as before every training: a copy of a test image in the training part is refused.)
 
     Args:
-        config: options of the classifier.
+        config: of the classifier.
         validation_set: validation images of both labels.
-        data: the dataset.
+        data: its data set.
 
     Raises:
-        InputError: training diverged, or an input is invalid.
+        InputError: training broke, or something of it cannot be used.
     """
     connect()
     config = resolve(config)
-    real = without_test(data.take_shot(config.data, config.scenario, config.seed))
-    inputs = {"data": fingerprint(real), "validation_set": fingerprint(validation_set)} | input_fingerprints(config)
+    known = without_test(data.take_shot(config.data, config.scenario, config.seed))
+    inputs = {"data": fingerprint(known), "validation_set": fingerprint(validation_set)} | input_fingerprints(config)
     identity = Identity("validate", __name__, config, inputs, ignored_options(config, inputs))
     return run_stage(
-        identity, run_name(config), config.data.data, real, lambda work: _validate(config, data, validation_set, work)
+        identity, run_name(config), config.data.data, known, lambda work: _validate(config, data, validation_set, work)
     )
 
 
 def without_test(samples: Sequence[Sample]) -> list[Sample]:
-    """Return the rows of the training and validation parts."""
+    """Rows of the training and validation parts."""
     return [sample for sample in samples if sample.split != "test"]
 
 
 def _validate(config: ClassifyConfig, data: CheckedData, validation_set: Sequence[Sample], work: Path) -> None:
-    real = without_test(data.take_shot(config.data, config.scenario, config.seed))
+    known = without_test(data.take_shot(config.data, config.scenario, config.seed))
     val = load_part(list(validation_set), config.geometry)
-    _, logits = train_classifier(config, data, real, val, work)
+    _, logits = train_classifier(config, data, known, val, work)
     if not np.isfinite(logits).all():
-        raise InputError("some logits are NaN or infinite because training diverged; lower lr and start again")
+        raise InputError("some logits are NaN or infinite: training broke the model; lower lr and start again")
     point = operating_point(logits, val.labels, best_f1_threshold(logits, val.labels), "val_")
     log_values(point | {"val_ap": float(average_precision_score(val.labels, logits))})
-    mlflow.set_tag("inandout.notes", "validation part only; the threshold has the best F1 on the same images")
+    mlflow.set_tag("inandout.notes", "validation part alone; the threshold is that of the best F1 on the same images")
     log_scores(val.samples, logits)

@@ -1,4 +1,4 @@
-"""Cells of a comparison: classifiers that differ in shot, source of synthetic positives, `n_aug` and seed."""
+"""Cells of a comparison: classifiers that differ in shot, source and number of synthetic positives, and seed."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,14 +23,14 @@ from inandout.tracking.store import RunLocation, nested_under, run_location
 
 SHOTS: tuple[Shot, ...] = ("zero", "few", "full")
 ROWS = "rows.json"
-"""Artifact of a comparison: finished cells, in the format of `inandout.reporting.tables.pack`."""
+"""Artifact of a comparison: its finished cells, as `inandout.reporting.tables.pack` writes them."""
 
 
 class Source(NamedTuple):
-    """A source of synthetic positives."""
+    """Where synthetic positives come from."""
 
     title: str
-    """Name in tables."""
+    """What a table calls it."""
     ddpm_ratio: float
     diffusion: Literal["ddpm", "inpaint"] = "ddpm"
 
@@ -45,13 +45,13 @@ SOURCES = {
 
 
 class Cell(NamedTuple):
-    """A classifier and the table name of its source of synthetic positives."""
+    """One classifier, and what a table calls the source of its synthetic positives."""
 
     source: str
     config: ClassifyConfig
 
     def name(self) -> str:
-        """Return the name of the cell in progress messages."""
+        """Of a line of progress."""
         shot, n_aug = self.config.scenario.shot, self.config.mix.n_aug
         return f"shot={shot} source={self.source} n_aug={n_aug} seed={self.config.seed}"
 
@@ -63,16 +63,15 @@ def build_cells(
     seeds: Sequence[int],
     shared: ClassifyConfig,
 ) -> Iterator[Cell]:
-    """Yield every valid combination.
-
-    Zero shots without synthetic positives leave nothing to train on, and only the source `none` has n_aug = 0.
+    """Every combination that can be: nothing is trained with zero shots and no synthetic positives, and no source but
+    `none` has 0 of them.
 
     Args:
-        shots: items of `SHOTS`.
-        sources: keys of `SOURCES`.
+        shots: of `SHOTS`.
+        sources: of `SOURCES`.
         n_augs: numbers of synthetic positives.
-        seeds: repetitions; a seed determines everything from the validation split to the order of images.
-        shared: all other options.
+        seeds: each a repetition of everything, from the validation part to the order of images.
+        shared: every other option.
     """
     for shot, name in product(shots, sources):
         title, ratio, diffusion = SOURCES[name]
@@ -87,10 +86,10 @@ def build_cells(
 
 
 def refuse_impossible_cells(cells: Sequence[Cell], data: CheckedData) -> None:
-    """Raise the error that training would raise for a cell, without training.
+    """What training would refuse, in seconds and before anything is trained.
 
     Raises:
-        InputError: `cells` is empty, or a cell cannot be trained.
+        InputError: there are none, or one of them cannot be.
     """
     if not cells:
         raise InputError("nothing to compare: zero shots need n_aug of 1 or more")
@@ -99,15 +98,15 @@ def refuse_impossible_cells(cells: Sequence[Cell], data: CheckedData) -> None:
 
 
 def measure_cells(cells: Sequence[Cell], data: CheckedData, parallel: ParallelConfig) -> list[Row]:
-    """Train and evaluate every cell, or reuse its finished run; log finished cells to `rows.json` of the active run.
+    """Train and measure every cell, or find the run that did; finished ones are in the active run's `rows.json`.
 
     Args:
-        cells: cells of one dataset.
-        data: the dataset.
-        parallel: workers or cluster to train on.
+        cells: of one data set.
+        data: that data set.
+        parallel: where cells are trained.
 
     Raises:
-        InputError: a cell failed; it is raised after all other cells have ended.
+        InputError: some cells failed; all others have ended before.
     """
     work: Callable[[Cell], Result] = partial(_measure, run_location(), data)
     rows: dict[int, Row] = {}
@@ -125,15 +124,14 @@ def measure_cells(cells: Sequence[Cell], data: CheckedData, parallel: ParallelCo
             config.scenario.shot, cell.source, config.mix.n_aug, config.seed, result.run_id, result.metrics
         )  # fmt: skip
         seconds += _seconds_trained(result)
-        # The number of cells that a cluster trains at once follows from the finished ones.
+        # How many a cluster trains at once shows in what it has done.
         at_once = sum(seconds) / (time.monotonic() - began) if parallel.cluster else parallel.workers
-        remaining = _time_left(seconds, len(cells) - done, at_once)
-        tqdm.write(f"[{done}/{len(cells)}] {cell.name()}: AP {result.metrics.get('ap', float('nan')):.3f}{remaining}")
+        left = _time_left(seconds, len(cells) - done, at_once)
+        tqdm.write(f"[{done}/{len(cells)}] {cell.name()}: AP {result.metrics.get('ap', float('nan')):.3f}{left}")
         mlflow.log_text(pack([rows[number] for number in sorted(rows)]), ROWS)
     if failures:
         raise InputError(
-            f"{len(failures)} of {len(cells)} cells failed, the first with: {failures[0]}; run the same command to "
-            "retry failed cells only"
+            f"{len(failures)} of {len(cells)} cells failed; start again to repeat them alone; the first: {failures[0]}"
         )
     return [rows[number] for number in sorted(rows)]
 
@@ -144,20 +142,20 @@ def _measure(location: RunLocation, data: CheckedData, cell: Cell) -> Result:
 
 
 def _seconds_trained(result: Result) -> list[float]:
-    """Return the seconds of a cell, image generation included; empty if a finished run was reused."""
+    """How long a cell took, its images included; none for one that was found, so not below the active run."""
     trained = mlflow.get_run(result.run_id).data.tags.get(MLFLOW_PARENT_RUN_ID) == run_location().run_id
     return [result.metrics["seconds"]] if trained else []
 
 
-def _time_left(seconds: Sequence[float], remaining: int, at_once: float) -> str:
-    """Return the remaining time, assuming that remaining cells take the mean time of trained ones."""
-    if not seconds or not remaining:
+def _time_left(seconds: Sequence[float], left: int, at_once: float) -> str:
+    """As if those that are left took as long as those that were trained so far."""
+    if not seconds or not left:
         return ""
-    return f", about {tqdm.format_interval(sum(seconds) / len(seconds) * remaining / at_once)} left"
+    return f", about {tqdm.format_interval(sum(seconds) / len(seconds) * left / at_once)} left"
 
 
 def paired_tests(rows: Sequence[Row]) -> str:
-    """Return paired tests over seeds by shot and `n_aug`: In&Out, or else the last source, against the others."""
+    """Of every shot and `n_aug`: In&Out, or what comes last without it, against each other source, seed by seed."""
     lines = []
     defined = [row for row in rows if "ap" in row.metrics]
     for shot, n_aug in dict.fromkeys((row.shot, row.n_aug) for row in defined if row.n_aug):

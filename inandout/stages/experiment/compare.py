@@ -1,4 +1,4 @@
-"""Entry point `main`: compare classifiers with and without synthetic defects over seeds, in one table."""
+"""Entry point `main`: the same classifier with and without synthetic defects, over seeds, as one table."""
 
 from typing import Annotated
 
@@ -43,12 +43,12 @@ def _some_of(allowed: tuple[str, ...], text: str, what: str) -> str:
     names = [part.strip() for part in text.split(",")]
     unknown = [name for name in names if name not in allowed]
     if unknown:
-        raise ValueError(f"{unknown[0]!r} is not a {what}; give a comma-separated subset of {', '.join(allowed)}")
+        raise ValueError(f"{unknown[0]!r} is not a {what}; give some of {', '.join(allowed)}, separated by commas")
     return without_repeats(names)
 
 
 class CompareConfig(StageConfig):
-    """Options of a comparison. A seed determines everything from the validation split to the order of images."""
+    """The comparison; every seed is one repetition of everything, from the validation part to the order of images."""
 
     engine: ParallelConfig = ParallelConfig()
     data: DataConfig = DataConfig()
@@ -60,15 +60,14 @@ class CompareConfig(StageConfig):
     val_fpr: ValFpr = 0.05
     shots: Annotated[str, AfterValidator(_shots)] = Field("zero,full", description="scenarios, separated by commas")
     sources: Annotated[str, AfterValidator(_sources)] = Field(
-        "none,memseg",
-        description="sources of synthetic positives: some of none, memseg, ddpm, inout (half of each), inpaint",
+        "none,memseg", description="of synthetic positives, some of none, memseg, ddpm, inout (half and half), inpaint"
     )
     seeds: Seeds = Field("0", description="repetitions, separated by commas")
     n_shot: NShot = 5
     fresh: Fresh = False
 
     def cells(self) -> list[Cell]:
-        """Return all cells of the comparison."""
+        """Every classifier that is trained."""
         shared = ClassifyConfig(
             data=self.data, scenario=ShotConfig(n_shot=self.n_shot), geometry=self.geometry, base=self.base,
             fit=self.fit, mix=self.mix, weights=self.weights, val_fpr=self.val_fpr, fresh=self.fresh,
@@ -79,7 +78,7 @@ class CompareConfig(StageConfig):
 
 
 def compare(config: CompareConfig) -> list[Row]:
-    """Train and evaluate every cell, reuse finished runs, print and log the table."""
+    """Every cell of the comparison; finished ones are reused. Prints the table and says where to look."""
     connect()
     name, cells = config.data.data, config.cells()
     data = read_data(name)

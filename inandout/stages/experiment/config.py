@@ -1,4 +1,4 @@
-"""Configuration of `experiment`: a table or figure of the paper, or our comparison, at one of three sizes."""
+"""What an experiment is asked for: one of the paper's tables or figures, or our own, at one of three sizes."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -18,19 +18,19 @@ Name = Literal[
     "table1", "table2", "table3", "table4", "table5", "table6",
     "figure1", "figure2", "figure4", "figure5", "figure6", "figure7", "comparison",
 ]  # fmt: skip
-"""Tables and figures of the paper (except Figure 3, a diagram), and the comparison of all shots and sources."""
+"""The paper's tables and figures (Figure 3 is a drawing of the method), and all shots with all sources."""
 
 Profile = Literal["paper", "tiles", "embedded"]
 
 
 class Grid(NamedTuple):
-    """Cells of an experiment and the kind of its result."""
+    """What is trained for an experiment."""
 
     shots: tuple[Shot, ...]
     sources: tuple[str, ...]
-    """Keys of `SOURCES`."""
+    """Of `SOURCES`."""
     shows: Literal["metrics", "features", "images"] = "metrics"
-    """Features and images use one seed and the largest n_aug; images need no classifier."""
+    """For features and images one seed with the most synthetic positives is enough; images train no classifier."""
 
 
 GRIDS: dict[str, Grid] = {
@@ -59,65 +59,59 @@ SIZES: dict[str, dict[str, Any]] = {
     },
     "embedded": {"epochs": 6, "n_augs": "40,60", "seeds": "0,1"},
 }  # fmt: skip
-"""Profile to options that differ from the defaults of `ClassifyConfig`: the paper's setup for a GPU; real magnetic
-tiles and embedded surfaces for two cores."""
-_REQUIRED = {"paper": ("base",), "tiles": ("data",), "embedded": ()}
-"""Profile to options without a value in `SIZES`."""
+"""Profile to what differs from the defaults of `ClassifyConfig`: the paper's, for a GPU; real magnetic tiles, and the
+embedded surfaces, on two cores."""
+_ASKED_FOR = {"paper": ("base",), "tiles": ("data",), "embedded": ()}
+"""What a profile cannot know."""
 
 
 class SettingsConfig(BaseModel):
-    """Options that all cells share; None = value of the profile."""
+    """What all cells share. What is none comes from the profile."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    data: str | None = Field(None, min_length=1, description="dataset; required with profile=tiles")
-    base: str | None = Field(None, min_length=1, description="base, pinned by revision; required with profile=paper")
-    base_config: str | None = Field(None, description="configuration of a single-file base")
-    width: int | None = Field(None, ge=32, le=4096, description="image width in px")
-    height: int | None = Field(None, ge=32, le=4096, description="image height in px")
-    weights: str | None = Field(
-        None, min_length=1, description="initial weights: none, imagenet, or a .safetensors file"
-    )
+    data: str | None = Field(None, min_length=1, description="data set; needed with profile=tiles")
+    base: str | None = Field(None, min_length=1, description="base; needed with profile=paper, pinned by revision")
+    base_config: str | None = Field(None, description="configuration of a base that is one file")
+    width: int | None = Field(None, ge=32, le=4096, description="of images, in px")
+    height: int | None = Field(None, ge=32, le=4096, description="of images, in px")
+    weights: str | None = Field(None, min_length=1, description="start: none, imagenet, or a .safetensors file")
     epochs: int | None = Field(None, ge=1, le=10_000, description="passes over the positives")
-    batch_size: int | None = Field(None, ge=2, le=4096, description="images per step")
-    optimiser: Optimiser | None = Field(None, description="optimiser: sgd or adamw")
+    batch_size: int | None = Field(None, ge=2, le=4096, description="images a step")
+    optimiser: Optimiser | None = Field(None, description="sgd or adamw")
     lr: float | None = Field(None, gt=0, le=10, description="learning rate")
-    negatives: Negatives | None = Field(None, description="synthetic negatives, as in classify")
+    negatives: Negatives | None = Field(None, description="synthetic ones beside diffusion images: see classify")
     n_augs: NAugs | None = Field(None, description="numbers of synthetic positives, separated by commas")
-    seeds: Seeds | None = Field(None, description="seeds of repetitions, separated by commas")
+    seeds: Seeds | None = Field(None, description="repetitions of everything, separated by commas")
 
 
 class ExperimentConfig(StageConfig):
-    """Options of an experiment."""
+    """One experiment."""
 
     engine: ParallelConfig = ParallelConfig()
-    name: Name = Field("comparison", description="table or figure of the paper; comparison = all shots and sources")
+    name: Name = Field("comparison", description="table or figure of the paper, or comparison: all shots and sources")
     profile: Profile = Field(
-        "embedded",
-        description="paper: KolektorSDD2 and Stable Diffusion; tiles: magnetic tiles; embedded: embedded surfaces",
+        "embedded", description="paper: KolektorSDD2 and Stable Diffusion; tiles: real tiles on two cores; embedded"
     )
     given: SettingsConfig = SettingsConfig()
     gpu_tflops: float | None = Field(
-        None,
-        gt=0,
-        le=100_000,
-        description="dry run: also estimate the time on a GPU with this peak at 30 % utilisation",
+        None, gt=0, le=100_000, description="dry run: also the time on a GPU with this peak, of which 30 % is used"
     )
 
     def settings(self) -> dict[str, Any]:
-        """Return the options that all cells share, with `n_augs` and `seeds`.
+        """Everything that cells share, and `n_augs` and `seeds`.
 
         Raises:
-            InputError: an option that the profile requires is not given.
+            InputError: the profile needs something that is not given.
         """
         given = self.given.model_dump(exclude_none=True)
-        for name in _REQUIRED[self.profile]:
-            if name not in given:
-                raise InputError(f"profile = {self.profile}: requires option {name}; give {name}")
+        for needed in _ASKED_FOR[self.profile]:
+            if needed not in given:
+                raise InputError(f"profile = {self.profile}: give {needed}, which it cannot know")
         return SIZES[self.profile] | given
 
     def cells(self) -> list[Cell]:
-        """Return all cells of the experiment; raises as `settings`."""
+        """Every classifier of the experiment; raises as `settings`."""
         grid, shared = GRIDS[self.name], self.settings()
         n_augs = [int(number) for number in shared.pop("n_augs").split(",")]
         seeds = [int(seed) for seed in shared.pop("seeds").split(",")]

@@ -1,4 +1,4 @@
-"""Estimate the cost of an experiment: count its steps, and time a few of them on this machine."""
+"""What classifiers will cost before they are trained: counted, and timed with a few steps on this machine."""
 
 import time
 from collections import Counter
@@ -27,49 +27,50 @@ from inandout.stages.pools.inpaint import InpaintPoolConfig
 from inandout.stages.pools.text2img import STRIP, DdpmPoolConfig
 
 GPU_SHARE = 0.3
-"""Assumed utilisation of a GPU's peak, 0..1."""
+"""Of a GPU's peak that training is taken to reach."""
 _BACKWARD = 3
 """Cost of a training step in forward passes."""
 _FACTOR = 8
-"""Scale factor of the VAE of Stable Diffusion: image pixels per latent pixel along a side."""
+"""Pixels of a side that the VAE of Stable Diffusion makes one."""
 
 
 class Timed(NamedTuple):
-    """Cost of a unit of work."""
+    """What something costs."""
 
     seconds: float
-    """Seconds on this machine."""
+    """On this machine."""
     flops: float
     measured: bool = True
-    """Whether the seconds were measured or derived from the operations."""
+    """Whether the seconds were, or only reckoned from the operations."""
 
     def times(self, number: int) -> "Timed":
-        """Return the cost of `number` units."""
+        """So many of it."""
         return self._replace(seconds=self.seconds * number, flops=self.flops * number)
 
 
 class Work(NamedTuple):
-    """Missing work of one kind."""
+    """One kind of work that is missing."""
 
     name: str
     number: int
-    """Number of training steps or images."""
+    """Of training steps, or of images."""
     each: Timed
 
 
 def estimate(plan: Plan, gpu_tflops: float | None) -> str:
-    """Return a table of the missing work, with the time on this machine and, with `gpu_tflops`, on a GPU.
+    """A table of what is missing, with the time on this machine and, when it is stated, on a GPU.
 
-    Finished adapters and images of other runs are reused and not counted. VAE passes and rejected images are neglected.
+    Adapters and images that were made for anything else are not missing. Left out, as little beside the rest: the
+    passes of the VAE, and images that are drawn and kept out.
 
     Args:
-        plan: plan of an experiment.
-        gpu_tflops: peak of a GPU in 10^12 operations per second.
+        plan: of an experiment.
+        gpu_tflops: peak of a GPU in 10^12 operations a second.
     """
     missing = plan.missing()
     finished = len(plan.goals) - len({goal.identity for goal in plan.goals} & {task.identity for task in missing})
     name = "cells" if any(goal.stage == "classify" for goal in plan.goals) else "pools"
-    text = f"{len(plan.goals)} {name}, {finished} finished and reused"
+    text = f"{len(plan.goals)} {name}, of which {finished} are finished and reused"
     if not missing:
         return text
     counts = Counter(task.stage for task in missing)
@@ -82,32 +83,30 @@ def _table(works: Sequence[Work], gpu_tflops: float | None) -> str:
     gpu = [f"hours on a GPU of {gpu_tflops:g} TFLOP/s"] if gpu_tflops else []
     lines = [["work", "number", "seconds each", "hours here", *gpu]]
     for work in works:
-        local = f"{work.number * work.each.seconds / 3600:.2f}"
-        gpu_hours = (
-            [f"{work.number * work.each.flops / (gpu_tflops * 1e12 * GPU_SHARE) / 3600:.2f}"] if gpu_tflops else []
-        )
-        lines.append([work.name, str(work.number), f"{work.each.seconds:.3f}", local, *gpu_hours])
+        here = f"{work.number * work.each.seconds / 3600:.2f}"
+        there = [f"{work.number * work.each.flops / (gpu_tflops * 1e12 * GPU_SHARE) / 3600:.2f}"] if gpu_tflops else []
+        lines.append([work.name, str(work.number), f"{work.each.seconds:.3f}", here, *there])
     hours = sum(work.number * work.each.seconds for work in works) / 3600
     where = torch.cuda.get_device_name() if _device() == "cuda" else f"{torch.get_num_threads()} threads"
     notes = [f"about {hours:.1f} hours on this machine, from steps timed now ({where})"]
     if not all(work.each.measured for work in works):
-        notes.append("the base is not downloaded: its time is derived from counted operations, not measured")
+        notes.append("the base is not here and was not downloaded: its share is counted in operations, not timed")
     if gpu:
-        notes.append(f"GPU times assume {GPU_SHARE:.0%} of the peak")
+        notes.append(f"a GPU is taken to reach {GPU_SHARE:.0%} of its peak")
     return aligned(lines) + "\n\n" + "; ".join(notes)
 
 
 def _classifying(missing: Sequence[Task[Config]], data: CheckedData) -> list[Work]:
-    """Return the training steps of all missing classifiers; empty if none is missing."""
+    """Steps of all classifiers, and one of them on made-up images; nothing where none is missing."""
     configs = [task.config for task in missing if isinstance(task.config, ClassifyConfig)]
     steps = sum(training_steps(config, data) for config in configs)
     return [Work("classifier, training steps", steps, _classifier_step(configs[0]))] if configs else []
 
 
 def _classifier_step(config: ClassifyConfig) -> Timed:
-    """Time one step of `fit` on a batch of blank images; an epoch is one step."""
+    """As `fit` trains, on one batch of made-up images: an epoch is a step."""
     count, size = config.fit.batch_size, config.geometry
-    pixels, labels = np.zeros((count, size.height, size.width, 3), np.uint8), _alternating_labels(count)
+    pixels, labels = np.zeros((count, size.height, size.width, 3), np.uint8), _halves(count)
     ends: list[float] = []
 
     def train(epochs: int) -> None:
@@ -124,28 +123,28 @@ def _classifier_step(config: ClassifyConfig) -> Timed:
 
 
 def _device() -> str:
-    """Return the device of the training."""
+    """Where training computes."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _now() -> float:
-    """Return the time in seconds after synchronising the GPU."""
+    """In seconds, when a GPU has done all that it was told."""
     if _device() == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
-def _alternating_labels(count: int) -> npt.NDArray[np.int64]:
-    """Return alternating labels (count,)."""
+def _halves(count: int) -> npt.NDArray[np.int64]:
+    """(count,): as many of one label as of the other."""
     return np.arange(count) % 2
 
 
 def _diffusing(missing: Sequence[Task[Config]], plan: Plan) -> list[Work]:
-    """Return missing fine-tunings and diffusion images; load the base only if something is missing."""
+    """Fine-tunings that are missing, pools of defects and of good parts; nothing is opened where nothing is missing."""
     tunings = [task.config for task in missing if isinstance(task.config, FinetuneConfig)]
-    diffusion = [(task.stage, task.config) for task in missing if isinstance(task.config, DdpmPoolConfig)]
-    defects, goods = ([pool for stage, pool in diffusion if stage == wanted] for wanted in ("augment", "negatives"))
-    strips = sum(not isinstance(pool, InpaintPoolConfig) for pool in defects)  # one per pool of whole images
+    drawn = [(task.stage, task.config) for task in missing if isinstance(task.config, DdpmPoolConfig)]
+    defects, goods = ([pool for stage, pool in drawn if stage == wanted] for wanted in ("augment", "negatives"))
+    strips = sum(not isinstance(pool, InpaintPoolConfig) for pool in defects)  # one beside each pool of whole images
     n_defects = missing_images(defects, plan.data) + len(STRIP) * strips
     n_goods = missing_images(goods, plan.data)
     if not (tunings or n_defects or n_goods):
@@ -165,7 +164,7 @@ def _diffusing(missing: Sequence[Task[Config]], plan: Plan) -> list[Work]:
 
 
 def _open(config: ClassifyConfig) -> Base | None:
-    """Load the base; None if it is not downloaded."""
+    """None for a base that would have to be downloaded first."""
     try:
         return open_base(config.base, download=False)
     except NotHereError:
@@ -173,7 +172,7 @@ def _open(config: ClassifyConfig) -> Base | None:
 
 
 def _pass_through(base: Base | None, config: ClassifyConfig) -> Timed:
-    """Return the cost of one UNet pass for one image; counted and not timed if `base` is None."""
+    """One image through the UNet once. Of a Stable Diffusion that is not here it is counted, not timed."""
     if base is not None:
         return _pass(base.pipeline.unet, base.pipeline.vae_scale_factor, config, base.pipeline.device)
     flops = _pass(_stable_diffusion(), _FACTOR, config, torch.device("meta")).flops
@@ -182,14 +181,14 @@ def _pass_through(base: Base | None, config: ClassifyConfig) -> Timed:
 
 
 def _stable_diffusion() -> UNet2DConditionModel:
-    """Return the UNet of Stable Diffusion 1.5 on the meta device."""
+    """That of version 1.5, without weights."""
     with torch.device("meta"):
         return UNet2DConditionModel(cross_attention_dim=768)
 
 
 @torch.no_grad()
 def _pass(unet: UNet2DConditionModel, factor: int, config: ClassifyConfig, device: torch.device) -> Timed:
-    """Run a batch at the classifier's image size; return the cost per image."""
+    """A batch of images of the classifier's size, the time and operations of one."""
     count, size = SamplingConfig().sample_batch, config.geometry
     height, width = -(-size.height // factor), -(-size.width // factor)
     height, width = (-(-side // 8) * 8 for side in (height, width))

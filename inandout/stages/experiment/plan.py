@@ -1,6 +1,6 @@
-"""Plan of an experiment: its results, their dependencies, and which of them are missing.
+"""The plan of an experiment: every result that it needs, what each is made from, and which are missing.
 
-A dry run estimates the cost of the plan. The pools of a classifier come from `required_pools`, as in `classify`.
+A dry run prices the plan, an execution works through it. Both take what a classifier needs from `made_pools`.
 """
 
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from inandout.data.prepare import CheckedData
 from inandout.stages.classify.config import ClassifyConfig
-from inandout.stages.classify.synthetic import diffusion_fingerprint, pool_source_identity, required_pools
+from inandout.stages.classify.synthetic import diffusion_fingerprint, made_pools, made_source
 from inandout.stages.classify.train import classify_fingerprint
 from inandout.stages.experiment.cells import Cell
 from inandout.stages.finetune import FinetuneConfig, finetune_fingerprint
@@ -30,72 +30,70 @@ class Task(NamedTuple, Generic[Wanted]):
     identity: str
     """Fingerprint of the run that holds the result."""
     needs: tuple["Task[Config]", ...] = ()
-    """Dependencies, in order of execution."""
+    """What must be there to make it, in the order in which it is made."""
 
     def is_missing(self) -> bool:
-        """Return whether no finished run holds the result, or `fresh` is set."""
+        """Whether no finished run holds the result, or a fresh one is asked for."""
         return self.config.fresh or find_finished(self.identity) is None
 
 
 class Plan(NamedTuple):
-    """Tasks of an experiment."""
+    """What an experiment makes."""
 
     data: CheckedData
-    """The dataset."""
+    """Its data set, read once."""
     cells: Sequence[Cell]
     goals: Sequence[Task[Config]]
-    """Results that the experiment shows: the classifier of every cell, or pools."""
+    """What it shows: the classifier of every cell, or pools."""
 
     def missing(self) -> list[Task[Config]]:
-        """Return missing tasks, dependencies first. Dependencies of finished tasks are not missing."""
-        missing: dict[str, Task[Config]] = {}
+        """Every task that is still to be done, once, after what it needs. What a finished task needs is not missing."""
+        found: dict[str, Task[Config]] = {}
         for goal in self.goals:
-            _add_missing(goal, missing)
-        return list(missing.values())
+            _add_missing(goal, found)
+        return list(found.values())
 
 
-def _add_missing(task: Task[Config], missing: dict[str, Task[Config]]) -> None:
-    if task.identity not in missing and task.is_missing():
+def _add_missing(task: Task[Config], found: dict[str, Task[Config]]) -> None:
+    if task.identity not in found and task.is_missing():
         for need in task.needs:
-            _add_missing(need, missing)
-        missing[task.identity] = task
+            _add_missing(need, found)
+        found[task.identity] = task
 
 
 def plan_cells(cells: Sequence[Cell], data: CheckedData) -> Plan:
-    """Return the plan that trains and evaluates every cell."""
+    """Train and measure every cell."""
     return Plan(data, cells, [training(cell.config, data) for cell in cells])
 
 
 def training(config: ClassifyConfig, data: CheckedData) -> Task[ClassifyConfig]:
-    """Return the task of a classifier without existing pools."""
+    """A classifier; no pool is given to it."""
     needs = (*positive_pools(config, data), *_negative_pools(config, data))
     return Task("classify", config, classify_fingerprint(config, data), needs)
 
 
 def positive_pools(config: ClassifyConfig, data: CheckedData) -> tuple[Task[PoolConfigs], ...]:
-    """Return the tasks of the pools of synthetic positives: MemSeg first, then diffusion."""
-    required = required_pools(config)
+    """The pools of synthetic positives that a classifier is trained with: MemSeg first, then diffusion."""
+    made = made_pools(config)
     pools: list[Task[PoolConfigs]] = []
-    if required.memseg:
-        key = memseg_fingerprint(required.memseg, data.split(required.memseg.data, required.memseg.seed))
-        pools.append(Task("augment", required.memseg, key))
-    if required.diffusion:
-        key = diffusion_fingerprint(required.diffusion, data)
-        pools.append(Task("augment", required.diffusion, key, (_finetuning(required.diffusion, data),)))
+    if made.memseg:
+        key = memseg_fingerprint(made.memseg, data.split(made.memseg.data, made.memseg.seed))
+        pools.append(Task("augment", made.memseg, key))
+    if made.diffusion:
+        key = diffusion_fingerprint(made.diffusion, data)
+        pools.append(Task("augment", made.diffusion, key, (_finetuning(made.diffusion, data),)))
     return tuple(pools)
 
 
 def _negative_pools(config: ClassifyConfig, data: CheckedData) -> tuple[Task[Config], ...]:
-    required = required_pools(config)
-    if required.good:
-        key = good_fingerprint(
-            required.good, data.take_shot(required.good.data, required.good.scenario, required.good.seed)
-        )
-        return (Task("negatives", required.good, key, (_finetuning(required.good, data),)),)
-    if required.round_trip and required.diffusion:
-        source = pool_source_identity(required.diffusion, data)
-        samples = data.split(required.round_trip.data, required.round_trip.seed)
-        return (Task("negatives", required.round_trip, round_trip_fingerprint(required.round_trip, samples, source)),)
+    made = made_pools(config)
+    if made.good:
+        key = good_fingerprint(made.good, data.take_shot(made.good.data, made.good.scenario, made.good.seed))
+        return (Task("negatives", made.good, key, (_finetuning(made.good, data),)),)
+    if made.round_trip and made.diffusion:
+        source = made_source(made.diffusion, data)
+        samples = data.split(made.round_trip.data, made.round_trip.seed)
+        return (Task("negatives", made.round_trip, round_trip_fingerprint(made.round_trip, samples, source)),)
     return ()
 
 

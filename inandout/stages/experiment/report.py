@@ -1,4 +1,4 @@
-"""Entry point `report`: tables and curves of the finished cells of an experiment."""
+"""Entry point `report`: what an experiment has found so far, as tables and curves."""
 
 import tempfile
 from collections.abc import Sequence
@@ -17,26 +17,22 @@ from inandout.tracking.runs import artifact_folder, open_run
 from inandout.tracking.store import connect
 
 EXPERIMENT_TAG = "inandout.experiment"
-"""Run tag: name and profile of an experiment."""
+"""Name and profile of an experiment, as its run has them."""
 
 FIGURE = "figure.png"
-"""Artifact of an experiment that shows images or features."""
+"""Artifact of an experiment that shows images, or what a classifier sees."""
 
 
 class ReportConfig(StageConfig):
-    """Options of `report`."""
+    """Which experiment."""
 
-    name: Name = Field(
-        "comparison", description="name of the experiment; the newest run of this name and profile is reported"
-    )
-    profile: Profile = Field("embedded", description="profile of the experiment: paper, tiles or embedded")
-    run: str = Field(
-        "", description="run id of experiment or main, instead of name and profile; the run may be unfinished"
-    )
+    name: Name = Field("comparison", description="the newest experiment of this name and profile is reported")
+    profile: Profile = Field("embedded", description="its size: paper, tiles or embedded")
+    run: str = Field("", description="run id of an experiment, or of main, in their place; it may be running still")
 
 
 def report(config: ReportConfig) -> str:
-    """Report the finished cells of an experiment as Markdown, LaTeX, CSV and PNG; print and return the Markdown."""
+    """Write what is finished of an experiment as Markdown, LaTeX, CSV and PNG, and print it."""
     connect()
     run_id = config.run or _newest(f"{config.name} {config.profile}")
     rows = unpack(artifact_folder(run_id, ROWS).read_text(encoding="utf-8"))
@@ -48,8 +44,8 @@ def report(config: ReportConfig) -> str:
 
 
 def log_report(rows: Sequence[Row]) -> str:
-    """Log `results.md` with the paired tests, `.tex`, `.csv` and `.png`; return the Markdown."""
-    note = "The paper's numbers are for KolektorSDD2 at 200x600 with Stable Diffusion 1.5."
+    """`results.md` with the verdicts, `.tex`, `.csv` and `.png` of the same rows; gives the first."""
+    note = "The paper's numbers are of KolektorSDD2 at 200x600 with Stable Diffusion 1.5."
     text = f"{markdown_table(rows, paper=True)}\n\n{note}\n\n{paired_tests(rows)}".rstrip()
     with tempfile.TemporaryDirectory() as folder:
         written = {"md": text, "tex": latex_table(rows, paper=True), "csv": csv_table(rows)}
@@ -61,20 +57,23 @@ def log_report(rows: Sequence[Row]) -> str:
 
 
 def _newest(wanted: str) -> str:
-    """Return the run id of the newest experiment with this tag and a finished cell.
+    """Run id of the newest experiment with this tag that has finished a cell.
 
     Raises:
-        InputError: there is none, or it shows images only.
+        InputError: there is none, or it shows images alone.
     """
     client = mlflow.MlflowClient()
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    runs = client.search_runs(
+    found = client.search_runs(
         experiments, f"tags.`{EXPERIMENT_TAG}` = '{wanted}'", order_by=["attributes.start_time DESC"]
     )
-    for run in runs:
+    for run in found:
         names = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
         if ROWS in names:
             return run.info.run_id
         if FIGURE in names:
-            raise InputError(f"{wanted} shows images and has no table; open {artifact_folder(run.info.run_id, FIGURE)}")
-    raise InputError(f"no experiment {wanted} has a finished cell or figure; run the entry point experiment first")
+            raise InputError(
+                f"{wanted} is done, and shows images of which there is no table: look at "
+                f"{artifact_folder(run.info.run_id, FIGURE)}"
+            )
+    raise InputError(f"no experiment {wanted} has finished a cell or a figure yet; start it with -e experiment")

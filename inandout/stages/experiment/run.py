@@ -1,4 +1,4 @@
-"""Entry point `experiment`: reproduce a table or figure of the paper, or our comparison, with one resumable command."""
+"""Entry point `experiment`: the paper's tables and figures, and ours, each by one command that can be killed."""
 
 import mlflow
 
@@ -20,12 +20,12 @@ from inandout.tracking.logging import experiment_url, log_dataset
 from inandout.tracking.runs import artifact_folder, open_run
 from inandout.tracking.store import connect
 
-N_SHOWN = 16
-"""Maximum number of images of each kind in a figure."""
+SHOWN = 16
+"""Images of a kind in a figure that shows images."""
 
 
 def experiment(config: ExperimentConfig) -> str:
-    """Train the missing cells of a table or figure and report it; the same command resumes a stopped experiment."""
+    """Train what is missing of a table or figure and report it; the same command goes on where it was stopped."""
     connect()
     planned = plan_experiment(config)
     cells, data, first = planned.cells, planned.data, planned.cells[0].config
@@ -45,7 +45,7 @@ def experiment(config: ExperimentConfig) -> str:
 
 
 def plan(config: ExperimentConfig) -> str:
-    """Print the estimated cost of `experiment` without training or drawing."""
+    """What `experiment` would cost, printed; nothing is trained or drawn."""
     connect()
     text = estimate(plan_experiment(config), config.gpu_tflops)
     print(text)
@@ -53,7 +53,7 @@ def plan(config: ExperimentConfig) -> str:
 
 
 def plan_experiment(config: ExperimentConfig) -> Plan:
-    """Return the plan of an experiment; a figure of images needs the pools of its only cell, and no classifier."""
+    """What `experiment` makes; a figure that shows images needs the pools of its one cell, and no classifier."""
     cells = config.cells()
     data = read_data(cells[0].config.data.data)
     if GRIDS[config.name].shows != "images":
@@ -62,33 +62,33 @@ def plan_experiment(config: ExperimentConfig) -> Plan:
 
 
 def _images(planned: Plan) -> str:
-    """Log `FIGURE` with images; return its caption."""
+    """`FIGURE` of a figure that shows images; gives its caption."""
     (cell,) = planned.cells
-    kinds, config = _images_by_kind(planned), cell.config
-    rows = [(kind, sample) for kind, samples in kinds.items() for sample in samples[:N_SHOWN]]
+    kinds, config = _shown(planned), cell.config
+    rows = [(kind, sample) for kind, samples in kinds.items() for sample in samples[:SHOWN]]
     images: list[ImageArray] = [fit_image(read_image(sample.image), config.geometry) for _, sample in rows]
     captions = [f"{kind} {sample.prompt or sample.defect}".strip() for kind, sample in rows]
     mlflow.log_image(contact_sheet(images, captions), artifact_file=FIGURE)
-    counts = ", ".join(f"{min(len(samples), N_SHOWN)} of {len(samples)} {kind}" for kind, samples in kinds.items())
+    counts = ", ".join(f"{min(len(samples), SHOWN)} of {len(samples)} {kind}" for kind, samples in kinds.items())
     return f"{FIGURE}: {counts}"
 
 
-def _images_by_kind(planned: Plan) -> dict[str, list[Sample]]:
-    """Return images by kind: those of the planned pools, or real ones if there is no pool."""
+def _shown(planned: Plan) -> dict[str, list[Sample]]:
+    """Kinds of images by name: those of the pool that is planned, or else the real ones."""
     (cell,) = planned.cells
     pools = [make_pool(task.config, planned.data) for task in positive_pools(cell.config, planned.data)]
     if pools:
         return {cell.source: [sample for pool in pools for sample in pool.samples]}
     samples = planned.data.take_shot(cell.config.data, cell.config.scenario, cell.config.seed)
-    training = [sample for sample in samples if sample.split == "train"]
-    return {"good": [sample for sample in training if not sample.label], "defect": [s for s in training if s.label]}
+    known = [sample for sample in samples if sample.split == "train"]
+    return {"good": [sample for sample in known if not sample.label], "defect": [s for s in known if s.label]}
 
 
 def _feature_space(planned: Plan) -> str:
-    """Log `FIGURE` with features of real and synthetic images in two principal components; return its caption."""
+    """Real and synthetic images as the trained ResNet-50 sees them, in two principal components."""
     (row,) = measure_cells(planned.cells, planned.data, ParallelConfig())
     needed = positive_pools(planned.cells[0].config, planned.data)
     pools = [make_pool(task.config, planned.data).run_id for task in needed]
-    distances = distance(DistanceConfig(model=row.run_id, pools=",".join(pools)))
-    mlflow.log_image(read_image(artifact_folder(distances.run_id, "features.png")), artifact_file=FIGURE)
-    return f"{distances.table}\n\nThe ResNet-50 was trained on these synthetic images as defects."
+    found = distance(DistanceConfig(model=row.run_id, pools=",".join(pools)))
+    mlflow.log_image(read_image(artifact_folder(found.run_id, "features.png")), artifact_file=FIGURE)
+    return f"{found.table}\n\nThe ResNet-50 was trained with these synthetic images: it knows them for defects."

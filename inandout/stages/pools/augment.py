@@ -1,4 +1,4 @@
-"""Entry point `augment`: generate a pool of synthetic positives by MemSeg, diffusion or inpainting."""
+"""Entry point `augment`: a pool of synthetic positives, from MemSeg, diffusion, or diffusion on good parts."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ from inandout.tracking.store import connect
 
 
 class MemSegPoolConfig(StageConfig):
-    """Options of a MemSeg pool."""
+    """A MemSeg pool."""
 
     data: DataConfig = DataConfig()
     geometry: Geometry = Geometry()
@@ -33,48 +33,46 @@ class MemSegPoolConfig(StageConfig):
 
 
 class AugmentConfig(DdpmPoolConfig):
-    """Options of a pool of any source; options of other sources have no effect."""
+    """One pool; the options of the other sources do not matter."""
 
     memseg: MemSegConfig = MemSegConfig()
     masks: Masks = "perlin"
     source: Literal["memseg", "ddpm", "inpaint"] = Field(
         "memseg",
-        description="memseg; ddpm: whole images from a fine-tuned diffusion model; inpaint: defects that the model "
-        "draws inside masks on good parts",
+        description="memseg; ddpm: whole images of a fine-tuned diffusion model; inpaint: defects that it draws on "
+        "good parts, which keep their pixels elsewhere",
     )
 
-    def default_alpha(self) -> float:
-        """Return the value of `alpha` if None is given."""
-        return self.profile().inpaint_alpha if self.source == "inpaint" else super().default_alpha()
+    def suiting_alpha(self) -> float:
+        """The `alpha` that stands for None."""
+        return self.profile().inpaint_alpha if self.source == "inpaint" else super().suiting_alpha()
 
-    def source_config(self) -> MemSegPoolConfig | DdpmPoolConfig:
-        """Return the configuration of the pool, without the options of other sources."""
+    def of_source(self) -> MemSegPoolConfig | DdpmPoolConfig:
+        """The configuration of the pool that is made, without the options of other sources."""
         if self.source == "memseg":
             return MemSegPoolConfig(
                 data=self.data, geometry=self.geometry, memseg=self.memseg, seed=self.seed, n_aug=self.n_aug,
                 fresh=self.fresh,
             )  # fmt: skip
-        diffusion = DdpmPoolConfig(
+        drawn = DdpmPoolConfig(
             data=self.data, scenario=self.scenario, geometry=self.geometry, base=self.base, sampling=self.sampling,
             drawing=self.drawing, seed=self.seed, n_aug=self.n_aug, fresh=self.fresh,
         )  # fmt: skip
-        return diffusion if self.source == "ddpm" else inpainting(diffusion, self.memseg.mask, self.masks)
+        return drawn if self.source == "ddpm" else inpainting(drawn, self.memseg.mask, self.masks)
 
 
 def augment(config: AugmentConfig) -> Pool:
-    """Generate a pool of synthetic positives, or reuse the finished run."""
-    pool = config.source_config()
+    """Make a pool of synthetic positives, or find it where it was made before."""
+    pool = config.of_source()
     if isinstance(pool, MemSegPoolConfig):
         return augment_memseg(pool)
     return augment_inpaint(pool) if isinstance(pool, InpaintPoolConfig) else augment_ddpm(pool)
 
 
 def augment_memseg(config: MemSegPoolConfig, samples: list[Sample] | None = None) -> Pool:
-    """Generate a pool of MemSeg anomalies on negatives of the training part.
+    """A pool of MemSeg anomalies on negatives of the training part.
 
-    Args:
-        config: options of the pool.
-        samples: the split dataset; None = read it and split it by the seed of the pool.
+    `samples` is the data set, split; None = read it and split it by the seed of the pool.
     """
     connect()
     samples = prepare(config.data, config.seed) if samples is None else samples
@@ -86,7 +84,7 @@ def augment_memseg(config: MemSegPoolConfig, samples: list[Sample] | None = None
 
 
 def memseg_fingerprint(config: MemSegPoolConfig, samples: Sequence[Sample]) -> str:
-    """Return the fingerprint of the pool of `augment_memseg` without generating it."""
+    """Identity of the pool that `augment_memseg` gives, told without drawing it."""
     return _identity(config, samples).fingerprint
 
 
@@ -96,7 +94,7 @@ def _identity(config: MemSegPoolConfig, samples: Sequence[Sample]) -> Identity:
 
 
 def _texture_digests(folder: str) -> dict[str, str]:
-    """Return the digests of a folder of textures; nothing for procedural textures, which the code determines."""
+    """Identity of a folder of textures; the procedural ones belong to the code."""
     if not folder:
         return {}
     textures = open_textures(folder)
@@ -110,6 +108,6 @@ def _make_memseg(config: MemSegPoolConfig, samples: list[Sample], work: Path) ->
 
 
 def draw_memseg(config: MemSegPoolConfig, samples: Sequence[Sample], folder: Path, seed: int) -> list[Sample]:
-    """Write `n_aug` MemSeg images and their manifest to `folder`; return the rows."""
+    """`n_aug` MemSeg images and their manifest in a folder."""
     negatives = [sample for sample in samples if sample.split == "train" and sample.label == 0]
     return write_pool(negatives, folder, n=config.n_aug, geometry=config.geometry, seed=seed, config=config.memseg)

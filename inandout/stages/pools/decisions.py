@@ -1,4 +1,4 @@
-"""Read review decisions from MLflow runs. Runs and pools are matched by the content of the images."""
+"""What reviewers decided, from the runs that keep it: review runs and pools find each other by content."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from inandout.review.summary import apply_decisions, certified_prompts, images_n
 from inandout.tracking.runs import artifact_folder
 
 POOL_TAG = "inandout.pool"
-"""Run tag: identity of the reviewed images."""
+"""Tag of a review run: which images it is of."""
 DECISIONS = "decisions.jsonl"
-"""Artifact of a review run: all decisions on the pool."""
+"""Artifact of a review run: all decisions on the pool so far."""
 
 
 def decisions_on(images: Sequence[str]) -> list[Decision]:
-    """Return the decisions that runs hold on exactly these images (digests); empty without a finished review."""
+    """Decisions that runs keep on exactly these images (digests); none where nobody has finished a review."""
     client = mlflow.MlflowClient()
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     runs = client.search_runs(experiments, f"tags.`{POOL_TAG}` = '{identity_of(images)}'", max_results=1000)
@@ -32,46 +32,46 @@ def decisions_on(images: Sequence[str]) -> list[Decision]:
     return merge_logs([parse(path.read_bytes(), path) for path in paths])
 
 
-def load_review(samples: Sequence[Sample]) -> tuple[list[Sample], list[str], list[Decision]]:
-    """Return the rows with their review results, the digests of the images, and the decisions."""
+def review_of(samples: Sequence[Sample]) -> tuple[list[Sample], list[str], list[Decision]]:
+    """The rows of a pool with what was decided on them, their digests, and the decisions."""
     images = digests([sample.image for sample in samples])
     decisions = decisions_on(images)
     return apply_decisions(samples, images, joint_decisions(decisions)), images, decisions
 
 
-def kept_rows(name: str, where: str, samples: Sequence[Sample], needed: int) -> list[Sample]:
-    """Return the rows of a reviewed pool that reviewers kept.
+def kept(name: str, where: str, samples: Sequence[Sample], needed: int) -> list[Sample]:
+    """The kept images of a reviewed pool.
 
     Args:
-        name: name of the option that gives the pool, for error messages.
-        where: value of that option, a folder or run id.
-        samples: rows with review results.
-        needed: minimum number of kept rows.
+        name: of the option that names the pool.
+        where: its value.
+        samples: rows with their decisions.
+        needed: how many must be left.
 
     Raises:
-        InputError: fewer than `needed` rows were kept.
+        InputError: they are fewer; it says how many are missing and what became of the others.
     """
-    kept = [sample for sample in samples if sample.review == "keep"]
-    if len(kept) < needed:
+    found = [sample for sample in samples if sample.review == "keep"]
+    if len(found) < needed:
         counts = Counter(sample.review for sample in samples)
-        missing = needed - len(kept)
+        missing = needed - len(found)
         raise InputError(
-            f"{name} = {where}: {needed} images are needed, but review kept {len(kept)} of {len(samples)}, "
+            f"{name} = {where}: {needed} images are needed and {len(found)} of {len(samples)} were kept in review, "
             f"so {missing} are missing ({counts['reject']} rejected, {counts['unsure']} unsure, "
-            f"{counts['']} undecided); {_next_steps(where, samples, missing)}"
+            f"{counts['']} not decided); {_way_on(where, samples, missing)}"
         )
-    return kept
+    return found
 
 
-def _next_steps(where: str, samples: Sequence[Sample], missing: int) -> str:
-    """Return advice on missing images: review undecided ones, extend the pool, or generate another pool."""
+def _way_on(where: str, samples: Sequence[Sample], missing: int) -> str:
+    """What to do about missing images: decide on the others, then draw more, or make another pool."""
     steps = []
     if any(sample.review == "" for sample in samples):
-        steps.append(f"continue with `python -m inandout review --pool {where}` and press Finish")
+        steps.append(f"go on with `python -m inandout review --pool {where}`, and press Finish there")
     if certified_prompts(samples) and not Path(where).is_dir():
         n = images_needed(samples, missing)
         more = f"`python -m inandout extend-pool --pool {where} --n-aug {n}`"
-        steps.append(f"draw {n} more images of the certified prompts with {more} and review them")
+        steps.append(f"draw {n} more of the certified prompts with {more}, and review those")
     else:
-        steps.append("generate a larger pool, with better prompts if necessary, and review it")
+        steps.append("make a larger pool, of other prompts if these are no good, and review that")
     return "; or ".join(steps)

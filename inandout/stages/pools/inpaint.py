@@ -1,4 +1,4 @@
-"""Pools of defects inpainted on real good parts, inside a mask, as in DIAG (Girella 2024)."""
+"""A pool of defects that diffusion draws on real good parts, inside a mask, as DIAG does (Girella 2024)."""
 
 import shutil
 from collections.abc import Sequence
@@ -39,35 +39,35 @@ from inandout.tracking.runs import run_stage
 from inandout.tracking.store import connect
 
 NO_ADAPTER = "none"
-"""Value of `adapter` for the base without fine-tuning, as in DIAG."""
+"""The value of `adapter` that stands for the base as it is: without any training, as DIAG draws."""
 
 Masks = Annotated[
     Literal["perlin", "real"],
     Field(
-        description="masks of source=inpaint: perlin = Perlin noise, as in MemSeg; real = masks of real defects of the "
-        "training part (few and full shot)"
+        description="where source=inpaint draws: perlin = as MemSeg's anomalies lie; real = as real defects of the "
+        "training part lie (few and full shot, with masks)"
     ),
 ]
 
 
 class InpaintPoolConfig(DdpmPoolConfig):
-    """Options of a pool of defects on good parts."""
+    """A pool of defects drawn on good parts."""
 
     mask: MaskConfig = MaskConfig()
     masks: Masks = "perlin"
 
-    def default_alpha(self) -> float:
-        """Return the value of `alpha` if None is given."""
+    def suiting_alpha(self) -> float:
+        """The `alpha` that stands for None."""
         return self.profile().inpaint_alpha
 
     def resolved(self) -> Self:
-        """Resolve as for whole images; `alpha` is None without an adapter."""
+        """As for whole images; no `alpha` where there is no adapter to merge."""
         resolved = super().resolved()
         return resolved.with_drawing(alpha=None) if self.drawing.adapter == NO_ADAPTER else resolved
 
 
 def inpainting(pool: DdpmPoolConfig, mask: MaskConfig, masks: Masks) -> InpaintPoolConfig:
-    """Return the configuration of `pool` for inpainting on good parts."""
+    """The same pool, drawn on good parts."""
     return InpaintPoolConfig(
         data=pool.data, scenario=pool.scenario, geometry=pool.geometry, base=pool.base, sampling=pool.sampling,
         drawing=pool.drawing, seed=pool.seed, n_aug=pool.n_aug, fresh=pool.fresh, mask=mask, masks=masks,
@@ -75,19 +75,19 @@ def inpainting(pool: DdpmPoolConfig, mask: MaskConfig, masks: Masks) -> InpaintP
 
 
 class _Sites(NamedTuple):
-    """Good part and mask of each candidate."""
+    """Where each candidate is drawn."""
 
     config: InpaintPoolConfig
     negatives: list[Sample]
     real: list[Mask]
-    """Masks (H, W) of real defects; empty with masks=perlin."""
+    """Masks (H, W) of real defects; none with Perlin masks."""
 
     def negative(self, number: int) -> int:
-        """Return the index of the good part of candidate `number`."""
+        """Index of the good part that candidate `number` is drawn on."""
         return plan(len(self.negatives), number + 1, self.config.seed)[number][0]
 
     def mask(self, number: int) -> Mask:
-        """Return the mask (H, W) of candidate `number`; it is never empty."""
+        """(H, W), never empty."""
         rng = np.random.default_rng(image_seed(self.config.seed, number))
         if self.real:
             return self.real[rng.integers(len(self.real))]
@@ -98,18 +98,16 @@ class _Sites(NamedTuple):
         return draw_mask(self.config.geometry.width, self.config.geometry.height, foreground, limits, rng)
 
     def canvas(self, numbers: range) -> Canvas:
-        """Return good parts and masks of candidates."""
+        """Of some candidates."""
         parts = [read_image(self.negatives[self.negative(number)].image) for number in numbers]
         fitted = np.stack([fit_image(part, self.config.geometry) for part in parts])
         return Canvas(fitted, np.stack([self.mask(number) for number in numbers]))
 
 
 def augment_inpaint(config: InpaintPoolConfig, samples: list[Sample] | None = None) -> Pool:
-    """Generate a pool of defects on negatives of the training part; pixels outside the masks do not change.
+    """A pool of defects on negatives of the training part, which keep their pixels outside the masks.
 
-    Args:
-        config: options of the pool.
-        samples: the split dataset after the shot; None = read it.
+    `samples` is the data set, split and with its shot; None = read it.
     """
     connect()
     config = _resolve(config)
@@ -124,7 +122,7 @@ def augment_inpaint(config: InpaintPoolConfig, samples: list[Sample] | None = No
 
 
 def inpaint_fingerprint(config: InpaintPoolConfig, samples: Sequence[Sample]) -> str:
-    """Return the fingerprint of the pool of `augment_inpaint` without generating it."""
+    """Identity of the pool that `augment_inpaint` gives, told without drawing it."""
     return _identity(_resolve(config), samples).fingerprint
 
 
@@ -140,7 +138,7 @@ def _resolve(config: InpaintPoolConfig) -> InpaintPoolConfig:
     if config.drawing.adapter != NO_ADAPTER:
         return resolve(config)
     if not config.drawing.prompt_list():
-        raise InputError("adapter = none: there is no instance prompt to use; give prompts")
+        raise InputError("adapter = none: there is no prompt that the base was fine-tuned with; give prompts")
     return config.resolved().with_prompts("")
 
 
@@ -149,12 +147,12 @@ def _sites(config: InpaintPoolConfig, samples: Sequence[Sample]) -> _Sites:
     negatives = [sample for sample in training if sample.label == 0]
     if config.masks == "perlin":
         return _Sites(config, negatives, [])
-    paths = [sample.mask for sample in training if sample.label == 1 and sample.mask]
-    masks = [mask for mask in (fit_mask(read_mask(path), config.geometry) for path in paths) if mask.any()]
+    known = [sample.mask for sample in training if sample.label == 1 and sample.mask]
+    masks = [mask for mask in (fit_mask(read_mask(path), config.geometry) for path in known) if mask.any()]
     if not masks:
         raise InputError(
-            f"masks = real: the training part of shot = {config.scenario.shot} has no positive with a "
-            "mask that is non-empty at this size; give masks=perlin"
+            f"masks = real: the training part of shot = {config.scenario.shot} has no positive with a mask that "
+            "shows a defect at this size; give masks=perlin"
         )
     return _Sites(config, negatives, masks)
 
@@ -170,13 +168,13 @@ def _make(config: InpaintPoolConfig, samples: list[Sample], sites: _Sites, work:
     )
     log_pool_state(state)
     folder, contents = work_pool(work), digests([sample.image for sample in sites.negatives])
-    rows = [_row(image, sites, contents, prompts, base, adapter, folder) for image in state.kept]
+    rows = [_row(one, sites, contents, prompts, base, adapter, folder) for one in state.kept]
     write_manifest(rows, folder / "manifest.csv")
     log_pool(folder, rows)
 
 
 def inpaint_cache_key(config: InpaintPoolConfig, adapter: Adapter | None, samples: Sequence[Sample]) -> list[object]:
-    """Return the cache key of the images of a pool; `config` is resolved."""
+    """What a pool asks `generate` for; `config` is resolved."""
     return [
         "inpaint", base_identity(config.base), adapter and adapter.fingerprint, config.drawing.alpha,
         config.drawing.prompt_list(), fingerprint(samples), config.sampling.model_dump(), config.seed,
@@ -191,7 +189,7 @@ def _merged(config: InpaintPoolConfig, base: Base, adapter: Adapter | None) -> S
 
 
 def _row(
-    generated: Kept,
+    one: Kept,
     sites: _Sites,
     contents: Sequence[str],
     prompts: Sequence[str],
@@ -199,15 +197,15 @@ def _row(
     adapter: Adapter | None,
     folder: Path,
 ) -> Sample:
-    """Copy an image and its mask to the pool; return its manifest row."""
-    image = Path(shutil.copy(generated.path, folder))
+    """The manifest's row of an image, which is copied to the pool, with its mask beside it."""
+    image = Path(shutil.copy(one.path, folder))
     mask = folder / f"{image.stem}_mask.png"
-    write_image(mask, sites.mask(generated.number))
-    negative = sites.negative(generated.number)
+    write_image(mask, sites.mask(one.number))
+    negative = sites.negative(one.number)
     learned = [source for source in (adapter.meta.sources if adapter else ()) if source != contents[negative]]
     return Sample(
         image=image, mask=mask, label=1, split="train", group=sites.negatives[negative].group, origin="inpaint",
-        seed=image_seed(sites.config.seed, generated.number), prompt=prompts[generated.number % len(prompts)],
+        seed=image_seed(sites.config.seed, one.number), prompt=prompts[one.number % len(prompts)],
         alpha=sites.config.drawing.alpha, adapter=adapter.fingerprint if adapter else "",
         base=base.fingerprint, sources=(contents[negative], *learned),
     )  # fmt: skip

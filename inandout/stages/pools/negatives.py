@@ -1,4 +1,4 @@
-"""Synthetic negatives: good parts with generator artifacts, so that the artifacts do not reveal the label."""
+"""Synthetic negatives: the generator's fingerprint without a defect, so that it says nothing of the label."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,8 +25,8 @@ from inandout.stages.pools.text2img import (
     DdpmPoolConfig,
     draw_ddpm,
     drawing_inputs,
+    drawn_with,
     open_diffusion_setup,
-    read_drawing_config,
     resolve,
 )
 from inandout.tracking.runs import run_stage
@@ -36,7 +36,7 @@ Negatives = Literal["none", "roundtrip", "generated"]
 
 
 class RoundTripConfig(StageConfig):
-    """Options of a pool of real good parts that the VAE of the base encodes and decodes."""
+    """Real good parts through the VAE of the base."""
 
     data: DataConfig = DataConfig()
     geometry: Geometry = Geometry()
@@ -46,8 +46,8 @@ class RoundTripConfig(StageConfig):
     fresh: Fresh = False
 
 
-class _RoundTrip(NamedTuple):
-    """A good part, and the mask in which the VAE output replaces it."""
+class _Trip(NamedTuple):
+    """A good part, and where the VAE touches it."""
 
     negative: int
     mask: Mask | None
@@ -57,19 +57,19 @@ class _RoundTrip(NamedTuple):
 def send_through_vae(
     config: RoundTripConfig, samples: Sequence[Sample], positives: Sequence[Sample], source: str
 ) -> Pool:  # fmt: skip
-    """Encode and decode `n_aug` negatives of the training part by the VAE, one for each diffusion image.
+    """`n_aug` negatives of the training part through the VAE, one to stand against each diffusion image.
 
-    The counterpart of a whole image is a whole good part. The counterpart of an inpainted defect is the same good part,
-    changed inside the same mask only. Grey parts stay grey.
+    Against a whole image it is a whole one; against a defect that was drawn on a good part, that very part, touched
+    inside the same mask alone. Without colour where the part has none.
 
     Args:
-        config: options of the pool.
-        samples: the split dataset.
+        config: of what, and whose VAE.
+        samples: the data set, split.
         positives: `n_aug` diffusion images.
-        source: identity of the positives, see `source_identity`.
+        source: identity of what of the positives decides, see `source_of`.
 
     Raises:
-        InputError: the training part has no negatives, or another base drew the positives.
+        InputError: the training part has no negatives, or the images are of another base.
     """
     connect()
     identity = _round_trip_identity(config, samples, source)
@@ -81,7 +81,7 @@ def send_through_vae(
 
 
 def round_trip_fingerprint(config: RoundTripConfig, samples: Sequence[Sample], source: str) -> str:
-    """Return the fingerprint of the pool of `send_through_vae` without generating it."""
+    """Identity of the pool that `send_through_vae` gives, told without making it."""
     return _round_trip_identity(config, samples, source).fingerprint
 
 
@@ -90,8 +90,8 @@ def _round_trip_identity(config: RoundTripConfig, samples: Sequence[Sample], sou
     return Identity("negatives", __name__, config, inputs, ignored=("data", "base", "base_config"))
 
 
-def source_identity(positives: Sequence[Sample]) -> str:
-    """Return the part of the positives that round trips depend on: their bases and, if inpainted, their content."""
+def source_of(positives: Sequence[Sample]) -> str:
+    """What decides of the positives of a given pool: their bases and, where they were drawn on good parts, all."""
     local = any(sample.origin == "inpaint" for sample in positives)
     return " ".join([*sorted({sample.base for sample in positives}), *([fingerprint(positives)] if local else [])])
 
@@ -102,16 +102,16 @@ def _make_trips(
     base, folder = open_base(config.base), work_pool(work)
     if not {sample.base for sample in positives} <= {base.fingerprint, ""}:
         raise InputError(
-            f"base = {config.base.base}: another base, with another VAE, drew the diffusion images of the mix; "
-            "give base=<that base>"
+            f"base = {config.base.base}: the diffusion images of the mix were drawn with another one, whose VAE "
+            "leaves another fingerprint; give base=<that one>"
         )
     negatives = [sample for sample in samples if (sample.split, sample.label) == ("train", 0)]
     contents = digests([sample.image for sample in negatives])
     rows = []
-    for number, trip in enumerate(_plan_round_trips(config, contents, positives)):
+    for number, trip in enumerate(_trips(config, contents, positives)):
         negative, path = negatives[trip.negative], folder / f"{number:06d}.png"
         before = fit_image(read_image(negative.image), config.geometry)
-        write_image(path, _replace_inside(before, round_trip(base.pipeline, before[None])[0], trip.mask))
+        write_image(path, _touched(before, round_trip(base.pipeline, before[None])[0], trip.mask))
         rows.append(
             Sample(
                 image=path, label=0, split="train", group=negative.group, origin="roundtrip", base=base.fingerprint,
@@ -122,34 +122,32 @@ def _make_trips(
     log_pool(folder, rows)
 
 
-def _plan_round_trips(
-    config: RoundTripConfig, contents: Sequence[str], positives: Sequence[Sample]
-) -> list[_RoundTrip]:
-    """Return one round trip for each positive."""
-    index = {content: number for number, content in enumerate(contents)}
+def _trips(config: RoundTripConfig, contents: Sequence[str], positives: Sequence[Sample]) -> list[_Trip]:
+    """One for each positive."""
+    place = {content: number for number, content in enumerate(contents)}
     planned = [negative for negative, _ in plan(len(contents), len(positives), config.seed)]
     return [
-        _RoundTrip(index[row.sources[0]], fit_mask(read_mask(row.mask), config.geometry))
-        if row.origin == "inpaint" and row.mask and row.sources and row.sources[0] in index
-        else _RoundTrip(other, None)
+        _Trip(place[row.sources[0]], fit_mask(read_mask(row.mask), config.geometry))
+        if row.origin == "inpaint" and row.mask and row.sources and row.sources[0] in place
+        else _Trip(other, None)
         for row, other in zip(positives, planned, strict=True)
     ]
 
 
-def _replace_inside(before: ImageArray, after: ImageArray, mask: Mask | None) -> ImageArray:
-    """Return `after` inside the mask and `before` outside it, with the soft edge of an inpainted defect."""
+def _touched(before: ImageArray, after: ImageArray, mask: Mask | None) -> ImageArray:
+    """`after` inside the mask, with the soft edge that a drawn defect has."""
     if mask is None or not mask.any():
         return after
-    blended: ImageArray = composite(Canvas(before[None], mask[None]), np.asarray(after)[None])[0]
-    return blended
+    touched: ImageArray = composite(Canvas(before[None], mask[None]), np.asarray(after)[None])[0]
+    return touched
 
 
 def good_images(config: DdpmPoolConfig, samples: list[Sample] | None = None) -> Pool:
-    """Generate a pool of diffusion images of good parts, labelled as negatives.
+    """Diffusion images of good parts, labelled as negatives.
 
     Args:
-        config: from `good_pool_config`.
-        samples: the split dataset after the shot; None = read it.
+        config: of `good_pool_config`.
+        samples: the data set, split and with its shot; None = read it.
     """
     connect()
     config = resolve(config)
@@ -162,7 +160,7 @@ def good_images(config: DdpmPoolConfig, samples: list[Sample] | None = None) -> 
 
 
 def good_fingerprint(config: DdpmPoolConfig, samples: Sequence[Sample]) -> str:
-    """Return the fingerprint of the pool of `good_images` without generating it."""
+    """Identity of the pool that `good_images` gives, told without drawing it."""
     return _good_identity(resolve(config), samples).fingerprint
 
 
@@ -176,38 +174,38 @@ def _make_good(config: DdpmPoolConfig, samples: list[Sample], work: Path) -> Non
 
 
 def good_pool_config(config: DdpmPoolConfig, given: str) -> DdpmPoolConfig:
-    """Return the configuration of good parts to pair with diffusion images of defects.
+    """How good parts are drawn, to stand against diffusion images of defects.
 
-    The prompt is the instance prompt without a word for a defect. Seeds are equal to those of the defects, so that each
-    defect image has a counterpart. The instance prompt draws good parts only if the adapter was fine-tuned on good
-    parts, as with zero shots; an adapter fine-tuned on defects draws defects. The class prompt does not help: prior
-    preservation keeps it at surfaces of other products, which a classifier separates from the product without
-    generator artifacts, and defects leak into it from the instance prompt, which contains its words. With few and full
-    shot a second adapter is therefore fine-tuned on good parts.
+    The prompt is the adapter's own, without a word for a defect, and the seeds are those of the defects, so an image
+    has a twin. It means a good part only to an adapter that was fine-tuned on good parts, as that of zero shot is. To
+    one that learned defects it means those. The class prompt is no way out: prior preservation ties it to what the base
+    drew before, surfaces of other products, which are told from the product without looking for the fingerprint; and
+    what leaks into it from the instance prompt, which holds its words, is defects. So with few and full shot an adapter
+    of good parts is fine-tuned beside the one of defects.
 
     Args:
-        config: configuration of the defects, used if `given` is empty.
-        given: run id or folder of an existing pool of defects; empty = none.
+        config: how the defects are drawn where no pool of them is given.
+        given: run or folder of the pool of defects that is given; empty = none.
 
     Raises:
-        InputError: the pool does not record how it was drawn, or its adapter was not fine-tuned on good parts.
+        InputError: it is not known how the pool was drawn, or its adapter did not learn good parts.
     """
     if not given:
         prompts = FinetuneConfig().instance_prompt
         if config.scenario.shot == "zero":
             return config.with_drawing(prompts=prompts)
         return config.with_drawing(prompts=prompts, alpha=None).model_copy(update={"scenario": ShotConfig(shot="zero")})
-    pool = None if Path(given).is_dir() else read_drawing_config(given)
-    if pool is None:
+    drawn = None if Path(given).is_dir() else drawn_with(given)
+    if drawn is None:
         raise InputError(
-            f"negatives = generated: pool {given} does not record the prompt and adapter of whole images; give "
-            "negatives=roundtrip, or the run id of augment with source=ddpm"
+            f"negatives = generated: pool {given} does not say which prompt and adapter whole images were drawn "
+            "with; give negatives=roundtrip, or the run id of augment with source=ddpm"
         )
-    meta = load_adapter(find_adapter(pool.drawing.adapter)).meta
-    if pool.scenario.shot != "zero" or not meta.instance_prompt:
+    meta = load_adapter(find_adapter(drawn.drawing.adapter)).meta
+    if drawn.scenario.shot != "zero" or not meta.instance_prompt:
         raise InputError(
             f"negatives = generated: the adapter of pool {given} was not fine-tuned on good parts (shot = "
-            f"{pool.scenario.shot}), so it cannot draw them; give negatives=roundtrip, or remove ddpm_pool"
+            f"{drawn.scenario.shot}), so it cannot draw them; give negatives=roundtrip, or no ddpm_pool"
         )
-    good = pool.with_drawing(prompts=meta.instance_prompt)
-    return good.model_copy(update={"n_aug": config.n_aug, "fresh": False})
+    asked = drawn.with_drawing(prompts=meta.instance_prompt)
+    return asked.model_copy(update={"n_aug": config.n_aug, "fresh": False})

@@ -1,4 +1,4 @@
-"""Read and log pools of synthetic images."""
+"""What pools of synthetic positives have in common: where they lie, how they are read and logged."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,41 +16,41 @@ from inandout.review.gallery import write_gallery
 from inandout.tracking.runs import artifact_folder
 
 SHEET_SIZE = 32
-"""Maximum number of images on the contact sheet of a pool."""
+"""Images on the contact sheet of a pool."""
 
 
 PoolSize = Annotated[int, Field(ge=1, le=100_000, description="number of synthetic positives")]
 
 
 class Pool(NamedTuple):
-    """A pool of synthetic images."""
+    """The synthetic images that a run made."""
 
     samples: list[Sample]
-    """Rows of the manifest."""
+    """Rows of its manifest."""
     run_id: str
-    """Run id; empty for a folder."""
+    """Empty for a folder."""
 
 
 def read_pool(folder: Path, run_id: str = "") -> Pool:
-    """Read the pool in a folder."""
+    """The pool in a folder."""
     path = folder / "manifest.csv"
     if not path.exists():
-        raise InputError(f"{folder}: is not a pool because it has no manifest.csv; give a folder that `augment` wrote")
+        raise InputError(f"{folder}: not a pool of images; it needs a manifest.csv as `augment` writes it")
     return Pool(read_manifest(path), run_id)
 
 
 def open_pool(where: str) -> Pool:
-    """Read a pool, given by its folder or run id."""
+    """A pool, by its folder or the id of the run that made it."""
     return read_pool(pool_folder(where), "" if Path(where).is_dir() else where)
 
 
 def pool_folder(where: str) -> Path:
-    """Return the folder of a pool, given by its folder or run id."""
+    """Where a pool lies, given as a folder or as the run that made it."""
     return Path(where) if Path(where).is_dir() else artifact_folder(where, "pool")
 
 
 def refuse_unfit(real: Sequence[Sample], synthetic: Sequence[Sample]) -> None:
-    """Raise InputError if a training mix cannot use the pool, e.g. if its sources are not in the training part."""
+    """Refuse a pool that a training mix refuses, for example one made from images outside the training part."""
     if synthetic[0].origin == "memseg":
         mix(real, synthetic, [], len(synthetic), 0.0)
     else:
@@ -58,18 +58,18 @@ def refuse_unfit(real: Sequence[Sample], synthetic: Sequence[Sample]) -> None:
 
 
 def work_pool(work: Path) -> Path:
-    """Return the folder for a new pool inside the work folder of a run."""
+    """The folder of a pool that is being made."""
     folder = work.resolve() / "pool"
     folder.mkdir(exist_ok=True)
     return folder
 
 
 def log_pool(folder: Path, rows: Sequence[Sample]) -> None:
-    """Log the folder of a pool, a gallery and a contact sheet of its manifest's `rows`."""
+    """Log the folder of a pool with its manifest's `rows`, a gallery and a contact sheet."""
     mlflow.log_artifacts(str(folder), "pool")
     gallery = folder.with_name("index.html")
     write_gallery(gallery, f"{len(rows)} {rows[0].origin} images", folder, rows, "../pool")
     mlflow.log_artifact(str(gallery), "gallery")
-    images = [read_image(sample.image) for sample in rows[:SHEET_SIZE]]
+    shown = [read_image(sample.image) for sample in rows[:SHEET_SIZE]]
     captions = [sample.prompt or f"seed {sample.seed}" for sample in rows[:SHEET_SIZE]]
-    mlflow.log_image(contact_sheet(images, captions), artifact_file="pool.png")
+    mlflow.log_image(contact_sheet(shown, captions), artifact_file="pool.png")

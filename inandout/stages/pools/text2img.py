@@ -1,4 +1,4 @@
-"""Pools of whole images from a fine-tuned diffusion model (paper, sections 3 and 4)."""
+"""A pool of whole images from a fine-tuned diffusion model (paper, sections 3 and 4)."""
 
 import json
 import shutil
@@ -33,40 +33,40 @@ from inandout.tracking.runs import artifact_folder, artifact_names, run_stage
 from inandout.tracking.store import connect
 
 DRAWN_WITH = "drawn_with.json"
-"""Artifact of a diffusion pool: the configuration that reproduces its images."""
+"""Artifact of a diffusion pool: all that its images can be drawn again with."""
 DRAWING_INPUTS = ("data", "base", "base_config", "adapter")
-"""Options that `drawing_inputs` covers."""
+"""Options whose content is in `drawing_inputs`."""
 STRIP = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-"""Values of alpha on the strip of the first image of a pool."""
+"""Values of alpha that a run shows the first image of a pool at."""
 
 
 class DrawingConfig(BaseModel):
-    """Adapter and prompts of diffusion images."""
+    """Which adapter diffusion images are drawn with, and from which prompts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     adapter: str = Field(
-        "", description="run id of finetune, or a .safetensors file; empty = fine-tune with the defaults of finetune"
+        "", description="run id of a fine-tuning, or its .safetensors file; empty = as finetune makes by default"
     )
     alpha: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="merging weight of the adapter; none = default for base, shot and source (paper: .6, .95, .8)",
+        description="merging weight of the adapter; none = by base, shot and source (paper: .6, .95, .8)",
     )
     prompts: str = Field(
         "",
-        description="prompts, separated by | and used in rotation; empty = the adapter's instance prompt, with zero "
-        "shots followed by a defect (paper: skt background cracked|skt background scratched)",
+        description="separated by |, going round; empty = the adapter's own, and with zero shots a defect after it "
+        "(paper: skt background cracked|skt background scratched)",
     )
 
     def prompt_list(self) -> list[str]:
-        """Return the non-empty prompts."""
+        """The prompts, none of them empty."""
         return [prompt.strip() for prompt in self.prompts.split("|") if prompt.strip()]
 
 
 class DdpmConfig(StageConfig):
-    """Options that diffusion images depend on."""
+    """What diffusion images are drawn with."""
 
     data: DataConfig = DataConfig()
     scenario: ShotConfig = ShotConfig()
@@ -77,61 +77,59 @@ class DdpmConfig(StageConfig):
     seed: Seed = 0
 
     def profile(self) -> Preset:
-        """Return the defaults for base and shot."""
+        """What suits base and shot."""
         return PRESETS[kind_of_base(self.base.base), self.scenario.shot]
 
-    def default_alpha(self) -> float:
-        """Return the value of `alpha` if None is given."""
+    def suiting_alpha(self) -> float:
+        """The `alpha` that stands for None."""
         return self.profile().alpha
 
     def resolved(self) -> Self:
-        """Replace None by the defaults for base and shot, and set prompts if no adapter is given."""
-        alpha = self.default_alpha() if self.drawing.alpha is None else self.drawing.alpha
+        """With what suits base and shot in place of None; with prompts, unless an adapter is given that has its own."""
+        alpha = self.suiting_alpha() if self.drawing.alpha is None else self.drawing.alpha
         resolved = self.with_drawing(alpha=alpha).model_copy(
             update={"sampling": self.sampling.resolved(kind_of_base(self.base.base))}
         )
         return resolved if self.drawing.adapter else resolved.with_prompts(FinetuneConfig().instance_prompt)
 
     def with_prompts(self, instance_prompt: str) -> Self:
-        """Set the prompts from the instance prompt of an adapter, if none are given.
+        """With the prompts of an adapter, where none are given.
 
         Raises:
-            InputError: no prompts are given and `instance_prompt` is empty.
+            InputError: none are given, and none is known of the adapter.
         """
-        prompts = self.drawing.prompt_list()
-        if not prompts and not instance_prompt:
-            raise InputError("the adapter does not record its instance prompt; give prompts")
-        prompts = prompts or [f"{instance_prompt} {defect}".strip() for defect in self.profile().defects]
+        asked = self.drawing.prompt_list()
+        if not asked and not instance_prompt:
+            raise InputError("the adapter does not say which prompt it was trained on; give prompts")
+        prompts = asked or [f"{instance_prompt} {defect}".strip() for defect in self.profile().defects]
         return self.with_drawing(prompts="|".join(prompts))
 
     def with_drawing(self, **changes: str | float | None) -> Self:
-        """Return a copy with changed fields of `drawing`."""
+        """Copy with other fields of `drawing`."""
         return self.model_copy(update={"drawing": self.drawing.model_copy(update=changes)})
 
 
-AnyDdpmConfig = TypeVar("AnyDdpmConfig", bound=DdpmConfig)
+Drawn = TypeVar("Drawn", bound=DdpmConfig)
 
 
 class DdpmPoolConfig(DdpmConfig):
-    """Options of a pool of diffusion images."""
+    """A pool of diffusion images."""
 
     n_aug: PoolSize = 60
     fresh: Fresh = False
 
 
-def resolve(config: AnyDdpmConfig) -> AnyDdpmConfig:
-    """Return `config.resolved()`, with the prompts of the adapter if one is given."""
+def resolve(config: Drawn) -> Drawn:
+    """`config.resolved()`, with the prompts of the adapter where one is given."""
     resolved = config.resolved()
     given = resolved.drawing.adapter
     return resolved.with_prompts(_given_adapter(resolved).meta.instance_prompt) if given else resolved
 
 
 def augment_ddpm(config: DdpmPoolConfig, samples: list[Sample] | None = None) -> Pool:
-    """Generate a pool of images from the base merged with an adapter; fine-tune the adapter first if none is given.
+    """A pool of images from the base merged with an adapter, which is fine-tuned first where none is given.
 
-    Args:
-        config: options of the pool.
-        samples: the split dataset after the shot; None = read it and split it by the seed of the pool.
+    `samples` is the data set, split and with its shot; None = read it and split it by the seed of the pool.
     """
     connect()
     config = resolve(config)
@@ -144,7 +142,7 @@ def augment_ddpm(config: DdpmPoolConfig, samples: list[Sample] | None = None) ->
 
 
 def ddpm_fingerprint(config: DdpmPoolConfig, samples: Sequence[Sample]) -> str:
-    """Return the fingerprint of the pool of `augment_ddpm` without generating it."""
+    """Identity of the pool that `augment_ddpm` gives, told without drawing it."""
     return _identity(resolve(config), samples).fingerprint
 
 
@@ -153,20 +151,20 @@ def _identity(config: DdpmPoolConfig, samples: Sequence[Sample]) -> Identity:
 
 
 def drawing_inputs(config: DdpmConfig, samples: Sequence[Sample]) -> dict[str, str]:
-    """Return fingerprints of dataset, base and adapter."""
+    """Fingerprints of the data set and of what is drawn with."""
     base, adapter = base_identity(config.base), adapter_identity(config, samples)
     return {"data": fingerprint(samples), "base": base, "adapter": adapter}
 
 
 def adapter_identity(config: DdpmConfig, samples: Sequence[Sample]) -> str:
-    """Return the fingerprint of the adapter, which need not exist yet."""
+    """Of the adapter that is asked for, which need not be trained yet."""
     if config.drawing.adapter:
         return _given_adapter(config).fingerprint
     return finetune_fingerprint(finetune_config(config), samples)
 
 
 def adapter_for(config: DdpmConfig, samples: list[Sample] | None = None) -> Adapter:
-    """Load the adapter; fine-tune it on `samples` first if none is given."""
+    """The adapter that is asked for, fine-tuned on `samples` first where none is given."""
     if config.drawing.adapter:
         return _given_adapter(config)
     return load_adapter(finetune(finetune_config(config), samples).adapter)
@@ -176,14 +174,14 @@ def _given_adapter(config: DdpmConfig) -> Adapter:
     adapter, shot = load_adapter(find_adapter(config.drawing.adapter)), config.scenario.shot
     if adapter.meta.shot not in ("", shot):
         raise InputError(
-            f"shot = {shot}: the adapter was fine-tuned with shot = {adapter.meta.shot}; give "
-            f"shot={adapter.meta.shot}, or another adapter"
+            f"shot = {shot}: the adapter was fine-tuned with shot = {adapter.meta.shot}, so its images are of "
+            f"another kind; give shot={adapter.meta.shot}, or another adapter"
         )
     return adapter
 
 
 def finetune_config(config: DdpmConfig) -> FinetuneConfig:
-    """Return the configuration of the fine-tuning, with the defaults of `finetune`."""
+    """As `finetune` does it by default."""
     size = AdapterSize(width=config.geometry.width, height=config.geometry.height, fit=config.geometry.fit)
     return FinetuneConfig(
         data=config.data, scenario=config.scenario, geometry=size, base=config.base, seed=config.seed
@@ -191,12 +189,12 @@ def finetune_config(config: DdpmConfig) -> FinetuneConfig:
 
 
 def adapter_run(config: DdpmConfig, samples: list[Sample] | None = None) -> str:
-    """Return the run id of the default fine-tuning; run it first if it is not finished."""
+    """The run of the fine-tuning that is done where no adapter is given, done now if need be."""
     return finetune(finetune_config(config), samples).run_id
 
 
 def _name_adapter(config: DdpmConfig, samples: list[Sample] | None) -> str:
-    """Return the run id or the absolute file name of the adapter."""
+    """What finds the adapter again, from any folder: the run that trained it, or its file."""
     given = config.drawing.adapter
     if not given:
         return adapter_run(config, samples)
@@ -214,16 +212,16 @@ def _make_ddpm(config: DdpmPoolConfig, samples: list[Sample], work: Path) -> Non
 
 
 class DiffusionSetup(NamedTuple):
-    """Loaded base and adapter with the configuration of diffusion images."""
+    """What diffusion images are drawn with, opened."""
 
     config: DdpmPoolConfig
-    """Resolved, with the run id or file of the adapter, so that it reproduces the images."""
+    """Resolved, with the run or the file of the adapter: drawn again from it, an image is the same."""
     base: Base
     adapter: Adapter
 
     @property
     def sampling(self) -> SamplingConfig:
-        """Sampling options."""
+        """The part that says how images are drawn."""
         return self.config.sampling
 
     @property
@@ -233,12 +231,12 @@ class DiffusionSetup(NamedTuple):
 
     @property
     def prompts(self) -> list[str]:
-        """Prompts, used in rotation."""
+        """They go round."""
         return self.config.drawing.prompt_list()
 
 
 def open_diffusion_setup(config: DdpmPoolConfig, samples: list[Sample] | None = None) -> DiffusionSetup:
-    """Load base and adapter of a resolved configuration; fine-tune on `samples` if no adapter is given."""
+    """Load base and adapter of a resolved configuration; where no adapter is given, it is fine-tuned on `samples`."""
     config = config.with_drawing(adapter=_name_adapter(config, samples))
     adapter, base = adapter_for(config), open_base(config.base)
     require_text2img(base.pipeline)
@@ -253,28 +251,25 @@ def draw_ddpm(
     before: Sequence[Sample] = (),
     label: int = 1,
 ) -> list[Sample]:
-    """Write `n_aug` diffusion images and their manifest to `folder`; log rejections and `drawn_with.json`.
+    """`n_aug` diffusion images and their manifest in a folder; logs what became of the others and `drawn_with.json`.
 
     Args:
-        setup: from `open_diffusion_setup`.
-        samples: the dataset.
-        folder: an existing folder.
-        seed: seed of the images; the seed of the configuration splits the dataset.
-        before: pool images that must not be reproduced, in addition to the training images.
-        label: 1 if the prompts describe defects, else 0.
-
-    Returns:
-        The rows of the new images.
+        setup: as opened.
+        samples: the data set.
+        folder: exists.
+        seed: of the images; that of the configuration says how the data set is parted.
+        before: images of a pool that must not come back, as those of the training part must not.
+        label: 1 where the prompts ask for defects, 0 where they do not.
     """
     config, adapter = setup.config, setup.adapter
     merged = merge(setup.base.pipeline, setup.base.fingerprint, adapter, setup.alpha)
     size = config.geometry.width, config.geometry.height
     generator = text2img_generator(merged, setup.prompts, seed, [size], setup.sampling, adapter.meta.clip_skip)
-    cache_key = [*text2img_cache_key(config, adapter, samples, seed), *digests([row.image for row in before])]
-    known_images = [*(sample for sample in samples if sample.split == "train"), *before]
-    training = [fit_image(read_image(sample.image), config.geometry) for sample in known_images]
+    asked = [*text2img_cache_key(config, adapter, samples, seed), *digests([one.image for one in before])]
+    shown = [*(sample for sample in samples if sample.split == "train"), *before]
+    training = [fit_image(read_image(sample.image), config.geometry) for sample in shown]
     generator = grey_generator(generator) if all(is_grey(image) for image in training) else generator
-    state = generate(cache_key, config.n_aug, generator, setup.sampling.sample_batch, training, "ddpm")
+    state = generate(asked, config.n_aug, generator, setup.sampling.sample_batch, training, "ddpm")
     log_pool_state(state)
     mlflow.log_dict(config.flat(), DRAWN_WITH)
     rows = [row.with_(image=Path(shutil.copy(row.image, folder))) for row in _ddpm_rows(setup, state, seed, label)]
@@ -283,7 +278,7 @@ def draw_ddpm(
 
 
 def text2img_cache_key(config: DdpmPoolConfig, adapter: Adapter, samples: Sequence[Sample], seed: int) -> list[object]:
-    """Return the cache key of the images of `draw_ddpm` with empty `before`; `config` is resolved."""
+    """What `draw_ddpm` asks `generate` for, where no pool is to be added to; `config` is resolved."""
     return [
         "ddpm", base_identity(config.base), adapter.fingerprint, config.drawing.alpha, config.drawing.prompt_list(),
         seed, config.geometry.model_dump(), config.sampling.model_dump(), fingerprint(samples), computed_by(__name__),
@@ -291,7 +286,7 @@ def text2img_cache_key(config: DdpmPoolConfig, adapter: Adapter, samples: Sequen
 
 
 def log_pool_state(state: PoolState) -> None:
-    """Log the numbers of rejected images by reason."""
+    """What was kept out."""
     mlflow.log_metrics({f"rejected_{reason}": count for reason, count in state.rejected.items()})
 
 
@@ -299,16 +294,16 @@ def _ddpm_rows(setup: DiffusionSetup, state: PoolState, seed: int, label: int) -
     prompts, adapter = setup.prompts, setup.adapter
     return [
         Sample(
-            image=image.path, label=label, split="train", origin="ddpm", seed=image_seed(seed, image.number),
-            prompt=prompts[image.number % len(prompts)], alpha=setup.alpha, adapter=adapter.fingerprint,
+            image=one.path, label=label, split="train", origin="ddpm", seed=image_seed(seed, one.number),
+            prompt=prompts[one.number % len(prompts)], alpha=setup.alpha, adapter=adapter.fingerprint,
             base=setup.base.fingerprint, sources=adapter.meta.sources,
         )
-        for image in state.kept
+        for one in state.kept
     ]  # fmt: skip
 
 
 def _strip(setup: DiffusionSetup) -> ImageArray:
-    """Return a strip of the first candidate of the pool at increasing alpha."""
+    """The first candidate of the pool at rising alpha."""
     config, prompt, images = setup.config, setup.prompts[0], []
     for alpha in STRIP:
         merged = merge(setup.base.pipeline, setup.base.fingerprint, setup.adapter, alpha)
@@ -320,8 +315,8 @@ def _strip(setup: DiffusionSetup) -> ImageArray:
     return contact_sheet(images, [f"{prompt} {alpha:g}" for alpha in STRIP], len(STRIP))
 
 
-def read_drawing_config(run_id: str) -> DdpmPoolConfig | None:
-    """Read the resolved configuration that drew the images of a run; None if the run does not record it."""
+def drawn_with(run_id: str) -> DdpmPoolConfig | None:
+    """What the images of a run were drawn with, nothing left open; None where the run says nothing of that."""
     if DRAWN_WITH not in artifact_names(run_id):
         return None
     return DdpmPoolConfig.from_flat(**json.loads(artifact_folder(run_id, DRAWN_WITH).read_text(encoding="utf-8")))

@@ -1,1 +1,1 @@
-"""Promote to the model registry, roll back, and export."""
+"""Promotion to the model registry, rollback, and export."""

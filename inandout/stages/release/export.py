@@ -1,4 +1,4 @@
-"""Entry point `export`: write a classifier as an ONNX file, compare it with torch, and measure its latency."""
+"""Entry point `export`: a trained classifier as an ONNX file that is proven to agree, and how fast it is."""
 
 import os
 import platform
@@ -24,39 +24,39 @@ from inandout.tracking.runs import artifact_folder, run_stage
 from inandout.tracking.store import connect
 
 FILE = "classifier.onnx"
-"""Artifact of `export`."""
+"""Artifact of the run."""
 
 
 class ExportConfig(StageConfig):
-    """Options of `export`; give either `run` or `model`."""
+    """What to export; either `run` or `model`."""
 
-    run: str = Field("", description="run id of the classify to export")
-    model: str = Field("", description="or URI of a promoted model, models:/NAME@champion or models:/NAME/3")
+    run: str = Field("", description="run id of the classify whose ResNet-50 is exported")
+    model: str = Field("", description="or the address of a promoted one, models:/NAME@champion or models:/NAME/3")
     rule: str = Field(
         "",
-        description="operating point of the threshold; with run any, for example fpr<=0.01, empty = validation; with "
-        "model one of its points, empty = its default",
+        description="operating point whose threshold goes in: of a run any, fpr<=0.01 say, empty = validation; of a "
+        "model one that it has, empty = its default",
     )
-    out: str = Field("classifier.onnx", pattern=r"\.onnx$", description="file to write, in addition to the artifact")
-    rounds: int = Field(100, ge=10, le=10_000, description="timed predictions of each kind")
+    out: str = Field("classifier.onnx", pattern=r"\.onnx$", description="file to write, beside the run's artifact")
+    rounds: int = Field(100, ge=10, le=10_000, description="answers of each kind that are timed")
     fresh: Fresh = False
 
 
 class Exported(NamedTuple):
-    """Exported file and measurements."""
+    """Where the file lies, and what was measured."""
 
     run_id: str
     path: Path
     difference: float
-    """Largest absolute difference of a logit from torch."""
+    """Of a logit from torch, the largest."""
     table: str
 
 
 def export(config: ExportConfig) -> Exported:
-    """Write, check and time the ONNX file, or reuse the finished run.
+    """Write, check and time the ONNX file, or find the run that did.
 
-    The file contains normalisation and threshold. Its input is uint8 RGB images (N, 3, H, W) of the model's size, for
-    any N. The caller crops and resizes images, because ONNX lacks Pillow's filter.
+    The file has normalisation and threshold inside and takes any number of uint8 RGB images (N, 3, H, W) of the
+    model's size; cutting and resizing them is left to the caller, because ONNX has not Pillow's filter.
     """
     out = Path(config.out)
     _refuse_unclear(config, out)
@@ -76,21 +76,21 @@ def export(config: ExportConfig) -> Exported:
     table = artifact_folder(run.info.run_id, "latency.md").read_text(encoding="utf-8")
     difference = run.data.metrics["export_max_difference"]
     print(
-        f"\n{table}\n\n{out}: written; its logits differ from torch by at most {difference:.2g}\n{experiment_url(run)}"
+        f"\n{table}\n\n{out}: ready; its logits differ from torch's by {difference:.2g} at most\n{experiment_url(run)}"
     )
     return Exported(run.info.run_id, out, difference, table)
 
 
 def _refuse_unclear(config: ExportConfig, out: Path) -> None:
-    """Check options without reading anything."""
+    """What can be told before anything is read."""
     if bool(config.run) == bool(config.model):
-        raise InputError("give either run, the id of a classify run, or model, models:/NAME@champion")
+        raise InputError("give either run, the id of a classify, or model, models:/NAME@champion")
     if config.model and not config.model.startswith("models:/"):
-        raise InputError(f"model = {config.model!r}: is not a model URI; give models:/NAME@champion")
+        raise InputError(f"model = {config.model!r}: is no address of a model; give models:/NAME@champion")
     if out.exists():
-        raise InputError(f"out = {out}: already exists; give another name")
+        raise InputError(f"out = {out}: is there already; give another name, so that nothing is lost")
     if not out.parent.is_dir():
-        raise InputError(f"out = {out}: folder {out.parent} does not exist; create it, or give another file")
+        raise InputError(f"out = {out}: the folder {out.parent} is not there; make it, or name a file in another one")
 
 
 def _copy(source: Path, out: Path) -> None:
@@ -105,32 +105,27 @@ def _copy(source: Path, out: Path) -> None:
 
 
 def _from_run(config: ExportConfig) -> tuple[TrainedClassifier, OperatingPoint]:
-    """Return the classifier of a run and an operating point chosen on its validation part."""
+    """The classifier of a run, with a threshold that is chosen on its validation part."""
     trained, rule = TrainedClassifier.open(config.run), parse_rule(config.rule or "validation")
     scored = trained.scores("val")
     return trained, choose_point(rule, scored.logits, scored.labels, trained.config.val_fpr)
 
 
 def _from_model(config: ExportConfig) -> tuple[TrainedClassifier, OperatingPoint]:
-    """Return the classifier of a promoted model and one of the model's operating points."""
+    """The classifier behind a model that `log_servable` logged, with one of its own thresholds."""
     try:
         folder = Path(mlflow.artifacts.download_artifacts(f"{config.model}/artifacts/settings.json"))
     except (mlflow.MlflowException, OSError) as error:
-        raise InputError(
-            f"model = {config.model}: is not a promoted classifier ({brief(error)}); give models:/NAME@champion"
-        ) from error
+        raise InputError(f"model = {config.model}: no promoted classifier is there ({brief(error)})") from error
     settings = Settings.model_validate_json(folder.read_text(encoding="utf-8"))
     return TrainedClassifier.open(settings.run), settings.point(config.rule or settings.default)
 
 
 def export_onnx(trained: TrainedClassifier, point: OperatingPoint, path: Path) -> float:
-    """Write a classifier as an ONNX file.
-
-    Returns:
-        Largest absolute difference of a logit from torch on 20 test images.
+    """Write a classifier as an ONNX file; the largest absolute difference of a logit from torch on 20 test images.
 
     Raises:
-        InputError: the difference is above 1e-4, or test images are missing.
+        InputError: the difference is above 1e-4, or test images cannot be read.
     """
     return write_export(
         trained.load(), trained.test_pixels(CHECKED), path, geometry=trained.geometry, point=point,
@@ -147,9 +142,9 @@ def _write(config: ExportConfig, trained: TrainedClassifier, point: OperatingPoi
     timings = measure_latency(trained.load, trained.geometry, files, path, config.rounds)
     threads = torch.get_num_threads()
     title = (
-        f"Milliseconds per prediction at {trained.geometry.width}x{trained.geometry.height}, from encoded images to "
-        f"logits, on {threads} thread{'s' * (threads > 1)} of a CPU ({platform.machine()}); cold includes loading "
-        "the model:"
+        f"Milliseconds an answer at {trained.geometry.width}x{trained.geometry.height}, from encoded images to "
+        f"logits, on {threads} thread{'s' * (threads > 1)} of a CPU ({platform.machine()}); cold is with reading the "
+        "model:"
     )
     mlflow.log_text(f"{title}\n\n{latency_table(timings)}", "latency.md")
     log_values({f"{each.engine}_{each.state}_{each.batch}_p50_ms": each.milliseconds()[0] for each in timings})

@@ -1,4 +1,4 @@
-"""Entry points `promote` and `rollback`: register a trained classifier as a version of a model."""
+"""Entry points `promote` and `rollback`: a trained classifier becomes a version of a registered model."""
 
 import tempfile
 from collections.abc import Sequence
@@ -39,53 +39,51 @@ from inandout.tracking.runs import run_stage
 from inandout.tracking.store import connect
 
 CARD = "model_card.md"
-"""Artifact of `promote` and of the model."""
+"""Artifact of the version's run and of the model."""
 UNSTATED = "unknown: state it"
-"""Default of `data_licence`."""
+"""The licence of data that nobody has named one of."""
 RUN_TAG = "run"
-"""Version tag: run id of the classifier."""
+"""Tag of a version: the run of `classify`."""
 _URI_TAG = "inandout.servable"
-"""Run tag of `promote`: URI of the logged model."""
+"""Tag of a run of `promote`: the model that it logged."""
 ModelName = Annotated[
     str,
-    Field(pattern=r"^\w[\w .-]*$", max_length=100, description="name of the registered model: letters, digits, ' ._-'"),
+    Field(pattern=r"^\w[\w .-]*$", max_length=100, description="registered model: letters, digits, ' ._-'"),
 ]
 
 
 class PromoteConfig(StageConfig):
-    """Options of `promote`."""
+    """What is made of which classifier, and where it goes."""
 
-    run: str = Field("", description="run id of a classify; empty = the run with the highest validation AP")
+    run: str = Field("", description="run id of a classify; empty = the highest validation AP of the experiment")
     points: str = Field(
         "validation,fpr<=0.05",
-        description="operating points, separated by commas: recall>=0.95, fpr<=0.01, cost 50:1 (missed defect : false "
-        "reject), validation (threshold of the run)",
+        description="operating points, separated by commas: recall>=0.95, fpr<=0.01, cost 50:1 (an escape against a "
+        "false reject), validation (the run's own threshold)",
     )
     defect_share: float | None = Field(
-        None, gt=0, lt=1, description="share of defective parts for cost rules; none = share in the validation part"
+        None, gt=0, lt=1, description="share of defective parts that cost weighs by; none = that of the validation part"
     )
-    data_licence: str = Field(
-        UNSTATED, min_length=1, max_length=500, description="licence of the data, for the model card"
-    )
-    fresh: bool = Field(False, description="promote again even if a finished run has the same fingerprint")
+    data_licence: str = Field(UNSTATED, min_length=1, max_length=500, description="licence of the data, for the card")
+    fresh: bool = Field(False, description="export again although a finished run has the same fingerprint")
     name: ModelName = "inandout"
 
 
 class RollbackConfig(StageConfig):
-    """Options of `rollback`."""
+    """Which registered model."""
 
     name: ModelName = "inandout"
 
 
 class Points(NamedTuple):
-    """Operating points with their metrics on the validation part (`chosen`) and test part (`measured`)."""
+    """Operating points, on the part they were chosen on and on the test part."""
 
     chosen: list[OperatingPoint]
     measured: list[OperatingPoint]
 
 
 class Promotion(NamedTuple):
-    """Result of `promote`."""
+    """What came of it."""
 
     version: int
     champion: bool
@@ -93,11 +91,10 @@ class Promotion(NamedTuple):
 
 
 def promote(config: PromoteConfig) -> Promotion:
-    """Register a trained classifier as a model version; make it the champion if it beats the current champion.
+    """Make a trained classifier a version of a registered model, and the champion if it beats the one there is.
 
-    Raises:
-        InputError: the classifier has no test AP, its export gives other scores, an operating point cannot be chosen,
-            or the champion was evaluated on another test part.
+    Nothing is registered where its export gives other scores, its operating points cannot be claimed, or the champion
+    was measured on another test part.
     """
     connect()
     candidate = TrainedClassifier.open(config.run) if config.run else best_by_validation()
@@ -114,19 +111,17 @@ def promote(config: PromoteConfig) -> Promotion:
 
 
 def rollback(config: RollbackConfig) -> None:
-    """Move `@champion` back to the previous version; a second call undoes the first."""
+    """Give `@champion` back to the version before; a second time undoes the first."""
     connect()
     with registry_lock(config.name):
         champion, previous = roll_back(config.name)
-    print(
-        f"{config.name}: version {champion.version} is the champion, version {previous.version} the previous champion"
-    )
+    print(f"{config.name}: version {champion.version} is the champion, version {previous.version} the previous one")
 
 
 def _points(config: PromoteConfig, candidate: TrainedClassifier) -> Points:
     rules = list(dict.fromkeys(parse_rule(part) for part in config.points.split(",") if part.strip()))
     if not rules:
-        raise InputError("points is empty; give, for example, recall>=0.95, fpr<=0.01, cost 50:1 or validation")
+        raise InputError("points is empty; give some of recall>=0.95, fpr<=0.01, cost 50:1, validation")
     val, test, max_fpr = candidate.scores("val"), candidate.scores(), candidate.config.val_fpr
     chosen = [choose_point(rule, val.logits, val.labels, max_fpr, config.defect_share) for rule in rules]
     return Points(chosen, [measure_point(point, test.logits, test.labels) for point in chosen])
@@ -135,13 +130,14 @@ def _points(config: PromoteConfig, candidate: TrainedClassifier) -> Points:
 def _refuse_other_test(name: str, candidate: TrainedClassifier, champion: ModelVersion | None) -> None:
     if champion is not None and champion.tags.get("test_fingerprint") != candidate.test_fingerprint:
         raise InputError(
-            f"run = {candidate.run_id}: cannot be compared with the champion, version {champion.version} of {name}, "
-            "which has another test part; train on the champion's data, or give another name"
+            f"run = {candidate.run_id}: was measured on another test part than the champion, "
+            f"version {champion.version} of {name}, so the two cannot be compared; train on the champion's data, or "
+            "give another name"
         )
 
 
 def _released(config: PromoteConfig, candidate: TrainedClassifier, points: Points) -> Run:
-    """Return the run with the servable model, its card and operating points; reuse a finished one."""
+    """The run that holds the servable model, its card and its points; found where it was made before."""
     released = config.model_copy(update={"run": candidate.run_id})
     identity = Identity("promote", __name__, released, {"data": candidate.data_fingerprint}, ignored=["name"])
     name = f"promote {candidate.run.info.run_name}"
@@ -152,7 +148,7 @@ def _released(config: PromoteConfig, candidate: TrainedClassifier, points: Point
 
 
 def _release(candidate: TrainedClassifier, points: Points, card: str) -> None:
-    """Check the export, then log the model with its card; the first operating point is the default."""
+    """Check the export, then log the model with its card; the first operating point decides unless told otherwise."""
     mlflow.log_metric("export_difference", _check_export(candidate, points.measured[0]))
     mlflow.log_dict({"points": [point.model_dump(mode="json") for point in points.measured]}, "operating_points.json")
     uri = log_classifier(candidate, points.measured, points.measured[0].rule)
@@ -170,15 +166,15 @@ def _check_export(candidate: TrainedClassifier, point: OperatingPoint) -> float:
 
 
 def log_classifier(candidate: TrainedClassifier, points: Sequence[OperatingPoint], default: str) -> str:
-    """Log a servable model of a classifier to the active run; its heat maps are evaluated on the test part.
+    """Log a classifier into the active run, to be served; its heat maps are measured on the test part.
 
     Args:
-        candidate: classifier to log.
-        points: operating points that a request can choose.
-        default: rule of the operating point for requests that name none.
+        candidate: to log.
+        points: thresholds to choose from.
+        default: the rule that decides where a request names none.
 
     Returns:
-        The model URI, `models:/m-...`.
+        The model's address, `models:/m-...`.
 
     Raises:
         InputError: `default` is not among the points.
@@ -193,7 +189,7 @@ def log_classifier(candidate: TrainedClassifier, points: Sequence[OperatingPoint
 
 def _facts(config: PromoteConfig, candidate: TrainedClassifier, points: Points) -> Facts:
     run = candidate.run
-    changed = {name: value for name, value in config.changed().items() if name not in ("run", "name", "fresh")}
+    asked = {name: value for name, value in config.changed().items() if name not in ("run", "name", "fresh")}
     return Facts(
         run_id=candidate.run_id, config=candidate.config.flat(), params=run.data.params,
         metrics=run.data.metrics, tags=run.data.tags,
@@ -202,7 +198,7 @@ def _facts(config: PromoteConfig, candidate: TrainedClassifier, points: Points) 
         chosen=points.chosen, measured=points.measured,
         commands=[
             command_line("classify", candidate.config.changed()),
-            command_line("promote", {"run": candidate.run_id} | changed),
+            command_line("promote", {"run": candidate.run_id} | asked),
         ],
     )  # fmt: skip
 
@@ -213,7 +209,7 @@ def _data_licence(config: PromoteConfig, candidate: ClassifyConfig) -> str:
 
 
 def base_licence(config: ClassifyConfig) -> str:
-    """Return the licence of the base that drew the synthetic defects."""
+    """Of the Stable Diffusion behind the synthetic defects."""
     if not config.shares()[0]:
         return "none used"
     if config.ddpm_pool:
@@ -223,14 +219,16 @@ def base_licence(config: ClassifyConfig) -> str:
 
 
 def _register(config: PromoteConfig, candidate: TrainedClassifier, run: Run) -> Promotion:
-    """Register the run as a version, unless it already is one, and apply the champion gate. Needs the registry lock."""
+    """Add the version, unless this run is one already, and let it through the gate; call it under the lock."""
     champion = version_at(config.name, CHAMPION)
     version = version_of(config.name, run.info.run_id)
     if champion is not None and version is not None and champion.version == version.version:
-        return Promotion(int(version.version), True, "it is already the champion")
+        return Promotion(int(version.version), True, "it is the champion already")
     if version is not None and ROLLED_BACK in version.tags:
-        why = f"not passed: it was rolled back, {version.tags[ROLLED_BACK]}; only `rollback` can restore it"
-        return Promotion(int(version.version), False, why)
+        back = (
+            f"not passed: it was rolled back, {version.tags[ROLLED_BACK]}; only `rollback` gives the place back to it"
+        )
+        return Promotion(int(version.version), False, back)
     _refuse_other_test(config.name, candidate, champion)
     theirs = read_scores(champion.tags[RUN_TAG]) if champion is not None else None
     wins, why = champion_gate(candidate.scores(), theirs, str(champion.version) if champion is not None else "")
@@ -245,7 +243,7 @@ def _register(config: PromoteConfig, candidate: TrainedClassifier, run: Run) -> 
 
 
 def _tags(config: PromoteConfig, candidate: TrainedClassifier) -> dict[str, str]:
-    """Return the tags of a version."""
+    """What a version says of itself in the registry."""
     return {
         RUN_TAG: candidate.run_id,
         "alpha": "none used" if candidate.config.alpha is None else f"{candidate.config.alpha:g}",

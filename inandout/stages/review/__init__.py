@@ -1,1 +1,1 @@
-"""Review page and prompt lab."""
+"""The review page and the prompt lab as stages."""

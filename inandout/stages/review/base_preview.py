@@ -1,4 +1,4 @@
-"""Preview of pool images without the adapter: loads the base on the first request."""
+"""What the images of a pool are without the adapter: opens the base of the run that made them, once someone looks."""
 
 import sys
 from collections.abc import Sequence
@@ -11,17 +11,17 @@ from inandout.data.manifest import Sample
 from inandout.diffusion.sample.sampler import sample
 from inandout.errors import InputError
 from inandout.review.base_preview import BasePreview, has_preview
-from inandout.stages.pools.text2img import DiffusionSetup, open_diffusion_setup, read_drawing_config
+from inandout.stages.pools.text2img import DiffusionSetup, drawn_with, open_diffusion_setup
 
 
 def open_base_preview(run_id: str, pool: Sequence[Sample], folder: Path) -> BasePreview | None:
-    """Return a preview that redraws rows of a pool at alpha 0 into `folder`; None if no row can be redrawn."""
+    """Draws rows of a pool again at alpha 0, into `folder`; None where no row can be, or it is not known how."""
     if not any(has_preview(row) for row in pool):
         return None
-    config = read_drawing_config(run_id)
+    config = drawn_with(run_id)
     if config is None:
         print(
-            f"remark: run {run_id} does not record how its images were drawn, so there is no preview at alpha 0",
+            f"remark: run {run_id} does not say what its images were drawn with, so they cannot be shown at alpha 0",
             file=sys.stderr,
         )
         return None
@@ -34,9 +34,9 @@ def open_base_preview(run_id: str, pool: Sequence[Sample], folder: Path) -> Base
 
 
 def _at_zero(setup: DiffusionSetup, row: Sample) -> ImageArray:
-    """Redraw the image of a row with the base only, which equals `merge` at alpha 0; grey if the image is grey."""
+    """The image of a row as the base alone draws it, which is what `merge` gives at alpha 0; grey where it is."""
     if setup.base.fingerprint != row.base:
-        raise InputError(f"base {setup.config.base.base}: has changed since this image was drawn; restore it")
+        raise InputError(f"base {setup.config.base.base}: is no longer the one that this image was drawn with")
     assert row.seed is not None
     drawn = sample(
         setup.base.pipeline, [row.prompt], [row.seed], width=setup.config.geometry.width,

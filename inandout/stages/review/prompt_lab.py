@@ -1,4 +1,4 @@
-"""Prompt lab of the entry point `review`: loads base and adapter, and logs the attempts."""
+"""The prompt lab of the entry point `review`: opens base and adapter, and keeps what was tried."""
 
 import hashlib
 from typing import NamedTuple
@@ -18,11 +18,11 @@ from inandout.stages.pools.text2img import DdpmConfig, adapter_for
 from inandout.tracking.store import state_folder
 
 _FIRST = 4
-"""Initial number of images per prompt in the form."""
+"""Images of a prompt that the form asks for first."""
 
 
 class OpenedPromptLab(NamedTuple):
-    """A prompt lab, a session with real images, and fingerprints of dataset, base and adapter."""
+    """A prompt lab, real images to show in it, and fingerprints of what it draws with."""
 
     lab_page: PromptLabPage
     session: ReviewSession
@@ -30,7 +30,7 @@ class OpenedPromptLab(NamedTuple):
 
 
 def open_prompt_lab(config: DdpmConfig) -> OpenedPromptLab:
-    """Load base and adapter of a resolved configuration; fine-tune the adapter first if none is given."""
+    """Load what draws; where no adapter is given, one is fine-tuned first. The configuration is resolved."""
     samples = prepare_shot(config.data, config.scenario, config.seed)
     adapter = adapter_for(config, samples)
     base = open_base(config.base)
@@ -53,9 +53,9 @@ def open_prompt_lab(config: DdpmConfig) -> OpenedPromptLab:
 
 
 def save_prompt_lab(run_id: str, lab: PromptLab) -> str:
-    """Log all attempts and chosen prompts to the run, replacing earlier ones, from any thread; return a summary."""
+    """Put all tries and the chosen prompts into the run, in place of what was there; from any thread."""
     mlflow.MlflowClient().log_artifacts(run_id, str(lab.folder), "prompt_lab")
     chosen, attempts = lab.chosen(), len(lab.attempts())
     if not chosen:
-        return f"{attempts} attempts, logged to run {run_id}. No prompt was chosen."
-    return f"{attempts} attempts, logged to run {run_id}. To generate a pool, add to augment: {lab.option()}"
+        return f"{attempts} tries, in run {run_id}. No prompt was chosen to be used."
+    return f"{attempts} tries, in run {run_id}. To make a pool of the chosen prompts, add to augment: {lab.option()}"

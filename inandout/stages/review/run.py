@@ -1,4 +1,4 @@
-"""Entry point `review`: a local web page to review the images of a pool, or labels of real images."""
+"""Entry point `review`: a local web page on which people judge the images of a pool, or labels of real ones."""
 
 import json
 import sys
@@ -34,40 +34,40 @@ from inandout.tracking.store import connect, state_folder
 
 
 class ReviewConfig(DdpmConfig):
-    """Images to review, options of the prompt lab, and address of the page."""
+    """Which images are reviewed, or drawn where there are none yet, and where the page is to be had."""
 
     pool: str = Field(
         "",
         description="run id of augment, extend-pool or label-errors, or a folder with a manifest.csv; empty = the "
-        "prompt lab, which uses all options except host and port",
+        "prompt lab, which all options but host and port are for",
     )
     host: str = Field(
         "127.0.0.1",
         min_length=1,
-        description="address to listen on; addresses other than localhost require a token",
+        description="address to listen on; with any other than that of this machine alone, a token is needed to get in",
     )
-    port: int = Field(8765, ge=0, le=65535, description="port to listen on; 0 = any free port")
+    port: int = Field(8765, ge=0, le=65535, description="port to listen on; 0 = any that is free")
 
 
-class PoolWithDataset(NamedTuple):
-    """Folder of a pool and its dataset."""
+class Opened(NamedTuple):
+    """A pool, and where it comes from."""
 
     folder: Path
     real: list[Sample]
-    """The dataset of the pool; empty if unknown."""
+    """The data set that it was made from; empty where that is not known."""
     fit: Literal["crop", "stretch"]
 
 
 def review(config: ReviewConfig) -> None:
-    """Serve the review page until Ctrl-C. Decisions are saved immediately and logged to an MLflow run at the end."""
+    """Serve the review page until Ctrl-C; every decision is saved at once, and goes into an MLflow run at the end."""
     connect()
     if config.pool:
-        _run_review(config)
+        _certify(config)
     else:
         _run_prompt_lab(config)
 
 
-def _run_review(config: ReviewConfig) -> None:
+def _certify(config: ReviewConfig) -> None:
     session, close = _build_session(config.pool)
     log = DecisionLog(_folder_of(session) / DECISIONS)
     log.add(decisions_on(session.ids))
@@ -83,15 +83,15 @@ def _run_review(config: ReviewConfig) -> None:
 
 
 Close = Callable[[str, dict[str, Any], Sequence[Decision]], str]
-"""End a review, given run id, summary and decisions; return a sentence about its results."""
+"""Ends a review, given its run, its summary and all decisions: says in a sentence what is to be had, and where."""
 
 
 def _build_session(where: str) -> tuple[ReviewSession, Close]:
-    """Return a session of pool images, or of images with suspicious labels, and the function that ends it."""
+    """The images of a pool, or real ones whose labels are in doubt."""
     if not Path(where).is_dir() and is_label_errors_run(where):
         data = read_manifest(artifact_folder(where, "manifest.csv"))
         return build_suspect_session(where), partial(_close_labels, data)
-    opened = _open_pool(where)
+    opened = _open(where)
     pool = read_pool(opened.folder)
     session = build_session(f"pool {Path(where).name}", opened.folder, pool.samples, opened.real, opened.fit)
     if not Path(where).is_dir():
@@ -101,10 +101,10 @@ def _build_session(where: str) -> tuple[ReviewSession, Close]:
 
 
 def build_suspect_session(run_id: str) -> ReviewSession:
-    """Return a session of the images of a run of `label-errors`, highest loss first."""
+    """The images of a run of `label-errors`, the most suspicious first."""
     suspects = read_suspects(run_id)
     return build_label_session(
-        f"labels {run_id}", [suspect.sample for suspect in suspects], [suspect.chance for suspect in suspects]
+        f"labels {run_id}", [one.sample for one in suspects], [one.chance for one in suspects]
     )  # fmt: skip
 
 
@@ -121,61 +121,61 @@ def _run_prompt_lab(config: ReviewConfig) -> None:
         def finish() -> str:
             return save_prompt_lab(run.info.run_id, opened.lab_page.lab)
 
-        log = DecisionLog(opened.lab_page.lab.folder / DECISIONS)  # stays empty: the prompt lab has no decisions
+        log = DecisionLog(opened.lab_page.lab.folder / DECISIONS)  # stays empty: there is nothing to decide on
         _serve(config, build_app(opened.session, log, finish, opened.lab_page), finish)
 
 
 def _serve(config: ReviewConfig, app: FastAPI, finish: Callable[[], str]) -> None:
     try:
-        serve(app, config.host, config.port, new_token(config.host), _print_address)
+        serve(app, config.host, config.port, new_token(config.host), _tell)
     finally:
         print(finish(), file=sys.stderr)
 
 
-def _open_pool(where: str) -> PoolWithDataset:
-    """Return the pool of a run with the dataset of that run, or the pool in a folder without a dataset.
+def _open(where: str) -> Opened:
+    """The pool of a run, with the data set of that run; or a folder.
 
     Raises:
-        InputError: the pool does not exist.
+        InputError: there is none.
     """
     folder = pool_folder(where)
     if Path(where).is_dir():
-        return PoolWithDataset(folder, [], "crop")
+        return Opened(folder, [], "crop")
     config = read_config(where)
-    return PoolWithDataset(folder, _existing_dataset(artifact_folder(where, "manifest.csv")), config["fit"])
+    return Opened(folder, _still_there(artifact_folder(where, "manifest.csv")), config["fit"])
 
 
-def _existing_dataset(manifest: Path) -> list[Sample]:
-    """Return the dataset of a run; empty if an image file is missing."""
+def _still_there(manifest: Path) -> list[Sample]:
+    """The data set of a run, if its images still lie where they were."""
     samples = read_manifest(manifest)
     if all(sample.image.exists() for sample in samples):
         return samples
     print(
-        "remark: image files of the dataset are missing, so real images and flags that compare with them are not "
-        "available",
+        "remark: images of the data set are not where the run of the pool found them, so there are no real images "
+        "beside, and no flags that compare with them",
         file=sys.stderr,
     )
     return []
 
 
-def _print_address(address: str) -> None:
-    print(f"review: open {address} in a browser; press Ctrl-C here to finish", flush=True)
+def _tell(address: str) -> None:
+    print(f"review: open {address} in a browser; Ctrl-C here when you have finished", flush=True)
 
 
 def keep_decisions(run_id: str, session: ReviewSession, decisions: Sequence[Decision]) -> dict[str, Any]:
-    """Log decisions and their summary to the run, replacing earlier ones, from any thread; return the summary."""
+    """Put what was decided so far into the run, in place of what was there, from any thread; the summary of it."""
     client = mlflow.MlflowClient()
     summary = summarise(session.samples, session.ids, decisions)
-    text = "".join(decision.model_dump_json(ensure_ascii=True) + "\n" for decision in decisions)
+    text = "".join(one.model_dump_json(ensure_ascii=True) + "\n" for one in decisions)
     client.log_text(run_id, text, DECISIONS)
     client.log_text(run_id, json.dumps(summary, indent=2), "summary.json")
-    values = {decision: float(count) for decision, count in summary["together"].items()}
-    values |= {"images": float(summary["images"]), "reviewers": float(len(summary["reviewers"]))}
-    kappas = [agreement["kappa"] for agreement in summary["agreements"] if agreement["kappa"] is not None]
-    values |= {"lowest_kappa": min(kappas)} if kappas else {}
+    known = {decision: float(count) for decision, count in summary["together"].items()}
+    known |= {"images": float(summary["images"]), "reviewers": float(len(summary["reviewers"]))}
+    kappas = [one["kappa"] for one in summary["agreements"] if one["kappa"] is not None]
+    known |= {"lowest_kappa": min(kappas)} if kappas else {}
     now = int(time.time() * 1000)
     client.log_batch(
-        run_id, [Metric(f"review_{name}", value, now, 0) for name, value in values.items()],
+        run_id, [Metric(f"review_{name}", value, now, 0) for name, value in known.items()],
         tags=[RunTag("inandout.reviewers", ", ".join(summary["reviewers"])[:500])],
     )  # fmt: skip
     return summary
@@ -185,7 +185,7 @@ def _close_pool(run_id: str, summary: dict[str, Any], _: Sequence[Decision]) -> 
     counts = summary["together"]
     return (
         f"{counts['keep']} kept, {counts['reject']} rejected, {counts['unsure']} unsure of {summary['images']}, in "
-        f"run {run_id}. To train on kept images only, add reviewed=true to classify."
+        f"run {run_id}. To train with the kept images alone, add reviewed=true to classify."
     )
 
 
@@ -196,6 +196,6 @@ def _close_labels(
     counts = summary["together"]
     return (
         f"{counts['keep']} labels right, {counts['reject']} wrong, {counts['unsure']} unsure of {summary['images']}, "
-        f"in run {run_id}. To train with wrong labels corrected: data={artifact_folder(run_id, CORRECTED)}; without "
-        f"wrong and unsure labels: data={artifact_folder(run_id, WITHOUT)}"
+        f"in run {run_id}. To train with the wrong ones corrected: data={artifact_folder(run_id, CORRECTED)}; without "
+        f"those that are wrong or unsure: data={artifact_folder(run_id, WITHOUT)}"
     )

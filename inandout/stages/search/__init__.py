@@ -1,1 +1,1 @@
-"""Search for alpha and ddpm_ratio."""
+"""The search for alpha and ddpm_ratio."""

@@ -1,4 +1,4 @@
-"""Configuration of `search`."""
+"""What a search is asked for."""
 
 from typing import Annotated
 
@@ -26,15 +26,14 @@ _EXTRAS: tuple[Extra, ...] = ("n_aug", "guidance", "lr")
 def _extras(text: str) -> str:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not set(names) <= set(_EXTRAS) or len(set(names)) < len(names):
-        raise ValueError(f"{text!r} is not a comma-separated subset of {', '.join(_EXTRAS)} without duplicates")
+        raise ValueError(f"{text!r} is not some of {', '.join(_EXTRAS)}, each once, separated by commas")
     return ",".join(names)
 
 
 class SearchConfig(StageConfig):
-    """Options of a study.
+    """The study. `seed` parts the data and draws every image; `seeds` are repetitions of the training alone.
 
-    `seed` splits the data and draws every image; `seeds` repeat the training only. A study therefore fine-tunes once
-    and draws one pool for each alpha.
+    So a study fine-tunes once and draws a pool once for each alpha, however many seeds there are.
     """
 
     engine: ParallelConfig = ParallelConfig()
@@ -47,31 +46,26 @@ class SearchConfig(StageConfig):
     weights: Weights = "none"
     val_fpr: ValFpr = 0.05
     seed: Seed = 0
-    n_trials: int = Field(20, ge=1, le=10_000, description="total number of trials, including those before a resume")
-    seeds: Seeds = Field("0,1", description="training seeds of each trial; the objective is their mean")
-    fresh_seeds: Seeds = Field(
-        "100,101,102",
-        description="training seeds of the final comparison of the best three points and the paper's choice",
-    )
+    n_trials: int = Field(20, ge=1, le=10_000, description="trials of the study in all, however often it is resumed")
+    seeds: Seeds = Field("0,1", description="trainings of each trial, whose mean counts")
+    fresh_seeds: Seeds = Field("100,101,102", description="trainings of the best three and of the paper's choice")
     also: Annotated[str, AfterValidator(_extras)] = Field(
-        "", description="further searched options, separated by commas: some of n_aug, guidance, lr"
+        "", description="searched besides alpha and ddpm_ratio: some of n_aug, guidance, lr, separated by commas"
     )
-    alpha_step: float = Field(
-        0.1, ge=0.05, le=0.1, description="grid step of alpha, .05 or .1; trials with equal alpha share a pool"
-    )
+    alpha_step: float = Field(0.1, ge=0.05, le=0.1, description="grid of alpha: .05 or .1; trials share its pools")
     objective: ValidationPositives | None = Field(
         None,
-        description="validation positives: real, or synthetic (held out, half MemSeg, half diffusion); none = "
-        "real with shot=full, else synthetic",
+        description="positives of the validation part: real, or synthetic (held out, half MemSeg, half diffusion); "
+        "none = real with shot=full, else synthetic",
     )
-    n_held_out: int = Field(40, ge=2, le=100_000, description="number of held-out positives for objective=synthetic")
+    n_held_out: int = Field(40, ge=2, le=100_000, description="held-out positives of objective=synthetic")
     held_out_alpha: float | None = Field(
-        None, ge=0, le=1, description="alpha of held-out positives, equal in all trials; none = the paper's value"
+        None, ge=0, le=1, description="their alpha, the same in all trials; none = the paper's for this shot"
     )
     storage: Annotated[str, AfterValidator(check_url)] = Field(
         "",
-        description="storage of the study: empty = a file beside the database, for processes on one machine; "
-        "postgresql+psycopg://user@host/database for several machines",
+        description="where the study is kept: empty = a file beside the database, for any number of processes on one "
+        "machine; or postgresql+psycopg://user@host/database, for several machines",
     )
 
     @field_validator("alpha_step")
@@ -84,34 +78,31 @@ class SearchConfig(StageConfig):
     @model_validator(mode="after")
     def _can_be_searched(self) -> "SearchConfig":
         if self.mix.n_aug < 2:
-            raise ValueError(f"n_aug = {self.mix.n_aug}: must be 2 or more, because two sources are mixed")
+            raise ValueError(f"n_aug = {self.mix.n_aug}: two sources are mixed, so it must be 2 or more")
         both = set(self.seeds.split(",")) & set(self.fresh_seeds.split(","))
         if both:
-            raise ValueError(f"fresh_seeds = {self.fresh_seeds}: {min(both)} is also in seeds; give other seeds")
+            raise ValueError(f"fresh_seeds = {self.fresh_seeds}: {min(both)} is one of seeds, so it is not fresh")
         if self.engine.cluster and not self.storage:
-            raise ValueError(
-                f"cluster = {self.engine.cluster}: storage is a file, which cannot be locked across machines; "
-                "give storage"
-            )
+            raise ValueError(f"cluster = {self.engine.cluster}: a file cannot be locked across machines; give storage")
         return self
 
     def workers_alone(self) -> list["SearchConfig"]:
-        """Return one single-worker copy for each worker; on a cluster one for each trial."""
+        """The same search, once for each that works on it in turn; on a cluster for as many as could have a trial."""
         count = self.n_trials if self.engine.cluster else self.engine.workers
         return [self.model_copy(update={"engine": ParallelConfig()})] * count
 
     def paper_alpha(self) -> float:
-        """Return the paper's merging weight for base and shot."""
+        """The paper's merging weight for base and shot."""
         return PRESETS[kind_of_base(self.base.base), self.scenario.shot].alpha
 
     def resolved(self) -> "SearchConfig":
-        """Replace None in `objective` and `held_out_alpha` by the defaults for base and shot."""
-        default: ValidationPositives = "real" if self.scenario.shot == "full" else "synthetic"
+        """With `objective` and `held_out_alpha` by base and shot in place of None."""
+        suiting: ValidationPositives = "real" if self.scenario.shot == "full" else "synthetic"
         alpha = self.paper_alpha() if self.held_out_alpha is None else self.held_out_alpha
-        return self.model_copy(update={"objective": self.objective or default, "held_out_alpha": alpha})
+        return self.model_copy(update={"objective": self.objective or suiting, "held_out_alpha": alpha})
 
     def space(self) -> Space:
-        """Return the search space."""
+        """What is searched."""
         guidance = SamplingConfig().resolved(kind_of_base(self.base.base)).guidance
         return build_space(
             alpha=self.paper_alpha(), alpha_step=self.alpha_step, n_aug=self.mix.n_aug, guidance=known(guidance),
@@ -119,7 +110,7 @@ class SearchConfig(StageConfig):
         )  # fmt: skip
 
     def classifiers(self, point: Point, seeds: str) -> list[ClassifyConfig]:
-        """Return one configuration per seed, at a point of the space."""
+        """One a seed, at a point."""
         shared = ClassifyConfig(
             data=self.data, scenario=self.scenario, geometry=self.geometry, base=self.base, fit=self.fit, mix=self.mix,
             weights=self.weights, val_fpr=self.val_fpr, seed=self.seed,
@@ -127,15 +118,15 @@ class SearchConfig(StageConfig):
         return [shared.model_copy(update={"training_seed": int(seed)}) for seed in seeds.split(",")]
 
     def paper_point(self) -> Point:
-        """Return the paper's choice: its alpha, and ddpm_ratio 0.5."""
+        """The paper's fixed choice: its alpha, half and half."""
         return {"alpha": self.paper_alpha(), "ddpm_ratio": 0.5}
 
     def paper(self, seeds: str) -> list[ClassifyConfig]:
-        """Return one configuration per seed, at the paper's choice."""
+        """Classifiers at the paper's choice."""
         return self.classifiers(self.paper_point(), seeds)
 
     def held_out(self) -> DdpmPoolConfig:
-        """Return the configuration of held-out diffusion images; `self` is resolved."""
+        """How the diffusion images of the proxy are drawn; the search is resolved."""
         return DdpmPoolConfig(
             data=self.data, scenario=self.scenario, geometry=self.geometry, base=self.base,
             drawing=DrawingConfig(alpha=known(self.held_out_alpha)), seed=self.seed, n_aug=self.n_held_out,

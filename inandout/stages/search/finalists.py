@@ -1,4 +1,4 @@
-"""Final comparison of a search: the best points and the paper's choice on the test part, with fresh seeds."""
+"""The end of a search: its best points and the paper's, with fresh seeds, on the test part."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,24 +14,24 @@ PAPER = "the paper's choice"
 
 
 class FinalReport(NamedTuple):
-    """Result of the final comparison."""
+    """What came out."""
 
     table: str
     sentence: str
     difference: Difference | None
-    """AP of the first finalist minus AP of the paper's choice; None if AP is undefined or both are equal."""
+    """Of the first finalist's AP over the paper's choice; None where AP is undefined or both are the same."""
 
 
 def measure_finalists(
     finalists: dict[str, list[ClassifyConfig]], paper: list[ClassifyConfig], data: CheckedData
 ) -> FinalReport:  # fmt: skip
-    """Train and evaluate all classifiers, or reuse finished runs.
+    """Train and measure all, or find the runs that did.
 
     Args:
-        finalists: name to configurations, one per fresh seed, best validation result first. The conclusion is about
-            the first finalist only, because a choice among finalists here would select on the test part.
-        paper: configurations of the paper's choice, with the same seeds.
-        data: the dataset.
+        finalists: name to configurations, one a fresh seed, the best by validation first. The sentence is about that
+            one: to choose among them by what is measured here would be to choose on the test part.
+        paper: the same seeds with the paper's alpha and a half of diffusion.
+        data: the data set.
     """
     rows = [
         Row(config.scenario.shot, name, config.mix.n_aug, config.own_seed(), result.run_id, result.metrics)
@@ -53,9 +53,9 @@ def _difference(rows: Sequence[Row], name: str) -> Difference | None:
 
 def _sentence(name: str, same: bool, difference: Difference | None, seeds: int) -> str:
     if same:
-        return f"The search did not pay: the best point by validation is {PAPER}."
+        return f"The search did not pay: what is best by validation is {PAPER}."
     if difference is None:
-        return "It is unknown whether the search paid: AP is undefined because the test part lacks a class."
+        return "Whether the search paid cannot be said: AP is undefined on the test part, which lacks a class."
     answer = "paid" if difference.low > 0 else "did not pay"
     return (
         f"The search {answer}: on the test part, with {seeds} fresh seeds, AP of {name} against {PAPER} is "

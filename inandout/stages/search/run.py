@@ -1,4 +1,4 @@
-"""Entry point `search`: choose alpha and ddpm_ratio on the validation part, then evaluate once on the test part."""
+"""Entry point `search`: which alpha and ddpm_ratio, told by the validation part; then once on the test part."""
 
 import os
 import time
@@ -42,24 +42,24 @@ from inandout.tracking.runs import open_run, record_reuse
 from inandout.tracking.store import RunLocation, connect, nested_under, run_location, state_folder
 
 FINALISTS = 3
-"""Number of points in the final comparison."""
+"""Points that are measured at the end."""
 ENDS = ("COMPLETE", "PRUNED", "FAIL")
-"""Final states of a trial in Optuna."""
-_POLL_SECONDS = 2.0
-"""Seconds between checks of trials of other workers."""
+"""How a trial can end, as Optuna calls it."""
+_PAUSE = 2.0
+"""Seconds between two looks at what other workers do."""
 
 
 def search(config: SearchConfig) -> str:
-    """Find alpha and ddpm_ratio by validation, then evaluate the best three and the paper's choice on the test part.
+    """Find alpha and ddpm_ratio by validation, then measure the best three and the paper's choice on the test part.
 
-    The same command resumes a study; several processes may work on it at once.
+    The same command goes on with a study, also beside another that is at it.
     """
     connect()
     config = config.resolved()
     space = config.space()
     size = space.size()
     if size is not None and config.n_trials > size:
-        raise InputError(f"n_trials = {config.n_trials}: the space has {size} points; give 1 to {size}")
+        raise InputError(f"n_trials = {config.n_trials}: there are {size} different points; give 1 to {size}")
     data = read_data(config.data.data)
     refuse_impossible(config.paper(config.seeds)[0], data)
     samples = data.take_shot(config.data, config.scenario, config.seed)
@@ -70,7 +70,7 @@ def search(config: SearchConfig) -> str:
         adapter_run(config.held_out(), samples)
         validation_set = build_validation_set(known(config.objective), config.held_out(), data)
         mlflow.set_tag("inandout.objective", validation_set.sentence)
-        print(f"objective: {validation_set.sentence}", flush=True)
+        print(f"maximised: {validation_set.sentence}", flush=True)
         for task in run_all(partial(_work, run_location(), key, data), config.workers_alone(), config.engine):
             if task.error is not None:
                 raise task.error
@@ -85,17 +85,14 @@ def _open(config: SearchConfig, key: str) -> SharedStudy:
 
 
 def _work(location: RunLocation, key: str, data: CheckedData, config: SearchConfig) -> None:
-    """Run trials of the study in a worker process until it has `n_trials`."""
+    """What each worker does, in whatever process: trials of the study until there are enough."""
     with nested_under(location):
         validation_set = build_validation_set(known(config.objective), config.held_out(), data)
         _run_trials(_open(config, key), config, validation_set, data)
 
 
 def _study_key(config: SearchConfig, samples: list[Sample]) -> str:
-    """Return the identity of the study: everything that changes the objective, including the code.
-
-    A study can be resumed with other values of `n_trials`, `fresh_seeds`, `storage`, `workers` and `cluster`.
-    """
+    """Identity of the study: what changes an objective. It goes on with more trials, other finals, another code not."""
     paper = config.paper(config.seeds)[0]
     inputs = {"data": fingerprint(samples)} | input_fingerprints(paper)
     free = {"n_trials", "fresh_seeds", "storage", "workers", "cluster"}
@@ -105,23 +102,23 @@ def _study_key(config: SearchConfig, samples: list[Sample]) -> str:
 
 @contextmanager
 def _study_run(shared: SharedStudy, config: SearchConfig, key: str) -> Iterator[Run]:
-    """Open the run of the study, which all workers share; a later run of `mlflow run` refers to it."""
+    """The one run of the study, whoever works on it; one that `mlflow run` opened later points to it."""
     with ExitStack() as stack:
         with shared.lock():
-            run_id = _known_run(shared)
-            outer = os.environ.pop("MLFLOW_RUN_ID", None) if run_id else None
+            there = _known_run(shared)
+            outer = os.environ.pop("MLFLOW_RUN_ID", None) if there else None
             name = f"{config.scenario.shot} search of {', '.join(shared.space.distributions)}"
-            run = stack.enter_context(open_run("search", config.flat(), key, name, run_id))
+            run = stack.enter_context(open_run("search", config.flat(), key, name, there))
             shared.study.set_user_attr(RUN, run.info.run_id)
-        mlflow.set_tag("inandout.n_trials", config.n_trials)  # a parameter could not increase
+        mlflow.set_tag("inandout.n_trials", config.n_trials)  # a parameter could not grow
         yield run
-    if outer is not None and outer != run_id:
+    if outer is not None and outer != there:
         os.environ["MLFLOW_RUN_ID"] = outer
         record_reuse("search", config.flat(), mlflow.get_run(run.info.run_id))
 
 
 def _known_run(shared: SharedStudy) -> str | None:
-    """Return the id of the study's run, if this store has it."""
+    """The study's run, if this store has it."""
     run_id: str | None = shared.study.user_attrs.get(RUN)
     experiments = [experiment.experiment_id for experiment in mlflow.MlflowClient().search_experiments()]
     found = mlflow.MlflowClient().search_runs(experiments, f"attributes.run_id = '{run_id}'") if run_id else []
@@ -129,7 +126,7 @@ def _known_run(shared: SharedStudy) -> str | None:
 
 
 def _run_trials(shared: SharedStudy, config: SearchConfig, validation_set: ValidationSet, data: CheckedData) -> None:
-    """Run trials until the study has `n_trials`, then wait for other workers; take over the trials of dead ones."""
+    """Run trials until there are enough, then wait for those of other workers, whose work goes on here if they die."""
     waiting = False
     while True:
         started = time.monotonic()
@@ -141,23 +138,19 @@ def _run_trials(shared: SharedStudy, config: SearchConfig, validation_set: Valid
             configs = config.classifiers(point_of(claimed.trial, shared.space), config.seeds)
             waited = time.monotonic() - started
             run_trial(
-                shared.study,
-                claimed.trial,
-                configs,
-                lambda config: validate(config, validation_set.samples, data),
-                waited,
+                shared.study, claimed.trial, configs, lambda one: validate(one, validation_set.samples, data), waited
             )
         elif is_running(shared.study):
             if not waiting:
                 print("waiting for trials of other workers", flush=True)
             waiting = True
-            time.sleep(_POLL_SECONDS)
+            time.sleep(_PAUSE)
         else:
             return
 
 
 def _close(run_id: str) -> None:
-    """End the running runs of a dead process: the run of its trial and its child runs."""
+    """End what a dead process left open: the run of its trial and what is below."""
     client = mlflow.MlflowClient()
     run = client.get_run(run_id)
     if run.info.status == "RUNNING":
@@ -167,7 +160,7 @@ def _close(run_id: str) -> None:
 
 
 def _finish(shared: SharedStudy, config: SearchConfig, data: CheckedData) -> str:
-    """Log figures and totals of the study, then evaluate the finalists; a second process reuses finished runs."""
+    """Figures and sums of the study, then the finalists; the second worker finds all of it done."""
     leaders = best_trials(shared.study, FINALISTS)
     if not leaders:
         reasons = [trial.user_attrs.get(ERROR, "") for trial in ended_trials(shared.study)]
@@ -196,11 +189,11 @@ def _words(point: Point) -> str:
 
 
 def _sums(study: Study) -> dict[str, float]:
-    """Return the number of trials by final state, and their cost outside training."""
+    """How many trials came to which end, and what they cost beside training."""
     trials = ended_trials(study)
     costs = [trial.user_attrs for trial in trials if OVERHEAD_SECONDS in trial.user_attrs]
-    needed, drawn = (sum(cost[name] for cost in costs) for name in (DIFFUSION_IMAGES, NEW_DIFFUSION_IMAGES))
+    asked, drawn = (sum(cost[name] for cost in costs) for name in (DIFFUSION_IMAGES, NEW_DIFFUSION_IMAGES))
     ends = {f"n_{name.lower()}": float(sum(t.state.name == name for t in trials)) for name in ENDS}
     ends[f"{OVERHEAD_SECONDS}_mean"] = float(np.mean([cost[OVERHEAD_SECONDS] for cost in costs]))
-    ends |= {NEW_DIFFUSION_IMAGES: drawn, DIFFUSION_IMAGES: needed}
-    return ends | ({"share_of_diffusion_reused": 1 - drawn / needed} if needed else {})
+    ends |= {NEW_DIFFUSION_IMAGES: drawn, DIFFUSION_IMAGES: asked}
+    return ends | ({"share_of_diffusion_reused": 1 - drawn / asked} if asked else {})
