@@ -1,4 +1,4 @@
-"""`python -m inandout <stage> [options]`: the only module that reads the command line."""
+"""Command line: `python -m inandout <stage> [options]`."""
 
 import json
 import logging
@@ -18,19 +18,19 @@ from inandout.options import Option, StageConfig
 
 
 class Stage(NamedTuple):
-    """An entry point, with the options of `config`."""
+    """An entry point and its configuration."""
 
     config: type[StageConfig]
     run: Callable[[Any], object]
     plan: Callable[[Any], object] | None = None
-    """Prints what `run` would cost."""
+    """Print the estimated cost of `run`."""
 
 
 class Stages(Mapping[str, Stage]):
-    """Entry points by name, imported when they are asked for: what `check` needs is there seconds before diffusers."""
+    """Entry points by name, imported on access, so that `check` does not wait seconds for diffusers."""
 
     def __init__(self, places: dict[str, tuple[str, ...]]) -> None:
-        """`places`: name to module in `inandout.stages`, configuration, function, and what tells its cost, if any."""
+        """Map names to (module in `inandout.stages`, configuration, function[, function that prints the cost])."""
         self._places = places
 
     def __getitem__(self, name: str) -> Stage:
@@ -70,7 +70,7 @@ STAGES: Mapping[str, Stage] = Stages(
         "rollback": ("release.promote", "RollbackConfig", "rollback"),
     }
 )
-"""Every entry point of the command line and of MLproject. A second name for the same place is an alias."""
+"""Entry points of the command line and of MLproject."""
 
 ALIASES = {"topup": "extend-pool", "labels": "label-errors", "probe": "probe-shortcut"}
 """Old names of entry points, on the command line and in MLproject; `--help` does not list them."""
@@ -80,11 +80,11 @@ class Commands(click.Group):
     """The entry points as commands."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Their names."""
+        """Return the names of the commands."""
         return [*STAGES, "mlproject"]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The one of this name."""
+        """Return the command of this name, or None."""
         if cmd_name == "mlproject":
             return _write_mlproject
         return build_command(cmd_name, STAGES[cmd_name]) if cmd_name in STAGES else None
@@ -102,7 +102,7 @@ def _write_mlproject(out: Path | None) -> None:
 
 
 def build_command(name: str, stage: Stage) -> click.Command:
-    """The command of one stage: its options, and `--dry-run`."""
+    """Build the command of a stage, with its options and `--dry-run`."""
 
     def call(dry_run: str, **given: str | None) -> None:
         config = _parse(stage.config, {key: value for key, value in given.items() if value is not None})
@@ -125,7 +125,7 @@ def build_command(name: str, stage: Stage) -> click.Command:
 
 
 def _option(name: str, option: Option) -> click.Option:
-    """Values stay text here: the configuration checks types and ranges, in one place."""
+    """Build an option. Its value stays text, because the configuration checks types and ranges."""
     field = option.field
     limits = [(symbol, getattr(limit, key, None)) for limit in field.metadata for key, symbol in _BOUNDS.items()]
     bounds = [f"{symbol} {value}" for symbol, value in limits if value is not None]
@@ -155,7 +155,7 @@ def _sentence(config: type[StageConfig], problem: Any) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; an error of the user's is one message and exit code 2."""
+    """Run the command line; an `InputError` becomes a message on stderr and exit code 2."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that runs are closed, not left RUNNING
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels for 4 bits, which nothing here uses
     group = Commands("inandout", help="Make the missing defects, and find out whether they helped.")

@@ -1,7 +1,7 @@
-"""Identity of a result: its options, its inputs, and the code and the libraries that compute it.
+"""Identity of a result: its options, inputs, code and libraries.
 
-Code counts without comments and docstrings, and only the modules of the package that the stage's module imports,
-directly or not. They are found in the source; nothing is imported for it.
+The code is the source, without comments and docstrings, of the package modules that the stage's module imports directly
+or indirectly. It is read without importing the modules.
 """
 
 import ast
@@ -22,7 +22,7 @@ LIBRARIES = {
     "torch": "torch", "torchvision": "torchvision", "diffusers": "diffusers", "peft": "peft",
     "transformers": "transformers", "numpy": "numpy", "PIL": "pillow",
 }  # fmt: skip
-"""Modules whose version counts, and the distributions that they come from."""
+"""Module to distribution of the libraries whose versions are part of the identity."""
 _NOT_COMPUTING = {
     "errors", "fingerprints", "options", "parallel", "processes", "reporting", "review", "tracking",
 }  # fmt: skip
@@ -31,20 +31,20 @@ _NOT_COMPUTING = {
 
 @dataclass(frozen=True)
 class Identity:
-    """What the result of a stage depends on."""
+    """Everything that the result of a stage depends on."""
 
     stage: str
     module: str
     """`__name__` of the module that computes the result."""
     config: StageConfig
-    """Resolved."""
+    """Resolved configuration."""
     inputs: Mapping[str, str]
     """Name to fingerprint of the content."""
     ignored: Collection[str] = ()
-    """Options that do not count: an input has their content, or they have no effect here. `fresh` never counts."""
+    """Options to leave out, because an input covers them or they have no effect. `fresh` is always left out."""
 
     def __post_init__(self) -> None:
-        """Refuse an input that could be taken for an option.
+        """Check names.
 
         Raises:
             ValueError: an input has the name of an option that is not ignored, or an ignored option does not exist.
@@ -57,7 +57,7 @@ class Identity:
 
     @property
     def fingerprint(self) -> str:
-        """32 hexadecimal digits."""
+        """SHA-256 of all parts, 32 hexadecimal digits."""
         ignored = {"fresh", *self.ignored}
         asked = {name: value for name, value in self.config.flat().items() if name not in ignored}
         text = json.dumps([self.stage, asked, dict(self.inputs), computed_by(self.module)], sort_keys=True)
@@ -65,15 +65,15 @@ class Identity:
 
 
 def computed_by(module: str) -> list[object]:
-    """JSON-compatible identity of the code of a module and of the libraries that it uses."""
+    """Return a JSON-compatible identity of the code of a module and of its libraries."""
     return [code_fingerprint(module), library_versions(module)]
 
 
 @cache
 def code_fingerprint(module: str, package: Path = PACKAGE) -> str:
-    """16 hexadecimal digits of the code of a module and of all that it imports from the package.
+    """Return 16 hexadecimal digits for the code of a module and of its imports from the package.
 
-    It is computed once in a process: a run is not split in two by an edit that is made meanwhile.
+    It is cached, so that edits during a run do not change it.
     """
     whole = hashlib.sha256()
     for name in sorted(_reached(module, package)):
@@ -82,18 +82,18 @@ def code_fingerprint(module: str, package: Path = PACKAGE) -> str:
 
 
 def library_versions(module: str, package: Path = PACKAGE) -> dict[str, str]:
-    """Versions of those of `LIBRARIES` that a module, or what it imports from the package, imports."""
+    """Return versions of the `LIBRARIES` that a module and its imports from the package use."""
     imported = {name.partition(".")[0] for each in _reached(module, package) for name in _read(each, package).imports}
     return {LIBRARIES[name]: version(LIBRARIES[name]).partition("+")[0] for name in sorted(imported & LIBRARIES.keys())}
 
 
 class _Source(NamedTuple):
-    """A module, read."""
+    """A parsed module."""
 
     code: str
-    """Its syntax tree without docstrings."""
+    """Dump of the syntax tree without docstrings."""
     imports: frozenset[str]
-    """Full names of modules, and of what is taken from them."""
+    """Full names of imported modules and objects."""
 
 
 @cache
@@ -110,10 +110,10 @@ def _read(module: str, package: Path) -> _Source:
 
 
 class _WithoutDocstrings(ast.NodeTransformer):
-    """Removes every statement that is only a string."""
+    """Remove statements that consist of a string."""
 
     def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
-        """None for a string."""
+        """Return None for a string, else the node."""
         value = node.value
         return None if isinstance(value, ast.Constant) and isinstance(value.value, str) else node
 

@@ -1,4 +1,4 @@
-"""The file `MLproject`, written from the configurations of the entry points."""
+"""Generate the file `MLproject` from the configurations of the entry points."""
 
 import json
 import re
@@ -18,14 +18,14 @@ conda_env: conda.yaml
 entry_points:
 """
 _PLAIN = re.compile(r"[a-z][\w .-]*")
-"""Text that YAML reads as text without quotation marks."""
+"""Strings that YAML reads as strings without quotation marks."""
 
 
 def mlproject(entry_points: Mapping[str, type[StageConfig]]) -> str:
-    """Text of the file.
+    """Return the content of the file.
 
     Args:
-        entry_points: name to configuration; two names with the same configuration are aliases.
+        entry_points: name to configuration.
     """
     return _HEAD + "\n".join(_entry_point(name, config) for name, config in entry_points.items())
 
@@ -43,7 +43,7 @@ def _entry_point(name: str, config: type[StageConfig]) -> str:
 
 
 def _parameter(field: FieldInfo) -> str:
-    """MLflow knows numbers and text; what may be `none` is text."""
+    """Return the parameter of an option. MLflow has numbers and strings; an option that can be `none` is a string."""
     kind = "float" if field.annotation in (int, float) else "string"
     return f"{{type: {kind}, default: {_default(field.default)}}}"
 

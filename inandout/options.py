@@ -1,7 +1,7 @@
-"""The configuration of a stage as a flat list of options: for the command line, MLproject and a run's parameters.
+"""Configurations of stages as flat lists of options, for the command line, MLproject and the parameters of a run.
 
-A configuration holds parts: pydantic models that are defined beside the code that they configure. An option is a field
-of the configuration or of one of its parts, at any depth.
+A configuration consists of nested pydantic models, each defined beside the code that it configures. An option is a
+field of a model at any depth.
 """
 
 from functools import cache, reduce
@@ -17,33 +17,33 @@ Fresh = Annotated[bool, Field(description="run again although a finished run has
 
 
 class Option(NamedTuple):
-    """A field, and where it lies."""
+    """A field and its path."""
 
     parts: tuple[str, ...]
-    """Names of the fields that lead to the part that has it."""
+    """Names of the fields that lead to the model that contains it."""
     field: FieldInfo
 
 
 class StageConfig(BaseModel):
-    """Base class of the configuration of a stage. Every option has a default."""
+    """Base class of stage configurations. Every option has a default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @classmethod
     def options(cls) -> dict[str, Option]:
-        """All options by name.
+        """Return all options by name.
 
         Raises:
-            TypeError: two parts have an option of the same name.
+            TypeError: two models have an option of the same name.
         """
         return _options(cls)
 
     @classmethod
     def from_flat(cls, **values: Any) -> Self:
-        """Build a configuration from options; those that are not given have their defaults.
+        """Build a configuration from options; missing options have their defaults.
 
         Raises:
-            ValueError: a value is not valid (pydantic's ValidationError), or there is no option of that name.
+            ValueError: a value is invalid (pydantic's ValidationError), or an option does not exist.
         """
         options = cls.options()
         nested: dict[str, Any] = {}
@@ -54,21 +54,21 @@ class StageConfig(BaseModel):
         return cls.model_validate(nested)
 
     def flat(self) -> dict[str, Any]:
-        """JSON-compatible values of all options."""
+        """Return JSON-compatible values of all options."""
         values = self.model_dump(mode="json")
         return {name: reduce(getitem, option.parts, values)[name] for name, option in self.options().items()}
 
     def changed(self) -> dict[str, Any]:
-        """JSON-compatible values of the options that do not have their defaults."""
+        """Return JSON-compatible values of options that differ from their defaults."""
         options = self.options()
         return {name: value for name, value in self.flat().items() if value != options[name].field.default}
 
     def with_options(self, **changes: Any) -> Self:
-        """Copy with other values for some options; raises as `from_flat`."""
+        """Return a copy with changed options; raises as `from_flat`."""
         return self.from_flat(**self.flat() | changes)
 
     def resolved(self) -> Self:
-        """Copy in which every default that depends on other options is replaced by its value."""
+        """Return a copy in which defaults that depend on other options are replaced by their values."""
         return self
 
 
@@ -88,6 +88,6 @@ def _options(config: type[BaseModel]) -> dict[str, Option]:
 
 
 def known(value: Value | None) -> Value:
-    """The value of an option of a resolved configuration."""
+    """Return the value of an option of a resolved configuration, which is not None."""
     assert value is not None, "resolve the configuration first"
     return value

@@ -1,1 +1,1 @@
-"""One function per entry point: configuration in, MLflow run out. Each loads, calls a method, logs."""
+"""Entry points: each function takes a configuration, runs a method and logs an MLflow run."""

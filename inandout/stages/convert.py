@@ -1,4 +1,4 @@
-"""Entry point `convert`: adapters to and from the format of kohya-ss/sd-scripts; it opens no run."""
+"""Entry point `convert`: convert adapters to and from the format of kohya-ss/sd-scripts, without a run."""
 
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ from inandout.stages.finetune import find_adapter
 
 
 class ConvertConfig(StageConfig):
-    """Which adapter, and where to."""
+    """Options of `convert`."""
 
     base: BaseConfig = BaseConfig()
     adapter: str = Field("", description="run id of a fine-tuning, or a .safetensors file; needed")
@@ -25,7 +25,7 @@ class ConvertConfig(StageConfig):
 
 
 def convert(config: ConvertConfig) -> None:
-    """Write an adapter in kohya's format, or read one of that format for a base."""
+    """Convert an adapter to kohya's format, or from it for a base."""
     if not config.adapter:
         raise InputError("no adapter was given; name the run id of a fine-tuning, or a .safetensors file")
     given, out = find_adapter(config.adapter), Path(config.out)

@@ -1,4 +1,4 @@
-"""Entry points about data alone; they open no run."""
+"""Entry points `check`, `surfaces` and `download`, which open no run."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from inandout.options import StageConfig
 
 
 class CheckConfig(StageConfig):
-    """What to check, and for which size."""
+    """Options of `check`."""
 
     geometry: Geometry = Geometry()
     data: str = Field(EMBEDDED, min_length=1, description="as for classify")
@@ -23,23 +23,23 @@ class CheckConfig(StageConfig):
 
 
 class MakeSurfacesConfig(StageConfig):
-    """Which surfaces to draw, and where to."""
+    """Options of `surfaces`."""
 
     surfaces: SurfacesConfig = SurfacesConfig()
     out: str = Field("data/surfaces", min_length=1, description="folder to write; must not hold anything else")
 
 
 class DownloadConfig(StageConfig):
-    """Where KolektorSDD2 goes."""
+    """Options of `download`."""
 
     out: str = Field("data/ksdd2", min_length=1, description="folder to write")
 
 
 def check(config: CheckConfig) -> None:
-    """List everything that is wrong with a data set, and what it holds.
+    """Print the problems of a dataset and its numbers of images.
 
     Raises:
-        InputError: something is wrong, and no manifest of what can be used was asked for.
+        InputError: the dataset has problems and `write` is empty, or the usable images are not sufficient.
     """
     if config.write and Path(config.write).resolve() == Path(config.data).resolve():
         raise InputError(f"write={config.write} is the manifest itself; give another name, so that nothing is lost")
@@ -64,12 +64,12 @@ def check(config: CheckConfig) -> None:
 
 
 def surfaces(config: MakeSurfacesConfig) -> None:
-    """Draw the embedded data set, or one like it."""
+    """Draw the embedded dataset, or one with other options."""
     folder = Path(config.out)
     write_surfaces(folder, config.surfaces)
     print(f"{folder}: {len(list(folder.glob('*/*_GT.png')))} images and masks in KolektorSDD2's layout")
 
 
 def download(config: DownloadConfig) -> None:
-    """Fetch KolektorSDD2 from its authors."""
+    """Download KolektorSDD2 from its authors."""
     print(f"ready; use it with data={download_ksdd2(Path(config.out))}")

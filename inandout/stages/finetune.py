@@ -1,4 +1,4 @@
-"""Entry point `finetune`: DreamBooth + LoRA-C3Lier on images of the training part."""
+"""Entry point `finetune`: DreamBooth with LoRA-C3Lier on images of the training part."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,14 +37,14 @@ from inandout.tracking.runs import artifact_folder, current_commit, run_stage
 from inandout.tracking.store import connect
 
 ADAPTER = Path("adapter", "adapter.safetensors")
-"""Where the adapter lies among the artifacts of a run."""
+"""Artifact of `finetune`: the adapter."""
 _SHOWN = 32
 _LOGGED_EVERY = 10
 _COUNTS = ("instance_seen", "prior_seen")
 
 
 class AdapterSize(Size):
-    """The size of the images that are learned, and how they get it."""
+    """Size and fit of the training images."""
 
     fit: Literal["crop", "stretch", "bucket"] = Field(
         "crop",
@@ -54,7 +54,7 @@ class AdapterSize(Size):
 
 
 class FinetuneConfig(StageConfig):
-    """One adapter. None stands for what suits base and shot (`inandout/diffusion/finetune/presets.py`)."""
+    """Options of one adapter. None = default for base and shot (`inandout/diffusion/finetune/presets.py`)."""
 
     data: DataConfig = DataConfig()
     scenario: ShotConfig = ShotConfig()
@@ -77,7 +77,7 @@ class FinetuneConfig(StageConfig):
     fresh: Fresh = False
 
     def resolved(self) -> "FinetuneConfig":
-        """With what suits base and shot in place of None."""
+        """Replace None by the defaults for base and shot."""
         preset = PRESETS[kind_of_base(self.base.base), self.scenario.shot]
         n_prior = preset.n_prior if self.n_prior is None else self.n_prior
         defaults = {
@@ -89,16 +89,18 @@ class FinetuneConfig(StageConfig):
 
 
 class Finetuned(NamedTuple):
-    """An adapter and the run that made it."""
+    """File of an adapter and its run id."""
 
     adapter: Path
     run_id: str
 
 
 def finetune(config: FinetuneConfig, samples: list[Sample] | None = None) -> Finetuned:
-    """Train an adapter on the images of a product, or find it where it was trained before.
+    """Train an adapter on the images of a product, or reuse the finished run.
 
-    `samples` is the data set, split and with its shot; None = read it.
+    Args:
+        config: options of the adapter.
+        samples: the split dataset after the shot; None = read it.
     """
     config = config.resolved()
     if not processes().is_main_process:
@@ -121,7 +123,7 @@ def finetune(config: FinetuneConfig, samples: list[Sample] | None = None) -> Fin
 
 
 def finetune_fingerprint(config: FinetuneConfig, samples: Sequence[Sample]) -> str:
-    """Identity of the adapter that `finetune` gives, told without training it."""
+    """Return the fingerprint of the run of `finetune` without training."""
     return _identity(config.resolved(), samples).fingerprint
 
 
@@ -131,7 +133,7 @@ def _identity(config: FinetuneConfig, samples: Sequence[Sample]) -> Identity:
 
 
 def find_adapter(name: str) -> Path:
-    """The file of an adapter, given as a file or as the run that trained it."""
+    """Return the file of an adapter, given by its file or run id."""
     return Path(name) if Path(name).suffix else artifact_folder(name, str(ADAPTER.parent)) / ADAPTER.name
 
 
@@ -191,10 +193,7 @@ def _gather(config: FinetuneConfig, samples: Sequence[Sample]) -> _Gathered:
 
 
 def choose_instances(samples: Sequence[Sample], shot: Shot, n_negatives: int, seed: int) -> list[Sample]:
-    """Images of the training part to learn from: the positives there are, or without any some negatives.
-
-    With fewer negatives than asked for all of them are taken.
-    """
+    """Return the instances of the training part: its positives, or up to `n_negatives` negatives with zero shots."""
     training = [sample for sample in samples if sample.split == "train"]
     if shot != "zero":
         return [sample for sample in training if sample.label == 1]
@@ -204,7 +203,7 @@ def choose_instances(samples: Sequence[Sample], shot: Shot, n_negatives: int, se
 
 
 def fit_images(images: Sequence[ImageArray], asked: AdapterSize, base: Base) -> list[ImageArray]:
-    """Cut and resize to sizes that the base can work on: to the next ones that its VAE can divide."""
+    """Fit images to sizes that are divisible by the scale factor of the base's VAE."""
     factor = base.pipeline.vae_scale_factor
     if asked.fit == "bucket":
         area, multiple = asked.width * asked.height, 8 * factor
@@ -216,12 +215,12 @@ def fit_images(images: Sequence[ImageArray], asked: AdapterSize, base: Base) -> 
 
 
 def training_size(asked: Size, factor: int) -> tuple[int, int]:
-    """(width, height) of all images without buckets: the next that can be divided by the VAE's `factor`."""
+    """Return (width, height) of images without buckets: `requested` rounded up to multiples of the VAE's `factor`."""
     return -(-asked.width // factor) * factor, -(-asked.height // factor) * factor
 
 
 def prior_images(config: FinetuneConfig, base: Base, sizes: Sequence[tuple[int, int]]) -> list[ImageArray]:
-    """Images that the base makes of the class prompt; kept beside the database for all that need the same."""
+    """Generate images of the class prompt with the base; runs with equal options share them in the cache."""
     n = known(config.n_prior)
     if n == 0:
         return []
@@ -232,7 +231,7 @@ def prior_images(config: FinetuneConfig, base: Base, sizes: Sequence[tuple[int, 
 
 
 def prior_cache_key(config: FinetuneConfig, sizes: Sequence[tuple[int, int]]) -> list[object]:
-    """What `prior_images` asks `generate` for: the same for every fine-tuning of a seed and of equal sizes."""
+    """Return the cache key of `prior_images`: equal for fine-tunings with the same seed and sizes."""
     sampling = SamplingConfig().resolved(kind_of_base(config.base.base))
     return [
         "prior", base_identity(config.base), config.prior_prompt, config.seed, config.clip_skip, sizes,
@@ -241,7 +240,7 @@ def prior_cache_key(config: FinetuneConfig, sizes: Sequence[tuple[int, int]]) ->
 
 
 def _train(config: FinetuneConfig, gathered: _Gathered, work: Path, on_step: OnStep) -> Adapter:
-    """The adapter; the same in every process."""
+    """Train and return the adapter; it is the same in every process."""
     return train_adapter(
         gathered.base, gathered.images, epochs=known(config.epochs), lr=known(config.lr), config=config.training,
         seed=config.seed, adapter=config.adapter, instance_prompt=config.instance_prompt, prior_images=gathered.prior,
@@ -253,7 +252,7 @@ def _train(config: FinetuneConfig, gathered: _Gathered, work: Path, on_step: OnS
 
 
 def _logger() -> OnStep:
-    """Means of the losses; of the images that the loss has seen, their number so far."""
+    """Return a callback that logs means of the losses and the cumulative counts of images."""
     log_means = mean_logger(_LOGGED_EVERY)
 
     def on_step(step: int, values: dict[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""Generated images that are kept beside the database, for every result that needs the same ones, and more of them."""
+"""Cache of generated images beside the database, shared by all runs and extended on demand."""
 
 import hashlib
 import json
@@ -22,18 +22,18 @@ def generate(
     training: Iterable[ImageArray] | None,
     name: str,
 ) -> PoolState:
-    """The first `n` images of an endless sequence, made as far as they are not there yet; logs how many that were.
+    """Return the first `n` images of an endless sequence; generate missing ones and log their number.
 
     Args:
-        cache_key: JSON-compatible; everything that the sequence depends on but `n`, `computed_by` of its code included.
-        n: images wanted.
-        generator: see `fill`.
-        batch_size: images that are made at once.
-        training: images that must not come back; None where images are drawn on them.
-        name: of the progress bar.
+        cache_key: JSON-compatible; everything that the sequence depends on except `n`, with `computed_by` of its code.
+        n: number of images.
+        generator: see `fill_pool`.
+        batch_size: images generated at once.
+        training: images that must not be reproduced; None if images are inpainted on them.
+        name: prefix of the metric, and label of the progress bar.
 
     Raises:
-        TooManyRejectedError: see `fill`.
+        TooManyRejectedError: see `fill_pool`.
     """
     folder = generated_folder(cache_key)
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,6 +45,6 @@ def generate(
 
 
 def generated_folder(cache_key: Sequence[object]) -> Path:
-    """Where the images of a sequence lie, as far as they are there."""
+    """Return the cache folder of a sequence of images."""
     key = hashlib.sha256(json.dumps(cache_key).encode()).hexdigest()[:32]
     return state_folder() / "generated" / key

@@ -1,4 +1,4 @@
-"""Latents that are kept beside the database, so that every image goes through a base's VAE once."""
+"""Cache of VAE latents beside the database."""
 
 import hashlib
 import json
@@ -18,10 +18,10 @@ from inandout.tracking.store import state_folder
 
 
 def encode_once(base: Base, images: Sequence[ImageArray]) -> list[Tensor]:
-    """Latents (C, h, w), on the CPU, of images (H, W, 3); found by the content of image and base where they are.
+    """Return latents (C, h, w) of images (H, W, 3), on the CPU; cached by the content of image and base.
 
     Raises:
-        InputError: they cannot be kept there.
+        InputError: the cache cannot be written.
     """
     code = hashlib.sha256(json.dumps(computed_by(__name__)).encode()).hexdigest()[:16]
     folder = state_folder() / "latents" / f"{base.fingerprint}-{code}"

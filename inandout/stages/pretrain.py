@@ -1,4 +1,4 @@
-"""Entry point `pretrain`: train the embedded Stable Diffusion from procedural surfaces, and write its folder."""
+"""Entry point `pretrain`: train the embedded Stable Diffusion on procedural surfaces, and write its folder."""
 
 from pathlib import Path
 
@@ -23,14 +23,14 @@ from inandout.tracking.runs import open_run
 from inandout.tracking.store import connect
 
 PROMPTS = ("background", *(f"background {kind}" for kind in KINDS))
-"""What the sheets show, a row a prompt."""
+"""Prompts of the contact sheets, one per row."""
 
 _SHOWN = 8
 _LOGGED_EVERY = 20
 
 
 class PretrainConfig(StageConfig):
-    """How the base is trained."""
+    """Options of `pretrain`."""
 
     out: str = Field("surface-diffusion", min_length=1, description="folder of the base, and of its checkpoints")
     start: str = Field(
@@ -58,7 +58,7 @@ class PretrainConfig(StageConfig):
 
 
 def pretrain(config: PretrainConfig) -> None:
-    """Train the small Stable Diffusion of the package; the same command goes on where it was stopped."""
+    """Train the embedded Stable Diffusion; the same command resumes a stopped training."""
     out = Path(config.out)
     checkpoints = out / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def pretrain(config: PretrainConfig) -> None:
 
 
 def _begin(config: PretrainConfig, checkpoints: Path) -> TrainState:
-    """Train the decoder of a new VAE, measure it, and put an untrained UNet and text encoder around it."""
+    """Train the decoder of a new VAE, evaluate it, and add an untrained UNet and text encoder."""
     vae = new_vae(config.seed)
     pretrain_vae(
         vae, SurfaceStream(config.seed, config.vae_batch_size), steps=config.vae_steps, lr=config.vae_lr,
@@ -92,7 +92,7 @@ def _begin(config: PretrainConfig, checkpoints: Path) -> TrainState:
 
 
 def _exporter(train_state: TrainState, sheet_every: int, out: Path) -> OnStep:
-    """Logs means; now and then writes the base so far, and logs what it draws."""
+    """Return a callback that logs means and, every `sheet_every` steps, writes the base and logs a contact sheet."""
     log_means = mean_logger(_LOGGED_EVERY, "unet_")
 
     def on_step(step: int, values: dict[str, float]) -> None:

@@ -1,1 +1,1 @@
-"""MLflow: opening, finding, logging and closing runs. Only `serving` and `stages` know MLflow besides."""
+"""MLflow tracking: open, find, reuse, log and close runs. Only `serving` and `stages` also import MLflow."""

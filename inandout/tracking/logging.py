@@ -1,4 +1,4 @@
-"""What a run logs: its options, its data set, metrics; and where to look at them."""
+"""Log options, datasets and metrics to runs."""
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +15,10 @@ from inandout.data.manifest import Sample, write_manifest
 
 
 def log_options(values: Mapping[str, Any]) -> None:
-    """The options of the resolved configuration, as `config.json` and as parameters.
+    """Log the options of the resolved configuration as `config.json` and as parameters.
 
-    `mlflow run` has logged the parameters it was given already, as they were typed; those cannot be written twice, so
-    there only `config.json` has what stands for `none`.
+    `mlflow run` logs its parameters as typed, and MLflow parameters cannot change. Under `mlflow run`, only
+    `config.json` therefore has the resolved values of `none`.
     """
     mlflow.log_dict(dict(values), "config.json")
     active = mlflow.active_run()
@@ -28,19 +28,19 @@ def log_options(values: Mapping[str, Any]) -> None:
 
 
 def pip_requirements() -> list[str]:
-    """What a logged classifier needs to be loaded."""
+    """Return the pip requirements of a logged classifier."""
     return [f"{name}=={version(name).partition('+')[0]}" for name in ("torch", "torchvision", "numpy")]
 
 
 def log_values(values: Mapping[str, float], step: int | None = None) -> None:
-    """Metrics of one step in one call, which a busy store takes far better than one by one."""
+    """Log the metrics of a step in one call, which is much faster in a busy store."""
     mlflow.log_metrics(dict(values), step=step)
 
 
 def mean_logger(every: int, prefix: str = "") -> Callable[[int, dict[str, float]], None]:
-    """An `on_step` that logs the mean of every `every` steps, and of what is left when `progress` is 1.
+    """Return an `on_step` that logs means over `every` steps, and over remaining steps when `progress` is 1.
 
-    A value that only some steps have is averaged over those.
+    A value that is present in some steps only is averaged over these steps.
     """
     gathered: list[dict[str, float]] = []
 
@@ -56,7 +56,7 @@ def mean_logger(every: int, prefix: str = "") -> Callable[[int, dict[str, float]
 
 
 def log_dataset(name: str, fingerprint: str, samples: Sequence[Sample]) -> None:
-    """The data set as an MLflow input with its fingerprint, and its rows as `manifest.csv`."""
+    """Log the dataset as an MLflow input with its fingerprint, and its rows as `manifest.csv`."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "manifest.csv"
         write_manifest(samples, path)
@@ -67,7 +67,7 @@ def log_dataset(name: str, fingerprint: str, samples: Sequence[Sample]) -> None:
 
 
 def experiment_url(run: Run) -> str:
-    """How to look at what was logged: images as files, runs in the UI."""
+    """Return instructions to open the artifacts of a run and the runs of its experiment in the UI."""
     uri = mlflow.get_tracking_uri()
     page = f"#/experiments/{run.info.experiment_id}/runs?workflowType=machine_learning"
     served = uri.startswith("http")

@@ -1,4 +1,4 @@
-"""MLflow runs: made, found, reused, and read."""
+"""Open, find, reuse and read MLflow runs."""
 
 import json
 import os
@@ -20,24 +20,24 @@ from inandout.tracking.logging import log_dataset, log_options
 from inandout.tracking.store import EXPERIMENT, LOCATION, PROCESS_TAG, stage_lock
 
 WEIGHTS = "classifier.safetensors"
-"""Artifact of a `classify` run with the ResNet-50's state dict, which its `weights` takes, too: a `pt2` can neither be
-trained on nor looked into."""
+"""Artifact of `classify`: state dict of the ResNet-50, also accepted by the option `weights`. A logged `pt2` model
+cannot be trained further or inspected."""
 
 
 STAGE = "inandout.stage"
-"""Tag of a run: the entry point that opened it."""
+"""Run tag: the entry point that opened the run."""
 
 
 FINGERPRINT = "inandout.fingerprint"
-"""Tag of a finished run: identity of its result, see `stage_fingerprint`."""
+"""Tag of a finished run: `Identity.fingerprint` of its result."""
 
 
 _REUSED = "inandout.reused"
-"""Tag of a run: the run whose result it took."""
+"""Run tag: the run whose result this run reuses."""
 
 
 def current_commit() -> str:
-    """Git commit of the code, as MLflow found it for the active run; "" if it found none, or there is no run."""
+    """Return the Git commit that MLflow recorded for the active run; "" if there is none."""
     run = mlflow.active_run()
     return str(run.data.tags.get("mlflow.source.git.commit", "")) if run else ""
 
@@ -45,15 +45,15 @@ def current_commit() -> str:
 def run_stage(
     identity: Identity, name: str, data: str, samples: Sequence[Sample], work: Callable[[Path], None]
 ) -> Run:  # fmt: skip
-    """The finished run that holds a result: found, where it was made before, or made now.
+    """Return the finished run of a result; compute the result if no finished run exists.
 
     Args:
-        identity: what the result depends on; `data`, among its inputs, is the fingerprint of the data set.
-        name: what the run is called in the UI.
-        data: name of the data set.
-        samples: the data set, to be logged.
-        work: makes and logs the result. Its folder is its own while it runs; it goes when all went well, and stays with
-            what a resume needs when it did not.
+        identity: what the result depends on; its input `data` is the fingerprint of the dataset.
+        name: name of the run in the UI.
+        data: name of the dataset.
+        samples: the dataset, to be logged.
+        work: computes and logs the result, given an exclusive work folder. The folder is deleted on success and kept
+            on failure, for a resume.
     """
     stage, key = identity.stage, identity.fingerprint
     values = identity.config.flat() | {"data": data}
@@ -75,10 +75,17 @@ def run_stage(
 def open_run(
     stage: str, values: Mapping[str, Any], fingerprint: str, name: str, run_id: str | None = None
 ) -> Iterator[Run]:  # fmt: skip
-    """A run of one stage, below the active one, or that of `nested_under`; closed as FINISHED, FAILED or KILLED.
+    """Open a run of a stage; close it as FINISHED, FAILED or KILLED.
 
-    `values` are the options of the resolved configuration.
-    Under `mlflow run` the first run opened is the one that was started from outside. With `run_id` that one goes on.
+    The run is nested under the active run, or under the run of `nested_under`. Under `mlflow run` the first opened run
+    is the run that MLflow created.
+
+    Args:
+        stage: name of the entry point.
+        values: options of the resolved configuration.
+        fingerprint: identity of the result, set as a tag when the run finishes.
+        name: name of the run in the UI.
+        run_id: existing run to resume; None = a new run.
     """
     active, location = mlflow.active_run(), LOCATION.get()
     experiment, parent = (location.experiment_id, location.run_id) if location and not active else (None, None)
@@ -103,7 +110,7 @@ def open_run(
 
 
 def find_finished(fingerprint: str) -> Run | None:
-    """The newest finished run with this fingerprint, in any experiment."""
+    """Return the newest finished run with this fingerprint in any experiment, or None."""
     client = mlflow.MlflowClient()
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     wanted = f"tags.`{FINGERPRINT}` = '{fingerprint}' and attributes.status = 'FINISHED'"
@@ -112,9 +119,9 @@ def find_finished(fingerprint: str) -> Run | None:
 
 
 def record_reuse(stage: str, values: Mapping[str, Any], found: Run) -> None:
-    """Say that `found` is the result.
+    """Report that the result is the one of run `found`.
 
-    A run that `mlflow run` opened for this stage gets the metrics of the found one and a pointer to it.
+    A run that `mlflow run` created for this stage gets the metrics of `found` and a tag with its id.
     """
     print(f"{stage}: reused run {found.info.run_id}", file=sys.stderr)
     if "MLFLOW_RUN_ID" in os.environ and mlflow.active_run() is None:
@@ -125,18 +132,18 @@ def record_reuse(stage: str, values: Mapping[str, Any], found: Run) -> None:
 
 
 def find_run(run_id: str) -> Run:
-    """The run that holds the result of the run with this id; see `original_run`."""
+    """Return `original_run` of the run with this id."""
     return original_run(mlflow.get_run(run_id))
 
 
 def original_run(run: Run) -> Run:
-    """The run that holds a result: this one, or the one that it was found in."""
+    """Return the run that computed the result of `run`: itself, or the run that it reuses."""
     reused = run.data.tags.get(_REUSED)
     return mlflow.get_run(reused) if reused else run
 
 
 def artifact_folder(run_id: str, name: str) -> Path:
-    """Local copy, or the original where it is local, of an artifact of `find_run`."""
+    """Return the local path of an artifact of `find_run(run_id)`; download it if the store is remote."""
     try:
         where = find_run(run_id).info.artifact_uri  # by run id MLflow copies local files, too, and keeps them
         return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{where}/{name}"))
@@ -145,18 +152,18 @@ def artifact_folder(run_id: str, name: str) -> Path:
 
 
 def read_config(run_id: str) -> dict[str, Any]:
-    """What `log_config` wrote for the run of `find_run`."""
+    """Read the options that `log_options` logged for `find_run(run_id)`."""
     config: dict[str, Any] = json.loads(artifact_folder(run_id, "config.json").read_text(encoding="utf-8"))
     return config
 
 
 def artifact_names(run_id: str) -> set[str]:
-    """What lies at the top of the artifacts of `find_run`."""
+    """Return the names of the top-level artifacts of `find_run(run_id)`."""
     return {artifact.path for artifact in mlflow.MlflowClient().list_artifacts(find_run(run_id).info.run_id)}
 
 
 def _refuse_proxied_artifacts(run: Run) -> None:
-    """A store that `mlflow ui` made first gives its Default experiment an address that only a server can write to."""
+    """Raise InputError if artifacts need a server, as in the Default experiment of a store created by `mlflow ui`."""
     proxied = (run.info.artifact_uri or "").startswith("mlflow-artifacts:")
     if proxied and not mlflow.get_tracking_uri().startswith("http"):
         raise InputError(

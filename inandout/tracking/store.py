@@ -1,4 +1,4 @@
-"""The tracking store: its experiment, the folder and the locks beside it, and where runs of other processes go."""
+"""Tracking store: experiment, state folder, locks, and runs of other processes."""
 
 import os
 import shutil
@@ -16,30 +16,30 @@ from inandout.errors import InputError
 from inandout.processes import is_dead, this_process
 
 EXPERIMENT = "inandout"
-"""Experiment of runs that are started without one."""
+"""Default experiment."""
 
 
 PROCESS_TAG = "inandout.process"
-"""Tag of a run: the process that works on it."""
+"""Run tag: the process that executes the run."""
 
 
 class RunLocation(NamedTuple):
-    """Where the runs of this process go, for another process that works for it."""
+    """Location of the runs of this process, for its worker processes."""
 
     store: str
-    """Address of the tracking store."""
+    """Tracking URI."""
     folder: str
-    """Working folder, which paths may be relative to."""
+    """Working directory, the base of relative paths."""
     experiment_id: str
     run_id: str
-    """The run that those of the other process are below."""
+    """Parent of the runs of workers."""
 
 
 LOCATION: ContextVar[RunLocation | None] = ContextVar("place", default=None)
 
 
 def run_location() -> RunLocation:
-    """Of the active run."""
+    """Return the location of the active run."""
     run = mlflow.active_run()
     assert run is not None
     return RunLocation(mlflow.get_tracking_uri(), str(Path.cwd()), run.info.experiment_id, run.info.run_id)
@@ -47,10 +47,10 @@ def run_location() -> RunLocation:
 
 @contextmanager
 def nested_under(location: RunLocation) -> Iterator[None]:
-    """Runs that are opened in here are below the run of `location`, whichever process and machine this is.
+    """Nest runs under the run of `location`, in any process on any machine.
 
     Raises:
-        InputError: this machine has not the working folder.
+        InputError: the working directory of `location` does not exist on this machine.
     """
     try:
         os.chdir(location.folder)
@@ -66,16 +66,16 @@ def nested_under(location: RunLocation) -> Iterator[None]:
 
 
 def state_folder() -> Path:
-    """Where locks and the work of unfinished runs lie: beside the database, or in the working folder for a server."""
+    """Return the folder of locks, caches and unfinished work: beside the database, or in the working directory."""
     uri = mlflow.get_tracking_uri()
     return (Path(uri.removeprefix("sqlite:///")).parent if uri.startswith("sqlite:///") else Path()) / ".inandout"
 
 
 @contextmanager
 def stage_lock(fingerprint: str, fresh: bool) -> Iterator[Path]:
-    """The work folder of one result, held by one process at a time; a second one waits and then finds the result.
+    """Lock a result and yield its work folder; other processes wait for the lock.
 
-    With `fresh` nothing that an unfinished run left there is used.
+    With `fresh` the files of an unfinished run are deleted first. The folder is deleted on success.
     """
     folder = state_folder() / "work" / fingerprint
     locks = state_folder() / "locks"
@@ -92,7 +92,7 @@ def stage_lock(fingerprint: str, fresh: bool) -> Iterator[Path]:
 
 
 def lock_is_taken(lock: FileLock) -> bool:
-    """Whether another process holds the lock at this moment."""
+    """Return whether another process holds the lock."""
     try:
         with lock.acquire(timeout=0):
             return False
@@ -101,10 +101,9 @@ def lock_is_taken(lock: FileLock) -> bool:
 
 
 def connect() -> None:
-    """Prepare the tracking store and choose the experiment; safe for any number of processes on a fresh store.
+    """Prepare the tracking store, set the experiment, and close runs of dead processes as KILLED.
 
-    MLflow's own first use of a database is not: of several processes all but one fail. Runs whose process is gone are
-    closed as KILLED.
+    The lock makes concurrent first use of a database safe; without it MLflow fails in all processes except one.
     """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it fills a screen for a hundred images
     state = state_folder()
@@ -122,7 +121,7 @@ def connect() -> None:
 
 
 def current_experiment() -> str:
-    """Id of the experiment that a run opened now goes to; call `connect` before."""
+    """Return the id of the experiment of new runs; call `connect` first."""
     client, active, location = mlflow.MlflowClient(), mlflow.active_run(), LOCATION.get()
     if active is not None:
         return active.info.experiment_id

@@ -1,1 +1,1 @@
-"""A trained classifier as a measure: filtering pools, distances, the shortcut probe."""
+"""Analyses with a trained classifier: pool filter, distances, shortcut probe."""

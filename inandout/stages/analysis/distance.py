@@ -1,4 +1,4 @@
-"""Entry point `distance`: how far synthetic defects are from real ones, as a trained classifier sees them."""
+"""Entry point `distance`: distances between synthetic and real defects in the features of a trained classifier."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,15 +34,15 @@ _REAL: dict[str, tuple[str, Split, int]] = {
     "train_positives": ("real training positives", "train", 1),
     "train_negatives": (NEGATIVES, "train", 0),
 }
-"""Key of the metrics, name, split and label of the real images that pools are to be read against."""
+"""Metric key to name, split and label of real images that pools are compared with."""
 _NOT_SHOWN = {"val_positives", "train_positives"}
 """In the figure; the test positives stand for the real ones."""
 _LOOKS = {NEGATIVES: ("0.7", "o"), REFERENCE: ("tab:red", "o")}
-"""Colour and marker; pools are crosses in a colour of their own."""
+"""Colour and marker; each pool has crosses of another colour."""
 
 
 class DistanceConfig(StageConfig):
-    """What is compared, by the features of which classifier."""
+    """Options of `distance`."""
 
     model: str = Field("", description="run id of a classify: its ResNet-50 gives the features, its options the data")
     pools: str = Field("", description="run ids or folders of pools of that data, separated by commas")
@@ -50,14 +50,14 @@ class DistanceConfig(StageConfig):
 
 
 class Distances(NamedTuple):
-    """What was measured: the run holds the same numbers as metrics."""
+    """Run id and table of distances; the run has the same values as metrics."""
 
     run_id: str
     table: str
 
 
 class Group(NamedTuple):
-    """Images of one kind."""
+    """A group of images."""
 
     key: str
     name: str
@@ -65,7 +65,7 @@ class Group(NamedTuple):
 
 
 class Row(NamedTuple):
-    """How far a group is from the reference."""
+    """Distances of a group to the reference."""
 
     group: Group
     kernel: KernelDistance
@@ -73,11 +73,11 @@ class Row(NamedTuple):
 
 
 def distance(config: DistanceConfig) -> Distances:
-    """Measure how far pools and real images are from the real test positives; prints and logs a table and a figure.
+    """Measure distances of pools and real images to the real test positives; print and log a table and a figure.
 
-    The features are those of a classifier of the same data, split and seed. Of the real images all count, also those
-    that its shot kept from it. Its training positives are as far as it has learned them by heart; the floor to read a
-    pool against are the validation positives, the ceiling the negatives.
+    Features are those of a classifier with the same data, split and seed. All real images are used, including positives
+    that the shot withheld. Validation positives are the lower reference for a pool, training negatives the upper one;
+    the classifier may have memorised its training positives.
     """
     connect()
     trained = TrainedClassifier.open(config.model, "model")
@@ -95,7 +95,7 @@ def distance(config: DistanceConfig) -> Distances:
 
 
 def _pools(listed: str, real: Sequence[Sample]) -> list[Group]:
-    """The pools that are asked for; each must be fit for training beside `real`."""
+    """Read the listed pools; each must be valid for training with `real`."""
     places = [place.strip() for place in listed.split(",") if place.strip()]
     if not places:
         raise InputError("pools is empty; give run ids of augment or folders of pools, separated by commas")
@@ -135,12 +135,12 @@ def _measure(trained: TrainedClassifier, pools: Sequence[Group]) -> None:
 
 
 def _draw(samples: Sequence[Sample], n: int, seed: int) -> list[Sample]:
-    """As many of every group, because the bias of the Frechet distance hangs on their number."""
+    """Draw `n` samples, the same number for every group, because the bias of the Frechet distance depends on it."""
     return [samples[int(i)] for i in np.random.default_rng(seed).permutation(len(samples))[:n]]
 
 
 def _features(trained: TrainedClassifier, groups: Sequence[Sequence[Sample]]) -> list[Floats]:
-    """(N, 2048) of each group, whose images are fitted as the classifier's were."""
+    """Return features (N, 2048) of each group, with the classifier's geometry."""
     net = trained.load_fastest()
     return [features(net, load_pixels([sample.image for sample in group], trained.geometry)) for group in groups]
 
@@ -155,7 +155,7 @@ def _log(rows: Sequence[Row], n: int, n_reference: int, few: Sequence[str]) -> N
 
 
 def distance_table(rows: Sequence[Row]) -> str:
-    """A line a group, in order; the spread of the kernel distance in brackets."""
+    """Return a table with one line per group; the spread of the kernel distance is in brackets."""
     lines = [["images", "there are", "kernel distance (KID)", "Frechet distance"]]
     for row in rows:
         kernel = f"{row.kernel.mean:.3g} ({row.kernel.spread:.3g})"
@@ -164,10 +164,7 @@ def distance_table(rows: Sequence[Row]) -> str:
 
 
 def feature_map(reference: Floats, groups: Sequence[tuple[str, Floats]]) -> Figure:
-    """The first two principal components of real images, and where every image lies in them.
-
-    The components are those of the reference and the negatives alone: synthetic images do not turn the map.
-    """
+    """Plot features (N, 2048) in two principal components, which are fitted to the reference and the negatives only."""
     axes_of = PCA(2, svd_solver="full").fit(
         np.concatenate([reference, *(f for name, f in groups if name == NEGATIVES)])
     )

@@ -1,4 +1,4 @@
-"""Entry point `filter`: the images of a pool that look like defects to a classifier, as a pool of their own."""
+"""Entry point `filter`: keep the pool images that a trained classifier's features index among defects."""
 
 import csv
 import io
@@ -42,13 +42,13 @@ from inandout.tracking.runs import artifact_folder, run_stage
 from inandout.tracking.store import connect
 
 TABLE = "filter.csv"
-"""Artifact: a row an image of the pool, kept or not, in order."""
+"""Artifact: one row per image of the pool, in order."""
 SHOWN = 16
 """Kept and rejected images on the contact sheet, of each at most."""
 
 
 class FilterConfig(StageConfig):
-    """Which pool is filtered, by the features of which classifier."""
+    """Options of `filter`."""
 
     pool: str = Field("", description="run id or folder of the pool")
     run: str = Field("", description="run id of a classify that was not trained with this pool: its ResNet-50 judges")
@@ -59,15 +59,15 @@ class FilterConfig(StageConfig):
 
 
 class _Judged(NamedTuple):
-    """What is known of the images of a pool, in order."""
+    """Results and distances of the images of a pool, in order."""
 
     results: list[FilterResult]
     negatives: Floats
-    """Distance (N,) to the nearest training negative, but for the part that it was drawn on."""
+    """Distance (N,) to the nearest training negative, excluding the part that the image was drawn on."""
     positives: Floats | None
-    """Distance (N,) to the nearest training positive; None where the shot has none."""
+    """Distance (N,) to the nearest training positive; None if the shot has none."""
     sources: Floats
-    """Distance (N,) to the nearest image that it was made from: its novelty."""
+    """Novelty (N,): distance to the nearest source image."""
 
 
 class _Seen(NamedTuple):
@@ -84,10 +84,10 @@ class _Seen(NamedTuple):
 
 
 def filter_pool(config: FilterConfig) -> Pool:
-    """Keep the images of a pool that are farther from good parts, and nearer to real defects, than good parts are.
+    """Keep pool images whose features differ from good parts and, if real defects are available, resemble them.
 
-    Distances are those of the classifier's features; the thresholds come from its training and validation images
-    alone. Gives a pool, for `classify` with `ddpm_pool`, and a table with the distances of all.
+    Thresholds on feature distances come from training and validation images only. The result is a pool for `classify`
+    and a table with the distances of all images.
     """
     if not config.pool:
         raise InputError("pool is empty; give the run id of augment, or the folder of a pool")
@@ -186,7 +186,7 @@ def _to_others(found: Features, seen: _Seen, rows: Sequence[Sample]) -> Floats:
 
 
 def _is_canvas(content: str, group: str, row: Sample) -> bool:
-    """Whether `row` was drawn on an image with this digest, or on another of that physical part."""
+    """Return whether `row` was drawn on the image with this digest, or on another image of the same physical part."""
     return row.origin != "ddpm" and (content == row.sources[0] or (group != "" and group == row.group))
 
 
@@ -212,7 +212,7 @@ def _log(rows: Sequence[Sample], judged: _Judged, thresholds: Thresholds, seen: 
 
 
 def _checks(seen: _Seen, thresholds: Thresholds) -> list[str]:
-    """What the same thresholds make of real images of the validation part."""
+    """Apply the thresholds to real validation images; return one sentence per label."""
     lines = []
     for key, name, found in (("good", "good parts", seen.real.unseen), ("defects", "defects", seen.defects)):
         if len(found):
@@ -235,7 +235,7 @@ def _table(rows: Sequence[Sample], judged: _Judged) -> str:
 
 
 def _sheet(rows: Sequence[Sample], judged: _Judged) -> np.ndarray:
-    """Kept ones first, then rejected ones, each with its distance to the nearest good part."""
+    """Return a contact sheet of kept, then rejected images, with distances to the nearest good part."""
     kept = [number for number, result in enumerate(judged.results) if result == "kept"][:SHOWN]
     rejected = [number for number, result in enumerate(judged.results) if result != "kept"][:SHOWN]
     captions = [f"{judged.results[number]} {judged.negatives[number]:.3g}" for number in kept + rejected]
@@ -243,7 +243,7 @@ def _sheet(rows: Sequence[Sample], judged: _Judged) -> np.ndarray:
 
 
 def _copy(row: Sample, image: Path) -> Sample:
-    """The row of an image that is copied to `image`, with its mask beside it."""
+    """Copy an image to `image` and its mask beside it; return the new row."""
     shutil.copyfile(row.image, image)
     mask = image.with_name(f"{image.stem}_mask.png")
     if row.mask:

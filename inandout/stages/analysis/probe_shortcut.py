@@ -1,4 +1,4 @@
-"""Entry point `probe-shortcut`: does a trained classifier find defects, or what the generator leaves in every image?"""
+"""Entry point `probe-shortcut`: test whether a classifier detects defects or artifacts of the generator."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -35,11 +35,11 @@ from inandout.tracking.store import connect
 SHOWN = 6
 """Good parts on the contact sheet."""
 GAIN = 16.0
-"""How many times as large differences are shown."""
+"""Amplification of differences on the contact sheet."""
 
 
 class ProbeShortcutConfig(StageConfig):
-    """Which classifier is asked, and about whose fingerprint."""
+    """Options of `probe-shortcut`."""
 
     run: str = Field("", description="run id of the classify whose classifier is tried")
     base: str = Field("", description="base whose VAE good parts are sent through; empty = that of the run")
@@ -48,7 +48,7 @@ class ProbeShortcutConfig(StageConfig):
 
 
 class Probed(NamedTuple):
-    """What came out: the run holds the same numbers as metrics."""
+    """Result of the probe; the run has the same values as metrics."""
 
     run_id: str
     table: str
@@ -56,10 +56,10 @@ class Probed(NamedTuple):
 
 
 def probe_shortcut(config: ProbeShortcutConfig) -> Probed:
-    """Send real good parts through what generators do, without a defect, and see whether they are called defects.
+    """Apply the side effects of generators to real good parts, and test whether the classifier calls them defects.
 
-    They are the negatives of the validation and test parts, which the classifier was not trained on. Prints and logs a
-    table and one sentence; nothing is chosen by it.
+    The good parts are the negatives of the validation and test parts, which the classifier was not trained on. The
+    results are printed and logged as a table and a sentence.
     """
     connect()
     trained = TrainedClassifier.open(config.run)
@@ -112,7 +112,7 @@ def _probe(
 
 
 def _refuse_other_base(trained: ClassifyConfig, base: Base, name: str) -> None:
-    """A pool that was given may be of another base than the classifier's options say."""
+    """Raise InputError if another base drew the classifier's `ddpm_pool`."""
     if not trained.ddpm_pool or not trained.shares()[0]:
         return
     drawn = {sample.base for sample in open_pool(trained.ddpm_pool).samples} - {""}
@@ -145,7 +145,7 @@ def _trained_on(trained: ClassifyConfig) -> str:
 
 
 def _sheet(pixels: Pixels, effects: Sequence[PerturbationEffect]) -> Pixels:
-    """A row a good part, some spread over all: untouched, then after each change beside the difference."""
+    """Return a contact sheet with one row per good part: unchanged, then each perturbation with its difference."""
     chosen = np.unique(np.linspace(0, len(pixels) - 1, SHOWN).astype(int))
     images, captions = [], []
     for index in chosen:

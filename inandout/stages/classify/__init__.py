@@ -1,1 +1,1 @@
-"""Training a classifier, and what other stages need of a trained one."""
+"""Train a classifier, and read trained classifiers."""

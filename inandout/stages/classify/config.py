@@ -1,4 +1,4 @@
-"""What a classifier is asked for: how it is trained, on what, and where its synthetic images come from."""
+"""Configuration of `classify`."""
 
 from typing import Annotated, Literal
 
@@ -17,7 +17,7 @@ from inandout.stages.pools.negatives import Negatives
 
 
 class MixConfig(BaseModel):
-    """How much synthetic is added to the training part."""
+    """Synthetic images added to the training part."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,7 +37,7 @@ ValFpr = Annotated[
 
 
 class ClassifyConfig(StageConfig):
-    """One classifier."""
+    """Options of one classifier."""
 
     data: DataConfig = DataConfig()
     scenario: ShotConfig = ShotConfig()
@@ -86,11 +86,11 @@ class ClassifyConfig(StageConfig):
         return self
 
     def shares(self) -> tuple[int, int]:
-        """Number of synthetic positives from (diffusion, MemSeg)."""
+        """Return the number of synthetic positives from (diffusion, MemSeg)."""
         return split_counts(self.mix.n_aug, self.ddpm_ratio)
 
     def resolved(self) -> "ClassifyConfig":
-        """With `alpha` and `guidance` of the diffusion images that are drawn; None where none are."""
+        """Return a copy with `alpha` and `guidance` resolved; both are None if no diffusion image is drawn."""
         if not self.shares()[0] or self.ddpm_pool:
             return self.model_copy(update={"alpha": None, "guidance": None})
         kind = kind_of_base(self.base.base)
@@ -101,5 +101,5 @@ class ClassifyConfig(StageConfig):
         return self.model_copy(update={"alpha": alpha, "guidance": guidance})
 
     def own_seed(self) -> int:
-        """The resolved `training_seed`."""
+        """Return `training_seed`, or `seed` if it is None."""
         return self.seed if self.training_seed is None else self.training_seed

@@ -1,4 +1,4 @@
-"""Entry point `label-errors`: the most suspicious labels of a data set, by classifiers that have not seen them."""
+"""Entry point `label-errors`: rank the labels of a dataset by the out-of-fold loss of classifiers."""
 
 import csv
 import io
@@ -32,13 +32,13 @@ from inandout.tracking.runs import artifact_folder, artifact_names, run_stage
 from inandout.tracking.store import connect
 
 SUSPECTS = "labels.csv"
-"""Artifact: a row an image, the most suspicious first."""
+"""Artifact: one row per image, highest loss first."""
 SHOWN = 32
 """Images on the contact sheet."""
 
 
 class LabelErrorsConfig(StageConfig):
-    """Whose labels, and who doubts them."""
+    """Options of `label-errors`."""
 
     data: DataConfig = DataConfig()
     geometry: Geometry = Geometry()
@@ -50,13 +50,13 @@ class LabelErrorsConfig(StageConfig):
 
 
 class Suspect(NamedTuple):
-    """A labelled image, and what a classifier that has not seen it says."""
+    """A labelled image and its out-of-fold prediction."""
 
     sample: Sample
     logit: float
-    """Of a defect."""
+    """Logit of a defect."""
     loss: float
-    """Cross-entropy of the label, in nats; above ln 2 the two disagree."""
+    """Cross-entropy of the label, in nats; above ln 2 the prediction contradicts the label."""
 
     @property
     def chance(self) -> float:
@@ -65,14 +65,14 @@ class Suspect(NamedTuple):
 
     @property
     def contrary(self) -> bool:
-        """Whether the classifier says the other label."""
+        """Whether the prediction contradicts the label."""
         return (self.logit > 0) != (self.sample.label == 1)
 
 
 def find_label_errors(config: LabelErrorsConfig) -> str:
-    """Judge every label of the training and validation part out of fold; the run with the list of suspects.
+    """Score every training and validation label out of fold; return the id of the run.
 
-    The test part is left alone: what is measured on it must not hang on what a classifier thinks of it.
+    The test part is excluded, so that no classifier influences the labels that results are measured on.
     """
     connect()
     samples = prepare(config.data, config.seed)
@@ -103,7 +103,7 @@ def _judge(config: LabelErrorsConfig, checked: Sequence[Sample], work: Path) -> 
 
 
 def _fold_logits(config: LabelErrorsConfig, part: Part, fold: np.ndarray, file: Path) -> Logits:
-    """Logits of the images of one fold; kept in a file, so that a killed run begins with the next fold."""
+    """Return the logits of one fold. A file keeps them, so that a killed run resumes with the next fold."""
     kept, checkpoint = file.with_suffix(".json"), file.with_suffix(".safetensors")
     if not kept.exists():
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -149,7 +149,7 @@ def _caption(one: Suspect) -> str:
 
 
 def is_label_errors_run(run_id: str) -> bool:
-    """Whether a run holds suspects."""
+    """Return whether a run has the artifact `SUSPECTS`."""
     try:
         return SUSPECTS in artifact_names(run_id)
     except mlflow.MlflowException:
@@ -157,10 +157,10 @@ def is_label_errors_run(run_id: str) -> bool:
 
 
 def read_suspects(run_id: str) -> list[Suspect]:
-    """The labelled images of a run of `label-errors`, the most suspicious first.
+    """Return the labelled images of a run of `label-errors`, highest loss first.
 
     Raises:
-        InputError: images are no longer where the run found them.
+        InputError: an image file of the run is missing.
     """
     rows = {str(sample.image): sample for sample in read_manifest(artifact_folder(run_id, "manifest.csv"))}
     with artifact_folder(run_id, SUSPECTS).open(encoding="utf-8", newline="") as file:

@@ -1,4 +1,4 @@
-"""Lists of numbers in one text: seeds, and numbers of synthetic positives."""
+"""Comma-separated lists of numbers as option types."""
 
 from typing import Annotated
 
@@ -21,14 +21,17 @@ def _numbers(text: str, least: int, most: int, what: str) -> str:
 
 
 def without_repeats(names: list[str]) -> str:
-    """A repeated cell would be found finished, and counted as a second measurement with the same result."""
+    """Join `names` by commas; raise ValueError if one repeats.
+
+    A repeated value would reuse the finished run and count its result twice.
+    """
     if len(set(names)) < len(names):
         raise ValueError(f"{','.join(names)} names one of them twice; give each once")
     return ",".join(names)
 
 
 Seeds = Annotated[str, AfterValidator(_seeds)]
-"""Different ones, separated by commas."""
+"""Distinct seeds, separated by commas."""
 
 NAugs = Annotated[str, AfterValidator(_n_augs)]
-"""Different numbers of synthetic positives, separated by commas."""
+"""Distinct numbers of synthetic positives, separated by commas."""

@@ -1,4 +1,4 @@
-"""`scores.csv`: one row an image that a classifier was measured on."""
+"""`scores.csv`: one row per validation and test image, with its logit."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ from inandout.tracking.runs import artifact_folder
 
 
 def log_scores(samples: Sequence[Sample], logits: Logits) -> None:
-    """Write it: validation and test images in order, and their logits (N,)."""
+    """Log `scores.csv` of `samples` and their logits (N,)."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["image", "split", "label", "defect", "group", "logit"])
@@ -25,7 +25,7 @@ def log_scores(samples: Sequence[Sample], logits: Logits) -> None:
 
 
 def read_scores(run_id: str, split: Split = "test") -> Scored:
-    """One part of a run's `scores.csv`."""
+    """Read one split from the `scores.csv` of a run."""
     with artifact_folder(run_id, "scores.csv").open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == split]
     labels = np.array([int(row["label"]) for row in rows], np.int64)

@@ -1,4 +1,4 @@
-"""The synthetic images that a classifier is trained with: of given pools, or made as `augment` makes them."""
+"""Synthetic training images of a classifier: read from existing pools, or generated with the defaults of `augment`."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -21,17 +21,17 @@ from inandout.stages.pools.text2img import DdpmPoolConfig, DrawingConfig, augmen
 from inandout.tracking.runs import artifact_folder
 
 TRAINING_DIGESTS = "synthetic.txt"
-"""Artifact of a classifier: the digest of every synthetic image that it was trained with, a line each."""
+"""Artifact of `classify`: digests of the synthetic training images, one per line."""
 
 
 def log_training_digests(trained_with: Sequence[Sample]) -> None:
-    """Write `TRAINING_DIGESTS`."""
+    """Log `TRAINING_DIGESTS`."""
     made = digests([sample.image for sample in trained_with if sample.origin != "real"])
     mlflow.log_text("".join(f"{image}\n" for image in made), TRAINING_DIGESTS)
 
 
 def training_digests(run_id: str) -> set[str]:
-    """What `log_training_digests` wrote."""
+    """Read the digests that `log_training_digests` logged."""
     return set(artifact_folder(run_id, TRAINING_DIGESTS).read_text(encoding="utf-8").split())
 
 
@@ -64,7 +64,7 @@ def made_pools(config: ClassifyConfig) -> MadePools:
 
 
 def synthetic_positives(config: ClassifyConfig, data: CheckedData) -> tuple[list[Sample], list[Sample]]:
-    """The (MemSeg, DDPM) pools, as far as the mix needs them."""
+    """Return the rows of the (MemSeg, diffusion) pools; an unused pool is empty."""
     n_ddpm, n_memseg = config.shares()
     made = made_pools(config)
     memseg = make_pool(made.memseg, data).samples if made.memseg else _given(config, "memseg_pool", n_memseg)
@@ -73,7 +73,7 @@ def synthetic_positives(config: ClassifyConfig, data: CheckedData) -> tuple[list
 
 
 def synthetic_negatives(config: ClassifyConfig, data: CheckedData, ddpm: Sequence[Sample]) -> list[Sample]:
-    """One to stand against each diffusion image of the mix."""
+    """Return one synthetic negative for each diffusion image of the mix."""
     made = made_pools(config)
     if made.good:
         # A given pool says itself which data set its good parts are drawn for.
@@ -93,7 +93,7 @@ def made_source(config: DdpmPoolConfig, data: CheckedData) -> str:
 
 
 def diffusion_fingerprint(config: DdpmPoolConfig, data: CheckedData) -> str:
-    """Identity of a diffusion pool, told without making it."""
+    """Return the fingerprint of a diffusion pool without generating it."""
     samples = data.take_shot(config.data, config.scenario, config.seed)
     if isinstance(config, InpaintPoolConfig):
         return inpaint_fingerprint(config, samples)
@@ -101,7 +101,7 @@ def diffusion_fingerprint(config: DdpmPoolConfig, data: CheckedData) -> str:
 
 
 def make_pool(config: MemSegPoolConfig | DdpmPoolConfig, data: CheckedData) -> Pool:
-    """Make a pool of synthetic positives, or find it where it was made before."""
+    """Generate a pool of synthetic positives, or reuse the finished run."""
     if isinstance(config, MemSegPoolConfig):
         return augment_memseg(config, data.split(config.data, config.seed))
     samples = data.take_shot(config.data, config.scenario, config.seed)
@@ -111,12 +111,12 @@ def make_pool(config: MemSegPoolConfig | DdpmPoolConfig, data: CheckedData) -> P
 
 
 def memseg_pool(config: ClassifyConfig, n: int) -> MemSegPoolConfig:
-    """`n` MemSeg images as `augment` makes them by default."""
+    """Return the configuration of `n` MemSeg images, with the defaults of `augment`."""
     return MemSegPoolConfig(data=config.data, geometry=config.geometry, seed=config.seed, n_aug=n, fresh=config.fresh)
 
 
 def diffusion_pool_config(config: ClassifyConfig, n: int) -> DdpmPoolConfig:
-    """`n` diffusion images as `augment` makes them by default; defects on good parts with diffusion=inpaint."""
+    """Return the configuration of `n` diffusion images, with the defaults of `augment`."""
     pool = DdpmPoolConfig(
         data=config.data, scenario=config.scenario, geometry=config.geometry, base=config.base,
         sampling=SamplingConfig(guidance=config.guidance), drawing=DrawingConfig(alpha=config.alpha),
@@ -130,10 +130,10 @@ def _round_trip(config: ClassifyConfig, n: int) -> RoundTripConfig:
 
 
 def good_image_config(config: ClassifyConfig, n: int) -> DdpmPoolConfig:
-    """How `negatives=generated` draws its `n` good parts.
+    """Return the configuration of `n` good parts for `negatives=generated`.
 
     Raises:
-        InputError: nothing can draw good parts that would stand against the diffusion images.
+        InputError: diffusion=inpaint, or the adapter of the pool cannot draw good parts.
     """
     if config.diffusion == "inpaint" and not config.ddpm_pool:
         raise InputError(

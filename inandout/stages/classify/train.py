@@ -1,4 +1,4 @@
-"""Entry point `classify`: mix real and synthetic images, train the ResNet-50, measure it by both protocols."""
+"""Entry point `classify`: mix real and synthetic images, train the ResNet-50, evaluate it."""
 
 import tempfile
 import time
@@ -45,14 +45,14 @@ SHOWN = 8
 
 
 class Result(NamedTuple):
-    """A trained and measured classifier."""
+    """Run id and metrics of a classifier."""
 
     run_id: str
     metrics: dict[str, float]
 
 
 class Part(NamedTuple):
-    """Rows, and what the classifier sees of them."""
+    """Rows with their pixels and labels."""
 
     samples: list[Sample]
     pixels: Pixels
@@ -60,11 +60,11 @@ class Part(NamedTuple):
 
 
 def classify(config: ClassifyConfig, data: CheckedData | None = None) -> Result:
-    """Train and measure, or find the run that did.
+    """Train and evaluate a classifier, or reuse the finished run.
 
     Args:
-        config: of the classifier.
-        data: its data set; None = read it.
+        config: options of the classifier.
+        data: the dataset; None = read it.
     """
     connect()
     config = resolve(config)
@@ -76,14 +76,14 @@ def classify(config: ClassifyConfig, data: CheckedData | None = None) -> Result:
 
 
 def resolve(config: ClassifyConfig) -> ClassifyConfig:
-    """`config.resolved()`, with the alpha of the diffusion pool where one is given; None where it has several."""
+    """Return `config.resolved()` with the alpha of `ddpm_pool`, if that pool has a single alpha."""
     resolved = config.resolved()
     alphas = {sample.alpha for sample in open_pool(config.ddpm_pool).samples} if config.ddpm_pool else set()
     return resolved.model_copy(update={"alpha": alphas.pop()}) if len(alphas) == 1 else resolved
 
 
 def classify_fingerprint(config: ClassifyConfig, data: CheckedData) -> str:
-    """Identity of what `classify` gives, told without training it."""
+    """Return the fingerprint of the run of `classify` without training."""
     config = resolve(config)
     return _identity(config, data.take_shot(config.data, config.scenario, config.seed)).fingerprint
 
@@ -94,12 +94,12 @@ def _identity(config: ClassifyConfig, real: Sequence[Sample]) -> Identity:
 
 
 def run_name(config: ClassifyConfig) -> str:
-    """What a run is called in the UI."""
+    """Return the name of the run in the MLflow UI."""
     return f"{config.scenario.shot} n_aug={config.mix.n_aug} ddpm={config.ddpm_ratio:g} seed={config.own_seed()}"
 
 
 def refuse_impossible(config: ClassifyConfig, data: CheckedData) -> None:
-    """What `classify` would refuse of data, shot, weights or base, in seconds and before anything is trained."""
+    """Raise the InputError that `classify` would raise for data, shot, weights or base, without training."""
     real = data.take_shot(config.data, config.scenario, config.seed)
     if config.mix.n_aug == 0:
         mix(real, [], [], 0, 0.0)
@@ -108,7 +108,7 @@ def refuse_impossible(config: ClassifyConfig, data: CheckedData) -> None:
 
 
 def input_fingerprints(config: ClassifyConfig) -> dict[str, str]:
-    """Content of everything beside the data set that is read: given pools, weights and the base."""
+    """Return fingerprints of the inputs other than the dataset: existing pools, weights and base."""
     pools = [name for name in ("memseg_pool", "ddpm_pool") if getattr(config, name)]
     known = {name: fingerprint(given_rows(config, name)) for name in pools}
     weights = Path(config.weights)
@@ -117,7 +117,7 @@ def input_fingerprints(config: ClassifyConfig) -> dict[str, str]:
 
 
 def ignored_options(config: ClassifyConfig, inputs: Mapping[str, str]) -> set[str]:
-    """Options whose content is among the inputs, or that have no effect."""
+    """Return options that the fingerprint leaves out: an input covers them, or they have no effect."""
     ignored = {"base", "base_config"} | (inputs.keys() & config.options().keys())
     if not config.shares()[0]:
         ignored |= {"negatives"}
@@ -127,7 +127,7 @@ def ignored_options(config: ClassifyConfig, inputs: Mapping[str, str]) -> set[st
 
 
 def _base_input(config: ClassifyConfig) -> dict[str, str]:
-    """The base, where something is drawn with it."""
+    """Return the identity of the base, or nothing if no image depends on it."""
     n_ddpm = config.shares()[0]
     if not n_ddpm:
         return {}
@@ -157,17 +157,17 @@ def _scored(part: Part, logits: Logits) -> Scored:
 def train_classifier(
     config: ClassifyConfig, data: CheckedData, real: list[Sample], val: Part, work: Path
 ) -> tuple[DefectNet, Logits]:
-    """Mix, train and log what was trained on, the curves with those of `val`, and how long it took.
+    """Mix the training part, train, and log inputs, curves and training time.
 
     Args:
-        config: of the classifier.
-        data: its data set, which pools are made from.
-        real: the samples of it that the classifier may know.
-        val: what the curves are measured on.
+        config: options of the classifier.
+        data: the dataset that pools are generated from.
+        real: real samples that remain after the shot.
+        val: images for the validation curve.
         work: folder of the checkpoint.
 
     Returns:
-        The classifier and its logits of `val`.
+        The classifier and its logits (N,) on `val`.
     """
     memseg, ddpm = synthetic_positives(config, data)
     negatives = synthetic_negatives(config, data, ddpm)
@@ -187,13 +187,13 @@ def _rows(samples: Sequence[Sample], split: str) -> list[Sample]:
 
 
 def load_part(samples: Sequence[Sample], geometry: Geometry) -> Part:
-    """Rows with their images, decoded and fitted."""
+    """Load the images of `samples` and fit them to `geometry`."""
     pixels = load_pixels([sample.image for sample in samples], geometry)
     return Part(list(samples), pixels, np.array([sample.label for sample in samples], np.int64))
 
 
 def _train(config: ClassifyConfig, model: DefectNet, train: Part, val: Part, work: Path) -> Logits | None:
-    """The logits of `val` after the last epoch, if that had to know them."""
+    """Train; return the logits of `val` after the last epoch if they were computed, else None."""
     logits: Logits | None = None
 
     def on_epoch(epoch: int, values: dict[str, float]) -> None:
@@ -214,7 +214,7 @@ def _train(config: ClassifyConfig, model: DefectNet, train: Part, val: Part, wor
 
 
 def _log_inputs(config: ClassifyConfig, real: list[Sample], train: Part) -> None:
-    """How many of what was trained on, what the geometry did to the defects, and what the mix looks like."""
+    """Log the numbers of images, the survival of defects under the geometry, and a contact sheet of the mix."""
     counts = Counter(f"n_{s.split}_{'positives' if s.label else 'negatives'}" for s in real if s.split != "train")
     counts += Counter(f"n_train_{s.origin}_{'positives' if s.label else 'negatives'}" for s in train.samples)
     mlflow.log_params(counts)
@@ -236,10 +236,7 @@ def _caption(sample: Sample) -> str:
 
 
 def _log_images(geometry: Geometry, test: Part, logits: Logits, values: dict[str, float]) -> None:
-    """The PR curve with its operating points, and the worst mistakes: lowest positives, then highest negatives.
-
-    Where a mask is known the defect is outlined.
-    """
+    """Log the PR curve with its operating points, and the worst mistakes: lowest positives, then highest negatives."""
     if "ap" not in values:
         return
     names = {"honest threshold": "", "best F1 on test (oracle)": "oracle_"}
@@ -264,7 +261,7 @@ def marked(part: Part, index: int, geometry: Geometry) -> ImageArray:
 
 
 def _log_model(model: DefectNet, pixels: Pixels) -> None:
-    """The model for use, and its weights for everything else; no pickle."""
+    """Log the model for serving and its weights as safetensors."""
     model.eval().cpu().to(memory_format=torch.contiguous_format)
     _log_export(model, pixels)
     with tempfile.TemporaryDirectory() as folder:
@@ -274,6 +271,6 @@ def _log_model(model: DefectNet, pixels: Pixels) -> None:
 
 
 def _log_export(model: DefectNet, pixels: Pixels) -> None:
-    """As `pt2` with signature and example: any batch size, evaluation mode."""
+    """Log the model as `pt2` with signature and input example: any batch size, evaluation mode."""
     example = np.ascontiguousarray(pixels[:2].transpose(0, 3, 1, 2))
     mlflow.pytorch.log_model(model, name="model", input_example=example, pip_requirements=pip_requirements())

@@ -1,4 +1,4 @@
-"""`TrainedClassifier`: a finished run of `classify`, opened for use."""
+"""`TrainedClassifier`: access to a finished run of `classify`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ from inandout.stages.classify.scores import read_scores
 from inandout.tracking.runs import STAGE, WEIGHTS, artifact_folder, artifact_names, find_run, read_config
 
 TEST_TAG = "inandout.test"
-"""Tag of a run: fingerprint of its test part. Classifiers that share it can be compared image by image."""
+"""Run tag: fingerprint of the test part. Classifiers with equal tags can be compared image by image."""
 
 
 @dataclass(frozen=True)
 class TrainedClassifier:
-    """A finished classifier: its configuration, weights, data and scores."""
+    """A finished classifier: configuration, weights, data and scores."""
 
     run: Run
     """The run that trained it."""
@@ -38,15 +38,15 @@ class TrainedClassifier:
 
     @classmethod
     def open(cls, run_id: str, option: str = "run") -> "TrainedClassifier":
-        """The classifier of a run.
+        """Open the classifier of a run.
 
         Args:
             run_id: a finished run of `classify`, or a run of `mlflow run` that reused one.
-            option: the option that names the run, for messages.
+            option: name of the option that gives `run_id`, for error messages.
 
         Raises:
-            InputError: there is no such run, it is not a run of `classify`, it is not finished, an older version of the
-                package made it, or its artifacts are gone.
+            InputError: the run does not exist, is of another stage, is not finished, was logged by an incompatible
+                version of the package, or lacks artifacts.
         """
         name = f"{option} = {run_id}"
         if not run_id:
@@ -73,59 +73,59 @@ class TrainedClassifier:
 
     @property
     def run_id(self) -> str:
-        """Id of the run."""
+        """Run id."""
         return self.run.info.run_id
 
     @property
     def geometry(self) -> Geometry:
-        """How images are fitted."""
+        """Image size and fit."""
         return self.config.geometry
 
     @property
     def threshold(self) -> float | None:
-        """The honest threshold, a logit; None where the validation part could not give one."""
+        """The honest threshold, a logit; None if the validation part does not determine one."""
         return self.run.data.metrics.get("threshold")
 
     @property
     def data_fingerprint(self) -> str:
-        """Of the data set, as its shot left it."""
+        """Fingerprint of the dataset after the shot."""
         inputs = self.run.inputs
         assert inputs is not None, "run_stage logs it"
         return inputs.dataset_inputs[0].dataset.digest
 
     @property
     def test_fingerprint(self) -> str:
-        """Of the test part."""
+        """Fingerprint of the test part."""
         return self.run.data.tags[TEST_TAG]
 
     def load(self) -> DefectNet:
-        """The model on the CPU, in evaluation mode."""
+        """Load the model on the CPU, in evaluation mode."""
         return load_classifier(self.weights)
 
     def load_fastest(self) -> DefectNet:
-        """The model on a GPU if there is one, in evaluation mode."""
+        """Load the model on a GPU if available, in evaluation mode."""
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return self.load().to(device).to(memory_format=torch.channels_last)
 
     def scores(self, split: Split = "test") -> Scored:
-        """Labels and logits of a measured part, as they were logged."""
+        """Read the logged labels and logits of a split."""
         return read_scores(self.run_id, split)
 
     @cached_property
     def samples(self) -> list[Sample]:
-        """The real samples of the run, as its shot left them. The files may be gone since."""
+        """The real samples of the run after the shot. Their files may no longer exist."""
         return read_manifest(artifact_folder(self.run_id, "manifest.csv"))
 
     @property
     def test(self) -> list[Sample]:
-        """The test part. The files may be gone since."""
+        """The test part. Its files may no longer exist."""
         return [sample for sample in self.samples if sample.split == "test"]
 
     def test_files(self) -> list[Sample]:
-        """The test part, all of whose files are on the disk.
+        """Return the test part after checking that all its files exist.
 
         Raises:
-            InputError: a file is gone, or there are fewer than two images.
+            InputError: a file is missing, or there are fewer than two images.
         """
         samples = self.test
         files = [path for sample in samples for path in (sample.image, sample.mask) if path]
@@ -140,17 +140,17 @@ class TrainedClassifier:
         return samples
 
     def test_pixels(self, number: int) -> Pixels:
-        """Up to `number` images (N, H, W, 3), spread over the test part and so over its labels; as `test_files`."""
+        """Load up to `number` images (N, H, W, 3), evenly spaced in the test part; raises as `test_files`."""
         samples = self.test_files()
         chosen = np.unique(np.linspace(0, len(samples) - 1, number).astype(int))
         return load_pixels([samples[int(i)].image for i in chosen], self.geometry)
 
     @cached_property
     def data(self) -> list[Sample]:
-        """The data set read again and split as for the classifier, with the positives that its shot withheld.
+        """The dataset, read again and split as for the classifier, with the positives that its shot withheld.
 
         Raises:
-            InputError: the data set has changed since the training, so the split is another one.
+            InputError: the dataset has changed since the training.
         """
         samples = prepare(self.config.data, self.config.seed)
         if fingerprint(self.take_known(samples)) != self.data_fingerprint:
@@ -158,9 +158,9 @@ class TrainedClassifier:
         return samples
 
     def rows(self, split: Split, label: int) -> list[Sample]:
-        """Samples of `data` of one part and label."""
+        """Return the samples of `data` of one split and label."""
         return [sample for sample in self.data if (sample.split, sample.label) == (split, label)]
 
     def take_known(self, samples: Sequence[Sample]) -> list[Sample]:
-        """The samples without the positives that its shot withheld."""
+        """Return `samples` without the positives that the shot withheld."""
         return take_shot(samples, self.config.scenario.shot, self.config.scenario.n_shot, self.config.seed)

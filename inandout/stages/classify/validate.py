@@ -1,4 +1,4 @@
-"""One classifier, measured on a validation part alone: what a search may look at."""
+"""Train a classifier and evaluate it on validation images only, as a search does."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,18 +29,17 @@ from inandout.tracking.store import connect
 
 
 def validate(config: ClassifyConfig, validation_set: Sequence[Sample], data: CheckedData) -> Run:
-    """Train as `classify` does and measure on `validation_set`, or find the run that did.
+    """Train as `classify` does and evaluate on `validation_set`, or reuse the finished run.
 
-    The test part is not loaded, scored or logged: its rows are dropped before anything is done. (`check` has compared
-    its files with the others, as before every training: a copy of a test image in the training part is refused.)
+    Test images are not loaded, scored or logged.
 
     Args:
-        config: of the classifier.
+        config: options of the classifier.
         validation_set: validation images of both labels.
-        data: its data set.
+        data: the dataset.
 
     Raises:
-        InputError: training broke, or something of it cannot be used.
+        InputError: training diverged, or an input is invalid.
     """
     connect()
     config = resolve(config)
@@ -53,7 +52,7 @@ def validate(config: ClassifyConfig, validation_set: Sequence[Sample], data: Che
 
 
 def without_test(samples: Sequence[Sample]) -> list[Sample]:
-    """Rows of the training and validation parts."""
+    """Return the rows of the training and validation parts."""
     return [sample for sample in samples if sample.split != "test"]
 
 

@@ -1,1 +1,1 @@
-"""Experiments: grids of classifiers, their cost, and their reports."""
+"""Experiments: grids of classifiers, cost estimates and reports."""

@@ -1,4 +1,4 @@
-"""Cells of a comparison: classifiers that differ in shot, source and number of synthetic positives, and seed."""
+"""Cells of a comparison: classifiers that differ in shot, source of synthetic positives, `n_aug` and seed."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,14 +23,14 @@ from inandout.tracking.store import RunLocation, nested_under, run_location
 
 SHOTS: tuple[Shot, ...] = ("zero", "few", "full")
 ROWS = "rows.json"
-"""Artifact of a comparison: its finished cells, as `inandout.reporting.tables.pack` writes them."""
+"""Artifact of a comparison: finished cells, in the format of `inandout.reporting.tables.pack`."""
 
 
 class Source(NamedTuple):
-    """Where synthetic positives come from."""
+    """A source of synthetic positives."""
 
     title: str
-    """What a table calls it."""
+    """Name in tables."""
     ddpm_ratio: float
     diffusion: Literal["ddpm", "inpaint"] = "ddpm"
 
@@ -45,13 +45,13 @@ SOURCES = {
 
 
 class Cell(NamedTuple):
-    """One classifier, and what a table calls the source of its synthetic positives."""
+    """A classifier and the table name of its source of synthetic positives."""
 
     source: str
     config: ClassifyConfig
 
     def name(self) -> str:
-        """Of a line of progress."""
+        """Return the name of the cell in progress messages."""
         shot, n_aug = self.config.scenario.shot, self.config.mix.n_aug
         return f"shot={shot} source={self.source} n_aug={n_aug} seed={self.config.seed}"
 
@@ -63,15 +63,16 @@ def build_cells(
     seeds: Sequence[int],
     shared: ClassifyConfig,
 ) -> Iterator[Cell]:
-    """Every combination that can be: nothing is trained with zero shots and no synthetic positives, and no source but
-    `none` has 0 of them.
+    """Yield every valid combination.
+
+    Zero shots without synthetic positives leave nothing to train on, and only the source `none` has n_aug = 0.
 
     Args:
-        shots: of `SHOTS`.
-        sources: of `SOURCES`.
+        shots: items of `SHOTS`.
+        sources: keys of `SOURCES`.
         n_augs: numbers of synthetic positives.
-        seeds: each a repetition of everything, from the validation part to the order of images.
-        shared: every other option.
+        seeds: repetitions; a seed determines everything from the validation split to the order of images.
+        shared: all other options.
     """
     for shot, name in product(shots, sources):
         title, ratio, diffusion = SOURCES[name]
@@ -86,10 +87,10 @@ def build_cells(
 
 
 def refuse_impossible_cells(cells: Sequence[Cell], data: CheckedData) -> None:
-    """What training would refuse, in seconds and before anything is trained.
+    """Raise the error that training would raise for a cell, without training.
 
     Raises:
-        InputError: there are none, or one of them cannot be.
+        InputError: `cells` is empty, or a cell cannot be trained.
     """
     if not cells:
         raise InputError("nothing to compare: zero shots need n_aug of 1 or more")
@@ -98,15 +99,15 @@ def refuse_impossible_cells(cells: Sequence[Cell], data: CheckedData) -> None:
 
 
 def measure_cells(cells: Sequence[Cell], data: CheckedData, parallel: ParallelConfig) -> list[Row]:
-    """Train and measure every cell, or find the run that did; finished ones are in the active run's `rows.json`.
+    """Train and evaluate every cell, or reuse its finished run; log finished cells to `rows.json` of the active run.
 
     Args:
-        cells: of one data set.
-        data: that data set.
-        parallel: where cells are trained.
+        cells: cells of one dataset.
+        data: the dataset.
+        parallel: workers or cluster to train on.
 
     Raises:
-        InputError: some cells failed; all others have ended before.
+        InputError: a cell failed; it is raised after all other cells have ended.
     """
     work: Callable[[Cell], Result] = partial(_measure, run_location(), data)
     rows: dict[int, Row] = {}
@@ -142,20 +143,20 @@ def _measure(location: RunLocation, data: CheckedData, cell: Cell) -> Result:
 
 
 def _seconds_trained(result: Result) -> list[float]:
-    """How long a cell took, its images included; none for one that was found, so not below the active run."""
+    """Return the seconds of a cell, image generation included; empty if a finished run was reused."""
     trained = mlflow.get_run(result.run_id).data.tags.get(MLFLOW_PARENT_RUN_ID) == run_location().run_id
     return [result.metrics["seconds"]] if trained else []
 
 
 def _time_left(seconds: Sequence[float], left: int, at_once: float) -> str:
-    """As if those that are left took as long as those that were trained so far."""
+    """Return the remaining time, assuming that remaining cells take the mean time of trained ones."""
     if not seconds or not left:
         return ""
     return f", about {tqdm.format_interval(sum(seconds) / len(seconds) * left / at_once)} left"
 
 
 def paired_tests(rows: Sequence[Row]) -> str:
-    """Of every shot and `n_aug`: In&Out, or what comes last without it, against each other source, seed by seed."""
+    """Return paired tests over seeds by shot and `n_aug`: In&Out, or else the last source, against the others."""
     lines = []
     defined = [row for row in rows if "ap" in row.metrics]
     for shot, n_aug in dict.fromkeys((row.shot, row.n_aug) for row in defined if row.n_aug):

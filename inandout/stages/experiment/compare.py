@@ -1,4 +1,4 @@
-"""Entry point `main`: the same classifier with and without synthetic defects, over seeds, as one table."""
+"""Entry point `main`: compare classifiers with and without synthetic defects over seeds, in one table."""
 
 from typing import Annotated
 
@@ -48,7 +48,7 @@ def _some_of(allowed: tuple[str, ...], text: str, what: str) -> str:
 
 
 class CompareConfig(StageConfig):
-    """The comparison; every seed is one repetition of everything, from the validation part to the order of images."""
+    """Options of a comparison. A seed determines everything from the validation split to the order of images."""
 
     engine: ParallelConfig = ParallelConfig()
     data: DataConfig = DataConfig()
@@ -67,7 +67,7 @@ class CompareConfig(StageConfig):
     fresh: Fresh = False
 
     def cells(self) -> list[Cell]:
-        """Every classifier that is trained."""
+        """Return all cells of the comparison."""
         shared = ClassifyConfig(
             data=self.data, scenario=ShotConfig(n_shot=self.n_shot), geometry=self.geometry, base=self.base,
             fit=self.fit, mix=self.mix, weights=self.weights, val_fpr=self.val_fpr, fresh=self.fresh,
@@ -78,7 +78,7 @@ class CompareConfig(StageConfig):
 
 
 def compare(config: CompareConfig) -> list[Row]:
-    """Every cell of the comparison; finished ones are reused. Prints the table and says where to look."""
+    """Train and evaluate every cell, reuse finished runs, print and log the table."""
     connect()
     name, cells = config.data.data, config.cells()
     data = read_data(name)

@@ -1,4 +1,4 @@
-"""What an experiment is asked for: one of the paper's tables or figures, or our own, at one of three sizes."""
+"""Configuration of `experiment`: a table or figure of the paper, or our comparison, at one of three sizes."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -18,19 +18,19 @@ Name = Literal[
     "table1", "table2", "table3", "table4", "table5", "table6",
     "figure1", "figure2", "figure4", "figure5", "figure6", "figure7", "comparison",
 ]  # fmt: skip
-"""The paper's tables and figures (Figure 3 is a drawing of the method), and all shots with all sources."""
+"""Tables and figures of the paper (except Figure 3, a diagram), and the comparison of all shots and sources."""
 
 Profile = Literal["paper", "tiles", "embedded"]
 
 
 class Grid(NamedTuple):
-    """What is trained for an experiment."""
+    """Cells of an experiment and the kind of its result."""
 
     shots: tuple[Shot, ...]
     sources: tuple[str, ...]
-    """Of `SOURCES`."""
+    """Keys of `SOURCES`."""
     shows: Literal["metrics", "features", "images"] = "metrics"
-    """For features and images one seed with the most synthetic positives is enough; images train no classifier."""
+    """Features and images use one seed and the largest n_aug; images need no classifier."""
 
 
 GRIDS: dict[str, Grid] = {
@@ -59,14 +59,14 @@ SIZES: dict[str, dict[str, Any]] = {
     },
     "embedded": {"epochs": 6, "n_augs": "40,60", "seeds": "0,1"},
 }  # fmt: skip
-"""Profile to what differs from the defaults of `ClassifyConfig`: the paper's, for a GPU; real magnetic tiles, and the
-embedded surfaces, on two cores."""
+"""Profile to options that differ from the defaults of `ClassifyConfig`: the paper's setup for a GPU; real magnetic
+tiles and embedded surfaces for two cores."""
 _ASKED_FOR = {"paper": ("base",), "tiles": ("data",), "embedded": ()}
 """What a profile cannot know."""
 
 
 class SettingsConfig(BaseModel):
-    """What all cells share. What is none comes from the profile."""
+    """Options that all cells share; None = value of the profile."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -86,7 +86,7 @@ class SettingsConfig(BaseModel):
 
 
 class ExperimentConfig(StageConfig):
-    """One experiment."""
+    """Options of an experiment."""
 
     engine: ParallelConfig = ParallelConfig()
     name: Name = Field("comparison", description="table or figure of the paper, or comparison: all shots and sources")
@@ -99,10 +99,10 @@ class ExperimentConfig(StageConfig):
     )
 
     def settings(self) -> dict[str, Any]:
-        """Everything that cells share, and `n_augs` and `seeds`.
+        """Return the options that all cells share, with `n_augs` and `seeds`.
 
         Raises:
-            InputError: the profile needs something that is not given.
+            InputError: an option that the profile requires is not given.
         """
         given = self.given.model_dump(exclude_none=True)
         for needed in _ASKED_FOR[self.profile]:
@@ -111,7 +111,7 @@ class ExperimentConfig(StageConfig):
         return SIZES[self.profile] | given
 
     def cells(self) -> list[Cell]:
-        """Every classifier of the experiment; raises as `settings`."""
+        """Return all cells of the experiment; raises as `settings`."""
         grid, shared = GRIDS[self.name], self.settings()
         n_augs = [int(number) for number in shared.pop("n_augs").split(",")]
         seeds = [int(seed) for seed in shared.pop("seeds").split(",")]

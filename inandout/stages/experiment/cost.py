@@ -1,4 +1,4 @@
-"""What classifiers will cost before they are trained: counted, and timed with a few steps on this machine."""
+"""Estimate the cost of an experiment: count its steps, and time a few of them on this machine."""
 
 import time
 from collections import Counter
@@ -27,45 +27,44 @@ from inandout.stages.pools.inpaint import InpaintPoolConfig
 from inandout.stages.pools.text2img import STRIP, DdpmPoolConfig
 
 GPU_SHARE = 0.3
-"""Of a GPU's peak that training is taken to reach."""
+"""Assumed utilisation of a GPU's peak, 0..1."""
 _BACKWARD = 3
 """Cost of a training step in forward passes."""
 _FACTOR = 8
-"""Pixels of a side that the VAE of Stable Diffusion makes one."""
+"""Scale factor of the VAE of Stable Diffusion: image pixels per latent pixel along a side."""
 
 
 class Timed(NamedTuple):
-    """What something costs."""
+    """Cost of a unit of work."""
 
     seconds: float
-    """On this machine."""
+    """Seconds on this machine."""
     flops: float
     measured: bool = True
-    """Whether the seconds were, or only reckoned from the operations."""
+    """Whether the seconds were measured or derived from the operations."""
 
     def times(self, number: int) -> "Timed":
-        """So many of it."""
+        """Return the cost of `number` units."""
         return self._replace(seconds=self.seconds * number, flops=self.flops * number)
 
 
 class Work(NamedTuple):
-    """One kind of work that is missing."""
+    """Missing work of one kind."""
 
     name: str
     number: int
-    """Of training steps, or of images."""
+    """Number of training steps or images."""
     each: Timed
 
 
 def estimate(plan: Plan, gpu_tflops: float | None) -> str:
-    """A table of what is missing, with the time on this machine and, when it is stated, on a GPU.
+    """Return a table of the missing work, with the time on this machine and, with `gpu_tflops`, on a GPU.
 
-    Adapters and images that were made for anything else are not missing. Left out, as little beside the rest: the
-    passes of the VAE, and images that are drawn and kept out.
+    Finished adapters and images of other runs are reused and not counted. VAE passes and rejected images are neglected.
 
     Args:
-        plan: of an experiment.
-        gpu_tflops: peak of a GPU in 10^12 operations a second.
+        plan: plan of an experiment.
+        gpu_tflops: peak of a GPU in 10^12 operations per second.
     """
     missing = plan.missing()
     finished = len(plan.goals) - len({goal.identity for goal in plan.goals} & {task.identity for task in missing})
@@ -97,14 +96,14 @@ def _table(works: Sequence[Work], gpu_tflops: float | None) -> str:
 
 
 def _classifying(missing: Sequence[Task[Config]], data: CheckedData) -> list[Work]:
-    """Steps of all classifiers, and one of them on made-up images; nothing where none is missing."""
+    """Return the training steps of all missing classifiers; empty if none is missing."""
     configs = [task.config for task in missing if isinstance(task.config, ClassifyConfig)]
     steps = sum(training_steps(config, data) for config in configs)
     return [Work("classifier, training steps", steps, _classifier_step(configs[0]))] if configs else []
 
 
 def _classifier_step(config: ClassifyConfig) -> Timed:
-    """As `fit` trains, on one batch of made-up images: an epoch is a step."""
+    """Time one step of `fit` on a batch of blank images; an epoch is one step."""
     count, size = config.fit.batch_size, config.geometry
     pixels, labels = np.zeros((count, size.height, size.width, 3), np.uint8), _halves(count)
     ends: list[float] = []
@@ -123,12 +122,12 @@ def _classifier_step(config: ClassifyConfig) -> Timed:
 
 
 def _device() -> str:
-    """Where training computes."""
+    """Return the device of the training."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _now() -> float:
-    """In seconds, when a GPU has done all that it was told."""
+    """Return the time in seconds after synchronising the GPU."""
     if _device() == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -140,7 +139,7 @@ def _halves(count: int) -> npt.NDArray[np.int64]:
 
 
 def _diffusing(missing: Sequence[Task[Config]], plan: Plan) -> list[Work]:
-    """Fine-tunings that are missing, pools of defects and of good parts; nothing is opened where nothing is missing."""
+    """Return missing fine-tunings and diffusion images; load the base only if something is missing."""
     tunings = [task.config for task in missing if isinstance(task.config, FinetuneConfig)]
     drawn = [(task.stage, task.config) for task in missing if isinstance(task.config, DdpmPoolConfig)]
     defects, goods = ([pool for stage, pool in drawn if stage == wanted] for wanted in ("augment", "negatives"))
@@ -164,7 +163,7 @@ def _diffusing(missing: Sequence[Task[Config]], plan: Plan) -> list[Work]:
 
 
 def _open(config: ClassifyConfig) -> Base | None:
-    """None for a base that would have to be downloaded first."""
+    """Load the base; None if it is not downloaded."""
     try:
         return open_base(config.base, download=False)
     except NotHereError:
@@ -172,7 +171,7 @@ def _open(config: ClassifyConfig) -> Base | None:
 
 
 def _pass_through(base: Base | None, config: ClassifyConfig) -> Timed:
-    """One image through the UNet once. Of a Stable Diffusion that is not here it is counted, not timed."""
+    """Return the cost of one UNet pass for one image; counted and not timed if `base` is None."""
     if base is not None:
         return _pass(base.pipeline.unet, base.pipeline.vae_scale_factor, config, base.pipeline.device)
     flops = _pass(_stable_diffusion(), _FACTOR, config, torch.device("meta")).flops
@@ -181,14 +180,14 @@ def _pass_through(base: Base | None, config: ClassifyConfig) -> Timed:
 
 
 def _stable_diffusion() -> UNet2DConditionModel:
-    """That of version 1.5, without weights."""
+    """Return the UNet of Stable Diffusion 1.5 on the meta device."""
     with torch.device("meta"):
         return UNet2DConditionModel(cross_attention_dim=768)
 
 
 @torch.no_grad()
 def _pass(unet: UNet2DConditionModel, factor: int, config: ClassifyConfig, device: torch.device) -> Timed:
-    """A batch of images of the classifier's size, the time and operations of one."""
+    """Run a batch at the classifier's image size; return the cost per image."""
     count, size = SamplingConfig().sample_batch, config.geometry
     height, width = -(-size.height // factor), -(-size.width // factor)
     height, width = (-(-side // 8) * 8 for side in (height, width))

@@ -1,4 +1,4 @@
-"""How much of the missing work of a plan is to be done: what was drawn for anything else before is not drawn again."""
+"""Count the missing work of a plan; images in the cache are not counted."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ from inandout.tracking.runs import find_finished
 
 
 def training_steps(config: ClassifyConfig, data: CheckedData) -> int:
-    """Steps of a classifier. An epoch shows the positives, as many negatives, and all synthetic negatives."""
+    """Return the training steps. An epoch has all positives, as many negatives, and all synthetic negatives."""
     samples = data.take_shot(config.data, config.scenario, config.seed)
     real = sum(sample.split == "train" and sample.label == 1 for sample in samples)
     epoch = 2 * (real + config.mix.n_aug) + (0 if config.mix.negatives == "none" else config.shares()[0])
@@ -31,18 +31,18 @@ def training_steps(config: ClassifyConfig, data: CheckedData) -> int:
 
 
 def count_shown(config: FinetuneConfig, data: CheckedData) -> int:
-    """Images that a fine-tuning sees: its own, and as many of the class prompt."""
+    """Return the number of images in a fine-tuning: instances, and as many prior images."""
     config, samples = config.resolved(), data.take_shot(config.data, config.scenario, config.seed)
     instances = len(choose_instances(samples, config.scenario.shot, config.n_negatives, config.seed))
     return known(config.epochs) * config.training.repeats * instances * (2 if config.n_prior else 1)
 
 
 def missing_priors(tunings: Sequence[FinetuneConfig], factor: int) -> int:
-    """Images of the class prompt: fine-tunings of a seed share them, whatever their shot.
+    """Return the number of missing prior images. Fine-tunings with equal seeds share them across shots.
 
     Args:
-        tunings: that are missing, without buckets.
-        factor: pixels of a side that the base's VAE makes one.
+        tunings: missing fine-tunings, without buckets.
+        factor: scale factor of the base's VAE.
     """
     most: dict[Path, int] = {}
     for tuning in tunings:
@@ -52,7 +52,7 @@ def missing_priors(tunings: Sequence[FinetuneConfig], factor: int) -> int:
 
 
 def missing_images(configs: Sequence[DdpmPoolConfig], data: CheckedData) -> int:
-    """Images of missing pools: a smaller pool is the beginning of a larger one."""
+    """Return the number of missing pool images. A smaller pool is a prefix of a larger one."""
     most: dict[DdpmPoolConfig, int] = {}
     for config in configs:
         key = config.model_copy(update={"n_aug": 1})
@@ -61,7 +61,7 @@ def missing_images(configs: Sequence[DdpmPoolConfig], data: CheckedData) -> int:
 
 
 def _drawn(config: DdpmPoolConfig, data: CheckedData) -> int:
-    """Images that are there, of any pool that differs in their number alone."""
+    """Return the number of cached images of pools that differ only in `n_aug`."""
     samples = data.take_shot(config.data, config.scenario, config.seed)
     run = find_finished(finetune_fingerprint(finetune_config(config), samples))
     if run is None:

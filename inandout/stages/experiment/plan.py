@@ -1,6 +1,6 @@
-"""The plan of an experiment: every result that it needs, what each is made from, and which are missing.
+"""Plan of an experiment: its results, their dependencies, and which of them are missing.
 
-A dry run prices the plan, an execution works through it. Both take what a classifier needs from `made_pools`.
+A dry run estimates the cost of the plan. The pools of a classifier come from `required_pools`, as in `classify`.
 """
 
 from collections.abc import Sequence
@@ -30,24 +30,24 @@ class Task(NamedTuple, Generic[Wanted]):
     identity: str
     """Fingerprint of the run that holds the result."""
     needs: tuple["Task[Config]", ...] = ()
-    """What must be there to make it, in the order in which it is made."""
+    """Dependencies, in order of execution."""
 
     def is_missing(self) -> bool:
-        """Whether no finished run holds the result, or a fresh one is asked for."""
+        """Return whether no finished run holds the result, or `fresh` is set."""
         return self.config.fresh or find_finished(self.identity) is None
 
 
 class Plan(NamedTuple):
-    """What an experiment makes."""
+    """Tasks of an experiment."""
 
     data: CheckedData
-    """Its data set, read once."""
+    """The dataset."""
     cells: Sequence[Cell]
     goals: Sequence[Task[Config]]
-    """What it shows: the classifier of every cell, or pools."""
+    """Results that the experiment shows: the classifier of every cell, or pools."""
 
     def missing(self) -> list[Task[Config]]:
-        """Every task that is still to be done, once, after what it needs. What a finished task needs is not missing."""
+        """Return missing tasks, dependencies first. Dependencies of finished tasks are not missing."""
         found: dict[str, Task[Config]] = {}
         for goal in self.goals:
             _add_missing(goal, found)
@@ -62,18 +62,18 @@ def _add_missing(task: Task[Config], found: dict[str, Task[Config]]) -> None:
 
 
 def plan_cells(cells: Sequence[Cell], data: CheckedData) -> Plan:
-    """Train and measure every cell."""
+    """Return the plan that trains and evaluates every cell."""
     return Plan(data, cells, [training(cell.config, data) for cell in cells])
 
 
 def training(config: ClassifyConfig, data: CheckedData) -> Task[ClassifyConfig]:
-    """A classifier; no pool is given to it."""
+    """Return the task of a classifier without existing pools."""
     needs = (*positive_pools(config, data), *_negative_pools(config, data))
     return Task("classify", config, classify_fingerprint(config, data), needs)
 
 
 def positive_pools(config: ClassifyConfig, data: CheckedData) -> tuple[Task[PoolConfigs], ...]:
-    """The pools of synthetic positives that a classifier is trained with: MemSeg first, then diffusion."""
+    """Return the tasks of the pools of synthetic positives: MemSeg first, then diffusion."""
     made = made_pools(config)
     pools: list[Task[PoolConfigs]] = []
     if made.memseg:

@@ -1,4 +1,4 @@
-"""Entry point `report`: what an experiment has found so far, as tables and curves."""
+"""Entry point `report`: tables and curves of the finished cells of an experiment."""
 
 import tempfile
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ from inandout.tracking.runs import artifact_folder, open_run
 from inandout.tracking.store import connect
 
 EXPERIMENT_TAG = "inandout.experiment"
-"""Name and profile of an experiment, as its run has them."""
+"""Run tag: name and profile of an experiment."""
 
 FIGURE = "figure.png"
-"""Artifact of an experiment that shows images, or what a classifier sees."""
+"""Artifact of an experiment that shows images or features."""
 
 
 class ReportConfig(StageConfig):
-    """Which experiment."""
+    """Options of `report`."""
 
     name: Name = Field("comparison", description="the newest experiment of this name and profile is reported")
     profile: Profile = Field("embedded", description="its size: paper, tiles or embedded")
@@ -32,7 +32,7 @@ class ReportConfig(StageConfig):
 
 
 def report(config: ReportConfig) -> str:
-    """Write what is finished of an experiment as Markdown, LaTeX, CSV and PNG, and print it."""
+    """Report the finished cells of an experiment as Markdown, LaTeX, CSV and PNG; print and return the Markdown."""
     connect()
     run_id = config.run or _newest(f"{config.name} {config.profile}")
     rows = unpack(artifact_folder(run_id, ROWS).read_text(encoding="utf-8"))
@@ -44,7 +44,7 @@ def report(config: ReportConfig) -> str:
 
 
 def log_report(rows: Sequence[Row]) -> str:
-    """`results.md` with the verdicts, `.tex`, `.csv` and `.png` of the same rows; gives the first."""
+    """Log `results.md` with the paired tests, `.tex`, `.csv` and `.png`; return the Markdown."""
     note = "The paper's numbers are of KolektorSDD2 at 200x600 with Stable Diffusion 1.5."
     text = f"{markdown_table(rows, paper=True)}\n\n{note}\n\n{paired_tests(rows)}".rstrip()
     with tempfile.TemporaryDirectory() as folder:
@@ -57,10 +57,10 @@ def log_report(rows: Sequence[Row]) -> str:
 
 
 def _newest(wanted: str) -> str:
-    """Run id of the newest experiment with this tag that has finished a cell.
+    """Return the run id of the newest experiment with this tag and a finished cell.
 
     Raises:
-        InputError: there is none, or it shows images alone.
+        InputError: there is none, or it shows images only.
     """
     client = mlflow.MlflowClient()
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]

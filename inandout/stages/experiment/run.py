@@ -1,4 +1,4 @@
-"""Entry point `experiment`: the paper's tables and figures, and ours, each by one command that can be killed."""
+"""Entry point `experiment`: reproduce a table or figure of the paper, or our comparison, with one resumable command."""
 
 import mlflow
 
@@ -25,7 +25,7 @@ SHOWN = 16
 
 
 def experiment(config: ExperimentConfig) -> str:
-    """Train what is missing of a table or figure and report it; the same command goes on where it was stopped."""
+    """Train the missing cells of a table or figure and report it; the same command resumes a stopped experiment."""
     connect()
     planned = plan_experiment(config)
     cells, data, first = planned.cells, planned.data, planned.cells[0].config
@@ -45,7 +45,7 @@ def experiment(config: ExperimentConfig) -> str:
 
 
 def plan(config: ExperimentConfig) -> str:
-    """What `experiment` would cost, printed; nothing is trained or drawn."""
+    """Print the estimated cost of `experiment` without training or drawing."""
     connect()
     text = estimate(plan_experiment(config), config.gpu_tflops)
     print(text)
@@ -53,7 +53,7 @@ def plan(config: ExperimentConfig) -> str:
 
 
 def plan_experiment(config: ExperimentConfig) -> Plan:
-    """What `experiment` makes; a figure that shows images needs the pools of its one cell, and no classifier."""
+    """Return the plan of an experiment; a figure of images needs the pools of its only cell, and no classifier."""
     cells = config.cells()
     data = read_data(cells[0].config.data.data)
     if GRIDS[config.name].shows != "images":
@@ -62,7 +62,7 @@ def plan_experiment(config: ExperimentConfig) -> Plan:
 
 
 def _images(planned: Plan) -> str:
-    """`FIGURE` of a figure that shows images; gives its caption."""
+    """Log `FIGURE` with images; return its caption."""
     (cell,) = planned.cells
     kinds, config = _shown(planned), cell.config
     rows = [(kind, sample) for kind, samples in kinds.items() for sample in samples[:SHOWN]]
@@ -85,7 +85,7 @@ def _shown(planned: Plan) -> dict[str, list[Sample]]:
 
 
 def _feature_space(planned: Plan) -> str:
-    """Real and synthetic images as the trained ResNet-50 sees them, in two principal components."""
+    """Log `FIGURE` with features of real and synthetic images in two principal components; return its caption."""
     (row,) = measure_cells(planned.cells, planned.data, ParallelConfig())
     needed = positive_pools(planned.cells[0].config, planned.data)
     pools = [make_pool(task.config, planned.data).run_id for task in needed]

@@ -1,1 +1,1 @@
-"""Pools of synthetic images: made, extended, and with the decisions of reviewers."""
+"""Pools of synthetic images: generate, extend, and read review decisions."""

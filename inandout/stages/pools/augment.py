@@ -1,4 +1,4 @@
-"""Entry point `augment`: a pool of synthetic positives, from MemSeg, diffusion, or diffusion on good parts."""
+"""Entry point `augment`: generate a pool of synthetic positives by MemSeg, diffusion or inpainting."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ from inandout.tracking.store import connect
 
 
 class MemSegPoolConfig(StageConfig):
-    """A MemSeg pool."""
+    """Options of a MemSeg pool."""
 
     data: DataConfig = DataConfig()
     geometry: Geometry = Geometry()
@@ -33,7 +33,7 @@ class MemSegPoolConfig(StageConfig):
 
 
 class AugmentConfig(DdpmPoolConfig):
-    """One pool; the options of the other sources do not matter."""
+    """Options of a pool of any source; options of other sources have no effect."""
 
     memseg: MemSegConfig = MemSegConfig()
     masks: Masks = "perlin"
@@ -62,7 +62,7 @@ class AugmentConfig(DdpmPoolConfig):
 
 
 def augment(config: AugmentConfig) -> Pool:
-    """Make a pool of synthetic positives, or find it where it was made before."""
+    """Generate a pool of synthetic positives, or reuse the finished run."""
     pool = config.of_source()
     if isinstance(pool, MemSegPoolConfig):
         return augment_memseg(pool)
@@ -70,9 +70,11 @@ def augment(config: AugmentConfig) -> Pool:
 
 
 def augment_memseg(config: MemSegPoolConfig, samples: list[Sample] | None = None) -> Pool:
-    """A pool of MemSeg anomalies on negatives of the training part.
+    """Generate a pool of MemSeg anomalies on negatives of the training part.
 
-    `samples` is the data set, split; None = read it and split it by the seed of the pool.
+    Args:
+        config: options of the pool.
+        samples: the split dataset; None = read it and split it by the seed of the pool.
     """
     connect()
     samples = prepare(config.data, config.seed) if samples is None else samples
@@ -84,7 +86,7 @@ def augment_memseg(config: MemSegPoolConfig, samples: list[Sample] | None = None
 
 
 def memseg_fingerprint(config: MemSegPoolConfig, samples: Sequence[Sample]) -> str:
-    """Identity of the pool that `augment_memseg` gives, told without drawing it."""
+    """Return the fingerprint of the pool of `augment_memseg` without generating it."""
     return _identity(config, samples).fingerprint
 
 
@@ -94,7 +96,7 @@ def _identity(config: MemSegPoolConfig, samples: Sequence[Sample]) -> Identity:
 
 
 def _texture_digests(folder: str) -> dict[str, str]:
-    """Identity of a folder of textures; the procedural ones belong to the code."""
+    """Return the digests of a folder of textures; nothing for procedural textures, which the code determines."""
     if not folder:
         return {}
     textures = open_textures(folder)
@@ -108,6 +110,6 @@ def _make_memseg(config: MemSegPoolConfig, samples: list[Sample], work: Path) ->
 
 
 def draw_memseg(config: MemSegPoolConfig, samples: Sequence[Sample], folder: Path, seed: int) -> list[Sample]:
-    """`n_aug` MemSeg images and their manifest in a folder."""
+    """Write `n_aug` MemSeg images and their manifest to `folder`; return the rows."""
     negatives = [sample for sample in samples if sample.split == "train" and sample.label == 0]
     return write_pool(negatives, folder, n=config.n_aug, geometry=config.geometry, seed=seed, config=config.memseg)

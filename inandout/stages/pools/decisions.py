@@ -1,4 +1,4 @@
-"""What reviewers decided, from the runs that keep it: review runs and pools find each other by content."""
+"""Read review decisions from MLflow runs. Runs and pools are matched by the content of the images."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from inandout.review.summary import apply_decisions, certified_prompts, images_n
 from inandout.tracking.runs import artifact_folder
 
 POOL_TAG = "inandout.pool"
-"""Tag of a review run: which images it is of."""
+"""Run tag: identity of the reviewed images."""
 DECISIONS = "decisions.jsonl"
-"""Artifact of a review run: all decisions on the pool so far."""
+"""Artifact of a review run: all decisions on the pool."""
 
 
 def decisions_on(images: Sequence[str]) -> list[Decision]:
-    """Decisions that runs keep on exactly these images (digests); none where nobody has finished a review."""
+    """Return the decisions that runs hold on exactly these images (digests); empty without a finished review."""
     client = mlflow.MlflowClient()
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     runs = client.search_runs(experiments, f"tags.`{POOL_TAG}` = '{identity_of(images)}'", max_results=1000)

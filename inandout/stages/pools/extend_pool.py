@@ -1,4 +1,4 @@
-"""Entry point `extend-pool`: more images of a reviewed pool, with new seeds and the prompts that were certified."""
+"""Entry point `extend-pool`: add images to a reviewed pool, with new seeds and the certified prompts."""
 
 import shutil
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from inandout.tracking.store import connect
 
 
 class ExtendPoolConfig(StageConfig):
-    """Which pool gets how many more."""
+    """Options of `extend-pool`."""
 
     pool: str = Field("", description="run id of a pool that was reviewed")
     n_aug: int = Field(20, ge=1, le=100_000, description="new images to draw, which are to be reviewed in turn")
@@ -34,7 +34,7 @@ class ExtendPoolConfig(StageConfig):
 
 
 class ReviewedPool(NamedTuple):
-    """A pool with what was decided on it."""
+    """A pool and the decisions on it."""
 
     folder: Path
     rows: list[Sample]
@@ -42,13 +42,12 @@ class ReviewedPool(NamedTuple):
 
 
 def extend_pool(config: ExtendPoolConfig) -> Pool:
-    """A pool that holds all images of a reviewed one, with the decisions on them, and new ones to be reviewed.
+    """Generate a pool that holds all images of a reviewed pool, the decisions on them, and `n_aug` new images.
 
-    Everything is as it was for the old ones but for the seeds, and for the prompts: of those only the ones of which an
-    image was kept go on.
+    New images use the configuration of the reviewed pool with new seeds and only the prompts that have a kept image.
 
     Raises:
-        InputError: the pool is none that a run made, or nothing was kept in review.
+        InputError: `pool` is not a run id, or review kept no image.
     """
     if not config.pool or Path(config.pool).is_dir():
         raise InputError(f"pool = {config.pool!r}: give the run id of a pool, which knows how it was drawn")
@@ -107,7 +106,7 @@ def _extend(
 def _draw(
     drawn: DdpmPoolConfig | MemSegPoolConfig, samples: Sequence[Sample], old: Sequence[Sample], folder: Path
 ) -> list[Sample]:  # fmt: skip
-    """New images, from a seed that no pool before this one had."""
+    """Draw new images, with a seed that no earlier pool used."""
     folder.mkdir(exist_ok=True)
     seed = image_seed(drawn.seed, len(old))
     if isinstance(drawn, MemSegPoolConfig):

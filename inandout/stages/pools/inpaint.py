@@ -1,4 +1,4 @@
-"""A pool of defects that diffusion draws on real good parts, inside a mask, as DIAG does (Girella 2024)."""
+"""Pools of defects inpainted on real good parts, inside a mask, as in DIAG (Girella 2024)."""
 
 import shutil
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ from inandout.tracking.runs import run_stage
 from inandout.tracking.store import connect
 
 NO_ADAPTER = "none"
-"""The value of `adapter` that stands for the base as it is: without any training, as DIAG draws."""
+"""Value of `adapter` for the base without fine-tuning, as in DIAG."""
 
 Masks = Annotated[
     Literal["perlin", "real"],
@@ -51,7 +51,7 @@ Masks = Annotated[
 
 
 class InpaintPoolConfig(DdpmPoolConfig):
-    """A pool of defects drawn on good parts."""
+    """Options of a pool of defects on good parts."""
 
     mask: MaskConfig = MaskConfig()
     masks: Masks = "perlin"
@@ -61,13 +61,13 @@ class InpaintPoolConfig(DdpmPoolConfig):
         return self.profile().inpaint_alpha
 
     def resolved(self) -> Self:
-        """As for whole images; no `alpha` where there is no adapter to merge."""
+        """Resolve as for whole images; `alpha` is None without an adapter."""
         resolved = super().resolved()
         return resolved.with_drawing(alpha=None) if self.drawing.adapter == NO_ADAPTER else resolved
 
 
 def inpainting(pool: DdpmPoolConfig, mask: MaskConfig, masks: Masks) -> InpaintPoolConfig:
-    """The same pool, drawn on good parts."""
+    """Return the configuration of `pool` for inpainting on good parts."""
     return InpaintPoolConfig(
         data=pool.data, scenario=pool.scenario, geometry=pool.geometry, base=pool.base, sampling=pool.sampling,
         drawing=pool.drawing, seed=pool.seed, n_aug=pool.n_aug, fresh=pool.fresh, mask=mask, masks=masks,
@@ -75,19 +75,19 @@ def inpainting(pool: DdpmPoolConfig, mask: MaskConfig, masks: Masks) -> InpaintP
 
 
 class _Sites(NamedTuple):
-    """Where each candidate is drawn."""
+    """Good part and mask of each candidate."""
 
     config: InpaintPoolConfig
     negatives: list[Sample]
     real: list[Mask]
-    """Masks (H, W) of real defects; none with Perlin masks."""
+    """Masks (H, W) of real defects; empty with masks=perlin."""
 
     def negative(self, number: int) -> int:
-        """Index of the good part that candidate `number` is drawn on."""
+        """Return the index of the good part of candidate `number`."""
         return plan(len(self.negatives), number + 1, self.config.seed)[number][0]
 
     def mask(self, number: int) -> Mask:
-        """(H, W), never empty."""
+        """Return the mask (H, W) of candidate `number`; it is never empty."""
         rng = np.random.default_rng(image_seed(self.config.seed, number))
         if self.real:
             return self.real[rng.integers(len(self.real))]
@@ -98,16 +98,18 @@ class _Sites(NamedTuple):
         return draw_mask(self.config.geometry.width, self.config.geometry.height, foreground, limits, rng)
 
     def canvas(self, numbers: range) -> Canvas:
-        """Of some candidates."""
+        """Return good parts and masks of candidates."""
         parts = [read_image(self.negatives[self.negative(number)].image) for number in numbers]
         fitted = np.stack([fit_image(part, self.config.geometry) for part in parts])
         return Canvas(fitted, np.stack([self.mask(number) for number in numbers]))
 
 
 def augment_inpaint(config: InpaintPoolConfig, samples: list[Sample] | None = None) -> Pool:
-    """A pool of defects on negatives of the training part, which keep their pixels outside the masks.
+    """Generate a pool of defects on negatives of the training part; pixels outside the masks do not change.
 
-    `samples` is the data set, split and with its shot; None = read it.
+    Args:
+        config: options of the pool.
+        samples: the split dataset after the shot; None = read it.
     """
     connect()
     config = _resolve(config)
@@ -122,7 +124,7 @@ def augment_inpaint(config: InpaintPoolConfig, samples: list[Sample] | None = No
 
 
 def inpaint_fingerprint(config: InpaintPoolConfig, samples: Sequence[Sample]) -> str:
-    """Identity of the pool that `augment_inpaint` gives, told without drawing it."""
+    """Return the fingerprint of the pool of `augment_inpaint` without generating it."""
     return _identity(_resolve(config), samples).fingerprint
 
 
@@ -174,7 +176,7 @@ def _make(config: InpaintPoolConfig, samples: list[Sample], sites: _Sites, work:
 
 
 def inpaint_cache_key(config: InpaintPoolConfig, adapter: Adapter | None, samples: Sequence[Sample]) -> list[object]:
-    """What a pool asks `generate` for; `config` is resolved."""
+    """Return the cache key of the images of a pool; `config` is resolved."""
     return [
         "inpaint", base_identity(config.base), adapter and adapter.fingerprint, config.drawing.alpha,
         config.drawing.prompt_list(), fingerprint(samples), config.sampling.model_dump(), config.seed,
@@ -197,7 +199,7 @@ def _row(
     adapter: Adapter | None,
     folder: Path,
 ) -> Sample:
-    """The manifest's row of an image, which is copied to the pool, with its mask beside it."""
+    """Copy an image and its mask to the pool; return its manifest row."""
     image = Path(shutil.copy(one.path, folder))
     mask = folder / f"{image.stem}_mask.png"
     write_image(mask, sites.mask(one.number))

@@ -1,4 +1,4 @@
-"""Synthetic negatives: the generator's fingerprint without a defect, so that it says nothing of the label."""
+"""Synthetic negatives: good parts with generator artifacts, so that the artifacts do not reveal the label."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +36,7 @@ Negatives = Literal["none", "roundtrip", "generated"]
 
 
 class RoundTripConfig(StageConfig):
-    """Real good parts through the VAE of the base."""
+    """Options of a pool of real good parts that the VAE of the base encodes and decodes."""
 
     data: DataConfig = DataConfig()
     geometry: Geometry = Geometry()
@@ -57,19 +57,19 @@ class _Trip(NamedTuple):
 def send_through_vae(
     config: RoundTripConfig, samples: Sequence[Sample], positives: Sequence[Sample], source: str
 ) -> Pool:  # fmt: skip
-    """`n_aug` negatives of the training part through the VAE, one to stand against each diffusion image.
+    """Encode and decode `n_aug` negatives of the training part by the VAE, one for each diffusion image.
 
-    Against a whole image it is a whole one; against a defect that was drawn on a good part, that very part, touched
-    inside the same mask alone. Without colour where the part has none.
+    The counterpart of a whole image is a whole good part. The counterpart of an inpainted defect is the same good part,
+    changed inside the same mask only. Grey parts stay grey.
 
     Args:
-        config: of what, and whose VAE.
-        samples: the data set, split.
+        config: options of the pool.
+        samples: the split dataset.
         positives: `n_aug` diffusion images.
-        source: identity of what of the positives decides, see `source_of`.
+        source: identity of the positives, see `source_identity`.
 
     Raises:
-        InputError: the training part has no negatives, or the images are of another base.
+        InputError: the training part has no negatives, or another base drew the positives.
     """
     connect()
     identity = _round_trip_identity(config, samples, source)
@@ -81,7 +81,7 @@ def send_through_vae(
 
 
 def round_trip_fingerprint(config: RoundTripConfig, samples: Sequence[Sample], source: str) -> str:
-    """Identity of the pool that `send_through_vae` gives, told without making it."""
+    """Return the fingerprint of the pool of `send_through_vae` without generating it."""
     return _round_trip_identity(config, samples, source).fingerprint
 
 
@@ -143,11 +143,11 @@ def _touched(before: ImageArray, after: ImageArray, mask: Mask | None) -> ImageA
 
 
 def good_images(config: DdpmPoolConfig, samples: list[Sample] | None = None) -> Pool:
-    """Diffusion images of good parts, labelled as negatives.
+    """Generate a pool of diffusion images of good parts, labelled as negatives.
 
     Args:
-        config: of `good_pool_config`.
-        samples: the data set, split and with its shot; None = read it.
+        config: from `good_pool_config`.
+        samples: the split dataset after the shot; None = read it.
     """
     connect()
     config = resolve(config)
@@ -160,7 +160,7 @@ def good_images(config: DdpmPoolConfig, samples: list[Sample] | None = None) -> 
 
 
 def good_fingerprint(config: DdpmPoolConfig, samples: Sequence[Sample]) -> str:
-    """Identity of the pool that `good_images` gives, told without drawing it."""
+    """Return the fingerprint of the pool of `good_images` without generating it."""
     return _good_identity(resolve(config), samples).fingerprint
 
 
@@ -174,21 +174,21 @@ def _make_good(config: DdpmPoolConfig, samples: list[Sample], work: Path) -> Non
 
 
 def good_pool_config(config: DdpmPoolConfig, given: str) -> DdpmPoolConfig:
-    """How good parts are drawn, to stand against diffusion images of defects.
+    """Return the configuration of good parts to pair with diffusion images of defects.
 
-    The prompt is the adapter's own, without a word for a defect, and the seeds are those of the defects, so an image
-    has a twin. It means a good part only to an adapter that was fine-tuned on good parts, as that of zero shot is. To
-    one that learned defects it means those. The class prompt is no way out: prior preservation ties it to what the base
-    drew before, surfaces of other products, which are told from the product without looking for the fingerprint; and
-    what leaks into it from the instance prompt, which holds its words, is defects. So with few and full shot an adapter
-    of good parts is fine-tuned beside the one of defects.
+    The prompt is the instance prompt without a word for a defect. Seeds are equal to those of the defects, so that each
+    defect image has a counterpart. The instance prompt draws good parts only if the adapter was fine-tuned on good
+    parts, as with zero shots; an adapter fine-tuned on defects draws defects. The class prompt does not help: prior
+    preservation keeps it at surfaces of other products, which a classifier separates from the product without
+    generator artifacts, and defects leak into it from the instance prompt, which contains its words. With few and full
+    shot a second adapter is therefore fine-tuned on good parts.
 
     Args:
-        config: how the defects are drawn where no pool of them is given.
-        given: run or folder of the pool of defects that is given; empty = none.
+        config: configuration of the defects, used if `given` is empty.
+        given: run id or folder of an existing pool of defects; empty = none.
 
     Raises:
-        InputError: it is not known how the pool was drawn, or its adapter did not learn good parts.
+        InputError: the pool does not record how it was drawn, or its adapter was not fine-tuned on good parts.
     """
     if not given:
         prompts = FinetuneConfig().instance_prompt

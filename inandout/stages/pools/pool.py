@@ -1,4 +1,4 @@
-"""What pools of synthetic positives have in common: where they lie, how they are read and logged."""
+"""Read and log pools of synthetic images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,23 +16,23 @@ from inandout.review.gallery import write_gallery
 from inandout.tracking.runs import artifact_folder
 
 SHEET_SIZE = 32
-"""Images on the contact sheet of a pool."""
+"""Maximum number of images on the contact sheet of a pool."""
 
 
 PoolSize = Annotated[int, Field(ge=1, le=100_000, description="number of synthetic positives")]
 
 
 class Pool(NamedTuple):
-    """The synthetic images that a run made."""
+    """A pool of synthetic images."""
 
     samples: list[Sample]
-    """Rows of its manifest."""
+    """Rows of the manifest."""
     run_id: str
-    """Empty for a folder."""
+    """Run id; empty for a folder."""
 
 
 def read_pool(folder: Path, run_id: str = "") -> Pool:
-    """The pool in a folder."""
+    """Read the pool in a folder."""
     path = folder / "manifest.csv"
     if not path.exists():
         raise InputError(f"{folder}: not a pool of images; it needs a manifest.csv as `augment` writes it")
@@ -40,17 +40,17 @@ def read_pool(folder: Path, run_id: str = "") -> Pool:
 
 
 def open_pool(where: str) -> Pool:
-    """A pool, by its folder or the id of the run that made it."""
+    """Read a pool, given by its folder or run id."""
     return read_pool(pool_folder(where), "" if Path(where).is_dir() else where)
 
 
 def pool_folder(where: str) -> Path:
-    """Where a pool lies, given as a folder or as the run that made it."""
+    """Return the folder of a pool, given by its folder or run id."""
     return Path(where) if Path(where).is_dir() else artifact_folder(where, "pool")
 
 
 def refuse_unfit(real: Sequence[Sample], synthetic: Sequence[Sample]) -> None:
-    """Refuse a pool that a training mix refuses, for example one made from images outside the training part."""
+    """Raise InputError if a training mix cannot use the pool, e.g. if its sources are not in the training part."""
     if synthetic[0].origin == "memseg":
         mix(real, synthetic, [], len(synthetic), 0.0)
     else:
@@ -58,14 +58,14 @@ def refuse_unfit(real: Sequence[Sample], synthetic: Sequence[Sample]) -> None:
 
 
 def work_pool(work: Path) -> Path:
-    """The folder of a pool that is being made."""
+    """Return the folder for a new pool inside the work folder of a run."""
     folder = work.resolve() / "pool"
     folder.mkdir(exist_ok=True)
     return folder
 
 
 def log_pool(folder: Path, rows: Sequence[Sample]) -> None:
-    """Log the folder of a pool with its manifest's `rows`, a gallery and a contact sheet."""
+    """Log the folder of a pool, a gallery and a contact sheet of its manifest's `rows`."""
     mlflow.log_artifacts(str(folder), "pool")
     gallery = folder.with_name("index.html")
     write_gallery(gallery, f"{len(rows)} {rows[0].origin} images", folder, rows, "../pool")

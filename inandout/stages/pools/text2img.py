@@ -1,4 +1,4 @@
-"""A pool of whole images from a fine-tuned diffusion model (paper, sections 3 and 4)."""
+"""Pools of whole images from a fine-tuned diffusion model (paper, sections 3 and 4)."""
 
 import json
 import shutil
@@ -33,15 +33,15 @@ from inandout.tracking.runs import artifact_folder, artifact_names, run_stage
 from inandout.tracking.store import connect
 
 DRAWN_WITH = "drawn_with.json"
-"""Artifact of a diffusion pool: all that its images can be drawn again with."""
+"""Artifact of a diffusion pool: the configuration that reproduces its images."""
 DRAWING_INPUTS = ("data", "base", "base_config", "adapter")
-"""Options whose content is in `drawing_inputs`."""
+"""Options that `drawing_inputs` covers."""
 STRIP = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-"""Values of alpha that a run shows the first image of a pool at."""
+"""Values of alpha on the strip of the first image of a pool."""
 
 
 class DrawingConfig(BaseModel):
-    """Which adapter diffusion images are drawn with, and from which prompts."""
+    """Adapter and prompts of diffusion images."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -61,12 +61,12 @@ class DrawingConfig(BaseModel):
     )
 
     def prompt_list(self) -> list[str]:
-        """The prompts, none of them empty."""
+        """Return the non-empty prompts."""
         return [prompt.strip() for prompt in self.prompts.split("|") if prompt.strip()]
 
 
 class DdpmConfig(StageConfig):
-    """What diffusion images are drawn with."""
+    """Options that diffusion images depend on."""
 
     data: DataConfig = DataConfig()
     scenario: ShotConfig = ShotConfig()
@@ -77,7 +77,7 @@ class DdpmConfig(StageConfig):
     seed: Seed = 0
 
     def profile(self) -> Preset:
-        """What suits base and shot."""
+        """Return the defaults for base and shot."""
         return PRESETS[kind_of_base(self.base.base), self.scenario.shot]
 
     def suiting_alpha(self) -> float:
@@ -85,7 +85,7 @@ class DdpmConfig(StageConfig):
         return self.profile().alpha
 
     def resolved(self) -> Self:
-        """With what suits base and shot in place of None; with prompts, unless an adapter is given that has its own."""
+        """Replace None by the defaults for base and shot, and set prompts if no adapter is given."""
         alpha = self.suiting_alpha() if self.drawing.alpha is None else self.drawing.alpha
         resolved = self.with_drawing(alpha=alpha).model_copy(
             update={"sampling": self.sampling.resolved(kind_of_base(self.base.base))}
@@ -93,10 +93,10 @@ class DdpmConfig(StageConfig):
         return resolved if self.drawing.adapter else resolved.with_prompts(FinetuneConfig().instance_prompt)
 
     def with_prompts(self, instance_prompt: str) -> Self:
-        """With the prompts of an adapter, where none are given.
+        """Set the prompts from the instance prompt of an adapter, if none are given.
 
         Raises:
-            InputError: none are given, and none is known of the adapter.
+            InputError: no prompts are given and `instance_prompt` is empty.
         """
         asked = self.drawing.prompt_list()
         if not asked and not instance_prompt:
@@ -105,7 +105,7 @@ class DdpmConfig(StageConfig):
         return self.with_drawing(prompts="|".join(prompts))
 
     def with_drawing(self, **changes: str | float | None) -> Self:
-        """Copy with other fields of `drawing`."""
+        """Return a copy with changed fields of `drawing`."""
         return self.model_copy(update={"drawing": self.drawing.model_copy(update=changes)})
 
 
@@ -113,23 +113,25 @@ Drawn = TypeVar("Drawn", bound=DdpmConfig)
 
 
 class DdpmPoolConfig(DdpmConfig):
-    """A pool of diffusion images."""
+    """Options of a pool of diffusion images."""
 
     n_aug: PoolSize = 60
     fresh: Fresh = False
 
 
 def resolve(config: Drawn) -> Drawn:
-    """`config.resolved()`, with the prompts of the adapter where one is given."""
+    """Return `config.resolved()`, with the prompts of the adapter if one is given."""
     resolved = config.resolved()
     given = resolved.drawing.adapter
     return resolved.with_prompts(_given_adapter(resolved).meta.instance_prompt) if given else resolved
 
 
 def augment_ddpm(config: DdpmPoolConfig, samples: list[Sample] | None = None) -> Pool:
-    """A pool of images from the base merged with an adapter, which is fine-tuned first where none is given.
+    """Generate a pool of images from the base merged with an adapter; fine-tune the adapter first if none is given.
 
-    `samples` is the data set, split and with its shot; None = read it and split it by the seed of the pool.
+    Args:
+        config: options of the pool.
+        samples: the split dataset after the shot; None = read it and split it by the seed of the pool.
     """
     connect()
     config = resolve(config)
@@ -142,7 +144,7 @@ def augment_ddpm(config: DdpmPoolConfig, samples: list[Sample] | None = None) ->
 
 
 def ddpm_fingerprint(config: DdpmPoolConfig, samples: Sequence[Sample]) -> str:
-    """Identity of the pool that `augment_ddpm` gives, told without drawing it."""
+    """Return the fingerprint of the pool of `augment_ddpm` without generating it."""
     return _identity(resolve(config), samples).fingerprint
 
 
@@ -151,20 +153,20 @@ def _identity(config: DdpmPoolConfig, samples: Sequence[Sample]) -> Identity:
 
 
 def drawing_inputs(config: DdpmConfig, samples: Sequence[Sample]) -> dict[str, str]:
-    """Fingerprints of the data set and of what is drawn with."""
+    """Return fingerprints of dataset, base and adapter."""
     base, adapter = base_identity(config.base), adapter_identity(config, samples)
     return {"data": fingerprint(samples), "base": base, "adapter": adapter}
 
 
 def adapter_identity(config: DdpmConfig, samples: Sequence[Sample]) -> str:
-    """Of the adapter that is asked for, which need not be trained yet."""
+    """Return the fingerprint of the adapter, which need not exist yet."""
     if config.drawing.adapter:
         return _given_adapter(config).fingerprint
     return finetune_fingerprint(finetune_config(config), samples)
 
 
 def adapter_for(config: DdpmConfig, samples: list[Sample] | None = None) -> Adapter:
-    """The adapter that is asked for, fine-tuned on `samples` first where none is given."""
+    """Load the adapter; fine-tune it on `samples` first if none is given."""
     if config.drawing.adapter:
         return _given_adapter(config)
     return load_adapter(finetune(finetune_config(config), samples).adapter)
@@ -181,7 +183,7 @@ def _given_adapter(config: DdpmConfig) -> Adapter:
 
 
 def finetune_config(config: DdpmConfig) -> FinetuneConfig:
-    """As `finetune` does it by default."""
+    """Return the configuration of the fine-tuning, with the defaults of `finetune`."""
     size = AdapterSize(width=config.geometry.width, height=config.geometry.height, fit=config.geometry.fit)
     return FinetuneConfig(
         data=config.data, scenario=config.scenario, geometry=size, base=config.base, seed=config.seed
@@ -189,12 +191,12 @@ def finetune_config(config: DdpmConfig) -> FinetuneConfig:
 
 
 def adapter_run(config: DdpmConfig, samples: list[Sample] | None = None) -> str:
-    """The run of the fine-tuning that is done where no adapter is given, done now if need be."""
+    """Return the run id of the default fine-tuning; run it first if it is not finished."""
     return finetune(finetune_config(config), samples).run_id
 
 
 def _name_adapter(config: DdpmConfig, samples: list[Sample] | None) -> str:
-    """What finds the adapter again, from any folder: the run that trained it, or its file."""
+    """Return the run id or the absolute file name of the adapter."""
     given = config.drawing.adapter
     if not given:
         return adapter_run(config, samples)
@@ -212,16 +214,16 @@ def _make_ddpm(config: DdpmPoolConfig, samples: list[Sample], work: Path) -> Non
 
 
 class DiffusionSetup(NamedTuple):
-    """What diffusion images are drawn with, opened."""
+    """Loaded base and adapter with the configuration of diffusion images."""
 
     config: DdpmPoolConfig
-    """Resolved, with the run or the file of the adapter: drawn again from it, an image is the same."""
+    """Resolved, with the run id or file of the adapter, so that it reproduces the images."""
     base: Base
     adapter: Adapter
 
     @property
     def sampling(self) -> SamplingConfig:
-        """The part that says how images are drawn."""
+        """Sampling options."""
         return self.config.sampling
 
     @property
@@ -231,12 +233,12 @@ class DiffusionSetup(NamedTuple):
 
     @property
     def prompts(self) -> list[str]:
-        """They go round."""
+        """Prompts, used in rotation."""
         return self.config.drawing.prompt_list()
 
 
 def open_diffusion_setup(config: DdpmPoolConfig, samples: list[Sample] | None = None) -> DiffusionSetup:
-    """Load base and adapter of a resolved configuration; where no adapter is given, it is fine-tuned on `samples`."""
+    """Load base and adapter of a resolved configuration; fine-tune on `samples` if no adapter is given."""
     config = config.with_drawing(adapter=_name_adapter(config, samples))
     adapter, base = adapter_for(config), open_base(config.base)
     require_text2img(base.pipeline)
@@ -251,15 +253,18 @@ def draw_ddpm(
     before: Sequence[Sample] = (),
     label: int = 1,
 ) -> list[Sample]:
-    """`n_aug` diffusion images and their manifest in a folder; logs what became of the others and `drawn_with.json`.
+    """Write `n_aug` diffusion images and their manifest to `folder`; log rejections and `drawn_with.json`.
 
     Args:
-        setup: as opened.
-        samples: the data set.
-        folder: exists.
-        seed: of the images; that of the configuration says how the data set is parted.
-        before: images of a pool that must not come back, as those of the training part must not.
-        label: 1 where the prompts ask for defects, 0 where they do not.
+        setup: from `open_diffusion_setup`.
+        samples: the dataset.
+        folder: an existing folder.
+        seed: seed of the images; the seed of the configuration splits the dataset.
+        before: pool images that must not be reproduced, in addition to the training images.
+        label: 1 if the prompts describe defects, else 0.
+
+    Returns:
+        The rows of the new images.
     """
     config, adapter = setup.config, setup.adapter
     merged = merge(setup.base.pipeline, setup.base.fingerprint, adapter, setup.alpha)
@@ -278,7 +283,7 @@ def draw_ddpm(
 
 
 def text2img_cache_key(config: DdpmPoolConfig, adapter: Adapter, samples: Sequence[Sample], seed: int) -> list[object]:
-    """What `draw_ddpm` asks `generate` for, where no pool is to be added to; `config` is resolved."""
+    """Return the cache key of the images of `draw_ddpm` with empty `before`; `config` is resolved."""
     return [
         "ddpm", base_identity(config.base), adapter.fingerprint, config.drawing.alpha, config.drawing.prompt_list(),
         seed, config.geometry.model_dump(), config.sampling.model_dump(), fingerprint(samples), computed_by(__name__),
@@ -286,7 +291,7 @@ def text2img_cache_key(config: DdpmPoolConfig, adapter: Adapter, samples: Sequen
 
 
 def log_pool_state(state: PoolState) -> None:
-    """What was kept out."""
+    """Log the numbers of rejected images by reason."""
     mlflow.log_metrics({f"rejected_{reason}": count for reason, count in state.rejected.items()})
 
 
@@ -303,7 +308,7 @@ def _ddpm_rows(setup: DiffusionSetup, state: PoolState, seed: int, label: int) -
 
 
 def _strip(setup: DiffusionSetup) -> ImageArray:
-    """The first candidate of the pool at rising alpha."""
+    """Return a strip of the first candidate of the pool at increasing alpha."""
     config, prompt, images = setup.config, setup.prompts[0], []
     for alpha in STRIP:
         merged = merge(setup.base.pipeline, setup.base.fingerprint, setup.adapter, alpha)

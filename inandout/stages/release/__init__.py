@@ -1,1 +1,1 @@
-"""Promotion to the model registry, rollback, and export."""
+"""Promote to the model registry, roll back, and export."""

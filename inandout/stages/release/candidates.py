@@ -1,4 +1,4 @@
-"""The finished classifiers that can be promoted, and the best of them."""
+"""Choose the classifier to promote."""
 
 import mlflow
 
@@ -9,7 +9,7 @@ from inandout.tracking.store import current_experiment
 
 
 def best_by_validation() -> TrainedClassifier:
-    """The finished classifier with the highest AP on its validation part; the test part has no say.
+    """Return the finished classifier with the highest validation AP.
 
     Raises:
         InputError: no finished classifier of the experiment has a validation AP.

@@ -1,4 +1,4 @@
-"""Entry point `export`: a trained classifier as an ONNX file that is proven to agree, and how fast it is."""
+"""Entry point `export`: write a classifier as an ONNX file, compare it with torch, and measure its latency."""
 
 import os
 import platform
@@ -24,11 +24,11 @@ from inandout.tracking.runs import artifact_folder, run_stage
 from inandout.tracking.store import connect
 
 FILE = "classifier.onnx"
-"""Artifact of the run."""
+"""Artifact of `export`."""
 
 
 class ExportConfig(StageConfig):
-    """What to export; either `run` or `model`."""
+    """Options of `export`; give either `run` or `model`."""
 
     run: str = Field("", description="run id of the classify whose ResNet-50 is exported")
     model: str = Field("", description="or the address of a promoted one, models:/NAME@champion or models:/NAME/3")
@@ -43,20 +43,20 @@ class ExportConfig(StageConfig):
 
 
 class Exported(NamedTuple):
-    """Where the file lies, and what was measured."""
+    """Exported file and measurements."""
 
     run_id: str
     path: Path
     difference: float
-    """Of a logit from torch, the largest."""
+    """Largest absolute difference of a logit from torch."""
     table: str
 
 
 def export(config: ExportConfig) -> Exported:
-    """Write, check and time the ONNX file, or find the run that did.
+    """Write, check and time the ONNX file, or reuse the finished run.
 
-    The file has normalisation and threshold inside and takes any number of uint8 RGB images (N, 3, H, W) of the
-    model's size; cutting and resizing them is left to the caller, because ONNX has not Pillow's filter.
+    The file contains normalisation and threshold. Its input is uint8 RGB images (N, 3, H, W) of the model's size, for
+    any N. The caller crops and resizes images, because ONNX lacks Pillow's filter.
     """
     out = Path(config.out)
     _refuse_unclear(config, out)
@@ -82,7 +82,7 @@ def export(config: ExportConfig) -> Exported:
 
 
 def _refuse_unclear(config: ExportConfig, out: Path) -> None:
-    """What can be told before anything is read."""
+    """Check options without reading anything."""
     if bool(config.run) == bool(config.model):
         raise InputError("give either run, the id of a classify, or model, models:/NAME@champion")
     if config.model and not config.model.startswith("models:/"):
@@ -105,14 +105,14 @@ def _copy(source: Path, out: Path) -> None:
 
 
 def _from_run(config: ExportConfig) -> tuple[TrainedClassifier, OperatingPoint]:
-    """The classifier of a run, with a threshold that is chosen on its validation part."""
+    """Return the classifier of a run and an operating point chosen on its validation part."""
     trained, rule = TrainedClassifier.open(config.run), parse_rule(config.rule or "validation")
     scored = trained.scores("val")
     return trained, choose_point(rule, scored.logits, scored.labels, trained.config.val_fpr)
 
 
 def _from_model(config: ExportConfig) -> tuple[TrainedClassifier, OperatingPoint]:
-    """The classifier behind a model that `log_servable` logged, with one of its own thresholds."""
+    """Return the classifier of a promoted model and one of the model's operating points."""
     try:
         folder = Path(mlflow.artifacts.download_artifacts(f"{config.model}/artifacts/settings.json"))
     except (mlflow.MlflowException, OSError) as error:
@@ -122,10 +122,13 @@ def _from_model(config: ExportConfig) -> tuple[TrainedClassifier, OperatingPoint
 
 
 def export_onnx(trained: TrainedClassifier, point: OperatingPoint, path: Path) -> float:
-    """Write a classifier as an ONNX file; the largest absolute difference of a logit from torch on 20 test images.
+    """Write a classifier as an ONNX file.
+
+    Returns:
+        Largest absolute difference of a logit from torch on 20 test images.
 
     Raises:
-        InputError: the difference is above 1e-4, or test images cannot be read.
+        InputError: the difference is above 1e-4, or test images are missing.
     """
     return write_export(
         trained.load(), trained.test_pixels(CHECKED), path, geometry=trained.geometry, point=point,

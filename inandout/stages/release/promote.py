@@ -1,4 +1,4 @@
-"""Entry points `promote` and `rollback`: a trained classifier becomes a version of a registered model."""
+"""Entry points `promote` and `rollback`: register a trained classifier as a version of a model."""
 
 import tempfile
 from collections.abc import Sequence
@@ -39,13 +39,13 @@ from inandout.tracking.runs import run_stage
 from inandout.tracking.store import connect
 
 CARD = "model_card.md"
-"""Artifact of the version's run and of the model."""
+"""Artifact of `promote` and of the model."""
 UNSTATED = "unknown: state it"
-"""The licence of data that nobody has named one of."""
+"""Default of `data_licence`."""
 RUN_TAG = "run"
-"""Tag of a version: the run of `classify`."""
+"""Version tag: run id of the classifier."""
 _URI_TAG = "inandout.servable"
-"""Tag of a run of `promote`: the model that it logged."""
+"""Run tag of `promote`: URI of the logged model."""
 ModelName = Annotated[
     str,
     Field(pattern=r"^\w[\w .-]*$", max_length=100, description="registered model: letters, digits, ' ._-'"),
@@ -53,7 +53,7 @@ ModelName = Annotated[
 
 
 class PromoteConfig(StageConfig):
-    """What is made of which classifier, and where it goes."""
+    """Options of `promote`."""
 
     run: str = Field("", description="run id of a classify; empty = the highest validation AP of the experiment")
     points: str = Field(
@@ -70,20 +70,20 @@ class PromoteConfig(StageConfig):
 
 
 class RollbackConfig(StageConfig):
-    """Which registered model."""
+    """Options of `rollback`."""
 
     name: ModelName = "inandout"
 
 
 class Points(NamedTuple):
-    """Operating points, on the part they were chosen on and on the test part."""
+    """Operating points with their metrics on the validation part (`chosen`) and test part (`measured`)."""
 
     chosen: list[OperatingPoint]
     measured: list[OperatingPoint]
 
 
 class Promotion(NamedTuple):
-    """What came of it."""
+    """Result of `promote`."""
 
     version: int
     champion: bool
@@ -91,10 +91,11 @@ class Promotion(NamedTuple):
 
 
 def promote(config: PromoteConfig) -> Promotion:
-    """Make a trained classifier a version of a registered model, and the champion if it beats the one there is.
+    """Register a trained classifier as a model version; make it the champion if it beats the current champion.
 
-    Nothing is registered where its export gives other scores, its operating points cannot be claimed, or the champion
-    was measured on another test part.
+    Raises:
+        InputError: the classifier has no test AP, its export gives other scores, an operating point cannot be chosen,
+            or the champion was evaluated on another test part.
     """
     connect()
     candidate = TrainedClassifier.open(config.run) if config.run else best_by_validation()
@@ -111,7 +112,7 @@ def promote(config: PromoteConfig) -> Promotion:
 
 
 def rollback(config: RollbackConfig) -> None:
-    """Give `@champion` back to the version before; a second time undoes the first."""
+    """Move `@champion` back to the previous version; a second call undoes the first."""
     connect()
     with registry_lock(config.name):
         champion, previous = roll_back(config.name)
@@ -137,7 +138,7 @@ def _refuse_other_test(name: str, candidate: TrainedClassifier, champion: ModelV
 
 
 def _released(config: PromoteConfig, candidate: TrainedClassifier, points: Points) -> Run:
-    """The run that holds the servable model, its card and its points; found where it was made before."""
+    """Return the run with the servable model, its card and operating points; reuse a finished one."""
     released = config.model_copy(update={"run": candidate.run_id})
     identity = Identity("promote", __name__, released, {"data": candidate.data_fingerprint}, ignored=["name"])
     name = f"promote {candidate.run.info.run_name}"
@@ -148,7 +149,7 @@ def _released(config: PromoteConfig, candidate: TrainedClassifier, points: Point
 
 
 def _release(candidate: TrainedClassifier, points: Points, card: str) -> None:
-    """Check the export, then log the model with its card; the first operating point decides unless told otherwise."""
+    """Check the export, then log the model with its card; the first operating point is the default."""
     mlflow.log_metric("export_difference", _check_export(candidate, points.measured[0]))
     mlflow.log_dict({"points": [point.model_dump(mode="json") for point in points.measured]}, "operating_points.json")
     uri = log_classifier(candidate, points.measured, points.measured[0].rule)
@@ -166,15 +167,15 @@ def _check_export(candidate: TrainedClassifier, point: OperatingPoint) -> float:
 
 
 def log_classifier(candidate: TrainedClassifier, points: Sequence[OperatingPoint], default: str) -> str:
-    """Log a classifier into the active run, to be served; its heat maps are measured on the test part.
+    """Log a servable model of a classifier to the active run; its heat maps are evaluated on the test part.
 
     Args:
-        candidate: to log.
-        points: thresholds to choose from.
-        default: the rule that decides where a request names none.
+        candidate: classifier to log.
+        points: operating points that a request can choose.
+        default: rule of the operating point for requests that name none.
 
     Returns:
-        The model's address, `models:/m-...`.
+        The model URI, `models:/m-...`.
 
     Raises:
         InputError: `default` is not among the points.
@@ -209,7 +210,7 @@ def _data_licence(config: PromoteConfig, candidate: ClassifyConfig) -> str:
 
 
 def base_licence(config: ClassifyConfig) -> str:
-    """Of the Stable Diffusion behind the synthetic defects."""
+    """Return the licence of the base that drew the synthetic defects."""
     if not config.shares()[0]:
         return "none used"
     if config.ddpm_pool:
@@ -219,7 +220,7 @@ def base_licence(config: ClassifyConfig) -> str:
 
 
 def _register(config: PromoteConfig, candidate: TrainedClassifier, run: Run) -> Promotion:
-    """Add the version, unless this run is one already, and let it through the gate; call it under the lock."""
+    """Register the run as a version, unless it already is one, and apply the champion gate. Needs the registry lock."""
     champion = version_at(config.name, CHAMPION)
     version = version_of(config.name, run.info.run_id)
     if champion is not None and version is not None and champion.version == version.version:
@@ -243,7 +244,7 @@ def _register(config: PromoteConfig, candidate: TrainedClassifier, run: Run) -> 
 
 
 def _tags(config: PromoteConfig, candidate: TrainedClassifier) -> dict[str, str]:
-    """What a version says of itself in the registry."""
+    """Return the tags of a version."""
     return {
         RUN_TAG: candidate.run_id,
         "alpha": "none used" if candidate.config.alpha is None else f"{candidate.config.alpha:g}",

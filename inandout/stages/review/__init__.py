@@ -1,1 +1,1 @@
-"""The review page and the prompt lab as stages."""
+"""Review page and prompt lab."""

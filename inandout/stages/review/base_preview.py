@@ -1,4 +1,4 @@
-"""What the images of a pool are without the adapter: opens the base of the run that made them, once someone looks."""
+"""Preview of pool images without the adapter: loads the base on the first request."""
 
 import sys
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from inandout.stages.pools.text2img import DiffusionSetup, drawn_with, open_diff
 
 
 def open_base_preview(run_id: str, pool: Sequence[Sample], folder: Path) -> BasePreview | None:
-    """Draws rows of a pool again at alpha 0, into `folder`; None where no row can be, or it is not known how."""
+    """Return a preview that redraws rows of a pool at alpha 0 into `folder`; None if no row can be redrawn."""
     if not any(has_preview(row) for row in pool):
         return None
     config = drawn_with(run_id)
@@ -34,7 +34,7 @@ def open_base_preview(run_id: str, pool: Sequence[Sample], folder: Path) -> Base
 
 
 def _at_zero(setup: DiffusionSetup, row: Sample) -> ImageArray:
-    """The image of a row as the base alone draws it, which is what `merge` gives at alpha 0; grey where it is."""
+    """Redraw the image of a row with the base only, which equals `merge` at alpha 0; grey if the image is grey."""
     if setup.base.fingerprint != row.base:
         raise InputError(f"base {setup.config.base.base}: is no longer the one that this image was drawn with")
     assert row.seed is not None

@@ -1,4 +1,4 @@
-"""The prompt lab of the entry point `review`: opens base and adapter, and keeps what was tried."""
+"""Prompt lab of the entry point `review`: loads base and adapter, and logs the attempts."""
 
 import hashlib
 from typing import NamedTuple
@@ -18,11 +18,11 @@ from inandout.stages.pools.text2img import DdpmConfig, adapter_for
 from inandout.tracking.store import state_folder
 
 _FIRST = 4
-"""Images of a prompt that the form asks for first."""
+"""Initial number of images per prompt in the form."""
 
 
 class OpenedPromptLab(NamedTuple):
-    """A prompt lab, real images to show in it, and fingerprints of what it draws with."""
+    """A prompt lab, a session with real images, and fingerprints of dataset, base and adapter."""
 
     lab_page: PromptLabPage
     session: ReviewSession
@@ -30,7 +30,7 @@ class OpenedPromptLab(NamedTuple):
 
 
 def open_prompt_lab(config: DdpmConfig) -> OpenedPromptLab:
-    """Load what draws; where no adapter is given, one is fine-tuned first. The configuration is resolved."""
+    """Load base and adapter of a resolved configuration; fine-tune the adapter first if none is given."""
     samples = prepare_shot(config.data, config.scenario, config.seed)
     adapter = adapter_for(config, samples)
     base = open_base(config.base)
@@ -53,7 +53,7 @@ def open_prompt_lab(config: DdpmConfig) -> OpenedPromptLab:
 
 
 def save_prompt_lab(run_id: str, lab: PromptLab) -> str:
-    """Put all tries and the chosen prompts into the run, in place of what was there; from any thread."""
+    """Log all attempts and chosen prompts to the run, replacing earlier ones, from any thread; return a summary."""
     mlflow.MlflowClient().log_artifacts(run_id, str(lab.folder), "prompt_lab")
     chosen, attempts = lab.chosen(), len(lab.attempts())
     if not chosen:

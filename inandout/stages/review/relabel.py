@@ -1,4 +1,4 @@
-"""Manifests after a review of labels: with the wrong ones corrected, and without those that are in doubt."""
+"""Manifests after a review of labels: with corrected labels, and without doubtful labels."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ import mlflow
 from inandout.data.manifest import Review, Sample, write_manifest
 
 CORRECTED, WITHOUT = "corrected.csv", "without.csv"
-"""Artifacts of a review of labels; every row has its split, so that all are measured on the same test part."""
+"""Artifacts of a label review. Rows contain their split, so that classifiers share the same test part."""
 
 
 def relabelled(samples: Sequence[Sample], images: Sequence[str], said: Mapping[str, Review]) -> list[Sample]:
@@ -35,7 +35,7 @@ def undoubted(samples: Sequence[Sample], images: Sequence[str], said: Mapping[st
 def log_relabelled(
     run_id: str, samples: Sequence[Sample], images: Sequence[str], said: Mapping[str, Review]
 ) -> None:  # fmt: skip
-    """Both manifests as artifacts of a run; from any thread."""
+    """Log both manifests to a run, from any thread."""
     with tempfile.TemporaryDirectory() as folder:
         write_manifest(relabelled(samples, images, said), Path(folder) / CORRECTED)
         write_manifest(undoubted(samples, images, said), Path(folder) / WITHOUT)

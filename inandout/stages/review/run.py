@@ -1,4 +1,4 @@
-"""Entry point `review`: a local web page on which people judge the images of a pool, or labels of real ones."""
+"""Entry point `review`: a local web page to review the images of a pool, or labels of real images."""
 
 import json
 import sys
@@ -34,7 +34,7 @@ from inandout.tracking.store import connect, state_folder
 
 
 class ReviewConfig(DdpmConfig):
-    """Which images are reviewed, or drawn where there are none yet, and where the page is to be had."""
+    """Images to review, options of the prompt lab, and address of the page."""
 
     pool: str = Field(
         "",
@@ -59,7 +59,7 @@ class Opened(NamedTuple):
 
 
 def review(config: ReviewConfig) -> None:
-    """Serve the review page until Ctrl-C; every decision is saved at once, and goes into an MLflow run at the end."""
+    """Serve the review page until Ctrl-C. Decisions are saved immediately and logged to an MLflow run at the end."""
     connect()
     if config.pool:
         _certify(config)
@@ -83,11 +83,11 @@ def _certify(config: ReviewConfig) -> None:
 
 
 Close = Callable[[str, dict[str, Any], Sequence[Decision]], str]
-"""Ends a review, given its run, its summary and all decisions: says in a sentence what is to be had, and where."""
+"""End a review, given run id, summary and decisions; return a sentence about its results."""
 
 
 def _build_session(where: str) -> tuple[ReviewSession, Close]:
-    """The images of a pool, or real ones whose labels are in doubt."""
+    """Return a session of pool images, or of images with suspicious labels, and the function that ends it."""
     if not Path(where).is_dir() and is_label_errors_run(where):
         data = read_manifest(artifact_folder(where, "manifest.csv"))
         return build_suspect_session(where), partial(_close_labels, data)
@@ -101,7 +101,7 @@ def _build_session(where: str) -> tuple[ReviewSession, Close]:
 
 
 def build_suspect_session(run_id: str) -> ReviewSession:
-    """The images of a run of `label-errors`, the most suspicious first."""
+    """Return a session of the images of a run of `label-errors`, highest loss first."""
     suspects = read_suspects(run_id)
     return build_label_session(
         f"labels {run_id}", [one.sample for one in suspects], [one.chance for one in suspects]
@@ -163,7 +163,7 @@ def _tell(address: str) -> None:
 
 
 def keep_decisions(run_id: str, session: ReviewSession, decisions: Sequence[Decision]) -> dict[str, Any]:
-    """Put what was decided so far into the run, in place of what was there, from any thread; the summary of it."""
+    """Log decisions and their summary to the run, replacing earlier ones, from any thread; return the summary."""
     client = mlflow.MlflowClient()
     summary = summarise(session.samples, session.ids, decisions)
     text = "".join(one.model_dump_json(ensure_ascii=True) + "\n" for one in decisions)

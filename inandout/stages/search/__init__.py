@@ -1,1 +1,1 @@
-"""The search for alpha and ddpm_ratio."""
+"""Search for alpha and ddpm_ratio."""

@@ -1,4 +1,4 @@
-"""What a search is asked for."""
+"""Configuration of `search`."""
 
 from typing import Annotated
 
@@ -31,9 +31,10 @@ def _extras(text: str) -> str:
 
 
 class SearchConfig(StageConfig):
-    """The study. `seed` parts the data and draws every image; `seeds` are repetitions of the training alone.
+    """Options of a study.
 
-    So a study fine-tunes once and draws a pool once for each alpha, however many seeds there are.
+    `seed` splits the data and draws every image; `seeds` repeat the training only. A study therefore fine-tunes once
+    and draws one pool for each alpha.
     """
 
     engine: ParallelConfig = ParallelConfig()
@@ -87,22 +88,22 @@ class SearchConfig(StageConfig):
         return self
 
     def workers_alone(self) -> list["SearchConfig"]:
-        """The same search, once for each that works on it in turn; on a cluster for as many as could have a trial."""
+        """Return one single-worker copy for each worker; on a cluster one for each trial."""
         count = self.n_trials if self.engine.cluster else self.engine.workers
         return [self.model_copy(update={"engine": ParallelConfig()})] * count
 
     def paper_alpha(self) -> float:
-        """The paper's merging weight for base and shot."""
+        """Return the paper's merging weight for base and shot."""
         return PRESETS[kind_of_base(self.base.base), self.scenario.shot].alpha
 
     def resolved(self) -> "SearchConfig":
-        """With `objective` and `held_out_alpha` by base and shot in place of None."""
+        """Replace None in `objective` and `held_out_alpha` by the defaults for base and shot."""
         suiting: ValidationPositives = "real" if self.scenario.shot == "full" else "synthetic"
         alpha = self.paper_alpha() if self.held_out_alpha is None else self.held_out_alpha
         return self.model_copy(update={"objective": self.objective or suiting, "held_out_alpha": alpha})
 
     def space(self) -> Space:
-        """What is searched."""
+        """Return the search space."""
         guidance = SamplingConfig().resolved(kind_of_base(self.base.base)).guidance
         return build_space(
             alpha=self.paper_alpha(), alpha_step=self.alpha_step, n_aug=self.mix.n_aug, guidance=known(guidance),
@@ -110,7 +111,7 @@ class SearchConfig(StageConfig):
         )  # fmt: skip
 
     def classifiers(self, point: Point, seeds: str) -> list[ClassifyConfig]:
-        """One a seed, at a point."""
+        """Return one configuration per seed, at a point of the space."""
         shared = ClassifyConfig(
             data=self.data, scenario=self.scenario, geometry=self.geometry, base=self.base, fit=self.fit, mix=self.mix,
             weights=self.weights, val_fpr=self.val_fpr, seed=self.seed,
@@ -118,15 +119,15 @@ class SearchConfig(StageConfig):
         return [shared.model_copy(update={"training_seed": int(seed)}) for seed in seeds.split(",")]
 
     def paper_point(self) -> Point:
-        """The paper's fixed choice: its alpha, half and half."""
+        """Return the paper's choice: its alpha, and ddpm_ratio 0.5."""
         return {"alpha": self.paper_alpha(), "ddpm_ratio": 0.5}
 
     def paper(self, seeds: str) -> list[ClassifyConfig]:
-        """Classifiers at the paper's choice."""
+        """Return one configuration per seed, at the paper's choice."""
         return self.classifiers(self.paper_point(), seeds)
 
     def held_out(self) -> DdpmPoolConfig:
-        """How the diffusion images of the proxy are drawn; the search is resolved."""
+        """Return the configuration of held-out diffusion images; `self` is resolved."""
         return DdpmPoolConfig(
             data=self.data, scenario=self.scenario, geometry=self.geometry, base=self.base,
             drawing=DrawingConfig(alpha=known(self.held_out_alpha)), seed=self.seed, n_aug=self.n_held_out,

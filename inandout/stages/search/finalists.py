@@ -1,4 +1,4 @@
-"""The end of a search: its best points and the paper's, with fresh seeds, on the test part."""
+"""Final comparison of a search: the best points and the paper's choice on the test part, with fresh seeds."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,24 +14,24 @@ PAPER = "the paper's choice"
 
 
 class FinalReport(NamedTuple):
-    """What came out."""
+    """Result of the final comparison."""
 
     table: str
     sentence: str
     difference: Difference | None
-    """Of the first finalist's AP over the paper's choice; None where AP is undefined or both are the same."""
+    """AP of the first finalist minus AP of the paper's choice; None if AP is undefined or both are equal."""
 
 
 def measure_finalists(
     finalists: dict[str, list[ClassifyConfig]], paper: list[ClassifyConfig], data: CheckedData
 ) -> FinalReport:  # fmt: skip
-    """Train and measure all, or find the runs that did.
+    """Train and evaluate all classifiers, or reuse finished runs.
 
     Args:
-        finalists: name to configurations, one a fresh seed, the best by validation first. The sentence is about that
-            one: to choose among them by what is measured here would be to choose on the test part.
-        paper: the same seeds with the paper's alpha and a half of diffusion.
-        data: the data set.
+        finalists: name to configurations, one per fresh seed, best validation result first. The conclusion is about
+            the first finalist only, because a choice among finalists here would select on the test part.
+        paper: configurations of the paper's choice, with the same seeds.
+        data: the dataset.
     """
     rows = [
         Row(config.scenario.shot, name, config.mix.n_aug, config.own_seed(), result.run_id, result.metrics)

@@ -1,4 +1,4 @@
-"""The objective of a search: the average precision on the validation part, over seeds."""
+"""Objective of a search: mean average precision on the validation part over seeds."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -17,22 +17,22 @@ from inandout.tracking.runs import artifact_folder
 METRICS = ("val_ap", "val_precision", "val_recall")
 
 Validate = Callable[[ClassifyConfig], Run]
-"""Gives the finished run of one seed, with `METRICS`."""
+"""Return the finished run of one seed, with `METRICS`."""
 
 
 class Outcome(NamedTuple):
-    """Of a trial that did not fail."""
+    """Result of a trial that did not fail."""
 
     mean: float
-    """Of the average precision, over the seeds that were run."""
+    """Mean average precision over the finished seeds."""
     n_seeds: int
     pruned: bool
 
 
 def objective(trial: Trial, configs: Sequence[ClassifyConfig], validate: Validate) -> Outcome:
-    """What Optuna maximises: the mean average precision on the validation part, over seeds.
+    """Return the mean average precision on the validation part over seeds, which Optuna maximises.
 
-    After each seed the mean of all so far is logged and reported, and Optuna may prune the trial.
+    After each seed the running mean is logged and reported, and Optuna may prune the trial.
     """
     mlflow.set_tag("inandout.trial", trial.number)
     rows: list[list[float]] = []
@@ -55,7 +55,7 @@ def objective(trial: Trial, configs: Sequence[ClassifyConfig], validate: Validat
 
 
 def _refuse_impossible(values: dict[str, float]) -> None:
-    """Optuna would take an infinite objective for the best of all; MLflow gives it back as 1.8e308, which is finite."""
+    """Raise InputError for values outside 0..1. MLflow returns infinity as 1.8e308, which Optuna would rank best."""
     broken = {name: value for name, value in values.items() if not 0 <= value <= 1}
     if broken:
         raise InputError(f"{broken} is not within 0..1: training broke the model, so this point has failed; lower lr")

@@ -1,4 +1,4 @@
-"""Entry point `search`: which alpha and ddpm_ratio, told by the validation part; then once on the test part."""
+"""Entry point `search`: choose alpha and ddpm_ratio on the validation part, then evaluate once on the test part."""
 
 import os
 import time
@@ -42,17 +42,17 @@ from inandout.tracking.runs import open_run, record_reuse
 from inandout.tracking.store import RunLocation, connect, nested_under, run_location, state_folder
 
 FINALISTS = 3
-"""Points that are measured at the end."""
+"""Number of points in the final comparison."""
 ENDS = ("COMPLETE", "PRUNED", "FAIL")
-"""How a trial can end, as Optuna calls it."""
+"""Final states of a trial in Optuna."""
 _PAUSE = 2.0
 """Seconds between two looks at what other workers do."""
 
 
 def search(config: SearchConfig) -> str:
-    """Find alpha and ddpm_ratio by validation, then measure the best three and the paper's choice on the test part.
+    """Find alpha and ddpm_ratio by validation, then evaluate the best three and the paper's choice on the test part.
 
-    The same command goes on with a study, also beside another that is at it.
+    The same command resumes a study; several processes may work on it at once.
     """
     connect()
     config = config.resolved()
@@ -85,14 +85,17 @@ def _open(config: SearchConfig, key: str) -> SharedStudy:
 
 
 def _work(location: RunLocation, key: str, data: CheckedData, config: SearchConfig) -> None:
-    """What each worker does, in whatever process: trials of the study until there are enough."""
+    """Run trials of the study in a worker process until it has `n_trials`."""
     with nested_under(location):
         validation_set = build_validation_set(known(config.objective), config.held_out(), data)
         _run_trials(_open(config, key), config, validation_set, data)
 
 
 def _study_key(config: SearchConfig, samples: list[Sample]) -> str:
-    """Identity of the study: what changes an objective. It goes on with more trials, other finals, another code not."""
+    """Return the identity of the study: everything that changes the objective, including the code.
+
+    A study can be resumed with other values of `n_trials`, `fresh_seeds`, `storage`, `workers` and `cluster`.
+    """
     paper = config.paper(config.seeds)[0]
     inputs = {"data": fingerprint(samples)} | input_fingerprints(paper)
     free = {"n_trials", "fresh_seeds", "storage", "workers", "cluster"}
@@ -102,7 +105,7 @@ def _study_key(config: SearchConfig, samples: list[Sample]) -> str:
 
 @contextmanager
 def _study_run(shared: SharedStudy, config: SearchConfig, key: str) -> Iterator[Run]:
-    """The one run of the study, whoever works on it; one that `mlflow run` opened later points to it."""
+    """Open the run of the study, which all workers share; a later run of `mlflow run` refers to it."""
     with ExitStack() as stack:
         with shared.lock():
             there = _known_run(shared)
@@ -118,7 +121,7 @@ def _study_run(shared: SharedStudy, config: SearchConfig, key: str) -> Iterator[
 
 
 def _known_run(shared: SharedStudy) -> str | None:
-    """The study's run, if this store has it."""
+    """Return the id of the study's run, if this store has it."""
     run_id: str | None = shared.study.user_attrs.get(RUN)
     experiments = [experiment.experiment_id for experiment in mlflow.MlflowClient().search_experiments()]
     found = mlflow.MlflowClient().search_runs(experiments, f"attributes.run_id = '{run_id}'") if run_id else []
@@ -126,7 +129,7 @@ def _known_run(shared: SharedStudy) -> str | None:
 
 
 def _run_trials(shared: SharedStudy, config: SearchConfig, validation_set: ValidationSet, data: CheckedData) -> None:
-    """Run trials until there are enough, then wait for those of other workers, whose work goes on here if they die."""
+    """Run trials until the study has `n_trials`, then wait for other workers; take over the trials of dead ones."""
     waiting = False
     while True:
         started = time.monotonic()
@@ -150,7 +153,7 @@ def _run_trials(shared: SharedStudy, config: SearchConfig, validation_set: Valid
 
 
 def _close(run_id: str) -> None:
-    """End what a dead process left open: the run of its trial and what is below."""
+    """End the running runs of a dead process: the run of its trial and its child runs."""
     client = mlflow.MlflowClient()
     run = client.get_run(run_id)
     if run.info.status == "RUNNING":
@@ -160,7 +163,7 @@ def _close(run_id: str) -> None:
 
 
 def _finish(shared: SharedStudy, config: SearchConfig, data: CheckedData) -> str:
-    """Figures and sums of the study, then the finalists; the second worker finds all of it done."""
+    """Log figures and totals of the study, then evaluate the finalists; a second process reuses finished runs."""
     leaders = best_trials(shared.study, FINALISTS)
     if not leaders:
         reasons = [trial.user_attrs.get(ERROR, "") for trial in ended_trials(shared.study)]
@@ -189,7 +192,7 @@ def _words(point: Point) -> str:
 
 
 def _sums(study: Study) -> dict[str, float]:
-    """How many trials came to which end, and what they cost beside training."""
+    """Return the number of trials by final state, and their cost outside training."""
     trials = ended_trials(study)
     costs = [trial.user_attrs for trial in trials if OVERHEAD_SECONDS in trial.user_attrs]
     asked, drawn = (sum(cost[name] for cost in costs) for name in (DIFFUSION_IMAGES, NEW_DIFFUSION_IMAGES))

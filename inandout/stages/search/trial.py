@@ -1,4 +1,4 @@
-"""One trial of a search: a run with a run below it for each seed, and what it cost."""
+"""One trial of a search: a run with a child run for each seed, and its cost."""
 
 import time
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ from inandout.tracking.logging import log_values
 from inandout.tracking.runs import open_run
 
 OVERHEAD_SECONDS = "seconds_outside_training"
-"""Seconds of a trial in which it neither trained nor made images."""
+"""Seconds of a trial without training and image generation."""
 DIFFUSION_IMAGES, NEW_DIFFUSION_IMAGES = "diffusion_images", "diffusion_images_drawn"
-"""Images that a trial needed; those that were not there."""
+"""Metrics of a trial: diffusion images that it needed, and those that it had to draw."""
 MAKING = ("augment", "negatives")
 """Stages that make images."""
 
 
 class TrialParams(NamedTuple):
-    """What a trial's run has as parameters: numbers, which the UI's charts can take as axes."""
+    """Parameters of a trial's run: numbers, which charts in the UI can use as axes."""
 
     alpha: float | None
     ddpm_ratio: float
@@ -33,17 +33,17 @@ class TrialParams(NamedTuple):
 
 
 def run_trial(study: Study, trial: Trial, configs: Sequence[ClassifyConfig], validate: Validate, waited: float) -> None:
-    """Measure one point with all seeds, or cut it short, and tell the study.
+    """Evaluate one point with all seeds, unless it is pruned, and report the result to the study.
 
-    The run of a trial that was cut short is FINISHED and tagged `inandout.pruned`: it ended as it was meant to. KILLED
-    stays what a run is whose process was ended. A trial whose training breaks is FAILED.
+    The run of a pruned trial is FINISHED and tagged `inandout.pruned`. A trial whose training diverges is FAILED.
+    KILLED is reserved for interrupted processes.
 
     Args:
-        study: that the trial is of.
-        trial: of this process.
-        configs: of the same point, one a seed.
-        validate: measures one of them.
-        waited: seconds that choosing the point took.
+        study: study of the trial.
+        trial: trial of this process.
+        configs: configurations of the point, one per seed.
+        validate: trains and evaluates a configuration.
+        waited: seconds that the choice of the point took.
     """
     started = time.monotonic() - waited
     first = configs[0]
@@ -66,7 +66,7 @@ def run_trial(study: Study, trial: Trial, configs: Sequence[ClassifyConfig], val
 
 
 def _log_cost(trial: Trial, run_id: str, configs: Sequence[ClassifyConfig], started: float) -> None:
-    """What is below the run was done for this trial; everything else it needed was found where it was done before."""
+    """Log the cost of a trial. Runs below its run were computed for it; all other results were reused."""
     made = [run for seed_run in _children(run_id) for run in (seed_run, *_children(seed_run.info.run_id))]
     worked = sum(run.data.metrics.get("seconds_training", 0) for run in made)
     worked += sum(run.data.metrics["seconds"] for run in made if run.data.tags["inandout.stage"] in MAKING)

@@ -1,11 +1,10 @@
-"""What a search maximises: the average precision of a validation part, which is made here.
+"""Validation images of a search.
 
-Real positives are used where they are asked for, or where all are known (shot=full). Otherwise a proxy takes their
-place: held-out synthetic positives, half MemSeg on the validation negatives, half diffusion at one alpha, both of
-other seeds than any image that is trained on. Their alpha and their number are the study's, so the proxy does not
-move with a trial. It tells whether a classifier finds synthetic defects it has not seen, of both kinds, and gives no
-false alarm on real good parts. It does not tell whether it finds real defects; and it leans towards mixes that resemble
-it: half and half, with an alpha near its own.
+Real positives are used with shot=full or on request. Otherwise held-out synthetic positives are a proxy: half MemSeg on
+validation negatives, half diffusion at a fixed alpha, with seeds that differ from those of all training images. Alpha
+and number are fixed for the study, so that the proxy is equal in all trials. The proxy measures whether a classifier
+finds unseen synthetic defects of both kinds without false alarms on real good parts. It does not measure whether the
+classifier finds real defects, and it favours mixes that resemble it: half and half, with an alpha close to its own.
 """
 
 from collections.abc import Sequence
@@ -24,20 +23,20 @@ ValidationPositives = Literal["real", "synthetic"]
 
 
 class ValidationSet(NamedTuple):
-    """Validation images, and what they are in a sentence."""
+    """Validation images and a sentence that describes them."""
 
     samples: list[Sample]
     sentence: str
 
 
 def build_validation_set(objective: ValidationPositives, held_out: DdpmPoolConfig, data: CheckedData) -> ValidationSet:
-    """The validation part of a study.
+    """Build the validation images of a study.
 
     Args:
         objective: kind of positives.
-        held_out: how the data set is split, and how held-out diffusion images are drawn; `n_aug` is the number of
+        held_out: split of the dataset, and configuration of held-out diffusion images; `n_aug` is the number of all
             held-out positives.
-        data: the data set.
+        data: the dataset.
 
     Raises:
         InputError: a class is empty.
@@ -71,7 +70,7 @@ def _with_real(negatives: list[Sample], held_out: DdpmPoolConfig, data: CheckedD
 def _held_out(
     samples: Sequence[Sample], negatives: Sequence[Sample], held_out: DdpmPoolConfig, data: CheckedData
 ) -> list[Sample]:  # fmt: skip
-    """MemSeg on the validation negatives, which nobody trains on; diffusion from the study's adapter."""
+    """Draw MemSeg anomalies on the validation negatives, and diffusion images with the study's adapter."""
     other = derive_seed(held_out.seed, PoolStream.HELD_OUT)
     n_ddpm, n_memseg = split_counts(held_out.n_aug, 0.5)
     anomalies = MemSegPoolConfig(
