@@ -87,14 +87,15 @@ class Commands(click.Group):
         """Return the command of this name, or None."""
         if cmd_name == "mlproject":
             return _write_mlproject
-        return build_command(cmd_name, STAGES[cmd_name]) if cmd_name in STAGES else None
+        name = ALIASES.get(cmd_name, cmd_name)
+        return build_command(name, STAGES[name]) if name in STAGES else None
 
 
 @click.command("mlproject")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="file to write [default none: print it]")
 def _write_mlproject(out: Path | None) -> None:
     """Write the file MLproject from the configurations of the entry points."""
-    text = mlproject({name: stage.config for name, stage in STAGES.items()})
+    text = mlproject({name: stage.config for name, stage in STAGES.items()}, ALIASES)
     if out is None:
         click.echo(text, nl=False)
     else:

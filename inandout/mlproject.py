@@ -21,18 +21,21 @@ _PLAIN = re.compile(r"[a-z][\w .-]*")
 """Strings that YAML reads as strings without quotation marks."""
 
 
-def mlproject(entry_points: Mapping[str, type[StageConfig]]) -> str:
+def mlproject(entry_points: Mapping[str, type[StageConfig]], aliases: Mapping[str, str]) -> str:
     """Return the content of the file.
 
     Args:
         entry_points: name to configuration.
+        aliases: old name of an entry point to its name.
     """
-    return _HEAD + "\n".join(_entry_point(name, config) for name, config in entry_points.items())
+    entries = [_entry_point(name, config, name in aliases.values()) for name, config in entry_points.items()]
+    old_names = ["  # Old names.", *(f"  {old}: *{new}" for old, new in aliases.items()), ""]
+    return _HEAD + "\n".join([*entries, *old_names])
 
 
-def _entry_point(name: str, config: type[StageConfig]) -> str:
+def _entry_point(name: str, config: type[StageConfig], has_alias: bool) -> str:
     options = config.options()
-    lines = [f"  {name}:", "    parameters:"]
+    lines = [f"  {name}:{f' &{name}' if has_alias else ''}", "    parameters:"]
     lines += [f"      {key}: {_parameter(option.field)}" for key, option in options.items()]
     command = " ".join([f"python -m inandout {name}", *(f"--{key}={{{key}}}" for key in options)])
     indent = " " * 6

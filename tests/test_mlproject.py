@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from inandout.__main__ import STAGES, main
+from inandout.__main__ import ALIASES, STAGES, main
 
 FILE = Path(__file__).parents[1] / "MLproject"
 PROJECT = yaml.safe_load(FILE.read_text())
@@ -21,7 +21,13 @@ def test_the_file_is_what_is_written_and_printed(tmp_path: Path, capsys: pytest.
 
 
 def test_entry_points_are_the_stages() -> None:
-    assert list(PROJECT["entry_points"]) == list(STAGES)
+    assert list(PROJECT["entry_points"]) == [*STAGES, *ALIASES]
+
+
+def test_old_names_of_entry_points_stay() -> None:
+    assert ALIASES == {"topup": "extend-pool", "labels": "label-errors", "probe": "probe-shortcut"}
+    for old, new in ALIASES.items():
+        assert PROJECT["entry_points"][old] == PROJECT["entry_points"][new]
 
 
 @pytest.mark.parametrize("name", STAGES)

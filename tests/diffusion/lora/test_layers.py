@@ -11,6 +11,7 @@ from inandout.diffusion.lora.layers import (
     adapter_tensors,
     add_adapter,
     count_modules,
+    lora_parameters,
     set_adapter_tensors,
 )
 from inandout.errors import InputError
@@ -40,7 +41,7 @@ def totals(counts: dict[str, int], part: str) -> tuple[int, float]:
 def test_stable_diffusion_1_gets_as_many_modules_as_with_kohya(conv_dim: int, expected: tuple[int, float]) -> None:
     models = stable_diffusion_1()
     add_adapter(*models, AdapterConfig(conv_dim=conv_dim), seed=0)
-    counts = count_modules(adapter_tensors(*models))
+    counts = count_modules(lora_parameters(*models))
     assert totals(counts, "unet") == expected
     assert totals(counts, "text_encoder") == (72, 5.31)
     assert counts.get("unet_conv3x3_modules", 0) == (50 if conv_dim else 0)

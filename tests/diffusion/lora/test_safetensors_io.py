@@ -106,7 +106,7 @@ def test_a_header_with_unknown_or_invalid_fields_is_rejected(tmp_path: Path) -> 
 
 def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, adapter = tmp_path / "a.safetensors", tiny_adapter(tiny_pipeline())
-    with pytest.raises(InputError, match="name a file in a folder that exists"):
+    with pytest.raises(InputError, match="use an existing folder"):
         save_adapter(tmp_path / "none" / "a.safetensors", adapter)
     save_adapter(path, adapter)
 
