@@ -1,0 +1,98 @@
+"""Training ResNet-50 at 200x600: `fit` as it is against a bare loop, and against what the card's matrix rate allows.
+
+The bare loop copies the same uint8 batches to the device, computes loss and gradient and takes a step of SGD: channels
+last, without any check. `fit` has no setting of precision yet, so TF32 and autocast are set around both. `limit` is the
+steps a second that the products alone would take at the measured rate of a large matrix product.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+
+import numpy as np
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.gpu_card import DEVICE, free_memory, peak_memory, synchronise, tf32
+from benchmarks.gpu_shapes import Size, random_images
+from inandout.classifier.fit import fit
+from inandout.classifier.resnet import DefectNet, build_classifier
+
+SETTINGS = {
+    "default": (False, True, False), "bf16": (True, True, True), "fp32": (False, False, False),
+    "tf32": (True, True, False),
+}  # fmt: skip
+"""TF32 in products, in convolutions, and whether there is autocast to bf16; the first is how PyTorch is set."""
+_RATES = {"default": "tf32", "bf16": "bf16", "fp32": "fp32", "tf32": "tf32"}
+LR = 0.01
+
+
+def train(
+    size: Size, way: str, setting: str, batch: int, rates: Mapping[str, float], *, compiled: bool = False
+) -> dict[str, object]:  # fmt: skip
+    """Steps a second, share of the limit and peak memory."""
+    free_memory()
+    model = build_classifier("none", 0).to(DEVICE, memory_format=torch.channels_last)
+    with _precision(setting):
+        told = _fit(model, size, batch) if way == "ours" else _bare(model, size, batch, compiled)
+    flops = step_flops(size.parts, batch)
+    told |= {"batch": batch, "gflop_a_step": round(flops / 1e9, 1)} | peak_memory()
+    if rate := rates.get(_RATES[setting]):
+        limit = rate * 1e12 / flops
+        told |= {"limit": round(limit, 2), "share_of_limit": round(float(told["per_second"]) / limit, 3)}
+    return told
+
+
+@contextmanager
+def _precision(setting: str) -> Iterator[None]:
+    products, convolutions, autocast = SETTINGS[setting]
+    with tf32(products, convolutions), torch.autocast(DEVICE.type, torch.bfloat16, enabled=autocast):
+        yield
+
+
+def _fit(model: DefectNet, size: Size, batch: int) -> dict[str, float]:
+    """The faster of two epochs of `fit`, after one to warm up."""
+    count = size.part_steps * batch
+    ends: list[float] = []
+
+    def on_epoch(epoch: int, values: dict[str, float]) -> None:
+        synchronise()
+        ends.append(time.perf_counter())
+
+    pixels, labels = random_images(count, *size.parts), np.arange(count) % 2
+    fit(model, pixels, labels, epochs=3, batch_size=batch, optimiser="sgd", lr=LR, seed=0, on_epoch=on_epoch)
+    seconds = min(np.diff(ends)) / size.part_steps
+    return {"per_second": round(1 / seconds, 2), "steps": 2 * size.part_steps}
+
+
+def _bare(model: DefectNet, size: Size, batch: int, compiled: bool) -> dict[str, float]:
+    """As many steps as the epochs of `fit` have; the loss is read in the end alone."""
+    count = size.part_steps * batch
+    pixels, labels = random_images(count, *size.parts), torch.arange(count) % 2
+    stepper = torch.optim.SGD(model.train().parameters(), lr=LR)
+    called = torch.compile(model, backend=size.compiler) if compiled else model
+    ends: list[float] = []
+    for _ in range(3):
+        for start in range(0, count, batch):
+            stepper.zero_grad()
+            images = torch.from_numpy(pixels[start : start + batch]).to(DEVICE).permute(0, 3, 1, 2)
+            targets = labels[start : start + batch].float().to(DEVICE)
+            binary_cross_entropy_with_logits(called(images), targets).backward()
+            stepper.step()
+        synchronise()
+        ends.append(time.perf_counter())
+    seconds = min(np.diff(ends)) / size.part_steps
+    return {"per_second": round(1 / seconds, 2), "steps": 2 * size.part_steps}
+
+
+@cache
+def step_flops(parts: tuple[int, int], batch: int) -> int:
+    """Floating-point operations of the products of a step, forwards and backwards; nothing is computed."""
+    with torch.device("meta"):
+        model = DefectNet().train()
+        images = torch.empty(batch, 3, *parts, dtype=torch.uint8)
+    with FlopCounterMode(display=False) as counter:
+        model(images).sum().backward()
+    return int(counter.get_total_flops())

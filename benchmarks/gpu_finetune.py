@@ -1,0 +1,150 @@
+"""Fine-tuning in Stable Diffusion 1.5's shape: `dreambooth` against a bare loop that does what diffusers' example does.
+
+The bare loop does what `train_dreambooth_lora.py` of diffusers does with a trained text encoder and prior preservation:
+frozen weights in 16 bits under autocast, every step opens the batch's image files, resizes, crops and encodes them by
+the VAE, and reads the prompt of every image. It has no worker processes, PyTorch's default memory layout, the UNet in
+training mode, and AdamW of PyTorch or of bitsandbytes. Ours encodes every image once, before, by a VAE in fp32, as
+`finetune` does. Adapter (LoRA-C3Lier), images, prompts, loss and batch are the same. Peak memory counts the encoding.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate.state import AcceleratorState
+from diffusers import StableDiffusionPipeline
+from torch import Tensor
+from transformers import CLIPTextModel
+
+from benchmarks.finetune_speed import bare_pictures, our_pictures
+from benchmarks.gpu_card import DEVICE, Steps, free_memory, peak_memory, why_no_8bit
+from benchmarks.gpu_shapes import PROMPTS, Size, build_pipeline, image_files
+from inandout.diffusion.adapter import AdapterConfig, adapter_parameters, add_adapter
+from inandout.diffusion.autoencoder import encode
+from inandout.diffusion.base import Base
+from inandout.diffusion.dreambooth import MAX_GRADIENT_NORM, DreamBoothConfig, build_optimiser, dreambooth
+from inandout.diffusion.lesson import Lesson, Shown
+from inandout.diffusion.loss import min_snr_weights
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+LR = 1e-4
+CONTEXT = 0.6e9
+"""Bytes on a card that CUDA takes beside PyTorch's tensors."""
+
+
+def ours(
+    size: Size,
+    work: Path,
+    precision: str,
+    optimiser: str,
+    batch: int,
+    *,
+    checkpointing: bool = False,
+    limit_gb: int = 0,
+) -> dict[str, object]:
+    """Steps a second and peak memory of `dreambooth`; with `limit_gb`, on a card of so much memory."""
+    if optimiser == "adamw8bit" and (reason := why_no_8bit()):
+        return {"not_available": reason}
+    free_memory()
+    try:
+        if limit_gb and DEVICE.type == "cuda":
+            total = torch.cuda.get_device_properties(0).total_memory
+            torch.cuda.set_per_process_memory_fraction((limit_gb * 1e9 - CONTEXT) / total)
+        return _ours(size, work, precision, optimiser, batch, checkpointing)
+    finally:
+        if DEVICE.type == "cuda":
+            torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def _ours(
+    size: Size, work: Path, precision: str, optimiser: str, batch: int, checkpointing: bool
+) -> dict[str, object]:  # fmt: skip
+    base = Base(build_pipeline(size, DTYPES[precision], torch.float32), "0" * 32, "sd")
+    free_memory()  # what building took is no part of the peak
+    if not hasattr(CLIPTextModel, "activation_checkpointing_enable"):  # its name before transformers 5.23
+        CLIPTextModel.activation_checkpointing_enable = CLIPTextModel.gradient_checkpointing_enable
+    add_adapter(base.pipeline.unet, base.pipeline.text_encoder, AdapterConfig(), 0)
+    images = our_pictures(image_files(work, size, max(batch, 2)), size.side, size.side)
+    latents = [encode(base.pipeline.vae, image[None])[0].cpu() for image in images]
+    shown = [Shown(latent, prior=place >= len(images) // 2) for place, latent in enumerate(latents)]
+    needed = -(-(size.warm_up + size.timed) * batch // len(images))
+    config = DreamBoothConfig(
+        batch_size=batch, repeats=needed, optimiser=optimiser, precision=precision, gradient_checkpointing=checkpointing
+    )
+    steps = Steps(size.warm_up)
+    AcceleratorState._reset_state(reset_partial_state=True)  # it keeps the precision of the training before
+    dreambooth(base, Lesson(shown, *PROMPTS), epochs=1, lr=LR, config=config, seed=0, on_step=lambda *_: steps())
+    return steps.result() | {"batch": batch} | peak_memory()
+
+
+def bare(size: Size, work: Path, precision: str, optimiser: str, batch: int) -> dict[str, object]:
+    """Steps a second and peak memory of the bare loop."""
+    if optimiser == "adamw8bit" and (reason := why_no_8bit()):
+        return {"not_available": reason}
+    free_memory()
+    pipeline = build_pipeline(size, DTYPES[precision], DTYPES[precision])
+    for part in (pipeline.unet, pipeline.vae):
+        part.to(memory_format=torch.contiguous_format)
+    free_memory()
+    step = _bare_step(pipeline, image_files(work, size, batch), size.side, precision, optimiser)
+    steps = Steps(size.warm_up)
+    for _ in range(size.warm_up + size.timed):
+        step()
+        steps()
+    return steps.result() | {"batch": batch} | peak_memory()
+
+
+def _bare_step(
+    pipeline: StableDiffusionPipeline, files: list[Path], side: int, precision: str, optimiser: str
+) -> Callable[[], None]:
+    """What the loop does in every step."""
+    unet, text_encoder = pipeline.unet, pipeline.text_encoder
+    for model in (unet, text_encoder, pipeline.vae):
+        model.requires_grad_(False)
+    add_adapter(unet, text_encoder, AdapterConfig(), 0)
+    for model in (unet, text_encoder):
+        model.train()
+    parameters = adapter_parameters(unet, text_encoder)
+    for parameter in parameters:
+        parameter.data = parameter.data.float()
+    adamw = torch.optim.AdamW(parameters, lr=LR) if optimiser == "adamw" else build_optimiser(parameters, LR, optimiser)
+    scaler = torch.amp.GradScaler(DEVICE.type, enabled=precision == "fp16")
+    prompts = [PROMPTS[place >= len(files) // 2] for place in range(len(files))]
+
+    def step() -> None:
+        images = bare_pictures(files, side, side).to(DEVICE, DTYPES[precision])
+        with torch.autocast(DEVICE.type, DTYPES[precision], enabled=precision != "fp32"):
+            loss = bare_loss(pipeline, images, prompts)
+        scaler.scale(loss).backward()
+        scaler.unscale_(adamw)
+        torch.nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
+        scaler.step(adamw)
+        scaler.update()
+        adamw.zero_grad()
+        loss.item()
+
+    return step
+
+
+def bare_loss(pipeline: StableDiffusionPipeline, images: Tensor, prompts: list[str]) -> Tensor:
+    """Of a batch (N, 3, H, W) whose first half are instance images and whose second half are class images."""
+    vae, tokenizer, scheduler = pipeline.vae, pipeline.tokenizer, pipeline.scheduler
+    with torch.no_grad(), torch.autocast(DEVICE.type, enabled=False):  # the example prepares the other two alone
+        latents = vae.encode(images).latent_dist.sample() * vae.config.scaling_factor
+    tokens = tokenizer(
+        prompts, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
+    )
+    states = pipeline.text_encoder(tokens.input_ids.to(DEVICE))[0]
+    noise = torch.randn_like(latents)
+    times = torch.randint(0, scheduler.config.num_train_timesteps, (len(latents),), device=DEVICE)
+    predicted = pipeline.unet(scheduler.add_noise(latents, noise, times), times, states).sample
+    errors = (predicted.float() - noise.float()).square().mean(dim=(1, 2, 3))
+    instance, prior = (errors * min_snr_weights(scheduler, times)).chunk(2)
+    return instance.mean() + prior.mean()
+
+
+def drawn_once(work: Path, size: Size) -> dict[str, object]:
+    """Draw the image files that all the loops read, so that no row has to."""
+    files = image_files(work, size, size.batch)
+    return {"images": len(files), "kB": round(float(np.sum([file.stat().st_size for file in files])) / 1000)}

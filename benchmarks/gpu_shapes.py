@@ -1,0 +1,128 @@
+"""Sizes of the benchmark, and a Stable Diffusion with random weights: its real shape, or a toy one for a test."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from benchmarks.gpu_card import DEVICE
+from inandout.data.images import write_image
+from inandout.data.surfaces import draw_surface
+from inandout.diffusion.folder import quiet
+from inandout.diffusion.words import build_tokenizer
+
+UNET = {
+    "sample_size": 64, "in_channels": 4, "out_channels": 4, "layers_per_block": 2, "cross_attention_dim": 768,
+    "attention_head_dim": 8, "block_out_channels": (320, 640, 1280, 1280),
+    "down_block_types": (*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", *["CrossAttnUpBlock2D"] * 3),
+}  # fmt: skip
+"""unet/config.json of Stable Diffusion 1.5: 859,520,964 numbers."""
+TEXT = {
+    "vocab_size": 49408, "hidden_size": 768, "intermediate_size": 3072, "projection_dim": 768, "num_hidden_layers": 12,
+    "num_attention_heads": 12, "max_position_embeddings": 77, "hidden_act": "quick_gelu", "bos_token_id": 49406,
+    "eos_token_id": 49407, "pad_token_id": 49407,
+}  # fmt: skip
+"""Text encoder of CLIP ViT-L/14: 123,060,480 numbers."""
+VAE = {
+    "in_channels": 3, "out_channels": 3, "latent_channels": 4, "layers_per_block": 2, "norm_num_groups": 32,
+    "block_out_channels": (128, 256, 512, 512), "sample_size": 512, "scaling_factor": 0.18215,
+    "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
+}  # fmt: skip
+"""vae/config.json of Stable Diffusion 1.5: 83,653,863 numbers."""
+
+PROMPTS = ("skt background", "background")
+"""Of the instance images and of the class images."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large everything is; the defaults are those of the paper and of a data-centre GPU."""
+
+    unet: dict[str, Any] = field(default_factory=lambda: UNET)
+    text: dict[str, Any] = field(default_factory=lambda: TEXT)
+    vae: dict[str, Any] = field(default_factory=lambda: VAE)
+    side: int = 512
+    """Of the images that Stable Diffusion learns and draws, in px."""
+    batch: int = 12
+    """Images a step of fine-tuning, half of them of the class."""
+    warm_up: int = 3
+    timed: int = 8
+    """Steps of a training that are measured."""
+    drawn: int = 8
+    """Images that are drawn at once."""
+    denoising: tuple[int, int] = (2, 8)
+    """Steps of the two drawings whose difference is measured."""
+    parts: tuple[int, int] = (200, 600)
+    """Height and width of what the classifier sees, in px."""
+    part_batches: tuple[int, ...] = (32, 5)
+    settings: tuple[str, ...] = ("default", "bf16", "fp32", "tf32")
+    """Precisions of the classifier, see `gpu_classifier.py`."""
+    part_steps: int = 20
+    """Steps of an epoch of the classifier."""
+    compiler: str = "inductor"
+    matrix: int = 8192
+    copied: int = 2**28
+    """Numbers of the copy that measures the bandwidth."""
+
+
+FULL = Size()
+TOY = Size(
+    unet=UNET | {
+        "sample_size": 8, "layers_per_block": 1, "cross_attention_dim": 32, "attention_head_dim": 2,
+        "block_out_channels": (32, 64), "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    },
+    text=TEXT | {
+        "vocab_size": 1000, "hidden_size": 32, "intermediate_size": 64, "projection_dim": 32, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "bos_token_id": 998, "eos_token_id": 999, "pad_token_id": 999,
+    },
+    vae=VAE | {"block_out_channels": (32,) * 4, "layers_per_block": 1, "sample_size": 64},
+    side=64, batch=4, warm_up=1, timed=2, drawn=2, denoising=(1, 2), parts=(32, 64), part_batches=(2,),
+    settings=("default", "bf16"), part_steps=1, compiler="eager", matrix=128, copied=2**16,
+)  # fmt: skip
+SIZES = {"full": FULL, "toy": TOY}
+
+
+def build_pipeline(size: Size, dtype: torch.dtype, vae_dtype: torch.dtype) -> StableDiffusionPipeline:
+    """A Stable Diffusion with random weights, built on the device; channels-last as `open_base` gives it."""
+    torch.manual_seed(0)
+    with quiet(), torch.device(DEVICE):
+        unet = UNet2DConditionModel(**size.unet).to(dtype)
+        text_encoder = CLIPTextModel(CLIPTextConfig(**size.text)).to(dtype)
+        vae = AutoencoderKL(**size.vae).to(vae_dtype)
+    tokenizer = build_tokenizer(["skt", "background"])
+    tokenizer.model_max_length = size.text["max_position_embeddings"]
+    scheduler = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, clip_sample=False,
+        set_alpha_to_one=False,
+    )  # fmt: skip
+    pipeline = StableDiffusionPipeline(
+        vae=vae.eval(), text_encoder=text_encoder.eval(), tokenizer=tokenizer, unet=unet.eval(), scheduler=scheduler,
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    for part in (unet, vae):
+        part.to(memory_format=torch.channels_last)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def image_files(folder: Path, size: Size, batch: int) -> list[Path]:
+    """Image files of a batch, drawn once: instance images as a camera takes them, then class images to size."""
+    files = []
+    for number in range(batch):
+        camera = number < batch // 2
+        width, height = (630, 230) if camera else (size.side, size.side)
+        files.append(folder / f"{'camera' if camera else 'class'}_{number}.png")
+        if not files[-1].exists():
+            write_image(files[-1], draw_surface(width, height, seed=number).picture)
+    return files
+
+
+def random_images(count: int, height: int, width: int) -> np.ndarray:
+    """(N, H, W, 3) uint8 of noise, the same at every call."""
+    return np.random.default_rng(0).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
