@@ -1,9 +1,9 @@
 """Drawing in Stable Diffusion 1.5's shape: `sample` against diffusers' `StableDiffusionPipeline`.
 
-Guidance of 7.5, a batch of images at once. A step of the solver takes the difference of a longer and a shorter drawing;
-the rest (text encoder, VAE, conversion) is the same for any number of steps. `batch_seconds` of 50 steps of DDIM and of
-20 of DPM-Solver++ are reckoned from both. `sample` has no setting of precision yet: in 16 bits it gets a pipeline
-that was cast, with its VAE, as diffusers' users do. Convolutions of fp32 may use TF32, as is PyTorch's default.
+Guidance of 7.5, a batch of images at once. A step is the median time from one call of the UNet to the next in a drawing
+of few steps; the rest (text encoder, VAE, conversion) is the same for any number of steps. `batch_seconds` of 50 steps
+of DDIM and of 20 of DPM-Solver++ are reckoned from both. `sample` has no setting of precision yet: in 16 bits it gets a
+pipeline that was cast, with its VAE, as diffusers' users do. In fp32, convolutions may use TF32: PyTorch's default.
 """
 
 import time
@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline
 
-from benchmarks.gpu_card import DEVICE, free_memory, peak_memory, synchronise
+from benchmarks.gpu_card import DEVICE, Steps, free_memory, peak_memory, synchronise
 from benchmarks.gpu_finetune import DTYPES
 from benchmarks.gpu_shapes import PROMPTS, Size, build_pipeline
 from inandout.diffusion.sampling import SamplingConfig, sample
@@ -27,22 +27,17 @@ def draw(size: Size, way: str, precision: str, scheduler: str) -> dict[str, obje
     pipeline = build_pipeline(size, DTYPES[precision], DTYPES[precision])
     free_memory()
     drawing = (_ours if way == "ours" else _bare)(pipeline, size, scheduler)
-    few, many = size.denoising
-    drawing(few)
-    short, long = (_seconds(drawing, steps) for steps in (few, many))
-    step = (long - short) / (many - few)
-    rest = max(short - few * step, 0.0)
+    drawing(2)
+    synchronise()
+    started, steps = time.perf_counter(), Steps(warm_up=1)
+    pipeline.unet.register_forward_pre_hook(lambda *_: steps())
+    drawing(size.denoising)
+    synchronise()
+    step = 1 / steps.result()["per_second"]
+    rest = max(time.perf_counter() - started - size.denoising * step, 0.0)
     batch = rest + STEPS[scheduler] * step
     told = {"per_second": size.drawn / batch, "step_seconds": step, "rest_seconds": rest, "batch_seconds": batch}
     return {name: round(value, 4) for name, value in told.items()} | {"batch": size.drawn} | peak_memory()
-
-
-def _seconds(drawing: Callable[[int], None], steps: int) -> float:
-    synchronise()
-    started = time.perf_counter()
-    drawing(steps)
-    synchronise()
-    return time.perf_counter() - started
 
 
 def _ours(pipeline: StableDiffusionPipeline, size: Size, scheduler: str) -> Callable[[int], None]:
