@@ -25,12 +25,32 @@ LIGHTS: dict[str, str] = {"even": "even light", "side": "light from the side", "
 """Lighting to words."""
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def product_words(count: int, seed: int = 0) -> list[str]:
+    """`count` distinct made-up words of three letters, none of them `RARE`. Word `i` always stands for product `i`."""
+    rng = np.random.default_rng(seed)
+    words: dict[str, None] = {}
+    while len(words) < count:
+        words["".join(rng.choice(list(_LETTERS), 3))] = None
+        words.pop(RARE, None)
+    return list(words)
+
+
+PRODUCT_WORDS = product_words(256)
+"""Place of a product in the list of those that pre-training knows by a word, to that word."""
+
 _SHORT, _RARE, _SURFACE, _COLOUR, _LIGHT = 0.35, 0.06, 0.6, 0.5, 0.25
 _DETAIL, _SIZE, _CONTRAST, _COUNT = 0.45, 0.6, 0.5, 0.4
+_NAMED = 0.3
 
 
-def caption_of(drawn: Surface, rng: np.random.Generator) -> str:
+def caption_of(drawn: Surface, rng: np.random.Generator, product: int | None = None) -> str:
     """A caption, drawn from `rng` among the many that are true of the picture.
+
+    The caption of an image of a known product always begins with the word of that product, and names colour and
+    surface less often: so the base learns that a made-up word can stand for a product and is combined with any defect,
+    which is what DreamBooth asks of `RARE` later.
 
     A third is as short as it can be ("background", "background cracked"). The others may add colour and surface before
     "background", light after it, and to a defect its size, contrast and number. One in 16 begins with a word without
@@ -38,7 +58,9 @@ def caption_of(drawn: Surface, rng: np.random.Generator) -> str:
     """
     short = rng.random() < _SHORT
     words = [] if short else _before(drawn, rng)
-    if rng.random() < _RARE:
+    if product is not None:
+        words = [PRODUCT_WORDS[product], *(words if rng.random() < _NAMED else [])]
+    elif rng.random() < _RARE:
         words.insert(0, RARE if rng.random() < 0.5 else "".join(rng.choice(list(_LETTERS), 3)))
     words.append("background")
     if drawn.defect:

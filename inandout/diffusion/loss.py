@@ -13,7 +13,10 @@ DECIDING, WIDTH, ANYWHERE = 0.9, 0.8, 0.25
 
 
 def draw_times(count: int, steps: int, generator: torch.Generator) -> Tensor:
-    """Timesteps (count,), evenly spread over 0..steps-1 with one random shift: less noise in the loss of a batch."""
+    """Timesteps (count,), evenly spread over 0..steps-1 with one random shift: less noise in the loss of a batch.
+
+    They are on the device of the generator.
+    """
     return (_spread(count, generator) * steps).long().clamp(max=steps - 1)
 
 
@@ -26,13 +29,14 @@ def draw_deciding_times(count: int, steps: int, generator: torch.Generator) -> T
     """
     shares = _spread(count, generator).clamp(1e-4, 1 - 1e-4)
     deciding = torch.special.expit(DECIDING + WIDTH * torch.special.ndtri(shares))
-    evenly = torch.rand(count, generator=generator)
-    rare = torch.rand(count, generator=generator) < ANYWHERE
+    evenly = torch.rand(count, generator=generator, device=generator.device)
+    rare = torch.rand(count, generator=generator, device=generator.device) < ANYWHERE
     return (torch.where(rare, evenly, deciding) * steps).long().clamp(max=steps - 1)
 
 
 def _spread(count: int, generator: torch.Generator) -> Tensor:
-    return (torch.rand(1, generator=generator) + torch.arange(count) / count) % 1
+    shift = torch.rand(1, generator=generator, device=generator.device)
+    return (shift + torch.arange(count, device=generator.device) / count) % 1
 
 
 def target(scheduler: DDIMScheduler, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:

@@ -33,13 +33,15 @@ def build_text_encoder(vocabulary_size: int, seed: int, width: int = TEXT_WIDTH)
     return encoder
 
 
-def build_unet(seed: int, widths: tuple[int, ...] = WIDTHS, text_width: int = TEXT_WIDTH) -> UNet2DConditionModel:
-    """The UNet: one residual block a level on the way down, two on the way up; cross-attention on the lower half.
+def build_unet(
+    seed: int, widths: tuple[int, ...] = WIDTHS, text_width: int = TEXT_WIDTH, attention_from: int = 2
+) -> UNet2DConditionModel:
+    """The UNet: one residual block a level on the way down, two on the way up; attention from a level downwards.
 
     The prompt as a whole is also added to the time embedding, as in DeepFloyd's IF, so that it reaches every block: by
     cross-attention alone two prompts made no difference after 500 steps, so they do after 200.
     """
-    attending = [level >= len(widths) // 2 for level in range(len(widths))]
+    attending = [level >= attention_from for level in range(len(widths))]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         unet = UNet2DConditionModel(

@@ -1,5 +1,6 @@
 """Train UNet and text encoder together. Knows pictures and captions; knows neither MLflow nor the command line."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,17 +140,38 @@ def _as_is(batch: Any) -> Any:
 
 def _loss(student: Student, batch: Batch, seed: int, step: int) -> tuple[Tensor, dict[str, float]]:
     generator = torch.Generator().manual_seed((seed << 32) + step)
-    latents = encode(student.vae, batch.pictures)
-    noise = torch.randn(latents.shape, generator=generator)
-    times = draw_deciding_times(len(latents), student.scheduler.config.num_train_timesteps, generator)
-    dropped = torch.rand(len(latents), generator=generator) < UNCONDITIONAL
+    dropped = torch.rand(len(batch.captions), generator=generator) < UNCONDITIONAL
     captions = ["" if drop else caption for caption, drop in zip(batch.captions, dropped, strict=True)]
-    noisy = student.scheduler.add_noise(latents, noise, times).contiguous(memory_format=torch.channels_last)
-    predicted = student.unet(noisy, times, prompt_states(student.text_encoder, student.tokenizer, captions)).sample
-    errors = (predicted - target(student.scheduler, latents, noise, times)).square().mean(dim=1)
-    weighted = (errors * defect_weights(batch.masks)).mean(dim=(1, 2))
-    loss = (weighted * min_snr_weights(student.scheduler, times)).mean()
+    states = prompt_states(student.text_encoder, student.tokenizer, captions)
+    latents, weights = encode(student.vae, batch.pictures), defect_weights(batch.masks)
+    loss, errors = denoising_loss(student.unet, student.scheduler, latents, weights, states, generator)
     return loss, {"loss": errors.mean().item(), "weighted_loss": loss.item()}
+
+
+def denoising_loss(
+    unet: Callable[..., Any],
+    scheduler: DDIMScheduler,
+    latents: Tensor,
+    weights: Tensor,
+    states: Tensor,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """The loss of a batch at random noise and timesteps, and the unweighted squared errors (N, H, W).
+
+    Args:
+        unet: the UNet, compiled or not, on the device of everything else.
+        scheduler: schedule of the noise, v-prediction.
+        latents: (N, C, H, W), scaled for the UNet.
+        weights: (N, H, W), from `defect_weights`.
+        states: (N, tokens, width), from the text encoder.
+        generator: of noise and timesteps.
+    """
+    noise = torch.randn(latents.shape, generator=generator, device=generator.device)
+    times = draw_deciding_times(len(latents), scheduler.config.num_train_timesteps, generator)
+    noisy = scheduler.add_noise(latents, noise, times).contiguous(memory_format=torch.channels_last)
+    predicted = unet(noisy, times, states).sample.float()
+    errors = (predicted - target(scheduler, latents, noise, times)).square().mean(dim=1)
+    return ((errors * weights).mean(dim=(1, 2)) * min_snr_weights(scheduler, times)).mean(), errors
 
 
 def defect_weights(masks: npt.NDArray[np.bool_]) -> Tensor:
