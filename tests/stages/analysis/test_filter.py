@@ -142,7 +142,7 @@ def test_what_cannot_be_filtered_is_refused_in_one_sentence(data: Path, project:
         with pytest.raises(InputError, match=message):
             filter_pool(FilterConfig(**{"pool": str(pool), "run": run_id} | changes))
     few = train(_without_validation(data), val_share=0).run_id
-    with pytest.raises(InputError, match="the validation part has 0 negatives, and 19 are needed"):
+    with pytest.raises(InputError, match="needs at least 19 validation negatives, but there are 0"):
         filter_pool(FilterConfig(pool=str(pool), run=few))
 
 
