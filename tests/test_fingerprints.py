@@ -69,8 +69,12 @@ def test_prose_and_the_review_page_leave_a_fine_tuning_as_it_is(package: Path) -
     assert before == {module: code_fingerprint(module) for module in before}, "wherever the package lies"
     app = package / "review" / "app.py"
     app.write_text(f"{app.read_text()}\nPORT = 80\n")
-    training = package / "diffusion" / "dreambooth.py"
-    edit(training, '"""The paper\'s; a longer gradient is shortened to it."""', '"""Other words."""\n# and a comment')
+    training = package / "diffusion" / "finetune" / "dreambooth.py"
+    edit(
+        training,
+        '"""Gradients with a larger norm are clipped to this norm (paper)."""',
+        '"""Other words."""\n# and a comment',
+    )
     edit(training, "MAX_GRADIENT_NORM = 1.0", "\n\nMAX_GRADIENT_NORM  =  1.0")
     read_anew()
     assert {module: code_fingerprint(module, package) for module in before} == before
@@ -78,7 +82,7 @@ def test_prose_and_the_review_page_leave_a_fine_tuning_as_it_is(package: Path) -
 
 def test_the_code_of_a_training_counts_for_what_trains_with_it(package: Path) -> None:
     before = {module: code_fingerprint(module, package) for module in (FINETUNE, CLASSIFY, "inandout.data.images")}
-    loss = package / "diffusion" / "loss.py"
+    loss = package / "diffusion" / "snr_weighting.py"
     loss.write_text(f"{loss.read_text()}\nFACTOR = 2.0\n")
     read_anew()
     after = {module: code_fingerprint(module, package) for module in before}

@@ -54,7 +54,7 @@ def test_the_optimiser_of_an_adapter_has_the_usual_constants(name: Any) -> None:
 
 
 def test_the_prompts_are_those_of_the_paper() -> None:
-    config = FinetuneConfig(data="data")
+    config = FinetuneConfig()
     assert (config.instance_prompt, config.prior_prompt) == ("skt background", "background")
 
 

@@ -37,7 +37,7 @@ function paint(id) {
 
 function fits(image) {
   const { decision } = mine(image.id), wanted = $("by-decision").value;
-  const byDecision = !wanted || (wanted === "none" ? !decision : wanted === "differ" ? others(image.id).some((other) => other && other.decision !== decision) : decision === wanted);
+  const byDecision = !wanted || (wanted === "none" ? !decision : wanted === "differ" ? others(image.id).some((other) => decision && other.decision !== decision) : decision === wanted);
   const prompt = $("by-prompt").value, flag = $("by-flag").value;
   return byDecision && (prompt === "" || groupOf(image) === session.groups[prompt])
     && (!flag || (flag === "any" ? image.flags.length > 0 : flag === "none" ? !image.flags.length : image.flags.includes(flag)));
