@@ -90,11 +90,11 @@ def test_what_cannot_be_compared_is_refused_in_one_sentence(data: Path, trained:
     write_manifest([s.with_(sources=test) for s in read_manifest(leak / "manifest.csv")], leak / "manifest.csv")
     for changes, message in (
         ({"model": ""}, "model is empty"),
-        ({"model": "no-such-run"}, "model = no-such-run: no run has this id"),
+        ({"model": "no-such-run"}, "model = no-such-run: there is no run with this id"),
         ({"model": small}, "is a run of augment, not of classify"),
         ({"pools": " , "}, "pools is empty"),
-        ({"pools": small}, "has 4 images; a comparison needs at least 10"),
-        ({"pools": str(tmp_path)}, "is not a pool"),
+        ({"pools": small}, "has 4 images; a comparison needs 10"),
+        ({"pools": str(tmp_path)}, "not a pool"),
         ({"pools": f"{pool},{leak}"}, "outside the training part"),
     ):
         with pytest.raises(InputError, match=message):

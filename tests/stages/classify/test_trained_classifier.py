@@ -65,7 +65,7 @@ def test_what_is_no_finished_classifier_is_refused(config: ClassifyConfig) -> No
         pass
     for given, message in (
         ("", "model is empty; give the run id of a classify"),
-        ("nothing", "model = nothing: no run has this id"),
+        ("nothing", "model = nothing: there is no run with this id"),
         (pool, f"model = {pool}: is a run of augment, not of classify"),
         (other.info.run_id, "is a run of another program, not of classify"),
     ):
