@@ -158,12 +158,13 @@ def test_a_stage_lock_is_held_by_one_at_a_time(project: Path) -> None:
 @pytest.mark.slow
 def test_sigterm_ends_a_run_as_killed(project: Path) -> None:
     code = (
-        "import inandout.__main__ as m, inandout.tracking as t, click, time\n"
+        "import inandout.__main__ as m, time\n"
+        "from inandout.tracking import runs, store\n"
         "from inandout.options import StageConfig\n"
         "class C(StageConfig):\n    data: str = ''\n"
         "def work(config):\n"
-        "    t.connect()\n"
-        "    with t.open_run('s', config.flat(), 'k', 'n') as run:\n"
+        "    store.connect()\n"
+        "    with runs.open_run('s', config.flat(), 'k', 'n') as run:\n"
         "        print(run.info.run_id, flush=True)\n"
         "        time.sleep(60)\n"
         "m.STAGES = {'work': m.Stage(C, work)}\n"
