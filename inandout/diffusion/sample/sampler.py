@@ -1,6 +1,6 @@
 """Sample images from a base, with or without a merged adapter, from prompts and seeds, in batches."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -13,7 +13,6 @@ from diffusers import (
     DDIMScheduler,
     DPMSolverMultistepScheduler,
     StableDiffusionPipeline,
-    UNet2DConditionModel,
 )
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
@@ -22,7 +21,7 @@ from tqdm import tqdm
 from inandout.data.images import ImageBatch
 from inandout.diffusion.base.base import Kind
 from inandout.diffusion.base.inpainting import require_text2img
-from inandout.diffusion.prompts import check_prompt, prompt_states
+from inandout.diffusion.sample.guidance import Composition, Guidance, Predict, composed_guidance, plain_guidance
 from inandout.diffusion.sample.inpaint import Canvas, EncodedCanvas, composite, encode_canvas
 from inandout.diffusion.vae import to_images
 from inandout.errors import InputError
@@ -90,6 +89,7 @@ def sample(
     config: SamplingConfig,
     clip_skip: int = 1,
     canvas: Canvas | None = None,
+    composition: Composition | None = None,
 ) -> Iterator[Sampled]:
     """Generate one image per prompt, `config.sample_batch` at a time, on the pipeline's device.
 
@@ -107,9 +107,10 @@ def sample(
         config: resolved, i.e. without None.
         clip_skip: as in `prompt_states`; the value of the fine-tuning.
         canvas: images of this size, one per prompt, to inpaint inside their masks; None generates whole images.
+        composition: composed guidance with this base; None = plain guidance.
 
     Raises:
-        InputError: a prompt is too long, a side is less than 1, the base's schedule has fewer steps, `clip_skip` is out
+        InputError: a prompt is too long or does not suit the composition, a side is less than 1, the base's schedule has fewer steps, `clip_skip` is out
             of range, or an inpainting base has no canvas. It is raised by the call, before the first batch is
             requested.
     """
@@ -119,45 +120,35 @@ def sample(
         raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds were given; give one of each per image")
     if canvas is None:
         require_text2img(pipeline)
-    for prompt in {*prompts, config.negative_prompt}:
-        check_prompt(pipeline.tokenizer, prompt)
     scheduler = _build_scheduler(pipeline, config)
-    states = _encode_prompts([config.negative_prompt, *prompts], pipeline, clip_skip)
-    return _batches(pipeline, scheduler, states, prompts, seeds, (width, height), config, canvas)
+    scale = config.guidance or 1.0
+    if composition is None:
+        guidance = plain_guidance(pipeline, prompts, config.negative_prompt, scale, clip_skip)
+    else:
+        guidance = composed_guidance(pipeline, composition, prompts, scale, clip_skip)
+    return _batches(pipeline, scheduler, guidance, prompts, seeds, (width, height), config, canvas)
 
 
 def _batches(
     pipeline: StableDiffusionPipeline,
     scheduler: Scheduler,
-    states: Mapping[str, Tensor],
+    guidance: Guidance,
     prompts: Sequence[str],
     seeds: Sequence[int],
     size: tuple[int, int],
     config: SamplingConfig,
     canvas: Canvas | None,
 ) -> Iterator[Sampled]:
-    guidance = config.guidance or 1.0
-    unconditional = [config.negative_prompt] if guidance > 1 else []
     with tqdm(total=len(prompts), desc="images", unit="image", disable=None) as bar:
         for start in range(0, len(prompts), config.sample_batch):
-            chosen = prompts[start : start + config.sample_batch]
-            batch_states = torch.cat([states[prompt] for prompt in unconditional * len(chosen) + list(chosen)])
+            batch = prompts[start : start + config.sample_batch]
             noise = _noise(pipeline, seeds[start : start + config.sample_batch], size)
-            part = canvas and canvas.part(start, start + len(chosen))
+            part = canvas and canvas.part(start, start + len(batch))
             encoded = part and encode_canvas(pipeline, part, noise)
-            latents = _denoise(pipeline.unet, scheduler, noise, batch_states, guidance, encoded)
+            latents = _denoise(guidance(batch), scheduler, noise, encoded)
             sampled = _decode(pipeline.vae, latents, size)
             yield sampled._replace(images=composite(part, sampled.images)) if part else sampled
-            bar.update(len(chosen))
-
-
-@torch.inference_mode()
-def _encode_prompts(prompts: Sequence[str], pipeline: StableDiffusionPipeline, clip_skip: int) -> dict[str, Tensor]:
-    """Map distinct prompts to states (1, tokens, width), each encoded alone, so that the states are independent."""
-    return {
-        prompt: prompt_states(pipeline.text_encoder, pipeline.tokenizer, [prompt], clip_skip)
-        for prompt in dict.fromkeys(prompts)
-    }
+            bar.update(len(batch))
 
 
 def _build_scheduler(pipeline: StableDiffusionPipeline, config: SamplingConfig) -> Scheduler:
@@ -205,30 +196,14 @@ def _noise(pipeline: StableDiffusionPipeline, seeds: Sequence[int], size: tuple[
 
 
 @torch.inference_mode()
-def _denoise(
-    unet: UNet2DConditionModel,
-    scheduler: Scheduler,
-    noise: Tensor,
-    states: Tensor,
-    guidance: float,
-    encoded: EncodedCanvas | None,
-) -> Tensor:
-    """Denoise latents (N, C, H, W) in fp32 from noise of this shape; with a canvas, blend them outside the masks.
-
-    `states` are (N, tokens, width), or (2 N, ...) with the unconditional states first if `guidance` exceeds 1.
-    """
+def _denoise(predict: Predict, scheduler: Scheduler, noise: Tensor, encoded: EncodedCanvas | None) -> Tensor:
+    """Denoise latents (N, C, H, W) in fp32 from noise of this shape; with a canvas, blend them outside the masks."""
     scheduler = deepcopy(scheduler)  # it stores its last steps
     latents = noise * scheduler.init_noise_sigma
     for time, next_time in zip(scheduler.timesteps, [*scheduler.timesteps[1:], None], strict=True):
         model_input = scheduler.scale_model_input(latents, time)
         model_input = torch.cat([model_input, encoded.conditioning], dim=1) if encoded else model_input
-        batched = model_input.repeat(len(states) // len(latents), 1, 1, 1).contiguous(memory_format=torch.channels_last)
-        noisy = batched.to(unet.dtype)
-        predicted = unet(noisy, time, encoder_hidden_states=states.to(unet.dtype)).sample.float()
-        if guidance > 1:
-            unconditional, conditional = predicted.chunk(2)
-            predicted = unconditional + guidance * (conditional - unconditional)
-        latents = scheduler.step(predicted, time, latents).prev_sample
+        latents = scheduler.step(predict(model_input, time), time, latents).prev_sample
         latents = encoded.blend(latents, next_time, scheduler) if encoded else latents
     return latents
 
