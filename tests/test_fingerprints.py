@@ -107,4 +107,4 @@ def test_another_version_of_a_library_that_computes_makes_another_result(monkeyp
 
 
 def test_modules_that_do_not_compute_exist() -> None:
-    assert all((PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file() for name in fingerprints._NOT_COMPUTING)
+    assert all((PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file() for name in fingerprints._WITHOUT_EFFECT)
