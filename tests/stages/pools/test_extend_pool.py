@@ -73,7 +73,7 @@ def test_a_topped_up_memseg_pool_can_be_reviewed_and_topped_up_again(
 ) -> None:
     pool = make(tiny)
     say(pool, "Anna", "", "reject")
-    with pytest.raises(InputError, match="no image was kept"):
+    with pytest.raises(InputError, match="no finished review kept an image"):
         extend_pool(ExtendPoolConfig(pool=pool.run_id))
     say(pool, "Ben", "keep")
     once = extend_pool(ExtendPoolConfig(pool=pool.run_id, n_aug=2))
