@@ -89,10 +89,7 @@ class SearchConfig(StageConfig):
         if both:
             raise ValueError(f"fresh_seeds = {self.fresh_seeds}: {min(both)} is also in seeds; give other seeds")
         if self.engine.cluster and not self.storage:
-            raise ValueError(
-                f"cluster = {self.engine.cluster}: storage is a file, which cannot be locked across machines; "
-                "give storage"
-            )
+            raise ValueError(f"cluster = {self.engine.cluster}: a file cannot be locked across machines; give storage")
         return self
 
     def workers_alone(self) -> list["SearchConfig"]:

@@ -165,10 +165,10 @@ def test_the_cost_is_counted_and_nothing_is_trained(tiny: Path, project: Path) -
         "diffusion, images": 4 + len(STRIP),
     }
     assert "hours on a GPU of 10 TFLOP/s" in text
-    assert "not timed" not in text
+    assert "not measured" not in text
     assert runs("classify") == runs("finetune") == []
     experiment(asked)
-    assert "2 cells, of which 2 are finished and reused" in plan(asked)
+    assert "2 cells, 2 finished and reused" in plan(asked)
     larger = plan(config(tiny, name="table6", epochs=3, n_augs="4,7", seeds="0"))
     assert "0 adapters and 2 pools are missing" in larger
     assert numbers(larger)["diffusion, images"] == 3 + len(STRIP), "4 of the 7 are there"
