@@ -1,4 +1,4 @@
-"""Take the images of the review page for the README: MemSeg images of the embedded surfaces, two reviewers.
+"""Take screenshots of the review page for the README: MemSeg images of the embedded surfaces, two reviewers.
 
 python docs/take_screenshots.py      # needs Chromium and the extra `dev`
 """
@@ -22,11 +22,11 @@ from inandout.review.session import ReviewSession, build_session
 
 HERE = Path(__file__).parent
 BEN: tuple[Review, ...] = ("keep", "reject", "keep", "keep", "unsure", "keep", "keep", "reject", "keep", "keep")
-"""What the second reviewer has said before."""
+"""Earlier decisions of the second reviewer."""
 
 
-def memseg_desk(folder: Path) -> ReviewSession:
-    """A small MemSeg pool of the embedded surfaces, with real images beside."""
+def memseg_session(folder: Path) -> ReviewSession:
+    """Return the review of a small MemSeg pool of the embedded surfaces, with real images for comparison."""
     real = prepare(DataConfig(), 0)
     negatives = [sample for sample in real if sample.split == "train" and sample.label == 0]
     pool: list[Sample] = write_pool(negatives, folder, n=36, geometry=Geometry(), seed=0, config=MemSegConfig())
@@ -34,8 +34,8 @@ def memseg_desk(folder: Path) -> ReviewSession:
     return build_session("pool of MemSeg images", folder, pool, real)
 
 
-def photograph(browser: Browser, address: str) -> None:
-    """The grid in the middle of the work, and one image."""
+def take_screenshots(browser: Browser, address: str) -> None:
+    """Save the grid of a review in progress, and the view of one image."""
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.goto(address)
     page.wait_for_selector("#name-dialog[open]")
@@ -53,25 +53,25 @@ def photograph(browser: Browser, address: str) -> None:
 
 
 def save(page: Page, name: str) -> None:
-    """As JPEG, which a README loads faster."""
-    page.wait_for_timeout(1000)  # images come in after the page
+    """Save a JPEG, so that the README loads fast."""
+    page.wait_for_timeout(1000)  # images load after the page
     with tempfile.NamedTemporaryFile(suffix=".png") as file:
         page.screenshot(path=file.name)
         Image.open(file.name).convert("RGB").save(HERE / f"{name}.jpg", quality=85)
 
 
 def main() -> None:
-    """Take them."""
+    """Take the screenshots."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--chromium", default="/usr/bin/chromium", help="the browser (default /usr/bin/chromium)")
+    parser.add_argument("--chromium", default="/usr/bin/chromium", help="path of the browser (default: %(default)s)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        session, log = memseg_desk(Path(folder)), DecisionLog(Path(folder) / "decisions" / "decisions.jsonl")
+        session, log = memseg_session(Path(folder)), DecisionLog(Path(folder) / "decisions" / "decisions.jsonl")
         for image, decision in zip(session.ids, BEN, strict=False):
             log.decide(image, decision, "", "Ben", 0)
         browser = playwright.chromium.launch(executable_path=options.chromium, args=["--no-sandbox"])
         with serve_in_thread(build_app(session, log, lambda: "nothing is kept of a screenshot")) as address:
-            photograph(browser, address)
+            take_screenshots(browser, address)
         browser.close()
 
 

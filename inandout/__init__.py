@@ -1,4 +1,4 @@
-"""Make the missing defects: in- and out-of-distribution augmentation for surface inspection.
+"""Synthetic defects for surface inspection: in-distribution and out-of-distribution augmentation.
 
 The names in `__all__` are the Python API. They are imported on first use, so `import inandout` is quick.
 """

@@ -29,20 +29,20 @@ class Stage(NamedTuple):
 class Stages(Mapping[str, Stage]):
     """Entry points by name, imported on access, so that `check` does not wait seconds for diffusers."""
 
-    def __init__(self, places: dict[str, tuple[str, ...]]) -> None:
+    def __init__(self, locations: dict[str, tuple[str, ...]]) -> None:
         """Map names to (module in `inandout.stages`, configuration, function[, function that prints the cost])."""
-        self._places = places
+        self._locations = locations
 
     def __getitem__(self, name: str) -> Stage:
-        module, *names = self._places[name]
-        found = import_module(f"inandout.stages.{module}")
-        return Stage(*(getattr(found, each) for each in names))
+        module, *names = self._locations[name]
+        loaded = import_module(f"inandout.stages.{module}")
+        return Stage(*(getattr(loaded, each) for each in names))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self._locations)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._locations)
 
 
 STAGES: Mapping[str, Stage] = Stages(
@@ -119,7 +119,7 @@ def build_command(name: str, stage: Stage) -> click.Command:
         click.Option(
             ["--dry-run", "--dry_run", "dry_run"], type=click.Choice(["true", "false"]), default="false",
             is_flag=False, flag_value="true",
-            help="print the resolved configuration" + (", what it will cost," if stage.plan else "") + " and stop",
+            help="print the resolved configuration" + (" and the estimated cost" if stage.plan else "") + " and exit",
         )
     )  # fmt: skip
     return click.Command(name, callback=call, params=options, help=stage.run.__doc__)
@@ -158,8 +158,8 @@ def _sentence(config: type[StageConfig], problem: Any) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; an `InputError` becomes a message on stderr and exit code 2."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that runs are closed, not left RUNNING
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels for 4 bits, which nothing here uses
-    group = Commands("inandout", help="Make the missing defects, and find out whether they helped.")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns about unused 4-bit kernels
+    group = Commands("inandout", help="Generate synthetic defects and measure whether they improve defect detection.")
     try:
         group.main(arguments, standalone_mode=True, prog_name="inandout")
     except InputError as error:

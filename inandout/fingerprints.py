@@ -23,10 +23,10 @@ LIBRARIES = {
     "transformers": "transformers", "numpy": "numpy", "PIL": "pillow",
 }  # fmt: skip
 """Module to distribution of the libraries whose versions are part of the identity."""
-_NOT_COMPUTING = {
+_WITHOUT_EFFECT = {
     "errors", "fingerprints", "options", "parallel", "processes", "reporting", "review", "tracking",
 }  # fmt: skip
-"""Modules and folders of the package that show, store or distribute results: no result depends on them."""
+"""Modules and subpackages that show, store or distribute results; no result depends on them."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Identity:
         """
         options = self.config.options().keys()
         if clash := self.inputs.keys() & options - set(self.ignored):
-            raise ValueError(f"{self.stage}: inputs and options are both called {sorted(clash)}; ignore those options")
+            raise ValueError(f"{self.stage}: inputs and options share the names {sorted(clash)}; ignore these options")
         if unknown := set(self.ignored) - options:
             raise ValueError(f"{self.stage}: there are no options {sorted(unknown)} to ignore")
 
@@ -59,8 +59,8 @@ class Identity:
     def fingerprint(self) -> str:
         """SHA-256 of all parts, 32 hexadecimal digits."""
         ignored = {"fresh", *self.ignored}
-        asked = {name: value for name, value in self.config.flat().items() if name not in ignored}
-        text = json.dumps([self.stage, asked, dict(self.inputs), computed_by(self.module)], sort_keys=True)
+        options = {name: value for name, value in self.config.flat().items() if name not in ignored}
+        text = json.dumps([self.stage, options, dict(self.inputs), computed_by(self.module)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -75,15 +75,17 @@ def code_fingerprint(module: str, package: Path = PACKAGE) -> str:
 
     It is cached, so that edits during a run do not change it.
     """
-    whole = hashlib.sha256()
-    for name in sorted(_reached(module, package)):
-        whole.update(f"{name}\0{_read(name, package).code}\0".encode())
-    return whole.hexdigest()[:16]
+    code = hashlib.sha256()
+    for name in sorted(_dependencies(module, package)):
+        code.update(f"{name}\0{_read(name, package).code}\0".encode())
+    return code.hexdigest()[:16]
 
 
 def library_versions(module: str, package: Path = PACKAGE) -> dict[str, str]:
     """Return versions of the `LIBRARIES` that a module and its imports from the package use."""
-    imported = {name.partition(".")[0] for each in _reached(module, package) for name in _read(each, package).imports}
+    imported = {
+        name.partition(".")[0] for each in _dependencies(module, package) for name in _read(each, package).imports
+    }
     return {LIBRARIES[name]: version(LIBRARIES[name]).partition("+")[0] for name in sorted(imported & LIBRARIES.keys())}
 
 
@@ -118,22 +120,22 @@ class _WithoutDocstrings(ast.NodeTransformer):
         return None if isinstance(value, ast.Constant) and isinstance(value.value, str) else node
 
 
-def _reached(module: str, package: Path) -> set[str]:
-    """The module and those of the package that it imports, directly or not, and the folders that they are in."""
-    reached: set[str] = set()
-    waiting = {module}
-    while waiting:
-        name = waiting.pop()
-        reached.add(name)
-        found = {name.rpartition(".")[0], *_read(name, package).imports}
-        waiting |= {each for each in found if _computes(each, package)} - reached
-    return reached
+def _dependencies(module: str, package: Path) -> set[str]:
+    """Return the module, its direct and indirect imports from the package, and their subpackages."""
+    dependencies: set[str] = set()
+    pending = {module}
+    while pending:
+        name = pending.pop()
+        dependencies.add(name)
+        imports = {name.rpartition(".")[0], *_read(name, package).imports}
+        pending |= {each for each in imports if _affects_results(each, package)} - dependencies
+    return dependencies
 
 
-def _computes(module: str, package: Path) -> bool:
-    """Whether a name is one of a module of the package that may change results. The package itself only lists them."""
+def _affects_results(module: str, package: Path) -> bool:
+    """Return whether a name is a module of the package, other than its root, that can change results."""
     top, _, rest = module.partition(".")
-    return bool(rest) and top == package.name and rest.split(".")[0] not in _NOT_COMPUTING and _exists(module, package)
+    return bool(rest) and top == package.name and rest.split(".")[0] not in _WITHOUT_EFFECT and _exists(module, package)
 
 
 def _exists(module: str, package: Path) -> bool:

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 Value = TypeVar("Value")
 
-Fresh = Annotated[bool, Field(description="run again although a finished run has the same fingerprint")]
+Fresh = Annotated[bool, Field(description="run again even if a finished run has the same fingerprint")]
 
 
 class Option(NamedTuple):
@@ -81,8 +81,8 @@ def _options(config: type[BaseModel]) -> dict[str, Option]:
             inner = {key: Option((name, *option.parts), option.field) for key, option in _options(part).items()}
         else:
             inner = {name: Option((), field)}
-        if twice := found.keys() & inner.keys():
-            raise TypeError(f"{config.__name__}: two parts have an option {', '.join(sorted(twice))}")
+        if duplicates := found.keys() & inner.keys():
+            raise TypeError(f"{config.__name__}: two models have an option {', '.join(sorted(duplicates))}")
         found |= inner
     return found
 

@@ -35,7 +35,7 @@ def test_options_and_the_content_of_inputs_count_and_where_they_lie_does_not() -
 
 
 def test_an_input_with_the_name_of_an_option_must_be_said_to_stand_for_it() -> None:
-    with pytest.raises(ValueError, match=r"s: inputs and options are both called \['data'\]"):
+    with pytest.raises(ValueError, match=r"s: inputs and options share the names \['data'\]"):
         Identity("s", __name__, Config(), {"data": "abc"})
     with pytest.raises(ValueError, match=r"s: there are no options \['date'\] to ignore"):
         Identity("s", __name__, Config(), {}, ignored=["date"])
@@ -107,4 +107,4 @@ def test_another_version_of_a_library_that_computes_makes_another_result(monkeyp
 
 
 def test_modules_that_do_not_compute_exist() -> None:
-    assert all((PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file() for name in fingerprints._NOT_COMPUTING)
+    assert all((PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file() for name in fingerprints._WITHOUT_EFFECT)

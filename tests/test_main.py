@@ -111,7 +111,7 @@ def test_lists_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("arguments", [["--seeds", "0,0"], ["--seeds", "1, 01"], ["--shots", "full,full"]])
 def test_repetitions_of_the_same_cell_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run("main", *arguments, "--dry-run") == 2
-    assert "names one of them twice" in capsys.readouterr().err
+    assert "contains a duplicate" in capsys.readouterr().err
 
 
 def test_check_does_not_overwrite_what_it_reads(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,7 +72,7 @@ def test_two_parts_with_an_option_of_one_name_are_refused() -> None:
         inner: Inner = Inner()
         other: Other = Other()
 
-    with pytest.raises(TypeError, match="Clash: two parts have an option high"):
+    with pytest.raises(TypeError, match="Clash: two models have an option high"):
         Clash.options()
 
 

@@ -17,9 +17,10 @@ class ConvertConfig(StageConfig):
     """Options of `convert`."""
 
     base: BaseConfig = BaseConfig()
-    adapter: str = Field("", description="run id of a fine-tuning, or a .safetensors file; needed")
+    adapter: str = Field("", description="run id of finetune, or a .safetensors file; required")
     to: Literal["kohya", "inandout"] = Field(
-        "kohya", description="kohya: for A1111, ComfyUI and others; inandout: from kohya's format, for this base"
+        "kohya",
+        description="kohya: write the format of A1111 and ComfyUI; inandout: read kohya's format, for this base",
     )
     out: str = Field("adapter-converted.safetensors", min_length=1, description="file to write")
 
@@ -27,15 +28,15 @@ class ConvertConfig(StageConfig):
 def convert(config: ConvertConfig) -> None:
     """Convert an adapter to kohya's format, or from it for a base."""
     if not config.adapter:
-        raise InputError("no adapter was given; name the run id of a fine-tuning, or a .safetensors file")
+        raise InputError("adapter is empty; give the run id of finetune, or a .safetensors file")
     given, out = find_adapter(config.adapter), Path(config.out)
     if out.suffix != ".safetensors":
-        raise InputError(f"out = {out}: adapters are .safetensors files; give a name that ends so")
+        raise InputError(f"out = {out}: must end in .safetensors; give another name")
     if out.exists():
-        raise InputError(f"out = {out}: is there already; give another name, so that nothing is lost")
+        raise InputError(f"out = {out}: already exists; give another name")
     if config.to == "kohya":
         export_kohya(out, load_adapter(given))
     else:
         base = open_base(config.base)
         save_adapter(out, import_kohya(given, base.pipeline, base.fingerprint))
-    print(f"{out}: ready")
+    print(f"{out}: written")

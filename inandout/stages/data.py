@@ -18,15 +18,15 @@ class CheckConfig(StageConfig):
     """Options of `check`."""
 
     geometry: Geometry = Geometry()
-    data: str = Field(EMBEDDED, min_length=1, description="as for classify")
-    write: str = Field("", description="CSV manifest to write with all images that can be used; empty = none")
+    data: str = Field(EMBEDDED, min_length=1, description="dataset, as in classify")
+    write: str = Field("", description="CSV manifest to write, with all usable images; empty = none")
 
 
 class MakeSurfacesConfig(StageConfig):
     """Options of `surfaces`."""
 
     surfaces: SurfacesConfig = SurfacesConfig()
-    out: str = Field("data/surfaces", min_length=1, description="folder to write; must not hold anything else")
+    out: str = Field("data/surfaces", min_length=1, description="folder to write; must be empty or new")
 
 
 class DownloadConfig(StageConfig):
@@ -42,17 +42,17 @@ def check(config: CheckConfig) -> None:
         InputError: the dataset has problems and `write` is empty, or the usable images are not sufficient.
     """
     if config.write and Path(config.write).resolve() == Path(config.data).resolve():
-        raise InputError(f"write={config.write} is the manifest itself; give another name, so that nothing is lost")
+        raise InputError(f"write = {config.write}: is the manifest of the dataset; give another name")
     samples, problems = check_data(data_path(config.data))
     if problems:
         print(describe(problems))
     errors = sum(problem.kind != "remark" for problem in problems)
     if errors and not config.write:
-        raise InputError(f"{errors} problems in {config.data}; mend them, or give write=FILE.csv to leave them out")
+        raise InputError(f"{errors} problems in {config.data}; fix them, or give write=FILE.csv to exclude the images")
     usable = without_problems(samples, problems)
-    left = [problem for problem in class_problems(usable) if problem.kind != "remark"]
-    if left:
-        raise InputError(f"what is left cannot be used: {describe(left)}")
+    remaining = [problem for problem in class_problems(usable) if problem.kind != "remark"]
+    if remaining:
+        raise InputError(f"the usable images of {config.data} are not sufficient: {describe(remaining)}")
     if config.write:
         write_manifest(usable, Path(config.write))
         print(f"{config.write}: {len(usable)} of {len(samples)} images")
@@ -72,4 +72,4 @@ def surfaces(config: MakeSurfacesConfig) -> None:
 
 def download(config: DownloadConfig) -> None:
     """Download KolektorSDD2 from its authors."""
-    print(f"ready; use it with data={download_ksdd2(Path(config.out))}")
+    print(f"downloaded; use it with data={download_ksdd2(Path(config.out))}")

@@ -48,8 +48,8 @@ class AdapterSize(Size):
 
     fit: Literal["crop", "stretch", "bucket"] = Field(
         "crop",
-        description="crop and stretch: as for the classifier; bucket: every image keeps about its aspect and gets an "
-        "area of width x height (paper: 512 x 512)",
+        description="crop and stretch: as for the classifier; bucket: each image approximately keeps its aspect "
+        "ratio and has an area of width x height (paper: 512 x 512)",
     )
 
 
@@ -63,16 +63,18 @@ class FinetuneConfig(StageConfig):
     adapter: AdapterConfig = AdapterConfig()
     training: DreamBoothConfig = DreamBoothConfig()
     seed: Seed = 0
-    epochs: int | None = Field(None, ge=1, le=100_000, description="passes over the images; none = by base and shot")
-    lr: float | None = Field(None, gt=0, le=1, description="highest learning rate; none = by base and shot")
-    n_prior: int | None = Field(
-        None, ge=0, le=100_000, description="generated images of the class prompt; none = by base and shot"
+    epochs: int | None = Field(
+        None, ge=1, le=100_000, description="passes over the images; none = default for base and shot"
     )
-    n_negatives: int = Field(N_NEGATIVES, ge=1, le=100_000, description="zero shot: good images that are learned from")
-    instance_prompt: str = Field("skt background", min_length=1, description="stands for the images of the product")
-    prior_prompt: str = Field("background", min_length=1, description="class prompt: what the product is one of")
+    lr: float | None = Field(None, gt=0, le=1, description="peak learning rate; none = default for base and shot")
+    n_prior: int | None = Field(
+        None, ge=0, le=100_000, description="images generated from the class prompt; none = default for base and shot"
+    )
+    n_negatives: int = Field(N_NEGATIVES, ge=1, le=100_000, description="zero shot: number of good images to train on")
+    instance_prompt: str = Field("skt background", min_length=1, description="instance prompt: names the product")
+    prior_prompt: str = Field("background", min_length=1, description="class prompt: names the class of the product")
     clip_skip: int = Field(
-        1, ge=1, le=24, description="layer of the text encoder, from the last (the paper's files: 2)"
+        1, ge=1, le=24, description="layer of the text encoder, counted from the last (paper's files: 2)"
     )
     fresh: Fresh = False
 
@@ -104,7 +106,7 @@ def finetune(config: FinetuneConfig, samples: list[Sample] | None = None) -> Fin
     """
     config = config.resolved()
     if not processes().is_main_process:
-        return _follow(config)
+        return _train_as_worker(config)
     connect()
     samples = prepare_shot(config.data, config.scenario, config.seed) if samples is None else samples
     name = f"{config.scenario.shot} {config.base.base.rsplit('/', 1)[-1]} seed={config.seed}"
@@ -113,12 +115,12 @@ def finetune(config: FinetuneConfig, samples: list[Sample] | None = None) -> Fin
     def work(folder: Path) -> None:
         nonlocal trained
         trained = True
-        _tell(str(folder))
+        _broadcast_folder(str(folder))
         _train_and_log(config, samples, folder)
 
     run = run_stage(_identity(config, samples), name, config.data.data, samples, work)
     if not trained:
-        _tell("")
+        _broadcast_folder("")
     return Finetuned(find_adapter(run.info.run_id), run.info.run_id)
 
 
@@ -137,50 +139,50 @@ def find_adapter(name: str) -> Path:
     return Path(name) if Path(name).suffix else artifact_folder(name, str(ADAPTER.parent)) / ADAPTER.name
 
 
-def _follow(config: FinetuneConfig) -> Finetuned:
-    """What the other processes of `accelerate launch` do: their share of every batch, and no tracking."""
-    folder = _tell("")
+def _train_as_worker(config: FinetuneConfig) -> Finetuned:
+    """Train in a non-main process of `accelerate launch`: process a share of every batch, without tracking."""
+    folder = _broadcast_folder("")
     if folder:
         samples = prepare_shot(config.data, config.scenario, config.seed)
-        _train(config, _gather(config, samples), Path(folder), lambda step, values: None)
+        _train(config, _load_inputs(config, samples), Path(folder), lambda step, values: None)
     return Finetuned(Path(), "")
 
 
-def _tell(folder: str) -> str:
-    """From the main process to all: the folder of a training that begins, or "" for none."""
+def _broadcast_folder(folder: str) -> str:
+    """Broadcast the work folder from the main process; "" means that there is nothing to train."""
     message = [folder]
     if processes().num_processes > 1:
         broadcast_object_list(message)
     return message[0]
 
 
-class _Gathered(NamedTuple):
-    """What an adapter is trained with."""
+class _TrainingInputs(NamedTuple):
+    """Inputs of a training."""
 
     base: Base
     instances: list[Sample]
     images: list[ImageArray]
-    """Of the instances, as they are learned."""
+    """Images (H, W, 3) of the instances, at training size."""
     prior: list[ImageArray]
 
 
 def _train_and_log(config: FinetuneConfig, samples: Sequence[Sample], work: Path) -> None:
-    gathered = _gather(config, samples)
-    mlflow.log_params({"n_instances": len(gathered.instances), "base_fingerprint": gathered.base.fingerprint})
+    inputs = _load_inputs(config, samples)
+    mlflow.log_params({"n_instances": len(inputs.instances), "base_fingerprint": inputs.base.fingerprint})
     mlflow.log_param("used_optimiser", chosen_optimiser(config.training.optimiser))
-    for name, images in (("instances", gathered.images), ("prior", gathered.prior)):
+    for name, images in (("instances", inputs.images), ("prior", inputs.prior)):
         if images:
             first = images[:_SHOWN]
             mlflow.log_image(contact_sheet(first, [""] * len(first)), artifact_file=f"{name}.png")
-    adapter = _train(config, gathered, work, _logger())
+    adapter = _train(config, inputs, work, _logger())
     mlflow.log_params(count_modules(adapter.tensors))
     save_adapter(work / ADAPTER.name, adapter)
     mlflow.log_artifact(str(work / ADAPTER.name), str(ADAPTER.parent))
     mlflow.set_tag("inandout.adapter", adapter.fingerprint)
 
 
-def _gather(config: FinetuneConfig, samples: Sequence[Sample]) -> _Gathered:
-    """Read, generate and check everything before the training begins."""
+def _load_inputs(config: FinetuneConfig, samples: Sequence[Sample]) -> _TrainingInputs:
+    """Load, generate and check the inputs of the training."""
     instances = choose_instances(samples, config.scenario.shot, config.n_negatives, config.seed)
     base = open_base(config.base)
     require_text2img(base.pipeline)
@@ -189,7 +191,7 @@ def _gather(config: FinetuneConfig, samples: Sequence[Sample]) -> _Gathered:
     images = fit_images([read_image(sample.image) for sample in instances], config.geometry, base)
     with processes().main_process_first():
         prior = prior_images(config, base, sorted({image.shape[1::-1] for image in images}))
-    return _Gathered(base, instances, images, prior)
+    return _TrainingInputs(base, instances, images, prior)
 
 
 def choose_instances(samples: Sequence[Sample], shot: Shot, n_negatives: int, seed: int) -> list[Sample]:
@@ -202,21 +204,21 @@ def choose_instances(samples: Sequence[Sample], shot: Shot, n_negatives: int, se
     return [negatives[int(place)] for place in order]
 
 
-def fit_images(images: Sequence[ImageArray], asked: AdapterSize, base: Base) -> list[ImageArray]:
+def fit_images(images: Sequence[ImageArray], requested: AdapterSize, base: Base) -> list[ImageArray]:
     """Fit images to sizes that are divisible by the scale factor of the base's VAE."""
     factor = base.pipeline.vae_scale_factor
-    if asked.fit == "bucket":
-        area, multiple = asked.width * asked.height, 8 * factor
+    if requested.fit == "bucket":
+        area, multiple = requested.width * requested.height, 8 * factor
         sizes = [bucket_of(image.shape[1], image.shape[0], area, multiple) for image in images]
         return [fit_image(image, size) for image, size in zip(images, sizes, strict=True)]
-    width, height = training_size(asked, factor)
-    size = Geometry(width=width, height=height, fit=asked.fit)
+    width, height = training_size(requested, factor)
+    size = Geometry(width=width, height=height, fit=requested.fit)
     return [fit_image(image, size) for image in images]
 
 
-def training_size(asked: Size, factor: int) -> tuple[int, int]:
+def training_size(requested: Size, factor: int) -> tuple[int, int]:
     """Return (width, height) of images without buckets: `requested` rounded up to multiples of the VAE's `factor`."""
-    return -(-asked.width // factor) * factor, -(-asked.height // factor) * factor
+    return -(-requested.width // factor) * factor, -(-requested.height // factor) * factor
 
 
 def prior_images(config: FinetuneConfig, base: Base, sizes: Sequence[tuple[int, int]]) -> list[ImageArray]:
@@ -227,7 +229,7 @@ def prior_images(config: FinetuneConfig, base: Base, sizes: Sequence[tuple[int, 
     sampling = SamplingConfig().resolved(base.kind)
     generator = text2img_generator(base.pipeline, [config.prior_prompt], config.seed, sizes, sampling, config.clip_skip)
     kept = generate(prior_cache_key(config, sizes), n, generator, sampling.sample_batch, [], "prior").kept
-    return [read_image(one.path) for one in kept]
+    return [read_image(image.path) for image in kept]
 
 
 def prior_cache_key(config: FinetuneConfig, sizes: Sequence[tuple[int, int]]) -> list[object]:
@@ -239,13 +241,13 @@ def prior_cache_key(config: FinetuneConfig, sizes: Sequence[tuple[int, int]]) ->
     ]  # fmt: skip
 
 
-def _train(config: FinetuneConfig, gathered: _Gathered, work: Path, on_step: OnStep) -> Adapter:
+def _train(config: FinetuneConfig, inputs: _TrainingInputs, work: Path, on_step: OnStep) -> Adapter:
     """Train and return the adapter; it is the same in every process."""
     return train_adapter(
-        gathered.base, gathered.images, epochs=known(config.epochs), lr=known(config.lr), config=config.training,
-        seed=config.seed, adapter=config.adapter, instance_prompt=config.instance_prompt, prior_images=gathered.prior,
+        inputs.base, inputs.images, epochs=known(config.epochs), lr=known(config.lr), config=config.training,
+        seed=config.seed, adapter=config.adapter, instance_prompt=config.instance_prompt, prior_images=inputs.prior,
         prior_prompt=config.prior_prompt, clip_skip=config.clip_skip,
-        sources=[sample.image for sample in gathered.instances], shot=config.scenario.shot,
+        sources=[sample.image for sample in inputs.instances], shot=config.scenario.shot,
         code=code_fingerprint(__name__), commit=current_commit(), encoder=encode_once,
         checkpoint=work / "checkpoint.safetensors", on_step=on_step,
     )  # fmt: skip

@@ -39,7 +39,7 @@ def generate(
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
         state = fill_pool(folder, n, generator, batch_size, training, name)
-    if mlflow.active_run():  # only the main process of `accelerate launch` has one, and none is to be opened here
+    if mlflow.active_run():  # only the main process of `accelerate launch` has one; log_metric would open one
         mlflow.log_metric(f"{name}_drawn", state.drawn)
     return state
 

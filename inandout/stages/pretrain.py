@@ -32,29 +32,27 @@ _LOGGED_EVERY = 20
 class PretrainConfig(StageConfig):
     """Options of `pretrain`."""
 
-    out: str = Field("surface-diffusion", min_length=1, description="folder of the base, and of its checkpoints")
+    out: str = Field("surface-diffusion", min_length=1, description="folder of the base and its checkpoints")
     start: str = Field(
         "",
-        description="folder of a base that this entry point wrote, to train its UNet and text encoder further and take "
-        "its VAE as it is; empty = from nothing",
+        description="folder of a base that pretrain wrote, to continue training its UNet and text encoder and keep its "
+        "VAE; empty = train from scratch",
     )
     seed: int = Field(1, ge=0, lt=HELD_OUT, description="seed of weights, surfaces, captions and noise")
-    vae_steps: int = Field(4000, ge=1, le=10**7, description="steps of the VAE's decoder")
-    vae_lr: float = Field(0.002, gt=0, le=1, description="highest learning rate of the decoder")
-    vae_batch_size: int = Field(8, ge=1, le=4096, description="images of 64x64 a step of the decoder")
-    unet_steps: int = Field(60_000, ge=1, le=10**7, description="steps of UNet and text encoder")
-    lr: float = Field(0.0008, gt=0, le=1, description="learning rate of UNet and text encoder, before it decays")
+    vae_steps: int = Field(4000, ge=1, le=10**7, description="training steps of the VAE decoder")
+    vae_lr: float = Field(0.002, gt=0, le=1, description="peak learning rate of the VAE decoder")
+    vae_batch_size: int = Field(8, ge=1, le=4096, description="64x64 images per step of the VAE decoder")
+    unet_steps: int = Field(60_000, ge=1, le=10**7, description="training steps of UNet and text encoder")
+    lr: float = Field(0.0008, gt=0, le=1, description="learning rate of UNet and text encoder before decay")
     text_share: float = Field(
-        TEXT_SHARE, gt=0, le=1, description="learning rate of the text encoder, as a share of the UNet's"
+        TEXT_SHARE, gt=0, le=1, description="learning rate of the text encoder relative to the UNet"
     )
-    batch_size: int = Field(32, ge=1, le=4096, description="images of 64x64 a step of UNet and text encoder")
+    batch_size: int = Field(32, ge=1, le=4096, description="64x64 images per step of UNet and text encoder")
     close_ups: float = Field(
-        0.5, ge=0, le=1, description="share of the batches of UNet and text encoder that are close-ups of defects"
+        0.5, ge=0, le=1, description="share of batches of UNet and text encoder with close-ups of defects"
     )
-    save_every: int = Field(200, ge=1, le=10**7, description="steps between checkpoints, kept in out/checkpoints")
-    sheet_every: int = Field(
-        1000, ge=1, le=10**7, description="steps between contact sheets and exports of the base so far"
-    )
+    save_every: int = Field(200, ge=1, le=10**7, description="steps between checkpoints in out/checkpoints")
+    sheet_every: int = Field(1000, ge=1, le=10**7, description="steps between contact sheets and exports of the base")
 
 
 def pretrain(config: PretrainConfig) -> None:
@@ -74,7 +72,7 @@ def pretrain(config: PretrainConfig) -> None:
             on_step=_exporter(train_state, config.sheet_every, out),
         )  # fmt: skip
         assemble(train_state).save_pretrained(out)
-    print(f"{out}: ready; StableDiffusionPipeline.from_pretrained('{out}', local_files_only=True) loads it")
+    print(f"{out}: written; load it with StableDiffusionPipeline.from_pretrained('{out}', local_files_only=True)")
 
 
 def _begin(config: PretrainConfig, checkpoints: Path) -> TrainState:
@@ -108,6 +106,6 @@ def _log_sheet(train_state: TrainState, step: int) -> None:
     prompts = [prompt for prompt in PROMPTS for _ in range(_SHOWN)]
     seeds = [number % _SHOWN for number in range(len(prompts))]
     settings = SamplingConfig().resolved("embedded")
-    made = sample(assemble(train_state), prompts, seeds, width=64, height=64, config=settings)
-    images = [image for batch in made for image in batch.images]
+    batches = sample(assemble(train_state), prompts, seeds, width=64, height=64, config=settings)
+    images = [image for batch in batches for image in batch.images]
     mlflow.log_image(contact_sheet(images, prompts, _SHOWN), artifact_file=f"samples/{step:07d}.png")

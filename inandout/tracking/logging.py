@@ -23,8 +23,8 @@ def log_options(values: Mapping[str, Any]) -> None:
     mlflow.log_dict(dict(values), "config.json")
     active = mlflow.active_run()
     assert active is not None
-    known = mlflow.get_run(active.info.run_id).data.params
-    mlflow.log_params({key: value for key, value in values.items() if key not in known})
+    logged = mlflow.get_run(active.info.run_id).data.params
+    mlflow.log_params({key: value for key, value in values.items() if key not in logged})
 
 
 def pip_requirements() -> list[str]:
@@ -42,15 +42,15 @@ def mean_logger(every: int, prefix: str = "") -> Callable[[int, dict[str, float]
 
     A value that is present in some steps only is averaged over these steps.
     """
-    gathered: list[dict[str, float]] = []
+    pending: list[dict[str, float]] = []
 
     def on_step(step: int, values: dict[str, float]) -> None:
-        gathered.append(values)
+        pending.append(values)
         if step % every == 0 or values.get("progress") == 1:
-            names = dict.fromkeys(name for each in gathered for name in each)
-            known = {name: [each[name] for each in gathered if name in each] for name in names}
-            log_values({prefix + name: sum(each) / len(each) for name, each in known.items()}, step=step)
-            gathered.clear()
+            names = dict.fromkeys(name for each in pending for name in each)
+            columns = {name: [each[name] for each in pending if name in each] for name in names}
+            log_values({prefix + name: sum(each) / len(each) for name, each in columns.items()}, step=step)
+            pending.clear()
 
     return on_step
 
@@ -72,6 +72,6 @@ def experiment_url(run: Run) -> str:
     page = f"#/experiments/{run.info.experiment_id}/runs?workflowType=machine_learning"
     served = uri.startswith("http")
     compare = f"{uri}/{page}" if served else f"mlflow ui --backend-store-uri {uri}"
-    images = f"images: below {run.info.artifact_uri} and in the folders of the runs beside it"
+    images = f"images: in {run.info.artifact_uri} and in the folders of other runs beside it"
     then = [] if served else [f"          then open http://127.0.0.1:5000/{page}"]
     return "\n".join([images, f"compare:  {compare}", *then])

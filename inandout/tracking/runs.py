@@ -145,10 +145,10 @@ def original_run(run: Run) -> Run:
 def artifact_folder(run_id: str, name: str) -> Path:
     """Return the local path of an artifact of `find_run(run_id)`; download it if the store is remote."""
     try:
-        where = find_run(run_id).info.artifact_uri  # by run id MLflow copies local files, too, and keeps them
+        where = find_run(run_id).info.artifact_uri  # given a run id, MLflow would copy local files
         return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{where}/{name}"))
     except (mlflow.MlflowException, OSError) as error:
-        raise InputError(f"{run_id}: no run with an artifact {name!r} ({error})") from error
+        raise InputError(f"{run_id}: is not a run with an artifact {name!r} ({error}); give another run id") from error
 
 
 def read_config(run_id: str) -> dict[str, Any]:
@@ -167,6 +167,6 @@ def _refuse_proxied_artifacts(run: Run) -> None:
     proxied = (run.info.artifact_uri or "").startswith("mlflow-artifacts:")
     if proxied and not mlflow.get_tracking_uri().startswith("http"):
         raise InputError(
-            "this experiment was made by `mlflow ui` and stores artifacts through a server; add "
+            "this experiment was created by `mlflow ui` and needs a server for artifacts; add "
             f"`--experiment-name {EXPERIMENT}` to mlflow run, or set MLFLOW_EXPERIMENT_NAME"
         )

@@ -55,7 +55,7 @@ def nested_under(location: RunLocation) -> Iterator[None]:
     try:
         os.chdir(location.folder)
     except OSError as error:
-        raise InputError(f"{location.folder}: is not on every machine; start from a folder that all share") from error
+        raise InputError(f"{location.folder}: does not exist on every machine; start from a shared folder") from error
     if mlflow.get_tracking_uri() != location.store:
         mlflow.set_tracking_uri(location.store)
     token = LOCATION.set(location)
@@ -82,7 +82,7 @@ def stage_lock(fingerprint: str, fresh: bool) -> Iterator[Path]:
     locks.mkdir(parents=True, exist_ok=True)
     lock = FileLock(locks / f"{fingerprint}.lock")
     if lock_is_taken(lock):
-        print("another process is working on the same result; waiting for it", file=sys.stderr)
+        print("waiting for another process that computes the same result", file=sys.stderr)
     with lock:
         if fresh:
             shutil.rmtree(folder, ignore_errors=True)
@@ -105,7 +105,7 @@ def connect() -> None:
 
     The lock makes concurrent first use of a database safe; without it MLflow fails in all processes except one.
     """
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it fills a screen for a hundred images
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one bar per artifact
     state = state_folder()
     state.mkdir(parents=True, exist_ok=True)
     with FileLock(state / "store.lock"):
@@ -130,5 +130,5 @@ def current_experiment() -> str:
     if "MLFLOW_RUN_ID" in os.environ:
         return client.get_run(os.environ["MLFLOW_RUN_ID"]).info.experiment_id
     found = client.get_experiment_by_name(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
-    assert found is not None, "connect() makes it"
+    assert found is not None, "call connect() first"
     return found.experiment_id

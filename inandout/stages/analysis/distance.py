@@ -35,8 +35,8 @@ _REAL: dict[str, tuple[str, Split, int]] = {
     "train_negatives": (NEGATIVES, "train", 0),
 }
 """Metric key to name, split and label of real images that pools are compared with."""
-_NOT_SHOWN = {"val_positives", "train_positives"}
-"""In the figure; the test positives stand for the real ones."""
+_NOT_PLOTTED = {"val_positives", "train_positives"}
+"""Groups that the figure omits; the test positives represent real defects."""
 _LOOKS = {NEGATIVES: ("0.7", "o"), REFERENCE: ("tab:red", "o")}
 """Colour and marker; each pool has crosses of another colour."""
 
@@ -44,7 +44,9 @@ _LOOKS = {NEGATIVES: ("0.7", "o"), REFERENCE: ("tab:red", "o")}
 class DistanceConfig(StageConfig):
     """Options of `distance`."""
 
-    model: str = Field("", description="run id of a classify: its ResNet-50 gives the features, its options the data")
+    model: str = Field(
+        "", description="run id of a classify, whose ResNet-50 gives the features and whose options give the data"
+    )
     pools: str = Field("", description="run ids or folders of pools of that data, separated by commas")
     fresh: Fresh = False
 
@@ -96,42 +98,44 @@ def distance(config: DistanceConfig) -> Distances:
 
 def _pools(listed: str, real: Sequence[Sample]) -> list[Group]:
     """Read the listed pools; each must be valid for training with `real`."""
-    places = [place.strip() for place in listed.split(",") if place.strip()]
-    if not places:
-        raise InputError("pools is empty; give run ids of augment or folders of pools, separated by commas")
+    names = [name.strip() for name in listed.split(",") if name.strip()]
+    if not names:
+        raise InputError("pools is empty; give run ids of augment or pool folders, separated by commas")
     pools = []
-    for number, place in enumerate(places, start=1):
-        samples = open_pool(place).samples
+    for number, name in enumerate(names, start=1):
+        samples = open_pool(name).samples
         if len(samples) < FEWEST:
-            raise InputError(f"pools: {place} has {len(samples)} images; a comparison needs {FEWEST} or more")
+            raise InputError(f"pools: {name} has {len(samples)} images; a comparison needs at least {FEWEST}")
         refuse_unfit(real, samples)
-        pools.append(Group(f"pool_{number}", _name_of(place), samples))
+        pools.append(Group(f"pool_{number}", _name_of(name), samples))
     return pools
 
 
-def _name_of(place: str) -> str:
-    if Path(place).is_dir():
-        return place
-    return f"{find_run(place).info.run_name} ({place[:8]})"
+def _name_of(name: str) -> str:
+    if Path(name).is_dir():
+        return name
+    return f"{find_run(name).info.run_name} ({name[:8]})"
 
 
 def _measure(trained: TrainedClassifier, pools: Sequence[Group]) -> None:
     """Log table, metrics and figure."""
     reference = trained.rows("test", 1)
     if len(reference) < FEWEST:
-        raise InputError(f"the test part has {len(reference)} positives; a distance to them needs {FEWEST} or more")
+        raise InputError(f"the test part has {len(reference)} positives; a distance needs at least {FEWEST}")
     found = [Group(key, name, trained.rows(split, label)) for key, (name, split, label) in _REAL.items()]
     groups = [*pools, *(group for group in found if len(group.samples) >= FEWEST)]
     few = [f"{group.name} ({len(group.samples)})" for group in found if len(group.samples) < FEWEST]
     n, seed = min(len(group.samples) for group in groups), trained.config.seed
-    seen, *others = _features(trained, [reference, *(_draw(g.samples, n, seed) for g in groups)])
+    reference_features, *group_features = _features(trained, [reference, *(_draw(g.samples, n, seed) for g in groups)])
     rows = [
-        Row(group, kernel_distance(one, seen, seed), frechet_distance(one, seen))
-        for group, one in zip(groups, others, strict=True)
+        Row(group, kernel_distance(each, reference_features, seed), frechet_distance(each, reference_features))
+        for group, each in zip(groups, group_features, strict=True)
     ]
     _log(rows, n, len(reference), few)
-    shown = [(group.name, one) for group, one in zip(groups, others, strict=True) if group.key not in _NOT_SHOWN]
-    mlflow.log_figure(feature_map(seen, shown), "features.png")
+    plotted = [
+        (group.name, each) for group, each in zip(groups, group_features, strict=True) if group.key not in _NOT_PLOTTED
+    ]
+    mlflow.log_figure(feature_map(reference_features, plotted), "features.png")
 
 
 def _draw(samples: Sequence[Sample], n: int, seed: int) -> list[Sample]:
@@ -150,13 +154,13 @@ def _log(rows: Sequence[Row], n: int, n_reference: int, few: Sequence[str]) -> N
     log_values({f"kid_{row.group.key}": row.kernel.mean for row in rows})
     log_values({f"frechet_{row.group.key}": row.frechet for row in rows})
     title = f"Distance to {n_reference} {REFERENCE}, {n} images of each group:"
-    notes = [f"Left out, with less than {FEWEST} images: {', '.join(few)}."] if few else []
+    notes = [f"Omitted, fewer than {FEWEST} images: {', '.join(few)}."] if few else []
     mlflow.log_text("\n\n".join([title, distance_table(rows), *notes]), "distance.md")
 
 
 def distance_table(rows: Sequence[Row]) -> str:
     """Return a table with one line per group; the spread of the kernel distance is in brackets."""
-    lines = [["images", "there are", "kernel distance (KID)", "Frechet distance"]]
+    lines = [["images", "number", "kernel distance (KID)", "Frechet distance"]]
     for row in rows:
         kernel = f"{row.kernel.mean:.3g} ({row.kernel.spread:.3g})"
         lines.append([row.group.name, str(len(row.group.samples)), kernel, f"{row.frechet:.4g}"])

@@ -34,26 +34,28 @@ from inandout.review.decisions import Decision
 from inandout.review.session import identity_of
 from inandout.stages.classify.synthetic import training_digests
 from inandout.stages.classify.trained_classifier import TrainedClassifier
-from inandout.stages.pools.decisions import DECISIONS, POOL_TAG, review_of
+from inandout.stages.pools.decisions import DECISIONS, POOL_TAG, load_review
 from inandout.stages.pools.pool import Pool, log_pool, open_pool, pool_folder, read_pool, refuse_unfit, work_pool
-from inandout.stages.pools.text2img import DRAWN_WITH, drawn_with
+from inandout.stages.pools.text2img import DRAWN_WITH, read_drawing_config
 from inandout.tracking.logging import log_values
 from inandout.tracking.runs import artifact_folder, run_stage
 from inandout.tracking.store import connect
 
 TABLE = "filter.csv"
 """Artifact: one row per image of the pool, in order."""
-SHOWN = 16
-"""Kept and rejected images on the contact sheet, of each at most."""
+N_SHOWN = 16
+"""Maximum number of kept, and of rejected, images on the contact sheet."""
 
 
 class FilterConfig(StageConfig):
     """Options of `filter`."""
 
     pool: str = Field("", description="run id or folder of the pool")
-    run: str = Field("", description="run id of a classify that was not trained with this pool: its ResNet-50 judges")
+    run: str = Field(
+        "", description="run id of a classify that was not trained on this pool; its ResNet-50 gives the features"
+    )
     quantile: float = Field(
-        0.95, gt=0, lt=1, description="share of unseen good parts that each threshold holds back, at least"
+        0.95, gt=0, lt=1, description="minimum share of unseen good parts that each threshold rejects"
     )
     fresh: Fresh = False
 
@@ -70,8 +72,8 @@ class _Judged(NamedTuple):
     """Novelty (N,): distance to the nearest source image."""
 
 
-class _Seen(NamedTuple):
-    """Features of the images of a data set that may be looked at."""
+class _ReferenceFeatures(NamedTuple):
+    """Features of training and validation images."""
 
     train: Features
     contents: list[str]
@@ -80,7 +82,7 @@ class _Seen(NamedTuple):
     """Digest and group of the images behind `real.negatives`."""
     real: RealFeatures
     defects: Features
-    """Positives of the validation part; none with zero and few shots."""
+    """Features of validation positives; empty with zero and few shots."""
 
 
 def filter_pool(config: FilterConfig) -> Pool:
@@ -90,10 +92,10 @@ def filter_pool(config: FilterConfig) -> Pool:
     and a table with the distances of all images.
     """
     if not config.pool:
-        raise InputError("pool is empty; give the run id of augment, or the folder of a pool")
+        raise InputError("pool is empty; give the run id of augment, or a pool folder")
     connect()
     trained = TrainedClassifier.open(config.run)
-    rows, images, decisions = review_of(read_pool(pool_folder(config.pool).resolve()).samples)
+    rows, images, decisions = load_review(read_pool(pool_folder(config.pool).resolve()).samples)
     _refuse_learned(config, rows)
     refuse_unfit(trained.data, [row.with_(review="") for row in rows])
     inputs = {"data": fingerprint(trained.data), "run": digest(trained.weights), "pool": fingerprint(rows)}
@@ -111,11 +113,11 @@ def filter_pool(config: FilterConfig) -> Pool:
 
 
 def _refuse_learned(config: FilterConfig, rows: Sequence[Sample]) -> None:
-    known = training_digests(config.run) & set(digests([row.image for row in rows]))
-    if known:
+    overlap = training_digests(config.run) & set(digests([row.image for row in rows]))
+    if overlap:
         raise InputError(
-            f"run = {config.run}: was trained with {len(known)} of the {len(rows)} images of pool {config.pool} and "
-            "knows them by heart; give a run that was not"
+            f"run = {config.run}: was trained on {len(overlap)} of the {len(rows)} images of pool {config.pool}; "
+            "give a run that was not trained on this pool"
         )
 
 
@@ -127,26 +129,26 @@ def _filter(
     decisions: Sequence[Decision],
     work: Path,
 ) -> None:
-    seen = _look(trained)
-    thresholds = fit_thresholds(seen.real, config.quantile)
-    judged = _judge(trained, seen, rows, thresholds)
-    _log(rows, judged, thresholds, seen)
+    reference = _reference_features(trained)
+    thresholds = fit_thresholds(reference.real, config.quantile)
+    judged = _judge(trained, reference, rows, thresholds)
+    _log(rows, judged, thresholds, reference)
     kept = [number for number, result in enumerate(judged.results) if result == "kept"]
     if not kept:
         counts = Counter(judged.results)
         raise InputError(
-            f"pool = {config.pool}: none of its {len(rows)} images is left, {counts['good']} look like good parts "
-            f"and {counts['unlike']} are unlike the real defects; draw others, or give a lower quantile"
+            f"pool = {config.pool}: none of its {len(rows)} images is kept, {counts['good']} resemble good parts and "
+            f"{counts['unlike']} differ from real defects; generate another pool, or give a lower quantile"
         )
     folder = work_pool(work)
     copies = [_copy(rows[number], folder / f"{number:06d}.png") for number in kept]
     write_manifest([row.with_(review="") for row in copies], folder / "manifest.csv")
-    _keep_what_is_known(config.pool, {images[number] for number in kept}, decisions)
+    _log_provenance(config.pool, {images[number] for number in kept}, decisions)
     log_pool(folder, copies)
 
 
-def _look(trained: TrainedClassifier) -> _Seen:
-    """Features of training and validation images; the test part is left alone."""
+def _reference_features(trained: TrainedClassifier) -> _ReferenceFeatures:
+    """Compute features of training and validation images; the test part is not used."""
     net, known = trained.load_fastest(), trained.take_known(trained.data)
     train = [sample for sample in trained.data if sample.split == "train"]
     images, labels = {sample.image for sample in known}, np.array([sample.label for sample in train])
@@ -156,32 +158,34 @@ def _look(trained: TrainedClassifier) -> _Seen:
     defects = [sample for sample in known if (sample.split, sample.label) == ("val", 1)]
     real = RealFeatures(of_train[labels == 0], of_train[(labels == 1) & in_shot], unseen)
     contents = digests([sample.image for sample in train])
-    negatives = [(content, one.group) for content, one in zip(contents, train, strict=True) if one.label == 0]
-    return _Seen(of_train, contents, negatives, real, features(net, _pixels(trained, defects)))
+    negatives = [(content, sample.group) for content, sample in zip(contents, train, strict=True) if sample.label == 0]
+    return _ReferenceFeatures(of_train, contents, negatives, real, features(net, _pixels(trained, defects)))
 
 
 def _pixels(trained: TrainedClassifier, samples: Sequence[Sample]) -> np.ndarray:
     return load_pixels([sample.image for sample in samples], trained.geometry)
 
 
-def _judge(trained: TrainedClassifier, seen: _Seen, rows: Sequence[Sample], thresholds: Thresholds) -> _Judged:
-    found = features(trained.load_fastest(), _pixels(trained, rows))
-    to_negatives = _to_others(found, seen, rows)
-    to_positives = nearest(found, seen.real.positives) if len(seen.real.positives) else None
-    place = {content: number for number, content in enumerate(seen.contents)}
+def _judge(
+    trained: TrainedClassifier, reference: _ReferenceFeatures, rows: Sequence[Sample], thresholds: Thresholds
+) -> _Judged:
+    pool_features = features(trained.load_fastest(), _pixels(trained, rows))
+    to_negatives = _distances_to_negatives(pool_features, reference, rows)
+    to_positives = nearest(pool_features, reference.real.positives) if len(reference.real.positives) else None
+    index = {content: number for number, content in enumerate(reference.contents)}
     to_sources = [
-        nearest(one[None], seen.train[[place[source] for source in row.sources]])[0]
-        for one, row in zip(found, rows, strict=True)
+        nearest(feature[None], reference.train[[index[source] for source in row.sources]])[0]
+        for feature, row in zip(pool_features, rows, strict=True)
     ]
     results = apply_thresholds(to_negatives, to_positives, thresholds)
     return _Judged(results, to_negatives, to_positives, np.array(to_sources))
 
 
-def _to_others(found: Features, seen: _Seen, rows: Sequence[Sample]) -> Floats:
-    """A defect that was drawn on a good part is nearest to that part, which an unseen good part has no like of."""
-    distances = cdist(found, seen.real.negatives)
+def _distances_to_negatives(pool_features: Features, reference: _ReferenceFeatures, rows: Sequence[Sample]) -> Floats:
+    """Return distances (N,) to good parts; exclude the source part, which is trivially closest."""
+    distances = cdist(pool_features, reference.real.negatives)
     for number, row in enumerate(rows):
-        distances[number, [_is_canvas(*negative, row) for negative in seen.negatives]] = np.inf
+        distances[number, [_is_canvas(*negative, row) for negative in reference.negatives]] = np.inf
     return distances.min(axis=1)
 
 
@@ -190,7 +194,7 @@ def _is_canvas(content: str, group: str, row: Sample) -> bool:
     return row.origin != "ddpm" and (content == row.sources[0] or (group != "" and group == row.group))
 
 
-def _log(rows: Sequence[Sample], judged: _Judged, thresholds: Thresholds, seen: _Seen) -> None:
+def _log(rows: Sequence[Sample], judged: _Judged, thresholds: Thresholds, reference: _ReferenceFeatures) -> None:
     counts = Counter(judged.results)
     mlflow.log_text(_table(rows, judged), TABLE)
     mlflow.log_image(_sheet(rows, judged), artifact_file="filter.png")
@@ -202,24 +206,24 @@ def _log(rows: Sequence[Sample], judged: _Judged, thresholds: Thresholds, seen: 
         "" if thresholds.positives is None else f", and nearer than {thresholds.positives:.3g} to its nearest defect"
     )
     lines = [
-        f"{counts['kept']} of {len(rows)} images are kept; {counts['good']} look like good parts, {counts['unlike']} "
-        "are unlike the real defects.",
-        f"Kept is what is farther than {thresholds.negatives:.3g} from the nearest good part of the training part"
+        f"{counts['kept']} of {len(rows)} images are kept; {counts['good']} resemble good parts, {counts['unlike']} "
+        "differ from real defects.",
+        f"Kept images are farther than {thresholds.negatives:.3g} from the nearest good part of the training part"
         f"{near_defects}.",
-        *_checks(seen, thresholds),
+        *_checks(reference, thresholds),
     ]
     mlflow.log_text("\n".join(lines), "filter.md")
 
 
-def _checks(seen: _Seen, thresholds: Thresholds) -> list[str]:
+def _checks(reference: _ReferenceFeatures, thresholds: Thresholds) -> list[str]:
     """Apply the thresholds to real validation images; return one sentence per label."""
     lines = []
-    for key, name, found in (("good", "good parts", seen.real.unseen), ("defects", "defects", seen.defects)):
+    for key, name, found in (("good", "good parts", reference.real.unseen), ("defects", "defects", reference.defects)):
         if len(found):
-            to_positives = nearest(found, seen.real.positives) if len(seen.real.positives) else None
-            kept = apply_thresholds(nearest(found, seen.real.negatives), to_positives, thresholds).count("kept")
+            to_positives = nearest(found, reference.real.positives) if len(reference.real.positives) else None
+            kept = apply_thresholds(nearest(found, reference.real.negatives), to_positives, thresholds).count("kept")
             log_values({f"val_{key}_kept": kept / len(found)})
-            lines.append(f"Of {len(found)} real {name} of the validation part {kept} would be kept.")
+            lines.append(f"The thresholds keep {kept} of {len(found)} real {name} of the validation part.")
     return lines
 
 
@@ -236,8 +240,8 @@ def _table(rows: Sequence[Sample], judged: _Judged) -> str:
 
 def _sheet(rows: Sequence[Sample], judged: _Judged) -> np.ndarray:
     """Return a contact sheet of kept, then rejected images, with distances to the nearest good part."""
-    kept = [number for number, result in enumerate(judged.results) if result == "kept"][:SHOWN]
-    rejected = [number for number, result in enumerate(judged.results) if result != "kept"][:SHOWN]
+    kept = [number for number, result in enumerate(judged.results) if result == "kept"][:N_SHOWN]
+    rejected = [number for number, result in enumerate(judged.results) if result != "kept"][:N_SHOWN]
     captions = [f"{judged.results[number]} {judged.negatives[number]:.3g}" for number in kept + rejected]
     return contact_sheet([read_image(rows[number].image) for number in kept + rejected], captions)
 
@@ -251,12 +255,12 @@ def _copy(row: Sample, image: Path) -> Sample:
     return row.with_(image=image, mask=mask if row.mask else None)
 
 
-def _keep_what_is_known(where: str, kept: set[str], decisions: Sequence[Decision]) -> None:
-    """What reviewers decided on the images that are kept (digests), and what all were drawn with."""
-    about = [one for one in decisions if one.image in kept]
+def _log_provenance(where: str, kept: set[str], decisions: Sequence[Decision]) -> None:
+    """Log the decisions on kept images (digests), and the configuration that drew the pool."""
+    about = [decision for decision in decisions if decision.image in kept]
     if about:
         mlflow.set_tag(POOL_TAG, identity_of(sorted(kept)))
-        mlflow.log_text("".join(one.model_dump_json(ensure_ascii=True) + "\n" for one in about), DECISIONS)
-    drawn = None if Path(where).is_dir() else drawn_with(where)
-    if drawn is not None:
-        mlflow.log_dict(drawn.flat(), DRAWN_WITH)
+        mlflow.log_text("".join(decision.model_dump_json(ensure_ascii=True) + "\n" for decision in about), DECISIONS)
+    drawing = None if Path(where).is_dir() else read_drawing_config(where)
+    if drawing is not None:
+        mlflow.log_dict(drawing.flat(), DRAWN_WITH)

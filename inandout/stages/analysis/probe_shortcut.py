@@ -32,8 +32,8 @@ from inandout.tracking.logging import experiment_url, log_values
 from inandout.tracking.runs import artifact_folder, run_stage
 from inandout.tracking.store import connect
 
-SHOWN = 6
-"""Good parts on the contact sheet."""
+N_SHOWN = 6
+"""Number of good parts on the contact sheet."""
 GAIN = 16.0
 """Amplification of differences on the contact sheet."""
 
@@ -41,9 +41,9 @@ GAIN = 16.0
 class ProbeShortcutConfig(StageConfig):
     """Options of `probe-shortcut`."""
 
-    run: str = Field("", description="run id of the classify whose classifier is tried")
-    base: str = Field("", description="base whose VAE good parts are sent through; empty = that of the run")
-    base_config: str = Field("", description="with a base that is one .safetensors file: as in classify")
+    run: str = Field("", description="run id of the classify to probe")
+    base: str = Field("", description="base whose VAE encodes and decodes good parts; empty = base of the run")
+    base_config: str = Field("", description="for a base in a single .safetensors file, as in classify")
     fresh: Fresh = False
 
 
@@ -66,8 +66,8 @@ def probe_shortcut(config: ProbeShortcutConfig) -> Probed:
     good = [*trained.rows("val", 0), *trained.rows("test", 0)]
     if len(good) < FEWEST:
         raise InputError(
-            f"run = {config.run}: its validation and test parts have {len(good)} negatives; the probe needs {FEWEST} "
-            "or more, so raise val_share or test_share"
+            f"run = {config.run}: its validation and test parts have {len(good)} negatives; the probe needs at "
+            f"least {FEWEST}; raise val_share or test_share"
         )
     base = _base_config(config, trained.config)
     threshold = trained.threshold
@@ -96,16 +96,16 @@ def _probe(
     _refuse_other_base(trained.config, base, base_config.base)
     net, pixels = trained.load_fastest(), load_pixels([sample.image for sample in good], trained.geometry)
     parts, seed = [sample.group for sample in good], trained.config.seed
-    tried = perturbations(base.pipeline, f"base {base_config.base.rsplit('/', 1)[-1]}")
+    perturbed = perturbations(base.pipeline, f"base {base_config.base.rsplit('/', 1)[-1]}")
     effects = [
-        measure_effect(one, measure_responses(lambda batch: predict(net, batch), pixels, one, parts), threshold, seed)
-        for one in tried
+        measure_effect(each, measure_responses(lambda batch: predict(net, batch), pixels, each, parts), threshold, seed)
+        for each in perturbed
     ]
     _log(trained.config, effects)
     mlflow.log_image(_sheet(pixels, effects), artifact_file="probe.png")
     real = [*trained.rows("val", 1), *trained.rows("test", 1)]
     groups = {"good parts, untouched": effects[0].responses.before}
-    groups |= {f"good parts, {one.perturbation.name}": one.responses.after for one in effects}
+    groups |= {f"good parts, {effect.perturbation.name}": effect.responses.after for effect in effects}
     if real:
         groups["real defects"] = predict(net, load_pixels([sample.image for sample in real], trained.geometry))
     mlflow.log_figure(score_plot(groups, threshold), "scores.png")
@@ -115,22 +115,21 @@ def _refuse_other_base(trained: ClassifyConfig, base: Base, name: str) -> None:
     """Raise InputError if another base drew the classifier's `ddpm_pool`."""
     if not trained.ddpm_pool or not trained.shares()[0]:
         return
-    drawn = {sample.base for sample in open_pool(trained.ddpm_pool).samples} - {""}
-    if drawn and base.fingerprint not in drawn:
+    bases = {sample.base for sample in open_pool(trained.ddpm_pool).samples} - {""}
+    if bases and base.fingerprint not in bases:
         raise InputError(
-            f"base = {name}: the diffusion images of pool {trained.ddpm_pool} were drawn with another one; give "
-            "base=<that one>"
+            f"base = {name}: another base drew the diffusion images of pool {trained.ddpm_pool}; give base=<that base>"
         )
 
 
 def _log(trained: ClassifyConfig, effects: Sequence[PerturbationEffect]) -> None:
-    for one in effects:
-        key = one.perturbation.key
-        values = {f"auroc_{key}{end}": v for end, v in zip(("", "_low", "_high"), one.auroc, strict=True)}
-        values |= {f"rise_{key}{end}": v for end, v in zip(("", "_low", "_high"), one.rise, strict=True)}
-        values |= {f"levels_{key}": one.responses.levels}
-        if one.called is not None:
-            values |= {"called_untouched": one.called[0], f"called_{key}": one.called[1]}
+    for effect in effects:
+        key = effect.perturbation.key
+        values = {f"auroc_{key}{end}": v for end, v in zip(("", "_low", "_high"), effect.auroc, strict=True)}
+        values |= {f"rise_{key}{end}": v for end, v in zip(("", "_low", "_high"), effect.rise, strict=True)}
+        values |= {f"levels_{key}": effect.responses.levels}
+        if effect.called is not None:
+            values |= {"called_untouched": effect.called[0], f"called_{key}": effect.called[1]}
         log_values(values)
     count = len(effects[0].responses.before)
     mlflow.log_param("n_good_parts", count)
@@ -146,17 +145,17 @@ def _trained_on(trained: ClassifyConfig) -> str:
 
 def _sheet(pixels: Pixels, effects: Sequence[PerturbationEffect]) -> Pixels:
     """Return a contact sheet with one row per good part: unchanged, then each perturbation with its difference."""
-    chosen = np.unique(np.linspace(0, len(pixels) - 1, SHOWN).astype(int))
+    chosen = np.unique(np.linspace(0, len(pixels) - 1, N_SHOWN).astype(int))
     images, captions = [], []
     for index in chosen:
         images.append(pixels[index])
         captions.append(f"untouched {effects[0].responses.before[index]:+.1f}")
-        for one in effects:
-            after = _changed(one.perturbation, pixels, int(index))
+        for effect in effects:
+            after = _perturb(effect.perturbation, pixels, int(index))
             images += [after, amplified(pixels[index], after, GAIN)]
-            captions += [f"{one.perturbation.name} {one.responses.after[index]:+.1f}", f"difference x {GAIN:g}"]
+            captions += [f"{effect.perturbation.name} {effect.responses.after[index]:+.1f}", f"difference x {GAIN:g}"]
     return contact_sheet(images, captions, 1 + 2 * len(effects))
 
 
-def _changed(perturbation: Perturbation, pixels: Pixels, index: int) -> Pixels:
+def _perturb(perturbation: Perturbation, pixels: Pixels, index: int) -> Pixels:
     return perturbation.apply(pixels[index : index + 1])[0]

@@ -24,15 +24,15 @@ class MixConfig(BaseModel):
     n_aug: int = Field(60, ge=0, le=100_000, description="synthetic positives added to the training part (paper: 120)")
     negatives: Negatives = Field(
         "none",
-        description="as many synthetic negatives as diffusion images, so that the generator's fingerprint does not "
-        "tell the label: none (paper); roundtrip = real good parts through the base's VAE; generated = drawn good "
-        "parts; no effect without diffusion images",
+        description="one synthetic negative for each diffusion image, so that generator artifacts do not reveal the "
+        "label: none (paper); roundtrip = real good parts through the VAE of the base; generated = good parts drawn by "
+        "diffusion; no effect without diffusion images",
     )
 
 
 ValFpr = Annotated[
     float,
-    Field(ge=0, lt=1, description="zero and few shot: share of validation negatives above the threshold"),
+    Field(ge=0, lt=1, description="zero and few shot: share of the validation negatives that lie above the threshold"),
 ]
 
 
@@ -52,36 +52,43 @@ class ClassifyConfig(StageConfig):
         None,
         ge=0,
         lt=2**32,
-        description="seed of weights and order of images, but not of split and pools; none = seed",
+        description="seed of the weights and of the order of images; split and pools use seed; none = seed",
     )
-    ddpm_ratio: float = Field(0.0, ge=0, le=1, description="share of n_aug made by diffusion: 0 = MemSeg, .5 = In&Out")
+    ddpm_ratio: float = Field(0.0, ge=0, le=1, description="share of n_aug from diffusion: 0 = MemSeg, .5 = In&Out")
     diffusion: Literal["ddpm", "inpaint"] = Field(
-        "ddpm", description="how diffusion makes its share: whole images, or defects drawn on good parts"
+        "ddpm", description="ddpm: whole images; inpaint: defects inpainted on good parts"
     )
     alpha: float | None = Field(
-        None, ge=0, le=1, description="LoRA merging weight of the diffusion pool; none = by base, shot and diffusion"
+        None,
+        ge=0,
+        le=1,
+        description="LoRA merging weight of the diffusion pool; none = default for base, shot and diffusion",
     )
     guidance: float | None = Field(
-        None, ge=1, le=50, description="weight of the prompt in the diffusion pool; none = by the base"
+        None, ge=1, le=50, description="guidance scale of the diffusion pool; none = default for the base"
     )
-    memseg_pool: str = Field("", description="folder or run id of a MemSeg pool; empty = as augment makes by default")
-    ddpm_pool: str = Field("", description="folder or run id of a diffusion pool; empty = as augment makes by default")
+    memseg_pool: str = Field(
+        "", description="folder or run id of a MemSeg pool; empty = generate it with the defaults of augment"
+    )
+    ddpm_pool: str = Field(
+        "", description="folder or run id of a diffusion pool; empty = generate it with the defaults of augment"
+    )
     reviewed: bool = Field(
         False,
-        description="take only images that reviewers kept from the pools that are given by ddpm_pool, memseg_pool",
+        description="from ddpm_pool and memseg_pool, use only images that reviewers kept",
     )
     fresh: Fresh = False
 
     @model_validator(mode="after")
-    def _has_its_pool(self) -> "ClassifyConfig":
+    def _check_pools(self) -> "ClassifyConfig":
         if self.reviewed and not (self.ddpm_pool or self.memseg_pool):
-            raise ValueError("reviewed = True is about given pools; give ddpm_pool or memseg_pool too")
+            raise ValueError("reviewed = True needs ddpm_pool or memseg_pool; give one of them, or reviewed=false")
         n_ddpm, n_memseg = self.shares()
-        for name, taken in (("ddpm_pool", n_ddpm), ("memseg_pool", n_memseg)):
-            if getattr(self, name) and not taken:
+        for name, count in (("ddpm_pool", n_ddpm), ("memseg_pool", n_memseg)):
+            if getattr(self, name) and not count:
                 raise ValueError(
-                    f"{name} is given, but ddpm_ratio = {self.ddpm_ratio:g} and n_aug = {self.mix.n_aug} take nothing "
-                    f"of it; give another ddpm_ratio, or no {name}"
+                    f"{name} is set, but ddpm_ratio = {self.ddpm_ratio:g} and n_aug = {self.mix.n_aug} use no image "
+                    f"of it; change ddpm_ratio, or remove {name}"
                 )
         return self
 
@@ -94,10 +101,10 @@ class ClassifyConfig(StageConfig):
         if not self.shares()[0] or self.ddpm_pool:
             return self.model_copy(update={"alpha": None, "guidance": None})
         kind = kind_of_base(self.base.base)
-        profile = PRESETS[kind, self.scenario.shot]
-        suiting = profile.inpaint_alpha if self.diffusion == "inpaint" else profile.alpha
+        preset = PRESETS[kind, self.scenario.shot]
+        default = preset.inpaint_alpha if self.diffusion == "inpaint" else preset.alpha
         guidance = SamplingConfig(guidance=self.guidance).resolved(kind).guidance
-        alpha = suiting if self.alpha is None else self.alpha
+        alpha = default if self.alpha is None else self.alpha
         return self.model_copy(update={"alpha": alpha, "guidance": guidance})
 
     def own_seed(self) -> int:

@@ -26,14 +26,14 @@ from inandout.errors import InputError
 from inandout.fingerprints import Identity
 from inandout.options import Fresh, StageConfig
 from inandout.reporting.figures import contact_sheet
-from inandout.stages.classify.train import Part, load_part, marked
+from inandout.stages.classify.train import Part, load_part, outlined
 from inandout.tracking.logging import log_values
 from inandout.tracking.runs import artifact_folder, artifact_names, run_stage
 from inandout.tracking.store import connect
 
 SUSPECTS = "labels.csv"
 """Artifact: one row per image, highest loss first."""
-SHOWN = 32
+N_SHOWN = 32
 """Images on the contact sheet."""
 
 
@@ -45,7 +45,7 @@ class LabelErrorsConfig(StageConfig):
     fit: FitConfig = FitConfig()
     weights: Weights = "none"
     seed: Seed = 0
-    folds: int = Field(5, ge=2, le=50, description="classifiers to train; each judges images it has not seen")
+    folds: int = Field(5, ge=2, le=50, description="cross-validation folds; one classifier is trained per fold")
     fresh: Fresh = False
 
 
@@ -86,8 +86,8 @@ def find_label_errors(config: LabelErrorsConfig) -> str:
     run = run_stage(identity, name, config.data.data, samples, lambda work: _judge(config, checked, work))
     suspects = read_suspects(run.info.run_id)
     print(
-        f"{sum(one.contrary for one in suspects)} of {len(suspects)} labels are contrary to what classifiers say that "
-        f"have not seen them; look at them with `python -m inandout review --pool {run.info.run_id}`"
+        f"{sum(suspect.contrary for suspect in suspects)} of {len(suspects)} labels contradict the out-of-fold "
+        f"prediction; review them with `python -m inandout review --pool {run.info.run_id}`"
     )
     return str(run.info.run_id)
 
@@ -122,11 +122,13 @@ def _log(config: LabelErrorsConfig, part: Part, logits: Logits) -> None:
     order = np.argsort(-loss, kind="stable")
     suspects = [Suspect(part.samples[i], float(logits[i]), float(loss[i])) for i in order]
     mlflow.log_text(_table(suspects), SUSPECTS)
-    images = [marked(part, int(i), config.geometry) for i in order[:SHOWN]]
-    mlflow.log_image(contact_sheet(images, [_caption(one) for one in suspects[:SHOWN]]), artifact_file="labels.png")
+    images = [outlined(part, int(i), config.geometry) for i in order[:N_SHOWN]]
+    mlflow.log_image(
+        contact_sheet(images, [_caption(suspect) for suspect in suspects[:N_SHOWN]]), artifact_file="labels.png"
+    )
     log_values(
         {
-            "labels": float(len(suspects)), "labels_contrary": float(sum(one.contrary for one in suspects)),
+            "labels": float(len(suspects)), "labels_contrary": float(sum(suspect.contrary for suspect in suspects)),
             "out_of_fold_ap": float(average_precision_score(part.labels, logits)), "mean_loss": float(loss.mean()),
         }
     )  # fmt: skip
@@ -136,16 +138,16 @@ def _table(suspects: Sequence[Suspect]) -> str:
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["rank", "image", "label", "defect", "split", "logit", "loss", "contrary"])
-    for rank, one in enumerate(suspects, start=1):
-        row = one.sample
-        values = [repr(one.logit), repr(one.loss), int(one.contrary)]
+    for rank, suspect in enumerate(suspects, start=1):
+        row = suspect.sample
+        values = [repr(suspect.logit), repr(suspect.loss), int(suspect.contrary)]
         writer.writerow([rank, row.image, row.label, row.defect, row.split, *values])
     return text.getvalue()
 
 
-def _caption(one: Suspect) -> str:
-    label = "defect" if one.sample.label else "good"
-    return f"labelled {label}, {one.chance:.0%} defect"
+def _caption(suspect: Suspect) -> str:
+    label = "defect" if suspect.sample.label else "good"
+    return f"labelled {label}, {suspect.chance:.0%} defect"
 
 
 def is_label_errors_run(run_id: str) -> bool:
@@ -165,7 +167,7 @@ def read_suspects(run_id: str) -> list[Suspect]:
     rows = {str(sample.image): sample for sample in read_manifest(artifact_folder(run_id, "manifest.csv"))}
     with artifact_folder(run_id, SUSPECTS).open(encoding="utf-8", newline="") as file:
         table = list(csv.DictReader(file))
-    gone = [row["image"] for row in table if row["image"] not in rows or not Path(row["image"]).exists()]
-    if gone:
-        raise InputError(f"{gone[0]}: is no longer where run {run_id} found it; put it back, or run label-errors again")
+    missing = [row["image"] for row in table if row["image"] not in rows or not Path(row["image"]).exists()]
+    if missing:
+        raise InputError(f"{missing[0]}: image of run {run_id} is missing; restore it, or run label-errors again")
     return [Suspect(rows[row["image"]], float(row["logit"]), float(row["loss"])) for row in table]

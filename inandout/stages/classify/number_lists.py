@@ -26,7 +26,7 @@ def without_repeats(names: list[str]) -> str:
     A repeated value would reuse the finished run and count its result twice.
     """
     if len(set(names)) < len(names):
-        raise ValueError(f"{','.join(names)} names one of them twice; give each once")
+        raise ValueError(f"{','.join(names)} contains a duplicate; give each value once")
     return ",".join(names)
 
 

@@ -13,9 +13,15 @@ from inandout.memseg.config import MaskConfig
 from inandout.review.updates import summarise
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.pools.augment import MemSegPoolConfig, augment_memseg
-from inandout.stages.pools.decisions import kept, review_of
+from inandout.stages.pools.decisions import kept_rows, load_review
 from inandout.stages.pools.inpaint import InpaintPoolConfig, augment_inpaint, inpaint_fingerprint, inpainting
-from inandout.stages.pools.negatives import RoundTripConfig, good_images, good_pool_config, send_through_vae, source_of
+from inandout.stages.pools.negatives import (
+    RoundTripConfig,
+    good_images,
+    good_pool_config,
+    send_through_vae,
+    source_identity,
+)
 from inandout.stages.pools.pool import Pool, open_pool
 from inandout.stages.pools.text2img import DdpmPoolConfig, DrawingConfig, augment_ddpm, ddpm_fingerprint
 from inandout.tracking.runs import artifact_folder
@@ -24,10 +30,10 @@ TRAINING_DIGESTS = "synthetic.txt"
 """Artifact of `classify`: digests of the synthetic training images, one per line."""
 
 
-def log_training_digests(trained_with: Sequence[Sample]) -> None:
+def log_training_digests(training: Sequence[Sample]) -> None:
     """Log `TRAINING_DIGESTS`."""
-    made = digests([sample.image for sample in trained_with if sample.origin != "real"])
-    mlflow.log_text("".join(f"{image}\n" for image in made), TRAINING_DIGESTS)
+    synthetic = digests([sample.image for sample in training if sample.origin != "real"])
+    mlflow.log_text("".join(f"{digest}\n" for digest in synthetic), TRAINING_DIGESTS)
 
 
 def training_digests(run_id: str) -> set[str]:
@@ -35,27 +41,27 @@ def training_digests(run_id: str) -> set[str]:
     return set(artifact_folder(run_id, TRAINING_DIGESTS).read_text(encoding="utf-8").split())
 
 
-class MadePools(NamedTuple):
-    """Configurations of the pools made for a classifier; None for one that is given or that the mix leaves out."""
+class RequiredPools(NamedTuple):
+    """Configurations of the pools to generate for a classifier; None if the pool exists or the mix does not use it."""
 
     memseg: MemSegPoolConfig | None
     diffusion: DdpmPoolConfig | None
-    """An `InpaintPoolConfig` where defects are drawn on good parts."""
+    """An `InpaintPoolConfig` if diffusion=inpaint."""
     good: DdpmPoolConfig | None
-    """Drawn good parts: negatives=generated."""
+    """Good parts drawn by diffusion, if negatives=generated."""
     round_trip: RoundTripConfig | None
-    """Real good parts through the VAE: negatives=roundtrip."""
+    """Good parts encoded and decoded by the VAE, if negatives=roundtrip."""
 
 
-def made_pools(config: ClassifyConfig) -> MadePools:
-    """What is made for a classifier, which a plan prices and `classify` makes.
+def required_pools(config: ClassifyConfig) -> RequiredPools:
+    """Return the pools that `classify` generates for a classifier.
 
     Raises:
         InputError: see `good_image_config`.
     """
     n_ddpm, n_memseg = config.shares()
     negatives = config.mix.negatives if n_ddpm else "none"
-    return MadePools(
+    return RequiredPools(
         memseg=memseg_pool(config, n_memseg) if n_memseg and not config.memseg_pool else None,
         diffusion=diffusion_pool_config(config, n_ddpm) if n_ddpm and not config.ddpm_pool else None,
         good=good_image_config(config, n_ddpm) if negatives == "generated" else None,
@@ -66,29 +72,29 @@ def made_pools(config: ClassifyConfig) -> MadePools:
 def synthetic_positives(config: ClassifyConfig, data: CheckedData) -> tuple[list[Sample], list[Sample]]:
     """Return the rows of the (MemSeg, diffusion) pools; an unused pool is empty."""
     n_ddpm, n_memseg = config.shares()
-    made = made_pools(config)
-    memseg = make_pool(made.memseg, data).samples if made.memseg else _given(config, "memseg_pool", n_memseg)
-    ddpm = make_pool(made.diffusion, data).samples if made.diffusion else _given(config, "ddpm_pool", n_ddpm)
+    pools = required_pools(config)
+    memseg = make_pool(pools.memseg, data).samples if pools.memseg else _load_pool_rows(config, "memseg_pool", n_memseg)
+    ddpm = make_pool(pools.diffusion, data).samples if pools.diffusion else _load_pool_rows(config, "ddpm_pool", n_ddpm)
     return memseg, ddpm
 
 
 def synthetic_negatives(config: ClassifyConfig, data: CheckedData, ddpm: Sequence[Sample]) -> list[Sample]:
     """Return one synthetic negative for each diffusion image of the mix."""
-    made = made_pools(config)
-    if made.good:
-        # A given pool says itself which data set its good parts are drawn for.
-        samples = None if config.ddpm_pool else data.take_shot(made.good.data, made.good.scenario, made.good.seed)
-        return good_images(made.good, samples).samples
-    if made.round_trip:
-        positives = ddpm[: made.round_trip.n_aug]
-        source = made_source(made.diffusion, data) if made.diffusion else source_of(positives)
-        split = data.split(made.round_trip.data, made.round_trip.seed)
-        return send_through_vae(made.round_trip, split, positives, source).samples
+    pools = required_pools(config)
+    if pools.good:
+        # An existing pool records the dataset that its good parts are drawn for.
+        samples = None if config.ddpm_pool else data.take_shot(pools.good.data, pools.good.scenario, pools.good.seed)
+        return good_images(pools.good, samples).samples
+    if pools.round_trip:
+        positives = ddpm[: pools.round_trip.n_aug]
+        source = pool_source_identity(pools.diffusion, data) if pools.diffusion else source_identity(positives)
+        split = data.split(pools.round_trip.data, pools.round_trip.seed)
+        return send_through_vae(pools.round_trip, split, positives, source).samples
     return []
 
 
-def made_source(config: DdpmPoolConfig, data: CheckedData) -> str:
-    """`source_of` the positives of a pool that is made, told without making it: nothing of whole images decides."""
+def pool_source_identity(config: DdpmPoolConfig, data: CheckedData) -> str:
+    """Return `source_identity` the positives of `config` without generating them; "" for whole images."""
     return diffusion_fingerprint(config, data) if isinstance(config, InpaintPoolConfig) else ""
 
 
@@ -137,29 +143,29 @@ def good_image_config(config: ClassifyConfig, n: int) -> DdpmPoolConfig:
     """
     if config.diffusion == "inpaint" and not config.ddpm_pool:
         raise InputError(
-            "negatives = generated: defects are drawn on real good parts (diffusion = inpaint), and a whole image is "
-            "no good part against those; give negatives=roundtrip"
+            "negatives = generated: whole generated images do not match defects inpainted on real good parts "
+            "(diffusion = inpaint); give negatives=roundtrip"
         )
     return good_pool_config(diffusion_pool_config(config, n), config.ddpm_pool)
 
 
-def given_rows(config: ClassifyConfig, name: str) -> list[Sample]:
-    """The rows of a given pool; with `reviewed` what was decided on it is in its rows."""
+def pool_rows(config: ClassifyConfig, name: str) -> list[Sample]:
+    """Return the rows of the pool that option `name` gives, with review decisions if `reviewed`."""
     samples = open_pool(getattr(config, name)).samples
-    return review_of(samples)[0] if config.reviewed else samples
+    return load_review(samples)[0] if config.reviewed else samples
 
 
-def _given(config: ClassifyConfig, name: str, needed: int) -> list[Sample]:
-    """The images of a given pool that may be trained with; with `reviewed` those that were kept, and it is logged."""
+def _load_pool_rows(config: ClassifyConfig, name: str, needed: int) -> list[Sample]:
+    """Return the training rows of an existing pool; with `reviewed`, log the review and return kept images only."""
     if not needed:
         return []
     if not config.reviewed:
-        return given_rows(config, name)
-    samples, images, decisions = review_of(open_pool(getattr(config, name)).samples)
+        return pool_rows(config, name)
+    samples, images, decisions = load_review(open_pool(getattr(config, name)).samples)
     summary = summarise(samples, images, decisions)
     mlflow.log_dict(summary, f"review_{name}.json")
     mlflow.log_params(
         {f"{name}_decided": sum(summary["together"].values()), f"{name}_kept": summary["together"]["keep"]}
     )
     mlflow.set_tag(f"inandout.reviewers_{name}", ", ".join(summary["reviewers"])[:500])
-    return kept(name, getattr(config, name), samples, needed)
+    return kept_rows(name, getattr(config, name), samples, needed)

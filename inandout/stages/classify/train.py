@@ -28,9 +28,9 @@ from inandout.reporting.figures import contact_sheet, outline, pr_curve
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.scores import log_scores
 from inandout.stages.classify.synthetic import (
-    given_rows,
     good_image_config,
     log_training_digests,
+    pool_rows,
     synthetic_negatives,
     synthetic_positives,
 )
@@ -40,8 +40,8 @@ from inandout.tracking.logging import log_values, pip_requirements
 from inandout.tracking.runs import WEIGHTS, run_stage
 from inandout.tracking.store import connect
 
-SHOWN = 8
-"""Images of each kind on a contact sheet."""
+N_SHOWN = 8
+"""Maximum number of images of each kind on a contact sheet."""
 
 
 class Result(NamedTuple):
@@ -110,10 +110,10 @@ def refuse_impossible(config: ClassifyConfig, data: CheckedData) -> None:
 def input_fingerprints(config: ClassifyConfig) -> dict[str, str]:
     """Return fingerprints of the inputs other than the dataset: existing pools, weights and base."""
     pools = [name for name in ("memseg_pool", "ddpm_pool") if getattr(config, name)]
-    known = {name: fingerprint(given_rows(config, name)) for name in pools}
+    fingerprints = {name: fingerprint(pool_rows(config, name)) for name in pools}
     weights = Path(config.weights)
-    known |= {"weights": digest(weights)} if weights.is_file() else {}
-    return known | _base_input(config)
+    fingerprints |= {"weights": digest(weights)} if weights.is_file() else {}
+    return fingerprints | _base_input(config)
 
 
 def ignored_options(config: ClassifyConfig, inputs: Mapping[str, str]) -> set[str]:
@@ -226,9 +226,11 @@ def _log_inputs(config: ClassifyConfig, real: list[Sample], train: Part) -> None
     for i, sample in enumerate(train.samples):
         kinds.setdefault((sample.origin, sample.label), []).append(i)
     rng = np.random.default_rng(config.seed)
-    shown = [int(i) for kind in sorted(kinds) for i in rng.permutation(kinds[kind])[:SHOWN]]
-    captions = [_caption(train.samples[i]) for i in shown]
-    mlflow.log_image(contact_sheet([train.pixels[i] for i in shown], captions, SHOWN), artifact_file="training_mix.png")
+    indices = [int(i) for kind in sorted(kinds) for i in rng.permutation(kinds[kind])[:N_SHOWN]]
+    captions = [_caption(train.samples[i]) for i in indices]
+    mlflow.log_image(
+        contact_sheet([train.pixels[i] for i in indices], captions, N_SHOWN), artifact_file="training_mix.png"
+    )
 
 
 def _caption(sample: Sample) -> str:
@@ -247,15 +249,15 @@ def _log_images(geometry: Geometry, test: Part, logits: Logits, values: dict[str
     }
     mlflow.log_figure(pr_curve(logits, test.labels, points), "pr_curve.png")
     order = np.argsort(logits)
-    positives = [int(i) for i in order if test.labels[i] == 1][:SHOWN]
-    negatives = [int(i) for i in order[::-1] if test.labels[i] == 0][:SHOWN]
+    positives = [int(i) for i in order if test.labels[i] == 1][:N_SHOWN]
+    negatives = [int(i) for i in order[::-1] if test.labels[i] == 0][:N_SHOWN]
     captions = [f"{logits[i]:+.1f} {_caption(test.samples[i])}" for i in positives + negatives]
-    sheet = contact_sheet([marked(test, i, geometry) for i in positives + negatives], captions, SHOWN)
+    sheet = contact_sheet([outlined(test, i, geometry) for i in positives + negatives], captions, N_SHOWN)
     mlflow.log_image(sheet, artifact_file="worst_mistakes.png")
 
 
-def marked(part: Part, index: int, geometry: Geometry) -> ImageArray:
-    """An image with its defect outlined, where a mask is known."""
+def outlined(part: Part, index: int, geometry: Geometry) -> ImageArray:
+    """Return image `index` (H, W, 3); the defect is outlined if the sample has a mask."""
     mask = part.samples[index].mask
     return outline(part.pixels[index], fit_mask(read_mask(mask), geometry)) if mask else part.pixels[index]
 

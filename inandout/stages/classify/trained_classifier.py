@@ -31,7 +31,6 @@ class TrainedClassifier:
     """A finished classifier: configuration, weights, data and scores."""
 
     run: Run
-    """The run that trained it."""
     config: ClassifyConfig
     weights: Path
     """State dict of the ResNet-50, a `.safetensors` file."""
@@ -50,25 +49,29 @@ class TrainedClassifier:
         """
         name = f"{option} = {run_id}"
         if not run_id:
-            raise InputError(f"{option} is empty; give the run id of a classify")
+            raise InputError(f"{option} is empty; give the run id of a classify run")
         try:
             run = find_run(run_id)
         except mlflow.MlflowException as error:
-            raise InputError(f"{name}: there is no run with this id; copy one of a classify from the UI") from error
+            raise InputError(f"{name}: no run has this id; copy the id of a classify run from the MLflow UI") from error
         if (stage := run.data.tags.get(STAGE)) != "classify":
-            raise InputError(f"{name}: is a run of {stage or 'another program'}, not of classify; give the id of one")
-        if run.info.status != "FINISHED":
-            raise InputError(f"{name}: is {run.info.status}, not FINISHED; start the same classify again, it goes on")
-        gone = {"config.json", "manifest.csv", "scores.csv", WEIGHTS} - artifact_names(run_id)
-        if gone:
             raise InputError(
-                f"{name}: its artifacts {', '.join(sorted(gone))} are gone from {run.info.artifact_uri}; put them "
-                "back, or run classify again with fresh=true"
+                f"{name}: is a run of {stage or 'another program'}, not of classify; give the id of a classify run"
+            )
+        if run.info.status != "FINISHED":
+            raise InputError(f"{name}: is {run.info.status}, not FINISHED; run the same classify again to resume it")
+        missing = {"config.json", "manifest.csv", "scores.csv", WEIGHTS} - artifact_names(run_id)
+        if missing:
+            raise InputError(
+                f"{name}: artifacts {', '.join(sorted(missing))} are missing in {run.info.artifact_uri}; restore "
+                "them, or run classify again with fresh=true"
             )
         try:
             config = ClassifyConfig.from_flat(**read_config(run_id))
         except ValueError as error:
-            raise InputError(f"{name}: is of another version of the package; run classify again") from error
+            raise InputError(
+                f"{name}: was logged by an incompatible version of the package; run classify again"
+            ) from error
         return cls(run, config, artifact_folder(run_id, WEIGHTS))
 
     @property
@@ -90,7 +93,7 @@ class TrainedClassifier:
     def data_fingerprint(self) -> str:
         """Fingerprint of the dataset after the shot."""
         inputs = self.run.inputs
-        assert inputs is not None, "run_stage logs it"
+        assert inputs is not None, "run_stage logs the dataset"
         return inputs.dataset_inputs[0].dataset.digest
 
     @property
@@ -129,14 +132,16 @@ class TrainedClassifier:
         """
         samples = self.test
         files = [path for sample in samples for path in (sample.image, sample.mask) if path]
-        gone = [path for path in files if not path.is_file()]
-        if gone:
+        missing = [path for path in files if not path.is_file()]
+        if missing:
             raise InputError(
-                f"{len(gone)} files of the test part of run {self.run_id} are gone, {gone[0]} for example; an export "
-                "is checked with real images: put them back where they were"
+                f"{len(missing)} test files of run {self.run_id} are missing, for example {missing[0]}; restore them, "
+                "because an export is checked with real images"
             )
         if len(samples) < 2:
-            raise InputError(f"run {self.run_id} has {len(samples)} test images; checking an export needs 2 or more")
+            raise InputError(
+                f"run {self.run_id} has {len(samples)} test images; the check of an export needs at least 2"
+            )
         return samples
 
     def test_pixels(self, number: int) -> Pixels:
@@ -154,7 +159,7 @@ class TrainedClassifier:
         """
         samples = prepare(self.config.data, self.config.seed)
         if fingerprint(self.take_known(samples)) != self.data_fingerprint:
-            raise InputError(f"run {self.run_id}: its data set has changed since; train it again and give that run")
+            raise InputError(f"run {self.run_id}: its dataset has changed; run classify again and give the new run")
         return samples
 
     def rows(self, split: Split, label: int) -> list[Sample]:

@@ -43,11 +43,11 @@ def validate(config: ClassifyConfig, validation_set: Sequence[Sample], data: Che
     """
     connect()
     config = resolve(config)
-    known = without_test(data.take_shot(config.data, config.scenario, config.seed))
-    inputs = {"data": fingerprint(known), "validation_set": fingerprint(validation_set)} | input_fingerprints(config)
+    real = without_test(data.take_shot(config.data, config.scenario, config.seed))
+    inputs = {"data": fingerprint(real), "validation_set": fingerprint(validation_set)} | input_fingerprints(config)
     identity = Identity("validate", __name__, config, inputs, ignored_options(config, inputs))
     return run_stage(
-        identity, run_name(config), config.data.data, known, lambda work: _validate(config, data, validation_set, work)
+        identity, run_name(config), config.data.data, real, lambda work: _validate(config, data, validation_set, work)
     )
 
 
@@ -57,12 +57,12 @@ def without_test(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def _validate(config: ClassifyConfig, data: CheckedData, validation_set: Sequence[Sample], work: Path) -> None:
-    known = without_test(data.take_shot(config.data, config.scenario, config.seed))
+    real = without_test(data.take_shot(config.data, config.scenario, config.seed))
     val = load_part(list(validation_set), config.geometry)
-    _, logits = train_classifier(config, data, known, val, work)
+    _, logits = train_classifier(config, data, real, val, work)
     if not np.isfinite(logits).all():
-        raise InputError("some logits are NaN or infinite: training broke the model; lower lr and start again")
+        raise InputError("some logits are NaN or infinite because training diverged; lower lr and start again")
     point = operating_point(logits, val.labels, best_f1_threshold(logits, val.labels), "val_")
     log_values(point | {"val_ap": float(average_precision_score(val.labels, logits))})
-    mlflow.set_tag("inandout.notes", "validation part alone; the threshold is that of the best F1 on the same images")
+    mlflow.set_tag("inandout.notes", "validation part only; the threshold has the best F1 on the same images")
     log_scores(val.samples, logits)

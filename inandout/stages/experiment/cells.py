@@ -125,14 +125,15 @@ def measure_cells(cells: Sequence[Cell], data: CheckedData, parallel: ParallelCo
             config.scenario.shot, cell.source, config.mix.n_aug, config.seed, result.run_id, result.metrics
         )  # fmt: skip
         seconds += _seconds_trained(result)
-        # How many a cluster trains at once shows in what it has done.
+        # The number of cells that a cluster trains at once follows from the finished ones.
         at_once = sum(seconds) / (time.monotonic() - began) if parallel.cluster else parallel.workers
-        left = _time_left(seconds, len(cells) - done, at_once)
-        tqdm.write(f"[{done}/{len(cells)}] {cell.name()}: AP {result.metrics.get('ap', float('nan')):.3f}{left}")
+        remaining = _time_left(seconds, len(cells) - done, at_once)
+        tqdm.write(f"[{done}/{len(cells)}] {cell.name()}: AP {result.metrics.get('ap', float('nan')):.3f}{remaining}")
         mlflow.log_text(pack([rows[number] for number in sorted(rows)]), ROWS)
     if failures:
         raise InputError(
-            f"{len(failures)} of {len(cells)} cells failed; start again to repeat them alone; the first: {failures[0]}"
+            f"{len(failures)} of {len(cells)} cells failed, the first with: {failures[0]}; run the same command to "
+            "retry failed cells only"
         )
     return [rows[number] for number in sorted(rows)]
 
@@ -148,11 +149,11 @@ def _seconds_trained(result: Result) -> list[float]:
     return [result.metrics["seconds"]] if trained else []
 
 
-def _time_left(seconds: Sequence[float], left: int, at_once: float) -> str:
+def _time_left(seconds: Sequence[float], remaining: int, at_once: float) -> str:
     """Return the remaining time, assuming that remaining cells take the mean time of trained ones."""
-    if not seconds or not left:
+    if not seconds or not remaining:
         return ""
-    return f", about {tqdm.format_interval(sum(seconds) / len(seconds) * left / at_once)} left"
+    return f", about {tqdm.format_interval(sum(seconds) / len(seconds) * remaining / at_once)} left"
 
 
 def paired_tests(rows: Sequence[Row]) -> str:

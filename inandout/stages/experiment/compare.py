@@ -43,7 +43,7 @@ def _some_of(allowed: tuple[str, ...], text: str, what: str) -> str:
     names = [part.strip() for part in text.split(",")]
     unknown = [name for name in names if name not in allowed]
     if unknown:
-        raise ValueError(f"{unknown[0]!r} is not a {what}; give some of {', '.join(allowed)}, separated by commas")
+        raise ValueError(f"{unknown[0]!r} is not a {what}; give a comma-separated subset of {', '.join(allowed)}")
     return without_repeats(names)
 
 
@@ -60,7 +60,8 @@ class CompareConfig(StageConfig):
     val_fpr: ValFpr = 0.05
     shots: Annotated[str, AfterValidator(_shots)] = Field("zero,full", description="scenarios, separated by commas")
     sources: Annotated[str, AfterValidator(_sources)] = Field(
-        "none,memseg", description="of synthetic positives, some of none, memseg, ddpm, inout (half and half), inpaint"
+        "none,memseg",
+        description="sources of synthetic positives: some of none, memseg, ddpm, inout (half of each), inpaint",
     )
     seeds: Seeds = Field("0", description="repetitions, separated by commas")
     n_shot: NShot = 5

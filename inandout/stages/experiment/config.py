@@ -61,8 +61,8 @@ SIZES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """Profile to options that differ from the defaults of `ClassifyConfig`: the paper's setup for a GPU; real magnetic
 tiles and embedded surfaces for two cores."""
-_ASKED_FOR = {"paper": ("base",), "tiles": ("data",), "embedded": ()}
-"""What a profile cannot know."""
+_REQUIRED = {"paper": ("base",), "tiles": ("data",), "embedded": ()}
+"""Profile to options without a value in `SIZES`."""
 
 
 class SettingsConfig(BaseModel):
@@ -70,32 +70,38 @@ class SettingsConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    data: str | None = Field(None, min_length=1, description="data set; needed with profile=tiles")
-    base: str | None = Field(None, min_length=1, description="base; needed with profile=paper, pinned by revision")
-    base_config: str | None = Field(None, description="configuration of a base that is one file")
-    width: int | None = Field(None, ge=32, le=4096, description="of images, in px")
-    height: int | None = Field(None, ge=32, le=4096, description="of images, in px")
-    weights: str | None = Field(None, min_length=1, description="start: none, imagenet, or a .safetensors file")
+    data: str | None = Field(None, min_length=1, description="dataset; required with profile=tiles")
+    base: str | None = Field(None, min_length=1, description="base, pinned by revision; required with profile=paper")
+    base_config: str | None = Field(None, description="configuration of a single-file base")
+    width: int | None = Field(None, ge=32, le=4096, description="image width in px")
+    height: int | None = Field(None, ge=32, le=4096, description="image height in px")
+    weights: str | None = Field(
+        None, min_length=1, description="initial weights: none, imagenet, or a .safetensors file"
+    )
     epochs: int | None = Field(None, ge=1, le=10_000, description="passes over the positives")
-    batch_size: int | None = Field(None, ge=2, le=4096, description="images a step")
-    optimiser: Optimiser | None = Field(None, description="sgd or adamw")
+    batch_size: int | None = Field(None, ge=2, le=4096, description="images per step")
+    optimiser: Optimiser | None = Field(None, description="optimiser: sgd or adamw")
     lr: float | None = Field(None, gt=0, le=10, description="learning rate")
-    negatives: Negatives | None = Field(None, description="synthetic ones beside diffusion images: see classify")
+    negatives: Negatives | None = Field(None, description="synthetic negatives, as in classify")
     n_augs: NAugs | None = Field(None, description="numbers of synthetic positives, separated by commas")
-    seeds: Seeds | None = Field(None, description="repetitions of everything, separated by commas")
+    seeds: Seeds | None = Field(None, description="seeds of repetitions, separated by commas")
 
 
 class ExperimentConfig(StageConfig):
     """Options of an experiment."""
 
     engine: ParallelConfig = ParallelConfig()
-    name: Name = Field("comparison", description="table or figure of the paper, or comparison: all shots and sources")
+    name: Name = Field("comparison", description="table or figure of the paper; comparison = all shots and sources")
     profile: Profile = Field(
-        "embedded", description="paper: KolektorSDD2 and Stable Diffusion; tiles: real tiles on two cores; embedded"
+        "embedded",
+        description="paper: KolektorSDD2 and Stable Diffusion; tiles: magnetic tiles; embedded: embedded surfaces",
     )
     given: SettingsConfig = SettingsConfig()
     gpu_tflops: float | None = Field(
-        None, gt=0, le=100_000, description="dry run: also the time on a GPU with this peak, of which 30 % is used"
+        None,
+        gt=0,
+        le=100_000,
+        description="dry run: also estimate the time on a GPU with this peak at 30 % utilisation",
     )
 
     def settings(self) -> dict[str, Any]:
@@ -105,9 +111,9 @@ class ExperimentConfig(StageConfig):
             InputError: an option that the profile requires is not given.
         """
         given = self.given.model_dump(exclude_none=True)
-        for needed in _ASKED_FOR[self.profile]:
-            if needed not in given:
-                raise InputError(f"profile = {self.profile}: give {needed}, which it cannot know")
+        for name in _REQUIRED[self.profile]:
+            if name not in given:
+                raise InputError(f"profile = {self.profile}: requires option {name}; give {name}")
         return SIZES[self.profile] | given
 
     def cells(self) -> list[Cell]:

@@ -69,7 +69,7 @@ def estimate(plan: Plan, gpu_tflops: float | None) -> str:
     missing = plan.missing()
     finished = len(plan.goals) - len({goal.identity for goal in plan.goals} & {task.identity for task in missing})
     name = "cells" if any(goal.stage == "classify" for goal in plan.goals) else "pools"
-    text = f"{len(plan.goals)} {name}, of which {finished} are finished and reused"
+    text = f"{len(plan.goals)} {name}, {finished} finished and reused"
     if not missing:
         return text
     counts = Counter(task.stage for task in missing)
@@ -82,16 +82,18 @@ def _table(works: Sequence[Work], gpu_tflops: float | None) -> str:
     gpu = [f"hours on a GPU of {gpu_tflops:g} TFLOP/s"] if gpu_tflops else []
     lines = [["work", "number", "seconds each", "hours here", *gpu]]
     for work in works:
-        here = f"{work.number * work.each.seconds / 3600:.2f}"
-        there = [f"{work.number * work.each.flops / (gpu_tflops * 1e12 * GPU_SHARE) / 3600:.2f}"] if gpu_tflops else []
-        lines.append([work.name, str(work.number), f"{work.each.seconds:.3f}", here, *there])
+        local = f"{work.number * work.each.seconds / 3600:.2f}"
+        gpu_hours = (
+            [f"{work.number * work.each.flops / (gpu_tflops * 1e12 * GPU_SHARE) / 3600:.2f}"] if gpu_tflops else []
+        )
+        lines.append([work.name, str(work.number), f"{work.each.seconds:.3f}", local, *gpu_hours])
     hours = sum(work.number * work.each.seconds for work in works) / 3600
     where = torch.cuda.get_device_name() if _device() == "cuda" else f"{torch.get_num_threads()} threads"
     notes = [f"about {hours:.1f} hours on this machine, from steps timed now ({where})"]
     if not all(work.each.measured for work in works):
-        notes.append("the base is not here and was not downloaded: its share is counted in operations, not timed")
+        notes.append("the base is not downloaded: its time is derived from counted operations, not measured")
     if gpu:
-        notes.append(f"a GPU is taken to reach {GPU_SHARE:.0%} of its peak")
+        notes.append(f"GPU times assume {GPU_SHARE:.0%} of the peak")
     return aligned(lines) + "\n\n" + "; ".join(notes)
 
 
@@ -105,7 +107,7 @@ def _classifying(missing: Sequence[Task[Config]], data: CheckedData) -> list[Wor
 def _classifier_step(config: ClassifyConfig) -> Timed:
     """Time one step of `fit` on a batch of blank images; an epoch is one step."""
     count, size = config.fit.batch_size, config.geometry
-    pixels, labels = np.zeros((count, size.height, size.width, 3), np.uint8), _halves(count)
+    pixels, labels = np.zeros((count, size.height, size.width, 3), np.uint8), _alternating_labels(count)
     ends: list[float] = []
 
     def train(epochs: int) -> None:
@@ -133,17 +135,17 @@ def _now() -> float:
     return time.perf_counter()
 
 
-def _halves(count: int) -> npt.NDArray[np.int64]:
-    """(count,): as many of one label as of the other."""
+def _alternating_labels(count: int) -> npt.NDArray[np.int64]:
+    """Return alternating labels (count,)."""
     return np.arange(count) % 2
 
 
 def _diffusing(missing: Sequence[Task[Config]], plan: Plan) -> list[Work]:
     """Return missing fine-tunings and diffusion images; load the base only if something is missing."""
     tunings = [task.config for task in missing if isinstance(task.config, FinetuneConfig)]
-    drawn = [(task.stage, task.config) for task in missing if isinstance(task.config, DdpmPoolConfig)]
-    defects, goods = ([pool for stage, pool in drawn if stage == wanted] for wanted in ("augment", "negatives"))
-    strips = sum(not isinstance(pool, InpaintPoolConfig) for pool in defects)  # one beside each pool of whole images
+    diffusion = [(task.stage, task.config) for task in missing if isinstance(task.config, DdpmPoolConfig)]
+    defects, goods = ([pool for stage, pool in diffusion if stage == wanted] for wanted in ("augment", "negatives"))
+    strips = sum(not isinstance(pool, InpaintPoolConfig) for pool in defects)  # one per pool of whole images
     n_defects = missing_images(defects, plan.data) + len(STRIP) * strips
     n_goods = missing_images(goods, plan.data)
     if not (tunings or n_defects or n_goods):

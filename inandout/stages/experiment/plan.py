@@ -8,7 +8,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from inandout.data.prepare import CheckedData
 from inandout.stages.classify.config import ClassifyConfig
-from inandout.stages.classify.synthetic import diffusion_fingerprint, made_pools, made_source
+from inandout.stages.classify.synthetic import diffusion_fingerprint, pool_source_identity, required_pools
 from inandout.stages.classify.train import classify_fingerprint
 from inandout.stages.experiment.cells import Cell
 from inandout.stages.finetune import FinetuneConfig, finetune_fingerprint
@@ -48,17 +48,17 @@ class Plan(NamedTuple):
 
     def missing(self) -> list[Task[Config]]:
         """Return missing tasks, dependencies first. Dependencies of finished tasks are not missing."""
-        found: dict[str, Task[Config]] = {}
+        missing: dict[str, Task[Config]] = {}
         for goal in self.goals:
-            _add_missing(goal, found)
-        return list(found.values())
+            _add_missing(goal, missing)
+        return list(missing.values())
 
 
-def _add_missing(task: Task[Config], found: dict[str, Task[Config]]) -> None:
-    if task.identity not in found and task.is_missing():
+def _add_missing(task: Task[Config], missing: dict[str, Task[Config]]) -> None:
+    if task.identity not in missing and task.is_missing():
         for need in task.needs:
-            _add_missing(need, found)
-        found[task.identity] = task
+            _add_missing(need, missing)
+        missing[task.identity] = task
 
 
 def plan_cells(cells: Sequence[Cell], data: CheckedData) -> Plan:
@@ -74,26 +74,28 @@ def training(config: ClassifyConfig, data: CheckedData) -> Task[ClassifyConfig]:
 
 def positive_pools(config: ClassifyConfig, data: CheckedData) -> tuple[Task[PoolConfigs], ...]:
     """Return the tasks of the pools of synthetic positives: MemSeg first, then diffusion."""
-    made = made_pools(config)
+    required = required_pools(config)
     pools: list[Task[PoolConfigs]] = []
-    if made.memseg:
-        key = memseg_fingerprint(made.memseg, data.split(made.memseg.data, made.memseg.seed))
-        pools.append(Task("augment", made.memseg, key))
-    if made.diffusion:
-        key = diffusion_fingerprint(made.diffusion, data)
-        pools.append(Task("augment", made.diffusion, key, (_finetuning(made.diffusion, data),)))
+    if required.memseg:
+        key = memseg_fingerprint(required.memseg, data.split(required.memseg.data, required.memseg.seed))
+        pools.append(Task("augment", required.memseg, key))
+    if required.diffusion:
+        key = diffusion_fingerprint(required.diffusion, data)
+        pools.append(Task("augment", required.diffusion, key, (_finetuning(required.diffusion, data),)))
     return tuple(pools)
 
 
 def _negative_pools(config: ClassifyConfig, data: CheckedData) -> tuple[Task[Config], ...]:
-    made = made_pools(config)
-    if made.good:
-        key = good_fingerprint(made.good, data.take_shot(made.good.data, made.good.scenario, made.good.seed))
-        return (Task("negatives", made.good, key, (_finetuning(made.good, data),)),)
-    if made.round_trip and made.diffusion:
-        source = made_source(made.diffusion, data)
-        samples = data.split(made.round_trip.data, made.round_trip.seed)
-        return (Task("negatives", made.round_trip, round_trip_fingerprint(made.round_trip, samples, source)),)
+    required = required_pools(config)
+    if required.good:
+        key = good_fingerprint(
+            required.good, data.take_shot(required.good.data, required.good.scenario, required.good.seed)
+        )
+        return (Task("negatives", required.good, key, (_finetuning(required.good, data),)),)
+    if required.round_trip and required.diffusion:
+        source = pool_source_identity(required.diffusion, data)
+        samples = data.split(required.round_trip.data, required.round_trip.seed)
+        return (Task("negatives", required.round_trip, round_trip_fingerprint(required.round_trip, samples, source)),)
     return ()
 
 

@@ -26,9 +26,13 @@ FIGURE = "figure.png"
 class ReportConfig(StageConfig):
     """Options of `report`."""
 
-    name: Name = Field("comparison", description="the newest experiment of this name and profile is reported")
-    profile: Profile = Field("embedded", description="its size: paper, tiles or embedded")
-    run: str = Field("", description="run id of an experiment, or of main, in their place; it may be running still")
+    name: Name = Field(
+        "comparison", description="name of the experiment; the newest run of this name and profile is reported"
+    )
+    profile: Profile = Field("embedded", description="profile of the experiment: paper, tiles or embedded")
+    run: str = Field(
+        "", description="run id of experiment or main, instead of name and profile; the run may be unfinished"
+    )
 
 
 def report(config: ReportConfig) -> str:
@@ -45,7 +49,7 @@ def report(config: ReportConfig) -> str:
 
 def log_report(rows: Sequence[Row]) -> str:
     """Log `results.md` with the paired tests, `.tex`, `.csv` and `.png`; return the Markdown."""
-    note = "The paper's numbers are of KolektorSDD2 at 200x600 with Stable Diffusion 1.5."
+    note = "The paper's numbers are for KolektorSDD2 at 200x600 with Stable Diffusion 1.5."
     text = f"{markdown_table(rows, paper=True)}\n\n{note}\n\n{paired_tests(rows)}".rstrip()
     with tempfile.TemporaryDirectory() as folder:
         written = {"md": text, "tex": latex_table(rows, paper=True), "csv": csv_table(rows)}
@@ -64,16 +68,13 @@ def _newest(wanted: str) -> str:
     """
     client = mlflow.MlflowClient()
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    found = client.search_runs(
+    runs = client.search_runs(
         experiments, f"tags.`{EXPERIMENT_TAG}` = '{wanted}'", order_by=["attributes.start_time DESC"]
     )
-    for run in found:
+    for run in runs:
         names = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
         if ROWS in names:
             return run.info.run_id
         if FIGURE in names:
-            raise InputError(
-                f"{wanted} is done, and shows images of which there is no table: look at "
-                f"{artifact_folder(run.info.run_id, FIGURE)}"
-            )
-    raise InputError(f"no experiment {wanted} has finished a cell or a figure yet; start it with -e experiment")
+            raise InputError(f"{wanted} shows images and has no table; open {artifact_folder(run.info.run_id, FIGURE)}")
+    raise InputError(f"no experiment {wanted} has a finished cell or figure; run the entry point experiment first")

@@ -20,8 +20,8 @@ from inandout.tracking.logging import experiment_url, log_dataset
 from inandout.tracking.runs import artifact_folder, open_run
 from inandout.tracking.store import connect
 
-SHOWN = 16
-"""Images of a kind in a figure that shows images."""
+N_SHOWN = 16
+"""Maximum number of images of each kind in a figure."""
 
 
 def experiment(config: ExperimentConfig) -> str:
@@ -64,24 +64,24 @@ def plan_experiment(config: ExperimentConfig) -> Plan:
 def _images(planned: Plan) -> str:
     """Log `FIGURE` with images; return its caption."""
     (cell,) = planned.cells
-    kinds, config = _shown(planned), cell.config
-    rows = [(kind, sample) for kind, samples in kinds.items() for sample in samples[:SHOWN]]
+    kinds, config = _images_by_kind(planned), cell.config
+    rows = [(kind, sample) for kind, samples in kinds.items() for sample in samples[:N_SHOWN]]
     images: list[ImageArray] = [fit_image(read_image(sample.image), config.geometry) for _, sample in rows]
     captions = [f"{kind} {sample.prompt or sample.defect}".strip() for kind, sample in rows]
     mlflow.log_image(contact_sheet(images, captions), artifact_file=FIGURE)
-    counts = ", ".join(f"{min(len(samples), SHOWN)} of {len(samples)} {kind}" for kind, samples in kinds.items())
+    counts = ", ".join(f"{min(len(samples), N_SHOWN)} of {len(samples)} {kind}" for kind, samples in kinds.items())
     return f"{FIGURE}: {counts}"
 
 
-def _shown(planned: Plan) -> dict[str, list[Sample]]:
-    """Kinds of images by name: those of the pool that is planned, or else the real ones."""
+def _images_by_kind(planned: Plan) -> dict[str, list[Sample]]:
+    """Return images by kind: those of the planned pools, or real ones if there is no pool."""
     (cell,) = planned.cells
     pools = [make_pool(task.config, planned.data) for task in positive_pools(cell.config, planned.data)]
     if pools:
         return {cell.source: [sample for pool in pools for sample in pool.samples]}
     samples = planned.data.take_shot(cell.config.data, cell.config.scenario, cell.config.seed)
-    known = [sample for sample in samples if sample.split == "train"]
-    return {"good": [sample for sample in known if not sample.label], "defect": [s for s in known if s.label]}
+    training = [sample for sample in samples if sample.split == "train"]
+    return {"good": [sample for sample in training if not sample.label], "defect": [s for s in training if s.label]}
 
 
 def _feature_space(planned: Plan) -> str:
@@ -89,6 +89,6 @@ def _feature_space(planned: Plan) -> str:
     (row,) = measure_cells(planned.cells, planned.data, ParallelConfig())
     needed = positive_pools(planned.cells[0].config, planned.data)
     pools = [make_pool(task.config, planned.data).run_id for task in needed]
-    found = distance(DistanceConfig(model=row.run_id, pools=",".join(pools)))
-    mlflow.log_image(read_image(artifact_folder(found.run_id, "features.png")), artifact_file=FIGURE)
-    return f"{found.table}\n\nThe ResNet-50 was trained with these synthetic images: it knows them for defects."
+    distances = distance(DistanceConfig(model=row.run_id, pools=",".join(pools)))
+    mlflow.log_image(read_image(artifact_folder(distances.run_id, "features.png")), artifact_file=FIGURE)
+    return f"{distances.table}\n\nThe ResNet-50 was trained on these synthetic images as defects."

@@ -39,31 +39,31 @@ class AugmentConfig(DdpmPoolConfig):
     masks: Masks = "perlin"
     source: Literal["memseg", "ddpm", "inpaint"] = Field(
         "memseg",
-        description="memseg; ddpm: whole images of a fine-tuned diffusion model; inpaint: defects that it draws on "
-        "good parts, which keep their pixels elsewhere",
+        description="memseg; ddpm: whole images from a fine-tuned diffusion model; inpaint: defects that the model "
+        "draws inside masks on good parts",
     )
 
-    def suiting_alpha(self) -> float:
-        """The `alpha` that stands for None."""
-        return self.profile().inpaint_alpha if self.source == "inpaint" else super().suiting_alpha()
+    def default_alpha(self) -> float:
+        """Return the value of `alpha` if None is given."""
+        return self.profile().inpaint_alpha if self.source == "inpaint" else super().default_alpha()
 
-    def of_source(self) -> MemSegPoolConfig | DdpmPoolConfig:
-        """The configuration of the pool that is made, without the options of other sources."""
+    def source_config(self) -> MemSegPoolConfig | DdpmPoolConfig:
+        """Return the configuration of the pool, without the options of other sources."""
         if self.source == "memseg":
             return MemSegPoolConfig(
                 data=self.data, geometry=self.geometry, memseg=self.memseg, seed=self.seed, n_aug=self.n_aug,
                 fresh=self.fresh,
             )  # fmt: skip
-        drawn = DdpmPoolConfig(
+        diffusion = DdpmPoolConfig(
             data=self.data, scenario=self.scenario, geometry=self.geometry, base=self.base, sampling=self.sampling,
             drawing=self.drawing, seed=self.seed, n_aug=self.n_aug, fresh=self.fresh,
         )  # fmt: skip
-        return drawn if self.source == "ddpm" else inpainting(drawn, self.memseg.mask, self.masks)
+        return diffusion if self.source == "ddpm" else inpainting(diffusion, self.memseg.mask, self.masks)
 
 
 def augment(config: AugmentConfig) -> Pool:
     """Generate a pool of synthetic positives, or reuse the finished run."""
-    pool = config.of_source()
+    pool = config.source_config()
     if isinstance(pool, MemSegPoolConfig):
         return augment_memseg(pool)
     return augment_inpaint(pool) if isinstance(pool, InpaintPoolConfig) else augment_ddpm(pool)

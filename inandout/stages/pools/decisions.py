@@ -32,46 +32,46 @@ def decisions_on(images: Sequence[str]) -> list[Decision]:
     return merge_logs([parse(path.read_bytes(), path) for path in paths])
 
 
-def review_of(samples: Sequence[Sample]) -> tuple[list[Sample], list[str], list[Decision]]:
-    """The rows of a pool with what was decided on them, their digests, and the decisions."""
+def load_review(samples: Sequence[Sample]) -> tuple[list[Sample], list[str], list[Decision]]:
+    """Return the rows with their review results, the digests of the images, and the decisions."""
     images = digests([sample.image for sample in samples])
     decisions = decisions_on(images)
     return apply_decisions(samples, images, joint_decisions(decisions)), images, decisions
 
 
-def kept(name: str, where: str, samples: Sequence[Sample], needed: int) -> list[Sample]:
-    """The kept images of a reviewed pool.
+def kept_rows(name: str, where: str, samples: Sequence[Sample], needed: int) -> list[Sample]:
+    """Return the rows of a reviewed pool that reviewers kept.
 
     Args:
-        name: of the option that names the pool.
-        where: its value.
-        samples: rows with their decisions.
-        needed: how many must be left.
+        name: name of the option that gives the pool, for error messages.
+        where: value of that option, a folder or run id.
+        samples: rows with review results.
+        needed: minimum number of kept rows.
 
     Raises:
-        InputError: they are fewer; it says how many are missing and what became of the others.
+        InputError: fewer than `needed` rows were kept.
     """
-    found = [sample for sample in samples if sample.review == "keep"]
-    if len(found) < needed:
+    kept = [sample for sample in samples if sample.review == "keep"]
+    if len(kept) < needed:
         counts = Counter(sample.review for sample in samples)
-        missing = needed - len(found)
+        missing = needed - len(kept)
         raise InputError(
-            f"{name} = {where}: {needed} images are needed and {len(found)} of {len(samples)} were kept in review, "
+            f"{name} = {where}: {needed} images are needed, but review kept {len(kept)} of {len(samples)}, "
             f"so {missing} are missing ({counts['reject']} rejected, {counts['unsure']} unsure, "
-            f"{counts['']} not decided); {_way_on(where, samples, missing)}"
+            f"{counts['']} undecided); {_next_steps(where, samples, missing)}"
         )
-    return found
+    return kept
 
 
-def _way_on(where: str, samples: Sequence[Sample], missing: int) -> str:
-    """What to do about missing images: decide on the others, then draw more, or make another pool."""
+def _next_steps(where: str, samples: Sequence[Sample], missing: int) -> str:
+    """Return advice on missing images: review undecided ones, extend the pool, or generate another pool."""
     steps = []
     if any(sample.review == "" for sample in samples):
-        steps.append(f"go on with `python -m inandout review --pool {where}`, and press Finish there")
+        steps.append(f"continue with `python -m inandout review --pool {where}` and press Finish")
     if certified_prompts(samples) and not Path(where).is_dir():
         n = images_needed(samples, missing)
         more = f"`python -m inandout extend-pool --pool {where} --n-aug {n}`"
-        steps.append(f"draw {n} more of the certified prompts with {more}, and review those")
+        steps.append(f"draw {n} more images of the certified prompts with {more} and review them")
     else:
-        steps.append("make a larger pool, of other prompts if these are no good, and review that")
+        steps.append("generate a larger pool, with better prompts if necessary, and review it")
     return "; or ".join(steps)

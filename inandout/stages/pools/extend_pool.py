@@ -18,9 +18,9 @@ from inandout.review.decisions import Decision
 from inandout.review.session import identity_of
 from inandout.review.summary import certified_prompts
 from inandout.stages.pools.augment import MemSegPoolConfig, draw_memseg
-from inandout.stages.pools.decisions import DECISIONS, POOL_TAG, review_of
+from inandout.stages.pools.decisions import DECISIONS, POOL_TAG, load_review
 from inandout.stages.pools.pool import Pool, log_pool, open_pool, pool_folder, read_pool, work_pool
-from inandout.stages.pools.text2img import DdpmPoolConfig, draw_ddpm, drawn_with, open_diffusion_setup
+from inandout.stages.pools.text2img import DdpmPoolConfig, draw_ddpm, open_diffusion_setup, read_drawing_config
 from inandout.tracking.runs import read_config, run_stage
 from inandout.tracking.store import connect
 
@@ -28,8 +28,8 @@ from inandout.tracking.store import connect
 class ExtendPoolConfig(StageConfig):
     """Options of `extend-pool`."""
 
-    pool: str = Field("", description="run id of a pool that was reviewed")
-    n_aug: int = Field(20, ge=1, le=100_000, description="new images to draw, which are to be reviewed in turn")
+    pool: str = Field("", description="run id of a reviewed pool")
+    n_aug: int = Field(20, ge=1, le=100_000, description="number of new images; they need a review as well")
     fresh: Fresh = False
 
 
@@ -50,72 +50,80 @@ def extend_pool(config: ExtendPoolConfig) -> Pool:
         InputError: `pool` is not a run id, or review kept no image.
     """
     if not config.pool or Path(config.pool).is_dir():
-        raise InputError(f"pool = {config.pool!r}: give the run id of a pool, which knows how it was drawn")
+        raise InputError(f"pool = {config.pool!r}: is not a run id; give the run id of a pool")
     connect()
     folder = pool_folder(config.pool).resolve()
-    rows, _, decisions = review_of(read_pool(folder).samples)
+    rows, _, decisions = load_review(read_pool(folder).samples)
     reviewed = ReviewedPool(folder, rows, decisions)
     prompts = certified_prompts(rows)
     if not prompts:
-        raise InputError(f"pool = {config.pool}: no image was kept in a review that was finished; press Finish there")
-    drawn = _asked_again(config, rows[0].origin, prompts)
-    if isinstance(drawn, DdpmPoolConfig):
-        samples = prepare_shot(drawn.data, drawn.scenario, drawn.seed)
+        raise InputError(f"pool = {config.pool}: no finished review kept an image; keep one in review and press Finish")
+    extension = _extension_config(config, rows[0].origin, prompts)
+    if isinstance(extension, DdpmPoolConfig):
+        samples = prepare_shot(extension.data, extension.scenario, extension.seed)
     else:
-        samples = prepare(drawn.data, drawn.seed)
+        samples = prepare(extension.data, extension.seed)
     inputs = {"data": fingerprint(samples), "pool": fingerprint(rows)}
-    identity = Identity("topup", __name__, drawn, inputs, ignored=["data"])
+    identity = Identity("topup", __name__, extension, inputs, ignored=["data"])
     name = f"{rows[0].origin} {len(rows)} and {config.n_aug} more"
-    run = run_stage(identity, name, drawn.data.data, samples, lambda work: _extend(drawn, samples, reviewed, work))
+    run = run_stage(
+        identity, name, extension.data.data, samples, lambda work: _extend(extension, samples, reviewed, work)
+    )
     print(
-        f"{len(rows)} images with what was decided on them, and {config.n_aug} new ones; review those with "
+        f"{len(rows)} reviewed and {config.n_aug} new images; review the new images with "
         f"`python -m inandout review --pool {run.info.run_id}`"
     )
     return open_pool(run.info.run_id)
 
 
-def _asked_again(config: ExtendPoolConfig, origin: str, prompts: Sequence[str]) -> DdpmPoolConfig | MemSegPoolConfig:
-    """How the pool was made, for other prompts and another number."""
+def _extension_config(
+    config: ExtendPoolConfig, origin: str, prompts: Sequence[str]
+) -> DdpmPoolConfig | MemSegPoolConfig:
+    """Return the configuration of the reviewed pool with `prompts` and the new number of images."""
     changes = {"n_aug": config.n_aug, "fresh": config.fresh}
     if origin == "memseg":
-        known = read_config(config.pool)
+        options = read_config(config.pool)
         try:
-            return MemSegPoolConfig.from_flat(**known | changes)
+            return MemSegPoolConfig.from_flat(**options | changes)
         except ValueError as error:
-            raise InputError(f"pool = {config.pool}: is not a pool as augment makes it; give the one before") from error
-    drawn = drawn_with(config.pool)
-    if drawn is None:
-        raise InputError(f"pool = {config.pool}: its run does not say what it was drawn with; make the pool anew")
-    return drawn.with_drawing(prompts="|".join(prompts)).model_copy(update=changes)
+            raise InputError(
+                f"pool = {config.pool}: is not a run of augment; give the run id of the augment that generated the pool"
+            ) from error
+    pool_config = read_drawing_config(config.pool)
+    if pool_config is None:
+        raise InputError(f"pool = {config.pool}: its run does not record how it was drawn; generate the pool again")
+    return pool_config.with_drawing(prompts="|".join(prompts)).model_copy(update=changes)
 
 
 def _extend(
-    drawn: DdpmPoolConfig | MemSegPoolConfig, samples: Sequence[Sample], reviewed: ReviewedPool, work: Path
+    extension: DdpmPoolConfig | MemSegPoolConfig, samples: Sequence[Sample], reviewed: ReviewedPool, work: Path
 ) -> None:  # fmt: skip
     folder = work_pool(work)
     shutil.copytree(reviewed.folder, folder, dirs_exist_ok=True)
     old = [_moved(row, reviewed.folder, folder) for row in reviewed.rows]
-    new = _draw(drawn, samples, old, folder / f"from-{len(old):06d}")
+    new = _draw(extension, samples, old, folder / f"from-{len(old):06d}")
     rows = [*old, *new]
     write_manifest([row.with_(review="") for row in rows], folder / "manifest.csv")
     mlflow.set_tag(POOL_TAG, identity_of(digests([row.image for row in rows])))
-    mlflow.log_text("".join(one.model_dump_json(ensure_ascii=True) + "\n" for one in reviewed.decisions), DECISIONS)
+    mlflow.log_text(
+        "".join(decision.model_dump_json(ensure_ascii=True) + "\n" for decision in reviewed.decisions), DECISIONS
+    )
     log_pool(folder, rows)
 
 
 def _draw(
-    drawn: DdpmPoolConfig | MemSegPoolConfig, samples: Sequence[Sample], old: Sequence[Sample], folder: Path
+    extension: DdpmPoolConfig | MemSegPoolConfig, samples: Sequence[Sample], old: Sequence[Sample], folder: Path
 ) -> list[Sample]:  # fmt: skip
     """Draw new images, with a seed that no earlier pool used."""
     folder.mkdir(exist_ok=True)
-    seed = image_seed(drawn.seed, len(old))
-    if isinstance(drawn, MemSegPoolConfig):
-        return draw_memseg(drawn, samples, folder, seed)
-    setup = open_diffusion_setup(drawn)
+    seed = image_seed(extension.seed, len(old))
+    if isinstance(extension, MemSegPoolConfig):
+        return draw_memseg(extension, samples, folder, seed)
+    setup = open_diffusion_setup(extension)
     if (setup.base.fingerprint, setup.adapter.fingerprint) != (old[0].base, old[0].adapter):
         raise InputError(
-            f"base {drawn.base.base} and adapter {drawn.drawing.adapter}: are not those that the pool was drawn "
-            "with; put them back, or make the pool anew"
+            f"base {extension.base.base} and adapter {extension.drawing.adapter} differ from those that drew the "
+            "pool; restore them, or generate the pool again"
         )
     return draw_ddpm(setup, samples, folder, seed, old)
 

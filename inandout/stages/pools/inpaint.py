@@ -44,8 +44,8 @@ NO_ADAPTER = "none"
 Masks = Annotated[
     Literal["perlin", "real"],
     Field(
-        description="where source=inpaint draws: perlin = as MemSeg's anomalies lie; real = as real defects of the "
-        "training part lie (few and full shot, with masks)"
+        description="masks of source=inpaint: perlin = Perlin noise, as in MemSeg; real = masks of real defects of the "
+        "training part (few and full shot)"
     ),
 ]
 
@@ -56,8 +56,8 @@ class InpaintPoolConfig(DdpmPoolConfig):
     mask: MaskConfig = MaskConfig()
     masks: Masks = "perlin"
 
-    def suiting_alpha(self) -> float:
-        """The `alpha` that stands for None."""
+    def default_alpha(self) -> float:
+        """Return the value of `alpha` if None is given."""
         return self.profile().inpaint_alpha
 
     def resolved(self) -> Self:
@@ -140,7 +140,7 @@ def _resolve(config: InpaintPoolConfig) -> InpaintPoolConfig:
     if config.drawing.adapter != NO_ADAPTER:
         return resolve(config)
     if not config.drawing.prompt_list():
-        raise InputError("adapter = none: there is no prompt that the base was fine-tuned with; give prompts")
+        raise InputError("adapter = none: there is no instance prompt to use; give prompts")
     return config.resolved().with_prompts("")
 
 
@@ -149,12 +149,12 @@ def _sites(config: InpaintPoolConfig, samples: Sequence[Sample]) -> _Sites:
     negatives = [sample for sample in training if sample.label == 0]
     if config.masks == "perlin":
         return _Sites(config, negatives, [])
-    known = [sample.mask for sample in training if sample.label == 1 and sample.mask]
-    masks = [mask for mask in (fit_mask(read_mask(path), config.geometry) for path in known) if mask.any()]
+    paths = [sample.mask for sample in training if sample.label == 1 and sample.mask]
+    masks = [mask for mask in (fit_mask(read_mask(path), config.geometry) for path in paths) if mask.any()]
     if not masks:
         raise InputError(
-            f"masks = real: the training part of shot = {config.scenario.shot} has no positive with a mask that "
-            "shows a defect at this size; give masks=perlin"
+            f"masks = real: the training part of shot = {config.scenario.shot} has no positive with a "
+            "mask that is non-empty at this size; give masks=perlin"
         )
     return _Sites(config, negatives, masks)
 
@@ -170,7 +170,7 @@ def _make(config: InpaintPoolConfig, samples: list[Sample], sites: _Sites, work:
     )
     log_pool_state(state)
     folder, contents = work_pool(work), digests([sample.image for sample in sites.negatives])
-    rows = [_row(one, sites, contents, prompts, base, adapter, folder) for one in state.kept]
+    rows = [_row(image, sites, contents, prompts, base, adapter, folder) for image in state.kept]
     write_manifest(rows, folder / "manifest.csv")
     log_pool(folder, rows)
 
@@ -191,7 +191,7 @@ def _merged(config: InpaintPoolConfig, base: Base, adapter: Adapter | None) -> S
 
 
 def _row(
-    one: Kept,
+    generated: Kept,
     sites: _Sites,
     contents: Sequence[str],
     prompts: Sequence[str],
@@ -200,14 +200,14 @@ def _row(
     folder: Path,
 ) -> Sample:
     """Copy an image and its mask to the pool; return its manifest row."""
-    image = Path(shutil.copy(one.path, folder))
+    image = Path(shutil.copy(generated.path, folder))
     mask = folder / f"{image.stem}_mask.png"
-    write_image(mask, sites.mask(one.number))
-    negative = sites.negative(one.number)
+    write_image(mask, sites.mask(generated.number))
+    negative = sites.negative(generated.number)
     learned = [source for source in (adapter.meta.sources if adapter else ()) if source != contents[negative]]
     return Sample(
         image=image, mask=mask, label=1, split="train", group=sites.negatives[negative].group, origin="inpaint",
-        seed=image_seed(sites.config.seed, one.number), prompt=prompts[one.number % len(prompts)],
+        seed=image_seed(sites.config.seed, generated.number), prompt=prompts[generated.number % len(prompts)],
         alpha=sites.config.drawing.alpha, adapter=adapter.fingerprint if adapter else "",
         base=base.fingerprint, sources=(contents[negative], *learned),
     )  # fmt: skip

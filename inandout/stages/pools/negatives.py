@@ -25,8 +25,8 @@ from inandout.stages.pools.text2img import (
     DdpmPoolConfig,
     draw_ddpm,
     drawing_inputs,
-    drawn_with,
     open_diffusion_setup,
+    read_drawing_config,
     resolve,
 )
 from inandout.tracking.runs import run_stage
@@ -46,8 +46,8 @@ class RoundTripConfig(StageConfig):
     fresh: Fresh = False
 
 
-class _Trip(NamedTuple):
-    """A good part, and where the VAE touches it."""
+class _RoundTrip(NamedTuple):
+    """A good part, and the mask in which the VAE output replaces it."""
 
     negative: int
     mask: Mask | None
@@ -90,8 +90,8 @@ def _round_trip_identity(config: RoundTripConfig, samples: Sequence[Sample], sou
     return Identity("negatives", __name__, config, inputs, ignored=("data", "base", "base_config"))
 
 
-def source_of(positives: Sequence[Sample]) -> str:
-    """What decides of the positives of a given pool: their bases and, where they were drawn on good parts, all."""
+def source_identity(positives: Sequence[Sample]) -> str:
+    """Return the part of the positives that round trips depend on: their bases and, if inpainted, their content."""
     local = any(sample.origin == "inpaint" for sample in positives)
     return " ".join([*sorted({sample.base for sample in positives}), *([fingerprint(positives)] if local else [])])
 
@@ -102,16 +102,16 @@ def _make_trips(
     base, folder = open_base(config.base), work_pool(work)
     if not {sample.base for sample in positives} <= {base.fingerprint, ""}:
         raise InputError(
-            f"base = {config.base.base}: the diffusion images of the mix were drawn with another one, whose VAE "
-            "leaves another fingerprint; give base=<that one>"
+            f"base = {config.base.base}: another base, with another VAE, drew the diffusion images of the mix; "
+            "give base=<that base>"
         )
     negatives = [sample for sample in samples if (sample.split, sample.label) == ("train", 0)]
     contents = digests([sample.image for sample in negatives])
     rows = []
-    for number, trip in enumerate(_trips(config, contents, positives)):
+    for number, trip in enumerate(_plan_round_trips(config, contents, positives)):
         negative, path = negatives[trip.negative], folder / f"{number:06d}.png"
         before = fit_image(read_image(negative.image), config.geometry)
-        write_image(path, _touched(before, round_trip(base.pipeline, before[None])[0], trip.mask))
+        write_image(path, _replace_inside(before, round_trip(base.pipeline, before[None])[0], trip.mask))
         rows.append(
             Sample(
                 image=path, label=0, split="train", group=negative.group, origin="roundtrip", base=base.fingerprint,
@@ -122,24 +122,26 @@ def _make_trips(
     log_pool(folder, rows)
 
 
-def _trips(config: RoundTripConfig, contents: Sequence[str], positives: Sequence[Sample]) -> list[_Trip]:
-    """One for each positive."""
-    place = {content: number for number, content in enumerate(contents)}
+def _plan_round_trips(
+    config: RoundTripConfig, contents: Sequence[str], positives: Sequence[Sample]
+) -> list[_RoundTrip]:
+    """Return one round trip for each positive."""
+    index = {content: number for number, content in enumerate(contents)}
     planned = [negative for negative, _ in plan(len(contents), len(positives), config.seed)]
     return [
-        _Trip(place[row.sources[0]], fit_mask(read_mask(row.mask), config.geometry))
-        if row.origin == "inpaint" and row.mask and row.sources and row.sources[0] in place
-        else _Trip(other, None)
+        _RoundTrip(index[row.sources[0]], fit_mask(read_mask(row.mask), config.geometry))
+        if row.origin == "inpaint" and row.mask and row.sources and row.sources[0] in index
+        else _RoundTrip(other, None)
         for row, other in zip(positives, planned, strict=True)
     ]
 
 
-def _touched(before: ImageArray, after: ImageArray, mask: Mask | None) -> ImageArray:
-    """`after` inside the mask, with the soft edge that a drawn defect has."""
+def _replace_inside(before: ImageArray, after: ImageArray, mask: Mask | None) -> ImageArray:
+    """Return `after` inside the mask and `before` outside it, with the soft edge of an inpainted defect."""
     if mask is None or not mask.any():
         return after
-    touched: ImageArray = composite(Canvas(before[None], mask[None]), np.asarray(after)[None])[0]
-    return touched
+    blended: ImageArray = composite(Canvas(before[None], mask[None]), np.asarray(after)[None])[0]
+    return blended
 
 
 def good_images(config: DdpmPoolConfig, samples: list[Sample] | None = None) -> Pool:
@@ -195,17 +197,17 @@ def good_pool_config(config: DdpmPoolConfig, given: str) -> DdpmPoolConfig:
         if config.scenario.shot == "zero":
             return config.with_drawing(prompts=prompts)
         return config.with_drawing(prompts=prompts, alpha=None).model_copy(update={"scenario": ShotConfig(shot="zero")})
-    drawn = None if Path(given).is_dir() else drawn_with(given)
-    if drawn is None:
+    pool = None if Path(given).is_dir() else read_drawing_config(given)
+    if pool is None:
         raise InputError(
-            f"negatives = generated: pool {given} does not say which prompt and adapter whole images were drawn "
-            "with; give negatives=roundtrip, or the run id of augment with source=ddpm"
+            f"negatives = generated: pool {given} does not record the prompt and adapter of whole images; give "
+            "negatives=roundtrip, or the run id of augment with source=ddpm"
         )
-    meta = load_adapter(find_adapter(drawn.drawing.adapter)).meta
-    if drawn.scenario.shot != "zero" or not meta.instance_prompt:
+    meta = load_adapter(find_adapter(pool.drawing.adapter)).meta
+    if pool.scenario.shot != "zero" or not meta.instance_prompt:
         raise InputError(
             f"negatives = generated: the adapter of pool {given} was not fine-tuned on good parts (shot = "
-            f"{drawn.scenario.shot}), so it cannot draw them; give negatives=roundtrip, or no ddpm_pool"
+            f"{pool.scenario.shot}), so it cannot draw them; give negatives=roundtrip, or remove ddpm_pool"
         )
-    asked = drawn.with_drawing(prompts=meta.instance_prompt)
-    return asked.model_copy(update={"n_aug": config.n_aug, "fresh": False})
+    good = pool.with_drawing(prompts=meta.instance_prompt)
+    return good.model_copy(update={"n_aug": config.n_aug, "fresh": False})

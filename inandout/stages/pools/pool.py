@@ -35,7 +35,7 @@ def read_pool(folder: Path, run_id: str = "") -> Pool:
     """Read the pool in a folder."""
     path = folder / "manifest.csv"
     if not path.exists():
-        raise InputError(f"{folder}: not a pool of images; it needs a manifest.csv as `augment` writes it")
+        raise InputError(f"{folder}: is not a pool because it has no manifest.csv; give a folder that `augment` wrote")
     return Pool(read_manifest(path), run_id)
 
 
@@ -70,6 +70,6 @@ def log_pool(folder: Path, rows: Sequence[Sample]) -> None:
     gallery = folder.with_name("index.html")
     write_gallery(gallery, f"{len(rows)} {rows[0].origin} images", folder, rows, "../pool")
     mlflow.log_artifact(str(gallery), "gallery")
-    shown = [read_image(sample.image) for sample in rows[:SHEET_SIZE]]
+    images = [read_image(sample.image) for sample in rows[:SHEET_SIZE]]
     captions = [sample.prompt or f"seed {sample.seed}" for sample in rows[:SHEET_SIZE]]
-    mlflow.log_image(contact_sheet(shown, captions), artifact_file="pool.png")
+    mlflow.log_image(contact_sheet(images, captions), artifact_file="pool.png")

@@ -46,18 +46,18 @@ class DrawingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     adapter: str = Field(
-        "", description="run id of a fine-tuning, or its .safetensors file; empty = as finetune makes by default"
+        "", description="run id of finetune, or a .safetensors file; empty = fine-tune with the defaults of finetune"
     )
     alpha: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="merging weight of the adapter; none = by base, shot and source (paper: .6, .95, .8)",
+        description="merging weight of the adapter; none = default for base, shot and source (paper: .6, .95, .8)",
     )
     prompts: str = Field(
         "",
-        description="separated by |, going round; empty = the adapter's own, and with zero shots a defect after it "
-        "(paper: skt background cracked|skt background scratched)",
+        description="prompts, separated by | and used in rotation; empty = the adapter's instance prompt, with zero "
+        "shots followed by a defect (paper: skt background cracked|skt background scratched)",
     )
 
     def prompt_list(self) -> list[str]:
@@ -80,13 +80,13 @@ class DdpmConfig(StageConfig):
         """Return the defaults for base and shot."""
         return PRESETS[kind_of_base(self.base.base), self.scenario.shot]
 
-    def suiting_alpha(self) -> float:
-        """The `alpha` that stands for None."""
+    def default_alpha(self) -> float:
+        """Return the value of `alpha` if None is given."""
         return self.profile().alpha
 
     def resolved(self) -> Self:
         """Replace None by the defaults for base and shot, and set prompts if no adapter is given."""
-        alpha = self.suiting_alpha() if self.drawing.alpha is None else self.drawing.alpha
+        alpha = self.default_alpha() if self.drawing.alpha is None else self.drawing.alpha
         resolved = self.with_drawing(alpha=alpha).model_copy(
             update={"sampling": self.sampling.resolved(kind_of_base(self.base.base))}
         )
@@ -98,10 +98,10 @@ class DdpmConfig(StageConfig):
         Raises:
             InputError: no prompts are given and `instance_prompt` is empty.
         """
-        asked = self.drawing.prompt_list()
-        if not asked and not instance_prompt:
-            raise InputError("the adapter does not say which prompt it was trained on; give prompts")
-        prompts = asked or [f"{instance_prompt} {defect}".strip() for defect in self.profile().defects]
+        prompts = self.drawing.prompt_list()
+        if not prompts and not instance_prompt:
+            raise InputError("the adapter does not record its instance prompt; give prompts")
+        prompts = prompts or [f"{instance_prompt} {defect}".strip() for defect in self.profile().defects]
         return self.with_drawing(prompts="|".join(prompts))
 
     def with_drawing(self, **changes: str | float | None) -> Self:
@@ -109,7 +109,7 @@ class DdpmConfig(StageConfig):
         return self.model_copy(update={"drawing": self.drawing.model_copy(update=changes)})
 
 
-Drawn = TypeVar("Drawn", bound=DdpmConfig)
+AnyDdpmConfig = TypeVar("AnyDdpmConfig", bound=DdpmConfig)
 
 
 class DdpmPoolConfig(DdpmConfig):
@@ -119,7 +119,7 @@ class DdpmPoolConfig(DdpmConfig):
     fresh: Fresh = False
 
 
-def resolve(config: Drawn) -> Drawn:
+def resolve(config: AnyDdpmConfig) -> AnyDdpmConfig:
     """Return `config.resolved()`, with the prompts of the adapter if one is given."""
     resolved = config.resolved()
     given = resolved.drawing.adapter
@@ -176,8 +176,8 @@ def _given_adapter(config: DdpmConfig) -> Adapter:
     adapter, shot = load_adapter(find_adapter(config.drawing.adapter)), config.scenario.shot
     if adapter.meta.shot not in ("", shot):
         raise InputError(
-            f"shot = {shot}: the adapter was fine-tuned with shot = {adapter.meta.shot}, so its images are of "
-            f"another kind; give shot={adapter.meta.shot}, or another adapter"
+            f"shot = {shot}: the adapter was fine-tuned with shot = {adapter.meta.shot}; give "
+            f"shot={adapter.meta.shot}, or another adapter"
         )
     return adapter
 
@@ -270,11 +270,11 @@ def draw_ddpm(
     merged = merge(setup.base.pipeline, setup.base.fingerprint, adapter, setup.alpha)
     size = config.geometry.width, config.geometry.height
     generator = text2img_generator(merged, setup.prompts, seed, [size], setup.sampling, adapter.meta.clip_skip)
-    asked = [*text2img_cache_key(config, adapter, samples, seed), *digests([one.image for one in before])]
-    shown = [*(sample for sample in samples if sample.split == "train"), *before]
-    training = [fit_image(read_image(sample.image), config.geometry) for sample in shown]
+    cache_key = [*text2img_cache_key(config, adapter, samples, seed), *digests([row.image for row in before])]
+    known_images = [*(sample for sample in samples if sample.split == "train"), *before]
+    training = [fit_image(read_image(sample.image), config.geometry) for sample in known_images]
     generator = grey_generator(generator) if all(is_grey(image) for image in training) else generator
-    state = generate(asked, config.n_aug, generator, setup.sampling.sample_batch, training, "ddpm")
+    state = generate(cache_key, config.n_aug, generator, setup.sampling.sample_batch, training, "ddpm")
     log_pool_state(state)
     mlflow.log_dict(config.flat(), DRAWN_WITH)
     rows = [row.with_(image=Path(shutil.copy(row.image, folder))) for row in _ddpm_rows(setup, state, seed, label)]
@@ -299,11 +299,11 @@ def _ddpm_rows(setup: DiffusionSetup, state: PoolState, seed: int, label: int) -
     prompts, adapter = setup.prompts, setup.adapter
     return [
         Sample(
-            image=one.path, label=label, split="train", origin="ddpm", seed=image_seed(seed, one.number),
-            prompt=prompts[one.number % len(prompts)], alpha=setup.alpha, adapter=adapter.fingerprint,
+            image=image.path, label=label, split="train", origin="ddpm", seed=image_seed(seed, image.number),
+            prompt=prompts[image.number % len(prompts)], alpha=setup.alpha, adapter=adapter.fingerprint,
             base=setup.base.fingerprint, sources=adapter.meta.sources,
         )
-        for one in state.kept
+        for image in state.kept
     ]  # fmt: skip
 
 
@@ -320,8 +320,8 @@ def _strip(setup: DiffusionSetup) -> ImageArray:
     return contact_sheet(images, [f"{prompt} {alpha:g}" for alpha in STRIP], len(STRIP))
 
 
-def drawn_with(run_id: str) -> DdpmPoolConfig | None:
-    """What the images of a run were drawn with, nothing left open; None where the run says nothing of that."""
+def read_drawing_config(run_id: str) -> DdpmPoolConfig | None:
+    """Read the resolved configuration that drew the images of a run; None if the run does not record it."""
     if DRAWN_WITH not in artifact_names(run_id):
         return None
     return DdpmPoolConfig.from_flat(**json.loads(artifact_folder(run_id, DRAWN_WITH).read_text(encoding="utf-8")))

@@ -17,14 +17,14 @@ def best_by_validation() -> TrainedClassifier:
     wanted = f"tags.`{STAGE}` = 'classify' and attributes.status = 'FINISHED'"
     runs = mlflow.search_runs([current_experiment()], wanted, output_format="list")
     assert isinstance(runs, list)
-    there = {run.info.run_id: run for run in map(original_run, runs)}
-    known = [run for run in there.values() if "val_ap" in run.data.metrics]
+    finished = {run.info.run_id: run for run in map(original_run, runs)}
+    known = [run for run in finished.values() if "val_ap" in run.data.metrics]
     if not known:
         raise InputError(
-            "no finished classify of this experiment has a validation AP (zero and few shots have no defects to "
-            "validate on); give run=<run id>"
+            "no finished classify run of this experiment has a validation AP (zero and few shots have no "
+            "validation defects); give run=<run id>"
         )
     best = max(known, key=lambda run: run.data.metrics["val_ap"])
-    left = f"; {len(there) - len(known)} others have none" if len(there) > len(known) else ""
-    print(f"run {best.info.run_id}: validation AP {best.data.metrics['val_ap']:.3f}, best of {len(known)}{left}")
+    without = f"; {len(finished) - len(known)} have none" if len(finished) > len(known) else ""
+    print(f"run {best.info.run_id}: validation AP {best.data.metrics['val_ap']:.3f}, best of {len(known)}{without}")
     return TrainedClassifier.open(best.info.run_id)

@@ -30,15 +30,15 @@ FILE = "classifier.onnx"
 class ExportConfig(StageConfig):
     """Options of `export`; give either `run` or `model`."""
 
-    run: str = Field("", description="run id of the classify whose ResNet-50 is exported")
-    model: str = Field("", description="or the address of a promoted one, models:/NAME@champion or models:/NAME/3")
+    run: str = Field("", description="run id of the classify to export")
+    model: str = Field("", description="or URI of a promoted model, models:/NAME@champion or models:/NAME/3")
     rule: str = Field(
         "",
-        description="operating point whose threshold goes in: of a run any, fpr<=0.01 say, empty = validation; of a "
-        "model one that it has, empty = its default",
+        description="operating point of the threshold; with run any, for example fpr<=0.01, empty = validation; with "
+        "model one of its points, empty = its default",
     )
-    out: str = Field("classifier.onnx", pattern=r"\.onnx$", description="file to write, beside the run's artifact")
-    rounds: int = Field(100, ge=10, le=10_000, description="answers of each kind that are timed")
+    out: str = Field("classifier.onnx", pattern=r"\.onnx$", description="file to write, in addition to the artifact")
+    rounds: int = Field(100, ge=10, le=10_000, description="timed predictions of each kind")
     fresh: Fresh = False
 
 
@@ -76,7 +76,7 @@ def export(config: ExportConfig) -> Exported:
     table = artifact_folder(run.info.run_id, "latency.md").read_text(encoding="utf-8")
     difference = run.data.metrics["export_max_difference"]
     print(
-        f"\n{table}\n\n{out}: ready; its logits differ from torch's by {difference:.2g} at most\n{experiment_url(run)}"
+        f"\n{table}\n\n{out}: written; its logits differ from torch by at most {difference:.2g}\n{experiment_url(run)}"
     )
     return Exported(run.info.run_id, out, difference, table)
 
@@ -84,13 +84,13 @@ def export(config: ExportConfig) -> Exported:
 def _refuse_unclear(config: ExportConfig, out: Path) -> None:
     """Check options without reading anything."""
     if bool(config.run) == bool(config.model):
-        raise InputError("give either run, the id of a classify, or model, models:/NAME@champion")
+        raise InputError("give either run, the id of a classify run, or model, models:/NAME@champion")
     if config.model and not config.model.startswith("models:/"):
-        raise InputError(f"model = {config.model!r}: is no address of a model; give models:/NAME@champion")
+        raise InputError(f"model = {config.model!r}: is not a model URI; give models:/NAME@champion")
     if out.exists():
-        raise InputError(f"out = {out}: is there already; give another name, so that nothing is lost")
+        raise InputError(f"out = {out}: already exists; give another name")
     if not out.parent.is_dir():
-        raise InputError(f"out = {out}: the folder {out.parent} is not there; make it, or name a file in another one")
+        raise InputError(f"out = {out}: folder {out.parent} does not exist; create it, or give another file")
 
 
 def _copy(source: Path, out: Path) -> None:
@@ -116,7 +116,9 @@ def _from_model(config: ExportConfig) -> tuple[TrainedClassifier, OperatingPoint
     try:
         folder = Path(mlflow.artifacts.download_artifacts(f"{config.model}/artifacts/settings.json"))
     except (mlflow.MlflowException, OSError) as error:
-        raise InputError(f"model = {config.model}: no promoted classifier is there ({brief(error)})") from error
+        raise InputError(
+            f"model = {config.model}: is not a promoted classifier ({brief(error)}); give models:/NAME@champion"
+        ) from error
     settings = Settings.model_validate_json(folder.read_text(encoding="utf-8"))
     return TrainedClassifier.open(settings.run), settings.point(config.rule or settings.default)
 
@@ -145,9 +147,9 @@ def _write(config: ExportConfig, trained: TrainedClassifier, point: OperatingPoi
     timings = measure_latency(trained.load, trained.geometry, files, path, config.rounds)
     threads = torch.get_num_threads()
     title = (
-        f"Milliseconds an answer at {trained.geometry.width}x{trained.geometry.height}, from encoded images to "
-        f"logits, on {threads} thread{'s' * (threads > 1)} of a CPU ({platform.machine()}); cold is with reading the "
-        "model:"
+        f"Milliseconds per prediction at {trained.geometry.width}x{trained.geometry.height}, from encoded images to "
+        f"logits, on {threads} thread{'s' * (threads > 1)} of a CPU ({platform.machine()}); cold includes loading "
+        "the model:"
     )
     mlflow.log_text(f"{title}\n\n{latency_table(timings)}", "latency.md")
     log_values({f"{each.engine}_{each.state}_{each.batch}_p50_ms": each.milliseconds()[0] for each in timings})

@@ -48,24 +48,26 @@ _URI_TAG = "inandout.servable"
 """Run tag of `promote`: URI of the logged model."""
 ModelName = Annotated[
     str,
-    Field(pattern=r"^\w[\w .-]*$", max_length=100, description="registered model: letters, digits, ' ._-'"),
+    Field(pattern=r"^\w[\w .-]*$", max_length=100, description="name of the registered model: letters, digits, ' ._-'"),
 ]
 
 
 class PromoteConfig(StageConfig):
     """Options of `promote`."""
 
-    run: str = Field("", description="run id of a classify; empty = the highest validation AP of the experiment")
+    run: str = Field("", description="run id of a classify; empty = the run with the highest validation AP")
     points: str = Field(
         "validation,fpr<=0.05",
-        description="operating points, separated by commas: recall>=0.95, fpr<=0.01, cost 50:1 (an escape against a "
-        "false reject), validation (the run's own threshold)",
+        description="operating points, separated by commas: recall>=0.95, fpr<=0.01, cost 50:1 (missed defect : false "
+        "reject), validation (threshold of the run)",
     )
     defect_share: float | None = Field(
-        None, gt=0, lt=1, description="share of defective parts that cost weighs by; none = that of the validation part"
+        None, gt=0, lt=1, description="share of defective parts for cost rules; none = share in the validation part"
     )
-    data_licence: str = Field(UNSTATED, min_length=1, max_length=500, description="licence of the data, for the card")
-    fresh: bool = Field(False, description="export again although a finished run has the same fingerprint")
+    data_licence: str = Field(
+        UNSTATED, min_length=1, max_length=500, description="licence of the data, for the model card"
+    )
+    fresh: bool = Field(False, description="promote again even if a finished run has the same fingerprint")
     name: ModelName = "inandout"
 
 
@@ -116,13 +118,15 @@ def rollback(config: RollbackConfig) -> None:
     connect()
     with registry_lock(config.name):
         champion, previous = roll_back(config.name)
-    print(f"{config.name}: version {champion.version} is the champion, version {previous.version} the previous one")
+    print(
+        f"{config.name}: version {champion.version} is the champion, version {previous.version} the previous champion"
+    )
 
 
 def _points(config: PromoteConfig, candidate: TrainedClassifier) -> Points:
     rules = list(dict.fromkeys(parse_rule(part) for part in config.points.split(",") if part.strip()))
     if not rules:
-        raise InputError("points is empty; give some of recall>=0.95, fpr<=0.01, cost 50:1, validation")
+        raise InputError("points is empty; give, for example, recall>=0.95, fpr<=0.01, cost 50:1 or validation")
     val, test, max_fpr = candidate.scores("val"), candidate.scores(), candidate.config.val_fpr
     chosen = [choose_point(rule, val.logits, val.labels, max_fpr, config.defect_share) for rule in rules]
     return Points(chosen, [measure_point(point, test.logits, test.labels) for point in chosen])
@@ -131,9 +135,8 @@ def _points(config: PromoteConfig, candidate: TrainedClassifier) -> Points:
 def _refuse_other_test(name: str, candidate: TrainedClassifier, champion: ModelVersion | None) -> None:
     if champion is not None and champion.tags.get("test_fingerprint") != candidate.test_fingerprint:
         raise InputError(
-            f"run = {candidate.run_id}: was measured on another test part than the champion, "
-            f"version {champion.version} of {name}, so the two cannot be compared; train on the champion's data, or "
-            "give another name"
+            f"run = {candidate.run_id}: cannot be compared with the champion, version {champion.version} of {name}, "
+            "which has another test part; train on the champion's data, or give another name"
         )
 
 
@@ -190,7 +193,7 @@ def log_classifier(candidate: TrainedClassifier, points: Sequence[OperatingPoint
 
 def _facts(config: PromoteConfig, candidate: TrainedClassifier, points: Points) -> Facts:
     run = candidate.run
-    asked = {name: value for name, value in config.changed().items() if name not in ("run", "name", "fresh")}
+    changed = {name: value for name, value in config.changed().items() if name not in ("run", "name", "fresh")}
     return Facts(
         run_id=candidate.run_id, config=candidate.config.flat(), params=run.data.params,
         metrics=run.data.metrics, tags=run.data.tags,
@@ -199,7 +202,7 @@ def _facts(config: PromoteConfig, candidate: TrainedClassifier, points: Points) 
         chosen=points.chosen, measured=points.measured,
         commands=[
             command_line("classify", candidate.config.changed()),
-            command_line("promote", {"run": candidate.run_id} | asked),
+            command_line("promote", {"run": candidate.run_id} | changed),
         ],
     )  # fmt: skip
 
@@ -224,12 +227,10 @@ def _register(config: PromoteConfig, candidate: TrainedClassifier, run: Run) -> 
     champion = version_at(config.name, CHAMPION)
     version = version_of(config.name, run.info.run_id)
     if champion is not None and version is not None and champion.version == version.version:
-        return Promotion(int(version.version), True, "it is the champion already")
+        return Promotion(int(version.version), True, "it is already the champion")
     if version is not None and ROLLED_BACK in version.tags:
-        back = (
-            f"not passed: it was rolled back, {version.tags[ROLLED_BACK]}; only `rollback` gives the place back to it"
-        )
-        return Promotion(int(version.version), False, back)
+        why = f"not passed: it was rolled back, {version.tags[ROLLED_BACK]}; only `rollback` can restore it"
+        return Promotion(int(version.version), False, why)
     _refuse_other_test(config.name, candidate, champion)
     theirs = read_scores(champion.tags[RUN_TAG]) if champion is not None else None
     wins, why = champion_gate(candidate.scores(), theirs, str(champion.version) if champion is not None else "")

@@ -11,17 +11,17 @@ from inandout.data.manifest import Sample
 from inandout.diffusion.sample.sampler import sample
 from inandout.errors import InputError
 from inandout.review.base_preview import BasePreview, has_preview
-from inandout.stages.pools.text2img import DiffusionSetup, drawn_with, open_diffusion_setup
+from inandout.stages.pools.text2img import DiffusionSetup, open_diffusion_setup, read_drawing_config
 
 
 def open_base_preview(run_id: str, pool: Sequence[Sample], folder: Path) -> BasePreview | None:
     """Return a preview that redraws rows of a pool at alpha 0 into `folder`; None if no row can be redrawn."""
     if not any(has_preview(row) for row in pool):
         return None
-    config = drawn_with(run_id)
+    config = read_drawing_config(run_id)
     if config is None:
         print(
-            f"remark: run {run_id} does not say what its images were drawn with, so they cannot be shown at alpha 0",
+            f"remark: run {run_id} does not record how its images were drawn, so there is no preview at alpha 0",
             file=sys.stderr,
         )
         return None
@@ -36,7 +36,7 @@ def open_base_preview(run_id: str, pool: Sequence[Sample], folder: Path) -> Base
 def _at_zero(setup: DiffusionSetup, row: Sample) -> ImageArray:
     """Redraw the image of a row with the base only, which equals `merge` at alpha 0; grey if the image is grey."""
     if setup.base.fingerprint != row.base:
-        raise InputError(f"base {setup.config.base.base}: is no longer the one that this image was drawn with")
+        raise InputError(f"base {setup.config.base.base}: has changed since this image was drawn; restore it")
     assert row.seed is not None
     drawn = sample(
         setup.base.pipeline, [row.prompt], [row.seed], width=setup.config.geometry.width,

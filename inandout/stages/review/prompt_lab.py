@@ -57,5 +57,5 @@ def save_prompt_lab(run_id: str, lab: PromptLab) -> str:
     mlflow.MlflowClient().log_artifacts(run_id, str(lab.folder), "prompt_lab")
     chosen, attempts = lab.chosen(), len(lab.attempts())
     if not chosen:
-        return f"{attempts} tries, in run {run_id}. No prompt was chosen to be used."
-    return f"{attempts} tries, in run {run_id}. To make a pool of the chosen prompts, add to augment: {lab.option()}"
+        return f"{attempts} attempts, logged to run {run_id}. No prompt was chosen."
+    return f"{attempts} attempts, logged to run {run_id}. To generate a pool, add to augment: {lab.option()}"

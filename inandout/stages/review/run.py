@@ -39,22 +39,22 @@ class ReviewConfig(DdpmConfig):
     pool: str = Field(
         "",
         description="run id of augment, extend-pool or label-errors, or a folder with a manifest.csv; empty = the "
-        "prompt lab, which all options but host and port are for",
+        "prompt lab, which uses all options except host and port",
     )
     host: str = Field(
         "127.0.0.1",
         min_length=1,
-        description="address to listen on; with any other than that of this machine alone, a token is needed to get in",
+        description="address to listen on; addresses other than localhost require a token",
     )
-    port: int = Field(8765, ge=0, le=65535, description="port to listen on; 0 = any that is free")
+    port: int = Field(8765, ge=0, le=65535, description="port to listen on; 0 = any free port")
 
 
-class Opened(NamedTuple):
-    """A pool, and where it comes from."""
+class PoolWithDataset(NamedTuple):
+    """Folder of a pool and its dataset."""
 
     folder: Path
     real: list[Sample]
-    """The data set that it was made from; empty where that is not known."""
+    """The dataset of the pool; empty if unknown."""
     fit: Literal["crop", "stretch"]
 
 
@@ -62,12 +62,12 @@ def review(config: ReviewConfig) -> None:
     """Serve the review page until Ctrl-C. Decisions are saved immediately and logged to an MLflow run at the end."""
     connect()
     if config.pool:
-        _certify(config)
+        _run_review(config)
     else:
         _run_prompt_lab(config)
 
 
-def _certify(config: ReviewConfig) -> None:
+def _run_review(config: ReviewConfig) -> None:
     session, close = _build_session(config.pool)
     log = DecisionLog(_folder_of(session) / DECISIONS)
     log.add(decisions_on(session.ids))
@@ -91,7 +91,7 @@ def _build_session(where: str) -> tuple[ReviewSession, Close]:
     if not Path(where).is_dir() and is_label_errors_run(where):
         data = read_manifest(artifact_folder(where, "manifest.csv"))
         return build_suspect_session(where), partial(_close_labels, data)
-    opened = _open(where)
+    opened = _open_pool(where)
     pool = read_pool(opened.folder)
     session = build_session(f"pool {Path(where).name}", opened.folder, pool.samples, opened.real, opened.fit)
     if not Path(where).is_dir():
@@ -104,7 +104,7 @@ def build_suspect_session(run_id: str) -> ReviewSession:
     """Return a session of the images of a run of `label-errors`, highest loss first."""
     suspects = read_suspects(run_id)
     return build_label_session(
-        f"labels {run_id}", [one.sample for one in suspects], [one.chance for one in suspects]
+        f"labels {run_id}", [suspect.sample for suspect in suspects], [suspect.chance for suspect in suspects]
     )  # fmt: skip
 
 
@@ -121,61 +121,61 @@ def _run_prompt_lab(config: ReviewConfig) -> None:
         def finish() -> str:
             return save_prompt_lab(run.info.run_id, opened.lab_page.lab)
 
-        log = DecisionLog(opened.lab_page.lab.folder / DECISIONS)  # stays empty: there is nothing to decide on
+        log = DecisionLog(opened.lab_page.lab.folder / DECISIONS)  # stays empty: the prompt lab has no decisions
         _serve(config, build_app(opened.session, log, finish, opened.lab_page), finish)
 
 
 def _serve(config: ReviewConfig, app: FastAPI, finish: Callable[[], str]) -> None:
     try:
-        serve(app, config.host, config.port, new_token(config.host), _tell)
+        serve(app, config.host, config.port, new_token(config.host), _print_address)
     finally:
         print(finish(), file=sys.stderr)
 
 
-def _open(where: str) -> Opened:
-    """The pool of a run, with the data set of that run; or a folder.
+def _open_pool(where: str) -> PoolWithDataset:
+    """Return the pool of a run with the dataset of that run, or the pool in a folder without a dataset.
 
     Raises:
-        InputError: there is none.
+        InputError: the pool does not exist.
     """
     folder = pool_folder(where)
     if Path(where).is_dir():
-        return Opened(folder, [], "crop")
+        return PoolWithDataset(folder, [], "crop")
     config = read_config(where)
-    return Opened(folder, _still_there(artifact_folder(where, "manifest.csv")), config["fit"])
+    return PoolWithDataset(folder, _existing_dataset(artifact_folder(where, "manifest.csv")), config["fit"])
 
 
-def _still_there(manifest: Path) -> list[Sample]:
-    """The data set of a run, if its images still lie where they were."""
+def _existing_dataset(manifest: Path) -> list[Sample]:
+    """Return the dataset of a run; empty if an image file is missing."""
     samples = read_manifest(manifest)
     if all(sample.image.exists() for sample in samples):
         return samples
     print(
-        "remark: images of the data set are not where the run of the pool found them, so there are no real images "
-        "beside, and no flags that compare with them",
+        "remark: image files of the dataset are missing, so real images and flags that compare with them are not "
+        "available",
         file=sys.stderr,
     )
     return []
 
 
-def _tell(address: str) -> None:
-    print(f"review: open {address} in a browser; Ctrl-C here when you have finished", flush=True)
+def _print_address(address: str) -> None:
+    print(f"review: open {address} in a browser; press Ctrl-C here to finish", flush=True)
 
 
 def keep_decisions(run_id: str, session: ReviewSession, decisions: Sequence[Decision]) -> dict[str, Any]:
     """Log decisions and their summary to the run, replacing earlier ones, from any thread; return the summary."""
     client = mlflow.MlflowClient()
     summary = summarise(session.samples, session.ids, decisions)
-    text = "".join(one.model_dump_json(ensure_ascii=True) + "\n" for one in decisions)
+    text = "".join(decision.model_dump_json(ensure_ascii=True) + "\n" for decision in decisions)
     client.log_text(run_id, text, DECISIONS)
     client.log_text(run_id, json.dumps(summary, indent=2), "summary.json")
-    known = {decision: float(count) for decision, count in summary["together"].items()}
-    known |= {"images": float(summary["images"]), "reviewers": float(len(summary["reviewers"]))}
-    kappas = [one["kappa"] for one in summary["agreements"] if one["kappa"] is not None]
-    known |= {"lowest_kappa": min(kappas)} if kappas else {}
+    values = {decision: float(count) for decision, count in summary["together"].items()}
+    values |= {"images": float(summary["images"]), "reviewers": float(len(summary["reviewers"]))}
+    kappas = [agreement["kappa"] for agreement in summary["agreements"] if agreement["kappa"] is not None]
+    values |= {"lowest_kappa": min(kappas)} if kappas else {}
     now = int(time.time() * 1000)
     client.log_batch(
-        run_id, [Metric(f"review_{name}", value, now, 0) for name, value in known.items()],
+        run_id, [Metric(f"review_{name}", value, now, 0) for name, value in values.items()],
         tags=[RunTag("inandout.reviewers", ", ".join(summary["reviewers"])[:500])],
     )  # fmt: skip
     return summary
@@ -185,7 +185,7 @@ def _close_pool(run_id: str, summary: dict[str, Any], _: Sequence[Decision]) -> 
     counts = summary["together"]
     return (
         f"{counts['keep']} kept, {counts['reject']} rejected, {counts['unsure']} unsure of {summary['images']}, in "
-        f"run {run_id}. To train with the kept images alone, add reviewed=true to classify."
+        f"run {run_id}. To train on kept images only, add reviewed=true to classify."
     )
 
 
@@ -196,6 +196,6 @@ def _close_labels(
     counts = summary["together"]
     return (
         f"{counts['keep']} labels right, {counts['reject']} wrong, {counts['unsure']} unsure of {summary['images']}, "
-        f"in run {run_id}. To train with the wrong ones corrected: data={artifact_folder(run_id, CORRECTED)}; without "
-        f"those that are wrong or unsure: data={artifact_folder(run_id, WITHOUT)}"
+        f"in run {run_id}. To train with wrong labels corrected: data={artifact_folder(run_id, CORRECTED)}; without "
+        f"wrong and unsure labels: data={artifact_folder(run_id, WITHOUT)}"
     )

@@ -26,7 +26,7 @@ _EXTRAS: tuple[Extra, ...] = ("n_aug", "guidance", "lr")
 def _extras(text: str) -> str:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not set(names) <= set(_EXTRAS) or len(set(names)) < len(names):
-        raise ValueError(f"{text!r} is not some of {', '.join(_EXTRAS)}, each once, separated by commas")
+        raise ValueError(f"{text!r} is not a comma-separated subset of {', '.join(_EXTRAS)} without duplicates")
     return ",".join(names)
 
 
@@ -47,26 +47,31 @@ class SearchConfig(StageConfig):
     weights: Weights = "none"
     val_fpr: ValFpr = 0.05
     seed: Seed = 0
-    n_trials: int = Field(20, ge=1, le=10_000, description="trials of the study in all, however often it is resumed")
-    seeds: Seeds = Field("0,1", description="trainings of each trial, whose mean counts")
-    fresh_seeds: Seeds = Field("100,101,102", description="trainings of the best three and of the paper's choice")
-    also: Annotated[str, AfterValidator(_extras)] = Field(
-        "", description="searched besides alpha and ddpm_ratio: some of n_aug, guidance, lr, separated by commas"
+    n_trials: int = Field(20, ge=1, le=10_000, description="total number of trials, including those before a resume")
+    seeds: Seeds = Field("0,1", description="training seeds of each trial; the objective is their mean")
+    fresh_seeds: Seeds = Field(
+        "100,101,102",
+        description="training seeds of the final comparison of the best three points and the paper's choice",
     )
-    alpha_step: float = Field(0.1, ge=0.05, le=0.1, description="grid of alpha: .05 or .1; trials share its pools")
+    also: Annotated[str, AfterValidator(_extras)] = Field(
+        "", description="further searched options, separated by commas: some of n_aug, guidance, lr"
+    )
+    alpha_step: float = Field(
+        0.1, ge=0.05, le=0.1, description="grid step of alpha, .05 or .1; trials with equal alpha share a pool"
+    )
     objective: ValidationPositives | None = Field(
         None,
-        description="positives of the validation part: real, or synthetic (held out, half MemSeg, half diffusion); "
-        "none = real with shot=full, else synthetic",
+        description="validation positives: real, or synthetic (held out, half MemSeg, half diffusion); none = "
+        "real with shot=full, else synthetic",
     )
-    n_held_out: int = Field(40, ge=2, le=100_000, description="held-out positives of objective=synthetic")
+    n_held_out: int = Field(40, ge=2, le=100_000, description="number of held-out positives for objective=synthetic")
     held_out_alpha: float | None = Field(
-        None, ge=0, le=1, description="their alpha, the same in all trials; none = the paper's for this shot"
+        None, ge=0, le=1, description="alpha of held-out positives, equal in all trials; none = the paper's value"
     )
     storage: Annotated[str, AfterValidator(check_url)] = Field(
         "",
-        description="where the study is kept: empty = a file beside the database, for any number of processes on one "
-        "machine; or postgresql+psycopg://user@host/database, for several machines",
+        description="storage of the study: empty = a file beside the database, for processes on one machine; "
+        "postgresql+psycopg://user@host/database for several machines",
     )
 
     @field_validator("alpha_step")
@@ -79,10 +84,10 @@ class SearchConfig(StageConfig):
     @model_validator(mode="after")
     def _can_be_searched(self) -> "SearchConfig":
         if self.mix.n_aug < 2:
-            raise ValueError(f"n_aug = {self.mix.n_aug}: two sources are mixed, so it must be 2 or more")
+            raise ValueError(f"n_aug = {self.mix.n_aug}: must be 2 or more, because two sources are mixed")
         both = set(self.seeds.split(",")) & set(self.fresh_seeds.split(","))
         if both:
-            raise ValueError(f"fresh_seeds = {self.fresh_seeds}: {min(both)} is one of seeds, so it is not fresh")
+            raise ValueError(f"fresh_seeds = {self.fresh_seeds}: {min(both)} is also in seeds; give other seeds")
         if self.engine.cluster and not self.storage:
             raise ValueError(f"cluster = {self.engine.cluster}: a file cannot be locked across machines; give storage")
         return self
@@ -98,9 +103,9 @@ class SearchConfig(StageConfig):
 
     def resolved(self) -> "SearchConfig":
         """Replace None in `objective` and `held_out_alpha` by the defaults for base and shot."""
-        suiting: ValidationPositives = "real" if self.scenario.shot == "full" else "synthetic"
+        default: ValidationPositives = "real" if self.scenario.shot == "full" else "synthetic"
         alpha = self.paper_alpha() if self.held_out_alpha is None else self.held_out_alpha
-        return self.model_copy(update={"objective": self.objective or suiting, "held_out_alpha": alpha})
+        return self.model_copy(update={"objective": self.objective or default, "held_out_alpha": alpha})
 
     def space(self) -> Space:
         """Return the search space."""

@@ -53,9 +53,9 @@ def _difference(rows: Sequence[Row], name: str) -> Difference | None:
 
 def _sentence(name: str, same: bool, difference: Difference | None, seeds: int) -> str:
     if same:
-        return f"The search did not pay: what is best by validation is {PAPER}."
+        return f"The search did not pay: the best point by validation is {PAPER}."
     if difference is None:
-        return "Whether the search paid cannot be said: AP is undefined on the test part, which lacks a class."
+        return "It is unknown whether the search paid: AP is undefined because the test part lacks a class."
     answer = "paid" if difference.low > 0 else "did not pay"
     return (
         f"The search {answer}: on the test part, with {seeds} fresh seeds, AP of {name} against {PAPER} is "

@@ -58,4 +58,4 @@ def _refuse_impossible(values: dict[str, float]) -> None:
     """Raise InputError for values outside 0..1. MLflow returns infinity as 1.8e308, which Optuna would rank best."""
     broken = {name: value for name, value in values.items() if not 0 <= value <= 1}
     if broken:
-        raise InputError(f"{broken} is not within 0..1: training broke the model, so this point has failed; lower lr")
+        raise InputError(f"{broken} is not within 0..1 because training diverged; lower lr")

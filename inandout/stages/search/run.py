@@ -45,8 +45,8 @@ FINALISTS = 3
 """Number of points in the final comparison."""
 ENDS = ("COMPLETE", "PRUNED", "FAIL")
 """Final states of a trial in Optuna."""
-_PAUSE = 2.0
-"""Seconds between two looks at what other workers do."""
+_POLL_SECONDS = 2.0
+"""Seconds between checks of trials of other workers."""
 
 
 def search(config: SearchConfig) -> str:
@@ -59,7 +59,7 @@ def search(config: SearchConfig) -> str:
     space = config.space()
     size = space.size()
     if size is not None and config.n_trials > size:
-        raise InputError(f"n_trials = {config.n_trials}: there are {size} different points; give 1 to {size}")
+        raise InputError(f"n_trials = {config.n_trials}: the space has {size} points; give 1 to {size}")
     data = read_data(config.data.data)
     refuse_impossible(config.paper(config.seeds)[0], data)
     samples = data.take_shot(config.data, config.scenario, config.seed)
@@ -70,7 +70,7 @@ def search(config: SearchConfig) -> str:
         adapter_run(config.held_out(), samples)
         validation_set = build_validation_set(known(config.objective), config.held_out(), data)
         mlflow.set_tag("inandout.objective", validation_set.sentence)
-        print(f"maximised: {validation_set.sentence}", flush=True)
+        print(f"objective: {validation_set.sentence}", flush=True)
         for task in run_all(partial(_work, run_location(), key, data), config.workers_alone(), config.engine):
             if task.error is not None:
                 raise task.error
@@ -108,14 +108,14 @@ def _study_run(shared: SharedStudy, config: SearchConfig, key: str) -> Iterator[
     """Open the run of the study, which all workers share; a later run of `mlflow run` refers to it."""
     with ExitStack() as stack:
         with shared.lock():
-            there = _known_run(shared)
-            outer = os.environ.pop("MLFLOW_RUN_ID", None) if there else None
+            run_id = _known_run(shared)
+            outer = os.environ.pop("MLFLOW_RUN_ID", None) if run_id else None
             name = f"{config.scenario.shot} search of {', '.join(shared.space.distributions)}"
-            run = stack.enter_context(open_run("search", config.flat(), key, name, there))
+            run = stack.enter_context(open_run("search", config.flat(), key, name, run_id))
             shared.study.set_user_attr(RUN, run.info.run_id)
-        mlflow.set_tag("inandout.n_trials", config.n_trials)  # a parameter could not grow
+        mlflow.set_tag("inandout.n_trials", config.n_trials)  # a parameter could not increase
         yield run
-    if outer is not None and outer != there:
+    if outer is not None and outer != run_id:
         os.environ["MLFLOW_RUN_ID"] = outer
         record_reuse("search", config.flat(), mlflow.get_run(run.info.run_id))
 
@@ -141,13 +141,17 @@ def _run_trials(shared: SharedStudy, config: SearchConfig, validation_set: Valid
             configs = config.classifiers(point_of(claimed.trial, shared.space), config.seeds)
             waited = time.monotonic() - started
             run_trial(
-                shared.study, claimed.trial, configs, lambda one: validate(one, validation_set.samples, data), waited
+                shared.study,
+                claimed.trial,
+                configs,
+                lambda config: validate(config, validation_set.samples, data),
+                waited,
             )
         elif is_running(shared.study):
             if not waiting:
                 print("waiting for trials of other workers", flush=True)
             waiting = True
-            time.sleep(_PAUSE)
+            time.sleep(_POLL_SECONDS)
         else:
             return
 
@@ -195,8 +199,8 @@ def _sums(study: Study) -> dict[str, float]:
     """Return the number of trials by final state, and their cost outside training."""
     trials = ended_trials(study)
     costs = [trial.user_attrs for trial in trials if OVERHEAD_SECONDS in trial.user_attrs]
-    asked, drawn = (sum(cost[name] for cost in costs) for name in (DIFFUSION_IMAGES, NEW_DIFFUSION_IMAGES))
+    needed, drawn = (sum(cost[name] for cost in costs) for name in (DIFFUSION_IMAGES, NEW_DIFFUSION_IMAGES))
     ends = {f"n_{name.lower()}": float(sum(t.state.name == name for t in trials)) for name in ENDS}
     ends[f"{OVERHEAD_SECONDS}_mean"] = float(np.mean([cost[OVERHEAD_SECONDS] for cost in costs]))
-    ends |= {NEW_DIFFUSION_IMAGES: drawn, DIFFUSION_IMAGES: asked}
-    return ends | ({"share_of_diffusion_reused": 1 - drawn / asked} if asked else {})
+    ends |= {NEW_DIFFUSION_IMAGES: drawn, DIFFUSION_IMAGES: needed}
+    return ends | ({"share_of_diffusion_reused": 1 - drawn / needed} if needed else {})

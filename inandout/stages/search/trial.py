@@ -18,8 +18,8 @@ OVERHEAD_SECONDS = "seconds_outside_training"
 """Seconds of a trial without training and image generation."""
 DIFFUSION_IMAGES, NEW_DIFFUSION_IMAGES = "diffusion_images", "diffusion_images_drawn"
 """Metrics of a trial: diffusion images that it needed, and those that it had to draw."""
-MAKING = ("augment", "negatives")
-"""Stages that make images."""
+IMAGE_STAGES = ("augment", "negatives")
+"""Stages that generate images."""
 
 
 class TrialParams(NamedTuple):
@@ -61,18 +61,18 @@ def run_trial(study: Study, trial: Trial, configs: Sequence[ClassifyConfig], val
         requeue(study, trial)
         raise
     finish(study, trial, None if outcome.pruned else outcome.mean)
-    ending = f", cut short after {outcome.n_seeds} of {len(configs)} seeds" if outcome.pruned else ""
+    ending = f", pruned after {outcome.n_seeds} of {len(configs)} seeds" if outcome.pruned else ""
     print(f"trial {trial.number} at {trial.params}: {outcome.mean:.4f}{ending}", flush=True)
 
 
 def _log_cost(trial: Trial, run_id: str, configs: Sequence[ClassifyConfig], started: float) -> None:
     """Log the cost of a trial. Runs below its run were computed for it; all other results were reused."""
-    made = [run for seed_run in _children(run_id) for run in (seed_run, *_children(seed_run.info.run_id))]
-    worked = sum(run.data.metrics.get("seconds_training", 0) for run in made)
-    worked += sum(run.data.metrics["seconds"] for run in made if run.data.tags["inandout.stage"] in MAKING)
+    computed = [run for seed_run in _children(run_id) for run in (seed_run, *_children(seed_run.info.run_id))]
+    worked = sum(run.data.metrics.get("seconds_training", 0) for run in computed)
+    worked += sum(run.data.metrics["seconds"] for run in computed if run.data.tags["inandout.stage"] in IMAGE_STAGES)
     costs = {
         DIFFUSION_IMAGES: sum(config.shares()[0] for config in configs),
-        NEW_DIFFUSION_IMAGES: sum(run.data.metrics.get("ddpm_drawn", 0) for run in made),
+        NEW_DIFFUSION_IMAGES: sum(run.data.metrics.get("ddpm_drawn", 0) for run in computed),
         OVERHEAD_SECONDS: time.monotonic() - started - worked,
     }
     log_values(costs)

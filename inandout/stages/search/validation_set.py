@@ -44,14 +44,14 @@ def build_validation_set(objective: ValidationPositives, held_out: DdpmPoolConfi
     samples = without_test(data.take_shot(held_out.data, held_out.scenario, held_out.seed))
     negatives = [sample for sample in samples if (sample.split, sample.label) == ("val", 0)]
     if not negatives:
-        raise InputError("the validation part has no negatives to judge by; raise val_share")
+        raise InputError("the validation part has no negatives; raise val_share")
     if objective == "real":
         return _with_real(negatives, held_out, data)
     positives = _held_out(samples, negatives, held_out, data)
     return ValidationSet(
         negatives + positives,
         f"AP of {len(negatives)} real negatives against {len(positives)} held-out synthetic positives, half MemSeg, "
-        f"half diffusion at alpha = {held_out.drawing.alpha:g}: a proxy, which has seen no real defect",
+        f"half diffusion at alpha = {held_out.drawing.alpha:g}: a proxy without real defects",
     )
 
 
@@ -61,7 +61,7 @@ def _with_real(negatives: list[Sample], held_out: DdpmPoolConfig, data: CheckedD
     if not positives:
         raise InputError("objective = real: the validation part has no real positives; give objective=synthetic")
     shot = held_out.scenario.shot
-    beyond = "" if shot == "full" else f", which shot={shot} would not have: they were asked for"
+    beyond = "" if shot == "full" else f", used on request although shot={shot} withholds them"
     return ValidationSet(
         negatives + positives, f"AP of {len(negatives)} real negatives against {len(positives)} real positives{beyond}"
     )
@@ -78,6 +78,6 @@ def _held_out(
     )  # fmt: skip
     memseg = augment_memseg(anomalies, [sample.with_(split="train") for sample in negatives])
     adapter = adapter_run(held_out, data.take_shot(held_out.data, held_out.scenario, held_out.seed))
-    drawn = held_out.with_drawing(adapter=adapter).model_copy(update={"seed": other, "n_aug": n_ddpm})
-    ddpm = augment_ddpm(drawn, list(samples))
+    diffusion = held_out.with_drawing(adapter=adapter).model_copy(update={"seed": other, "n_aug": n_ddpm})
+    ddpm = augment_ddpm(diffusion, list(samples))
     return [sample.with_(split="val") for sample in memseg.samples + ddpm.samples]

@@ -72,7 +72,7 @@ def test_like_images_are_near_and_the_run_holds_what_it_says(
     assert run.data.params["data"] == str(data)
     assert f"| memseg n=13 seed=0 ({memseg[:8]}) " in found.table
     assert f"{values['kid_pool_1']:.3g} (" in found.table
-    assert "Left out, with less than 10 images: real validation positives (3)." in found.table
+    assert "Omitted, fewer than 10 images: real validation positives (3)." in found.table
     assert found.table in capsys.readouterr().out
     artifacts = {artifact.path for artifact in mlflow.MlflowClient().list_artifacts(found.run_id)}
     assert {"distance.md", "features.png", "config.json", "manifest.csv"} <= artifacts
@@ -90,17 +90,17 @@ def test_what_cannot_be_compared_is_refused_in_one_sentence(data: Path, trained:
     write_manifest([s.with_(sources=test) for s in read_manifest(leak / "manifest.csv")], leak / "manifest.csv")
     for changes, message in (
         ({"model": ""}, "model is empty"),
-        ({"model": "no-such-run"}, "model = no-such-run: there is no run with this id"),
+        ({"model": "no-such-run"}, "model = no-such-run: no run has this id"),
         ({"model": small}, "is a run of augment, not of classify"),
         ({"pools": " , "}, "pools is empty"),
-        ({"pools": small}, "has 4 images; a comparison needs 10"),
-        ({"pools": str(tmp_path)}, "not a pool"),
+        ({"pools": small}, "has 4 images; a comparison needs at least 10"),
+        ({"pools": str(tmp_path)}, "is not a pool"),
         ({"pools": f"{pool},{leak}"}, "outside the training part"),
     ):
         with pytest.raises(InputError, match=message):
             distance(DistanceConfig(**{"model": trained.run_id, "pools": str(pool)} | changes))
     write_manifest(read_manifest(data)[1:], data)
-    with pytest.raises(InputError, match="its data set has changed since"):
+    with pytest.raises(InputError, match="its dataset has changed"):
         distance(DistanceConfig(model=trained.run_id, pools=str(pool)))
     runs = mlflow.search_runs(search_all_experiments=True, output_format="list")
     assert {run.info.status for run in runs} == {"FINISHED"}, "everything is refused before a run is opened"

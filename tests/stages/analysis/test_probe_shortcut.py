@@ -86,13 +86,13 @@ def test_what_cannot_be_probed_is_refused_in_one_sentence(
     foreign = train(tiny, tiny_base, **given).run_id
     for run_id, message in (
         ("", "run is empty"),
-        ("no-such-run", "run = no-such-run: there is no run with this id"),
+        ("no-such-run", "run = no-such-run: no run has this id"),
         (other, ", not of classify"),
-        (few, "have 8 negatives; the probe needs 10"),
+        (few, "have 8 negatives; the probe needs at least 10"),
     ):
         with pytest.raises(InputError, match=message):
             probe_shortcut(ProbeShortcutConfig(run=run_id))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("inandout.stages.analysis.probe_shortcut.FEWEST", 2)
-        with pytest.raises(InputError, match="were drawn with another one; give base="):
+        with pytest.raises(InputError, match="another base drew the diffusion images of pool .*; give base="):
             probe_shortcut(ProbeShortcutConfig(run=foreign))

@@ -60,7 +60,7 @@ def test_wrong_labels_come_first_are_reviewed_and_come_back_corrected_and_withou
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     run_id = judge(noisy)
-    assert "2 of 28 labels are contrary" in capsys.readouterr().out
+    assert "2 of 28 labels contradict" in capsys.readouterr().out
     suspects = read_suspects(run_id)
     assert {one.sample.image.name for one in suspects[:2]} == set(WRONG)
     assert [one.contrary for one in suspects] == [True, True] + [False] * 26
@@ -86,7 +86,7 @@ def test_wrong_labels_come_first_are_reviewed_and_come_back_corrected_and_withou
     assert all(row.split == before[row.image.name] for row in [*left, *corrected]), "compared on the same parts"
 
     (noisy.parent / "5.png").unlink()
-    with pytest.raises(InputError, match=r"5\.png: is no longer where run"):
+    with pytest.raises(InputError, match=r"5\.png: image of run .* is missing"):
         review(ReviewConfig(pool=run_id))
 
 

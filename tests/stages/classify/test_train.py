@@ -116,13 +116,13 @@ def test_what_cannot_be_trained_is_refused_in_one_sentence(
     [
         (
             {"ddpm_pool": "x", "ddpm_ratio": 0},
-            "ddpm_pool is given, but ddpm_ratio = 0 and n_aug = 60 take nothing of it",
+            "ddpm_pool is set, but ddpm_ratio = 0 and n_aug = 60 use no image of it",
         ),
-        ({"memseg_pool": "x", "ddpm_ratio": 1}, "memseg_pool is given, but ddpm_ratio = 1"),
-        ({"memseg_pool": "x", "n_aug": 0}, "n_aug = 0 take nothing of it"),
+        ({"memseg_pool": "x", "ddpm_ratio": 1}, "memseg_pool is set, but ddpm_ratio = 1"),
+        ({"memseg_pool": "x", "n_aug": 0}, "n_aug = 0 use no image of it"),
     ],
 )
-def test_a_pool_of_which_the_mix_takes_nothing_is_refused(given: dict[str, object], message: str) -> None:
+def test_refuses_pool_that_the_mix_does_not_use(given: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         ClassifyConfig.from_flat(**given)
 

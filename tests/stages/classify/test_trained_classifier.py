@@ -50,10 +50,10 @@ def test_it_gives_back_what_was_trained_and_measured(config: ClassifyConfig) -> 
 def test_files_that_have_changed_or_gone_are_told(config: ClassifyConfig) -> None:
     trained = TrainedClassifier.open(classify(config).run_id)
     write_image(trained.samples[0].image, draw(99, False)[0])
-    with pytest.raises(InputError, match="its data set has changed since"):
+    with pytest.raises(InputError, match="its dataset has changed"):
         trained.rows("train", 0)
     trained.test[0].image.unlink()
-    with pytest.raises(InputError, match=r"1 files of the test part of run .* are gone"):
+    with pytest.raises(InputError, match=r"1 test files of run .* are missing"):
         trained.test_pixels(2)
 
 
@@ -65,7 +65,7 @@ def test_what_is_no_finished_classifier_is_refused(config: ClassifyConfig) -> No
         pass
     for given, message in (
         ("", "model is empty; give the run id of a classify"),
-        ("nothing", "model = nothing: there is no run with this id"),
+        ("nothing", "model = nothing: no run has this id"),
         (pool, f"model = {pool}: is a run of augment, not of classify"),
         (other.info.run_id, "is a run of another program, not of classify"),
     ):
@@ -79,12 +79,12 @@ def test_what_is_no_finished_classifier_is_refused(config: ClassifyConfig) -> No
     written = artifact_folder(run_id, "config.json")
     text = written.read_text()
     written.write_text(text.replace('"val_fpr"', '"an_option_of_before"'))
-    with pytest.raises(InputError, match="is of another version of the package"):
+    with pytest.raises(InputError, match="was logged by an incompatible version"):
         TrainedClassifier.open(run_id)
     written.write_text(text)
     TrainedClassifier.open(run_id).weights.unlink()
-    with pytest.raises(InputError, match=r"its artifacts classifier.safetensors are gone from .*; put them back"):
+    with pytest.raises(InputError, match=r"artifacts classifier.safetensors are missing in .*; restore them"):
         TrainedClassifier.open(run_id)
     shutil.rmtree(written.parent)
-    with pytest.raises(InputError, match=r"classifier.safetensors, config.json, manifest.csv, scores.csv are gone"):
+    with pytest.raises(InputError, match=r"classifier.safetensors, config.json, manifest.csv, scores.csv are missing"):
         TrainedClassifier.open(run_id)

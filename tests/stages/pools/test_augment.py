@@ -75,5 +75,5 @@ def test_a_folder_of_textures_counts_by_its_content(tiny: Path, project: Path, t
 
 
 def test_a_folder_that_is_no_pool_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"it needs a manifest\.csv"):
+    with pytest.raises(InputError, match=r"it has no manifest\.csv"):
         read_pool(tmp_path)

@@ -12,7 +12,7 @@ from inandout.data.manifest import digest
 from inandout.errors import InputError
 from inandout.stages.finetune import FinetuneConfig, finetune
 from inandout.stages.pools.augment import AugmentConfig, augment
-from inandout.stages.pools.decisions import kept, review_of
+from inandout.stages.pools.decisions import kept_rows, load_review
 from inandout.stages.pools.extend_pool import ExtendPoolConfig, extend_pool
 from inandout.stages.pools.pool import Pool
 from inandout.stages.review import run as review_stage
@@ -53,7 +53,7 @@ def test_more_of_the_certified_prompts_with_new_seeds_and_the_old_decisions(
     assert [row.prompt for row in more.samples[6:]] == ["pits"] * 3
     assert len({row.seed for row in more.samples}) == 9
     assert len({digest(row.image) for row in more.samples}) == 9
-    rows, _, decisions = review_of(more.samples)
+    rows, _, decisions = load_review(more.samples)
     assert [row.review for row in rows] == ["keep", "reject", "keep", "reject", "reject", "reject", "", "", ""]
     assert {one.reviewer for one in decisions} == {"Anna"}
     assert extend_pool(ExtendPoolConfig(pool=pointer_to(pool.run_id), n_aug=3)).run_id == more.run_id
@@ -62,7 +62,7 @@ def test_more_of_the_certified_prompts_with_new_seeds_and_the_old_decisions(
 def sentence(pool: Pool, needed: int) -> re.Match[str]:
     """The command that too few kept images are answered with."""
     with pytest.raises(InputError) as caught:
-        kept("ddpm_pool", pool.run_id, review_of(pool.samples)[0], needed)
+        kept_rows("ddpm_pool", pool.run_id, load_review(pool.samples)[0], needed)
     found = re.search(r"extend-pool --pool (\w+) --n-aug (\d+)", str(caught.value))
     assert found is not None, caught.value
     return found
@@ -73,7 +73,7 @@ def test_a_topped_up_memseg_pool_can_be_reviewed_and_topped_up_again(
 ) -> None:
     pool = make(tiny)
     say(pool, "Anna", "", "reject")
-    with pytest.raises(InputError, match="no image was kept"):
+    with pytest.raises(InputError, match="no finished review kept an image"):
         extend_pool(ExtendPoolConfig(pool=pool.run_id))
     say(pool, "Ben", "keep")
     once = extend_pool(ExtendPoolConfig(pool=pool.run_id, n_aug=2))

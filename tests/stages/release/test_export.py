@@ -52,17 +52,17 @@ def test_a_run_becomes_a_file_that_agrees_and_is_timed(
     assert again.run_id == exported.run_id, "the same classifier and threshold by another address"
     assert Path("again.onnx").read_bytes() == exported.path.read_bytes()
     for changes, message in (
-        ({}, "out = classifier.onnx: is there already"),
-        ({"out": "no/folder.onnx"}, "the folder no is not there"),
-        ({"run": "nothing", "out": "a.onnx"}, "run = nothing: there is no run with this id"),
+        ({}, "out = classifier.onnx: already exists"),
+        ({"out": "no/folder.onnx"}, "folder no does not exist"),
+        ({"run": "nothing", "out": "a.onnx"}, "run = nothing: no run has this id"),
         ({"run": exported.run_id, "out": "a.onnx"}, "is a run of export, not of classify"),
         ({"rule": "best", "out": "a.onnx"}, "'best' is no operating point"),
-        ({"run": "", "model": "models:/nothing@champion", "out": "a.onnx"}, "no promoted classifier is there"),
+        ({"run": "", "model": "models:/nothing@champion", "out": "a.onnx"}, "is not a promoted classifier"),
     ):
         with pytest.raises(InputError, match=message):
             export(ExportConfig(**{"run": trained.run_id, "rounds": 10, **changes}))
     known.test[0].image.unlink()
-    with pytest.raises(InputError, match=r"1 files of the test part .* are gone"):
+    with pytest.raises(InputError, match=r"1 test files of run .* are missing"):
         export(ExportConfig(run=trained.run_id, rounds=10, out="a.onnx"))
     assert not Path("a.onnx").exists()
 
@@ -83,7 +83,7 @@ def test_without_masks_the_heat_maps_are_not_measured_and_it_is_said(trained: Re
     [
         ({}, "give either run"),
         ({"run": "a", "model": "models:/b/1"}, "give either run"),
-        ({"model": "b@champion"}, "'b@champion': is no address of a model"),
+        ({"model": "b@champion"}, "'b@champion': is not a model URI"),
     ],
 )
 def test_what_is_not_one_classifier_is_refused(given: dict[str, str], message: str, project: Path) -> None:

@@ -119,7 +119,7 @@ def test_the_champion_moves_only_to_what_beats_it_and_back(shop: Shop, capsys: p
     assert (better.version, better.champion) == (3, True)
     assert holders("story") == (3, 1)
     assert "over champion version 1: better" in versions("story")[3][GATE]
-    assert release(shop.good, "story") == Promotion(3, True, "it is the champion already")
+    assert release(shop.good, "story") == Promotion(3, True, "it is already the champion")
 
     rollback(RollbackConfig(name="story"))
     assert holders("story") == (1, 3)
@@ -132,7 +132,7 @@ def test_the_champion_moves_only_to_what_beats_it_and_back(shop: Shop, capsys: p
     assert holders("story") == (3, 1)
     assert ROLLED_BACK not in versions("story")[3]
     assert sorted(versions("story")) == [1, 2, 3]
-    assert "story: version 3 is the champion, version 1 the previous one" in capsys.readouterr().out
+    assert "story: version 3 is the champion, version 1 the previous champion" in capsys.readouterr().out
 
 
 def test_a_version_says_what_it_is_and_its_model_works(shop: Shop) -> None:
@@ -183,7 +183,7 @@ def test_a_broken_export_is_not_registered(shop: Shop, monkeypatch: pytest.Monke
 @pytest.mark.usefixtures("unchecked")
 def test_another_test_part_is_refused(shop: Shop) -> None:
     release(shop.middling, "local")
-    with pytest.raises(InputError, match="another test part than the champion, version 1 of local"):
+    with pytest.raises(InputError, match="the champion, version 1 of local, which has another test part"):
         release(shop.elsewhere, "local")
     assert holders("local") == (1, None)
     assert sorted(versions("local")) == [1]
@@ -202,7 +202,7 @@ def test_the_best_of_the_experiment_is_that_of_the_validation_part(
     version = version_at("chosen", CHAMPION)
     assert version is not None
     assert version.tags["run"] == shop.blind
-    assert "best of 4; 1 others have none" in capsys.readouterr().out
+    assert "best of 4; 1 have none" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("unchecked")

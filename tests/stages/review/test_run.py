@@ -95,10 +95,10 @@ def test_only_kept_images_are_trained_with_and_too_few_stop_it(
 ) -> None:  # fmt: skip
     monkeypatch.setattr("inandout.stages.classify.train._log_model", lambda model, pixels: None)
     pool = make(tiny)
-    with pytest.raises(InputError, match=r"2 images are needed and 0 of 6 were kept.*6 not decided"):
+    with pytest.raises(InputError, match=r"2 images are needed, but review kept 0 of 6.*6 undecided"):
         train(tiny, pool.run_id, 2)
     say(pool, "Anna", "reject", "keep", "unsure", "keep", "keep")
-    with pytest.raises(InputError, match=r"so 1 are missing \(1 rejected, 1 unsure, 1 not decided\)"):
+    with pytest.raises(InputError, match=r"so 1 are missing \(1 rejected, 1 unsure, 1 undecided\)"):
         train(tiny, pool.run_id, 4)
     seen: list[str] = []
 
@@ -119,7 +119,7 @@ def test_only_kept_images_are_trained_with_and_too_few_stop_it(
 
 
 def test_reviewed_without_a_given_pool_is_refused() -> None:
-    with pytest.raises(ValidationError, match="give ddpm_pool or memseg_pool too"):
+    with pytest.raises(ValidationError, match="needs ddpm_pool or memseg_pool"):
         ClassifyConfig.from_flat(reviewed=True)
 
 

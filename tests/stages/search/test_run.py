@@ -142,13 +142,13 @@ def test_an_interrupted_trial_is_run_by_the_next_call(
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--n-aug=1"], "n_aug = 1: two sources are mixed"),
-        (["--seeds=1,2", "--fresh-seeds=2"], "fresh_seeds = 2: 2 is one of seeds"),
+        (["--n-aug=1"], "n_aug = 1: must be 2 or more"),
+        (["--seeds=1,2", "--fresh-seeds=2"], "fresh_seeds = 2: 2 is also in seeds"),
         (["--alpha-step=0.07"], "alpha_step = '0.07': must be .05 or .1"),
         (["--also=lr,epochs"], "also = 'lr,epochs'"),
         (["--storage=sqlite:///x"], "only postgresql+psycopg:// is supported"),
         (["--objective=real", "--n-held-out=1"], "n_held_out = '1'"),
-        (["--n-aug=2", "--n-trials=24"], "n_trials = 24: there are 23 different points"),
+        (["--n-aug=2", "--n-trials=24"], "n_trials = 24: the space has 23 points"),
     ],
 )
 def test_what_cannot_be_searched_is_a_sentence(
