@@ -24,6 +24,9 @@ _PLAIN = re.compile(r"[a-z][\w .-]*")
 def mlproject(entry_points: Mapping[str, type[StageConfig]], aliases: Mapping[str, str]) -> str:
     """Return the content of the file.
 
+    Options that are empty or none by default are no parameters of the file, although `mlflow run -P` passes them on:
+    MLflow would log their default before the entry point starts, and the run could not log the value that it uses.
+
     Args:
         entry_points: name to configuration.
         aliases: old name of an entry point to its name.
@@ -34,19 +37,24 @@ def mlproject(entry_points: Mapping[str, type[StageConfig]], aliases: Mapping[st
 
 
 def _entry_point(name: str, config: type[StageConfig], has_alias: bool) -> str:
-    options = config.options()
-    lines = [f"  {name}:{f' &{name}' if has_alias else ''}", "    parameters:"]
+    options = {key: option for key, option in config.options().items() if option.field.default not in (None, "")}
+    without = ", ".join(sorted(config.options().keys() - options.keys()))
+    lines = [f"  {name}:{f' &{name}' if has_alias else ''}"]
+    lines += _wrap(f"Also accepted, empty or none by default: {without}", "    # ") if without else []
+    lines.append("    parameters:")
     lines += [f"      {key}: {_parameter(option.field)}" for key, option in options.items()]
     command = " ".join([f"python -m inandout {name}", *(f"--{key}={{{key}}}" for key in options)])
-    indent = " " * 6
-    wrapped = textwrap.fill(
-        command, 120, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    return "\n".join([*lines, "    command: >-", *_wrap(command, " " * 6), ""])
+
+
+def _wrap(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(
+        text, 120, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
-    return "\n".join([*lines, "    command: >-", wrapped, ""])
 
 
 def _parameter(field: FieldInfo) -> str:
-    """Return the parameter of an option. MLflow has numbers and strings; an option that can be `none` is a string."""
+    """Return the parameter of an option. MLflow has numbers and strings."""
     kind = "float" if field.annotation in (int, float) else "string"
     return f"{{type: {kind}, default: {_default(field.default)}}}"
 
@@ -54,4 +62,4 @@ def _parameter(field: FieldInfo) -> str:
 def _default(value: object) -> str:
     if isinstance(value, str) and not _PLAIN.fullmatch(value):
         return json.dumps(value)
-    return "none" if value is None else str(value)
+    return str(value)

@@ -123,6 +123,22 @@ def inpainting_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def shrink_presets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the embedded base be fine-tuned in a few steps and sampled in two."""
+    from inandout.diffusion.finetune import presets as training
+    from inandout.diffusion.sample import presets as drawing
+    from inandout.diffusion.sample import sampler
+
+    for kind, shot, mode in drawing.DRAWING_PRESETS:
+        if kind == "embedded":
+            words = ("cracked", "scratched") if shot == "zero" else ("",)
+            monkeypatch.setitem(training.PRESETS, (kind, shot), training.Preset(1, 1e-3, 3))
+            monkeypatch.setitem(
+                drawing.DRAWING_PRESETS, (kind, shot, mode), drawing.DrawingPreset(0.6, 0.6, 2.0, words)
+            )
+    monkeypatch.setitem(sampler._DEFAULTS, "embedded", {"guidance": 2.0, "steps": 2, "scheduler": "dpm++"})
+
+
 def pointer_to(run_id: str) -> str:
     """Id of a run as `mlflow run` leaves it where a stage was reused: its result lies elsewhere."""
     import mlflow

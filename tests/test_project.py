@@ -31,7 +31,20 @@ def test_an_entry_point_runs_with_odd_spellings_and_its_run_is_the_stage_s(tiny:
     assert run.info.status == "FINISHED"
     assert run.data.tags["inandout.stage"] == "augment"
     assert run.data.params["max_area"] == ".50", "as it was typed"
-    assert run.data.params["textures"] == "''", "as MLflow quotes it"
+    assert run.data.params["masks"] == "perlin"
+
+
+@pytest.mark.slow
+def test_the_parameters_of_a_run_are_the_values_that_it_uses(tiny: Path, tiny_base: Path, project: Path) -> None:
+    done = mlflow_run(
+        "--experiment-name", "inandout", "-e", "augment", "-P", f"data={tiny}", "-P", "n_aug=1", "-P", "width=32",
+        "-P", "height=32", "-P", "source=inpaint", "-P", f"base={tiny_base}", "-P", "adapter=none", "-P", "steps=02",
+        "-P", "prompts=a crack",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    found = {name: run.data.params[name] for name in ("guidance", "guidance_mode", "steps", "prompts")}
+    assert found == {"guidance": "3.0", "guidance_mode": "plain", "steps": "02", "prompts": "'a crack'"}
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from inandout.diffusion.base.base import Base
 from inandout.diffusion.lora.adapter import Adapter
 from inandout.diffusion.lora.merge import merge
 from inandout.diffusion.prompts import check_prompt
+from inandout.diffusion.sample.guidance import Composition
 from inandout.diffusion.sample.sampler import SamplingConfig, image_seed, sample
 from inandout.review.prompt_lab import GenerationRequest
 
@@ -19,8 +20,26 @@ _BATCH = 4
 class Renderer:
     """Generates the images of requests; the last merged model is cached, because most requests only change prompts."""
 
-    def __init__(self, base: Base, adapter: Adapter, width: int, height: int, sampling: SamplingConfig):
-        """Generate images of one size; `sampling` has the defaults for everything that requests do not set."""
+    def __init__(
+        self,
+        base: Base,
+        adapter: Adapter,
+        width: int,
+        height: int,
+        sampling: SamplingConfig,
+        composition: Composition | None = None,
+    ):
+        """Generate images of one size.
+
+        Args:
+            base: the base model.
+            adapter: of this base.
+            width: in px.
+            height: in px.
+            sampling: values for everything that requests do not set.
+            composition: see `sample`.
+        """
+        self._composition = composition
         self._base, self._adapter, self._size, self._sampling = base, adapter, (width, height), sampling
         self._merged: tuple[float, StableDiffusionPipeline] | None = None
 
@@ -40,6 +59,7 @@ class Renderer:
             self._merge(request.alpha), [request.prompts[prompt] for prompt, _ in order],
             [image_seed(request.seed, number) for _, number in order], width=self._size[0], height=self._size[1],
             config=self._sampling.model_copy(update=changes), clip_skip=self._adapter.meta.clip_skip,
+            composition=self._composition,
         )  # fmt: skip
         images = (image for batch in batches for image in batch.images)
         for (prompt, _), image in zip(order, images, strict=True):

@@ -30,6 +30,10 @@ class AdapterMeta(BaseModel):
     seed: int
     shot: str = Field("", description="training data: zero (good images), few or full (defects); empty = unknown")
 
+    def class_prompt(self) -> str:
+        """Return the prompt of the class; if unknown, the instance prompt without its first word, the identifier."""
+        return self.prior_prompt or self.instance_prompt.partition(" ")[2]
+
 
 @dataclass(frozen=True, eq=False)
 class Adapter:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from inandout.data.colour import without_colour
 from inandout.data.images import ImageArray, read_image, write_image
 from inandout.data.text import write_text
+from inandout.diffusion.sample.guidance import Composition
 from inandout.diffusion.sample.inpaint import Canvas, find_fault
 from inandout.diffusion.sample.quality_filter import QualityFilter, RejectReason
 from inandout.diffusion.sample.rejection_sampling import Generator, rejection_sample
@@ -45,6 +46,7 @@ def text2img_generator(
     sizes: Sequence[tuple[int, int]],
     config: SamplingConfig,
     clip_skip: int,
+    composition: Composition | None = None,
 ) -> Generator:
     """Return a generator of whole images: candidate i gets prompt i (cyclically) and seed `image_seed(seed, i)`.
 
@@ -56,7 +58,8 @@ def text2img_generator(
         chosen = [prompts[number % len(prompts)] for number in numbers]
         seeds = [image_seed(seed, number) for number in numbers]
         for batch in sample(
-            pipeline, chosen, seeds, width=width, height=height, config=config, clip_skip=clip_skip
+            pipeline, chosen, seeds, width=width, height=height, config=config, clip_skip=clip_skip,
+            composition=composition,
         ):  # fmt: skip
             yield from zip(batch.images, [None if finite else "non-finite" for finite in batch.finite], strict=True)
 
@@ -75,6 +78,7 @@ def inpaint_generator(
     canvas_of: Callable[[range], Canvas],
     config: SamplingConfig,
     clip_skip: int,
+    composition: Composition | None = None,
 ) -> Generator:
     """Return a generator like `text2img_generator` that inpaints the canvases of the candidates' numbers."""
 
@@ -84,7 +88,8 @@ def inpaint_generator(
         seeds = [image_seed(seed, number) for number in numbers]
         height, width = canvas.masks.shape[1:]
         batches = sample(
-            pipeline, chosen, seeds, width=width, height=height, config=config, clip_skip=clip_skip, canvas=canvas
+            pipeline, chosen, seeds, width=width, height=height, config=config, clip_skip=clip_skip, canvas=canvas,
+            composition=composition,
         )  # fmt: skip
         results = [pair for batch in batches for pair in zip(batch.images, batch.finite, strict=True)]
         for (image, finite), before, mask in zip(results, canvas.images, canvas.masks, strict=True):

@@ -9,8 +9,8 @@ from inandout.classifier.training import FitConfig
 from inandout.data.geometry import Geometry
 from inandout.data.prepare import DataConfig, Seed, ShotConfig
 from inandout.diffusion.base.base import BaseConfig, kind_of_base
-from inandout.diffusion.finetune.presets import PRESETS
-from inandout.diffusion.sample.sampler import SamplingConfig
+from inandout.diffusion.sample.guidance import GuidanceMode
+from inandout.diffusion.sample.presets import drawing_preset
 from inandout.mixing import split_counts
 from inandout.options import Fresh, StageConfig
 from inandout.stages.pools.negatives import Negatives
@@ -64,6 +64,9 @@ class ClassifyConfig(StageConfig):
         le=1,
         description="LoRA merging weight of the diffusion pool; none = default for base, shot and diffusion",
     )
+    guidance_mode: GuidanceMode | None = Field(
+        None, description="guidance of the diffusion pool, plain (paper) or composed; none = default for the base"
+    )
     guidance: float | None = Field(
         None, ge=1, le=50, description="guidance scale of the diffusion pool; none = default for the base"
     )
@@ -97,15 +100,14 @@ class ClassifyConfig(StageConfig):
         return split_counts(self.mix.n_aug, self.ddpm_ratio)
 
     def resolved(self) -> "ClassifyConfig":
-        """Return a copy with `alpha` and `guidance` resolved; both are None if no diffusion image is drawn."""
+        """Resolve `alpha`, `guidance_mode` and `guidance`; they are None if no diffusion image is drawn."""
         if not self.shares()[0] or self.ddpm_pool:
-            return self.model_copy(update={"alpha": None, "guidance": None})
-        kind = kind_of_base(self.base.base)
-        preset = PRESETS[kind, self.scenario.shot]
+            return self.model_copy(update={"alpha": None, "guidance_mode": None, "guidance": None})
+        mode, preset = drawing_preset(kind_of_base(self.base.base), self.scenario.shot, self.guidance_mode)
         default = preset.inpaint_alpha if self.diffusion == "inpaint" else preset.alpha
-        guidance = SamplingConfig(guidance=self.guidance).resolved(kind).guidance
         alpha = default if self.alpha is None else self.alpha
-        return self.model_copy(update={"alpha": alpha, "guidance": guidance})
+        guidance = preset.guidance if self.guidance is None else self.guidance
+        return self.model_copy(update={"alpha": alpha, "guidance_mode": mode, "guidance": guidance})
 
     def own_seed(self) -> int:
         """Return `training_seed`, or `seed` if it is None."""

@@ -125,7 +125,8 @@ def diffusion_pool_config(config: ClassifyConfig, n: int) -> DdpmPoolConfig:
     """Return the configuration of `n` diffusion images, with the defaults of `augment`."""
     pool = DdpmPoolConfig(
         data=config.data, scenario=config.scenario, geometry=config.geometry, base=config.base,
-        sampling=SamplingConfig(guidance=config.guidance), drawing=DrawingConfig(alpha=config.alpha),
+        sampling=SamplingConfig(guidance=config.guidance),
+        drawing=DrawingConfig(alpha=config.alpha, guidance_mode=config.guidance_mode),
         seed=config.seed, n_aug=n,
     )  # fmt: skip
     return inpainting(pool, MaskConfig(), "perlin") if config.diffusion == "inpaint" else pool

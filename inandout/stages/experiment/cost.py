@@ -16,6 +16,8 @@ from inandout.classifier.training import fit
 from inandout.data.prepare import CheckedData
 from inandout.diffusion.base.base import Base, kind_of_base, open_base
 from inandout.diffusion.base.hub import NotHereError
+from inandout.diffusion.sample.guidance import GuidanceMode
+from inandout.diffusion.sample.presets import drawing_preset
 from inandout.diffusion.sample.sampler import SamplingConfig
 from inandout.options import known
 from inandout.reporting.tables import aligned
@@ -154,14 +156,26 @@ def _diffusing(missing: Sequence[Task[Config]], plan: Plan) -> list[Work]:
     base = _open(config)
     factor = base.pipeline.vae_scale_factor if base else _FACTOR
     pass_, sampling = _pass_through(base, config), SamplingConfig().resolved(kind_of_base(config.base.base))
-    image = pass_.times(known(sampling.steps) * (2 if known(sampling.guidance) > 1 else 1))
+    prior = pass_.times(known(sampling.steps) * _passes("plain", known(sampling.guidance)))
+    image = pass_.times(known(sampling.steps) * _passes(*_guidance(config)))
     works = [
         Work("fine-tuning, images", sum(count_shown(tuning, plan.data) for tuning in tunings), pass_.times(_BACKWARD)),
-        Work("prior preservation, images", missing_priors(tunings, factor), image),
+        Work("prior preservation, images", missing_priors(tunings, factor), prior),
         Work("diffusion, images", n_defects, image),
         Work("good parts, images", n_goods, image),
     ]
     return [work for work in works if work.number]
+
+
+def _guidance(config: ClassifyConfig) -> tuple[GuidanceMode, float]:
+    """Return guidance mode and scale of diffusion images."""
+    mode, preset = drawing_preset(kind_of_base(config.base.base), config.scenario.shot, config.guidance_mode)
+    return mode, preset.guidance if config.guidance is None else config.guidance
+
+
+def _passes(mode: GuidanceMode, scale: float) -> int:
+    """Return the number of UNet passes per step and image."""
+    return 3 if mode == "composed" else 2 if scale > 1 else 1
 
 
 def _open(config: ClassifyConfig) -> Base | None:

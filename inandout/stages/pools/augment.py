@@ -45,7 +45,7 @@ class AugmentConfig(DdpmPoolConfig):
 
     def default_alpha(self) -> float:
         """Return the value of `alpha` if None is given."""
-        return self.profile().inpaint_alpha if self.source == "inpaint" else super().default_alpha()
+        return self.preset().inpaint_alpha if self.source == "inpaint" else super().default_alpha()
 
     def source_config(self) -> MemSegPoolConfig | DdpmPoolConfig:
         """Return the configuration of the pool, without the options of other sources."""

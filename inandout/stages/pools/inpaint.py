@@ -31,6 +31,7 @@ from inandout.stages.pools.text2img import (
     DRAWING_INPUTS,
     DdpmPoolConfig,
     adapter_for,
+    composition,
     drawing_inputs,
     log_pool_state,
     resolve,
@@ -58,12 +59,20 @@ class InpaintPoolConfig(DdpmPoolConfig):
 
     def default_alpha(self) -> float:
         """Return the value of `alpha` if None is given."""
-        return self.profile().inpaint_alpha
+        return self.preset().inpaint_alpha
 
     def resolved(self) -> Self:
-        """Resolve as for whole images; `alpha` is None without an adapter."""
-        resolved = super().resolved()
-        return resolved.with_drawing(alpha=None) if self.drawing.adapter == NO_ADAPTER else resolved
+        """Resolve as for whole images; without an adapter, `alpha` is None and guidance is plain.
+
+        Raises:
+            InputError: composed guidance without an adapter.
+        """
+        if self.drawing.adapter != NO_ADAPTER:
+            return super().resolved()
+        if self.drawing.guidance_mode == "composed":
+            raise InputError("guidance_mode = composed: needs an adapter, but adapter = none; give guidance_mode=plain")
+        resolved: Self = super(InpaintPoolConfig, self.with_drawing(guidance_mode="plain")).resolved()
+        return resolved.with_drawing(alpha=None)
 
 
 def inpainting(pool: DdpmPoolConfig, mask: MaskConfig, masks: Masks) -> InpaintPoolConfig:
@@ -164,7 +173,8 @@ def _make(config: InpaintPoolConfig, samples: list[Sample], sites: _Sites, work:
     adapter = None if config.drawing.adapter == NO_ADAPTER else adapter_for(config, samples)
     pipeline, prompts, sampling = _merged(config, base, adapter), config.drawing.prompt_list(), config.sampling
     skip = adapter.meta.clip_skip if adapter else 1
-    generator = inpaint_generator(pipeline, prompts, config.seed, sites.canvas, sampling, skip)
+    composed_of = composition(config.drawing, base, adapter) if adapter else None
+    generator = inpaint_generator(pipeline, prompts, config.seed, sites.canvas, sampling, skip, composed_of)
     state = generate(
         inpaint_cache_key(config, adapter, samples), config.n_aug, generator, sampling.sample_batch, None, "inpaint"
     )
@@ -179,6 +189,7 @@ def inpaint_cache_key(config: InpaintPoolConfig, adapter: Adapter | None, sample
     """Return the cache key of the images of a pool; `config` is resolved."""
     return [
         "inpaint", base_identity(config.base), adapter and adapter.fingerprint, config.drawing.alpha,
+        config.drawing.guidance_mode,
         config.drawing.prompt_list(), fingerprint(samples), config.sampling.model_dump(), config.seed,
         config.geometry.model_dump(), config.masks, config.mask.model_dump(), computed_by(__name__),
     ]  # fmt: skip

@@ -16,11 +16,12 @@ from inandout.data.manifest import Sample, digests, fingerprint, write_manifest
 from inandout.data.prepare import DataConfig, Seed, ShotConfig, prepare_shot
 from inandout.diffusion.base.base import Base, BaseConfig, base_identity, kind_of_base, open_base
 from inandout.diffusion.base.inpainting import require_text2img
-from inandout.diffusion.finetune.presets import PRESETS, Preset
 from inandout.diffusion.lora.adapter import Adapter
 from inandout.diffusion.lora.merge import merge
 from inandout.diffusion.lora.safetensors_io import load_adapter
 from inandout.diffusion.sample.generate import PoolState, grey_generator, text2img_generator
+from inandout.diffusion.sample.guidance import Composition, GuidanceMode
+from inandout.diffusion.sample.presets import DrawingPreset, drawing_preset
 from inandout.diffusion.sample.sampler import SamplingConfig, image_seed, sample
 from inandout.errors import InputError
 from inandout.fingerprints import Identity, computed_by
@@ -54,6 +55,11 @@ class DrawingConfig(BaseModel):
         le=1,
         description="merging weight of the adapter; none = default for base, shot and source (paper: .6, .95, .8)",
     )
+    guidance_mode: GuidanceMode | None = Field(
+        None,
+        description="plain = guidance of the fine-tuned model alone (paper); composed = product from the fine-tuned "
+        "model, defect from the base, in 1.5 times the time; none = default of the base",
+    )
     prompts: str = Field(
         "",
         description="prompts, separated by | and used in rotation; empty = the adapter's instance prompt, with zero "
@@ -76,20 +82,22 @@ class DdpmConfig(StageConfig):
     drawing: DrawingConfig = DrawingConfig()
     seed: Seed = 0
 
-    def profile(self) -> Preset:
-        """Return the defaults for base and shot."""
-        return PRESETS[kind_of_base(self.base.base), self.scenario.shot]
+    def preset(self) -> DrawingPreset:
+        """Return the defaults for base, shot and guidance mode."""
+        return drawing_preset(kind_of_base(self.base.base), self.scenario.shot, self.drawing.guidance_mode)[1]
 
     def default_alpha(self) -> float:
         """Return the value of `alpha` if None is given."""
-        return self.profile().alpha
+        return self.preset().alpha
 
     def resolved(self) -> Self:
         """Replace None by the defaults for base and shot, and set prompts if no adapter is given."""
+        kind = kind_of_base(self.base.base)
+        mode, preset = drawing_preset(kind, self.scenario.shot, self.drawing.guidance_mode)
         alpha = self.default_alpha() if self.drawing.alpha is None else self.drawing.alpha
-        resolved = self.with_drawing(alpha=alpha).model_copy(
-            update={"sampling": self.sampling.resolved(kind_of_base(self.base.base))}
-        )
+        guidance = preset.guidance if self.sampling.guidance is None else self.sampling.guidance
+        sampling = self.sampling.model_copy(update={"guidance": guidance}).resolved(kind)
+        resolved = self.with_drawing(alpha=alpha, guidance_mode=mode).model_copy(update={"sampling": sampling})
         return resolved if self.drawing.adapter else resolved.with_prompts(FinetuneConfig().instance_prompt)
 
     def with_prompts(self, instance_prompt: str) -> Self:
@@ -101,7 +109,7 @@ class DdpmConfig(StageConfig):
         prompts = self.drawing.prompt_list()
         if not prompts and not instance_prompt:
             raise InputError("the adapter does not record its instance prompt; give prompts")
-        prompts = prompts or [f"{instance_prompt} {defect}".strip() for defect in self.profile().defects]
+        prompts = prompts or [f"{instance_prompt} {defect}".strip() for defect in self.preset().defects]
         return self.with_drawing(prompts="|".join(prompts))
 
     def with_drawing(self, **changes: str | float | None) -> Self:
@@ -236,6 +244,24 @@ class DiffusionSetup(NamedTuple):
         """Prompts, used in rotation."""
         return self.config.drawing.prompt_list()
 
+    @property
+    def composition(self) -> Composition | None:
+        """The base for composed guidance; None with plain guidance."""
+        return composition(self.config.drawing, self.base, self.adapter)
+
+
+def composition(drawing: DrawingConfig, base: Base, adapter: Adapter) -> Composition | None:
+    """Return the base and the prompts of an adapter for composed guidance; None with plain guidance.
+
+    Raises:
+        InputError: the adapter does not record its instance prompt.
+    """
+    if drawing.guidance_mode == "plain":
+        return None
+    if not adapter.meta.instance_prompt:
+        raise InputError("guidance_mode = composed: the adapter does not record its instance prompt; give plain")
+    return Composition(base.pipeline, adapter.meta.instance_prompt, adapter.meta.class_prompt())
+
 
 def open_diffusion_setup(config: DdpmPoolConfig, samples: list[Sample] | None = None) -> DiffusionSetup:
     """Load base and adapter of a resolved configuration; fine-tune on `samples` if no adapter is given."""
@@ -269,7 +295,9 @@ def draw_ddpm(
     config, adapter = setup.config, setup.adapter
     merged = merge(setup.base.pipeline, setup.base.fingerprint, adapter, setup.alpha)
     size = config.geometry.width, config.geometry.height
-    generator = text2img_generator(merged, setup.prompts, seed, [size], setup.sampling, adapter.meta.clip_skip)
+    generator = text2img_generator(
+        merged, setup.prompts, seed, [size], setup.sampling, adapter.meta.clip_skip, setup.composition
+    )  # fmt: skip
     cache_key = [*text2img_cache_key(config, adapter, samples, seed), *digests([row.image for row in before])]
     known_images = [*(sample for sample in samples if sample.split == "train"), *before]
     training = [fit_image(read_image(sample.image), config.geometry) for sample in known_images]
@@ -285,7 +313,8 @@ def draw_ddpm(
 def text2img_cache_key(config: DdpmPoolConfig, adapter: Adapter, samples: Sequence[Sample], seed: int) -> list[object]:
     """Return the cache key of the images of `draw_ddpm` with empty `before`; `config` is resolved."""
     return [
-        "ddpm", base_identity(config.base), adapter.fingerprint, config.drawing.alpha, config.drawing.prompt_list(),
+        "ddpm", base_identity(config.base), adapter.fingerprint, config.drawing.alpha,
+        config.drawing.guidance_mode, config.drawing.prompt_list(),
         seed, config.geometry.model_dump(), config.sampling.model_dump(), fingerprint(samples), computed_by(__name__),
     ]  # fmt: skip
 
@@ -315,6 +344,7 @@ def _strip(setup: DiffusionSetup) -> ImageArray:
         drawn = sample(
             merged, [prompt], [image_seed(config.seed, 0)], width=config.geometry.width,
             height=config.geometry.height, config=setup.sampling, clip_skip=setup.adapter.meta.clip_skip,
+            composition=setup.composition,
         )  # fmt: skip
         images.append(next(drawn).images[0])
     return contact_sheet(images, [f"{prompt} {alpha:g}" for alpha in STRIP], len(STRIP))

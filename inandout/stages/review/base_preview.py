@@ -41,7 +41,7 @@ def _at_zero(setup: DiffusionSetup, row: Sample) -> ImageArray:
     drawn = sample(
         setup.base.pipeline, [row.prompt], [row.seed], width=setup.config.geometry.width,
         height=setup.config.geometry.height,
-        config=setup.sampling, clip_skip=setup.adapter.meta.clip_skip,
+        config=setup.sampling, clip_skip=setup.adapter.meta.clip_skip, composition=setup.composition,
     )  # fmt: skip
     image: ImageArray = next(drawn).images[0]
     return without_colour(image) if is_grey(read_image(row.image)) else image

@@ -14,7 +14,7 @@ from inandout.review.app import PromptLabPage
 from inandout.review.prompt_lab import GenerationRequest, PromptLab
 from inandout.review.renderer import Renderer
 from inandout.review.session import ReviewSession
-from inandout.stages.pools.text2img import DdpmConfig, adapter_for
+from inandout.stages.pools.text2img import DdpmConfig, adapter_for, composition
 from inandout.tracking.store import state_folder
 
 _FIRST = 4
@@ -38,8 +38,13 @@ def open_prompt_lab(config: DdpmConfig) -> OpenedPromptLab:
     sampling, geometry = config.sampling, config.geometry
     inputs = {"data": fingerprint(samples), "base": base.fingerprint, "adapter": adapter.fingerprint}
     width, height = geometry.width, geometry.height
-    key = hashlib.sha256(f"{inputs} {width}x{height} {sampling.scheduler} {sampling.steps}".encode()).hexdigest()
-    lab = PromptLab(state_folder() / "prompt_lab" / key[:32], Renderer(base, adapter, width, height, sampling).draw)
+    composed_of = composition(config.drawing, base, adapter)
+    key = hashlib.sha256(
+        f"{inputs} {width}x{height} {sampling.scheduler} {sampling.steps} {config.drawing.guidance_mode}".encode()
+    ).hexdigest()
+    lab = PromptLab(
+        state_folder() / "prompt_lab" / key[:32], Renderer(base, adapter, width, height, sampling, composed_of).draw
+    )
     start = GenerationRequest(
         prompts=config.with_prompts(adapter.meta.instance_prompt).drawing.prompt_list()[:1],
         negative_prompt=sampling.negative_prompt, alpha=known(config.drawing.alpha), guidance=known(sampling.guidance),

@@ -9,8 +9,7 @@ from inandout.classifier.training import FitConfig
 from inandout.data.geometry import Geometry
 from inandout.data.prepare import DataConfig, Seed, ShotConfig
 from inandout.diffusion.base.base import BaseConfig, kind_of_base
-from inandout.diffusion.finetune.presets import PRESETS
-from inandout.diffusion.sample.sampler import SamplingConfig
+from inandout.diffusion.sample.presets import DrawingPreset, drawing_preset
 from inandout.options import StageConfig, known
 from inandout.parallel import ParallelConfig
 from inandout.search.space import Extra, Point, Space, build_space
@@ -98,8 +97,11 @@ class SearchConfig(StageConfig):
         return [self.model_copy(update={"engine": ParallelConfig()})] * count
 
     def paper_alpha(self) -> float:
-        """Return the paper's merging weight for base and shot."""
-        return PRESETS[kind_of_base(self.base.base), self.scenario.shot].alpha
+        """Return the default merging weight for base and shot: the paper's with Stable Diffusion."""
+        return self._preset().alpha
+
+    def _preset(self) -> DrawingPreset:
+        return drawing_preset(kind_of_base(self.base.base), self.scenario.shot, None)[1]
 
     def resolved(self) -> "SearchConfig":
         """Replace None in `objective` and `held_out_alpha` by the defaults for base and shot."""
@@ -109,10 +111,10 @@ class SearchConfig(StageConfig):
 
     def space(self) -> Space:
         """Return the search space."""
-        guidance = SamplingConfig().resolved(kind_of_base(self.base.base)).guidance
         return build_space(
-            alpha=self.paper_alpha(), alpha_step=self.alpha_step, n_aug=self.mix.n_aug, guidance=known(guidance),
-            lr=self.fit.lr, also=[name for name in _EXTRAS if name in self.also.split(",")],
+            alpha=self.paper_alpha(), alpha_step=self.alpha_step, n_aug=self.mix.n_aug,
+            guidance=self._preset().guidance, lr=self.fit.lr,
+            also=[name for name in _EXTRAS if name in self.also.split(",")],
         )  # fmt: skip
 
     def classifiers(self, point: Point, seeds: str) -> list[ClassifyConfig]:

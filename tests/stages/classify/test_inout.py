@@ -7,7 +7,7 @@ import pytest
 
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.train import Result, classify
-from tests.conftest import SIDE
+from tests.conftest import SIDE, shrink_presets
 
 pytestmark = pytest.mark.slow
 
@@ -15,12 +15,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tiny profile and few steps, and no export of the model."""
-    from inandout.diffusion.finetune import presets
-    from inandout.diffusion.sample import sampler
-
-    tiny = presets.Preset(1, 1e-3, 0.6, 0.6, 3, ("cracked", "scratched"))
-    monkeypatch.setitem(presets.PRESETS, ("embedded", "zero"), tiny)
-    monkeypatch.setitem(sampler._DEFAULTS, "embedded", {"guidance": 2.0, "steps": 2, "scheduler": "dpm++"})
+    shrink_presets(monkeypatch)
     monkeypatch.setattr("inandout.stages.classify.train._log_model", lambda model, pixels: None)
 
 

@@ -28,7 +28,7 @@ from inandout.stages.experiment.run import experiment, plan, plan_experiment
 from inandout.stages.pools.text2img import STRIP
 from inandout.tracking.runs import FINGERPRINT, STAGE, artifact_folder
 from inandout.tracking.store import connect
-from tests.conftest import SIDE
+from tests.conftest import SIDE, shrink_presets
 
 pytestmark = pytest.mark.slow
 
@@ -38,16 +38,11 @@ Captured = pytest.CaptureFixture[str]
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tiny_base: Path) -> None:
     """A tiny base and profile, few steps and rounds, no export of the model."""
-    from inandout.diffusion.finetune import presets
-    from inandout.diffusion.sample import sampler
     from inandout.stages.experiment.config import SIZES
 
     monkeypatch.setitem(SIZES, "tiles", SIZES["tiles"] | {"base": str(tiny_base)})
 
-    for shot in ("zero", "full"):
-        tiny = presets.Preset(1, 1e-3, 0.6, 0.6, 3, ("cracked",) if shot == "zero" else ("",))
-        monkeypatch.setitem(presets.PRESETS, ("embedded", shot), tiny)
-    monkeypatch.setitem(sampler._DEFAULTS, "embedded", {"guidance": 2.0, "steps": 2, "scheduler": "dpm++"})
+    shrink_presets(monkeypatch)
     monkeypatch.setattr("inandout.stages.classify.train._log_export", lambda model, pixels: None)
     monkeypatch.setattr("inandout.evaluation.paired_test.paired_difference.__defaults__", (0, 20))
 

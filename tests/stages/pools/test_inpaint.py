@@ -8,15 +8,15 @@ from inandout.__main__ import main
 from inandout.data.images import read_image, read_mask
 from inandout.data.manifest import digest, read_manifest
 from inandout.diffusion.base.base import weights_fingerprint
-from inandout.diffusion.finetune.presets import PRESETS
 from inandout.diffusion.lora.safetensors_io import load_adapter
+from inandout.diffusion.sample.presets import DRAWING_PRESETS
 from inandout.errors import InputError
 from inandout.mixing import mix
 from inandout.stages.finetune import FinetuneConfig, finetune
 from inandout.stages.pools.augment import AugmentConfig, augment
 from inandout.stages.pools.inpaint import InpaintPoolConfig
 from inandout.stages.pools.pool import Pool, open_pool
-from inandout.stages.pools.text2img import DdpmPoolConfig
+from inandout.stages.pools.text2img import DdpmPoolConfig, DrawingConfig
 from tests.conftest import SIDE
 from tests.diffusion.tiny import inpainting_pipeline
 from tests.stages.test_finetune import QUICK
@@ -118,8 +118,10 @@ def test_real_masks_need_real_defects(tiny: Path, tiny_base: Path, project: Path
 
 
 def test_inside_a_mask_the_adapter_counts_less_unless_alpha_is_said() -> None:
-    profile, zero = PRESETS["embedded", "zero"], {"shot": "zero"}
-    assert DdpmPoolConfig.from_flat(**zero).resolved().drawing.alpha == profile.alpha
-    assert InpaintPoolConfig.from_flat(**zero).resolved().drawing.alpha == profile.inpaint_alpha < 0.5
+    preset, zero = DRAWING_PRESETS["embedded", "zero", "plain"], {"shot": "zero", "guidance_mode": "plain"}
+    assert DdpmPoolConfig.from_flat(**zero).resolved().drawing.alpha == preset.alpha
+    assert InpaintPoolConfig.from_flat(**zero).resolved().drawing.alpha == preset.inpaint_alpha < 0.5
     assert InpaintPoolConfig.from_flat(**zero, alpha=0.7).resolved().drawing.alpha == 0.7
     assert InpaintPoolConfig.from_flat(**zero, adapter="none", prompts="a").resolved().drawing.alpha is None
+    with pytest.raises(InputError, match="composed: needs an adapter"):
+        InpaintPoolConfig(drawing=DrawingConfig(adapter="none", prompts="a", guidance_mode="composed")).resolved()

@@ -17,7 +17,7 @@ from inandout.stages.classify.train import Result, classify, ignored_options
 from inandout.stages.experiment.compare import CompareConfig
 from inandout.stages.pools.augment import AugmentConfig, augment
 from inandout.stages.pools.pool import open_pool
-from tests.conftest import SIDE
+from tests.conftest import SIDE, shrink_presets
 
 pytestmark = pytest.mark.slow
 
@@ -27,13 +27,7 @@ SIZE = {"width": SIDE, "height": SIDE}
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tiny profile and few steps; what was mixed is to be seen, not what was learned."""
-    from inandout.diffusion.finetune import presets
-    from inandout.diffusion.sample import sampler
-
-    for shot, defects in (("zero", ("cracked", "scratched")), ("few", ("",))):
-        tiny = presets.Preset(1, 1e-3, 0.6, 0.6, 3, defects)
-        monkeypatch.setitem(presets.PRESETS, ("embedded", shot), tiny)  # type: ignore[misc]
-    monkeypatch.setitem(sampler._DEFAULTS, "embedded", {"guidance": 2.0, "steps": 2, "scheduler": "dpm++"})
+    shrink_presets(monkeypatch)
     monkeypatch.setattr("inandout.stages.classify.train.fit", lambda *_, **__: [])
     monkeypatch.setattr("inandout.stages.classify.train._log_model", lambda *_: None)
 

@@ -14,7 +14,7 @@ from inandout.data.manifest import read_manifest
 from inandout.errors import InputError
 from inandout.stages.search.run import search
 from inandout.tracking.runs import artifact_folder
-from tests.conftest import SIDE
+from tests.conftest import SIDE, shrink_presets
 from tests.search.stub import MODULE, config, hill, install, start, work
 
 pytestmark = pytest.mark.slow
@@ -163,12 +163,7 @@ def test_what_cannot_be_searched_is_a_sentence(
 def test_the_whole_search_fine_tunes_once_draws_once_an_alpha_and_reads_the_test_part_at_the_end(
     tiny: Path, tiny_base: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from inandout.diffusion.finetune import presets
-    from inandout.diffusion.sample import sampler
-
-    quick = presets.Preset(1, 1e-3, 0.6, 0.6, 3, ("cracked", "scratched"))
-    monkeypatch.setitem(presets.PRESETS, ("embedded", "zero"), quick)
-    monkeypatch.setitem(sampler._DEFAULTS, "embedded", {"guidance": 2.0, "steps": 2, "scheduler": "dpm++"})
+    shrink_presets(monkeypatch)
     monkeypatch.setattr("inandout.stages.classify.train._log_model", lambda model, pixels: None)
     read: list[tuple[str, str]] = []
 
