@@ -144,7 +144,7 @@ def _filter(
     copies = [_copy(rows[number], folder / f"{number:06d}.png") for number in kept]
     write_manifest([row.with_(review="") for row in copies], folder / "manifest.csv")
     _log_provenance(config.pool, {images[number] for number in kept}, decisions)
-    log_pool(folder, copies)
+    log_pool(folder, copies, trained.data, trained.geometry)
 
 
 def _reference_features(trained: TrainedClassifier) -> _ReferenceFeatures:

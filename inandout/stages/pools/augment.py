@@ -106,7 +106,8 @@ def _texture_digests(folder: str) -> dict[str, str]:
 
 def _make_memseg(config: MemSegPoolConfig, samples: list[Sample], work: Path) -> None:
     folder = work_pool(work)
-    log_pool(folder, draw_memseg(config, samples, folder, config.seed))
+    rows = draw_memseg(config, samples, folder, config.seed)
+    log_pool(folder, rows, samples, config.geometry)
 
 
 def draw_memseg(config: MemSegPoolConfig, samples: Sequence[Sample], folder: Path, seed: int) -> list[Sample]:

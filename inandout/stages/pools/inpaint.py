@@ -182,7 +182,7 @@ def _make(config: InpaintPoolConfig, samples: list[Sample], sites: _Sites, work:
     folder, contents = work_pool(work), digests([sample.image for sample in sites.negatives])
     rows = [_row(image, sites, contents, prompts, base, adapter, folder) for image in state.kept]
     write_manifest(rows, folder / "manifest.csv")
-    log_pool(folder, rows)
+    log_pool(folder, rows, samples, config.geometry)
 
 
 def inpaint_cache_key(config: InpaintPoolConfig, adapter: Adapter | None, samples: Sequence[Sample]) -> list[object]:

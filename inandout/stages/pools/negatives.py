@@ -119,7 +119,7 @@ def _make_trips(
             )
         )  # fmt: skip
     write_manifest(rows, folder / "manifest.csv")
-    log_pool(folder, rows)
+    log_pool(folder, rows, samples, config.geometry)
 
 
 def _plan_round_trips(
@@ -172,7 +172,8 @@ def _good_identity(config: DdpmPoolConfig, samples: Sequence[Sample]) -> Identit
 
 def _make_good(config: DdpmPoolConfig, samples: list[Sample], work: Path) -> None:
     folder = work_pool(work)
-    log_pool(folder, draw_ddpm(open_diffusion_setup(config, samples), samples, folder, config.seed, label=0))
+    rows = draw_ddpm(open_diffusion_setup(config, samples), samples, folder, config.seed, label=0)
+    log_pool(folder, rows, samples, config.geometry)
 
 
 def good_pool_config(config: DdpmPoolConfig, given: str) -> DdpmPoolConfig:

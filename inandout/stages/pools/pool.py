@@ -7,14 +7,17 @@ from typing import Annotated, NamedTuple
 import mlflow
 from pydantic import Field
 
+from inandout.data.geometry import Geometry, fit_image
 from inandout.data.images import read_image
 from inandout.data.manifest import Sample, read_manifest
 from inandout.errors import InputError
+from inandout.evaluation.product_statistics import FEWEST, ProductShares, product_shares
 from inandout.mixing import mix
 from inandout.reporting.figures import contact_sheet
 from inandout.review.gallery import write_gallery
 from inandout.tracking.runs import artifact_folder
 
+_COMPARED = 200
 SHEET_SIZE = 32
 """Maximum number of images on the contact sheet of a pool."""
 
@@ -64,12 +67,41 @@ def work_pool(work: Path) -> Path:
     return folder
 
 
-def log_pool(folder: Path, rows: Sequence[Sample]) -> None:
-    """Log the folder of a pool, a gallery and a contact sheet of its manifest's `rows`."""
+def log_pool(folder: Path, rows: Sequence[Sample], real: Sequence[Sample], geometry: Geometry) -> None:
+    """Log a pool.
+
+    Logged are its folder, a gallery, a contact sheet, and the shares of images with the product's colour, light and
+    texture.
+
+    Args:
+        folder: of the pool.
+        rows: of its manifest.
+        real: the dataset; its training negatives show the product.
+        geometry: of the pool's images.
+    """
     mlflow.log_artifacts(str(folder), "pool")
+    title = f"{len(rows)} {rows[0].origin} images"
+    shares = _product_shares(rows, real, geometry)
+    if shares:
+        mlflow.log_metrics({f"share_in_{name}": share for name, share in shares._asdict().items()})
+        title += f", {shares.product:.0%} with the colour, light and texture of good parts"
     gallery = folder.with_name("index.html")
-    write_gallery(gallery, f"{len(rows)} {rows[0].origin} images", folder, rows, "../pool")
+    write_gallery(gallery, title, folder, rows, "../pool")
     mlflow.log_artifact(str(gallery), "gallery")
     images = [read_image(sample.image) for sample in rows[:SHEET_SIZE]]
     captions = [sample.prompt or f"seed {sample.seed}" for sample in rows[:SHEET_SIZE]]
     mlflow.log_image(contact_sheet(images, captions), artifact_file="pool.png")
+
+
+def _product_shares(rows: Sequence[Sample], real: Sequence[Sample], geometry: Geometry) -> ProductShares | None:
+    """Compare up to `_COMPARED` images with as many good parts; None if there are too few good parts."""
+    negatives = [sample for sample in real if (sample.split, sample.label) == ("train", 0)]
+    if len(negatives) < FEWEST:
+        return None
+    good = [fit_image(read_image(sample.image), geometry) for sample in _spread(negatives)]
+    return product_shares([read_image(sample.image) for sample in _spread(rows)], good)
+
+
+def _spread(samples: Sequence[Sample]) -> Sequence[Sample]:
+    """Return at most `_COMPARED` samples at equal distances."""
+    return samples[:: -(-len(samples) // _COMPARED)]

@@ -214,7 +214,7 @@ def _name_adapter(config: DdpmConfig, samples: list[Sample] | None) -> str:
 def _make_ddpm(config: DdpmPoolConfig, samples: list[Sample], work: Path) -> None:
     setup, folder = open_diffusion_setup(config, samples), work_pool(work)
     rows = draw_ddpm(setup, samples, folder, config.seed)
-    log_pool(folder, rows)
+    log_pool(folder, rows, samples, config.geometry)
     strip = _strip(setup)
     if is_grey(read_image(rows[0].image)):
         strip = without_colour(strip)

@@ -79,7 +79,7 @@ def test_a_prompt_without_a_defect_draws_the_fine_tuned_model_unguided(
 
 
 def test_a_prompt_must_begin_with_the_instance_prompt(base: StableDiffusionPipeline) -> None:
-    with pytest.raises(InputError, match="'a crack' does not begin with 'skt background'.*guidance_mode=plain"):
+    with pytest.raises(InputError, match=r"'a crack' does not begin with 'skt background'.*guidance_mode=plain"):
         sample(
             base, ["a crack"], [0], width=32, height=32, config=SamplingConfig().resolved("embedded"),
             composition=Composition(base, INSTANCE, CLASS),

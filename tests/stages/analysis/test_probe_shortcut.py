@@ -94,5 +94,5 @@ def test_what_cannot_be_probed_is_refused_in_one_sentence(
             probe_shortcut(ProbeShortcutConfig(run=run_id))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("inandout.stages.analysis.probe_shortcut.FEWEST", 2)
-        with pytest.raises(InputError, match="another base drew the diffusion images of pool .*; give base="):
+        with pytest.raises(InputError, match=r"another base drew the diffusion images of pool .*; give base="):
             probe_shortcut(ProbeShortcutConfig(run=foreign))
