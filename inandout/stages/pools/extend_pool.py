@@ -108,7 +108,7 @@ def _extend(
     mlflow.log_text(
         "".join(decision.model_dump_json(ensure_ascii=True) + "\n" for decision in reviewed.decisions), DECISIONS
     )
-    log_pool(folder, rows, samples, drawn.geometry)
+    log_pool(folder, rows, samples, extension.geometry)
 
 
 def _draw(
