@@ -76,7 +76,7 @@ def test_wrong_labels_come_first_are_reviewed_and_come_back_corrected_and_withou
     said = capsys.readouterr().err
     assert "1 labels right, 2 wrong, 1 unsure of 28" in said
     corrected = read_manifest(Path(said.split("corrected: data=")[1].split(";")[0]))
-    without = Path(said.split("unsure: data=")[1].splitlines()[0])
+    without = Path(said.split("unsure labels: data=")[1].splitlines()[0])
     assert len(corrected) == 42
     assert {row.image.name: row.label for row in corrected if row.image.name in WRONG} == {"3.png": 0, "22.png": 1}
     left = prepare(DataConfig(data=str(without)), seed=0)
