@@ -1,4 +1,4 @@
-"""`mlflow run` as a user types it."""
+"""`mlflow run` on the project."""
 
 import hashlib
 import os
@@ -30,8 +30,8 @@ def test_an_entry_point_runs_with_odd_spellings_and_its_run_is_the_stage_s(tiny:
     (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
     assert run.info.status == "FINISHED"
     assert run.data.tags["inandout.stage"] == "augment"
-    assert run.data.params["max_area"] == ".50", "as it was typed"
-    assert run.data.params["textures"] == "''", "as MLflow quotes it"
+    assert run.data.params["max_area"] == ".50", "unchanged from the command line"
+    assert run.data.params["textures"] == "''", "with the quotes of MLflow"
 
 
 @pytest.mark.slow
