@@ -18,7 +18,7 @@ from inandout.stages.pools.pool import Pool
 from inandout.stages.review import run as review_stage
 from inandout.stages.review.run import ReviewConfig, review
 from tests.conftest import SIDE, pointer_to
-from tests.stages.review.test_run import make, decide
+from tests.stages.review.test_run import decide, make
 from tests.stages.test_finetune import QUICK
 
 pytestmark = pytest.mark.slow
