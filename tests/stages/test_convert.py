@@ -13,9 +13,9 @@ from tests.diffusion.tiny import tiny_adapter
 @pytest.fixture
 def adapter(tiny_base: Path, tmp_path: Path) -> Path:
     base = open_base(BaseConfig(base=str(tiny_base)))
-    made = tiny_adapter(base.pipeline)
+    tiny = tiny_adapter(base.pipeline)
     save_adapter(
-        tmp_path / "a.safetensors", Adapter(made.tensors, made.meta.model_copy(update={"base": base.fingerprint}))
+        tmp_path / "a.safetensors", Adapter(tiny.tensors, tiny.meta.model_copy(update={"base": base.fingerprint}))
     )
     return tmp_path / "a.safetensors"
 

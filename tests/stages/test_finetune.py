@@ -32,20 +32,20 @@ def run(tiny: Path, tiny_base: Path, **changes: object) -> Finetuned:
 
 
 def test_an_adapter_records_its_sources_prompts_and_base(tiny: Path, tiny_base: Path, project: Path) -> None:
-    made = run(tiny, tiny_base)
-    meta = load_adapter(made.adapter).meta
+    result = run(tiny, tiny_base)
+    meta = load_adapter(result.adapter).meta
     negatives = {digest(s.image) for s in read_manifest(tiny) if s.split == "train" and s.label == 0}
     assert len(meta.sources) == 6
     assert set(meta.sources) < negatives
     assert (meta.instance_prompt, meta.prior_prompt, meta.clip_skip) == ("skt background", "background", 1)
-    logged = mlflow.get_run(made.run_id)
+    logged = mlflow.get_run(result.run_id)
     assert meta.base == logged.data.params["base_fingerprint"]
     assert meta.code == logged.data.tags["inandout.code"]
     assert meta.commit == logged.data.tags.get("mlflow.source.git.commit", "")
     assert logged.data.params["used_optimiser"] == chosen_optimiser("auto")
     assert int(logged.data.params["unet_conv3x3_modules"]) > 0
     assert {"adapter", "instances.png", "prior.png"} <= {
-        artifact.path for artifact in mlflow.MlflowClient().list_artifacts(made.run_id)
+        artifact.path for artifact in mlflow.MlflowClient().list_artifacts(result.run_id)
     }
 
 
@@ -61,7 +61,7 @@ def test_prior_images_are_generated_once(
     tiny: Path, tiny_base: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     run(tiny, tiny_base)
-    monkeypatch.setattr("inandout.diffusion.sample.generate.sample", lambda *_, **__: pytest.fail("was made again"))
+    monkeypatch.setattr("inandout.diffusion.sample.generate.sample", lambda *_, **__: pytest.fail("drew again"))
     run(tiny, tiny_base, epochs=2)
 
 
@@ -81,12 +81,12 @@ def test_training_and_drawing_use_the_same_layer_of_the_text_encoder(
     read: dict[str, set[int]] = {"finetune.dreambooth": set(), "sample.sampler": set()}
     for module, layers in read.items():
         monkeypatch.setattr(f"inandout.diffusion.{module}.prompt_states", _noting(layers))
-    asked = {key: value for key, value in QUICK.items() if key in AugmentConfig.options()}
-    made = run(tiny, tiny_base, clip_skip=2, n_prior=0)
+    shared = {key: value for key, value in QUICK.items() if key in AugmentConfig.options()}
+    result = run(tiny, tiny_base, clip_skip=2, n_prior=0)
     assert read == {"finetune.dreambooth": {2}, "sample.sampler": set()}
     augment(
         AugmentConfig.from_flat(
-            **asked | {"source": "ddpm", "data": str(tiny), "base": str(tiny_base), "adapter": str(made.adapter)}
+            **shared | {"source": "ddpm", "data": str(tiny), "base": str(tiny_base), "adapter": str(result.adapter)}
             | {"steps": 2, "n_aug": 3}
         )
     )  # fmt: skip
@@ -147,9 +147,9 @@ def test_an_interrupted_training_resumes(
 
     monkeypatch.setattr("inandout.diffusion.finetune.train_adapter.dreambooth", watched)
     resumed = load_adapter(run(tiny, tiny_base).adapter)
-    whole = load_adapter(run(tiny, tiny_base, fresh=True).adapter)
+    uninterrupted = load_adapter(run(tiny, tiny_base, fresh=True).adapter)
     assert went_on == [True, False]
-    assert resumed.fingerprint == whole.fingerprint
+    assert resumed.fingerprint == uninterrupted.fingerprint
 
 
 def test_zero_shot_trains_on_negatives_and_other_shots_on_positives(tiny: Path) -> None:
@@ -167,8 +167,8 @@ def test_images_of_different_shapes_are_trained_in_buckets(tiny: Path, tiny_base
         path = tiny.parent / f"{number}.png"
         write_image(path, read_image(path).repeat(2, axis=1))
         write_image(tiny.parent / f"{number}_mask.png", np.zeros((SIDE, 2 * SIDE), bool))
-    made = run(tiny, tiny_base, fit="bucket", width=64, n_prior=16)
-    assert mlflow.get_run(made.run_id).info.status == "FINISHED"
+    result = run(tiny, tiny_base, fit="bucket", width=64, n_prior=16)
+    assert mlflow.get_run(result.run_id).info.status == "FINISHED"
     kept = (project / ".inandout" / "generated").rglob("*.png")
     assert {read_image(path).shape[:2] for path in kept} == {(32, 64), (64, 32)}
 

@@ -103,18 +103,18 @@ def test_a_reused_stage_of_mlflow_run_refers_to_its_result(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.connect()
-    with runs.open_run("s", Config().flat(), "key", "name") as made:
+    with runs.open_run("s", Config().flat(), "key", "name") as original:
         mlflow.log_text("of the result", "weights.txt")
     found = runs.find_finished("key")
     assert found is not None
-    asked = mlflow.MlflowClient().create_run(made.info.experiment_id).info.run_id
-    monkeypatch.setenv("MLFLOW_RUN_ID", asked)
+    reusing = mlflow.MlflowClient().create_run(original.info.experiment_id).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", reusing)
     runs.record_reuse("s", Config().flat(), found)
-    for run_id in (made.info.run_id, asked):
+    for run_id in (original.info.run_id, reusing):
         assert runs.artifact_folder(run_id, "weights.txt").read_text() == "of the result"
         assert runs.artifact_names(run_id) == {"config.json", "weights.txt"}
-        assert runs.find_run(run_id).info.run_id == made.info.run_id
-    assert mlflow.get_run(asked).data.metrics == found.data.metrics
+        assert runs.find_run(run_id).info.run_id == original.info.run_id
+    assert mlflow.get_run(reusing).data.metrics == found.data.metrics
 
 
 def test_proxied_artifacts_raise_an_error_with_a_fix(

@@ -54,13 +54,13 @@ def train(data: Path, **changes: object) -> Result:
 def write_pool(data: Path, folder: Path, **changes: object) -> Path:
     """Write a pool of 4 defects, 3 good parts that the filter rejects, and 2 images unlike both; return its folder."""
     source = next(s for s in read_manifest(data) if s.split == "train" and s.label == 1)
-    made = {"origin": "ddpm", "sources": (digest(source.image),), "label": 1, "prompt": "pits"} | changes
+    shared = {"origin": "ddpm", "sources": (digest(source.image),), "label": 1, "prompt": "pits"} | changes
     folder.mkdir()
     images = [draw(710 + number, number < 4)[0] for number in range(7)]
     images += [np.full((SIDE, SIDE, 3), 240 + number, np.uint8) for number in range(2)]
     for number, image in enumerate(images):
         write_image(folder / f"{number}.png", image)
-    rows = [Sample(image=folder / f"{number}.png", seed=number, **made) for number in range(len(images))]
+    rows = [Sample(image=folder / f"{number}.png", seed=number, **shared) for number in range(len(images))]
     write_manifest(rows, folder / "manifest.csv")
     return folder
 
@@ -130,13 +130,13 @@ def test_invalid_pools_raise_an_error(data: Path, project: Path, tmp_path: Path)
     write_manifest(read_manifest(goods / "manifest.csv")[4:], goods / "manifest.csv")
     test = next(s for s in read_manifest(data) if s.split == "test")
     leak = write_pool(data, tmp_path / "leak", sources=(digest(test.image),))
-    knowing = train(data, ddpm_pool=str(pool), ddpm_ratio=1.0, n_aug=4).run_id
+    trained_on_pool = train(data, ddpm_pool=str(pool), ddpm_ratio=1.0, n_aug=4).run_id
     for changes, message in (
         ({"pool": ""}, "pool is empty"),
         ({"run": ""}, "run is empty"),
         ({"pool": str(tmp_path)}, "not a pool"),
         ({"pool": str(leak)}, "outside the training part"),
-        ({"run": knowing}, "trained on 4 of the 9 images of pool"),
+        ({"run": trained_on_pool}, "trained on 4 of the 9 images of pool"),
         ({"pool": str(goods)}, "none of its 5 images is kept, 3 resemble good parts and 2 differ"),
     ):
         with pytest.raises(InputError, match=message):

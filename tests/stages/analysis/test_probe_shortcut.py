@@ -26,7 +26,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def cheating(tmp_path: Path, tiny_base: Path) -> Path:
+def fingerprint_data(tmp_path: Path, tiny_base: Path) -> Path:
     """CSV manifest whose positives are good parts after a round trip through the VAE."""
     folder = tmp_path / "cheating"
     folder.mkdir()
@@ -46,9 +46,9 @@ def train(data: Path, base: Path, **changes: object) -> Result:
 
 
 def test_a_classifier_that_uses_the_fingerprint_is_detected(
-    cheating: Path, tiny_base: Path, project: Path, capsys: pytest.CaptureFixture[str]
+    fingerprint_data: Path, tiny_base: Path, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trained = train(cheating, tiny_base)
+    trained = train(fingerprint_data, tiny_base)
     found = probe_shortcut(ProbeShortcutConfig(run=trained.run_id))
     run = mlflow.get_run(found.run_id)
     values = run.data.metrics
@@ -79,8 +79,8 @@ def test_invalid_runs_raise_an_error(
     rows = []
     for number, sample in enumerate(s for s in read_manifest(tiny) if s.split == "train" and s.label == 1):
         write_image(pool / f"{number}.png", draw(500 + number, True)[0])
-        made = {"origin": "ddpm", "base": "ab" * 16, "sources": (digest(sample.image),)}
-        rows.append(Sample(image=pool / f"{number}.png", label=1, **made))
+        shared = {"origin": "ddpm", "base": "ab" * 16, "sources": (digest(sample.image),)}
+        rows.append(Sample(image=pool / f"{number}.png", label=1, **shared))
     write_manifest(rows, pool / "manifest.csv")
     given = {"ddpm_pool": str(pool), "ddpm_ratio": 1, "n_aug": 4, "val_share": 0, "epochs": 1}
     foreign = train(tiny, tiny_base, **given).run_id

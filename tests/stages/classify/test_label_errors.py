@@ -62,13 +62,13 @@ def test_wrong_labels_come_first_and_a_review_writes_corrected_manifests(
     run_id = find(noisy)
     assert "2 of 28 labels contradict" in capsys.readouterr().out
     suspects = read_suspects(run_id)
-    assert {one.sample.image.name for one in suspects[:2]} == set(WRONG)
-    assert [one.contrary for one in suspects] == [True, True] + [False] * 26
+    assert {suspect.sample.image.name for suspect in suspects[:2]} == set(WRONG)
+    assert [suspect.contrary for suspect in suspects] == [True, True] + [False] * 26
     rows = list(csv.DictReader(artifact_folder(run_id, SUSPECTS).open()))
     assert [int(row["rank"]) for row in rows] == list(range(1, 29))
     assert {row["split"] for row in rows} == {"train", "val"}, "the test part is not used"
     assert mlflow.get_run(run_id).data.metrics["labels_contrary"] == 2
-    assert "labels.png" in {one.path for one in mlflow.MlflowClient().list_artifacts(run_id)}
+    assert "labels.png" in {artifact.path for artifact in mlflow.MlflowClient().list_artifacts(run_id)}
     assert find(noisy) == run_id
 
     monkeypatch.setattr(review_stage, "serve", decide)
@@ -95,9 +95,9 @@ def decide(app: FastAPI, *_: object) -> None:
     client = TestClient(app)
     session = client.get("/api/session").json()
     assert (session["about"], len(session["images"])) == ("labels", 28)
-    assert [one["flags"] for one in session["images"][:3]] == [["contrary"], ["contrary"], []]
-    assert {(one["label"], round(one["score"])) for one in session["images"][:2]} == {(1, 0), (0, 1)}
-    with_mask = next(one for one in session["images"] if one["has_mask"])
+    assert [image["flags"] for image in session["images"][:3]] == [["contrary"], ["contrary"], []]
+    assert {(image["label"], round(image["score"])) for image in session["images"][:2]} == {(1, 0), (0, 1)}
+    with_mask = next(image for image in session["images"] if image["has_mask"])
     assert client.get(f"/labelled/{with_mask['id']}").status_code == 200
     for place, decision in enumerate(("reject", "reject", "unsure", "keep")):
         body = {"image": session["images"][place]["id"], "decision": decision, "reviewer": "Anna", "seen": 0}
@@ -121,5 +121,5 @@ def test_scores_are_out_of_fold_and_a_killed_run_resumes(
     suspects = read_suspects(find(noisy))
     assert len(trained) == 3, "the first fold is reused"
     assert (28 - trained[0]) + (28 - trained[2]) == 28
-    assert len({one.logit for one in suspects}) > 20
-    assert [one.loss for one in suspects] == sorted((one.loss for one in suspects), reverse=True)
+    assert len({suspect.logit for suspect in suspects}) > 20
+    assert [suspect.loss for suspect in suspects] == sorted((suspect.loss for suspect in suspects), reverse=True)

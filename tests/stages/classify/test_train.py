@@ -155,8 +155,8 @@ def test_a_pool_of_the_training_part_of_another_seed_raises_an_error(tiny: Path,
 def test_a_comparison_prints_a_table_and_reuses_finished_cells(
     tiny: Path, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = {"epochs": 1, "seeds": "0,1", "shots": "zero,full"}
-    config = CompareConfig.from_flat(**{"data": str(tiny)} | SMALL | asked)
+    options = {"epochs": 1, "seeds": "0,1", "shots": "zero,full"}
+    config = CompareConfig.from_flat(**{"data": str(tiny)} | SMALL | options)
     rows = compare(config)
     assert [(row.shot, row.source, row.seed) for row in rows] == [
         ("zero", "MemSeg", 0), ("zero", "MemSeg", 1),

@@ -39,8 +39,8 @@ def test_a_trained_classifier_returns_logged_configuration_weights_and_scores(co
     assert trained.threshold == result.metrics["threshold"]
     real = prepare_shot(config.data, config.scenario, config.seed)
     assert trained.data_fingerprint == fingerprint(real)
-    assert trained.test_fingerprint == fingerprint([one for one in real if one.split == "test"])
-    pixels = load_pixels([one.image for one in trained.test], trained.geometry)
+    assert trained.test_fingerprint == fingerprint([sample for sample in real if sample.split == "test"])
+    pixels = load_pixels([sample.image for sample in trained.test], trained.geometry)
     for model in (trained.load(), trained.load_fastest()):
         np.testing.assert_allclose(predict(model, pixels), trained.scores().logits, atol=1e-5)
     assert len(trained.test_pixels(4)) == 4

@@ -92,12 +92,12 @@ def test_two_workers_reuse_cells_of_one_worker(tiny: Path, project: Path) -> Non
 def test_a_failed_cell_does_not_stop_the_others(tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from inandout.stages.experiment import cells
 
-    whole = classify
+    original = classify
 
     def fails_once(config: object, data: object) -> object:
         if config.seed == 0 and config.mix.n_aug == 0:  # type: ignore[attr-defined]
             raise InputError("a full disk")
-        return whole(config, data)  # type: ignore[arg-type]
+        return original(config, data)  # type: ignore[arg-type]
 
     monkeypatch.setattr(cells, "classify", fails_once)
     with pytest.raises(InputError, match=r"1 of 4 cells failed, .* shot=full source=none n_aug=0 seed=0: a full disk"):
@@ -154,8 +154,8 @@ def test_the_feature_space_shows_both_pools(tiny: Path, project: Path, monkeypat
 
 
 def test_a_dry_run_counts_the_cost_without_training(tiny: Path, project: Path) -> None:
-    asked = config(tiny, name="table6", epochs=3, n_augs="4", seeds="0", gpu_tflops=10.0)
-    text = plan(asked)
+    table = config(tiny, name="table6", epochs=3, n_augs="4", seeds="0", gpu_tflops=10.0)
+    text = plan(table)
     assert "2 cells, 0 finished and reused; 1 adapters and 2 pools are missing" in text
     positives = 6 + 4  # 2 of 8 are in the validation part
     assert numbers(text) == {
@@ -167,8 +167,8 @@ def test_a_dry_run_counts_the_cost_without_training(tiny: Path, project: Path) -
     assert "hours on a GPU of 10 TFLOP/s" in text
     assert "not measured" not in text
     assert runs("classify") == runs("finetune") == []
-    experiment(asked)
-    assert "2 cells, 2 finished and reused" in plan(asked)
+    experiment(table)
+    assert "2 cells, 2 finished and reused" in plan(table)
     larger = plan(config(tiny, name="table6", epochs=3, n_augs="4,7", seeds="0"))
     assert "0 adapters and 2 pools are missing" in larger
     assert numbers(larger)["diffusion, images"] == 3 + len(STRIP), "4 of 7 exist"
@@ -177,7 +177,7 @@ def test_a_dry_run_counts_the_cost_without_training(tiny: Path, project: Path) -
     }, "prior images of a seed are shared by all shots"  # fmt: skip
 
 
-ASKED = [
+EXPERIMENTS = [
     {"name": "table6", "n_augs": "2,4"},
     {"name": "table4", "n_augs": "4", "negatives": "generated"},
     {"name": "comparison", "n_augs": "2", "negatives": "roundtrip"},
@@ -187,29 +187,29 @@ ASKED = [
 ]
 
 
-@pytest.mark.parametrize("asked", ASKED, ids=[str(one["name"]) for one in ASKED])
+@pytest.mark.parametrize("options", EXPERIMENTS, ids=[str(options["name"]) for options in EXPERIMENTS])
 def test_a_dry_run_counts_exactly_the_work_of_the_execution(
-    asked: dict[str, str], tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, str], tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(GRIDS, "comparison", Grid(("zero",), ("inout", "inpaint")))
-    wanted = config(tiny, seeds="0", **asked)
-    if asked["name"] == "table6":
+    experiment_config = config(tiny, seeds="0", **options)
+    if options["name"] == "table6":
         experiment(config(tiny, name="table6", n_augs="2", seeds="0"))  # a part of the work is finished
     connect()
     found = {run.info.run_id for run in runs()}
-    text, planned = plan(wanted), plan_experiment(wanted).missing()
+    text, planned = plan(experiment_config), plan_experiment(experiment_config).missing()
     assert {run.info.run_id for run in runs()} == found, "a dry run opens no run"
     steps = count_steps(monkeypatch)
-    experiment(wanted)
-    made = [run for run in runs() if run.info.run_id not in found and run.data.tags[STAGE] != "experiment"]
-    assert sorted((run.data.tags[STAGE], run.data.tags[FINGERPRINT]) for run in made) == sorted(
+    experiment(experiment_config)
+    added = [run for run in runs() if run.info.run_id not in found and run.data.tags[STAGE] != "experiment"]
+    assert sorted((run.data.tags[STAGE], run.data.tags[FINGERPRINT]) for run in added) == sorted(
         (task.stage, task.identity) for task in planned
     )
 
     def total(stage: str, *metrics: str) -> float:
-        return sum(run.data.metrics.get(name, 0) for run in made if run.data.tags[STAGE] == stage for name in metrics)
+        return sum(run.data.metrics.get(name, 0) for run in added if run.data.tags[STAGE] == stage for name in metrics)
 
-    strips = len(STRIP) * sum("ddpm_drawn" in run.data.metrics for run in made if run.data.tags[STAGE] == "augment")
+    strips = len(STRIP) * sum("ddpm_drawn" in run.data.metrics for run in added if run.data.tags[STAGE] == "augment")
     done = {
         "classifier, training steps": sum(steps),
         "fine-tuning, images": total("finetune", "instance_seen", "prior_seen"),
@@ -218,7 +218,7 @@ def test_a_dry_run_counts_exactly_the_work_of_the_execution(
         "good parts, images": total("negatives", "ddpm_drawn"),
     }
     assert numbers(text) == {name: number for name, number in done.items() if number}
-    assert plan_experiment(wanted).missing() == []
+    assert plan_experiment(experiment_config).missing() == []
 
 
 def count_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -242,15 +242,15 @@ def numbers(text: str) -> dict[str, int]:
 
 
 def test_synthetic_negatives_add_steps_and_generated_ones_an_adapter_of_good_parts(tiny: Path, project: Path) -> None:
-    asked = {"name": "table6", "n_augs": "4", "seeds": "0", "batch_size": 4}
+    options = {"name": "table6", "n_augs": "4", "seeds": "0", "batch_size": 4}
     plain = {
         "classifier, training steps": 5 + 5, "fine-tuning, images": 10 * 6 * 2, "prior preservation, images": 3,
         "diffusion, images": 4 + len(STRIP),
     }  # fmt: skip
-    assert numbers(plan(config(tiny, **asked))) == plain
+    assert numbers(plan(config(tiny, **options))) == plain
     roundtrip = plain | {"classifier, training steps": 5 + 6}
-    assert numbers(plan(config(tiny, **asked, negatives="roundtrip"))) == roundtrip
-    text = plan(config(tiny, **asked, negatives="generated"))
+    assert numbers(plan(config(tiny, **options, negatives="roundtrip"))) == roundtrip
+    text = plan(config(tiny, **options, negatives="generated"))
     assert "2 adapters and 3 pools are missing" in text
     tuned = 10 * (6 + 16) * 2
     assert numbers(text) == roundtrip | {"fine-tuning, images": tuned, "good parts, images": 4}
@@ -283,16 +283,16 @@ def test_steps_are_timed_on_the_device_of_the_training(tiny: Path, monkeypatch: 
 
     class Elsewhere(DefectNet):
         def to(self, *places: Any, **changes: Any) -> "Elsewhere":
-            asked.extend(places)
+            calls.extend(places)
             return self if places else super().to(**changes)
 
-    asked: list[object] = []
+    calls: list[object] = []
     monkeypatch.setattr(cost, "build_classifier", lambda *_: Elsewhere())
     monkeypatch.setattr(cost, "_device", lambda: "cuda")
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: asked.append("waited"))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: calls.append("waited"))
     (first, *_) = config(tiny, name="table6").cells()
     cost._classifier_step(first.config)
-    assert asked == ["cuda", "waited", "cuda", "waited", "waited", "waited"]
+    assert calls == ["cuda", "waited", "cuda", "waited", "waited", "waited"]
 
 
 def test_a_dry_run_prints_configuration_and_cost(tiny: Path, project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,8 +53,8 @@ def test_an_edited_image_gives_a_new_pool(tiny: Path, project: Path) -> None:
 
 def test_a_larger_pool_starts_with_the_smaller_one_and_seeds_give_other_pools(tiny: Path, project: Path) -> None:
     small, large, other = make(tiny), make(tiny, n_aug=9), make(tiny, seed=1)
-    for one, two in zip(small.samples, large.samples, strict=False):
-        assert np.array_equal(read_image(one.image), read_image(two.image))
+    for first, second in zip(small.samples, large.samples, strict=False):
+        assert np.array_equal(read_image(first.image), read_image(second.image))
     assert [s.seed for s in other.samples] != [s.seed for s in small.samples]
 
 

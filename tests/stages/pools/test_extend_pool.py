@@ -37,8 +37,8 @@ DRAWN = {
 def draw(tiny: Path, base: Path, n: int = 6) -> Pool:
     quick = {"data": str(tiny), "base": str(base)} | QUICK | {"lr": 0.05}
     adapter = finetune(FinetuneConfig.from_flat(**quick)).adapter
-    asked = {"source": "ddpm", "data": str(tiny), "base": str(base), "adapter": str(adapter), "n_aug": n, "alpha": 1}
-    return augment(AugmentConfig.from_flat(**asked, prompts="pits | dents", **DRAWN))
+    options = {"source": "ddpm", "data": str(tiny), "base": str(base), "adapter": str(adapter), "n_aug": n, "alpha": 1}
+    return augment(AugmentConfig.from_flat(**options, prompts="pits | dents", **DRAWN))
 
 
 def test_an_extended_pool_has_certified_prompts_new_seeds_and_old_decisions(
@@ -46,16 +46,16 @@ def test_an_extended_pool_has_certified_prompts_new_seeds_and_old_decisions(
 ) -> None:
     pool = draw(tiny, tiny_base)
     decide(pool, "Anna", "keep", "reject", "keep", "reject", "reject", "reject")
-    asked = suggested_command(pool, 4)
-    assert asked.group(2) == "3", "2 are missing, and 2 of 3 images of pits were kept"
-    more = extend_pool(ExtendPoolConfig(pool=asked.group(1), n_aug=int(asked.group(2))))
+    suggestion = suggested_command(pool, 4)
+    assert suggestion.group(2) == "3", "2 are missing, and 2 of 3 images of pits were kept"
+    more = extend_pool(ExtendPoolConfig(pool=suggestion.group(1), n_aug=int(suggestion.group(2))))
     assert [digest(row.image) for row in more.samples[:6]] == [digest(row.image) for row in pool.samples]
     assert [row.prompt for row in more.samples[6:]] == ["pits"] * 3
     assert len({row.seed for row in more.samples}) == 9
     assert len({digest(row.image) for row in more.samples}) == 9
     rows, _, decisions = load_review(more.samples)
     assert [row.review for row in rows] == ["keep", "reject", "keep", "reject", "reject", "reject", "", "", ""]
-    assert {one.reviewer for one in decisions} == {"Anna"}
+    assert {decision.reviewer for decision in decisions} == {"Anna"}
     assert extend_pool(ExtendPoolConfig(pool=pointer_to(pool.run_id), n_aug=3)).run_id == more.run_id
 
 
@@ -83,7 +83,7 @@ def test_an_extended_memseg_pool_can_be_reviewed_and_extended_again(
 
     def look(app: FastAPI, *_: object) -> None:
         session = TestClient(app).get("/api/session").json()
-        assert [one["has_source"] for one in session["images"]] == [True] * 11
+        assert [image["has_source"] for image in session["images"]] == [True] * 11
         assert TestClient(app).get("/api/updates").json()["summary"]["reviewers"] == {"Anna": 1, "Ben": 1}
 
     monkeypatch.setattr(review_stage, "serve", look)
@@ -102,12 +102,12 @@ def test_the_page_shows_the_same_seed_at_alpha_zero(
 
     def look(app: FastAPI, *_: object) -> None:
         client = TestClient(app)
-        one = client.get("/api/session").json()["images"][0]
-        assert (one["has_preview"], one["has_source"]) == (True, False)
-        while (preview := client.get(f"/api/base-preview/{one['id']}").json())["state"] == "drawing":
+        image = client.get("/api/session").json()["images"][0]
+        assert (image["has_preview"], image["has_source"]) == (True, False)
+        while (preview := client.get(f"/api/base-preview/{image['id']}").json())["state"] == "drawing":
             pass
         assert preview["state"] == "ready", preview
-        assert client.get(f"/change/{one['id']}").status_code == 200
+        assert client.get(f"/change/{image['id']}").status_code == 200
 
     monkeypatch.setattr(review_stage, "serve", look)
     review(ReviewConfig(pool=pool.run_id))

@@ -75,9 +75,10 @@ def command(*arguments: object) -> int:
 
 
 def test_an_inpainting_base_draws_without_an_adapter(tiny: Path, inpainting_base: Path, project: Path) -> None:
-    asked = ["--source", "inpaint", "--adapter", "none", "--prompts", "background cracked", "--n-aug", 3, "--steps", 2]
-    asked += ["--width", SIDE, "--height", SIDE, "--shot", "zero", "--data", tiny, "--base", inpainting_base]
-    assert command("augment", *asked) == 0
+    arguments = ["--source", "inpaint", "--adapter", "none", "--prompts", "background cracked", "--n-aug", 3]
+    arguments += ["--steps", 2, "--width", SIDE, "--height", SIDE, "--shot", "zero", "--data", tiny]
+    arguments += ["--base", inpainting_base]
+    assert command("augment", *arguments) == 0
     (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
     pool, parts = open_pool(run.info.run_id).samples, {digest(s.image): s.image for s in read_manifest(tiny)}
     assert len(pool) == 3

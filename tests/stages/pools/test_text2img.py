@@ -85,8 +85,8 @@ def test_a_larger_pool_starts_with_the_smaller_one_and_an_interrupted_pool_resum
     tiny: Path, tiny_base: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = [digest(sample.image) for sample in make(tiny, tiny_base, adapter).samples]
-    whole = [digest(sample.image) for sample in make(tiny, tiny_base, adapter, n_aug=9).samples]
-    assert whole[:5] == small
+    large = [digest(sample.image) for sample in make(tiny, tiny_base, adapter, n_aug=9).samples]
+    assert large[:5] == small
 
     def dies(*_: object) -> list[Sample]:
         raise KeyboardInterrupt
@@ -96,7 +96,7 @@ def test_a_larger_pool_starts_with_the_smaller_one_and_an_interrupted_pool_resum
         with pytest.raises(KeyboardInterrupt):
             make(tiny, tiny_base, adapter, n_aug=13)
     monkeypatch.setattr("inandout.diffusion.sample.generate.sample", lambda *_, **__: pytest.fail("drew again"))
-    assert [digest(sample.image) for sample in make(tiny, tiny_base, adapter, n_aug=13).samples][:9] == whole
+    assert [digest(sample.image) for sample in make(tiny, tiny_base, adapter, n_aug=13).samples][:9] == large
 
 
 def test_alpha_changes_images_and_prompts_rotate(tiny: Path, tiny_base: Path, adapter: Path) -> None:

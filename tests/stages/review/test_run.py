@@ -79,7 +79,7 @@ def test_decisions_of_another_machine_are_loaded_when_the_page_opens(tiny: Path,
     for path in folder.iterdir():
         path.unlink()
     decide(pool, "Ben", "keep")
-    assert [one.reviewer for one in DecisionLog(folder / "decisions.jsonl").read()] == ["Anna", "Anna", "Ben"]
+    assert [decision.reviewer for decision in DecisionLog(folder / "decisions.jsonl").read()] == ["Anna", "Anna", "Ben"]
 
 
 def train(tiny: Path, pool: str, n_aug: int) -> Result:
@@ -139,8 +139,8 @@ def test_the_prompt_lab_logs_attempts_and_chosen_prompts(
         assert (start["alpha"], start["prompts"]) == (0.5, ["a scratch"])
         client.post("/api/attempts", json=start | {"prompts": ["a scratch", "a crack"], "number": 2}).raise_for_status()
         deadline = time.monotonic() + 120
-        while (one := client.get("/api/attempts").json()["attempts"][0])["state"] != "done":
-            assert one["state"] != "failed", one
+        while (attempt := client.get("/api/attempts").json()["attempts"][0])["state"] != "done":
+            assert attempt["state"] != "failed", attempt
             assert time.monotonic() < deadline
             time.sleep(0.05)
         client.post("/api/prompts", json={"prompt": "a crack", "use": True}).raise_for_status()
@@ -178,8 +178,8 @@ def test_a_killed_server_loses_no_decision_and_a_stopped_one_exits_cleanly(proje
         line = server.stdout.readline()
         address = line.split()[2]
         assert address.startswith("http://127.0.0.1:"), line
-        said = {"image": images[round_], "decision": "keep", "reviewer": "Anna", "seen": 0}
-        assert ask(f"{address}api/decisions", said) == {"saved": True}
+        body = {"image": images[round_], "decision": "keep", "reviewer": "Anna", "seen": 0}
+        assert ask(f"{address}api/decisions", body) == {"saved": True}
         server.send_signal(stop)
         server.communicate(timeout=60)
         assert server.returncode == (-signal.SIGKILL if stop == signal.SIGKILL else 0)

@@ -42,8 +42,8 @@ def patch_with(monkeypatch: pytest.MonkeyPatch, value: object = hill) -> list[ob
 def test_a_study_is_a_tree_of_runs_with_metrics_and_figures_and_can_be_extended(
     tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[object] = []
-    asked = patch_with(monkeypatch, lambda config: 0.9 - 0.02 * len(asked))
+    calls: list[object] = []
+    calls = patch_with(monkeypatch, lambda config: 0.9 - 0.02 * len(calls))
     search(config(tiny, n_trials=6))
     (study,) = runs("search")
     trials = runs("trial")
@@ -60,7 +60,7 @@ def test_a_study_is_a_tree_of_runs_with_metrics_and_figures_and_can_be_extended(
     assert "samples.png" in names
     assert [parent(seed) for seed in runs("validate")].count(trials[0].info.run_id) == 2
     assert [trial.data.tags.get("inandout.pruned") for trial in trials] == [None] * 5 + ["True"]
-    assert (trials[5].info.status, len(asked)) == ("FINISHED", 11), "pruned after one of two seeds"
+    assert (trials[5].info.status, len(calls)) == ("FINISHED", 11), "pruned after one of two seeds"
     figures = {
         Path(artifact.path).stem for artifact in mlflow.MlflowClient().list_artifacts(study.info.run_id, "study")
     }
@@ -80,8 +80,8 @@ def test_a_study_is_a_tree_of_runs_with_metrics_and_figures_and_can_be_extended(
 def test_non_finite_values_fail_their_trial(
     tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch, broken: float
 ) -> None:
-    asked: list[object] = []
-    asked = patch_with(monkeypatch, lambda config: broken if len(asked) == 3 else 0.5)
+    calls: list[object] = []
+    calls = patch_with(monkeypatch, lambda config: broken if len(calls) == 3 else 0.5)
     assert "trial 0" in search(config(tiny, n_trials=3))
     assert [trial.info.status for trial in runs("trial")] == ["FINISHED", "FAILED", "FINISHED"]
     assert (runs("search")[0].data.metrics["n_fail"], runs("search")[0].data.metrics["best_val_ap"]) == (1, 0.5)
@@ -183,9 +183,9 @@ def test_a_search_fine_tunes_once_draws_once_per_alpha_and_uses_the_test_part_la
 
     monkeypatch.setattr("inandout.stages.classify.train.load_pixels", watched)
     test_names = {sample.image.name for sample in read_manifest(tiny) if sample.split == "test"}
-    asked = {"base": str(tiny_base), "shot": "zero", "n_aug": 4, "epochs": 1, "n_held_out": 4, "val_share": 0.2}
-    said = search(config(tiny, n_trials=2, **asked))
-    assert said.startswith(("The search paid:", "The search did not pay"))
+    options = {"base": str(tiny_base), "shot": "zero", "n_aug": 4, "epochs": 1, "n_held_out": 4, "val_share": 0.2}
+    conclusion = search(config(tiny, n_trials=2, **options))
+    assert conclusion.startswith(("The search paid:", "The search did not pay"))
     assert len(runs("finetune")) == 1
     drawn = [run for run in runs("augment") if "alpha" in run.data.params]
     alphas = {point(trial)[0] for trial in runs("trial") if point(trial)[1] * 4 >= 1}
@@ -209,6 +209,6 @@ def test_a_search_fine_tunes_once_draws_once_per_alpha_and_uses_the_test_part_la
     assert study.data.metrics["seconds_outside_training_mean"] > 0
     assert 0 <= study.data.metrics["share_of_diffusion_reused"] < 1
     before = len(runs("classify"))
-    assert search(config(tiny, n_trials=2, **asked)) == said
+    assert search(config(tiny, n_trials=2, **options)) == conclusion
     assert len(runs("classify")) == before, "the test part was measured once"
     assert SIDE == 32
