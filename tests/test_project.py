@@ -21,7 +21,7 @@ def mlflow_run(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.slow
-def test_an_entry_point_runs_with_odd_spellings_and_its_run_is_the_stage_s(tiny: Path, project: Path) -> None:
+def test_an_entry_point_accepts_odd_spellings_and_opens_the_run_of_its_stage(tiny: Path, project: Path) -> None:
     done = mlflow_run(
         "--experiment-name", "inandout", "-e", "augment", "-P", f"data={tiny}", "-P", "n_aug=2", "-P", "width=32",
         "-P", "height=32", "-P", "max_area=.50",
@@ -39,7 +39,7 @@ def test_an_entry_point_runs_with_odd_spellings_and_its_run_is_the_stage_s(tiny:
     ("parameter", "expected"),
     [("ddpm_ratio=1.5", "Input should be less than or equal to 1"), ("ratio=1", "No such option '--ratio'")],
 )
-def test_a_wrong_parameter_is_a_sentence_and_a_failed_run(project: Path, parameter: str, expected: str) -> None:
+def test_an_invalid_parameter_prints_a_sentence_and_fails_the_run(project: Path, parameter: str, expected: str) -> None:
     done = mlflow_run("--experiment-name", "inandout", "-e", "classify", "-P", parameter)
     assert done.returncode != 0
     assert expected in done.stderr
@@ -47,7 +47,7 @@ def test_a_wrong_parameter_is_a_sentence_and_a_failed_run(project: Path, paramet
     assert run.info.status == "FAILED"
 
 
-def test_the_environment_of_conda_holds_the_lock_and_the_package() -> None:
+def test_the_conda_environment_contains_the_lock_and_the_package() -> None:
     environment = yaml.safe_load((ROOT / "conda.yaml").read_text())
     (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
     assert pip == ["-r requirements.lock", "-e ."]
@@ -55,7 +55,7 @@ def test_the_environment_of_conda_holds_the_lock_and_the_package() -> None:
     assert f"# {lock}\n" in (ROOT / "conda.yaml").read_text(), f"write {lock} into conda.yaml"
 
 
-def test_the_lock_names_every_dependency_exactly_and_no_address() -> None:
+def test_the_lock_pins_every_dependency_without_urls() -> None:
     lines = (ROOT / "requirements.lock").read_text().splitlines()
     assert all("==" in line and "://" not in line and "--" not in line for line in lines)
     locked = {line.partition("==")[0] for line in lines}
