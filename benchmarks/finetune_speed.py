@@ -1,22 +1,22 @@
-"""Speed and memory of DreamBooth here against a bare loop in the manner of diffusers' example.
+"""Compare speed and memory of `dreambooth` with a bare loop that works like diffusers' example.
 
     python benchmarks/finetune_speed.py --threads 2
 
-The bare loop does what `train_dreambooth_lora.py` of diffusers does with a trained text encoder and prior preservation:
-every step it opens the batch's image files, resizes, crops and encodes them by the VAE, tokenises and encodes the
-prompt of every image, instance and class images concatenated, in PyTorch's default memory layout. Ours reads and
-encodes every image once, reads each of the two prompts once a step, computes channels-last with the UNet in
-evaluation mode, and its AdamW is PyTorch's fused one on one vector. Adapted layers are peft's in both. Base (the
-embedded architecture, untrained), adapter, images, sizes, prompts and loss are the same; instance images have the
-size of those of KolektorSDD2, class images that of the training. A third loop is the bare one without the reading,
-which is done before it begins.
+The bare loop works like `train_dreambooth_lora.py` of diffusers with a trained text encoder and prior preservation.
+In every step it opens, resizes and crops the image files of the batch, encodes them with the VAE, and tokenises and
+encodes the prompt of every image. Instance and class images are concatenated, in PyTorch's default memory layout.
+`dreambooth` reads and encodes every image once, encodes each of the two prompts once per step, computes channels-last
+with the UNet in evaluation mode, and uses PyTorch's fused AdamW on one vector. Both use peft for adapted layers. Base
+(the embedded architecture, untrained), adapter, images, sizes, prompts and loss are the same. Instance images have the
+size of KolektorSDD2 images, class images have the training size. A third loop is the bare loop with images that are
+read in advance.
 
-Each has a process of its own, as it would have for a user. They take many short turns, so that a machine that is busy
-for a while slows all; those who wait compute nothing. A turn counts by its median, so that its first step, for which
-the caches are cold, does not; neither does our encoding of every image, which is done once. Ratios are the median of
-those of all turns, and their quartiles. Memory is the peak of the process less what the imports take.
+Each loop runs in its own process, as it does for a user. The loops alternate in many short turns, so that other load
+on the machine slows all of them; waiting loops compute nothing. The result of a turn is its median step, which excludes
+the first step with cold caches and the single encoding of all images. The benchmark prints median and quartiles of the
+ratios over all turns. Memory is the peak of the process minus its memory after the imports.
 
-Diffusers' example trains squares only; the other size is here as ours can do it.
+Diffusers' example trains on square images only; the other size is included because `dreambooth` supports it.
 """
 
 import argparse
@@ -58,7 +58,7 @@ LR = 1e-4
 
 
 def new_base(channels_last: bool) -> Base:
-    """The embedded architecture with an adapter."""
+    """Return the embedded architecture, untrained, with an adapter."""
     pipeline = assemble(new_train_state(new_vae(0), 0))
     pipeline.unet.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
     add_adapter(pipeline.unet, pipeline.text_encoder, AdapterConfig(), 0)
@@ -66,22 +66,22 @@ def new_base(channels_last: bool) -> Base:
 
 
 def draw_images(folder: Path, width: int, height: int) -> list[Path]:
-    """A batch: instance images as a camera takes them, then class images in the size of the training."""
-    files = [folder / f"{place:02}.png" for place in range(BATCH)]
-    for place, file in enumerate(files):
-        size = CAMERA if place < BATCH // 2 else (width, height)
-        write_image(file, draw_surface(*size, seed=place).image)
+    """Write a batch: instance images of camera size, then class images of the training size."""
+    files = [folder / f"{index:02}.png" for index in range(BATCH)]
+    for index, file in enumerate(files):
+        size = CAMERA if index < BATCH // 2 else (width, height)
+        write_image(file, draw_surface(*size, seed=index).image)
     return files
 
 
 def our_images(files: list[Path], width: int, height: int) -> ImageBatch:
-    """(N, H, W, 3), as `finetune` reads them."""
+    """Return images (N, H, W, 3), read as `finetune` reads them."""
     geometry = Geometry(width=width, height=height)
     return np.stack([fit_image(read_image(file), geometry) for file in files])
 
 
 def bare_images(files: list[Path], width: int, height: int) -> torch.Tensor:
-    """(N, 3, H, W), -1..1, as diffusers' example reads them: each opened, resized to cover the frame and cropped."""
+    """Return images (N, 3, H, W) in -1..1, resized to cover the frame and cropped, as in diffusers' example."""
     return torch.stack([_bare_image(file, width, height) for file in files])
 
 
@@ -93,24 +93,24 @@ def _bare_image(path: Path, width: int, height: int) -> torch.Tensor:
 
 
 def our_loop(files: list[Path], width: int, height: int, on_step: Callable[[], None]) -> None:
-    """`dreambooth`."""
+    """Train with `dreambooth`."""
     base = new_base(channels_last=True)
     latents = encode(base.pipeline.vae, our_images(files, width, height))
-    examples = [Example(latent, prior=place >= BATCH // 2) for place, latent in enumerate(latents)]
+    examples = [Example(latent, prior=index >= BATCH // 2) for index, latent in enumerate(latents)]
     config = DreamBoothConfig(batch_size=BATCH, repeats=10_000, optimiser="adamw")
     dataset = DreamBoothDataset(examples, *PROMPTS)
     dreambooth(base, dataset, epochs=1, lr=LR, config=config, seed=0, on_step=lambda *_: on_step())
 
 
 def bare_loop(files: list[Path], width: int, height: int, on_step: Callable[[], None], *, reads: bool) -> None:
-    """Unless it `reads`, the images are there before."""
+    """Train with the bare loop; without `reads`, it reads the images once before the first step."""
     base = new_base(channels_last=False)
     pipeline, scheduler = base.pipeline, DDIMScheduler.from_config(base.pipeline.scheduler.config)
     pipeline.unet.train()
     pipeline.text_encoder.train()
     parameters = adapter_parameters(pipeline.unet, pipeline.text_encoder)
     optimiser = torch.optim.AdamW(parameters, lr=LR)
-    prompts = [PROMPTS[place >= BATCH // 2] for place in range(BATCH)]
+    prompts = [PROMPTS[index >= BATCH // 2] for index in range(BATCH)]
     images = bare_images(files, width, height)
     while True:
         images = bare_images(files, width, height) if reads else images
@@ -126,7 +126,7 @@ def bare_loop(files: list[Path], width: int, height: int, on_step: Callable[[], 
 def bare_loss(
     pipeline: StableDiffusionPipeline, scheduler: DDIMScheduler, images: torch.Tensor, prompts: list[str]
 ) -> torch.Tensor:  # fmt: skip
-    """Of a batch whose first half are instance images and whose second half are class images."""
+    """Return the loss of a batch whose first half are instance images and whose second half are class images."""
     with torch.no_grad():
         latents = pipeline.vae.encode(images).latents * pipeline.vae.config.scaling_factor
     tokenizer = pipeline.tokenizer
@@ -149,7 +149,7 @@ LOOPS: dict[str, Callable[[list[Path], int, int, Callable[[], None]], None]] = {
 
 
 class Turns:
-    """To be called after every step: ends a turn by telling its median in seconds and the peak memory in MB."""
+    """Callback of a step; after a turn it sends the median seconds of a step and the peak memory in MB."""
 
     def __init__(self, pipe: Connection) -> None:
         self.pipe, self.imported = pipe, peak_memory()
@@ -157,7 +157,7 @@ class Turns:
         self.started = time.perf_counter()
 
     def __call__(self) -> None:
-        """Count a step."""
+        """Record the end of a step."""
         self.times.append(time.perf_counter() - self.started)
         if len(self.times) == TURN:
             self.pipe.send((statistics.median(self.times), peak_memory() - self.imported))
@@ -165,20 +165,20 @@ class Turns:
         self.started = time.perf_counter()
 
     def wait(self) -> None:
-        """For the next turn, or the end."""
+        """Wait for the next turn; exit after the last one."""
         if not self.pipe.recv():
             sys.exit()
         self.times: list[float] = []
 
 
 def peak_memory() -> float:
-    """MB."""
+    """Return the peak resident memory of the process in MB."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def take_turns(name: str, files: list[Path], width: int, height: int, threads: int, pipe: Connection) -> None:
-    """A loop, until it is told to end."""
+    """Run a loop until `pipe` receives False."""
     torch.set_num_threads(threads)
     LOOPS[name](files, width, height, Turns(pipe))
 
@@ -186,41 +186,41 @@ def take_turns(name: str, files: list[Path], width: int, height: int, threads: i
 def measure(
     files: list[Path], width: int, height: int, turns: int, threads: int
 ) -> dict[str, list[tuple[float, float]]]:
-    """Median seconds a step and peak memory in every turn of every loop, one turn to warm up left out."""
+    """Return loop to (median seconds per step, peak memory in MB) of every turn, without the warm-up turn."""
     context, pipes = get_context("spawn"), {}
     for name in LOOPS:
         pipes[name], end = context.Pipe()
         context.Process(target=take_turns, args=(name, files, width, height, threads, end), daemon=True).start()
-        end.close()  # so that a loop that fails is not waited for
-    told: dict[str, list[tuple[float, float]]] = {name: [] for name in LOOPS}
+        end.close()  # so that a failed loop raises EOFError here
+    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in LOOPS}
     for _ in tqdm(range(turns + 1), f"{width}x{height}", unit="turn"):
         for name, pipe in pipes.items():
             pipe.send(True)
-            told[name].append(pipe.recv())
+            measured[name].append(pipe.recv())
     for pipe in pipes.values():
         pipe.send(False)
     for process in active_children():
         process.join()
-    return {name: values[1:] for name, values in told.items()}
+    return {name: values[1:] for name, values in measured.items()}
 
 
 def main() -> None:
-    """Print a block a size."""
+    """Print one block per size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=20, help="of each loop, after one to warm up (default 20)")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of PyTorch")
+    parser.add_argument("--turns", type=int, default=20, help="turns per loop, after one warm-up turn (default: 20)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of PyTorch")
     options = parser.parse_args()
     if options.turns < 2:
         parser.error(f"--turns {options.turns}: quartiles need 2 or more")
     for width, height in SIZES:
         with TemporaryDirectory() as folder:
             files = draw_images(Path(folder), width, height)
-            told = measure(files, width, height, options.turns, options.threads)
+            measured = measure(files, width, height, options.turns, options.threads)
         print(f"{width}x{height}, batch {BATCH}, {options.threads} threads, {options.turns} turns")
-        for name, values in told.items():
-            ratios = [other / ours for (ours, _), (other, _) in zip(told["ours"], values, strict=True)]
+        for name, values in measured.items():
+            ratios = [other / ours for (ours, _), (other, _) in zip(measured["ours"], values, strict=True)]
             speed, memory = 1 / statistics.median(seconds for seconds, _ in values), values[-1][1]
-            print(f"  {name:20} {speed:6.2f} steps a second, {memory:6.0f} MB; ours is", end=" ")
+            print(f"  {name:20} {speed:6.2f} steps per second, {memory:6.0f} MB; ours is", end=" ")
             low, median, high = statistics.quantiles(ratios, n=4)
             print(f"{median:.2f} times as fast ({low:.2f} .. {high:.2f})", flush=True)
 

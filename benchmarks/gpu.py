@@ -1,22 +1,22 @@
-"""What a GPU makes of the package: parity with the CPU, fine-tuning, drawing and the classifier, against bare loops.
+"""Benchmark the package on a GPU: parity with the CPU; fine-tuning, drawing and classifier against bare loops.
 
     PYTHONPATH=. python benchmarks/gpu.py --out FOLDER [--minutes 5] [--parts drawing,classifier] [--size full|toy]
 
-Random weights, drawn images, no network and no data set. Measurements run in the order of their worth. One that would
-not end within `--minutes` is left out, and the table says so; one that fails is recorded with its error, and the next
-goes on. After each, `gpu.json` (everything) and `gpu.md` (tables) are written anew, so that a kill loses nothing.
-`parity.png` shows images drawn on the CPU (first row) and on the GPU (TF32 off; PyTorch's default).
+Weights are random, images are drawn; no network access and no dataset are needed. The most important measurements run
+first. A measurement that would not end within `--minutes` is skipped and marked in the table; a failed measurement is
+recorded with its error. After each measurement, `gpu.json` (everything) and `gpu.md` (tables) are rewritten, so that a
+kill loses nothing. `parity.png` shows images drawn on the CPU (first row) and on the GPU (TF32 off; PyTorch's default).
 
-`per_second` are steps or images a second; `times_bare` is that of ours over that of the bare way of the same case.
-What the bare ways are is said in `gpu_finetune.py`, `gpu_drawing.py` and `gpu_classifier.py`, tolerances in
-`gpu_parity.py`. `--size toy` runs every part at toy size within a minute, on a GPU or on a CPU.
+`per_second` is the number of steps or images per second; `times_bare` is the ratio of `per_second` of the package to
+the bare loop. `gpu_finetune.py`, `gpu_drawing.py` and `gpu_classifier.py` define the bare loops, `gpu_parity.py` the
+tolerances. `--size toy` runs every part at toy size within a minute, on a GPU or a CPU.
 """
 
 # ruff: noqa: E402
 
 import time
 
-STARTED = time.monotonic()  # before the imports, which count
+STARTED = time.monotonic()  # includes the imports
 
 import argparse
 import json
@@ -38,7 +38,7 @@ Values = dict[str, Any]
 OPTIMISERS: tuple[Optimiser, ...] = ("adamw", "adamw8bit")
 PARTS = ("parity", "fine-tuning", "drawing", "classifier")
 _HIDDEN = ("part", "traceback")
-"""What the tables leave out."""
+"""Keys that the tables omit."""
 
 
 @dataclass(frozen=True)
@@ -48,23 +48,23 @@ class Row:
     part: str
     case: str
     way: str
-    """`ours`, `bare`, or `` where there is one way only."""
+    """`ours`, `bare`, or empty if there is only one."""
     seconds: float
-    """About what it takes on an H100 at full size."""
+    """Approximate duration on an H100 at full size."""
     measure: Callable[[], Values]
 
 
 @dataclass
 class Report:
-    """What has been measured, and the files that tell it."""
+    """Results, and the files with them."""
 
     out: Path
     about: Values
     rows: list[Values] = field(default_factory=list)
 
     def add(self, row: Row, values: Values) -> None:
-        """Record a measurement and write both files anew."""
-        bare = [told for told in self.rows if (told["part"], told["case"]) == (row.part, row.case)]
+        """Record a measurement and rewrite both files."""
+        bare = [result for result in self.rows if (result["part"], result["case"]) == (row.part, row.case)]
         if row.way == "ours" and bare and "per_second" in values and "per_second" in bare[0]:
             values["times_bare"] = round(values["per_second"] / bare[0]["per_second"], 3)
         self.rows.append({"part": row.part, "case": row.case, "way": row.way} | values)
@@ -73,18 +73,19 @@ class Report:
 
     def _lines(self) -> Iterator[str]:
         yield "# GPU benchmark\n"
-        yield "`per_second`: steps, or images drawn. `times_bare`: ours over the bare way of the same case.\n"
+        yield "`per_second`: steps, or images drawn. `times_bare`: ratio of ours to the bare loop of the same case.\n"
         yield from _table([{"": name, "value": value} for name, value in self.about.items()])
-        for part in dict.fromkeys(told["part"] for told in self.rows):
+        for part in dict.fromkeys(result["part"] for result in self.rows):
             yield f"\n## {part}"
-            shown = [{k: v for k, v in told.items() if k not in _HIDDEN} for told in self.rows if told["part"] == part]
-            for _, alike in groupby(shown, key=lambda told: told.keys() - {"times_bare"}):
+            results = [result for result in self.rows if result["part"] == part]
+            visible = [{key: value for key, value in result.items() if key not in _HIDDEN} for result in results]
+            for _, same_keys in groupby(visible, key=lambda result: result.keys() - {"times_bare"}):
                 yield ""
-                yield from _table(list(alike))
+                yield from _table(list(same_keys))
 
 
 def _table(rows: list[Values]) -> Iterator[str]:
-    """Markdown, with a column for every key of any row."""
+    """Yield lines of a Markdown table with a column for every key of any row."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     yield f"| {' | '.join(columns)} |"
     yield "|---" * len(columns) + "|"
@@ -104,7 +105,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 def card_rows(size: Size, rates: dict[str, float]) -> Iterator[Row]:
-    """Matrix rates, which the classifier's limit needs, and the bandwidth."""
+    """Yield measurements of matrix rates, which the limit of the classifier needs, and of bandwidth."""
 
     def rate(precision: str) -> Values:
         rates[precision] = matrix_rate(size.matrix, precision)
@@ -116,7 +117,7 @@ def card_rows(size: Size, rates: dict[str, float]) -> Iterator[Row]:
 
 
 def parity_rows(size: Size, reference: gpu_parity.Reference, out: Path) -> Iterator[Row]:
-    """CPU against GPU."""
+    """Yield comparisons of CPU and GPU."""
     part, sheet = "parity", out / "parity.png"
     yield Row(part, "classifier logits", "", 15, lambda: gpu_parity.compare_logits(reference, size))
     yield Row(part, "fine-tuning step", "", 10, lambda: gpu_parity.compare_step(reference, size))
@@ -127,10 +128,10 @@ def parity_rows(size: Size, reference: gpu_parity.Reference, out: Path) -> Itera
 
 
 def finetune_rows(size: Size, work: Path) -> Iterator[Row]:
-    """Both precisions and optimisers, then a card of 8 GB, then fp32."""
+    """Yield both 16-bit precisions with both optimisers, then a card of 8 GB."""
     part, bare, ours = "fine-tuning", gpu_finetune.bare, gpu_finetune.ours
     yield Row(part, "images drawn beforehand", "", 3, lambda: gpu_finetune.drawn_once(work, size))
-    sixteen = ("fp16", "bf16") if DEVICE.type == "cuda" else ()  # a CPU has no kernels for them worth a measurement
+    sixteen = ("fp16", "bf16") if DEVICE.type == "cuda" else ()  # 16-bit kernels of a CPU are too slow to measure
     pairs = [(p, o) for o in OPTIMISERS for p in (sixteen or ("fp32",))]
     for precision, optimiser in pairs:
         case = f"{precision} {optimiser}, batch {size.batch}"
@@ -145,14 +146,14 @@ def finetune_rows(size: Size, work: Path) -> Iterator[Row]:
 
 
 def fp32_rows(size: Size, work: Path) -> Iterator[Row]:
-    """The package's default precision, with a batch that fits 80 GB."""
+    """Yield fp32, the default precision of the package, with a batch that fits into 80 GB."""
     batch, part = max(size.batch // 3, 2), "fine-tuning"
     for way, loop in (("bare", gpu_finetune.bare), ("ours", gpu_finetune.ours)):
         yield Row(part, f"fp32 adamw, batch {batch}", way, 9, partial(loop, size, work, "fp32", "adamw", batch))
 
 
 def drawing_rows(size: Size) -> Iterator[Row]:
-    """fp32, which is what the package has, and 16 bits."""
+    """Yield fp32, the precision of the package, and 16 bits."""
     precisions = {"fp32": 8, "fp16": 4, "bf16": 4} if DEVICE.type == "cuda" else {"fp32": 8}
     for precision, seconds in precisions.items():
         for scheduler, steps in gpu_drawing.STEPS.items():
@@ -162,7 +163,7 @@ def drawing_rows(size: Size) -> Iterator[Row]:
 
 
 def classifier_rows(size: Size, rates: dict[str, float]) -> Iterator[Row]:
-    """Both batches in every precision, compiled last."""
+    """Yield all batch sizes in every precision; compiled models come last."""
     for batch in size.part_batches:
         for setting in size.settings:
             for way in ("bare", "ours"):
@@ -174,30 +175,30 @@ def classifier_rows(size: Size, rates: dict[str, float]) -> Iterator[Row]:
 
 
 def sdxl_rows() -> Iterator[Row]:
-    """Named so that nobody misses it."""
+    """Yield a row that says that SDXL is not supported."""
     yield Row("fine-tuning", "SDXL's shape", "", 0, lambda: {"skipped": "the package cannot open SDXL yet"})
 
 
 def run(rows: Iterable[Row], report: Report, end: float, toy: bool) -> None:
-    """One after the other, as long as there is time."""
+    """Run measurements one after the other; skip those that would not end before `end`."""
     for row in rows:
-        begun = time.monotonic()
-        if not toy and begun + row.seconds > end:
-            left = max(end - begun, 0)
-            values: Values = {"skipped": f"takes about {row.seconds:.0f} s, and {left:.0f} s of --minutes were left"}
+        started = time.monotonic()
+        if not toy and started + row.seconds > end:
+            left = max(end - started, 0)
+            values: Values = {"skipped": f"takes about {row.seconds:.0f} s, but only {left:.0f} s are left"}
         else:
             try:
                 values = row.measure()
             except Exception as error:  # the next measurement may work
                 values = {"error": f"{type(error).__name__}: {error}"[:500], "traceback": traceback.format_exc()}
-            values["took_s"] = round(time.monotonic() - begun, 1)
+            values["took_s"] = round(time.monotonic() - started, 1)
         report.add(row, values)
         shown = ", ".join(f"{name} {_cell(value)}" for name, value in values.items() if name != "traceback")
         print(f"{time.monotonic() - STARTED:6.1f} s  {row.part}: {row.case} {row.way}: {shown}", flush=True)
 
 
 def measure_all(out: Path, size_name: str, end: float, parts: list[str]) -> None:
-    """The card and every one of `parts`, in the order of worth."""
+    """Measure the card, then `parts`, most important first."""
     size = SIZES[size_name]
     rates: dict[str, float] = {}
     out.mkdir(parents=True, exist_ok=True)
@@ -216,22 +217,22 @@ def measure_all(out: Path, size_name: str, end: float, parts: list[str]) -> None
 
 
 def main() -> None:
-    """Measure, or compute the CPU's part of the parity."""
+    """Run the benchmark, or compute the reference values of the CPU."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="folder for gpu.json, gpu.md and parity.png")
-    parser.add_argument("--minutes", type=float, default=5, help="in all, imports included (default 5)")
-    parser.add_argument("--size", choices=SIZES, default="full", help="toy: every part within a minute (default full)")
-    parser.add_argument("--parts", default=",".join(PARTS), help="separated by commas (default all)")
+    parser.add_argument("--minutes", type=float, default=5, help="time limit, imports included (default: 5)")
+    parser.add_argument("--size", choices=SIZES, default="full", help="toy: every part within a minute (default: full)")
+    parser.add_argument("--parts", default=",".join(PARTS), help="parts, separated by commas (default: all)")
     parser.add_argument("--reference", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.reference is not None:
         gpu_parity.write_reference(options.reference, SIZES[options.size])
     elif options.out is None:
-        parser.error("--out is needed")
+        parser.error("--out is required")
     else:
         parts = options.parts.split(",")
         if unknown := set(parts) - set(PARTS):
-            parser.error(f"--parts: no part is called {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+            parser.error(f"--parts: unknown part {', '.join(sorted(unknown))}; choose from {', '.join(PARTS)}")
         measure_all(options.out, options.size, STARTED + 60 * options.minutes, parts)
 
 

@@ -1,6 +1,6 @@
-"""The card: what it is, how fast it multiplies and copies, and how time and memory are measured on it.
+"""Facts, matrix rate and bandwidth of the GPU, and measurement of time and memory.
 
-Without a GPU the same functions measure the CPU, so that the other parts run there.
+Without a GPU, the functions measure the CPU.
 """
 
 import gc
@@ -25,13 +25,13 @@ PACKAGES = (
 
 
 def synchronise() -> None:
-    """Wait until the GPU has done what it was given."""
+    """Wait until the GPU has finished all queued work."""
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
 
 
 def free_memory() -> None:
-    """Give unused memory back, and begin to measure the peak anew."""
+    """Free unused memory and reset the peak."""
     gc.collect()
     if DEVICE.type == "cuda":
         torch.cuda.empty_cache()
@@ -39,7 +39,7 @@ def free_memory() -> None:
 
 
 def peak_memory() -> dict[str, float]:
-    """GB of tensors at the peak since `free_memory`, and of what PyTorch held for them; empty on a CPU."""
+    """Return the peak since `free_memory` in GB: of tensors, and reserved by PyTorch; empty on a CPU."""
     if DEVICE.type != "cuda":
         return {}
     return {
@@ -49,18 +49,18 @@ def peak_memory() -> dict[str, float]:
 
 
 class Steps:
-    """Seconds of every step: call it when a step ends. The first `warm_up` steps do not count."""
+    """Timer of steps; call it at the end of each step. The first `warm_up` steps are excluded."""
 
     def __init__(self, warm_up: int) -> None:
         self.warm_up, self.times = warm_up, [time.perf_counter()]
 
     def __call__(self) -> None:
-        """A step has ended."""
+        """Record the end of a step."""
         synchronise()
         self.times.append(time.perf_counter())
 
     def result(self) -> dict[str, float]:
-        """Steps a second by the median step, the slowest and fastest steps in ms."""
+        """Return steps per second (median), and the fastest and slowest step in ms."""
         seconds = [after - before for before, after in zip(self.times, self.times[1:], strict=False)][self.warm_up :]
         return {
             "per_second": round(1 / statistics.median(seconds), 4),
@@ -71,7 +71,7 @@ class Steps:
 
 
 def seconds_of(work: Callable[[], object], repeats: int) -> float:
-    """Seconds of one call, from the median of `repeats` calls after two to warm up."""
+    """Return the median seconds of `repeats` calls, after two warm-up calls."""
     steps = Steps(warm_up=2)
     for _ in range(repeats + 2):
         work()
@@ -80,21 +80,21 @@ def seconds_of(work: Callable[[], object], repeats: int) -> float:
 
 
 def why_no_8bit() -> str:
-    """Empty where AdamW8bit of bitsandbytes works."""
+    """Return why AdamW8bit of bitsandbytes does not work; empty if it works."""
     if DEVICE.type != "cuda":
         return "8-bit AdamW needs a GPU"
     try:
         weight = torch.nn.Parameter(torch.zeros(8192, device=DEVICE))
         weight.grad = torch.ones_like(weight)
         build_optimiser([weight], 1e-4, "adamw8bit").step()
-    except Exception as error:  # a missing library or kernel shows itself in many ways
+    except Exception as error:  # a missing library or kernel raises various errors
         return f"{type(error).__name__}: {error}"[:500]
     return ""
 
 
 @contextmanager
 def tf32(products: bool, convolutions: bool) -> Iterator[None]:
-    """Within, fp32 products and convolutions may be computed in TF32. PyTorch's default is: convolutions only."""
+    """Allow TF32 in fp32 matrix products and convolutions. PyTorch allows it in convolutions only by default."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32
     matmul.allow_tf32, cudnn.allow_tf32 = products, convolutions
@@ -105,7 +105,7 @@ def tf32(products: bool, convolutions: bool) -> Iterator[None]:
 
 
 def facts() -> dict[str, Any]:
-    """The device, its driver and the versions."""
+    """Return device, driver and versions of libraries."""
     found: dict[str, Any] = {"device": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     if DEVICE.type == "cuda":
         properties = torch.cuda.get_device_properties(0)
@@ -133,7 +133,7 @@ def _version(name: str) -> str:
 
 
 def matrix_rate(side: int, precision: str) -> float:
-    """TFLOP/s of a square matrix product of random numbers: `fp32`, `tf32`, `fp16` or `bf16`."""
+    """Return TFLOP/s of a product of random square matrices in `fp32`, `tf32`, `fp16` or `bf16`."""
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
     a, b = (torch.randn(side, side, device=DEVICE).to(dtype) for _ in range(2))
     with tf32(products=precision == "tf32", convolutions=False):
@@ -141,7 +141,7 @@ def matrix_rate(side: int, precision: str) -> float:
 
 
 def copy_bandwidth(count: int) -> float:
-    """GB/s of a copy on the device of `count` fp32 numbers, read and written."""
+    """Return GB/s, read and written, of a copy of `count` fp32 numbers on the device."""
     source = torch.randn(count, device=DEVICE)
     target = torch.empty_like(source)
     return round(2 * 4 * count / seconds_of(lambda: target.copy_(source), 10) / 1e9, 1)

@@ -1,8 +1,8 @@
-"""Training ResNet-50 at 200x600: `fit` as it is against a bare loop, and against what the card's matrix rate allows.
+"""Training of ResNet-50 at 200x600: `fit` against a bare loop, and against the limit by the card's matrix rate.
 
-The bare loop copies the same uint8 batches to the device, computes loss and gradient and takes a step of SGD: channels
-last, without any check. `fit` has no setting of precision yet, so TF32 and autocast are set around both. `limit` is the
-steps a second that the products alone would take at the measured rate of a large matrix product.
+The bare loop copies the same uint8 batches to the device, computes loss and gradient, and takes a step of SGD:
+channels-last, without any check. `fit` has no precision setting yet, so TF32 and autocast are set around both. `limit`
+is the number of steps per second if only matrix products took time, at the measured rate of a large product.
 """
 
 import time
@@ -25,7 +25,7 @@ SETTINGS = {
     "default": (False, True, False), "bf16": (True, True, True), "fp32": (False, False, False),
     "tf32": (True, True, False),
 }  # fmt: skip
-"""TF32 in products, in convolutions, and whether there is autocast to bf16; the first is how PyTorch is set."""
+"""Setting to: TF32 in products, TF32 in convolutions, autocast to bf16. `default` is PyTorch's default."""
 _RATES = {"default": "tf32", "bf16": "bf16", "fp32": "fp32", "tf32": "tf32"}
 LR = 0.01
 
@@ -33,17 +33,17 @@ LR = 0.01
 def train(
     size: Size, way: str, setting: str, batch: int, rates: Mapping[str, float], *, compiled: bool = False
 ) -> dict[str, Any]:  # fmt: skip
-    """Steps a second, share of the limit and peak memory."""
+    """Return steps per second, share of the limit, and peak memory."""
     free_memory()
     model = build_classifier("none", 0).to(DEVICE).to(memory_format=torch.channels_last)
     with _precision(setting):
-        told = _fit(model, size, batch) if way == "ours" else _bare(model, size, batch, compiled)
+        result = _fit(model, size, batch) if way == "ours" else _bare(model, size, batch, compiled)
     flops = step_flops(size.parts, batch)
-    told |= {"batch": batch, "gflop_a_step": round(flops / 1e9, 1)} | peak_memory()
+    result |= {"batch": batch, "gflop_a_step": round(flops / 1e9, 1)} | peak_memory()
     if rate := rates.get(_RATES[setting]):
         limit = rate * 1e12 / flops
-        told |= {"limit": round(limit, 2), "share_of_limit": round(float(told["per_second"]) / limit, 3)}
-    return told
+        result |= {"limit": round(limit, 2), "share_of_limit": round(float(result["per_second"]) / limit, 3)}
+    return result
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def _precision(setting: str) -> Iterator[None]:
 
 
 def _fit(model: DefectNet, size: Size, batch: int) -> dict[str, Any]:
-    """The faster of two epochs of `fit`, after one to warm up."""
+    """Measure the faster of two epochs of `fit`, after a warm-up epoch."""
     count = size.part_steps * batch
     ends: list[float] = []
 
@@ -70,19 +70,19 @@ def _fit(model: DefectNet, size: Size, batch: int) -> dict[str, Any]:
 
 
 def _bare(model: DefectNet, size: Size, batch: int, compiled: bool) -> dict[str, Any]:
-    """As many steps as the epochs of `fit` have; the loss is read in the end alone."""
+    """Measure as many steps as in `_fit`; the bare loop never reads the loss."""
     count = size.part_steps * batch
     pixels, labels = random_images(count, *size.parts), torch.arange(count) % 2
-    stepper = torch.optim.SGD(model.train().parameters(), lr=LR)
-    called = torch.compile(model, backend=size.compiler) if compiled else model
+    optimiser = torch.optim.SGD(model.train().parameters(), lr=LR)
+    forward = torch.compile(model, backend=size.compiler) if compiled else model
     ends: list[float] = []
     for _ in range(3):
         for start in range(0, count, batch):
-            stepper.zero_grad()
+            optimiser.zero_grad()
             images = torch.from_numpy(pixels[start : start + batch]).to(DEVICE).permute(0, 3, 1, 2)
             targets = labels[start : start + batch].float().to(DEVICE)
-            binary_cross_entropy_with_logits(called(images), targets).backward()  # type: ignore[no-untyped-call]
-            stepper.step()
+            binary_cross_entropy_with_logits(forward(images), targets).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
         synchronise()
         ends.append(time.perf_counter())
     seconds = min(np.diff(ends)) / size.part_steps
@@ -91,7 +91,7 @@ def _bare(model: DefectNet, size: Size, batch: int, compiled: bool) -> dict[str,
 
 @cache
 def step_flops(parts: tuple[int, int], batch: int) -> int:
-    """Floating-point operations of the products of a step, forwards and backwards; nothing is computed."""
+    """Return the floating-point operations of products in the forward and backward pass of a step."""
     with torch.device("meta"):
         model = DefectNet().train()
         images = torch.empty(batch, 3, *parts, dtype=torch.uint8)

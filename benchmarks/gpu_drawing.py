@@ -1,9 +1,10 @@
-"""Drawing in Stable Diffusion 1.5's shape: `sample` against diffusers' `StableDiffusionPipeline`.
+"""Drawing with the architecture of Stable Diffusion 1.5: `sample` against diffusers' `StableDiffusionPipeline`.
 
-Guidance of 7.5, a batch of images at once. A step is the median time from one call of the UNet to the next in a drawing
-of few steps; the rest (text encoder, VAE, conversion) is the same for any number of steps. `batch_seconds` of 50 steps
-of DDIM and of 20 of DPM-Solver++ are reckoned from both. `sample` has no setting of precision yet: in 16 bits it gets a
-pipeline that was cast, with its VAE, as diffusers' users do. In fp32, convolutions may use TF32: PyTorch's default.
+Guidance is 7.5; a batch of images is drawn at once. The duration of a step is the median time between two calls of the
+UNet, with few steps; the rest (text encoder, VAE, conversion) does not depend on the number of steps. `batch_seconds`
+of 50 DDIM steps and of 20 DPM-Solver++ steps are computed from both. `sample` has no precision setting yet: for 16 bits
+it gets a pipeline that was cast, including its VAE, as users of diffusers do. In fp32, convolutions may use TF32
+(PyTorch's default).
 """
 
 import time
@@ -23,32 +24,32 @@ GUIDANCE = 7.5
 
 
 def draw(size: Size, way: str, precision: str, scheduler: str) -> dict[str, Any]:
-    """Seconds of a step and of a batch, images a second, and peak memory."""
+    """Return seconds per step and per batch, images per second, and peak memory."""
     free_memory()
     pipeline = build_pipeline(size, DTYPES[precision], DTYPES[precision])
     free_memory()
-    drawing = (_ours if way == "ours" else _bare)(pipeline, size, scheduler)
-    drawing(2)
+    draw_batch = (_ours if way == "ours" else _bare)(pipeline, size, scheduler)
+    draw_batch(2)
     synchronise()
     started, steps = time.perf_counter(), Steps(warm_up=1)
     pipeline.unet.register_forward_pre_hook(lambda *_: steps())
-    drawing(size.denoising)
+    draw_batch(size.denoising)
     synchronise()
     step = 1 / steps.result()["per_second"]
     rest = max(time.perf_counter() - started - size.denoising * step, 0.0)
     batch = rest + STEPS[scheduler] * step
-    told = {"per_second": size.drawn / batch, "step_seconds": step, "rest_seconds": rest, "batch_seconds": batch}
-    return {name: round(value, 4) for name, value in told.items()} | {"batch": size.drawn} | peak_memory()
+    result = {"per_second": size.drawn / batch, "step_seconds": step, "rest_seconds": rest, "batch_seconds": batch}
+    return {name: round(value, 4) for name, value in result.items()} | {"batch": size.drawn} | peak_memory()
 
 
 def _ours(pipeline: StableDiffusionPipeline, size: Size, scheduler: str) -> Callable[[int], None]:
-    def drawing(steps: int) -> None:
+    def draw_batch(steps: int) -> None:
         config = SamplingConfig(steps=steps, scheduler=scheduler, guidance=GUIDANCE, sample_batch=size.drawn)
         prompts, seeds = [PROMPTS[0]] * size.drawn, range(size.drawn)
-        made = list(sample(pipeline, prompts, seeds, width=size.side, height=size.side, config=config))
-        assert made[0].images.shape == (size.drawn, size.side, size.side, 3)
+        batches = list(sample(pipeline, prompts, seeds, width=size.side, height=size.side, config=config))
+        assert batches[0].images.shape == (size.drawn, size.side, size.side, 3)
 
-    return drawing
+    return draw_batch
 
 
 def _bare(pipeline: StableDiffusionPipeline, size: Size, scheduler: str) -> Callable[[int], None]:
@@ -58,11 +59,11 @@ def _bare(pipeline: StableDiffusionPipeline, size: Size, scheduler: str) -> Call
     pipeline.scheduler = solver.from_config(pipeline.scheduler.config)
     generators = [torch.Generator(DEVICE) for _ in range(size.drawn)]
 
-    def drawing(steps: int) -> None:
+    def draw_batch(steps: int) -> None:
         images = pipeline(
             [PROMPTS[0]] * size.drawn, height=size.side, width=size.side, num_inference_steps=steps,
             guidance_scale=GUIDANCE, generator=generators,
         ).images  # fmt: skip
         assert len(images) == size.drawn
 
-    return drawing
+    return draw_batch

@@ -1,10 +1,11 @@
-"""Fine-tuning in Stable Diffusion 1.5's shape: `dreambooth` against a bare loop that does what diffusers' example does.
+"""Fine-tuning with the architecture of Stable Diffusion 1.5: `dreambooth` against a loop like diffusers' example.
 
-The bare loop does what `train_dreambooth_lora.py` of diffusers does with a trained text encoder and prior preservation:
-frozen weights in 16 bits under autocast, every step opens the batch's image files, resizes, crops and encodes them by
-the VAE, and reads the prompt of every image. It has no worker processes, PyTorch's default memory layout, the UNet in
-training mode, and AdamW of PyTorch or of bitsandbytes. Ours encodes every image once, before, by a VAE in fp32, as
-`finetune` does. Adapter (LoRA-C3Lier), images, prompts, loss and batch are the same. Peak memory counts the encoding.
+The bare loop works like `train_dreambooth_lora.py` of diffusers with a trained text encoder and prior preservation:
+frozen weights are in 16 bits under autocast; every step opens, resizes and crops the image files of the batch, encodes
+them with the VAE, and encodes the prompt of every image. It has no worker processes, PyTorch's default memory layout,
+the UNet in training mode, and AdamW of PyTorch or bitsandbytes. `dreambooth` gets images that were encoded once with a
+VAE in fp32, as in `finetune`. Adapter (LoRA-C3Lier), images, prompts, loss and batch are the same. Peak memory includes
+the encoding.
 """
 
 from collections.abc import Callable
@@ -37,7 +38,7 @@ from inandout.diffusion.vae import encode
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 LR = 1e-4
 CONTEXT = 0.6e9
-"""Bytes on a card that CUDA takes beside PyTorch's tensors."""
+"""Bytes that CUDA uses on the card in addition to PyTorch's tensors."""
 
 
 def ours(
@@ -50,7 +51,7 @@ def ours(
     checkpointing: bool = False,
     limit_gb: int = 0,
 ) -> dict[str, Any]:
-    """Steps a second and peak memory of `dreambooth`; with `limit_gb`, on a card of so much memory."""
+    """Return steps per second and peak memory of `dreambooth`; `limit_gb` simulates a card with less memory."""
     if optimiser == "adamw8bit" and (reason := why_no_8bit()):
         return {"not_available": reason}
     free_memory()
@@ -68,26 +69,27 @@ def _ours(
     size: Size, work: Path, precision: str, optimiser: Optimiser, batch: int, checkpointing: bool
 ) -> dict[str, Any]:  # fmt: skip
     base = Base(build_pipeline(size, DTYPES[precision], torch.float32), "0" * 32, "sd")
-    free_memory()  # what building took is no part of the peak
+    free_memory()  # exclude the construction from the peak
     if not hasattr(CLIPTextModel, "activation_checkpointing_enable"):  # its name before transformers 5.23
         CLIPTextModel.activation_checkpointing_enable = CLIPTextModel.gradient_checkpointing_enable
     add_adapter(base.pipeline.unet, base.pipeline.text_encoder, AdapterConfig(), 0)
     images = our_images(image_files(work, size, max(batch, 2)), size.side, size.side)
     latents = [encode(base.pipeline.vae, image[None])[0].cpu() for image in images]
-    shown = [Example(latent, prior=place >= len(images) // 2) for place, latent in enumerate(latents)]
-    needed = -(-(size.warm_up + size.timed) * batch // len(images))
+    examples = [Example(latent, prior=index >= len(images) // 2) for index, latent in enumerate(latents)]
+    repeats = -(-(size.warm_up + size.timed) * batch // len(images))
     config = DreamBoothConfig(
-        batch_size=batch, repeats=needed, optimiser=optimiser, precision=precision, gradient_checkpointing=checkpointing
-    )
+        batch_size=batch, repeats=repeats, optimiser=optimiser, precision=precision,
+        gradient_checkpointing=checkpointing,
+    )  # fmt: skip
     steps = Steps(size.warm_up)
-    AcceleratorState._reset_state(reset_partial_state=True)  # it keeps the precision of the training before
-    dataset = DreamBoothDataset(shown, *PROMPTS)
+    AcceleratorState._reset_state(reset_partial_state=True)  # it keeps the precision of the previous training
+    dataset = DreamBoothDataset(examples, *PROMPTS)
     dreambooth(base, dataset, epochs=1, lr=LR, config=config, seed=0, on_step=lambda *_: steps())
     return steps.result() | {"batch": batch} | peak_memory()
 
 
 def bare(size: Size, work: Path, precision: str, optimiser: Optimiser, batch: int) -> dict[str, Any]:
-    """Steps a second and peak memory of the bare loop."""
+    """Return steps per second and peak memory of the bare loop."""
     if optimiser == "adamw8bit" and (reason := why_no_8bit()):
         return {"not_available": reason}
     free_memory()
@@ -106,7 +108,7 @@ def bare(size: Size, work: Path, precision: str, optimiser: Optimiser, batch: in
 def _bare_step(
     pipeline: StableDiffusionPipeline, files: list[Path], side: int, precision: str, optimiser: Optimiser
 ) -> Callable[[], None]:
-    """What the loop does in every step."""
+    """Return a function that takes one step of the bare loop."""
     unet, text_encoder = pipeline.unet, pipeline.text_encoder
     for model in (unet, text_encoder, pipeline.vae):
         model.requires_grad_(False)
@@ -118,7 +120,7 @@ def _bare_step(
         parameter.data = parameter.data.float()
     adamw = torch.optim.AdamW(parameters, lr=LR) if optimiser == "adamw" else build_optimiser(parameters, LR, optimiser)
     scaler = torch.amp.GradScaler(DEVICE.type, enabled=precision == "fp16")
-    prompts = [PROMPTS[place >= len(files) // 2] for place in range(len(files))]
+    prompts = [PROMPTS[index >= len(files) // 2] for index in range(len(files))]
 
     def step() -> None:
         images = bare_images(files, side, side).to(DEVICE, DTYPES[precision])
@@ -136,9 +138,9 @@ def _bare_step(
 
 
 def bare_loss(pipeline: StableDiffusionPipeline, images: Tensor, prompts: list[str]) -> Tensor:
-    """Of a batch (N, 3, H, W) whose first half are instance images and whose second half are class images."""
+    """Return the loss of images (N, 3, H, W); the first half are instance images, the second half class images."""
     vae, tokenizer, scheduler = pipeline.vae, pipeline.tokenizer, pipeline.scheduler
-    with torch.no_grad(), torch.autocast(DEVICE.type, enabled=False):  # the example prepares the other two alone
+    with torch.no_grad(), torch.autocast(DEVICE.type, enabled=False):  # the example does not prepare the VAE
         latents = vae.encode(images).latent_dist.sample() * vae.config.scaling_factor
     tokens = tokenizer(
         prompts, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
@@ -153,6 +155,6 @@ def bare_loss(pipeline: StableDiffusionPipeline, images: Tensor, prompts: list[s
 
 
 def drawn_once(work: Path, size: Size) -> dict[str, Any]:
-    """Draw the image files that all the loops read, so that no row has to."""
+    """Draw the image files that all loops read."""
     files = image_files(work, size, size.batch)
     return {"images": len(files), "kB": round(float(np.sum([file.stat().st_size for file in files])) / 1000)}

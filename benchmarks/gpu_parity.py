@@ -1,8 +1,8 @@
-"""Whether the GPU computes what the CPU computes, and whether fine-tuning can be stopped and resumed there.
+"""Compare results of GPU and CPU, and of resumed and uninterrupted fine-tuning on the GPU.
 
-The CPU's numbers come from a process that sees no GPU (`gpu.py --reference FOLDER`), which runs beside this one.
-Weights, images, noise and seeds are the same. The tolerances are for fp32 with TF32 off; `default_...` is the
-difference as PyTorch is set by default, where convolutions may use TF32.
+A concurrent process without access to the GPU (`gpu.py --reference FOLDER`) computes the values of the CPU. Weights,
+images, noise and seeds are the same. The tolerances are for fp32 with TF32 off; `default_...` is the difference with
+PyTorch's default, where convolutions may use TF32.
 """
 
 import os
@@ -36,13 +36,13 @@ from inandout.diffusion.vae import encode
 
 Numbers = dict[str, np.ndarray]
 WAIT = 90
-"""Seconds to wait for the CPU."""
+"""Seconds to wait for a result of the CPU."""
 LOGITS, LOSS, GRADIENT, LEVELS = 1e-3, 1e-4, 1e-3, 2
-"""Tolerances: of logits against their largest, relative of the loss, of the gradient by its norm, in grey levels."""
+"""Tolerances: relative to the largest logit, of the loss, of the gradient norm (relative), and in grey levels."""
 
 
 def logits(size: Size) -> Numbers:
-    """Of a ResNet-50 whose residual branches count (they begin at zero)."""
+    """Return logits of a ResNet-50 with non-zero residual branches (they are zero-initialised)."""
     model = build_classifier("none", 0)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -52,7 +52,7 @@ def logits(size: Size) -> Numbers:
 
 
 def first_step(size: Size) -> Numbers:
-    """Loss and gradient of one step of fine-tuning of the embedded base, whose adapter does something already."""
+    """Return loss and gradient of one fine-tuning step of the embedded base with a non-zero adapter."""
     base = _base_with_adapter()
     generator, values = torch.Generator().manual_seed(1), {}
     with torch.no_grad():
@@ -61,13 +61,13 @@ def first_step(size: Size) -> Numbers:
                 parameter.copy_(0.02 * torch.randn(parameter.shape, generator=generator))
     with TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "step.safetensors"
-        _train(base, size, 1, checkpoint, lambda step, told: values.update(told))
+        _train(base, size, 1, checkpoint, lambda step, logged: values.update(logged))
         moment = load_checkpoint(checkpoint).weights["adam.0.exp_avg"].numpy()
     return {"loss": np.array(values["loss"]), "gradient": moment / (1 - 0.9)}
 
 
 def drawn(size: Size) -> Numbers:
-    """Images of the embedded base, a kind of defect each, as `augment` draws them by default."""
+    """Return images of the embedded base, one per kind of defect, drawn with the defaults of `augment`."""
     pipeline = open_base(BaseConfig()).pipeline
     prompts = [f"skt background {kind}" for kind in list(KINDS)[: 2 if size is TOY else 6]]
     config = SamplingConfig(steps=4 if size is TOY else 20).resolved("embedded")
@@ -87,20 +87,20 @@ def _base_with_adapter() -> Base:
 def _train(
     base: Base, size: Size, steps: int, checkpoint: Path | None, on_step: OnStep, optimiser: Optimiser = "adamw"
 ) -> dict[str, torch.Tensor]:
-    """Fine-tune for some steps of `size.batch` images of 64x64."""
+    """Fine-tune for `steps` steps of `size.batch` images of 64x64."""
     images = np.stack([draw_surface(64, 64, seed=seed).image for seed in range(size.batch)])
     latents = encode(base.pipeline.vae, images)
-    shown = [Example(latent.cpu(), prior=place >= size.batch // 2) for place, latent in enumerate(latents)]
+    examples = [Example(latent.cpu(), prior=index >= size.batch // 2) for index, latent in enumerate(latents)]
     config = DreamBoothConfig(batch_size=size.batch, repeats=1, optimiser=optimiser)
-    AcceleratorState._reset_state(reset_partial_state=True)  # it keeps the precision of an earlier training
+    AcceleratorState._reset_state(reset_partial_state=True)  # it keeps the precision of the previous training
     return dreambooth(
-        base, DreamBoothDataset(shown, *PROMPTS), epochs=steps, lr=1e-4, config=config, seed=0, checkpoint=checkpoint,
-        save_every=max(steps // 2, 1), on_step=on_step,
+        base, DreamBoothDataset(examples, *PROMPTS), epochs=steps, lr=1e-4, config=config, seed=0,
+        checkpoint=checkpoint, save_every=max(steps // 2, 1), on_step=on_step,
     )  # fmt: skip
 
 
 class Reference:
-    """The CPU's numbers, which another process computes."""
+    """Results of the CPU, computed by another process."""
 
     def __init__(self, folder: Path, size_name: str) -> None:
         self.folder, self.log = folder, folder / "reference.log"
@@ -111,31 +111,31 @@ class Reference:
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
     def numbers(self, name: str) -> Numbers:
-        """Of one of `MEASURED`, when they are there."""
+        """Return the results of an entry of `MEASURED`; wait until they exist."""
         path, end = self.folder / f"{name}.npz", time.monotonic() + WAIT
         while not path.exists():
             ended = self.process.poll() is not None
             if (ended and not path.exists()) or time.monotonic() > end:
-                raise RuntimeError(f"the CPU gave no {name}: {self.log.read_text()[-2000:]}")
+                raise RuntimeError(f"the process of the CPU wrote no {name}: {self.log.read_text()[-2000:]}")
             time.sleep(0.1)
         with np.load(path) as file:
             return dict(file)
 
     def end(self) -> None:
-        """End the process, if it is still there."""
+        """Terminate the process."""
         self.process.terminate()
         self.process.wait()
 
 
 def write_reference(folder: Path, size: Size) -> None:
-    """Compute everything, a file each."""
+    """Compute all of `MEASURED`, and write one file each."""
     for name, measure in MEASURED.items():
         np.savez(folder / f"part_{name}.npz", allow_pickle=False, **measure(size))
         (folder / f"part_{name}.npz").rename(folder / f"{name}.npz")
 
 
 def compare_logits(reference: Reference, size: Size) -> dict[str, Any]:
-    """Largest difference, as a share of the largest logit."""
+    """Return the largest difference divided by the largest logit."""
     exact, default = _both("logits", size)
     cpu = reference.numbers("logits")["logits"]
 
@@ -146,7 +146,7 @@ def compare_logits(reference: Reference, size: Size) -> dict[str, Any]:
 
 
 def compare_step(reference: Reference, size: Size) -> dict[str, Any]:
-    """Relative differences of loss and gradient."""
+    """Return the relative differences of loss and gradient."""
     exact, default = _both("first_step", size)
     cpu = reference.numbers("first_step")
 
@@ -158,7 +158,7 @@ def compare_step(reference: Reference, size: Size) -> dict[str, Any]:
 
 
 def compare_drawn(reference: Reference, size: Size, sheet: Path) -> dict[str, Any]:
-    """Largest difference in grey levels; the sheet shows the CPU's images above the GPU's."""
+    """Return the largest difference in grey levels; save a sheet with the CPU's images above the GPU's."""
     exact, default = _both("drawn", size)
     cpu = reference.numbers("drawn")["images"]
     rows = [np.concatenate(list(images), axis=1) for images in (cpu, exact["images"], default["images"])]
@@ -170,28 +170,28 @@ def compare_drawn(reference: Reference, size: Size, sheet: Path) -> dict[str, An
 
 
 def _both(name: str, size: Size) -> tuple[Numbers, Numbers]:
-    """With TF32 off, and by default."""
+    """Return results with TF32 off, and with PyTorch's default."""
     with tf32(products=False, convolutions=False):
         exact = MEASURED[name](size)
     return exact, MEASURED[name](size) if DEVICE.type == "cuda" else exact
 
 
 def _verdict(differences: dict[str, tuple[float, float]]) -> dict[str, Any]:
-    """Differences, their tolerances and whether all are within."""
-    told: dict[str, Any] = {"within": all(value <= limit for value, limit in differences.values())}
+    """Return differences, tolerances, and whether all differences are within them."""
+    result: dict[str, Any] = {"within": all(value <= limit for value, limit in differences.values())}
     for name, (value, limit) in differences.items():
-        told |= {name: value, f"{name}_tolerance": limit}
-    return told
+        result |= {name: value, f"{name}_tolerance": limit}
+    return result
 
 
 class _StoppedError(Exception):
-    """As a kill would stop a training."""
+    """Interrupts a training, like a kill."""
 
 
 def compare_resumed(size: Size, optimiser: Optimiser) -> dict[str, Any]:
-    """Largest difference of the adapter's weights after 8 steps: stopped after 4 and resumed, and without a stop twice.
+    """Compare adapter weights after 8 steps: resumed after step 4, and of two uninterrupted runs.
 
-    The second says what the order of sums on the device makes of it. Both are shares of the largest weight.
+    The second difference shows the effect of the order of sums on the device. Both are divided by the largest weight.
     """
     if optimiser == "adamw8bit" and (reason := why_no_8bit()):
         return {"not_available": reason}
@@ -212,5 +212,5 @@ def compare_resumed(size: Size, optimiser: Optimiser) -> dict[str, Any]:
             train(checkpoint, stop)
         resumed = train(checkpoint, lambda *_: None)
     scale = np.abs(first).max()
-    twice, once = (float(np.abs(other - first).max() / scale) for other in (second, resumed))
-    return {"resumed_difference": once, "two_runs_difference": twice, "bit_for_bit": once == 0}
+    repeated, interrupted = (float(np.abs(other - first).max() / scale) for other in (second, resumed))
+    return {"resumed_difference": interrupted, "two_runs_difference": repeated, "bit_for_bit": interrupted == 0}

@@ -1,4 +1,4 @@
-"""Sizes of the benchmark, and a Stable Diffusion with random weights: its real shape, or a toy one for a test."""
+"""Sizes of the benchmark, and Stable Diffusion with random weights: full size, or toy size for tests."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,53 +21,53 @@ UNET = {
     "down_block_types": (*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"),
     "up_block_types": ("UpBlock2D", *["CrossAttnUpBlock2D"] * 3),
 }  # fmt: skip
-"""unet/config.json of Stable Diffusion 1.5: 859,520,964 numbers."""
+"""unet/config.json of Stable Diffusion 1.5: 859,520,964 parameters."""
 TEXT = {
     "vocab_size": 49408, "hidden_size": 768, "intermediate_size": 3072, "projection_dim": 768, "num_hidden_layers": 12,
     "num_attention_heads": 12, "max_position_embeddings": 77, "hidden_act": "quick_gelu", "bos_token_id": 49406,
     "eos_token_id": 49407, "pad_token_id": 49407,
 }  # fmt: skip
-"""Text encoder of CLIP ViT-L/14: 123,060,480 numbers."""
+"""Text encoder of CLIP ViT-L/14: 123,060,480 parameters."""
 VAE = {
     "in_channels": 3, "out_channels": 3, "latent_channels": 4, "layers_per_block": 2, "norm_num_groups": 32,
     "block_out_channels": (128, 256, 512, 512), "sample_size": 512, "scaling_factor": 0.18215,
     "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
 }  # fmt: skip
-"""vae/config.json of Stable Diffusion 1.5: 83,653,863 numbers."""
+"""vae/config.json of Stable Diffusion 1.5: 83,653,863 parameters."""
 
 PROMPTS = ("skt background", "background")
-"""Of the instance images and of the class images."""
+"""Prompts of instance images and of class images."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large everything is; the defaults are those of the paper and of a data-centre GPU."""
+    """Sizes of all measurements; the defaults are for the paper's setup on a data-centre GPU."""
 
     unet: dict[str, Any] = field(default_factory=lambda: UNET)
     text: dict[str, Any] = field(default_factory=lambda: TEXT)
     vae: dict[str, Any] = field(default_factory=lambda: VAE)
     side: int = 512
-    """Of the images that Stable Diffusion learns and draws, in px."""
+    """Side in px of the images that Stable Diffusion trains on and draws."""
     batch: int = 12
-    """Images a step of fine-tuning, half of them of the class."""
+    """Images per fine-tuning step; half are class images."""
     warm_up: int = 3
     timed: int = 8
-    """Steps of a training that are measured."""
+    """Measured steps of a training."""
     drawn: int = 8
-    """Images that are drawn at once."""
+    """Images in a drawn batch."""
     denoising: int = 8
-    """Steps of a drawing that is measured; divides 1,000, as DDIM needs."""
+    """Denoising steps of a measured batch; must divide 1,000 (DDIM)."""
     parts: tuple[int, int] = (200, 600)
-    """Height and width of what the classifier sees, in px."""
+    """Height and width of the classifier's images in px."""
     part_batches: tuple[int, ...] = (32, 5)
     settings: tuple[str, ...] = ("default", "bf16", "fp32", "tf32")
-    """Precisions of the classifier, see `gpu_classifier.py`."""
+    """Precision settings of the classifier, see `gpu_classifier.py`."""
     part_steps: int = 20
-    """Steps of an epoch of the classifier."""
+    """Steps per epoch of the classifier."""
     compiler: str = "inductor"
     matrix: int = 8192
     copied: int = 2**28
-    """Numbers of the copy that measures the bandwidth."""
+    """fp32 numbers that the bandwidth measurement copies."""
 
 
 FULL = Size()
@@ -89,7 +89,7 @@ SIZES = {"full": FULL, "toy": TOY}
 
 
 def build_pipeline(size: Size, dtype: torch.dtype, vae_dtype: torch.dtype) -> StableDiffusionPipeline:
-    """A Stable Diffusion with random weights, built on the device; channels-last as `open_base` gives it."""
+    """Build Stable Diffusion with random weights on the device; channels-last, as from `open_base`."""
     torch.manual_seed(0)
     with quiet(), torch.device(DEVICE):
         unet = UNet2DConditionModel(**size.unet).to(dtype)
@@ -112,7 +112,7 @@ def build_pipeline(size: Size, dtype: torch.dtype, vae_dtype: torch.dtype) -> St
 
 
 def image_files(folder: Path, size: Size, batch: int) -> list[Path]:
-    """Image files of a batch, drawn once: instance images as a camera takes them, then class images to size."""
+    """Draw missing image files of a batch: instance images of camera size, then class images of training size."""
     files = []
     for number in range(batch):
         camera = number < batch // 2
@@ -124,5 +124,5 @@ def image_files(folder: Path, size: Size, batch: int) -> list[Path]:
 
 
 def random_images(count: int, height: int, width: int) -> np.ndarray:
-    """(N, H, W, 3) uint8 of noise, the same at every call."""
+    """Return the same uint8 noise images (N, H, W, 3) on every call."""
     return np.random.default_rng(0).integers(0, 256, (count, height, width, 3), dtype=np.uint8)

@@ -1,9 +1,9 @@
-"""Judge a base: does it draw the defect that it is asked for? `python benchmarks/judge.py --help`.
+"""Measure whether a base draws the requested kind of defect. `python benchmarks/judge.py --help`.
 
-A small CNN learns the kinds of defects from procedural images alone, never from generated ones, and then names the
-defect in generated images. Printed are its confusion matrix on both, what the VAE keeps of unseen surfaces and of
-photographs of magnetic tiles (folder of grey .jpg files in the environment variable INANDOUT_TILES, left out without
-it), and the time for an image of 64x192.
+A small CNN is trained to classify the kinds of defects on procedural images only, and then classifies generated
+images. The script prints its confusion matrices on unseen procedural and on generated images, the reconstruction
+quality of the VAE on unseen surfaces and on photographs of magnetic tiles (grey .jpg files in the folder of the
+environment variable INANDOUT_TILES; skipped if it is not set), and the time per image of 64x192.
 """
 
 import argparse
@@ -44,7 +44,7 @@ class Judge(nn.Module):
         self.head = nn.Linear(320, len(CLASSES))
 
     def forward(self, images: Tensor) -> Tensor:
-        """A defect is small, a texture is everywhere: the head sees the largest and the mean activation."""
+        """Pool maximum (small defects) and mean (texture) of the activations, and classify."""
         features = self.body(images - images.mean(dim=(2, 3), keepdim=True))
         logits: Tensor = self.head(torch.cat([features.amax(dim=(2, 3)), features.mean(dim=(2, 3))], dim=1))
         return logits
@@ -55,7 +55,7 @@ def _layer(before: int, after: int, stride: int) -> list[nn.Module]:
 
 
 def train_judge(steps: int, seed: int = 2) -> Judge:
-    """Train on schools that no base was trained on."""
+    """Train on surface streams that no base was trained on."""
     torch.manual_seed(seed)
     judge, stream = Judge().to(memory_format=torch.channels_last), SurfaceStream(HELD_OUT + seed, 64)
     optimiser = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.01)
@@ -74,24 +74,25 @@ def train_judge(steps: int, seed: int = 2) -> Judge:
 
 
 @torch.no_grad()
-def verdicts(judge: Judge, images: ImageBatch) -> np.ndarray:
-    """Class of each image (N, H, W, 3), as its place in `CLASSES`."""
+def classify(judge: Judge, images: ImageBatch) -> np.ndarray:
+    """Return the index (N,) in `CLASSES` of each image (N, H, W, 3)."""
     logits = [judge(to_tensor(images[start : start + 64])) for start in range(0, len(images), 64)]
     return torch.cat(logits).argmax(dim=1).numpy()
 
 
-def print_confusion(title: str, asked: list[int], seen: np.ndarray) -> None:
-    """A row a class that was asked for, a column a class that was seen, in percent."""
+def print_confusion(title: str, requested: list[int], predicted: np.ndarray) -> None:
+    """Print requested classes (rows) against predicted classes (columns), in percent of each row."""
     names = [name or "none" for name in CLASSES]
-    print(f"\n{title}: {len(asked)} images, {np.mean(np.array(asked) == seen):.1%} right; percent of each row")
-    print("asked \\ seen " + "".join(f"{name:>10}" for name in names))
+    accuracy = np.mean(np.array(requested) == predicted)
+    print(f"\n{title}: {len(requested)} images, accuracy {accuracy:.1%}; percent of each row")
+    print("requested \\ predicted " + "".join(f"{name:>10}" for name in names))
     for row, name in enumerate(names):
-        chosen = seen[np.array(asked) == row]
-        print(f"{name:12} " + "".join(f"{np.mean(chosen == column) * 100:10.0f}" for column in range(len(names))))
+        of_row = predicted[np.array(requested) == row]
+        print(f"{name:21} " + "".join(f"{np.mean(of_row == column) * 100:10.0f}" for column in range(len(names))))
 
 
 def prompts_for(defect: str, count: int) -> list[str]:
-    """Half are as short as can be, half name colour and surface."""
+    """Return prompts; every second one also names colour and surface."""
     rng = np.random.default_rng(CLASSES.index(defect))
     prompts = []
     for number in range(count):
@@ -102,7 +103,7 @@ def prompts_for(defect: str, count: int) -> list[str]:
 
 
 def read_tiles(folder: Path) -> ImageBatch:
-    """Every 8th photograph, its short side resized to 96 px, the middle cut out."""
+    """Read every 8th photograph, resize its short side to 96 px, and crop the centre."""
     tiles = []
     for path in sorted(folder.glob("*.jpg"))[::TILES_EVERY]:
         with Image.open(path) as image:
@@ -115,7 +116,7 @@ def read_tiles(folder: Path) -> ImageBatch:
 
 
 def report_vae(vae: AutoencoderTiny) -> None:
-    """What the VAE keeps."""
+    """Print the reconstruction quality of the VAE."""
     sets = {"unseen surfaces": SurfaceStream(HELD_OUT, 256).batch(0, (64, 64)).images}
     if "INANDOUT_TILES" in os.environ:
         sets["magnetic tiles"] = read_tiles(Path(os.environ["INANDOUT_TILES"]))
@@ -126,44 +127,45 @@ def report_vae(vae: AutoencoderTiny) -> None:
 
 
 def report_time(base: StableDiffusionPipeline) -> None:
-    """Seconds an image of 64x192, the best of three batches of 8."""
+    """Print the seconds per image of 64x192, the fastest of three batches of 8."""
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
         list(sample(base, ["background"] * 8, range(8), width=64, height=192, config=SETTINGS))
         seconds.append((time.perf_counter() - start) / 8)
     settings = f"{SETTINGS.steps} steps, guidance {SETTINGS.guidance}, batch 8"
-    print(f"64x192, {settings}: {min(seconds):.2f} s an image", end="")
-    print(f" ({torch.get_num_threads()} threads, others were {', '.join(f'{s:.2f}' for s in sorted(seconds)[1:])})")
+    slower = ", ".join(f"{s:.2f}" for s in sorted(seconds)[1:])
+    print(f"64x192, {settings}: {min(seconds):.2f} s per image", end="")
+    print(f" ({torch.get_num_threads()} threads; other batches: {slower})")
 
 
 def report_defects(
     base: StableDiffusionPipeline, judge: Judge, count: int, settings: SamplingConfig, sheets: Path
 ) -> None:
-    """Confusion matrix of generated images, and a contact sheet a class."""
+    """Print the confusion matrix of generated images; save a contact sheet per class."""
     sheets.mkdir(parents=True, exist_ok=True)
-    asked, seen = [], []
+    requested, predicted = [], []
     for number, defect in enumerate(CLASSES):
         prompts, seeds = prompts_for(defect, count), range(1000 * number, 1000 * number + count)
-        made = sample(base, prompts, seeds, width=64, height=64, config=settings)
-        images = np.concatenate([batch.images for batch in made])
-        asked += [number] * count
-        seen.append(verdicts(judge, images))
-        captions = [f"{p}: {CLASSES[v] or 'none'}" for p, v in zip(prompts, seen[-1], strict=True)]
+        batches = sample(base, prompts, seeds, width=64, height=64, config=settings)
+        images = np.concatenate([batch.images for batch in batches])
+        requested += [number] * count
+        predicted.append(classify(judge, images))
+        captions = [f"{prompt}: {CLASSES[i] or 'none'}" for prompt, i in zip(prompts, predicted[-1], strict=True)]
         write_image(sheets / f"{defect or 'none'}.png", contact_sheet(list(images), captions))
-    print_confusion("generated images", asked, np.concatenate(seen))
+    print_confusion("generated images", requested, np.concatenate(predicted))
 
 
 def main() -> None:
-    """Train or load the judge, then measure."""
+    """Train or load the classifier, then measure."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--base", type=Path, default=EMBEDDED, help="folder in diffusers' format")
     options.add_argument("--vae-only", action="store_true", help="measure the VAE and stop")
-    options.add_argument("--judge", type=Path, default=Path("judge.safetensors"), help="kept here between calls")
-    options.add_argument("--steps", type=int, default=1500, help="of the judge's training")
-    options.add_argument("--count", type=int, default=48, help="generated images of each class")
+    options.add_argument("--judge", type=Path, default=Path("judge.safetensors"), help="cache of the classifier")
+    options.add_argument("--steps", type=int, default=1500, help="training steps of the classifier")
+    options.add_argument("--count", type=int, default=48, help="generated images per class")
     options.add_argument("--guidance", type=float, default=SETTINGS.guidance)
-    options.add_argument("--ddim", action="store_true", help="50 steps of DDIM, as in the paper, not the default")
+    options.add_argument("--ddim", action="store_true", help="use 50 steps of DDIM, as in the paper")
     options.add_argument("--sheets", type=Path, default=Path("sheets"), help="folder for contact sheets")
     given = options.parse_args()
     report_vae(AutoencoderTiny.from_pretrained(given.base / "vae", local_files_only=True))
@@ -176,8 +178,8 @@ def main() -> None:
         judge = train_judge(given.steps)
         save_file({name: value.contiguous() for name, value in judge.state_dict().items()}, given.judge)
     unseen = [SurfaceStream(HELD_OUT + 1, 64).batch(number, (64, 64)) for number in range(10)]
-    asked = [CLASSES.index(defect) for batch in unseen for defect in batch.defects]
-    print_confusion("unseen procedural images", asked, verdicts(judge, np.concatenate([b.images for b in unseen])))
+    targets = [CLASSES.index(defect) for batch in unseen for defect in batch.defects]
+    print_confusion("unseen procedural images", targets, classify(judge, np.concatenate([b.images for b in unseen])))
     base = open_base(BaseConfig(base=str(given.base))).pipeline
     report_time(base)
     settings = SETTINGS.model_copy(update={"guidance": given.guidance} | (DDIM if given.ddim else {}))

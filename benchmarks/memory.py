@@ -1,11 +1,11 @@
-"""Peak memory on a CPU with a base of Stable Diffusion 1.5's shape, as a multiple of its weights.
+"""Peak memory on a CPU with the architecture of Stable Diffusion 1.5, as a multiple of its weights.
 
     python benchmarks/memory.py --size 512
 
-The base has random fp32 weights, 4.27 GB. It is written to a temporary folder and opened from there, as a user's is.
-Each measurement is a process of its own: fine-tuning takes one step with one image, the paper's adapter and gradient
-checkpointing; drawing merges an adapter and draws one image in two steps with guidance. The peak is that of the
-resident set, which includes the pages of mapped weight files.
+The base has random fp32 weights (4.27 GB). It is written to a temporary folder and opened from there, like the base of
+a user. Each measurement runs in its own process. Fine-tuning takes one step with one image, the paper's adapter and
+gradient checkpointing; drawing merges an adapter and draws one image in two steps with guidance. The peak is the
+maximum resident set size, which includes the pages of mapped weight files.
 """
 
 import argparse
@@ -44,7 +44,7 @@ PROMPT = "skt background"
 
 
 def write_base(folder: Path) -> None:
-    """A pipeline of Stable Diffusion 1.5's shape; the tokenizer is that of the embedded base."""
+    """Write a pipeline with the architecture of Stable Diffusion 1.5 and the tokenizer of the embedded base."""
     tokenizer = build_tokenizer(vocabulary())
     tokenizer.model_max_length = 77
     ends = {"eos_token_id": len(tokenizer) - 1, "bos_token_id": len(tokenizer) - 2, "pad_token_id": len(tokenizer) - 1}
@@ -62,7 +62,7 @@ def write_base(folder: Path) -> None:
 
 
 def _randomize(model: nn.Module) -> nn.Module:
-    """Norms are the identity, other weights small, so that activations stay finite."""
+    """Set norms to the identity and other weights to small values, so that activations stay finite."""
     model.to_empty(device="cpu")
     for name, tensor in model.state_dict().items():
         if name.endswith("position_ids"):
@@ -75,7 +75,7 @@ def _randomize(model: nn.Module) -> nn.Module:
 
 
 def finetune_step(base: Base, size: int) -> None:
-    """One step on one image of `size` x `size` px."""
+    """Take one step on one image of `size` x `size` px."""
     add_adapter(base.pipeline.unet, base.pipeline.text_encoder, AdapterConfig(), 0)
     image = Example(torch.randn(4, size // 8, size // 8), prior=False)
     config = DreamBoothConfig(batch_size=1, repeats=1, gradient_checkpointing=True)
@@ -83,7 +83,7 @@ def finetune_step(base: Base, size: int) -> None:
 
 
 def draw(base: Base, size: int) -> None:
-    """One image of `size` x `size` px with a merged adapter."""
+    """Draw one image of `size` x `size` px with a merged adapter."""
     pipeline = merge(base.pipeline, base.fingerprint, _random_adapter(base), 0.65)
     config = SamplingConfig(steps=2).resolved("sd")
     next(sample(pipeline, [PROMPT], [0], width=size, height=size, config=config))
@@ -105,13 +105,13 @@ WORK = {"finetune": finetune_step, "draw": draw}
 
 
 def peak_memory() -> float:
-    """GB."""
+    """Return the peak resident memory of the process in GB."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def measure(work: str, folder: str, size: int) -> None:
-    """Run in a process of its own; prints a line."""
+    """Run `work` and print one line; call it in a new process."""
     base = open_base(BaseConfig(base=folder))
     parts = (base.pipeline.unet, base.pipeline.vae, base.pipeline.text_encoder)
     weights = sum(parameter.nbytes for part in parts for parameter in part.parameters()) / 1e9
@@ -126,11 +126,11 @@ def measure(work: str, folder: str, size: int) -> None:
 
 
 def main() -> None:
-    """Print a line a kind of work."""
+    """Print one line per kind of work."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=512, help="side of the image in px (default 512)")
-    parser.add_argument("--base", default="", help="folder of the base; kept and reused (default: a temporary one)")
-    parser.add_argument("--work", choices=WORK, help="only this; needs --base")
+    parser.add_argument("--size", type=int, default=512, help="side of the image in px (default: 512)")
+    parser.add_argument("--base", default="", help="folder of an existing base, for --work")
+    parser.add_argument("--work", choices=WORK, help="measure only this in this process; requires --base")
     options = parser.parse_args()
     if options.work:
         measure(options.work, options.base, options.size)

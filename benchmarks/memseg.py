@@ -1,6 +1,6 @@
-"""Time of MemSeg synthesis on one core: per size, per part, and of its Perlin noise against a per-pixel one.
+"""Time of MemSeg synthesis on one core: by size, by part, and of its Perlin noise against a per-pixel implementation.
 
-Times are processor time, so that what else the machine does counts little; on an idle machine they are elapsed time.
+Times are processor times, which depend little on other load; on an idle machine they equal elapsed time.
 
 Run it as `OMP_NUM_THREADS=1 python benchmarks/memseg.py --images 300`.
 """
@@ -27,7 +27,7 @@ PARTS = {"noise": ("draw_mask",), "source": ("texture_source", "structure_source
 
 
 def naive_noise(width: int, height: int, cells_x: int, cells_y: int, rng: np.random.Generator) -> Noise:
-    """Perlin noise as known implementations compute it: gradients gathered for every pixel, in double precision."""
+    """Compute Perlin noise as common implementations do: gather gradients for every pixel, in double precision."""
     angles = rng.uniform(0, 2 * math.pi, (cells_y + 1, cells_x + 1))
     gradients = np.stack([np.cos(angles), np.sin(angles)], axis=-1)
     y, x = np.mgrid[0:height, 0:width]
@@ -46,7 +46,7 @@ def naive_noise(width: int, height: int, cells_x: int, cells_y: int, rng: np.ran
 
 
 def time_noise(noise: Callable[..., Noise], width: int, height: int) -> float:
-    """Mean over all scales, each the best of 3, in ms."""
+    """Return the mean time in ms over all scales; each scale counts with the fastest of 3 calls."""
     scales = [2**k for k in range(MAX_EXPONENT + 1)]
     return float(
         np.mean([min(_time(noise, width, height, *pair) for _ in range(3)) for pair in product(scales, scales)])
@@ -61,7 +61,7 @@ def _time(noise: Callable[..., Noise], *shape: int) -> float:
 
 
 def time_parts(width: int, height: int, images: int, textures: TextureBank) -> tuple[list[float], dict[str, float]]:
-    """Time of each of so many anomalies in ms, and the share of each part in their sum."""
+    """Return the time of each of `images` anomalies in ms, and the share of each part in the total time."""
     image = draw_texture(width, height, np.random.default_rng(1))
     spent: dict[str, float] = defaultdict(float)
     originals = {name: getattr(anomaly, name) for names in PARTS.values() for name in names}

@@ -1,9 +1,9 @@
-"""How much two workers gain over one, which has all cores to itself.
+"""Speed-up of two workers over one worker that uses all cores.
 
     python benchmarks/parallel.py
 
-Trains `CELLS` small classifiers with one worker and with two, after each other, `ROUNDS` times, and prints seconds and
-their ratio. Starting a worker, which imports PyTorch, counts.
+Trains `CELLS` small classifiers with one worker and then with two, `ROUNDS` times, and prints seconds and their ratio.
+The time includes starting a worker, which imports PyTorch.
 """
 
 import statistics
@@ -19,7 +19,7 @@ CELLS, ROUNDS, SIDE, IMAGES = 4, 3, 64, 96
 
 
 def train(seed: int) -> float:
-    """Loss of the last of four epochs on made-up images."""
+    """Train for four epochs on random images; return the last loss."""
     pixels = np.random.default_rng(seed).integers(0, 256, (IMAGES, SIDE, SIDE, 3), dtype=np.uint8)
     model = build_classifier("none", seed)
     labels = np.arange(IMAGES) % 2
@@ -28,15 +28,15 @@ def train(seed: int) -> float:
 
 
 def seconds(workers: int) -> float:
-    """For all cells."""
+    """Return the seconds to train all cells with this number of workers."""
     started = time.perf_counter()
-    losses = [ended.result for ended in run_all(train, range(CELLS), ParallelConfig(workers=workers))]
+    losses = [task.result for task in run_all(train, range(CELLS), ParallelConfig(workers=workers))]
     assert len(losses) == CELLS
     return time.perf_counter() - started
 
 
 def main() -> None:
-    """Measure in turn, so that a machine that is busy for a while slows both."""
+    """Alternate the measurements, so that other load on the machine slows both."""
     rounds = [(seconds(1), seconds(2)) for _ in range(ROUNDS)]
     ratios = sorted(one / two for one, two in rounds)
     one, two = (statistics.median(column) for column in zip(*rounds, strict=True))

@@ -4,16 +4,16 @@
     PYTHONPATH=. python benchmarks/pretrain_gpu.py train --images /tmp/surfaces --minutes 8 --out base
     PYTHONPATH=. python benchmarks/pretrain_gpu.py join --trained base --out surface-diffusion
 
-`inandout pretrain` draws a batch of surfaces for every step, which is right on a CPU, where a step takes longer than
-drawing. A GPU takes a step in the time in which a core draws a few images. So here worker processes write files of
-images, each with several captions as tokens, as fast as they can (`draw`), and `train` reads the files as they come
-into a ring buffer on the GPU, and draws batches from it: every image is used several times, flipped, with another
-caption and other noise. The networks, the captions, the loss and its weights are those of `inandout pretrain`.
+`inandout pretrain` draws a batch of surfaces for every step, which suits a CPU, where a step takes longer than drawing.
+On a GPU, a step takes as long as a core needs to draw a few images. Therefore worker processes (`draw`) write files of
+images, each with several tokenised captions, as fast as they can. `train` reads new files into a ring buffer on the GPU
+and samples batches from it: every image is used several times, with random flips, captions and noise. Networks,
+captions, loss and loss weights are the same as in `inandout pretrain`.
 
-The learning rate follows the clock and not the steps, so that the training ends on time. A step whose gradient is not
-finite changes nothing. The averages are written every minute. `--start` trains the averages of an earlier call further.
-`train` needs nothing but torch, diffusers, transformers, safetensors, numpy, scipy, Pillow, pydantic and tqdm. What
-runs on a GPU gave is in `benchmarks/README.md`.
+The learning rate is a function of the elapsed time, so that the training ends on time. Steps with a non-finite gradient
+are skipped. The EMA weights are saved every minute; `--start` continues from EMA weights of an earlier call. `train`
+needs torch, diffusers, transformers, safetensors, numpy, scipy, Pillow, pydantic and tqdm only. `benchmarks/README.md`
+lists results on a GPU.
 """
 
 import argparse
@@ -55,32 +55,32 @@ from inandout.diffusion.sample.sampler import SamplingConfig, sample
 from inandout.reporting.figures import contact_sheet
 
 CAPTIONS = 4
-"""Captions of an image; every use of the image takes one of them."""
+"""Captions per image; every use of an image samples one of them."""
 CHUNK = 256
-"""Images of 64x64 px in a file; a file of larger ones has fewer."""
+"""Images of 64x64 px per file; files of larger images contain fewer."""
 TAUGHT = (*KINDS, "cracked", "pitted", *["stained"] * 2)
-"""Kinds of defects, each as often as it stands here."""
+"""Kinds of defects, sampled uniformly from this list with its repetitions."""
 CAPACITY = {WHOLE: 1_600_000}
-"""(Width, height) to the images that the ring buffer holds, and `OTHER_CAPACITY` for all other sizes."""
+"""(Width, height) to capacity of the ring buffer in images; other sizes have `OTHER_CAPACITY`."""
 OTHER_CAPACITY = 120_000
 TEXT_SHARE, TEXT_RAMP = (0.1, 0.5), (0.15, 0.35)
-"""Shares of the learning rate that the text encoder begins and ends with, and the progress between them: with the
-whole rate from the first step on, its states collapse to one vector."""
+"""First and last share of the learning rate for the text encoder, and the progress where it rises from one to the
+other. With the full rate from the first step, the states of the text encoder collapse to one vector."""
 WARM_UP, DECAY_FROM = 0.02, 0.5
-"""Progress up to which the learning rate rises, and from which it falls along a half cosine to nothing."""
+"""Progress where the linear warm-up of the learning rate ends, and where its cosine decay to 0 starts."""
 PARTS = ("unet", "text_encoder")
 WIDTHS, ATTENTION_FROM = (32, 64, 128, 192), 1
-"""Of the UNet: wider at the bottom than the shipped one, and with attention at a quarter of the sides, too."""
+"""UNet: wider at the bottom than the shipped one, and with attention at a quarter of the resolution, too."""
 EMA_EVERY = 4
 SAVE_EVERY = 60.0
-"""Seconds between two exports."""
+"""Seconds between two saves."""
 
 
 # --- drawing ---------------------------------------------------------------------------------------------------------
 
 
 def draw_files(folder: Path, worker: int, seed: int, minutes: float) -> None:
-    """Write files of images until the time is over; those of two workers differ."""
+    """Write files of images until the time is over; workers draw different images."""
     os.nice(10)
     torch.set_num_threads(1)
     tokenizer = build_tokenizer(vocabulary())
@@ -90,23 +90,23 @@ def draw_files(folder: Path, worker: int, seed: int, minutes: float) -> None:
         if time.monotonic() > end:
             return
         drawn, rng = stream.draw(number)
-        captions = [[caption_of(one.surface, rng, one.product) for _ in range(CAPTIONS)] for one in drawn]
+        captions = [[caption_of(each.surface, rng, each.product) for _ in range(CAPTIONS)] for each in drawn]
         tokens = tokenizer(
-            [caption for several in captions for caption in several], padding="max_length", truncation=True,
+            [caption for of_image in captions for caption in of_image], padding="max_length", truncation=True,
             max_length=LENGTH, return_tensors="np",
         ).input_ids.reshape(len(drawn), CAPTIONS, LENGTH)  # fmt: skip
-        masks = np.stack([one.surface.mask for one in drawn])
+        masks = np.stack([each.surface.mask for each in drawn])
         temporary = folder / f".{worker}_{number}.tmp"
         with temporary.open("wb") as file:
             np.savez(
-                file, images=np.stack([one.surface.image for one in drawn]), tokens=tokens.astype(np.int16),
-                heavy=(defect_weights(masks) > 1).numpy(),
+                file, images=np.stack([each.surface.image for each in drawn]), tokens=tokens.astype(np.int16),
+                defects=(defect_weights(masks) > 1).numpy(),
             )  # fmt: skip
         temporary.rename(folder / f"{worker:02}_{number:06}.npz")
 
 
 def start_drawing(folder: Path, workers: int, first: int, seed: int, minutes: float) -> list[Any]:
-    """Start worker processes; `first` is the number of the first, so that two calls draw different images."""
+    """Start worker processes, numbered from `first`; calls with other numbers draw different images."""
     folder.mkdir(parents=True, exist_ok=True)
     context = get_context("spawn")
     processes = [
@@ -122,44 +122,44 @@ def start_drawing(folder: Path, workers: int, first: int, seed: int, minutes: fl
 
 
 class Ring:
-    """Images of one size on the device, the oldest replaced first."""
+    """Ring buffer of images of one size on the device."""
 
     def __init__(self, size: tuple[int, int], capacity: int, device: torch.device) -> None:
         width, height = size
         self.images = torch.empty((capacity, height, width, 3), dtype=torch.uint8, device=device)
-        self.heavy = torch.empty((capacity, height // 2, width // 2), dtype=torch.bool, device=device)
+        self.defects = torch.empty((capacity, height // 2, width // 2), dtype=torch.bool, device=device)
         self.tokens = torch.empty((capacity, CAPTIONS, LENGTH), dtype=torch.int16, device=device)
         self.seen = 0
 
     def add(self, chunk: dict[str, Tensor]) -> None:
-        """Put the images of a file into the buffer."""
+        """Add the images of a file; replace the oldest if the buffer is full."""
         number, capacity = len(chunk["images"]), len(self.images)
         start = self.seen % capacity
         first = min(number, capacity - start)
-        for name in ("images", "heavy", "tokens"):
+        for name in ("images", "defects", "tokens"):
             buffer, new = getattr(self, name), chunk[name].to(self.images.device, non_blocking=True)
             buffer[start : start + first] = new[:first]
             buffer[: number - first] = new[first:]
         self.seen += number
 
     def draw(self, number: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Images (N, 3, H, W) in -1..1, where a defect is (N, H/2, W/2), tokens (N, LENGTH)."""
-        held = min(self.seen, len(self.images))
-        chosen = torch.randint(held, (number,), generator=generator, device=generator.device)
+        """Sample images (N, 3, H, W) in -1..1, boolean defect masks (N, H/2, W/2), and tokens (N, LENGTH)."""
+        size = min(self.seen, len(self.images))
+        chosen = torch.randint(size, (number,), generator=generator, device=generator.device)
         caption = torch.randint(CAPTIONS, (number,), generator=generator, device=generator.device)
         images = self.images[chosen].permute(0, 3, 1, 2).float().div(127.5).sub(1)
-        return images, self.heavy[chosen], self.tokens[chosen, caption].long()
+        return images, self.defects[chosen], self.tokens[chosen, caption].long()
 
 
 def read_files(folder: Path, ready: "queue.Queue[dict[str, Tensor]]", done: threading.Event) -> None:
-    """Read new files as they come, in a thread."""
+    """Read new files into `ready` until `done` is set; runs in a thread."""
     known: set[str] = set()
     while not done.is_set():
         new = sorted(path for path in folder.glob("*.npz") if path.name not in known)
         for path in new:
             known.add(path.name)
             with np.load(path) as file:
-                chunk = {name: torch.from_numpy(file[name]) for name in ("images", "heavy", "tokens")}
+                chunk = {name: torch.from_numpy(file[name]) for name in ("images", "defects", "tokens")}
             while not done.is_set():
                 try:
                     ready.put(chunk, timeout=1)
@@ -175,7 +175,7 @@ def read_files(folder: Path, ready: "queue.Queue[dict[str, Tensor]]", done: thre
 
 @dataclass
 class Trainer:
-    """Everything that a step needs."""
+    """State of the training."""
 
     train_state: TrainState
     device: torch.device
@@ -200,7 +200,7 @@ class Trainer:
         self.empty = empty.to(self.device)
 
     def add(self, chunk: dict[str, Tensor]) -> None:
-        """Put the images of a file into the ring buffer of their size."""
+        """Add the images of a file to the ring buffer of their size."""
         height, width = chunk["images"].shape[1:3]
         size = (width, height)
         if size not in self.rings:
@@ -209,7 +209,7 @@ class Trainer:
         self.rings[size].add(chunk)
 
     def step(self, number: int, progress: float) -> None:
-        """One step of the optimiser, and now and then of the averages."""
+        """Take one optimiser step; update the EMA weights every `EMA_EVERY` steps."""
         size = self._size()
         loss = self._loss(size)
         set_rates(self.optimiser, self.lr, progress)
@@ -217,13 +217,13 @@ class Trainer:
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimiser)
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.scaler.step(self.optimiser)  # left out if a gradient is not finite
+        self.scaler.step(self.optimiser)  # skipped if a gradient is not finite
         self.scaler.update(1.0)
         self.losses.append(loss.detach())
         if number % EMA_EVERY == 0:
             decay = min(0.999, (1 + number) / (10 + number)) ** EMA_EVERY
             with torch.no_grad():
-                torch._foreach_lerp_(self.ema, [one.detach() for one in self.parameters], 1 - decay)
+                torch._foreach_lerp_(self.ema, [parameter.detach() for parameter in self.parameters], 1 - decay)
 
     def _size(self) -> tuple[int, int]:
         sizes = [size for size in SHAPES if size in self.rings]
@@ -232,68 +232,68 @@ class Trainer:
 
     def _loss(self, size: tuple[int, int]) -> Tensor:
         train_state, generator = self.train_state, self.generator
-        images, heavy, tokens = self.rings[size].draw(self.batch_size * 4096 // (size[0] * size[1]), generator)
-        images, heavy = turned(images, heavy, int(self.rng.integers(8)))
+        images, defects, tokens = self.rings[size].draw(self.batch_size * 4096 // (size[0] * size[1]), generator)
+        images, defects = flip_and_transpose(images, defects, int(self.rng.integers(8)))
         dropped = torch.rand(len(tokens), generator=generator, device=self.device) < UNCONDITIONAL
         tokens = torch.where(dropped[:, None], self.empty, tokens)
         with torch.no_grad():
             latents = train_state.vae.encode(images).latents * train_state.vae.config.scaling_factor
-            weights = 1 + (DEFECT_WEIGHT - 1) * heavy.float()
+            weights = 1 + (DEFECT_WEIGHT - 1) * defects.float()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             states = train_state.text_encoder(tokens)[0]
             loss, _ = denoising_loss(train_state.unet, train_state.scheduler, latents, weights, states, generator)
         return loss
 
 
-def turned(images: Tensor, heavy: Tensor, way: int) -> tuple[Tensor, Tensor]:
-    """One of the eight ways to flip and transpose a batch: way 0 changes nothing."""
-    if way & 1:
-        images, heavy = images.flip(-1), heavy.flip(-1)
-    if way & 2:
-        images, heavy = images.flip(-2), heavy.flip(-2)
-    if way & 4:
-        images, heavy = images.transpose(-1, -2), heavy.transpose(-1, -2)
-    return images.contiguous(memory_format=torch.channels_last), heavy
+def flip_and_transpose(images: Tensor, defects: Tensor, symmetry: int) -> tuple[Tensor, Tensor]:
+    """Apply one of the eight symmetries of a square to a batch; 0 is the identity."""
+    if symmetry & 1:
+        images, defects = images.flip(-1), defects.flip(-1)
+    if symmetry & 2:
+        images, defects = images.flip(-2), defects.flip(-2)
+    if symmetry & 4:
+        images, defects = images.transpose(-1, -2), defects.transpose(-1, -2)
+    return images.contiguous(memory_format=torch.channels_last), defects
 
 
 def set_rates(optimiser: torch.optim.Optimizer, lr: float, progress: float) -> None:
-    """The learning rates of UNet and text encoder at a progress of 0..1."""
+    """Set the learning rates of UNet and text encoder at a progress of 0..1."""
     rate = lr * min(progress / WARM_UP, 1.0)
     if progress > DECAY_FROM:
         rate *= 0.5 * (1 + math.cos(math.pi * (progress - DECAY_FROM) / (1 - DECAY_FROM)))
-    (low, high), (begin, end) = TEXT_SHARE, TEXT_RAMP
-    share = low + (high - low) * min(max((progress - begin) / (end - begin), 0.0), 1.0)
-    for group, part in zip(optimiser.param_groups, (1.0, share), strict=True):
-        group["lr"] = rate * part
+    (low, high), (start, end) = TEXT_SHARE, TEXT_RAMP
+    text_share = low + (high - low) * min(max((progress - start) / (end - start), 0.0), 1.0)
+    for group, share in zip(optimiser.param_groups, (1.0, text_share), strict=True):
+        group["lr"] = rate * share
 
 
 def train(options: argparse.Namespace, trainer: Trainer) -> dict[str, Any]:
-    """Train until the time is over; the record of the training."""
+    """Train until the time is over; return the log of the training."""
     ready: queue.Queue[dict[str, Tensor]] = queue.Queue(maxsize=64)
     done = threading.Event()
     threading.Thread(target=read_files, args=(options.images, ready, done), daemon=True).start()
     while sum(ring.seen for ring in trainer.rings.values()) < options.begin_with:
         trainer.add(ready.get(timeout=600))
-    begin, record = time.monotonic(), []
-    number, progress, saved = 0, 0.0, begin
+    started, history = time.monotonic(), []
+    number, progress, saved = 0, 0.0, started
     while progress < 1:
         for _ in range(2):
             if not ready.empty():
                 trainer.add(ready.get_nowait())
         number += 1
         trainer.step(number, progress)
-        progress = (time.monotonic() - begin) / (60 * options.minutes)
+        progress = (time.monotonic() - started) / (60 * options.minutes)
         if number in (1, 20, 100) or number % 250 == 0:
-            record.append(report(trainer, number, progress, time.monotonic() - begin))
+            history.append(report(trainer, number, progress, time.monotonic() - started))
         if time.monotonic() - saved > SAVE_EVERY:
             saved = time.monotonic()
-            save_averages(trainer, options.out)
+            save_ema(trainer, options.out)
     done.set()
-    return {"steps": number, "history": record, "batch_size": options.batch_size, "lr": options.lr}
+    return {"steps": number, "history": history, "batch_size": options.batch_size, "lr": options.lr}
 
 
 def report(trainer: Trainer, number: int, progress: float, seconds: float) -> dict[str, float]:
-    """Print and return how far the training is; waits for the device."""
+    """Print and return the progress of the training; synchronises with the device."""
     loss = float(torch.stack(trainer.losses).nanmean())
     trainer.losses.clear()
     images = sum(ring.seen for ring in trainer.rings.values())
@@ -301,9 +301,9 @@ def report(trainer: Trainer, number: int, progress: float, seconds: float) -> di
     return {"step": number, "seconds": seconds, "loss": loss, "images": images}
 
 
-def begin(options: argparse.Namespace, device: torch.device) -> Trainer:
-    """A new UNet and text encoder around the VAE of the embedded base, or those of `--start`."""
-    train_state = load_train_state(options.start) if options.start else empty_student(options.seed)
+def build_trainer(options: argparse.Namespace, device: torch.device) -> Trainer:
+    """Return a trainer of a new UNet and text encoder with the VAE of the embedded base, or of the base `--start`."""
+    train_state = load_train_state(options.start) if options.start else untrained_state(options.seed)
     for part in (train_state.unet, train_state.text_encoder, train_state.vae):
         part.to(device)
     train_state.unet.train()
@@ -312,18 +312,18 @@ def begin(options: argparse.Namespace, device: torch.device) -> Trainer:
     return Trainer(train_state, device, options.batch_size, options.lr, device.type == "cuda", generator)
 
 
-def empty_student(seed: int) -> TrainState:
-    """An untrained UNet and text encoder around the VAE of the embedded base."""
+def untrained_state(seed: int) -> TrainState:
+    """Return an untrained UNet and text encoder with the VAE of the embedded base."""
     train_state = new_train_state(load_train_state(EMBEDDED).vae, seed)
     return replace(train_state, unet=build_unet(seed + 1, WIDTHS, attention_from=ATTENTION_FROM))
 
 
-def save_averages(trainer: Trainer, out: Path) -> StableDiffusionPipeline:
-    """Write the averages in half precision, in files of less than 15 MB; the pipeline of them, in single precision."""
+def save_ema(trainer: Trainer, out: Path) -> StableDiffusionPipeline:
+    """Save the EMA weights in half precision, in files of less than 15 MB; return their pipeline in fp32."""
     train_state = trainer.train_state
     names = [f"{part}.{name}" for part in PARTS for name, _ in getattr(train_state, part).named_parameters()]
-    kept = {name: value for name, value in train_state.parts().state_dict().items() if name not in names}
-    train_state.ema.values = dict(zip(names, trainer.ema, strict=True)) | kept
+    others = {name: value for name, value in train_state.parts().state_dict().items() if name not in names}
+    train_state.ema.values = dict(zip(names, trainer.ema, strict=True)) | others
     pipeline = assemble(train_state)
     for part in PARTS:
         deepcopy(getattr(pipeline, part)).half().save_pretrained(out / part, max_shard_size="14MB")
@@ -331,16 +331,16 @@ def save_averages(trainer: Trainer, out: Path) -> StableDiffusionPipeline:
 
 
 def draw_sheet(pipeline: StableDiffusionPipeline, out: Path) -> None:
-    """What the base draws, a row a kind of defect."""
+    """Save a contact sheet of the base with one row per kind of defect."""
     prompts = [f"background {kind}".strip() for kind in ("", *KINDS) for _ in range(8)]
     settings = SamplingConfig().resolved("embedded")
-    made = sample(pipeline, prompts, [i % 8 for i in range(len(prompts))], width=64, height=64, config=settings)
-    write_image(out, contact_sheet([image for batch in made for image in batch.images], prompts, 8))
+    batches = sample(pipeline, prompts, [i % 8 for i in range(len(prompts))], width=64, height=64, config=settings)
+    write_image(out, contact_sheet([image for batch in batches for image in batch.images], prompts, 8))
 
 
 def join(folder: Path, out: Path) -> None:
-    """Write the base of `train` as one folder in diffusers' format, its weights in half precision, one file a part."""
-    train_state = empty_student(0)
+    """Write the base of `train` in diffusers' format in half precision, one file per model."""
+    train_state = untrained_state(0)
     train_state.ema.values.clear()
     for name in PARTS:
         state: dict[str, Tensor] = {}
@@ -359,15 +359,15 @@ def main() -> None:
     parser.add_argument("action", choices=("draw", "train", "join"))
     parser.add_argument("--images", type=Path, default=Path("surfaces"), help="folder of the drawn images")
     parser.add_argument("--out", type=Path, default=Path("base"), help="folder of the base")
-    parser.add_argument("--start", type=Path, help="folder of a joined base, to be trained further")
-    parser.add_argument("--trained", type=Path, help="join: folder that `train` wrote")
-    parser.add_argument("--minutes", type=float, default=8.0, help="of drawing, or of training after the start")
-    parser.add_argument("--workers", type=int, default=14, help="processes that draw; 0 = train on what there is")
-    parser.add_argument("--first-worker", type=int, default=0, help="number of the first, unlike those of other calls")
+    parser.add_argument("--start", type=Path, help="folder of a joined base to continue from")
+    parser.add_argument("--trained", type=Path, help="join: output folder of `train`")
+    parser.add_argument("--minutes", type=float, default=8.0, help="minutes of drawing, or of training")
+    parser.add_argument("--workers", type=int, default=14, help="processes that draw; 0 = use existing images only")
+    parser.add_argument("--first-worker", type=int, default=0, help="number of the first worker, unique among calls")
     parser.add_argument("--begin-with", type=int, default=20_000, help="images to wait for before the first step")
-    parser.add_argument("--batch-size", type=int, default=1024, help="images of 64x64 a step")
-    parser.add_argument("--lr", type=float, default=0.001, help="highest learning rate")
-    parser.add_argument("--seed", type=int, default=11, help="of weights, images and noise")
+    parser.add_argument("--batch-size", type=int, default=1024, help="images of 64x64 per step")
+    parser.add_argument("--lr", type=float, default=0.001, help="maximum learning rate")
+    parser.add_argument("--seed", type=int, default=11, help="seed of weights, images and noise")
     options = parser.parse_args()
     if options.action == "join":
         return join(options.trained, options.out)
@@ -378,11 +378,11 @@ def main() -> None:
         return None
     options.out.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    trainer = begin(options, device)
+    trainer = build_trainer(options, device)
     record = train(options, trainer)
     for worker in workers:
         worker.terminate()
-    draw_sheet(save_averages(trainer, options.out), options.out / "sheet.png")
+    draw_sheet(save_ema(trainer, options.out), options.out / "sheet.png")
     (options.out / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return None
 

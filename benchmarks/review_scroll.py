@@ -1,11 +1,11 @@
-"""How smoothly a pool of 2000 images scrolls on the review page, in Chromium.
+"""Measure how smoothly a pool of 2000 images scrolls on the review page in Chromium.
 
     python benchmarks/review_scroll.py
 
-Draws 2000 surfaces, opens the page on them, and prints: the time until the first card shows its image; how many small
-images were fetched by then; and, while the grid scrolls 100 px a frame (6000 px a second at 60 frames) through all of
-it, the time between frames, tasks over 50 ms, and the main thread's own work a frame, which other programs on the
-machine do not lengthen. Without a graphics card, Chromium draws in software, which the time between frames includes.
+Draws 2000 surfaces, opens them on the page, and prints the time until the first card shows its image and the number of
+small images fetched by then. Then it scrolls through the grid at 100 px per frame (6000 px per second at 60 frames per
+second) and prints the time between frames, the tasks over 50 ms, and the processor time of the main thread per frame,
+which does not depend on other programs. Without a graphics card, the time between frames includes software rendering.
 """
 
 import argparse
@@ -44,7 +44,7 @@ FETCHED = "performance.getEntriesByType('resource').filter((one) => one.name.inc
 
 
 def draw_pool(folder: Path, count: int) -> ReviewSession:
-    """Surfaces with defects, as large as those of the embedded data."""
+    """Draw surfaces with defects in the size of the embedded dataset."""
     rows = []
     for number in tqdm(range(count), "surfaces", unit="image", disable=None):
         path = folder / f"{number:06d}.png"
@@ -54,7 +54,7 @@ def draw_pool(folder: Path, count: int) -> ReviewSession:
 
 
 def first_image(page: Page, address: str) -> float:
-    """Seconds from opening the page to the first card's image."""
+    """Return the seconds from opening the page until the first card shows its image."""
     started = time.perf_counter()
     page.goto(address)
     while not page.evaluate("document.querySelector('.card img')?.naturalWidth > 0"):
@@ -65,8 +65,8 @@ def first_image(page: Page, address: str) -> float:
 def main() -> None:
     """Print the numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=2000, help="images (default 2000)")
-    parser.add_argument("--chromium", default="/usr/bin/chromium", help="the browser (default /usr/bin/chromium)")
+    parser.add_argument("--count", type=int, default=2000, help="number of images (default: 2000)")
+    parser.add_argument("--chromium", default="/usr/bin/chromium", help="path of the browser (default: %(default)s)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         session = draw_pool(Path(name), options.count)
@@ -75,26 +75,26 @@ def main() -> None:
         with serve_in_thread(build_app(session, log, lambda: "")) as address:
             page = browser.new_page(viewport={"width": 1280, "height": 800})
             page.set_default_timeout(600_000)
-            waited, fetched = first_image(page, address), page.evaluate(FETCHED)
+            seconds, fetched = first_image(page, address), page.evaluate(FETCHED)
             page.fill("#name", "benchmark")
             page.keyboard.press("Enter")
             devtools = page.context.new_cdp_session(page)
             devtools.send("Performance.enable", {"timeDomain": "threadTicks"})
             before = _thread_seconds(devtools.send("Performance.getMetrics"))
-            times, long = page.evaluate(SCROLL)
-            worked = _thread_seconds(devtools.send("Performance.getMetrics")) - before
+            times, long_tasks = page.evaluate(SCROLL)
+            thread_seconds = _thread_seconds(devtools.send("Performance.getMetrics")) - before
         browser.close()
     print(f"{len(session.ids)} images, 1280x800, {len(times)} frames")
-    print(f"first image  {waited:6.2f} s after opening, {fetched} small images fetched by then")
+    print(f"first image  {seconds:6.2f} s after opening, {fetched} small images fetched by then")
     print(
-        f"frames         {np.median(times):6.1f} ms median, {np.quantile(times, 0.95):.1f} p95, {max(times):.0f} most"
+        f"frames         {np.median(times):6.1f} ms median, {np.quantile(times, 0.95):.1f} p95, {max(times):.0f} max"
     )
-    print(f"long tasks     {len(long):6d} over 50 ms, the longest {max(long, default=0):.0f} ms")
-    print(f"main thread    {worked / len(times) * 1000:6.2f} ms a frame of its own work; a frame has 16.7")
+    print(f"long tasks     {len(long_tasks):6d} over 50 ms, the longest {max(long_tasks, default=0):.0f} ms")
+    print(f"main thread    {thread_seconds / len(times) * 1000:6.2f} ms per frame; a frame has 16.7 ms")
 
 
 def _thread_seconds(metrics: dict[str, Any]) -> float:
-    return next(one["value"] for one in metrics["metrics"] if one["name"] == "ThreadTime")
+    return next(metric["value"] for metric in metrics["metrics"] if metric["name"] == "ThreadTime")
 
 
 if __name__ == "__main__":

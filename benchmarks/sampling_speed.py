@@ -1,10 +1,10 @@
-"""Images a second of `sample` as it is by default, against one image at a time by 50 steps of DDIM.
+"""Images per second of `sample` with its defaults, against one image at a time with 50 steps of DDIM.
 
     python benchmarks/sampling_speed.py --threads 2
 
-Three ways from the same base, prompts and seeds: one by one with DDIM, as samplers are often called; the same in
-batches; and batches with DPM-Solver++, the default. They take turns, so that a machine that is busy for a while slows
-all. Speed depends on the base's architecture alone, so the base may be untrained.
+Three variants use the same base, prompts and seeds: single images with DDIM; batches with DDIM; and batches with
+DPM-Solver++, the default. They alternate, so that other load on the machine slows all of them. Speed depends on the
+architecture of the base only, so that the base may be untrained.
 """
 
 import argparse
@@ -27,11 +27,11 @@ WAYS = {
     f"ddim, 50 steps, batches of {DDIM.sample_batch}": DDIM,
     f"{DEFAULT.scheduler}, {DEFAULT.steps} steps, batches of {DEFAULT.sample_batch}": DEFAULT,
 }
-"""From the slowest to the default; what lies between the first two is what batches give."""
+"""Variants, slowest first; the first two differ in batching only."""
 
 
 def open_pipeline(folder: str) -> StableDiffusionPipeline:
-    """A base from a folder, or the embedded architecture with random weights; channels-last both."""
+    """Return a base from a folder, or the embedded architecture with random weights; both are channels-last."""
     if folder:
         return open_base(BaseConfig(base=folder)).pipeline
     pipeline = assemble(new_train_state(new_vae(0), 0))
@@ -41,7 +41,7 @@ def open_pipeline(folder: str) -> StableDiffusionPipeline:
 
 
 def rate(pipeline: StableDiffusionPipeline, config: SamplingConfig, count: int, size: tuple[int, int]) -> float:
-    """Images a second."""
+    """Return images per second."""
     seeds = [image_seed(0, number) for number in range(count)]
     started = time.perf_counter()
     batches = list(sample(pipeline, [PROMPT] * count, seeds, width=size[0], height=size[1], config=config))
@@ -52,12 +52,12 @@ def rate(pipeline: StableDiffusionPipeline, config: SamplingConfig, count: int, 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", default="", help="folder in diffusers' format; without it an untrained embedded base")
-    parser.add_argument("--rounds", type=int, default=5, help="of each way, after one to warm up (default 5)")
-    parser.add_argument("--count", type=int, default=8, help="images of a round (default 8)")
-    parser.add_argument("--width", type=int, default=64, help="pixels (default 64)")
-    parser.add_argument("--height", type=int, default=192, help="pixels (default 192)")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of PyTorch")
+    parser.add_argument("--base", default="", help="folder in diffusers' format (default: untrained embedded base)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds per variant, after a warm-up round (default: 5)")
+    parser.add_argument("--count", type=int, default=8, help="images per round (default: 8)")
+    parser.add_argument("--width", type=int, default=64, help="width of images in px (default: 64)")
+    parser.add_argument("--height", type=int, default=192, help="height of images in px (default: 192)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of PyTorch")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     pipeline, size = open_pipeline(options.base), (options.width, options.height)
@@ -72,7 +72,7 @@ def main() -> None:
         ratios = [round_[way] / round_[slowest] for round_ in rates]
         median = statistics.median(round_[way] for round_ in rates)
         spread = f"{statistics.median(ratios):.2f} times ({min(ratios):.2f} .. {max(ratios):.2f})"
-        print(f"  {way:32} {median:6.2f} images a second, {spread}")
+        print(f"  {way:32} {median:6.2f} images per second, {spread}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""How much the training loop costs beyond the bare work of the same batches.
+"""Overhead of the training loop over a bare PyTorch loop.
 
     python benchmarks/train_step.py
 
-Prints seconds a step of `inandout.classifier.training.fit` and of a bare PyTorch loop on the same images, batches and
-initial weights, and their ratio; and the memory of the image cache against a loader with float32 and int64. Of two
-epochs the second is timed; the two loops alternate, so that a machine that is busy for a while slows both.
+Prints the time per step of `inandout.classifier.training.fit` and of a bare loop on the same images, batches and
+initial weights, and their ratio; and the memory of the image cache relative to a loader with float32 and int64. Each
+loop runs two epochs and times the second. The loops alternate, so that other load on the machine slows both.
 """
 
 import argparse
@@ -22,7 +22,7 @@ IMAGES, BATCH = 48, 5
 
 
 def bare_epoch(pixels: np.ndarray, labels: np.ndarray) -> float:
-    """Seconds of the second epoch with nothing but tensors and PyTorch."""
+    """Return the seconds of the second epoch of a bare PyTorch loop."""
     model = build_classifier("none", 0).to(memory_format=torch.channels_last).train()
     optimiser = torch.optim.SGD(model.parameters(), lr=0.01)
     sampler = FrequencySampler(labels, 0)
@@ -40,7 +40,7 @@ def bare_epoch(pixels: np.ndarray, labels: np.ndarray) -> float:
 
 
 def our_epoch(pixels: np.ndarray, labels: np.ndarray) -> float:
-    """Seconds of the second epoch of `fit`, without a checkpoint."""
+    """Return the seconds of the second epoch of `fit`, without a checkpoint."""
     ends: list[float] = []
     fit(
         build_classifier("none", 0), pixels, labels,
@@ -53,9 +53,9 @@ def our_epoch(pixels: np.ndarray, labels: np.ndarray) -> float:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7, help="epochs of each, after one to warm up (default 7)")
-    parser.add_argument("--width", type=int, default=96, help="pixels (default 96)")
-    parser.add_argument("--height", type=int, default=96, help="pixels (default 96)")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds per loop, after a warm-up round (default: 7)")
+    parser.add_argument("--width", type=int, default=96, help="width of images in px (default: 96)")
+    parser.add_argument("--height", type=int, default=96, help="height of images in px (default: 96)")
     options = parser.parse_args()
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (IMAGES, options.height, options.width, 3), dtype=np.uint8)
@@ -63,10 +63,10 @@ def main() -> None:
     steps = -(-IMAGES // BATCH)
     times = [(our_epoch(pixels, labels), bare_epoch(pixels, labels)) for _ in range(options.rounds + 1)][1:]
     ours, bare = (statistics.median(column) / steps for column in zip(*times, strict=True))
-    ratios = [one / other for one, other in times]
+    ratios = [our_seconds / bare_seconds for our_seconds, bare_seconds in times]
     print(f"{options.width}x{options.height}, batch {BATCH}, {torch.get_num_threads()} threads")
-    print(f"fit        {ours * 1000:7.1f} ms a step")
-    print(f"bare loop  {bare * 1000:7.1f} ms a step")
+    print(f"fit        {ours * 1000:7.1f} ms per step")
+    print(f"bare loop  {bare * 1000:7.1f} ms per step")
     print(f"ratio      {statistics.median(ratios):7.3f}  (median of rounds; {min(ratios):.3f} .. {max(ratios):.3f})")
     wide = pixels.size * 4 + pixels.size // 3 * 8
     print(f"cache      {pixels.nbytes / wide:7.3f}  of a loader with float32 images and int64 masks")

@@ -1,4 +1,4 @@
-"""A result is reused where nothing that it depends on has changed, and nowhere else."""
+"""A result is reused if and only if nothing that it depends on has changed."""
 
 import shutil
 from importlib.metadata import version
@@ -28,13 +28,13 @@ def key(
     return Identity(stage, module, config, {"data": data}, ignored=["data"]).fingerprint
 
 
-def test_options_and_the_content_of_inputs_count_and_where_they_lie_does_not() -> None:
+def test_options_and_content_of_inputs_count_but_not_their_location() -> None:
     assert key(where="elsewhere", fresh=True) == key()
     others = {key(alpha=0.6), key(data="abd"), key(stage="t"), key(module="inandout.data.manifest")}
     assert len(others - {key()}) == 4
 
 
-def test_an_input_with_the_name_of_an_option_must_be_said_to_stand_for_it() -> None:
+def test_an_input_with_the_name_of_an_option_must_be_in_ignored() -> None:
     with pytest.raises(ValueError, match=r"s: inputs and options share the names \['data'\]"):
         Identity("s", __name__, Config(), {"data": "abc"})
     with pytest.raises(ValueError, match=r"s: there are no options \['date'\] to ignore"):
@@ -43,7 +43,7 @@ def test_an_input_with_the_name_of_an_option_must_be_said_to_stand_for_it() -> N
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    """A copy of the package's code, to edit."""
+    """Editable copy of the package."""
     shutil.copytree(PACKAGE, tmp_path / "inandout", ignore=lambda folder, names: [n for n in names if _is_data(n)])
     return tmp_path / "inandout"
 
@@ -58,15 +58,15 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-def read_anew() -> None:
-    """As another process would."""
+def clear_caches() -> None:
+    """Forget the code, as in a new process."""
     fingerprints._read.cache_clear()
     code_fingerprint.cache_clear()
 
 
-def test_prose_and_the_review_page_leave_a_fine_tuning_as_it_is(package: Path) -> None:
+def test_docstrings_and_the_review_page_do_not_change_a_fine_tuning(package: Path) -> None:
     before = {module: code_fingerprint(module, package) for module in (FINETUNE, CLASSIFY)}
-    assert before == {module: code_fingerprint(module) for module in before}, "wherever the package lies"
+    assert before == {module: code_fingerprint(module) for module in before}, "in any location"
     app = package / "review" / "app.py"
     app.write_text(f"{app.read_text()}\nPORT = 80\n")
     training = package / "diffusion" / "finetune" / "dreambooth.py"
@@ -76,21 +76,21 @@ def test_prose_and_the_review_page_leave_a_fine_tuning_as_it_is(package: Path) -
         '"""Other words."""\n# and a comment',
     )
     edit(training, "MAX_GRADIENT_NORM = 1.0", "\n\nMAX_GRADIENT_NORM  =  1.0")
-    read_anew()
+    clear_caches()
     assert {module: code_fingerprint(module, package) for module in before} == before
 
 
-def test_the_code_of_a_training_counts_for_what_trains_with_it(package: Path) -> None:
+def test_training_code_changes_the_stages_that_use_it(package: Path) -> None:
     before = {module: code_fingerprint(module, package) for module in (FINETUNE, CLASSIFY, "inandout.data.images")}
     loss = package / "diffusion" / "snr_weighting.py"
     loss.write_text(f"{loss.read_text()}\nFACTOR = 2.0\n")
-    read_anew()
+    clear_caches()
     after = {module: code_fingerprint(module, package) for module in before}
     assert after[FINETUNE] != before[FINETUNE]
     assert after["inandout.data.images"] == before["inandout.data.images"]
 
 
-def test_another_version_of_a_library_that_computes_makes_another_result(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_version_of_a_computing_library_changes_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     assert library_versions(FINETUNE).keys() == {"torch", "diffusers", "peft", "transformers", "numpy", "pillow"}
     assert library_versions("inandout.stages.classify.label_errors").keys() >= {
         "torch",
@@ -106,5 +106,5 @@ def test_another_version_of_a_library_that_computes_makes_another_result(monkeyp
     assert key(module="inandout.data.images") == read
 
 
-def test_modules_that_do_not_compute_exist() -> None:
+def test_modules_without_effect_exist() -> None:
     assert all((PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file() for name in fingerprints._WITHOUT_EFFECT)

@@ -1,4 +1,4 @@
-"""The command line: what a user types, and what a mistake is answered with."""
+"""The command line: options, and messages of invalid ones."""
 
 import json
 import re
@@ -22,7 +22,7 @@ def run(*arguments: str) -> int:
 @pytest.mark.parametrize(
     ("old", "new"), [("topup", "extend-pool"), ("labels", "label-errors"), ("probe", "probe-shortcut")]
 )
-def test_an_old_name_is_the_same_command_and_not_listed(
+def test_an_old_name_is_an_unlisted_alias(
     old: str, new: str, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(old, "--dry-run") == run(new, "--dry-run") == 0
@@ -35,16 +35,16 @@ def test_an_old_name_is_the_same_command_and_not_listed(
 
 
 @pytest.mark.parametrize("name", [name for name in STAGES if STAGES[name].plan is None])
-def test_a_dry_run_prints_the_resolved_configuration_and_does_nothing(
+def test_a_dry_run_only_prints_the_resolved_configuration(
     name: str, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(name, "--dry-run") == 0
     assert set(json.loads(capsys.readouterr().out)) == set(STAGES[name].config.options())
-    assert [path.name for path in project.iterdir()] == ["mlflow.db"], "the tracking store, as it was"
+    assert [path.name for path in project.iterdir()] == ["mlflow.db"], "the unchanged tracking store"
 
 
 @pytest.mark.parametrize(("page", "fewest"), [("README.md", 30), ("experiments/paper_tables.md", 6)])
-def test_every_command_that_is_written_down_is_understood(page: str, fewest: int) -> None:
+def test_every_documented_command_is_valid(page: str, fewest: int) -> None:
     text = (ROOT / page).read_text(encoding="utf-8").replace("\\\n", " ").replace("$name", "table2").replace("...", "")
     text = re.sub(r"<[a-z][^>\n]*>", "x", text)
     commands = re.findall(r"^ *(?:accelerate .* )?(?:python )?-m inandout (.*)$", text, re.MULTILINE)
@@ -76,27 +76,27 @@ def test_both_spellings_of_an_option_work_and_so_does_a_value_for_dry_run(capsys
         (["--weights", ""], "weights = ''"),
     ],
 )
-def test_a_value_out_of_range_is_answered_with_value_range_and_code_2(
+def test_a_value_out_of_range_prints_value_and_range_and_exits_with_2(
     arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("classify", *arguments, "--dry-run") == 2
     assert expected in capsys.readouterr().err
 
 
-def test_all_mistakes_are_listed_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_errors_are_listed_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("classify", "--epochs", "0", "--lr", "fast") == 2
     error = capsys.readouterr().err
     assert "epochs = '0'" in error
     assert "lr = 'fast'" in error
 
 
-def test_an_unknown_option_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_option_prints_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("classify", "--ddpm-ration", "0.5") == 2
     assert "Did you mean" in capsys.readouterr().err
     assert run("clasify") == 2
 
 
-def test_limits_between_two_fields_are_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_constraints_between_fields_print_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("augment", "--min-area", "0.6", "--dry-run") == 2
     assert "min_area = 0.6 must be less than max_area = 0.5" in capsys.readouterr().err
 
@@ -109,19 +109,19 @@ def test_lists_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--seeds", "0,0"], ["--seeds", "1, 01"], ["--shots", "full,full"]])
-def test_repetitions_of_the_same_cell_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_duplicate_cells_raise_an_error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run("main", *arguments, "--dry-run") == 2
     assert "contains a duplicate" in capsys.readouterr().err
 
 
-def test_check_does_not_overwrite_what_it_reads(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_does_not_overwrite_its_input(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = tiny.read_bytes()
     assert run("check", "--data", str(tiny), "--write", str(tiny)) == 2
     assert "give another name" in capsys.readouterr().err
     assert tiny.read_bytes() == before
 
 
-def test_data_that_does_not_exist_is_one_sentence(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_data_prints_one_sentence(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("check", "--data", "nowhere") == 2
     error = capsys.readouterr().err
     assert error.startswith("error: nowhere: no such")

@@ -1,4 +1,4 @@
-"""MLproject is what `python -m inandout mlproject` writes."""
+"""`MLproject` equals the output of `python -m inandout mlproject`."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ FILE = Path(__file__).parents[1] / "MLproject"
 PROJECT = yaml.safe_load(FILE.read_text())
 
 
-def test_the_file_is_what_is_written_and_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_file_equals_the_generated_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["mlproject"], ["mlproject", "--out", str(tmp_path / "MLproject")]):
         with pytest.raises(SystemExit) as stop:
             main(arguments)
@@ -24,14 +24,14 @@ def test_entry_points_are_the_stages() -> None:
     assert list(PROJECT["entry_points"]) == [*STAGES, *ALIASES]
 
 
-def test_old_names_of_entry_points_stay() -> None:
+def test_old_names_of_entry_points_remain() -> None:
     assert ALIASES == {"topup": "extend-pool", "labels": "label-errors", "probe": "probe-shortcut"}
     for old, new in ALIASES.items():
         assert PROJECT["entry_points"][old] == PROJECT["entry_points"][new]
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_yaml_reads_every_default_as_it_is(name: str) -> None:
+def test_yaml_reads_every_default_unchanged(name: str) -> None:
     parameters = PROJECT["entry_points"][name]["parameters"]
     assert {key: str(value["default"]) for key, value in parameters.items()} == {
         key: str(option.field.default)
@@ -40,7 +40,11 @@ def test_yaml_reads_every_default_as_it_is(name: str) -> None:
     }
 
 
+<<<<<<< HEAD
 def test_numbers_are_floats_and_other_options_strings() -> None:
+=======
+def test_numbers_have_type_float_and_optional_values_type_string() -> None:
+>>>>>>> words
     parameters = PROJECT["entry_points"]["classify"]["parameters"]
     kinds = {name: parameters[name]["type"] for name in ("n_aug", "lr", "reviewed", "shot")}
     assert kinds == {"n_aug": "float", "lr": "float", "reviewed": "string", "shot": "string"}

@@ -1,4 +1,4 @@
-"""Parts of a configuration and the flat options that users see."""
+"""Nested models of a configuration, and its flat options."""
 
 from typing import Annotated
 
@@ -34,14 +34,14 @@ class Config(StageConfig):
     number: Annotated[int, Field(ge=0, description="a number")] = 3
 
 
-def test_options_are_the_fields_of_all_parts_at_any_depth() -> None:
+def test_options_are_the_fields_of_all_nested_models() -> None:
     assert {name: option.parts for name, option in Config.options().items()} == {
         "low": ("outer", "limits"), "high": ("outer", "limits"), "outer": ("outer",), "number": ()
     }  # fmt: skip
     assert Config.options()["number"].field.description == "a number"
 
 
-def test_flat_and_from_flat_undo_each_other() -> None:
+def test_from_flat_inverts_flat() -> None:
     config = Config.from_flat(high=0.5, outer="x", number=7)
     assert config == Config(outer=Outer(limits=Inner(high=0.5), outer="x"), number=7)
     assert config.flat() == {"low": 0.1, "high": 0.5, "outer": "x", "number": 7}
@@ -51,7 +51,7 @@ def test_flat_and_from_flat_undo_each_other() -> None:
     assert Config().changed() == {}
 
 
-def test_values_are_checked_by_their_parts() -> None:
+def test_nested_models_check_their_values() -> None:
     with pytest.raises(ValidationError, match=r"low = 0\.6 is above high = 0\.5"):
         Config.from_flat(low=0.6, high=0.5)
     with pytest.raises(ValidationError, match="less than or equal to 1"):
@@ -59,12 +59,12 @@ def test_values_are_checked_by_their_parts() -> None:
 
 
 @pytest.mark.parametrize("name", ["limits", "lo"])
-def test_what_is_no_option_is_refused(name: str) -> None:
+def test_an_unknown_name_raises_an_error(name: str) -> None:
     with pytest.raises(ValueError, match=f"has no option '{name}'; it has low, high, outer, number"):
         Config.from_flat(**{name: 1})
 
 
-def test_two_parts_with_an_option_of_one_name_are_refused() -> None:
+def test_two_models_with_the_same_option_raise_an_error() -> None:
     class Other(BaseModel):
         high: float = 1.0
 

@@ -1,4 +1,4 @@
-"""`mlflow run` as a user types it."""
+"""`mlflow run` on the project."""
 
 import hashlib
 import os
@@ -21,7 +21,7 @@ def mlflow_run(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.slow
-def test_an_entry_point_runs_with_odd_spellings_and_its_run_is_the_stage_s(tiny: Path, project: Path) -> None:
+def test_an_entry_point_accepts_odd_spellings_and_opens_the_run_of_its_stage(tiny: Path, project: Path) -> None:
     done = mlflow_run(
         "--experiment-name", "inandout", "-e", "augment", "-P", f"data={tiny}", "-P", "n_aug=2", "-P", "width=32",
         "-P", "height=32", "-P", "max_area=.50",
@@ -30,7 +30,7 @@ def test_an_entry_point_runs_with_odd_spellings_and_its_run_is_the_stage_s(tiny:
     (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
     assert run.info.status == "FINISHED"
     assert run.data.tags["inandout.stage"] == "augment"
-    assert run.data.params["max_area"] == ".50", "as it was typed"
+    assert run.data.params["max_area"] == ".50", "unchanged from the command line"
     assert run.data.params["masks"] == "perlin"
 
 
@@ -52,7 +52,7 @@ def test_the_parameters_of_a_run_are_the_values_that_it_uses(tiny: Path, tiny_ba
     ("parameter", "expected"),
     [("ddpm_ratio=1.5", "Input should be less than or equal to 1"), ("ratio=1", "No such option '--ratio'")],
 )
-def test_a_wrong_parameter_is_a_sentence_and_a_failed_run(project: Path, parameter: str, expected: str) -> None:
+def test_an_invalid_parameter_prints_a_sentence_and_fails_the_run(project: Path, parameter: str, expected: str) -> None:
     done = mlflow_run("--experiment-name", "inandout", "-e", "classify", "-P", parameter)
     assert done.returncode != 0
     assert expected in done.stderr
@@ -60,7 +60,7 @@ def test_a_wrong_parameter_is_a_sentence_and_a_failed_run(project: Path, paramet
     assert run.info.status == "FAILED"
 
 
-def test_the_environment_of_conda_holds_the_lock_and_the_package() -> None:
+def test_the_conda_environment_contains_the_lock_and_the_package() -> None:
     environment = yaml.safe_load((ROOT / "conda.yaml").read_text())
     (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
     assert pip == ["-r requirements.lock", "-e ."]
@@ -68,7 +68,7 @@ def test_the_environment_of_conda_holds_the_lock_and_the_package() -> None:
     assert f"# {lock}\n" in (ROOT / "conda.yaml").read_text(), f"write {lock} into conda.yaml"
 
 
-def test_the_lock_names_every_dependency_exactly_and_no_address() -> None:
+def test_the_lock_pins_every_dependency_without_urls() -> None:
     lines = (ROOT / "requirements.lock").read_text().splitlines()
     assert all("==" in line and "://" not in line and "--" not in line for line in lines)
     locked = {line.partition("==")[0] for line in lines}

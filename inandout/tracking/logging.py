@@ -72,6 +72,6 @@ def experiment_url(run: Run) -> str:
     page = f"#/experiments/{run.info.experiment_id}/runs?workflowType=machine_learning"
     served = uri.startswith("http")
     compare = f"{uri}/{page}" if served else f"mlflow ui --backend-store-uri {uri}"
-    images = f"images: in {run.info.artifact_uri} and in the folders of other runs beside it"
+    images = f"images: in {run.info.artifact_uri} and in the folders of the other runs next to it"
     then = [] if served else [f"          then open http://127.0.0.1:5000/{page}"]
     return "\n".join([images, f"compare:  {compare}", *then])

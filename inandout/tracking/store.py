@@ -35,7 +35,7 @@ class RunLocation(NamedTuple):
     """Parent of the runs of workers."""
 
 
-LOCATION: ContextVar[RunLocation | None] = ContextVar("place", default=None)
+LOCATION: ContextVar[RunLocation | None] = ContextVar("location", default=None)
 
 
 def run_location() -> RunLocation:

@@ -31,25 +31,25 @@ def run(tiny: Path, tiny_base: Path, **changes: object) -> Finetuned:
     return finetune(FinetuneConfig.from_flat(**{"data": str(tiny), "base": str(tiny_base)} | QUICK | changes))
 
 
-def test_an_adapter_names_its_sources_prompts_and_base(tiny: Path, tiny_base: Path, project: Path) -> None:
-    made = run(tiny, tiny_base)
-    meta = load_adapter(made.adapter).meta
+def test_an_adapter_records_its_sources_prompts_and_base(tiny: Path, tiny_base: Path, project: Path) -> None:
+    result = run(tiny, tiny_base)
+    meta = load_adapter(result.adapter).meta
     negatives = {digest(s.image) for s in read_manifest(tiny) if s.split == "train" and s.label == 0}
     assert len(meta.sources) == 6
     assert set(meta.sources) < negatives
     assert (meta.instance_prompt, meta.prior_prompt, meta.clip_skip) == ("skt background", "background", 1)
-    logged = mlflow.get_run(made.run_id)
+    logged = mlflow.get_run(result.run_id)
     assert meta.base == logged.data.params["base_fingerprint"]
     assert meta.code == logged.data.tags["inandout.code"]
     assert meta.commit == logged.data.tags.get("mlflow.source.git.commit", "")
     assert logged.data.params["used_optimiser"] == chosen_optimiser("auto")
     assert int(logged.data.params["unet_conv3x3_modules"]) > 0
     assert {"adapter", "instances.png", "prior.png"} <= {
-        artifact.path for artifact in mlflow.MlflowClient().list_artifacts(made.run_id)
+        artifact.path for artifact in mlflow.MlflowClient().list_artifacts(result.run_id)
     }
 
 
-def test_the_same_adapter_is_found_again_and_another_seed_is_another(
+def test_an_adapter_is_reused_and_another_seed_trains_another(
     tiny: Path, tiny_base: Path, project: Path
 ) -> None:  # fmt: skip
     first = run(tiny, tiny_base)
@@ -57,11 +57,11 @@ def test_the_same_adapter_is_found_again_and_another_seed_is_another(
     assert run(tiny, tiny_base, seed=1).run_id != first.run_id
 
 
-def test_prior_images_are_made_once(
+def test_prior_images_are_generated_once(
     tiny: Path, tiny_base: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     run(tiny, tiny_base)
-    monkeypatch.setattr("inandout.diffusion.sample.generate.sample", lambda *_, **__: pytest.fail("was made again"))
+    monkeypatch.setattr("inandout.diffusion.sample.generate.sample", lambda *_, **__: pytest.fail("drew again"))
     run(tiny, tiny_base, epochs=2)
 
 
@@ -75,18 +75,18 @@ def test_images_are_encoded_once(
     assert len(kept) == 6 + 3
 
 
-def test_text_is_read_at_the_same_layer_for_training_and_for_drawing(
+def test_training_and_drawing_use_the_same_layer_of_the_text_encoder(
     tiny: Path, tiny_base: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     read: dict[str, set[int]] = {"finetune.dreambooth": set(), "sample.sampler": set()}
     for module, layers in read.items():
         monkeypatch.setattr(f"inandout.diffusion.{module}.prompt_states", _noting(layers))
-    asked = {key: value for key, value in QUICK.items() if key in AugmentConfig.options()}
-    made = run(tiny, tiny_base, clip_skip=2, n_prior=0)
+    shared = {key: value for key, value in QUICK.items() if key in AugmentConfig.options()}
+    result = run(tiny, tiny_base, clip_skip=2, n_prior=0)
     assert read == {"finetune.dreambooth": {2}, "sample.sampler": set()}
     augment(
         AugmentConfig.from_flat(
-            **asked | {"source": "ddpm", "data": str(tiny), "base": str(tiny_base), "adapter": str(made.adapter)}
+            **shared | {"source": "ddpm", "data": str(tiny), "base": str(tiny_base), "adapter": str(result.adapter)}
             | {"steps": 2, "n_aug": 3}
         )
     )  # fmt: skip
@@ -111,13 +111,13 @@ run(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
-def test_two_processes_make_one_run_with_the_losses_of_one(
+def test_two_processes_log_one_run_with_the_losses_of_one_process(
     tiny: Path, tiny_base: Path, project: Path, tmp_path: Path
 ) -> None:  # fmt: skip
     script, root = tmp_path / "two.py", str(Path(__file__).parents[2])
     script.write_text(TWO)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    with (tmp_path / "log").open("w") as log:  # a pipe would be held open by processes that outlive a timeout
+    with (tmp_path / "log").open("w") as log:  # processes that outlive a timeout would keep a pipe open
         subprocess.run(
             [*launch, str(script), str(tiny), str(tiny_base)], check=True, timeout=300, stdout=log, stderr=log,
             env={**os.environ, "PYTHONPATH": root},
@@ -129,7 +129,7 @@ def test_two_processes_make_one_run_with_the_losses_of_one(
         assert runs[0].data.metrics[name] == pytest.approx(of_one[name], rel=1e-4), name
 
 
-def test_an_interrupted_training_goes_on(
+def test_an_interrupted_training_resumes(
     tiny: Path, tiny_base: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     def dies(path: Path, adapter: object) -> None:
@@ -147,12 +147,12 @@ def test_an_interrupted_training_goes_on(
 
     monkeypatch.setattr("inandout.diffusion.finetune.train_adapter.dreambooth", watched)
     resumed = load_adapter(run(tiny, tiny_base).adapter)
-    whole = load_adapter(run(tiny, tiny_base, fresh=True).adapter)
+    uninterrupted = load_adapter(run(tiny, tiny_base, fresh=True).adapter)
     assert went_on == [True, False]
-    assert resumed.fingerprint == whole.fingerprint
+    assert resumed.fingerprint == uninterrupted.fingerprint
 
 
-def test_zero_shot_learns_from_negatives_and_the_others_from_positives(tiny: Path) -> None:
+def test_zero_shot_trains_on_negatives_and_other_shots_on_positives(tiny: Path) -> None:
     samples = read_manifest(tiny)
     assert {sample.label for sample in choose_instances(samples, "zero", 5, 0)} == {0}
     assert len(choose_instances(samples, "zero", 500, 0)) == 20
@@ -162,13 +162,13 @@ def test_zero_shot_learns_from_negatives_and_the_others_from_positives(tiny: Pat
     assert len(full) == 8
 
 
-def test_images_of_many_shapes_are_trained_in_buckets(tiny: Path, tiny_base: Path, project: Path) -> None:
+def test_images_of_different_shapes_are_trained_in_buckets(tiny: Path, tiny_base: Path, project: Path) -> None:
     for number in range(0, 20, 2):
         path = tiny.parent / f"{number}.png"
         write_image(path, read_image(path).repeat(2, axis=1))
         write_image(tiny.parent / f"{number}_mask.png", np.zeros((SIDE, 2 * SIDE), bool))
-    made = run(tiny, tiny_base, fit="bucket", width=64, n_prior=16)
-    assert mlflow.get_run(made.run_id).info.status == "FINISHED"
+    result = run(tiny, tiny_base, fit="bucket", width=64, n_prior=16)
+    assert mlflow.get_run(result.run_id).info.status == "FINISHED"
     kept = (project / ".inandout" / "generated").rglob("*.png")
     assert {read_image(path).shape[:2] for path in kept} == {(32, 64), (64, 32)}
 
@@ -181,7 +181,7 @@ def test_images_of_many_shapes_are_trained_in_buckets(tiny: Path, tiny_base: Pat
         ({"base": "nowhere"}, "nowhere: no such folder"),
     ],
 )
-def test_what_cannot_be_done_is_refused(
+def test_invalid_options_raise_an_error(
     tiny: Path, tiny_base: Path, project: Path, changes: dict[str, object], sentence: str
 ) -> None:  # fmt: skip
     with pytest.raises(InputError, match=sentence):

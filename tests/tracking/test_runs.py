@@ -22,7 +22,7 @@ class Config(StageConfig):
     fresh: bool = False
 
 
-def test_a_finished_run_is_found_and_others_are_not(project: Path) -> None:
+def test_only_a_finished_run_is_found(project: Path) -> None:
     store.connect()
     assert runs.find_finished("key") is None
     with pytest.raises(ZeroDivisionError), runs.open_run("s", Config().flat(), "key", "broken"):
@@ -41,7 +41,7 @@ def test_a_finished_run_is_found_and_others_are_not(project: Path) -> None:
     ("error", "status"),
     [(ZeroDivisionError, "FAILED"), (KeyboardInterrupt, "KILLED"), (SystemExit, "KILLED")],
 )
-def test_a_run_that_ends_badly_is_closed(project: Path, error: type[BaseException], status: str) -> None:
+def test_a_failed_run_is_closed(project: Path, error: type[BaseException], status: str) -> None:
     store.connect()
     with pytest.raises(error), runs.open_run("s", Config().flat(), "key", "name") as run:
         raise error
@@ -49,7 +49,7 @@ def test_a_run_that_ends_badly_is_closed(project: Path, error: type[BaseExceptio
     assert mlflow.active_run() is None
 
 
-def test_runs_of_dead_processes_are_closed_and_others_left(project: Path) -> None:
+def test_only_runs_of_dead_processes_are_closed(project: Path) -> None:
     store.connect()
     client = mlflow.MlflowClient()
     experiment = client.get_experiment_by_name(store.EXPERIMENT)
@@ -74,7 +74,7 @@ def test_runs_of_dead_processes_are_closed_and_others_left(project: Path) -> Non
     }  # fmt: skip
 
 
-def test_state_lies_beside_the_database_wherever_a_process_stands(
+def test_the_state_folder_is_next_to_the_database(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -83,7 +83,7 @@ def test_state_lies_beside_the_database_wherever_a_process_stands(
     assert store.state_folder() == Path(".inandout")
 
 
-def test_a_run_of_mlflow_run_is_resumed_and_its_quoted_parameters_do_not_clash(
+def test_a_run_of_mlflow_run_is_resumed_without_parameter_conflicts(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.connect()
@@ -99,25 +99,25 @@ def test_a_run_of_mlflow_run_is_resumed_and_its_quoted_parameters_do_not_clash(
     assert params == {"alpha": ".5", "data": "somewhere", "fresh": "False"}
 
 
-def test_a_stage_that_mlflow_run_started_and_that_was_reused_leads_to_what_its_result_holds(
+def test_a_reused_stage_of_mlflow_run_refers_to_its_result(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.connect()
-    with runs.open_run("s", Config().flat(), "key", "name") as made:
+    with runs.open_run("s", Config().flat(), "key", "name") as original:
         mlflow.log_text("of the result", "weights.txt")
     found = runs.find_finished("key")
     assert found is not None
-    asked = mlflow.MlflowClient().create_run(made.info.experiment_id).info.run_id
-    monkeypatch.setenv("MLFLOW_RUN_ID", asked)
+    reusing = mlflow.MlflowClient().create_run(original.info.experiment_id).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", reusing)
     runs.record_reuse("s", Config().flat(), found)
-    for run_id in (made.info.run_id, asked):
+    for run_id in (original.info.run_id, reusing):
         assert runs.artifact_folder(run_id, "weights.txt").read_text() == "of the result"
         assert runs.artifact_names(run_id) == {"config.json", "weights.txt"}
-        assert runs.find_run(run_id).info.run_id == made.info.run_id
-    assert mlflow.get_run(asked).data.metrics == found.data.metrics
+        assert runs.find_run(run_id).info.run_id == original.info.run_id
+    assert mlflow.get_run(reusing).data.metrics == found.data.metrics
 
 
-def test_artifacts_that_only_a_server_can_write_are_refused_with_a_way_out(
+def test_proxied_artifacts_raise_an_error_with_a_fix(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mlflow.create_experiment("made by the ui", artifact_location="mlflow-artifacts:/0")
@@ -128,7 +128,7 @@ def test_artifacts_that_only_a_server_can_write_are_refused_with_a_way_out(
         pass
 
 
-def test_a_stage_lock_is_held_by_one_at_a_time(project: Path) -> None:
+def test_a_stage_lock_has_one_holder(project: Path) -> None:
     order: list[str] = []
     inside = threading.Event()
 
@@ -146,13 +146,13 @@ def test_a_stage_lock_is_held_by_one_at_a_time(project: Path) -> None:
         order.append("first")
     thread.join()
     assert order == ["first", "second"]
-    assert not folder.exists(), "nothing is left of a result that is finished"
+    assert not folder.exists(), "the folder of a finished result is deleted"
     with pytest.raises(ZeroDivisionError), store.stage_lock("key", fresh=False) as folder:
         _ = 1 / 0
-    assert folder.exists(), "what a resume needs stays"
+    assert folder.exists(), "the folder of a failed result is kept to resume from"
     (folder / "half").touch()
     with store.stage_lock("key", fresh=True) as folder:
-        assert not list(folder.iterdir()), "a fresh run does not go on with it"
+        assert not list(folder.iterdir()), "a fresh run does not resume"
 
 
 @pytest.mark.slow
@@ -179,7 +179,7 @@ def test_sigterm_ends_a_run_as_killed(project: Path) -> None:
     assert mlflow.get_run(run_id).info.status == "KILLED"
 
 
-def test_means_are_logged_in_groups_and_what_is_left_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_means_are_logged_in_groups_and_the_rest_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     logged: list[tuple[int | None, dict[str, float]]] = []
     monkeypatch.setattr(logging, "log_values", lambda values, step=None: logged.append((step, dict(values))))
     on_step = logging.mean_logger(2, "x_")

@@ -1,4 +1,4 @@
-"""Entry point `filter`: keep the pool images that a trained classifier's features index among defects."""
+"""Entry point `filter`: keep pool images that resemble real defects in the features of a trained classifier."""
 
 import csv
 import io
@@ -203,7 +203,7 @@ def _log(rows: Sequence[Sample], judged: _Judged, thresholds: Thresholds, refere
     if thresholds.positives is not None:
         log_values({"threshold_positives": thresholds.positives})
     near_defects = (
-        "" if thresholds.positives is None else f", and nearer than {thresholds.positives:.3g} to its nearest defect"
+        "" if thresholds.positives is None else f" and nearer than {thresholds.positives:.3g} to the nearest defect"
     )
     lines = [
         f"{counts['kept']} of {len(rows)} images are kept; {counts['good']} resemble good parts, {counts['unlike']} "

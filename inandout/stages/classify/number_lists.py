@@ -16,7 +16,7 @@ def _n_augs(text: str) -> str:
 def _numbers(text: str, least: int, most: int, what: str) -> str:
     for part in text.split(","):
         if not part.strip().isdigit() or not least <= int(part) <= most:
-            raise ValueError(f"{part!r} is not a {what}; give numbers of {least} to {most}, separated by commas")
+            raise ValueError(f"{part!r} is not a {what}; give numbers from {least} to {most}, separated by commas")
     return without_repeats([str(int(part)) for part in text.split(",")])
 
 

@@ -94,7 +94,7 @@ def synthetic_negatives(config: ClassifyConfig, data: CheckedData, ddpm: Sequenc
 
 
 def pool_source_identity(config: DdpmPoolConfig, data: CheckedData) -> str:
-    """Return `source_identity` the positives of `config` without generating them; "" for whole images."""
+    """Return `source_identity` of the positives of `config` without generating them; "" for whole images."""
     return diffusion_fingerprint(config, data) if isinstance(config, InpaintPoolConfig) else ""
 
 

@@ -64,7 +64,7 @@ def _newest(wanted: str) -> str:
     """Return the run id of the newest experiment with this tag and a finished cell.
 
     Raises:
-        InputError: there is none, or it shows images only.
+        InputError: no such experiment has a finished cell or figure, or the newest one has images only.
     """
     client = mlflow.MlflowClient()
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]

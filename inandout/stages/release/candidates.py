@@ -18,13 +18,13 @@ def best_by_validation() -> TrainedClassifier:
     runs = mlflow.search_runs([current_experiment()], wanted, output_format="list")
     assert isinstance(runs, list)
     finished = {run.info.run_id: run for run in map(original_run, runs)}
-    known = [run for run in finished.values() if "val_ap" in run.data.metrics]
-    if not known:
+    scored = [run for run in finished.values() if "val_ap" in run.data.metrics]
+    if not scored:
         raise InputError(
             "no finished classify run of this experiment has a validation AP (zero and few shots have no "
             "validation defects); give run=<run id>"
         )
-    best = max(known, key=lambda run: run.data.metrics["val_ap"])
-    without = f"; {len(finished) - len(known)} have none" if len(finished) > len(known) else ""
-    print(f"run {best.info.run_id}: validation AP {best.data.metrics['val_ap']:.3f}, best of {len(known)}{without}")
+    best = max(scored, key=lambda run: run.data.metrics["val_ap"])
+    without = f"; {len(finished) - len(scored)} have none" if len(finished) > len(scored) else ""
+    print(f"run {best.info.run_id}: validation AP {best.data.metrics['val_ap']:.3f}, best of {len(scored)}{without}")
     return TrainedClassifier.open(best.info.run_id)

@@ -208,8 +208,8 @@ def _facts(config: PromoteConfig, candidate: TrainedClassifier, points: Points) 
 
 
 def _data_licence(config: PromoteConfig, candidate: ClassifyConfig) -> str:
-    drawn = config.data_licence == UNSTATED and candidate.data.data == EMBEDDED
-    return "Apache-2.0 (drawn by this package)" if drawn else config.data_licence
+    embedded = config.data_licence == UNSTATED and candidate.data.data == EMBEDDED
+    return "Apache-2.0 (drawn by this package)" if embedded else config.data_licence
 
 
 def base_licence(config: ClassifyConfig) -> str:
@@ -217,9 +217,9 @@ def base_licence(config: ClassifyConfig) -> str:
     if not config.shares()[0]:
         return "none used"
     if config.ddpm_pool:
-        return f"of the base of pool {config.ddpm_pool}: see there"
+        return f"see the licence of the base of pool {config.ddpm_pool}"
     base = config.base.base
-    return "Apache-2.0 (embedded)" if base == "embedded" else f"of {base}: see there"
+    return "Apache-2.0 (embedded)" if base == "embedded" else f"see the licence of {base}"
 
 
 def _register(config: PromoteConfig, candidate: TrainedClassifier, run: Run) -> Promotion:

@@ -22,7 +22,7 @@ SIZE = {"width": SIDE, "height": SIDE}
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """CSV manifest with enough positives to compare; of the validation part there are too few."""
+    """CSV manifest with enough positives to compare, but too few in the validation part."""
     folder = tmp_path / "data"
     folder.mkdir()
     samples = []
@@ -44,7 +44,7 @@ def trained(data: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> Resul
 
 
 def copies(data: Path, folder: Path) -> Path:
-    """A pool of images with the real defect, drawn anew."""
+    """Write a pool of new images with the real defect; return its folder."""
     sources = tuple(digest(s.image) for s in read_manifest(data) if s.split == "train" and s.label == 1)
     folder.mkdir()
     samples = []
@@ -56,7 +56,7 @@ def copies(data: Path, folder: Path) -> Path:
     return folder
 
 
-def test_like_images_are_near_and_the_run_holds_what_it_says(
+def test_similar_images_have_small_distances_and_the_run_logs_them(
     data: Path, trained: Result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     memseg = augment(AugmentConfig.from_flat(data=str(data), n_aug=13, **SIZE)).run_id
@@ -80,10 +80,10 @@ def test_like_images_are_near_and_the_run_holds_what_it_says(
     pointing = DistanceConfig(model=pointer_to(trained.run_id), pools=f"{near}, {pointer_to(memseg)}")
     assert distance(pointing) == found
     weights = build_classifier(str(artifact_folder(trained.run_id, WEIGHTS)), 0)
-    assert int(weights.resnet.bn1.num_batches_tracked) == 3 * 2, "3 epochs of 16 images, not untrained weights"
+    assert int(weights.resnet.bn1.num_batches_tracked) == 3 * 2, "3 epochs of 16 images, so the weights are trained"
 
 
-def test_what_cannot_be_compared_is_refused_in_one_sentence(data: Path, trained: Result, tmp_path: Path) -> None:
+def test_invalid_pools_and_models_raise_an_error(data: Path, trained: Result, tmp_path: Path) -> None:
     small = augment(AugmentConfig.from_flat(data=str(data), n_aug=4, **SIZE)).run_id
     pool, leak = copies(data, tmp_path / "pool"), copies(data, tmp_path / "leak")
     test = tuple(digest(sample.image) for sample in read_manifest(data) if sample.split == "test")
@@ -103,10 +103,10 @@ def test_what_cannot_be_compared_is_refused_in_one_sentence(data: Path, trained:
     with pytest.raises(InputError, match="its dataset has changed"):
         distance(DistanceConfig(model=trained.run_id, pools=str(pool)))
     runs = mlflow.search_runs(search_all_experiments=True, output_format="list")
-    assert {run.info.status for run in runs} == {"FINISHED"}, "everything is refused before a run is opened"
+    assert {run.info.status for run in runs} == {"FINISHED"}, "errors are raised before a run is opened"
 
 
-def test_synthetic_images_do_not_turn_the_map() -> None:
+def test_synthetic_images_do_not_change_the_projection() -> None:
     rng = np.random.default_rng(0)
     real, negatives, pool = (
         rng.normal(mean, spread, (20, 8)).astype(np.float32) for mean, spread in ((1, 1), (0, 1), (50, 9))

@@ -34,8 +34,8 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def by_eye(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The net of a training that took long enough: it sees how much of an image is bright, and how bright the rest."""
+def ideal_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace features of a network by the share of bright pixels and the mean brightness."""
     monkeypatch.setattr("inandout.stages.classify.train._log_export", lambda *_: None)
 
     def look(net: object, pixels: np.ndarray) -> np.ndarray:
@@ -51,24 +51,24 @@ def train(data: Path, **changes: object) -> Result:
         return classify(ClassifyConfig.from_flat(**{"data": str(data), "n_aug": 0, "epochs": 1, **SIZE} | changes))
 
 
-def planted(data: Path, folder: Path, **changes: object) -> Path:
-    """Folder of a pool: 4 defects, then 3 good parts (none of the one in twenty that pass), then 2 of nothing known."""
+def write_pool(data: Path, folder: Path, **changes: object) -> Path:
+    """Write a pool of 4 defects, 3 good parts that the filter rejects, and 2 images unlike both; return its folder."""
     source = next(s for s in read_manifest(data) if s.split == "train" and s.label == 1)
-    made = {"origin": "ddpm", "sources": (digest(source.image),), "label": 1, "prompt": "pits"} | changes
+    shared = {"origin": "ddpm", "sources": (digest(source.image),), "label": 1, "prompt": "pits"} | changes
     folder.mkdir()
     images = [draw(710 + number, number < 4)[0] for number in range(7)]
     images += [np.full((SIDE, SIDE, 3), 240 + number, np.uint8) for number in range(2)]
     for number, image in enumerate(images):
         write_image(folder / f"{number}.png", image)
-    rows = [Sample(image=folder / f"{number}.png", seed=number, **made) for number in range(len(images))]
+    rows = [Sample(image=folder / f"{number}.png", seed=number, **shared) for number in range(len(images))]
     write_manifest(rows, folder / "manifest.csv")
     return folder
 
 
-def test_a_planted_good_part_is_dropped_and_a_planted_defect_is_kept(
+def test_a_good_part_is_rejected_and_a_defect_is_kept(
     data: Path, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pool, run_id = planted(data, tmp_path / "pool"), train(data).run_id
+    pool, run_id = write_pool(data, tmp_path / "pool"), train(data).run_id
     config = FilterConfig(pool=str(pool), run=run_id)
     found = filter_pool(config)
     assert [row.seed for row in found.samples] == [0, 1, 2, 3]
@@ -78,7 +78,7 @@ def test_a_planted_good_part_is_dropped_and_a_planted_defect_is_kept(
     assert [row["result"] for row in table] == ["kept"] * 4 + ["good"] * 3 + ["unlike"] * 2
     assert float(table[4]["to_negatives"]) < float(table[0]["to_negatives"])
     assert float(table[0]["to_positives"]) < float(table[4]["to_positives"])
-    assert all(float(row["novelty"]) >= float(row["to_positives"]) for row in table), "the source is one of them"
+    assert all(float(row["novelty"]) >= float(row["to_positives"]) for row in table), "sources are positives"
     values = mlflow.get_run(found.run_id).data.metrics
     assert (values["images_kept"], values["images_good"], values["images_unlike"]) == (4, 3, 2)
     assert values["val_defects_kept"] == 1
@@ -92,51 +92,51 @@ def test_a_planted_good_part_is_dropped_and_a_planted_defect_is_kept(
     assert mlflow.get_run(trained.run_id).data.params["n_train_ddpm_positives"] == "4"
 
 
-def test_zero_shot_knows_good_parts_alone_and_the_test_part_has_no_say(
+def test_zero_shot_uses_good_parts_only_and_never_the_test_part(
     data: Path, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = next(s for s in read_manifest(data) if s.split == "train" and s.label == 0)
-    pool = planted(data, tmp_path / "pool", sources=(digest(good.image),))
+    pool = write_pool(data, tmp_path / "pool", sources=(digest(good.image),))
     run_id = train(data, shot="zero", n_aug=4).run_id
-    looked = []
+    loaded = []
     monkeypatch.setattr(
         "inandout.stages.analysis.filter.load_pixels",
-        lambda paths, size: looked.extend(paths) or load_pixels(paths, size),
+        lambda paths, size: loaded.extend(paths) or load_pixels(paths, size),
     )
     found = filter_pool(FilterConfig(pool=str(pool), run=run_id))
-    assert [row.seed for row in found.samples] == [0, 1, 2, 3, 7, 8], "what defects look like is not known"
+    assert [row.seed for row in found.samples] == [0, 1, 2, 3, 7, 8], "real defects are not available"
     metrics = mlflow.get_run(found.run_id).data.metrics
     assert not {"threshold_positives", "val_defects_kept"} & set(metrics)
     parts = {sample.image: sample for sample in read_manifest(data)}
-    assert {parts[path].split for path in looked if path in parts} == {"train", "val"}
+    assert {parts[path].split for path in loaded if path in parts} == {"train", "val"}
 
 
 @pytest.mark.parametrize(("origin", "kept"), [("ddpm", False), ("inpaint", True)])
-def test_a_drawn_defect_is_not_compared_with_the_part_it_was_drawn_on(
+def test_an_inpainted_defect_is_not_compared_with_its_source_part(
     origin: str, kept: bool, data: Path, project: Path, tmp_path: Path
 ) -> None:
     canvas = data.with_name("0.png")
-    almost = draw(710, True)[0]  # the pool's first image
+    almost = draw(710, True)[0]  # first image of the pool
     almost[0, 0] += 1
     write_image(canvas, almost)
-    pool = planted(data, tmp_path / "pool", origin=origin, sources=(digest(canvas),))
+    pool = write_pool(data, tmp_path / "pool", origin=origin, sources=(digest(canvas),))
     found = filter_pool(FilterConfig(pool=str(pool), run=train(data, shot="zero", n_aug=4).run_id))
     assert (0 in [row.seed for row in found.samples]) is kept
 
 
-def test_what_cannot_be_filtered_is_refused_in_one_sentence(data: Path, project: Path, tmp_path: Path) -> None:
-    pool, run_id = planted(data, tmp_path / "pool"), train(data).run_id
-    goods = planted(data, tmp_path / "goods")
+def test_invalid_pools_raise_an_error(data: Path, project: Path, tmp_path: Path) -> None:
+    pool, run_id = write_pool(data, tmp_path / "pool"), train(data).run_id
+    goods = write_pool(data, tmp_path / "goods")
     write_manifest(read_manifest(goods / "manifest.csv")[4:], goods / "manifest.csv")
     test = next(s for s in read_manifest(data) if s.split == "test")
-    leak = planted(data, tmp_path / "leak", sources=(digest(test.image),))
-    knowing = train(data, ddpm_pool=str(pool), ddpm_ratio=1.0, n_aug=4).run_id
+    leak = write_pool(data, tmp_path / "leak", sources=(digest(test.image),))
+    trained_on_pool = train(data, ddpm_pool=str(pool), ddpm_ratio=1.0, n_aug=4).run_id
     for changes, message in (
         ({"pool": ""}, "pool is empty"),
         ({"run": ""}, "run is empty"),
         ({"pool": str(tmp_path)}, "not a pool"),
         ({"pool": str(leak)}, "outside the training part"),
-        ({"run": knowing}, "trained on 4 of the 9 images of pool"),
+        ({"run": trained_on_pool}, "trained on 4 of the 9 images of pool"),
         ({"pool": str(goods)}, "none of its 5 images is kept, 3 resemble good parts and 2 differ"),
     ):
         with pytest.raises(InputError, match=message):

@@ -21,13 +21,13 @@ SIZE = {"width": SIDE, "height": SIDE}
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exporting takes longer than the training."""
+    """Skip the export of the model, which takes longer than the training."""
     monkeypatch.setattr("inandout.stages.classify.train._log_export", lambda *_: None)
 
 
 @pytest.fixture
-def cheating(tmp_path: Path, tiny_base: Path) -> Path:
-    """CSV manifest whose positives are good parts that went through the VAE, and nothing else."""
+def fingerprint_data(tmp_path: Path, tiny_base: Path) -> Path:
+    """CSV manifest whose positives are good parts after a round trip through the VAE."""
     folder = tmp_path / "cheating"
     folder.mkdir()
     pipeline, samples = open_base(BaseConfig(base=str(tiny_base))).pipeline, []
@@ -45,10 +45,10 @@ def train(data: Path, base: Path, **changes: object) -> Result:
     return classify(ClassifyConfig.from_flat(**{"data": str(data), "base": str(base)} | how | changes))
 
 
-def test_a_classifier_of_the_fingerprint_is_caught(
-    cheating: Path, tiny_base: Path, project: Path, capsys: pytest.CaptureFixture[str]
+def test_a_classifier_that_uses_the_fingerprint_is_detected(
+    fingerprint_data: Path, tiny_base: Path, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trained = train(cheating, tiny_base)
+    trained = train(fingerprint_data, tiny_base)
     found = probe_shortcut(ProbeShortcutConfig(run=trained.run_id))
     run = mlflow.get_run(found.run_id)
     values = run.data.metrics
@@ -58,7 +58,7 @@ def test_a_classifier_of_the_fingerprint_is_caught(
     assert {"auroc_jpeg", "auroc_resize_high", "called_resize", "rise_vae_low"} <= set(values)
     assert "REACTS" in found.sentence
     assert run.data.tags["inandout.answer"] == found.sentence
-    assert run.data.params["n_good_parts"] == "17", "5 of the validation and 12 of the test part"
+    assert run.data.params["n_good_parts"] == "17", "5 in the validation part and 12 in the test part"
     assert f"{values['auroc_vae']:.3f} (" in found.table
     output = capsys.readouterr().out
     assert found.table in output
@@ -69,7 +69,7 @@ def test_a_classifier_of_the_fingerprint_is_caught(
         assert probe_shortcut(ProbeShortcutConfig(run=run_id)) == found
 
 
-def test_what_cannot_be_probed_is_refused_in_one_sentence(
+def test_invalid_runs_raise_an_error(
     tiny: Path, tiny_base: Path, project: Path, tmp_path: Path
 ) -> None:
     other = augment(AugmentConfig.from_flat(data=str(tiny), n_aug=2, **SIZE)).run_id
@@ -79,8 +79,8 @@ def test_what_cannot_be_probed_is_refused_in_one_sentence(
     rows = []
     for number, sample in enumerate(s for s in read_manifest(tiny) if s.split == "train" and s.label == 1):
         write_image(pool / f"{number}.png", draw(500 + number, True)[0])
-        made = {"origin": "ddpm", "base": "ab" * 16, "sources": (digest(sample.image),)}
-        rows.append(Sample(image=pool / f"{number}.png", label=1, **made))
+        shared = {"origin": "ddpm", "base": "ab" * 16, "sources": (digest(sample.image),)}
+        rows.append(Sample(image=pool / f"{number}.png", label=1, **shared))
     write_manifest(rows, pool / "manifest.csv")
     given = {"ddpm_pool": str(pool), "ddpm_ratio": 1, "n_aug": 4, "val_share": 0, "epochs": 1}
     foreign = train(tiny, tiny_base, **given).run_id

@@ -1,4 +1,4 @@
-"""The whole method: what is missing is fine-tuned, sampled and mixed; what is there is used."""
+"""The whole method: missing results are fine-tuned, sampled and mixed; existing ones are reused."""
 
 from pathlib import Path
 
@@ -14,8 +14,18 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+<<<<<<< HEAD
     """A tiny profile and few steps, and no export of the model."""
     shrink_presets(monkeypatch)
+=======
+    """Use a tiny preset and few steps; skip the export of the model."""
+    from inandout.diffusion.finetune import presets
+    from inandout.diffusion.sample import sampler
+
+    tiny = presets.Preset(1, 1e-3, 0.6, 0.6, 3, ("cracked", "scratched"))
+    monkeypatch.setitem(presets.PRESETS, ("embedded", "zero"), tiny)
+    monkeypatch.setitem(sampler._DEFAULTS, "embedded", {"guidance": 2.0, "steps": 2, "scheduler": "dpm++"})
+>>>>>>> words
     monkeypatch.setattr("inandout.stages.classify.train._log_model", lambda model, pixels: None)
 
 
@@ -29,33 +39,33 @@ def stages() -> list[str]:
     return [run.data.tags["inandout.stage"] for run in runs]
 
 
-def drawn(project: Path) -> int:
+def n_generated(project: Path) -> int:
     return len(list((project / ".inandout" / "generated").rglob("*.png")))
 
 
-def test_one_command_does_what_is_missing_and_reuses_what_is_there(
+def test_classify_generates_missing_results_and_reuses_existing_ones(
     tiny: Path, tiny_base: Path, project: Path
 ) -> None:  # fmt: skip
     run = mlflow.get_run(train(tiny, tiny_base, ddpm_ratio=0.5).run_id)
     assert (run.data.params["n_train_ddpm_positives"], run.data.params["n_train_memseg_positives"]) == ("2", "3")
     assert sorted(stages()) == ["augment", "augment", "classify", "finetune"]
-    assert drawn(project) == 3 + 2
+    assert n_generated(project) == 3 + 2
     train(tiny, tiny_base, ddpm_ratio=1.0)
-    assert stages().count("finetune") == 1, "another ratio is no reason to fine-tune"
-    assert drawn(project) == 3 + 5, "nor to draw an image again"
+    assert stages().count("finetune") == 1, "another ratio needs no other fine-tuning"
+    assert n_generated(project) == 3 + 5, "another ratio reuses existing images"
     train(tiny, tiny_base, ddpm_ratio=0.5, alpha=0.3)
-    assert stages().count("finetune") == 1, "another alpha is no reason to fine-tune"
-    assert drawn(project) == 3 + 5 + 2
+    assert stages().count("finetune") == 1, "another alpha needs no other fine-tuning"
+    assert n_generated(project) == 3 + 5 + 2
 
 
-def test_no_diffusion_image_costs_no_diffusion(tiny: Path, tiny_base: Path, project: Path) -> None:
+def test_a_mix_without_diffusion_images_runs_no_diffusion(tiny: Path, tiny_base: Path, project: Path) -> None:
     train(tiny, tiny_base, ddpm_ratio=0.0)
     train(tiny, tiny_base, ddpm_ratio=0.5, n_aug=1)
     assert set(stages()) == {"augment", "classify"}
     assert not (project / ".inandout" / "generated").exists()
 
 
-def test_the_parameter_alpha_of_a_run_is_the_number_that_was_used(
+def test_the_logged_alpha_is_the_resolved_value(
     tiny: Path, tiny_base: Path, project: Path
 ) -> None:  # fmt: skip
     run_id = train(tiny, tiny_base, ddpm_ratio=0.5).run_id
@@ -68,9 +78,9 @@ def test_the_parameter_alpha_of_a_run_is_the_number_that_was_used(
         "guidance": "2.0", "steps": "2", "scheduler": "dpm++",
         "prompts": "skt background cracked|skt background scratched",
     }  # fmt: skip
-    assert train(tiny, tiny_base, ddpm_ratio=0.5, alpha=0.6, guidance=2).run_id == run_id, "the same was asked for"
+    assert train(tiny, tiny_base, ddpm_ratio=0.5, alpha=0.6, guidance=2).run_id == run_id, "resolved defaults"
     given = mlflow.get_run(train(tiny, tiny_base, ddpm_ratio=0.5, ddpm_pool=pool.info.run_id, alpha=0.1).run_id)
-    assert given.data.params["alpha"] == "0.6", "that of the pool"
+    assert given.data.params["alpha"] == "0.6", "alpha of the pool"
     without = mlflow.get_run(train(tiny, tiny_base, ddpm_ratio=0.0, alpha=0.1).run_id)
     assert without.data.params["alpha"] == "None"
     (tuned,) = mlflow.search_runs(

@@ -43,7 +43,7 @@ def children(run_id: str, stage: str) -> int:
     )
 
 
-def test_a_run_logs_everything_and_is_found_again(tiny: Path, project: Path) -> None:
+def test_a_run_logs_everything_and_is_reused(tiny: Path, project: Path) -> None:
     result = train(tiny)
     run = mlflow.get_run(result.run_id)
     expected = {"alpha": "None", "n_aug": "4", "ddpm_ratio": "0.0", "shot": "full", "seed": "0", "epochs": "2"}
@@ -58,12 +58,12 @@ def test_a_run_logs_everything_and_is_found_again(tiny: Path, project: Path) -> 
     }
     assert "smallest" in run.data.tags["inandout.survival"]
     assert run.inputs.dataset_inputs[0].dataset.name == "tiny.csv"
-    assert list(Path(".inandout/work").iterdir()) == [], "the checkpoint of a finished run is of no use"
+    assert list(Path(".inandout/work").iterdir()) == [], "the checkpoint of a finished run is deleted"
     assert train(tiny).run_id == result.run_id
     assert children(result.run_id, "augment") == 1
 
 
-def test_the_logged_model_gives_the_logged_scores_for_any_batch_and_holds_no_pickle(tiny: Path, project: Path) -> None:
+def test_the_logged_model_reproduces_the_scores_for_any_batch_without_pickle(tiny: Path, project: Path) -> None:
     result = train(tiny, n_aug=0)
     (model,) = mlflow.search_logged_models(output_format="list")
     rows = [row for row in scores(result.run_id) if row["split"] == "test"]
@@ -81,12 +81,12 @@ def test_the_logged_model_gives_the_logged_scores_for_any_batch_and_holds_no_pic
 
 @pytest.fixture
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exporting a ResNet-50 takes longer than training it here; other tests look at the model."""
+    """Skip the export of the model, which takes longer than the training; other tests check it."""
     monkeypatch.setattr("inandout.stages.classify.train._log_model", lambda model, pixels: None)
 
 
 @pytest.mark.usefixtures("no_model")
-def test_each_shot_trains_on_as_many_real_positives_as_it_says(tiny: Path, project: Path) -> None:
+def test_each_shot_trains_on_its_number_of_real_positives(tiny: Path, project: Path) -> None:
     for shot, expected in (("zero", None), ("few", "3")):
         run = mlflow.get_run(train(tiny, shot=shot, n_shot=3, epochs=1).run_id)
         assert run.data.params.get("n_train_real_positives") == expected
@@ -102,7 +102,7 @@ def test_each_shot_trains_on_as_many_real_positives_as_it_says(tiny: Path, proje
         ({"weights": "somewhere.pth"}, "must be 'none', 'imagenet' or the path"),
     ],
 )
-def test_what_cannot_be_trained_is_refused_in_one_sentence(
+def test_invalid_options_raise_an_error_before_training(
     tiny: Path, project: Path, changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
@@ -122,13 +122,13 @@ def test_what_cannot_be_trained_is_refused_in_one_sentence(
         ({"memseg_pool": "x", "n_aug": 0}, "n_aug = 0 use no image of it"),
     ],
 )
-def test_refuses_pool_that_the_mix_does_not_use(given: dict[str, object], message: str) -> None:
+def test_a_pool_that_the_mix_does_not_use_raises_an_error(given: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         ClassifyConfig.from_flat(**given)
 
 
 @pytest.mark.usefixtures("no_model")
-def test_given_weights_count_by_their_content(tiny: Path, project: Path, tmp_path: Path) -> None:
+def test_the_content_of_a_weight_file_is_part_of_the_fingerprint(tiny: Path, project: Path, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_file(build_classifier("none", 1).resnet.state_dict(), path)
     first = train(tiny, weights=str(path), epochs=1)
@@ -137,14 +137,14 @@ def test_given_weights_count_by_their_content(tiny: Path, project: Path, tmp_pat
     assert train(tiny, weights=str(path), epochs=1).run_id != first.run_id
 
 
-def test_a_comparison_refuses_what_a_later_cell_cannot_do_before_it_trains(tiny: Path, project: Path) -> None:
+def test_a_comparison_checks_all_cells_before_training(tiny: Path, project: Path) -> None:
     config = CompareConfig.from_flat(**{"data": str(tiny)} | SMALL | {"shots": "zero,few", "n_shot": 99})
     with pytest.raises(InputError, match="n_shot is 99"):
         compare(config)
     assert mlflow.search_runs(search_all_experiments=True, output_format="list") == []
 
 
-def test_a_pool_of_another_seed_s_training_part_is_refused(tiny: Path, project: Path) -> None:
+def test_a_pool_of_the_training_part_of_another_seed_raises_an_error(tiny: Path, project: Path) -> None:
     size = {"width": SIDE, "height": SIDE}
     pool = augment(AugmentConfig.from_flat(data=str(tiny), n_aug=16, seed=5, **size))
     with pytest.raises(InputError, match="outside the training part"):
@@ -152,11 +152,11 @@ def test_a_pool_of_another_seed_s_training_part_is_refused(tiny: Path, project: 
 
 
 @pytest.mark.usefixtures("no_model")
-def test_the_comparison_is_a_table_and_reuses_what_is_finished(
+def test_a_comparison_prints_a_table_and_reuses_finished_cells(
     tiny: Path, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = {"epochs": 1, "seeds": "0,1", "shots": "zero,full"}
-    config = CompareConfig.from_flat(**{"data": str(tiny)} | SMALL | asked)
+    options = {"epochs": 1, "seeds": "0,1", "shots": "zero,full"}
+    config = CompareConfig.from_flat(**{"data": str(tiny)} | SMALL | options)
     rows = compare(config)
     assert [(row.shot, row.source, row.seed) for row in rows] == [
         ("zero", "MemSeg", 0), ("zero", "MemSeg", 1),
@@ -168,7 +168,7 @@ def test_the_comparison_is_a_table_and_reuses_what_is_finished(
     assert [row.run_id for row in compare(config)] == [row.run_id for row in rows]
 
 
-def test_a_killed_run_resumes_to_the_scores_of_one_that_was_never_stopped(tiny: Path, project: Path) -> None:
+def test_a_killed_run_resumes_to_the_scores_of_an_uninterrupted_run(tiny: Path, project: Path) -> None:
     arguments = ["classify", "--data", str(tiny), "--n-aug=4", f"--width={SIDE}", f"--height={SIDE}"]
     arguments += ["--epochs=6", "--batch-size=8"]
     process = start(*arguments)
@@ -186,7 +186,7 @@ def test_a_killed_run_resumes_to_the_scores_of_one_that_was_never_stopped(tiny: 
     assert mlflow.get_run(resumed.run_id).data.tags["inandout.resumed"] == "True"
     assert [point.step for point in mlflow.MlflowClient().get_metric_history(resumed.run_id, "val_ap")] == [
         1, 2, 3, 4, 5, 6
-    ], "the curve is whole"  # fmt: skip
+    ], "the curve is complete"  # fmt: skip
     assert scores(resumed.run_id) == scores(train(tiny, epochs=6, fresh=True).run_id)
 
 
@@ -197,12 +197,12 @@ def test_four_processes_on_a_fresh_store_all_succeed(tiny: Path, project: Path) 
     errors = [process.communicate(timeout=240)[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 4, "\n".join(errors)
     runs = mlflow.search_runs(search_all_experiments=True, output_format="list")
-    assert sorted(run.data.params["seed"] for run in runs) == ["0", "1"], "of two equal ones, one is reused"
+    assert sorted(run.data.params["seed"] for run in runs) == ["0", "1"], "equal pools are generated once"
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 
 @pytest.mark.usefixtures("no_model")
-def test_the_configuration_artifact_is_the_whole_configuration(tiny: Path, project: Path) -> None:
+def test_the_configuration_artifact_is_complete(tiny: Path, project: Path) -> None:
     result = train(tiny, epochs=1, n_aug=0)
     logged = json.loads(artifact_folder(result.run_id, "config.json").read_text())
     config = ClassifyConfig.from_flat(**{"data": str(tiny)} | SMALL | {"epochs": 1, "n_aug": 0})

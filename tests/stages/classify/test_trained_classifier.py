@@ -1,4 +1,4 @@
-"""A finished run of `classify`, opened again, and what cannot be opened."""
+"""Finished runs of `classify`, and errors of other runs."""
 
 import shutil
 from pathlib import Path
@@ -30,7 +30,7 @@ def config(tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> Classi
     )  # fmt: skip
 
 
-def test_it_gives_back_what_was_trained_and_measured(config: ClassifyConfig) -> None:
+def test_a_trained_classifier_returns_logged_configuration_weights_and_scores(config: ClassifyConfig) -> None:
     result = classify(config)
     trained = TrainedClassifier.open(result.run_id)
     assert TrainedClassifier.open(pointer_to(result.run_id)).run_id == trained.run_id == result.run_id
@@ -39,15 +39,15 @@ def test_it_gives_back_what_was_trained_and_measured(config: ClassifyConfig) -> 
     assert trained.threshold == result.metrics["threshold"]
     real = prepare_shot(config.data, config.scenario, config.seed)
     assert trained.data_fingerprint == fingerprint(real)
-    assert trained.test_fingerprint == fingerprint([one for one in real if one.split == "test"])
-    pixels = load_pixels([one.image for one in trained.test], trained.geometry)
+    assert trained.test_fingerprint == fingerprint([sample for sample in real if sample.split == "test"])
+    pixels = load_pixels([sample.image for sample in trained.test], trained.geometry)
     for model in (trained.load(), trained.load_fastest()):
         np.testing.assert_allclose(predict(model, pixels), trained.scores().logits, atol=1e-5)
     assert len(trained.test_pixels(4)) == 4
     assert (len(trained.rows("train", 1)), len(trained.take_known(trained.rows("train", 1)))) == (6, 2)
 
 
-def test_files_that_have_changed_or_gone_are_told(config: ClassifyConfig) -> None:
+def test_changed_or_missing_files_raise_an_error(config: ClassifyConfig) -> None:
     trained = TrainedClassifier.open(classify(config).run_id)
     write_image(trained.samples[0].image, draw(99, False)[0])
     with pytest.raises(InputError, match="its dataset has changed"):
@@ -57,7 +57,7 @@ def test_files_that_have_changed_or_gone_are_told(config: ClassifyConfig) -> Non
         trained.test_pixels(2)
 
 
-def test_what_is_no_finished_classifier_is_refused(config: ClassifyConfig) -> None:
+def test_a_run_that_is_not_a_finished_classifier_raises_an_error(config: ClassifyConfig) -> None:
     run_id = classify(config).run_id
     client = mlflow.MlflowClient()
     pool = augment(AugmentConfig.from_flat(data=config.data.data, n_aug=1, width=SIDE, height=SIDE)).run_id

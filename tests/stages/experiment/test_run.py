@@ -1,4 +1,4 @@
-"""The paper's tables as commands: what is trained, what is reused, what is printed and what it would cost."""
+"""The paper's tables as commands: training, reuse, reports and cost."""
 
 import json
 from pathlib import Path
@@ -37,7 +37,13 @@ Captured = pytest.CaptureFixture[str]
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tiny_base: Path) -> None:
+<<<<<<< HEAD
     """A tiny base and profile, few steps and rounds, no export of the model."""
+=======
+    """Use a tiny base and preset, few steps and bootstrap rounds; skip the export of the model."""
+    from inandout.diffusion.finetune import presets
+    from inandout.diffusion.sample import sampler
+>>>>>>> words
     from inandout.stages.experiment.config import SIZES
 
     monkeypatch.setitem(SIZES, "tiles", SIZES["tiles"] | {"base": str(tiny_base)})
@@ -53,7 +59,7 @@ def config(tiny: Path, **changes: object) -> ExperimentConfig:
 
 
 def runs(stage: str = "") -> list[Run]:
-    """Those of a stage, or all."""
+    """Return the runs of a stage, or all runs."""
     found = mlflow.search_runs(search_all_experiments=True, output_format="list")
     return [run for run in found if not stage or run.data.tags.get(STAGE) == stage]
 
@@ -61,7 +67,7 @@ def runs(stage: str = "") -> list[Run]:
 def test_a_table_is_trained_once_and_reported_in_four_formats(tiny: Path, project: Path) -> None:
     text = experiment(config(tiny, name="table1", seeds="0", n_augs="2,80"))
     assert "| zero | MemSeg | 80" in text
-    assert "0.514 (0.026)" in text, "the paper's number beside ours"
+    assert "0.514 (0.026)" in text, "the result of the paper"
     assert "DDPM against MemSeg" in text
     (run,) = runs("experiment")
     names = {artifact.path for artifact in mlflow.MlflowClient().list_artifacts(run.info.run_id)}
@@ -74,25 +80,25 @@ def test_a_table_is_trained_once_and_reported_in_four_formats(tiny: Path, projec
     assert len(runs("classify")) == trained == 4
 
 
-def test_two_workers_find_what_one_has_trained(tiny: Path, project: Path) -> None:
+def test_two_workers_reuse_cells_of_one_worker(tiny: Path, project: Path) -> None:
     with pytest.raises(InputError, match="no experiment table6 tiles"):
         report(ReportConfig(name="table6", profile="tiles"))
     in_turn = experiment(config(tiny, name="table5", n_augs="2", seeds="0"))
     (first,) = runs("experiment")
     assert {run.data.tags["mlflow.parentRunId"] for run in runs("classify")} == {first.info.run_id}
-    assert experiment(config(tiny, name="table5", n_augs="2", seeds="0", workers=2)) == in_turn, "found again"
+    assert experiment(config(tiny, name="table5", n_augs="2", seeds="0", workers=2)) == in_turn, "all cells are reused"
     assert len(runs("classify")) == 2
 
 
-def test_a_cell_that_fails_does_not_stop_the_others(tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_cell_does_not_stop_the_others(tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from inandout.stages.experiment import cells
 
-    whole = classify
+    original = classify
 
     def fails_once(config: object, data: object) -> object:
         if config.seed == 0 and config.mix.n_aug == 0:  # type: ignore[attr-defined]
             raise InputError("a full disk")
-        return whole(config, data)  # type: ignore[arg-type]
+        return original(config, data)  # type: ignore[arg-type]
 
     monkeypatch.setattr(cells, "classify", fails_once)
     with pytest.raises(InputError, match=r"1 of 4 cells failed, .* shot=full source=none n_aug=0 seed=0: a full disk"):
@@ -104,7 +110,7 @@ def test_a_cell_that_fails_does_not_stop_the_others(tiny: Path, project: Path, m
 
 
 @pytest.mark.parametrize(("workers", "left"), [(1, ["03:00", "01:30"]), (2, ["01:30", "00:45"])])
-def test_a_cell_that_was_trained_tells_the_time_that_is_left(
+def test_a_trained_cell_gives_an_estimate_of_the_remaining_time(
     workers: int, left: list[str], tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:  # fmt: skip
     from inandout.stages.experiment import cells
@@ -123,8 +129,8 @@ def test_a_cell_that_was_trained_tells_the_time_that_is_left(
     with mlflow.start_run():
         cells_of_table = config(tiny, name="table2", n_augs="2", seeds="0,1,2,3").cells()
         measure_cells(cells_of_table, read_data(str(tiny)), ParallelConfig(workers=workers))
-    told = [line.partition("AP 0.500")[2] for line in capsys.readouterr().out.splitlines()]
-    assert told == ["", *(f", about {time} left" for time in left), ""]
+    printed = [line.partition("AP 0.500")[2] for line in capsys.readouterr().out.splitlines()]
+    assert printed == ["", *(f", about {time} left" for time in left), ""]
 
 
 @pytest.mark.parametrize("name", ["figure2", "figure4", "figure5"])
@@ -148,31 +154,31 @@ def test_the_feature_space_shows_both_pools(tiny: Path, project: Path, monkeypat
     assert len(runs("classify")) == 1
 
 
-def test_the_cost_is_counted_and_nothing_is_trained(tiny: Path, project: Path) -> None:
-    asked = config(tiny, name="table6", epochs=3, n_augs="4", seeds="0", gpu_tflops=10.0)
-    text = plan(asked)
+def test_a_dry_run_counts_the_cost_without_training(tiny: Path, project: Path) -> None:
+    table = config(tiny, name="table6", epochs=3, n_augs="4", seeds="0", gpu_tflops=10.0)
+    text = plan(table)
     assert "2 cells, 0 finished and reused; 1 adapters and 2 pools are missing" in text
-    positives = 6 + 4  # of 8, 2 are kept for validation
+    positives = 6 + 4  # 2 of 8 are in the validation part
     assert numbers(text) == {
         "classifier, training steps": 2 * 3 * -(-2 * positives // 8),
-        "fine-tuning, images": 10 * 6 * 2,  # 10 repeats, own and prior
+        "fine-tuning, images": 10 * 6 * 2,  # 10 repeats, instance and prior images
         "prior preservation, images": 3,
         "diffusion, images": 4 + len(STRIP),
     }
     assert "hours on a GPU of 10 TFLOP/s" in text
     assert "not measured" not in text
     assert runs("classify") == runs("finetune") == []
-    experiment(asked)
-    assert "2 cells, 2 finished and reused" in plan(asked)
+    experiment(table)
+    assert "2 cells, 2 finished and reused" in plan(table)
     larger = plan(config(tiny, name="table6", epochs=3, n_augs="4,7", seeds="0"))
     assert "0 adapters and 2 pools are missing" in larger
-    assert numbers(larger)["diffusion, images"] == 3 + len(STRIP), "4 of the 7 are there"
+    assert numbers(larger)["diffusion, images"] == 3 + len(STRIP), "4 of 7 exist"
     assert numbers(plan(config(tiny, name="table2", n_augs="4", seeds="0"))) == {
         "classifier, training steps": 1, "fine-tuning, images": 10 * 16 * 2, "diffusion, images": 2 + len(STRIP),
-    }, "the prior of a seed is there, whatever the shot"  # fmt: skip
+    }, "prior images of a seed are shared by all shots"  # fmt: skip
 
 
-ASKED = [
+EXPERIMENTS = [
     {"name": "table6", "n_augs": "2,4"},
     {"name": "table4", "n_augs": "4", "negatives": "generated"},
     {"name": "comparison", "n_augs": "2", "negatives": "roundtrip"},
@@ -182,29 +188,29 @@ ASKED = [
 ]
 
 
-@pytest.mark.parametrize("asked", ASKED, ids=[str(one["name"]) for one in ASKED])
-def test_a_dry_run_announces_exactly_what_the_execution_then_does(
-    asked: dict[str, str], tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("options", EXPERIMENTS, ids=[str(options["name"]) for options in EXPERIMENTS])
+def test_a_dry_run_counts_exactly_the_work_of_the_execution(
+    options: dict[str, str], tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(GRIDS, "comparison", Grid(("zero",), ("inout", "inpaint")))
-    wanted = config(tiny, seeds="0", **asked)
-    if asked["name"] == "table6":
-        experiment(config(tiny, name="table6", n_augs="2", seeds="0"))  # a part of it is there already
+    experiment_config = config(tiny, seeds="0", **options)
+    if options["name"] == "table6":
+        experiment(config(tiny, name="table6", n_augs="2", seeds="0"))  # a part of the work is finished
     connect()
     found = {run.info.run_id for run in runs()}
-    text, planned = plan(wanted), plan_experiment(wanted).missing()
-    assert {run.info.run_id for run in runs()} == found, "a dry run does nothing"
+    text, planned = plan(experiment_config), plan_experiment(experiment_config).missing()
+    assert {run.info.run_id for run in runs()} == found, "a dry run opens no run"
     steps = count_steps(monkeypatch)
-    experiment(wanted)
-    made = [run for run in runs() if run.info.run_id not in found and run.data.tags[STAGE] != "experiment"]
-    assert sorted((run.data.tags[STAGE], run.data.tags[FINGERPRINT]) for run in made) == sorted(
+    experiment(experiment_config)
+    added = [run for run in runs() if run.info.run_id not in found and run.data.tags[STAGE] != "experiment"]
+    assert sorted((run.data.tags[STAGE], run.data.tags[FINGERPRINT]) for run in added) == sorted(
         (task.stage, task.identity) for task in planned
     )
 
     def total(stage: str, *metrics: str) -> float:
-        return sum(run.data.metrics.get(name, 0) for run in made if run.data.tags[STAGE] == stage for name in metrics)
+        return sum(run.data.metrics.get(name, 0) for run in added if run.data.tags[STAGE] == stage for name in metrics)
 
-    strips = len(STRIP) * sum("ddpm_drawn" in run.data.metrics for run in made if run.data.tags[STAGE] == "augment")
+    strips = len(STRIP) * sum("ddpm_drawn" in run.data.metrics for run in added if run.data.tags[STAGE] == "augment")
     done = {
         "classifier, training steps": sum(steps),
         "fine-tuning, images": total("finetune", "instance_seen", "prior_seen"),
@@ -213,11 +219,11 @@ def test_a_dry_run_announces_exactly_what_the_execution_then_does(
         "good parts, images": total("negatives", "ddpm_drawn"),
     }
     assert numbers(text) == {name: number for name, number in done.items() if number}
-    assert plan_experiment(wanted).missing() == []
+    assert plan_experiment(experiment_config).missing() == []
 
 
 def count_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Steps of every epoch that a classifier is trained for from now on."""
+    """Return a list that collects the number of steps of every epoch of a classifier."""
     steps: list[int] = []
     epoch = FrequencySampler.epoch
 
@@ -231,27 +237,27 @@ def count_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def numbers(text: str) -> dict[str, int]:
-    """Kind of work to how much of it a plan says is missing."""
+    """Parse the plan: kind of missing work to its number of steps or images."""
     rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in text.splitlines() if line.startswith("|")]
     return {name: int(number) for name, number in rows[2:]}
 
 
-def test_synthetic_negatives_cost_steps_and_drawn_ones_an_adapter_of_good_parts(tiny: Path, project: Path) -> None:
-    asked = {"name": "table6", "n_augs": "4", "seeds": "0", "batch_size": 4}
+def test_synthetic_negatives_add_steps_and_generated_ones_an_adapter_of_good_parts(tiny: Path, project: Path) -> None:
+    options = {"name": "table6", "n_augs": "4", "seeds": "0", "batch_size": 4}
     plain = {
         "classifier, training steps": 5 + 5, "fine-tuning, images": 10 * 6 * 2, "prior preservation, images": 3,
         "diffusion, images": 4 + len(STRIP),
     }  # fmt: skip
-    assert numbers(plan(config(tiny, **asked))) == plain
+    assert numbers(plan(config(tiny, **options))) == plain
     roundtrip = plain | {"classifier, training steps": 5 + 6}
-    assert numbers(plan(config(tiny, **asked, negatives="roundtrip"))) == roundtrip
-    text = plan(config(tiny, **asked, negatives="generated"))
+    assert numbers(plan(config(tiny, **options, negatives="roundtrip"))) == roundtrip
+    text = plan(config(tiny, **options, negatives="generated"))
     assert "2 adapters and 3 pools are missing" in text
     tuned = 10 * (6 + 16) * 2
     assert numbers(text) == roundtrip | {"fine-tuning, images": tuned, "good parts, images": 4}
 
 
-def test_images_that_were_drawn_on_good_parts_are_not_missing_again(tiny: Path, project: Path) -> None:
+def test_existing_inpainted_images_are_not_counted_as_missing(tiny: Path, project: Path) -> None:
     cells = [cell.config for cell in config(tiny, n_augs="2,5", seeds="0").cells() if cell.source == "inpainting"]
     few, many = (cell for cell in cells if cell.scenario.shot == "zero")
     data, pools = read_data(str(tiny)), [diffusion_pool_config(few, 2), diffusion_pool_config(many, 5)]
@@ -260,7 +266,7 @@ def test_images_that_were_drawn_on_good_parts_are_not_missing_again(tiny: Path, 
     assert missing_images(pools, data) == 3
 
 
-def test_a_base_that_is_not_here_is_counted_and_not_fetched(
+def test_the_cost_of_a_base_that_is_not_downloaded_is_counted_without_download(
     tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def empty_cache(*_: object, local_files_only: bool, **__: object) -> str:
@@ -273,21 +279,21 @@ def test_a_base_that_is_not_here_is_counted_and_not_fetched(
     assert "the base is not downloaded: its time is derived from counted operations, not measured" in text
 
 
-def test_steps_are_timed_where_training_computes(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_are_timed_on_the_device_of_the_training(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from inandout.stages.experiment import cost
 
     class Elsewhere(DefectNet):
         def to(self, *places: Any, **changes: Any) -> "Elsewhere":
-            asked.extend(places)
+            calls.extend(places)
             return self if places else super().to(**changes)
 
-    asked: list[object] = []
+    calls: list[object] = []
     monkeypatch.setattr(cost, "build_classifier", lambda *_: Elsewhere())
     monkeypatch.setattr(cost, "_device", lambda: "cuda")
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: asked.append("waited"))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: calls.append("waited"))
     (first, *_) = config(tiny, name="table6").cells()
     cost._classifier_step(first.config)
-    assert asked == ["cuda", "waited", "cuda", "waited", "waited", "waited"]
+    assert calls == ["cuda", "waited", "cuda", "waited", "waited", "waited"]
 
 
 def test_a_dry_run_prints_configuration_and_cost(tiny: Path, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -300,7 +306,7 @@ def test_a_dry_run_prints_configuration_and_cost(tiny: Path, project: Path, caps
     assert "2 cells, 0 finished" in printed
 
 
-def test_every_name_has_its_cells_and_a_profile_says_what_it_needs(tiny: Path) -> None:
+def test_every_name_has_its_cells_and_a_profile_requires_its_options(tiny: Path) -> None:
     assert {name: len(config(tiny, name=name).cells()) for name in GRIDS} == {
         "table1": 8, "table2": 4, "table3": 8, "table4": 4, "table5": 6, "table6": 8,
         "figure1": 1, "figure2": 1, "figure4": 1, "figure5": 1, "figure6": 12, "figure7": 12, "comparison": 52,

@@ -33,7 +33,7 @@ def test_a_pool_holds_positives_with_masks_made_from_training_negatives(tiny: Pa
     }
 
 
-def test_the_same_pool_is_found_again_wherever_the_data_lies(tiny: Path, project: Path) -> None:
+def test_a_pool_is_reused_after_the_data_moved(tiny: Path, project: Path) -> None:
     first = make(tiny)
     assert make(tiny).run_id == first.run_id
     moved = tiny.parent.rename(tiny.parent.with_name("moved")) / tiny.name
@@ -41,7 +41,7 @@ def test_the_same_pool_is_found_again_wherever_the_data_lies(tiny: Path, project
     assert make(moved, fresh=True).run_id != first.run_id
 
 
-def test_an_edited_image_makes_a_new_pool(tiny: Path, project: Path) -> None:
+def test_an_edited_image_gives_a_new_pool(tiny: Path, project: Path) -> None:
     first = make(tiny)
     path = tiny.parent / "0.png"
     path.write_bytes((tiny.parent / "1.png").read_bytes()[:-12] + path.read_bytes()[-12:])
@@ -51,20 +51,20 @@ def test_an_edited_image_makes_a_new_pool(tiny: Path, project: Path) -> None:
     assert make(tiny).run_id != first.run_id
 
 
-def test_a_larger_pool_begins_with_the_smaller_one_and_another_seed_is_another_pool(tiny: Path, project: Path) -> None:
+def test_a_larger_pool_starts_with_the_smaller_one_and_seeds_give_other_pools(tiny: Path, project: Path) -> None:
     small, large, other = make(tiny), make(tiny, n_aug=9), make(tiny, seed=1)
-    for one, two in zip(small.samples, large.samples, strict=False):
-        assert np.array_equal(read_image(one.image), read_image(two.image))
+    for first, second in zip(small.samples, large.samples, strict=False):
+        assert np.array_equal(read_image(first.image), read_image(second.image))
     assert [s.seed for s in other.samples] != [s.seed for s in small.samples]
 
 
-def test_one_image_is_a_pool_and_none_is_refused(tiny: Path, project: Path) -> None:
+def test_a_pool_has_at_least_one_image(tiny: Path, project: Path) -> None:
     assert len(make(tiny, n_aug=1).samples) == 1
     with pytest.raises(ValidationError, match="greater than or equal to 1"):
         make(tiny, n_aug=0)
 
 
-def test_a_folder_of_textures_counts_by_its_content(tiny: Path, project: Path, tmp_path: Path) -> None:
+def test_the_content_of_a_texture_folder_is_part_of_the_fingerprint(tiny: Path, project: Path, tmp_path: Path) -> None:
     textures = tmp_path / "textures"
     textures.mkdir()
     (textures / "a.png").write_bytes((tiny.parent / "20.png").read_bytes())
@@ -74,6 +74,6 @@ def test_a_folder_of_textures_counts_by_its_content(tiny: Path, project: Path, t
     assert make(tiny, textures=str(textures)).run_id != first.run_id
 
 
-def test_a_folder_that_is_no_pool_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_a_manifest_raises_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"it has no manifest\.csv"):
         read_pool(tmp_path)

@@ -18,7 +18,7 @@ from inandout.stages.pools.pool import Pool
 from inandout.stages.review import run as review_stage
 from inandout.stages.review.run import ReviewConfig, review
 from tests.conftest import SIDE, pointer_to
-from tests.stages.review.test_run import make, say
+from tests.stages.review.test_run import decide, make
 from tests.stages.test_finetune import QUICK
 
 pytestmark = pytest.mark.slow
@@ -37,30 +37,30 @@ DRAWN = {
 def draw(tiny: Path, base: Path, n: int = 6) -> Pool:
     quick = {"data": str(tiny), "base": str(base)} | QUICK | {"lr": 0.05}
     adapter = finetune(FinetuneConfig.from_flat(**quick)).adapter
-    asked = {"source": "ddpm", "data": str(tiny), "base": str(base), "adapter": str(adapter), "n_aug": n, "alpha": 1}
-    return augment(AugmentConfig.from_flat(**asked, prompts="pits | dents", **DRAWN))
+    options = {"source": "ddpm", "data": str(tiny), "base": str(base), "adapter": str(adapter), "n_aug": n, "alpha": 1}
+    return augment(AugmentConfig.from_flat(**options, prompts="pits | dents", **DRAWN))
 
 
-def test_more_of_the_certified_prompts_with_new_seeds_and_the_old_decisions(
+def test_an_extended_pool_has_certified_prompts_new_seeds_and_old_decisions(
     tiny: Path, tiny_base: Path, project: Path
 ) -> None:
     pool = draw(tiny, tiny_base)
-    say(pool, "Anna", "keep", "reject", "keep", "reject", "reject", "reject")
-    asked = sentence(pool, 4)
-    assert asked.group(2) == "3", "2 are missing, 2 of 3 pits were kept"
-    more = extend_pool(ExtendPoolConfig(pool=asked.group(1), n_aug=int(asked.group(2))))
+    decide(pool, "Anna", "keep", "reject", "keep", "reject", "reject", "reject")
+    suggestion = suggested_command(pool, 4)
+    assert suggestion.group(2) == "3", "2 are missing, and 2 of 3 images of pits were kept"
+    more = extend_pool(ExtendPoolConfig(pool=suggestion.group(1), n_aug=int(suggestion.group(2))))
     assert [digest(row.image) for row in more.samples[:6]] == [digest(row.image) for row in pool.samples]
     assert [row.prompt for row in more.samples[6:]] == ["pits"] * 3
     assert len({row.seed for row in more.samples}) == 9
     assert len({digest(row.image) for row in more.samples}) == 9
     rows, _, decisions = load_review(more.samples)
     assert [row.review for row in rows] == ["keep", "reject", "keep", "reject", "reject", "reject", "", "", ""]
-    assert {one.reviewer for one in decisions} == {"Anna"}
+    assert {decision.reviewer for decision in decisions} == {"Anna"}
     assert extend_pool(ExtendPoolConfig(pool=pointer_to(pool.run_id), n_aug=3)).run_id == more.run_id
 
 
-def sentence(pool: Pool, needed: int) -> re.Match[str]:
-    """The command that too few kept images are answered with."""
+def suggested_command(pool: Pool, needed: int) -> re.Match[str]:
+    """Return the command that the error about too few kept images suggests."""
     with pytest.raises(InputError) as caught:
         kept_rows("ddpm_pool", pool.run_id, load_review(pool.samples)[0], needed)
     found = re.search(r"extend-pool --pool (\w+) --n-aug (\d+)", str(caught.value))
@@ -68,14 +68,14 @@ def sentence(pool: Pool, needed: int) -> re.Match[str]:
     return found
 
 
-def test_a_topped_up_memseg_pool_can_be_reviewed_and_topped_up_again(
+def test_an_extended_memseg_pool_can_be_reviewed_and_extended_again(
     tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = make(tiny)
-    say(pool, "Anna", "", "reject")
+    decide(pool, "Anna", "", "reject")
     with pytest.raises(InputError, match="no finished review kept an image"):
         extend_pool(ExtendPoolConfig(pool=pool.run_id))
-    say(pool, "Ben", "keep")
+    decide(pool, "Ben", "keep")
     once = extend_pool(ExtendPoolConfig(pool=pool.run_id, n_aug=2))
     twice = extend_pool(ExtendPoolConfig(pool=once.run_id, n_aug=3))
     assert len({digest(row.image) for row in twice.samples}) == len({row.seed for row in twice.samples}) == 11
@@ -83,14 +83,14 @@ def test_a_topped_up_memseg_pool_can_be_reviewed_and_topped_up_again(
 
     def look(app: FastAPI, *_: object) -> None:
         session = TestClient(app).get("/api/session").json()
-        assert [one["has_source"] for one in session["images"]] == [True] * 11
+        assert [image["has_source"] for image in session["images"]] == [True] * 11
         assert TestClient(app).get("/api/updates").json()["summary"]["reviewers"] == {"Anna": 1, "Ben": 1}
 
     monkeypatch.setattr(review_stage, "serve", look)
     review(ReviewConfig(pool=twice.run_id))
 
 
-def test_a_folder_does_not_know_how_it_was_drawn(tmp_path: Path) -> None:
+def test_a_folder_cannot_be_extended(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="give the run id"):
         extend_pool(ExtendPoolConfig(pool=str(tmp_path)))
 
@@ -102,12 +102,12 @@ def test_the_page_shows_the_same_seed_at_alpha_zero(
 
     def look(app: FastAPI, *_: object) -> None:
         client = TestClient(app)
-        one = client.get("/api/session").json()["images"][0]
-        assert (one["has_preview"], one["has_source"]) == (True, False)
-        while (preview := client.get(f"/api/base-preview/{one['id']}").json())["state"] == "drawing":
+        image = client.get("/api/session").json()["images"][0]
+        assert (image["has_preview"], image["has_source"]) == (True, False)
+        while (preview := client.get(f"/api/base-preview/{image['id']}").json())["state"] == "drawing":
             pass
         assert preview["state"] == "ready", preview
-        assert client.get(f"/change/{one['id']}").status_code == 200
+        assert client.get(f"/change/{image['id']}").status_code == 200
 
     monkeypatch.setattr(review_stage, "serve", look)
     review(ReviewConfig(pool=pool.run_id))
@@ -115,5 +115,5 @@ def test_the_page_shows_the_same_seed_at_alpha_zero(
     config = mlflow.artifacts.load_dict(f"runs:/{pool.run_id}/drawn_with.json")
     base_alone = augment(AugmentConfig.from_flat(source="ddpm", **config | {"alpha": 0}))
     apart = np.abs(read_image(preview).astype(int) - read_image(base_alone.samples[0].image))
-    assert apart.max() <= 1, "an image of another batch may differ by a grey level"
+    assert apart.max() <= 1, "images of another batch may differ by one grey level"
     assert np.abs(read_image(preview).astype(int) - read_image(pool.samples[0].image)).max() > 1

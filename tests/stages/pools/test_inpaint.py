@@ -35,7 +35,7 @@ def make(tiny: Path, base: Path, adapter: Path | str, **changes: object) -> Pool
     return augment(AugmentConfig.from_flat(**{"source": "inpaint"} | where | quick | changes))
 
 
-def test_a_defect_lies_on_a_good_part_that_keeps_its_pixels(tiny: Path, tiny_base: Path, adapter: Path) -> None:
+def test_inpainting_changes_pixels_inside_the_mask_only(tiny: Path, tiny_base: Path, adapter: Path) -> None:
     pool = make(tiny, tiny_base, adapter, alpha=0.5)
     trained = load_adapter(adapter)
     parts = {digest(sample.image): sample for sample in read_manifest(tiny)}
@@ -52,7 +52,7 @@ def test_a_defect_lies_on_a_good_part_that_keeps_its_pixels(tiny: Path, tiny_bas
     assert len({sample.sources[0] for sample in pool.samples}) == 5
 
 
-def test_the_pool_is_mixed_without_a_leak_and_a_larger_one_begins_with_it(
+def test_the_mix_has_no_leak_and_a_larger_pool_starts_with_the_smaller_one(
     tiny: Path, tiny_base: Path, adapter: Path
 ) -> None:
     pool, larger = make(tiny, tiny_base, adapter), make(tiny, tiny_base, adapter, n_aug=7)
@@ -61,7 +61,7 @@ def test_the_pool_is_mixed_without_a_leak_and_a_larger_one_begins_with_it(
     assert [digest(s.image) for s in larger.samples[:5]] == [digest(s.image) for s in pool.samples]
 
 
-def test_without_an_adapter_the_base_draws_as_it_is(tiny: Path, tiny_base: Path, project: Path) -> None:
+def test_the_unchanged_base_draws_without_an_adapter(tiny: Path, tiny_base: Path, project: Path) -> None:
     pool = make(tiny, tiny_base, "none", prompts="background cracked")
     assert {(sample.adapter, sample.alpha, len(sample.sources)) for sample in pool.samples} == {("", None, 1)}
     with pytest.raises(InputError, match=r"adapter = none: .*give prompts"):
@@ -74,10 +74,11 @@ def command(*arguments: object) -> int:
     return int(stop.value.code or 0)
 
 
-def test_a_base_made_for_inpainting_draws_without_an_adapter(tiny: Path, inpainting_base: Path, project: Path) -> None:
-    asked = ["--source", "inpaint", "--adapter", "none", "--prompts", "background cracked", "--n-aug", 3, "--steps", 2]
-    asked += ["--width", SIDE, "--height", SIDE, "--shot", "zero", "--data", tiny, "--base", inpainting_base]
-    assert command("augment", *asked) == 0
+def test_an_inpainting_base_draws_without_an_adapter(tiny: Path, inpainting_base: Path, project: Path) -> None:
+    arguments = ["--source", "inpaint", "--adapter", "none", "--prompts", "background cracked", "--n-aug", 3]
+    arguments += ["--steps", 2, "--width", SIDE, "--height", SIDE, "--shot", "zero", "--data", tiny]
+    arguments += ["--base", inpainting_base]
+    assert command("augment", *arguments) == 0
     (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
     pool, parts = open_pool(run.info.run_id).samples, {digest(s.image): s.image for s in read_manifest(tiny)}
     assert len(pool) == 3
@@ -89,7 +90,7 @@ def test_a_base_made_for_inpainting_draws_without_an_adapter(tiny: Path, inpaint
         assert not np.array_equal(after[mask], before[mask])
 
 
-def test_nothing_else_is_done_with_a_base_made_for_inpainting(
+def test_other_uses_of_an_inpainting_base_raise_an_error(
     tiny: Path, inpainting_base: Path, adapter: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = ["--data", tiny, "--base", inpainting_base, "--shot", "zero", "--width", SIDE, "--height", SIDE]
@@ -107,7 +108,7 @@ def test_nothing_else_is_done_with_a_base_made_for_inpainting(
     assert "the adapter was trained on base" in capsys.readouterr().err
 
 
-def test_real_masks_need_real_defects(tiny: Path, tiny_base: Path, project: Path) -> None:
+def test_real_masks_require_real_defects(tiny: Path, tiny_base: Path, project: Path) -> None:
     given = {"masks": "real", "prompts": "background cracked"}
     with pytest.raises(InputError, match=r"masks = real: .*shot = zero.*masks=perlin"):
         make(tiny, tiny_base, "none", **given)
@@ -117,10 +118,17 @@ def test_real_masks_need_real_defects(tiny: Path, tiny_base: Path, project: Path
     assert {read_mask(sample.mask).tobytes() for sample in pool.samples if sample.mask} <= real
 
 
+<<<<<<< HEAD
 def test_inside_a_mask_the_adapter_counts_less_unless_alpha_is_said() -> None:
     preset, zero = DRAWING_PRESETS["embedded", "zero", "plain"], {"shot": "zero", "guidance_mode": "plain"}
     assert DdpmPoolConfig.from_flat(**zero).resolved().drawing.alpha == preset.alpha
     assert InpaintPoolConfig.from_flat(**zero).resolved().drawing.alpha == preset.inpaint_alpha < 0.5
+=======
+def test_inpainting_has_a_lower_default_alpha() -> None:
+    profile, zero = PRESETS["embedded", "zero"], {"shot": "zero"}
+    assert DdpmPoolConfig.from_flat(**zero).resolved().drawing.alpha == profile.alpha
+    assert InpaintPoolConfig.from_flat(**zero).resolved().drawing.alpha == profile.inpaint_alpha < 0.5
+>>>>>>> words
     assert InpaintPoolConfig.from_flat(**zero, alpha=0.7).resolved().drawing.alpha == 0.7
     assert InpaintPoolConfig.from_flat(**zero, adapter="none", prompts="a").resolved().drawing.alpha is None
     with pytest.raises(InputError, match="composed: needs an adapter"):

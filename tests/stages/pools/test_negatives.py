@@ -1,4 +1,4 @@
-"""The cure: negatives that carry the generator's fingerprint."""
+"""Synthetic negatives: negatives with the fingerprint of the generator."""
 
 from pathlib import Path
 
@@ -26,8 +26,19 @@ SIZE = {"width": SIDE, "height": SIDE}
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+<<<<<<< HEAD
     """A tiny profile and few steps; what was mixed is to be seen, not what was learned."""
     shrink_presets(monkeypatch)
+=======
+    """Use a tiny preset and few steps, and skip the training: the tests check the mix only."""
+    from inandout.diffusion.finetune import presets
+    from inandout.diffusion.sample import sampler
+
+    for shot, defects in (("zero", ("cracked", "scratched")), ("few", ("",))):
+        tiny = presets.Preset(1, 1e-3, 0.6, 0.6, 3, defects)
+        monkeypatch.setitem(presets.PRESETS, ("embedded", shot), tiny)  # type: ignore[misc]
+    monkeypatch.setitem(sampler._DEFAULTS, "embedded", {"guidance": 2.0, "steps": 2, "scheduler": "dpm++"})
+>>>>>>> words
     monkeypatch.setattr("inandout.stages.classify.train.fit", lambda *_, **__: [])
     monkeypatch.setattr("inandout.stages.classify.train._log_model", lambda *_: None)
 
@@ -47,13 +58,13 @@ def counts(result: Result) -> dict[str, str]:
     return {name: value for name, value in params.items() if name.startswith("n_train_") and "real" not in name}
 
 
-def test_good_parts_go_through_the_vae_and_are_mixed_in(tiny: Path, tiny_base: Path, project: Path) -> None:
+def test_good_parts_pass_through_the_vae_and_are_added_to_the_mix(tiny: Path, tiny_base: Path, project: Path) -> None:
     positives = {"n_train_ddpm_positives": "2", "n_train_memseg_positives": "3"}
     assert counts(train(tiny, tiny_base)) == positives
-    cured = train(tiny, tiny_base, negatives="roundtrip")
-    assert counts(cured) == positives | {"n_train_roundtrip_negatives": "2"}
-    (made,) = runs("negatives")
-    rows = open_pool(made.info.run_id).samples
+    result = train(tiny, tiny_base, negatives="roundtrip")
+    assert counts(result) == positives | {"n_train_roundtrip_negatives": "2"}
+    (pool_run,) = runs("negatives")
+    rows = open_pool(pool_run.info.run_id).samples
     real = {digest(sample.image): sample for sample in read_manifest(tiny)}
     pipeline = open_base(BaseConfig(base=str(tiny_base))).pipeline
     for row in rows:
@@ -67,32 +78,32 @@ def test_good_parts_go_through_the_vae_and_are_mixed_in(tiny: Path, tiny_base: P
     assert len(runs("negatives")) == 1, "another alpha needs no other round trip"
 
 
-def test_good_images_are_drawn_without_a_word_for_a_defect(tiny: Path, tiny_base: Path, project: Path) -> None:
-    cured = train(tiny, tiny_base, negatives="generated")
-    assert counts(cured)["n_train_ddpm_negatives"] == "2"
-    (made,) = runs("negatives")
-    rows = open_pool(made.info.run_id).samples
+def test_prompts_of_good_images_name_no_defect(tiny: Path, tiny_base: Path, project: Path) -> None:
+    result = train(tiny, tiny_base, negatives="generated")
+    assert counts(result)["n_train_ddpm_negatives"] == "2"
+    (pool_run,) = runs("negatives")
+    rows = open_pool(pool_run.info.run_id).samples
     assert {(row.label, row.origin, row.prompt) for row in rows} == {(0, "ddpm", "skt background")}
     (drawn,) = [run for run in runs("augment") if "prompts" in run.data.params]
     defects = open_pool(drawn.info.run_id).samples
-    assert [row.seed for row in rows] == [row.seed for row in defects], "each defect has a twin"
+    assert [row.seed for row in rows] == [row.seed for row in defects], "each defect has a negative with the same seed"
     with pytest.raises(InputError, match="label 0 in a pool of ddpm positives"):
-        train(tiny, tiny_base, ddpm_pool=made.info.run_id)
+        train(tiny, tiny_base, ddpm_pool=pool_run.info.run_id)
     few = train(tiny, tiny_base, negatives="generated", shot="few", n_shot=3)
     assert counts(few)["n_train_ddpm_negatives"] == "2"
     shots = [run.data.params["shot"] for run in runs("finetune")]
-    assert sorted(shots) == ["few", "zero"], "good parts are drawn by an adapter that learned good parts"
-    assert len(runs("negatives")) == 1, "which is the one of zero shot, and so are its images"
+    assert sorted(shots) == ["few", "zero"], "an adapter of good parts draws good parts"
+    assert len(runs("negatives")) == 1, "all shots share the images of the zero-shot adapter"
 
 
-def test_a_drawn_defect_is_set_against_its_part_touched_in_the_same_place(
+def test_the_round_trip_of_an_inpainted_defect_has_its_mask(
     tiny: Path, tiny_base: Path, project: Path
 ) -> None:
-    cured = train(tiny, tiny_base, negatives="roundtrip", diffusion="inpaint", ddpm_ratio=1.0, n_aug=3)
-    assert counts(cured) == {"n_train_inpaint_positives": "3", "n_train_roundtrip_negatives": "3"}
-    (made,), (pool,) = runs("negatives"), runs("augment")
+    result = train(tiny, tiny_base, negatives="roundtrip", diffusion="inpaint", ddpm_ratio=1.0, n_aug=3)
+    assert counts(result) == {"n_train_inpaint_positives": "3", "n_train_roundtrip_negatives": "3"}
+    (pool_run,), (pool,) = runs("negatives"), runs("augment")
     parts = {digest(sample.image): read_image(sample.image) for sample in read_manifest(tiny)}
-    for good, bad in zip(open_pool(made.info.run_id).samples, open_pool(pool.info.run_id).samples, strict=True):
+    for good, bad in zip(open_pool(pool_run.info.run_id).samples, open_pool(pool.info.run_id).samples, strict=True):
         assert bad.mask is not None
         mask, before, after = read_mask(bad.mask), parts[bad.sources[0]], read_image(good.image)
         assert good.sources == bad.sources[:1]
@@ -102,20 +113,20 @@ def test_a_drawn_defect_is_set_against_its_part_touched_in_the_same_place(
         train(tiny, tiny_base, negatives="generated", diffusion="inpaint", ddpm_ratio=1.0, n_aug=3)
 
 
-def test_without_diffusion_images_there_is_nothing_to_cure(tiny: Path, tiny_base: Path, project: Path) -> None:
+def test_a_mix_without_diffusion_images_has_no_synthetic_negatives(tiny: Path, tiny_base: Path, project: Path) -> None:
     plain = train(tiny, tiny_base, ddpm_ratio=0)
     assert train(tiny, tiny_base, ddpm_ratio=0, negatives="roundtrip") == plain
     assert train(tiny, tiny_base, ddpm_ratio=0, negatives="generated", diffusion="inpaint") == plain
     assert runs("negatives") == []
 
 
-def test_a_given_pool_says_what_can_be_set_against_it(tiny: Path, tiny_base: Path, project: Path) -> None:
+def test_an_existing_pool_determines_its_synthetic_negatives(tiny: Path, tiny_base: Path, project: Path) -> None:
     shared = {"data": str(tiny), "base": str(tiny_base), "n_aug": 3, **SIZE}
     zero = augment(AugmentConfig.from_flat(source="ddpm", shot="zero", prompts="pits", alpha=0.4, **shared)).run_id
     config = {"ddpm_pool": zero, "ddpm_ratio": 1.0, "n_aug": 3}
     assert counts(train(tiny, tiny_base, negatives="generated", **config))["n_train_ddpm_negatives"] == "3"
-    (made,) = runs("negatives")
-    assert {(row.prompt, row.alpha) for row in open_pool(made.info.run_id).samples} == {("skt background", 0.4)}
+    (pool_run,) = runs("negatives")
+    assert {(row.prompt, row.alpha) for row in open_pool(pool_run.info.run_id).samples} == {("skt background", 0.4)}
     folder = str(Path(open_pool(zero).samples[0].image).parent)
     with pytest.raises(InputError, match=r"does not record the prompt and adapter"):
         train(tiny, tiny_base, negatives="generated", **config | {"ddpm_pool": folder})
@@ -126,7 +137,7 @@ def test_a_given_pool_says_what_can_be_set_against_it(tiny: Path, tiny_base: Pat
         train(tiny, tiny_base, negatives="generated", shot="few", n_shot=3, **config | {"ddpm_pool": few})
 
 
-def test_it_counts_in_the_fingerprint_and_reaches_every_cell_of_a_comparison(
+def test_the_option_is_part_of_the_fingerprint_and_of_every_cell_of_a_comparison(
     tiny: Path, tiny_base: Path, project: Path
 ) -> None:
     shared = {"data": str(tiny), "base": str(tiny_base), "sources": "memseg,inout"}

@@ -39,7 +39,7 @@ def make(tiny: Path, base: Path, adapter: Path, **changes: object) -> Pool:
     )  # fmt: skip
 
 
-def test_every_image_says_where_it_comes_from(tiny: Path, tiny_base: Path, adapter: Path) -> None:
+def test_every_image_records_its_origin(tiny: Path, tiny_base: Path, adapter: Path) -> None:
     pool = make(tiny, tiny_base, adapter, alpha=0.5)
     trained = load_adapter(adapter)
     assert len(pool.samples) == 5
@@ -55,18 +55,18 @@ def test_every_image_says_where_it_comes_from(tiny: Path, tiny_base: Path, adapt
     assert {"pool", "pool.png", "alpha_strip.png"} <= artifacts
 
 
-def test_the_strip_of_grey_data_is_grey_and_begins_with_the_base(tiny: Path, tiny_base: Path, adapter: Path) -> None:
+def test_the_strip_of_grey_data_is_grey_and_starts_with_the_base(tiny: Path, tiny_base: Path, adapter: Path) -> None:
     pool = make(tiny, tiny_base, adapter, alpha=0)
     strip = read_image(Path(mlflow.artifacts.download_artifacts(run_id=pool.run_id, artifact_path="alpha_strip.png")))
     assert is_grey(strip)
     first = read_image(next(s.image for s in pool.samples if s.seed == image_seed(0, 0)))
     places = np.lib.stride_tricks.sliding_window_view(strip, first.shape)[:, :, 0]
     found = np.argwhere(np.abs(places.astype(int) - first).max(axis=(2, 3, 4)) <= 1)
-    assert 0 < found[:, 1].min() < strip.shape[1] / 6  # leftmost, but for the frame
+    assert 0 < found[:, 1].min() < strip.shape[1] / 6  # leftmost, after the frame
 
 
 @pytest.mark.parametrize("index", ["{", '{"vae": null}'])
-def test_a_base_that_does_not_say_what_it_is_is_refused(
+def test_an_unknown_architecture_raises_an_error(
     tiny: Path, adapter: Path, tmp_path: Path, index: str
 ) -> None:  # fmt: skip
     (tmp_path / "base").mkdir()
@@ -75,18 +75,18 @@ def test_a_base_that_does_not_say_what_it_is_is_refused(
         make(tiny, tmp_path / "base", adapter)
 
 
-def test_the_pool_is_mixed_without_a_leak(tiny: Path, tiny_base: Path, adapter: Path) -> None:
+def test_the_mix_has_no_leak(tiny: Path, tiny_base: Path, adapter: Path) -> None:
     pool = make(tiny, tiny_base, adapter)
     mixed = mix(read_manifest(tiny), [], pool.samples, 5, 1.0)
     assert sum(sample.origin == "ddpm" for sample in mixed) == 5
 
 
-def test_a_larger_pool_begins_with_the_smaller_one_and_an_interrupted_one_goes_on(
+def test_a_larger_pool_starts_with_the_smaller_one_and_an_interrupted_pool_resumes(
     tiny: Path, tiny_base: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = [digest(sample.image) for sample in make(tiny, tiny_base, adapter).samples]
-    whole = [digest(sample.image) for sample in make(tiny, tiny_base, adapter, n_aug=9).samples]
-    assert whole[:5] == small
+    large = [digest(sample.image) for sample in make(tiny, tiny_base, adapter, n_aug=9).samples]
+    assert large[:5] == small
 
     def dies(*_: object) -> list[Sample]:
         raise KeyboardInterrupt
@@ -95,18 +95,18 @@ def test_a_larger_pool_begins_with_the_smaller_one_and_an_interrupted_one_goes_o
         patched.setattr(stage, "_ddpm_rows", dies)
         with pytest.raises(KeyboardInterrupt):
             make(tiny, tiny_base, adapter, n_aug=13)
-    monkeypatch.setattr("inandout.diffusion.sample.generate.sample", lambda *_, **__: pytest.fail("was made again"))
-    assert [digest(sample.image) for sample in make(tiny, tiny_base, adapter, n_aug=13).samples][:9] == whole
+    monkeypatch.setattr("inandout.diffusion.sample.generate.sample", lambda *_, **__: pytest.fail("drew again"))
+    assert [digest(sample.image) for sample in make(tiny, tiny_base, adapter, n_aug=13).samples][:9] == large
 
 
-def test_alpha_decides_and_prompts_go_round(tiny: Path, tiny_base: Path, adapter: Path) -> None:
+def test_alpha_changes_images_and_prompts_rotate(tiny: Path, tiny_base: Path, adapter: Path) -> None:
     base, full = (make(tiny, tiny_base, adapter, alpha=alpha, prompts="pits | dents").samples for alpha in (0, 1))
     assert [sample.prompt for sample in base] == ["pits", "dents", "pits", "dents", "pits"]
     assert [sample.seed for sample in base] == [sample.seed for sample in full]
     assert not any(digest(a.image) == digest(b.image) for a, b in zip(base, full, strict=True))
 
 
-def test_an_adapter_of_another_base_is_refused(
+def test_an_adapter_of_another_base_raises_an_error(
     tiny: Path, tiny_base: Path, adapter: Path, tmp_path: Path
 ) -> None:  # fmt: skip
     tiny_pipeline(seed=5).save_pretrained(tmp_path / "other")
@@ -114,13 +114,13 @@ def test_an_adapter_of_another_base_is_refused(
         make(tiny, tmp_path / "other", adapter)
 
 
-def test_an_adapter_of_good_parts_does_not_draw_defects_for_another_shot(
+def test_an_adapter_of_good_parts_raises_an_error_with_other_shots(
     tiny: Path, tiny_base: Path, adapter: Path
 ) -> None:  # fmt: skip
     with pytest.raises(InputError, match="give shot=zero"):
         make(tiny, tiny_base, adapter, shot="full")
 
 
-def test_an_adapter_that_is_not_there_is_refused(tiny: Path, tiny_base: Path, project: Path) -> None:
+def test_a_missing_adapter_raises_an_error(tiny: Path, tiny_base: Path, project: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere\.safetensors"):
         make(tiny, tiny_base, Path("nowhere.safetensors"))

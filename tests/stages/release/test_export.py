@@ -22,11 +22,11 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def trained(tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> Result:
-    monkeypatch.setattr("inandout.stages.classify.train._log_export", lambda *_: None)  # takes longer than the training
+    monkeypatch.setattr("inandout.stages.classify.train._log_export", lambda *_: None)  # slower than the training
     return classify(ClassifyConfig.from_flat(data=str(tiny), n_aug=0, epochs=1, width=SIDE, height=SIDE))
 
 
-def test_a_run_becomes_a_file_that_agrees_and_is_timed(
+def test_an_exported_file_agrees_with_the_model_and_is_timed(
     trained: Result, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     exported = export(ExportConfig(run=trained.run_id, rounds=10, rule="validation"))
@@ -42,14 +42,14 @@ def test_a_run_becomes_a_file_that_agrees_and_is_timed(
     run = mlflow.get_run(exported.run_id)
     assert run.data.metrics["export_max_difference"] == float(about["max_difference"]) == exported.difference
     assert 0 < run.data.metrics["onnxruntime_warm_1_p50_ms"] < run.data.metrics["torch_cold_1_p50_ms"]
-    assert exported.table.count("\n| ") == 2 + 8, "head and rule, then 2 engines x 2 batches x cold and warm"
+    assert exported.table.count("\n| ") == 2 + 8, "2 lines of the header, then 2 engines x 2 batches x cold and warm"
     assert exported.table in capsys.readouterr().out
     scored = known.scores("val")
     point = choose_point(parse_rule("validation"), scored.logits, scored.labels, ClassifyConfig().val_fpr)
     with mlflow.start_run():
         version = mlflow.register_model(log_classifier(known, [point], point.rule), "tiny")
     again = export(ExportConfig(model=f"models:/tiny/{version.version}", rounds=10, out="again.onnx"))
-    assert again.run_id == exported.run_id, "the same classifier and threshold by another address"
+    assert again.run_id == exported.run_id, "another URI of the same classifier and threshold"
     assert Path("again.onnx").read_bytes() == exported.path.read_bytes()
     for changes, message in (
         ({}, "out = classifier.onnx: already exists"),
@@ -67,7 +67,7 @@ def test_a_run_becomes_a_file_that_agrees_and_is_timed(
     assert not Path("a.onnx").exists()
 
 
-def test_without_masks_the_heat_maps_are_not_measured_and_it_is_said(trained: Result) -> None:
+def test_heat_maps_are_not_measured_without_masks(trained: Result) -> None:
     known = TrainedClassifier.open(trained.run_id)
     for sample in known.test:
         if sample.mask:
@@ -86,12 +86,12 @@ def test_without_masks_the_heat_maps_are_not_measured_and_it_is_said(trained: Re
         ({"model": "b@champion"}, "'b@champion': is not a model URI"),
     ],
 )
-def test_what_is_not_one_classifier_is_refused(given: dict[str, str], message: str, project: Path) -> None:
+def test_an_invalid_classifier_raises_an_error(given: dict[str, str], message: str, project: Path) -> None:
     with pytest.raises(InputError, match=message):
         export(ExportConfig(**given))
-    assert [path.name for path in project.iterdir()] == ["mlflow.db"], "nothing was begun"
+    assert [path.name for path in project.iterdir()] == ["mlflow.db"], "no run was opened"
 
 
-def test_a_file_must_be_called_onnx() -> None:
+def test_the_exported_file_must_end_in_onnx() -> None:
     with pytest.raises(ValueError, match="should match pattern"):
         ExportConfig(run="a", out="a.txt")

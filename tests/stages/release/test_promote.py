@@ -1,4 +1,4 @@
-"""Real classifiers, trained for an epoch on tiny images, whose scores are given: whoever is better is then known."""
+"""Real classifiers, trained for an epoch on tiny images, with artificial scores, so that the better one is known."""
 
 import json
 import os
@@ -27,7 +27,7 @@ PARTS = {("train", 0): 10, ("train", 1): 4, ("val", 0): 60, ("val", 1): 12, ("te
 
 
 def write_data(folder: Path, first: int) -> Path:
-    """CSV manifest of `PARTS`; images of other `first` are others."""
+    """Write a CSV manifest of `PARTS`; the images depend on `first`."""
     folder.mkdir()
     samples = []
     rows = [part for part, count in PARTS.items() for _ in range(count)]
@@ -40,30 +40,30 @@ def write_data(folder: Path, first: int) -> Path:
 
 
 def scorer(skill: float) -> Callable[[object, np.ndarray], np.ndarray]:
-    """In place of `predict`: noise, and `skill` more for images with the bright defect."""
+    """Return a replacement of `predict`: noise, plus `skill` for images with a bright defect."""
 
     def predict(model: object, pixels: np.ndarray) -> np.ndarray:
-        seen = pixels.reshape(len(pixels), -1).max(axis=1) > 200
-        return np.random.default_rng(len(pixels)).normal(size=len(pixels)) + skill * seen
+        is_defect = pixels.reshape(len(pixels), -1).max(axis=1) > 200
+        return np.random.default_rng(len(pixels)).normal(size=len(pixels)) + skill * is_defect
 
     return predict
 
 
-class Shop(NamedTuple):
-    """Runs of `classify` in one store."""
+class Runs(NamedTuple):
+    """Run ids of `classify` in one store."""
 
     blind: str
     middling: str
     good: str
     elsewhere: str
-    """As good, on other images."""
+    """Good, on other images."""
     zero: str
-    """Zero shot."""
+    """Good, zero shot."""
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    folder = tmp_path_factory.mktemp("shop")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    folder = tmp_path_factory.mktemp("trained")
     here, there = write_data(folder / "here", 0), write_data(folder / "there", 1000)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -77,7 +77,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
             values = {"n_aug": 0, "epochs": 1, "batch_size": 8, "width": SIDE, "height": SIDE, "data": str(data)}
             return classify(ClassifyConfig.from_flat(**values | changes)).run_id
 
-        yield Shop(
+        yield Runs(
             blind=train(0.0, seed=1), middling=train(1.0), good=train(4.0, seed=2), elsewhere=train(4.0, there),
             zero=train(4.0, shot="zero", n_aug=4, seed=3),
         )  # fmt: skip
@@ -85,7 +85,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
 
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The export takes longer than everything else; one test has it."""
+    """Skip the check of the export, which is slow; one test runs it."""
     monkeypatch.setattr("inandout.stages.release.promote._check_export", lambda *_: 1e-6)
 
 
@@ -103,29 +103,31 @@ def versions(name: str) -> dict[int, dict[str, str]]:
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_the_champion_moves_only_to_what_beats_it_and_back(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
-    assert release(shop.middling, "story") == Promotion(1, True, "passed: the first version of this name")
+def test_the_champion_changes_only_to_a_better_model_and_can_be_rolled_back(
+    trained: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert release(trained.middling, "story") == Promotion(1, True, "passed: the first version of this name")
     assert holders("story") == (1, None)
     with pytest.raises(InputError, match="champion version 1 has no previous version"):
         rollback(RollbackConfig(name="story"))
 
-    worse = release(shop.blind, "story")
+    worse = release(trained.blind, "story")
     assert (worse.version, worse.champion) == (2, False)
     assert holders("story") == (1, None)
     assert "not passed: test AP -0." in versions("story")[2][GATE]
     assert "over champion version 1: worse" in versions("story")[2][GATE]
 
-    better = release(shop.good, "story")
+    better = release(trained.good, "story")
     assert (better.version, better.champion) == (3, True)
     assert holders("story") == (3, 1)
     assert "over champion version 1: better" in versions("story")[3][GATE]
-    assert release(shop.good, "story") == Promotion(3, True, "it is already the champion")
+    assert release(trained.good, "story") == Promotion(3, True, "it is already the champion")
 
     rollback(RollbackConfig(name="story"))
     assert holders("story") == (1, 3)
     assert "replaced by version 1" in versions("story")[3][ROLLED_BACK]
-    again = release(shop.good, "story")
-    assert (again.version, again.champion) == (3, False), "people took it back, so no gate brings it back"
+    again = release(trained.good, "story")
+    assert (again.version, again.champion) == (3, False), "the gate never promotes a version after a rollback"
     assert "rolled back" in again.why
     assert holders("story") == (1, 3)
     rollback(RollbackConfig(name="story"))
@@ -135,14 +137,14 @@ def test_the_champion_moves_only_to_what_beats_it_and_back(shop: Shop, capsys: p
     assert "story: version 3 is the champion, version 1 the previous champion" in capsys.readouterr().out
 
 
-def test_a_version_says_what_it_is_and_its_model_works(shop: Shop) -> None:
-    result = release(shop.good, "whole", data_licence="CC0")
+def test_a_version_has_tags_a_card_and_a_working_model(trained: Runs) -> None:
+    result = release(trained.good, "whole", data_licence="CC0")
     version = version_at("whole", CHAMPION)
     assert version is not None
-    run = mlflow.get_run(shop.good)
+    run = mlflow.get_run(trained.good)
     ap, low, high = (run.data.metrics[name] for name in ("ap", "ap_low", "ap_high"))
     expected = {
-        "run": shop.good, "alpha": "none used", "n_aug": "0", "ddpm_ratio": "0", "shot": "full", "seeds": "2",
+        "run": trained.good, "alpha": "none used", "n_aug": "0", "ddpm_ratio": "0", "shot": "full", "seeds": "2",
         "data_licence": "CC0", "base_licence": "none used", GATE: result.why,
         "data_fingerprint": run.inputs.dataset_inputs[0].dataset.digest,
         "test_fingerprint": run.data.tags["inandout.test"],
@@ -156,7 +158,7 @@ def test_a_version_says_what_it_is_and_its_model_works(shop: Shop) -> None:
     card = (folder / "model_card.md").read_text()
     assert card == Path(mlflow.artifacts.download_artifacts(f"runs:/{version.run_id}/model_card.md")).read_text()
     assert "Licence of the data: CC0." in card
-    assert f"python -m inandout promote --run {shop.good} --data-licence CC0" in card
+    assert f"python -m inandout promote --run {trained.good} --data-licence CC0" in card
     assert " of 30 missed: fewer than " in card
     points = json.loads(
         Path(mlflow.artifacts.download_artifacts(f"runs:/{version.run_id}/operating_points.json")).read_text()
@@ -172,45 +174,45 @@ def test_a_version_says_what_it_is_and_its_model_works(shop: Shop) -> None:
     assert list(answer["decision"]) == [logit >= found[1].threshold for logit in answer["logit"]]
 
 
-def test_a_broken_export_is_not_registered(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_export_is_not_registered(trained: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_file, "run_onnx", lambda session, pixels: (np.full(len(pixels), 9.0),))
     with pytest.raises(InputError, match="differs from the trained one by"):
-        release(shop.good, "broken", data_licence="nobody else's")
+        release(trained.good, "broken", data_licence="nobody else's")
     assert version_at("broken", CHAMPION) is None
     assert versions("broken") == {}
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_another_test_part_is_refused(shop: Shop) -> None:
-    release(shop.middling, "local")
+def test_another_test_part_raises_an_error(trained: Runs) -> None:
+    release(trained.middling, "local")
     with pytest.raises(InputError, match="the champion, version 1 of local, which has another test part"):
-        release(shop.elsewhere, "local")
+        release(trained.elsewhere, "local")
     assert holders("local") == (1, None)
     assert sorted(versions("local")) == [1]
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_the_best_of_the_experiment_is_that_of_the_validation_part(
-    shop: Shop, capsys: pytest.CaptureFixture[str]
+def test_the_best_run_of_an_experiment_has_the_highest_validation_ap(
+    trained: Runs, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    known = mlflow.get_run(shop.blind).data.metrics["val_ap"]
-    mlflow.MlflowClient().log_metric(shop.blind, "val_ap", 2.0, step=98)  # the worst on test
+    known = mlflow.get_run(trained.blind).data.metrics["val_ap"]
+    mlflow.MlflowClient().log_metric(trained.blind, "val_ap", 2.0, step=98)  # the worst run on the test part
     try:
         release("", "chosen")
     finally:
-        mlflow.MlflowClient().log_metric(shop.blind, "val_ap", known, step=99)
+        mlflow.MlflowClient().log_metric(trained.blind, "val_ap", known, step=99)
     version = version_at("chosen", CHAMPION)
     assert version is not None
-    assert version.tags["run"] == shop.blind
+    assert version.tags["run"] == trained.blind
     assert "best of 4; 1 have none" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_a_run_that_only_found_its_result_stands_for_it(shop: Shop) -> None:
-    release(pointer_to(shop.middling), "pointed")
+def test_a_run_that_reused_a_result_can_be_promoted(trained: Runs) -> None:
+    release(pointer_to(trained.middling), "pointed")
     version = version_at("pointed", CHAMPION)
     assert version is not None
-    assert version.tags["run"] == shop.middling
+    assert version.tags["run"] == trained.middling
 
 
 @pytest.mark.parametrize(
@@ -223,36 +225,36 @@ def test_a_run_that_only_found_its_result_stands_for_it(shop: Shop) -> None:
         ({"run": "no-such-run"}, "no-such-run"),
     ],
 )
-def test_what_cannot_be_claimed_is_refused_before_anything_is_made(
-    shop: Shop, changes: dict[str, object], message: str
+def test_invalid_options_raise_an_error_before_the_export(
+    trained: Runs, changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        promote(PromoteConfig(**{"run": shop.good, "name": "refused"} | changes))
+        promote(PromoteConfig(**{"run": trained.good, "name": "refused"} | changes))
     assert versions("refused") == {}
 
 
-def test_zero_shots_have_no_positives_to_choose_on(shop: Shop) -> None:
+def test_zero_shot_has_no_positives_to_choose_a_threshold(trained: Runs) -> None:
     for rule in ("recall>=0.5", "cost 50:1"):
         with pytest.raises(InputError, match="zero and few shots"):
-            release(shop.zero, "zero", points=rule)
+            release(trained.zero, "zero", points=rule)
 
 
-def test_names_cannot_leave_the_registry() -> None:
+def test_model_names_with_path_characters_raise_an_error() -> None:
     for name in ("../x", "a/b", "a:b", "", "a'b", "x" * 101, "-x", "a\nb"):
         with pytest.raises(ValueError, match="name"):
             PromoteConfig(name=name)
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_two_promotions_at_once_make_one_champion(shop: Shop) -> None:
-    for run in (shop.middling, shop.good):
-        release(run, f"before {run}")  # what is slow is found again, so that both come to the gate at once
-    processes = [start("promote", "--run", run, "--name", "race") for run in (shop.middling, shop.good)]
-    said = [process.communicate(timeout=400) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(error for _, error in said)
+def test_concurrent_promotions_set_one_champion(trained: Runs) -> None:
+    for run in (trained.middling, trained.good):
+        release(run, f"before {run}")  # the slow steps are reused then, so that both reach the gate at once
+    processes = [start("promote", "--run", run, "--name", "race") for run in (trained.middling, trained.good)]
+    outputs = [process.communicate(timeout=400) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(error for _, error in outputs)
     found = versions("race")
     assert sorted(found) == [1, 2]
     first, second = found[1], found[2]
     assert first[GATE] == "passed: the first version of this name"
-    assert "over champion version 1" in second[GATE], "the second saw what the first did"
-    assert holders("race") == ((2, 1) if second["run"] == shop.good else (1, None))
+    assert "over champion version 1" in second[GATE], "the second is compared with the first"
+    assert holders("race") == ((2, 1) if second["run"] == trained.good else (1, None))

@@ -35,10 +35,10 @@ def make(tiny: Path, n: int = 6) -> Pool:
     return augment(AugmentConfig.from_flat(data=str(tiny), n_aug=n, width=SIDE, height=SIDE))
 
 
-def say(pool: Pool, reviewer: str, *decisions: Review) -> None:
-    """A whole review session in which someone decides on the first images."""
+def decide(pool: Pool, reviewer: str, *decisions: Review) -> None:
+    """Run a review session in which `reviewer` decides on the first images."""
 
-    def decide(*_: object) -> None:
+    def serve(*_: object) -> None:
         (folder,) = Path(".inandout/review").iterdir()
         log = DecisionLog(folder / "decisions.jsonl")
         images = digests([sample.image for sample in pool.samples])
@@ -46,7 +46,7 @@ def say(pool: Pool, reviewer: str, *decisions: Review) -> None:
             log.decide(image, decision, "", reviewer, 0)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(stage, "serve", decide)
+        patched.setattr(stage, "serve", serve)
         review(ReviewConfig(pool=pool.run_id))
 
 
@@ -55,9 +55,9 @@ def runs_of(name: str) -> list[Any]:
     return [run for run in found if run.data.tags.get("inandout.stage") == name]
 
 
-def test_a_review_is_a_run_linked_to_its_pool_with_the_decisions_as_artifact(tiny: Path, project: Path) -> None:
+def test_a_review_is_a_run_linked_to_its_pool_with_decisions_as_artifact(tiny: Path, project: Path) -> None:
     pool = make(tiny)
-    say(pool, "Anna", "keep", "reject")
+    decide(pool, "Anna", "keep", "reject")
     (run,) = runs_of("review")
     assert run.info.status == "FINISHED"
     assert run.data.params["pool"] == pool.run_id
@@ -65,21 +65,21 @@ def test_a_review_is_a_run_linked_to_its_pool_with_the_decisions_as_artifact(tin
     assert run.data.tags["inandout.reviewers"] == "Anna"
     lines = artifact_folder(run.info.run_id, "decisions.jsonl").read_text().splitlines()
     assert [json.loads(line)["decision"] for line in lines] == ["keep", "reject"]
-    say(pool, "Ben", "keep", "keep")
+    decide(pool, "Ben", "keep", "keep")
     newest = max(runs_of("review"), key=lambda run: run.info.start_time)
     summary = json.loads(artifact_folder(newest.info.run_id, "summary.json").read_text())
     assert summary["reviewers"] == {"Anna": 2, "Ben": 2}
     assert summary["together"] == {"keep": 1, "reject": 0, "unsure": 1}
 
 
-def test_decisions_that_were_made_elsewhere_are_there_when_the_page_opens_again(tiny: Path, project: Path) -> None:
+def test_decisions_of_another_machine_are_loaded_when_the_page_opens(tiny: Path, project: Path) -> None:
     pool = make(tiny)
-    say(pool, "Anna", "keep", "reject")
+    decide(pool, "Anna", "keep", "reject")
     (folder,) = Path(".inandout/review").iterdir()
     for path in folder.iterdir():
         path.unlink()
-    say(pool, "Ben", "keep")
-    assert [one.reviewer for one in DecisionLog(folder / "decisions.jsonl").read()] == ["Anna", "Anna", "Ben"]
+    decide(pool, "Ben", "keep")
+    assert [decision.reviewer for decision in DecisionLog(folder / "decisions.jsonl").read()] == ["Anna", "Anna", "Ben"]
 
 
 def train(tiny: Path, pool: str, n_aug: int) -> Result:
@@ -90,14 +90,14 @@ def train(tiny: Path, pool: str, n_aug: int) -> Result:
     )  # fmt: skip
 
 
-def test_only_kept_images_are_trained_with_and_too_few_stop_it(
+def test_training_uses_kept_images_only_and_too_few_raise_an_error(
     tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     monkeypatch.setattr("inandout.stages.classify.train._log_model", lambda model, pixels: None)
     pool = make(tiny)
     with pytest.raises(InputError, match=r"2 images are needed, but review kept 0 of 6.*6 undecided"):
         train(tiny, pool.run_id, 2)
-    say(pool, "Anna", "reject", "keep", "unsure", "keep", "keep")
+    decide(pool, "Anna", "reject", "keep", "unsure", "keep", "keep")
     with pytest.raises(InputError, match=r"so 1 are missing \(1 rejected, 1 unsure, 1 undecided\)"):
         train(tiny, pool.run_id, 4)
     seen: list[str] = []
@@ -114,21 +114,21 @@ def test_only_kept_images_are_trained_with_and_too_few_stop_it(
     logged = json.loads(artifact_folder(run.info.run_id, "review_memseg_pool.json").read_text())
     assert logged["prompts"][0]["accepted"] == 0.6
     assert train(tiny, pool.run_id, 2).run_id == run.info.run_id
-    say(pool, "Ben", "keep", "reject")
-    assert train(tiny, pool.run_id, 2).run_id != run.info.run_id, "decisions count as an input"
+    decide(pool, "Ben", "keep", "reject")
+    assert train(tiny, pool.run_id, 2).run_id != run.info.run_id, "decisions are part of the fingerprint"
 
 
-def test_reviewed_without_a_given_pool_is_refused() -> None:
+def test_reviewed_without_a_pool_raises_an_error() -> None:
     with pytest.raises(ValidationError, match="needs ddpm_pool or memseg_pool"):
         ClassifyConfig.from_flat(reviewed=True)
 
 
-def test_what_is_no_pool_is_one_sentence(project: Path) -> None:
+def test_a_missing_pool_raises_an_error(project: Path) -> None:
     with pytest.raises(InputError, match="no-such-run"):
         review(ReviewConfig(pool="no-such-run"))
 
 
-def test_the_prompt_lab_is_a_run_with_its_attempts_and_the_chosen_prompts(
+def test_the_prompt_lab_logs_attempts_and_chosen_prompts(
     tiny: Path, tiny_base: Path, project: Path
 ) -> None:  # fmt: skip
     adapter = finetune(FinetuneConfig.from_flat(**{"data": str(tiny), "base": str(tiny_base)} | QUICK)).adapter
@@ -139,8 +139,8 @@ def test_the_prompt_lab_is_a_run_with_its_attempts_and_the_chosen_prompts(
         assert (start["alpha"], start["prompts"]) == (0.5, ["a scratch"])
         client.post("/api/attempts", json=start | {"prompts": ["a scratch", "a crack"], "number": 2}).raise_for_status()
         deadline = time.monotonic() + 120
-        while (one := client.get("/api/attempts").json()["attempts"][0])["state"] != "done":
-            assert one["state"] != "failed", one
+        while (attempt := client.get("/api/attempts").json()["attempts"][0])["state"] != "done":
+            assert attempt["state"] != "failed", attempt
             assert time.monotonic() < deadline
             time.sleep(0.05)
         client.post("/api/prompts", json={"prompt": "a crack", "use": True}).raise_for_status()
@@ -169,7 +169,7 @@ def ask(address: str, body: dict[str, object] | None = None) -> Any:
         return json.load(answer)
 
 
-def test_a_killed_server_loses_no_decision_and_one_that_is_stopped_ends_well(project: Path, tmp_path: Path) -> None:
+def test_a_killed_server_loses_no_decision_and_a_stopped_one_exits_cleanly(project: Path, tmp_path: Path) -> None:
     rows = write_pool(tmp_path / "pool", 3)
     images = digests([row.image for row in rows])
     for round_, stop in enumerate((signal.SIGKILL, signal.SIGINT)):
@@ -178,8 +178,8 @@ def test_a_killed_server_loses_no_decision_and_one_that_is_stopped_ends_well(pro
         line = server.stdout.readline()
         address = line.split()[2]
         assert address.startswith("http://127.0.0.1:"), line
-        said = {"image": images[round_], "decision": "keep", "reviewer": "Anna", "seen": 0}
-        assert ask(f"{address}api/decisions", said) == {"saved": True}
+        body = {"image": images[round_], "decision": "keep", "reviewer": "Anna", "seen": 0}
+        assert ask(f"{address}api/decisions", body) == {"saved": True}
         server.send_signal(stop)
         server.communicate(timeout=60)
         assert server.returncode == (-signal.SIGKILL if stop == signal.SIGKILL else 0)
@@ -188,7 +188,7 @@ def test_a_killed_server_loses_no_decision_and_one_that_is_stopped_ends_well(pro
     assert len(artifact_folder(runs[1].info.run_id, "decisions.jsonl").read_text().splitlines()) == 2
 
 
-def test_on_other_addresses_a_token_is_needed_and_a_taken_port_is_a_sentence(project: Path, tmp_path: Path) -> None:
+def test_other_addresses_require_a_token_and_a_used_port_raises_an_error(project: Path, tmp_path: Path) -> None:
     write_pool(tmp_path / "pool", 2)
     server = start("review", "--pool", str(tmp_path / "pool"), "--port=0", "--host=0.0.0.0")
     assert server.stdout is not None

@@ -1,4 +1,4 @@
-"""The search as a user runs it; but for the last test, numbers stand for classifiers."""
+"""The search as a user runs it; all tests but the last replace classifiers by numbers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 
 def runs(stage: str) -> list[Run]:
-    """Of all experiments, the oldest first."""
+    """Return the runs of a stage in all experiments, oldest first."""
     found = mlflow.search_runs(search_all_experiments=True, output_format="list")
     chosen = [run for run in found if run.data.tags.get("inandout.stage") == stage]
     return sorted(chosen, key=lambda run: run.info.start_time)
@@ -39,11 +39,11 @@ def patch_with(monkeypatch: pytest.MonkeyPatch, value: object = hill) -> list[ob
     return install(lambda name, new: monkeypatch.setattr(f"{MODULE}.{name}", new), value)  # type: ignore[arg-type,return-value]
 
 
-def test_a_study_is_a_tree_with_numbers_and_figures_and_can_grow(
+def test_a_study_is_a_tree_of_runs_with_metrics_and_figures_and_can_be_extended(
     tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[object] = []
-    asked = patch_with(monkeypatch, lambda config: 0.9 - 0.02 * len(asked))
+    calls: list[object] = []
+    calls = patch_with(monkeypatch, lambda config: 0.9 - 0.02 * len(calls))
     search(config(tiny, n_trials=6))
     (study,) = runs("search")
     trials = runs("trial")
@@ -55,12 +55,12 @@ def test_a_study_is_a_tree_with_numbers_and_figures_and_can_grow(
     first = trials[0].data.metrics
     assert (first["val_ap"], first["val_precision"], first["val_recall"]) == pytest.approx((0.87, 0.5, 0.25))
     assert first["seconds_outside_training"] > 0
-    assert first["diffusion_images"] == 10, "five a seed"
+    assert first["diffusion_images"] == 10, "five per seed"
     names = {artifact.path for artifact in mlflow.MlflowClient().list_artifacts(trials[0].info.run_id)}
     assert "samples.png" in names
     assert [parent(seed) for seed in runs("validate")].count(trials[0].info.run_id) == 2
     assert [trial.data.tags.get("inandout.pruned") for trial in trials] == [None] * 5 + ["True"]
-    assert (trials[5].info.status, len(asked)) == ("FINISHED", 11), "cut short after one of two seeds"
+    assert (trials[5].info.status, len(calls)) == ("FINISHED", 11), "pruned after one of two seeds"
     figures = {
         Path(artifact.path).stem for artifact in mlflow.MlflowClient().list_artifacts(study.info.run_id, "study")
     }
@@ -77,24 +77,26 @@ def test_a_study_is_a_tree_with_numbers_and_figures_and_can_grow(
 
 
 @pytest.mark.parametrize("broken", [float("inf"), float("nan")])
-def test_what_is_not_finite_fails_its_trial_and_never_wins(
+def test_non_finite_values_fail_their_trial(
     tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch, broken: float
 ) -> None:
-    asked: list[object] = []
-    asked = patch_with(monkeypatch, lambda config: broken if len(asked) == 3 else 0.5)
+    calls: list[object] = []
+    calls = patch_with(monkeypatch, lambda config: broken if len(calls) == 3 else 0.5)
     assert "trial 0" in search(config(tiny, n_trials=3))
     assert [trial.info.status for trial in runs("trial")] == ["FINISHED", "FAILED", "FINISHED"]
     assert (runs("search")[0].data.metrics["n_fail"], runs("search")[0].data.metrics["best_val_ap"]) == (1, 0.5)
 
 
-def test_where_all_fail_it_says_why(tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_without_finished_trials_reports_the_reason(
+    tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     patch_with(monkeypatch, lambda config: float("nan"))
     with pytest.raises(InputError, match=r"all 2 trials failed, the first with: .* not within 0..1"):
         search(config(tiny, n_trials=2))
     assert runs("search")[0].info.status == "FAILED"
 
 
-def test_after_a_killed_worker_two_at_once_end_what_it_left(tiny: Path, project: Path) -> None:
+def test_two_workers_finish_the_trials_of_a_killed_worker(tiny: Path, project: Path) -> None:
     killed = start(tiny, n_trials=5, deadly=3)
     errors = [killed.communicate(timeout=300)[1]]
     workers = [start(tiny, n_trials=5, deadly=-1) for _ in range(2)]
@@ -106,13 +108,13 @@ def test_after_a_killed_worker_two_at_once_end_what_it_left(tiny: Path, project:
     (dead,) = [trial for trial in runs("trial") if trial.info.status != "FINISHED"]
     assert dead.info.status == "KILLED"
     assert len({point(trial) for trial in done}) == len(done) == 5
-    assert point(dead) in {point(trial) for trial in done}, "run once more"
+    assert point(dead) in {point(trial) for trial in done}, "its point is run again"
     assert {parent(trial) for trial in done} == {study.info.run_id}
     assert [seed.info.status for seed in runs("validate") if parent(seed) == dead.info.run_id].count("KILLED") == 1
     assert "RUNNING" not in {run.info.status for run in runs("validate")}
 
 
-def test_workers_of_one_command_share_its_study(tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_of_a_command_share_its_study(tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     patch_with(monkeypatch)
     monkeypatch.setattr(f"{MODULE}._work", work)
     search(config(tiny, n_trials=4, workers=2))
@@ -151,7 +153,7 @@ def test_an_interrupted_trial_is_run_by_the_next_call(
         (["--n-aug=2", "--n-trials=24"], "n_trials = 24: the space has 23 points"),
     ],
 )
-def test_what_cannot_be_searched_is_a_sentence(
+def test_invalid_search_options_raise_an_error(
     arguments: list[str], expected: str, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
@@ -160,7 +162,7 @@ def test_what_cannot_be_searched_is_a_sentence(
     assert expected in capsys.readouterr().err
 
 
-def test_the_whole_search_fine_tunes_once_draws_once_an_alpha_and_reads_the_test_part_at_the_end(
+def test_a_search_fine_tunes_once_draws_once_per_alpha_and_uses_the_test_part_last(
     tiny: Path, tiny_base: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shrink_presets(monkeypatch)
@@ -176,13 +178,13 @@ def test_the_whole_search_fine_tunes_once_draws_once_an_alpha_and_reads_the_test
 
     monkeypatch.setattr("inandout.stages.classify.train.load_pixels", watched)
     test_names = {sample.image.name for sample in read_manifest(tiny) if sample.split == "test"}
-    asked = {"base": str(tiny_base), "shot": "zero", "n_aug": 4, "epochs": 1, "n_held_out": 4, "val_share": 0.2}
-    said = search(config(tiny, n_trials=2, **asked))
-    assert said.startswith(("The search paid:", "The search did not pay"))
+    options = {"base": str(tiny_base), "shot": "zero", "n_aug": 4, "epochs": 1, "n_held_out": 4, "val_share": 0.2}
+    conclusion = search(config(tiny, n_trials=2, **options))
+    assert conclusion.startswith(("The search paid:", "The search did not pay"))
     assert len(runs("finetune")) == 1
     drawn = [run for run in runs("augment") if "alpha" in run.data.params]
     alphas = {point(trial)[0] for trial in runs("trial") if point(trial)[1] * 4 >= 1}
-    assert len(drawn) == 1 + len(alphas), "one held out, and one an alpha; seeds and finals share them"
+    assert len(drawn) == 1 + len(alphas), "one held out and one per alpha, shared by seeds and finalists"
     validated = [run for run in runs("validate") if run.info.status == "FINISHED"]
     assert len(validated) == 4
     assert all(not any(name.startswith(("ap", "oracle")) for name in run.data.metrics) for run in validated)
@@ -202,6 +204,6 @@ def test_the_whole_search_fine_tunes_once_draws_once_an_alpha_and_reads_the_test
     assert study.data.metrics["seconds_outside_training_mean"] > 0
     assert 0 <= study.data.metrics["share_of_diffusion_reused"] < 1
     before = len(runs("classify"))
-    assert search(config(tiny, n_trials=2, **asked)) == said
+    assert search(config(tiny, n_trials=2, **options)) == conclusion
     assert len(runs("classify")) == before, "the test part was measured once"
     assert SIDE == 32
