@@ -40,11 +40,7 @@ def test_yaml_reads_every_default_unchanged(name: str) -> None:
     }
 
 
-<<<<<<< HEAD
 def test_numbers_are_floats_and_other_options_strings() -> None:
-=======
-def test_numbers_have_type_float_and_optional_values_type_string() -> None:
->>>>>>> words
     parameters = PROJECT["entry_points"]["classify"]["parameters"]
     kinds = {name: parameters[name]["type"] for name in ("n_aug", "lr", "reviewed", "shot")}
     assert kinds == {"n_aug": "float", "lr": "float", "reviewed": "string", "shot": "string"}

@@ -99,9 +99,7 @@ def test_a_run_of_mlflow_run_is_resumed_without_parameter_conflicts(
     assert params == {"alpha": ".5", "data": "somewhere", "fresh": "False"}
 
 
-def test_a_reused_stage_of_mlflow_run_refers_to_its_result(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reused_stage_of_mlflow_run_refers_to_its_result(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store.connect()
     with runs.open_run("s", Config().flat(), "key", "name") as original:
         mlflow.log_text("of the result", "weights.txt")
@@ -117,9 +115,7 @@ def test_a_reused_stage_of_mlflow_run_refers_to_its_result(
     assert mlflow.get_run(reusing).data.metrics == found.data.metrics
 
 
-def test_proxied_artifacts_raise_an_error_with_a_fix(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_proxied_artifacts_raise_an_error_with_a_fix(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow.create_experiment("made by the ui", artifact_location="mlflow-artifacts:/0")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "made by the ui")
     store.connect()

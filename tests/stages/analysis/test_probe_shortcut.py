@@ -69,9 +69,7 @@ def test_a_classifier_that_uses_the_fingerprint_is_detected(
         assert probe_shortcut(ProbeShortcutConfig(run=run_id)) == found
 
 
-def test_invalid_runs_raise_an_error(
-    tiny: Path, tiny_base: Path, project: Path, tmp_path: Path
-) -> None:
+def test_invalid_runs_raise_an_error(tiny: Path, tiny_base: Path, project: Path, tmp_path: Path) -> None:
     other = augment(AugmentConfig.from_flat(data=str(tiny), n_aug=2, **SIZE)).run_id
     few = train(tiny, tiny_base, epochs=1, val_share=0).run_id
     pool = tmp_path / "pool"

@@ -14,18 +14,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-<<<<<<< HEAD
-    """A tiny profile and few steps, and no export of the model."""
-    shrink_presets(monkeypatch)
-=======
     """Use a tiny preset and few steps; skip the export of the model."""
-    from inandout.diffusion.finetune import presets
-    from inandout.diffusion.sample import sampler
-
-    tiny = presets.Preset(1, 1e-3, 0.6, 0.6, 3, ("cracked", "scratched"))
-    monkeypatch.setitem(presets.PRESETS, ("embedded", "zero"), tiny)
-    monkeypatch.setitem(sampler._DEFAULTS, "embedded", {"guidance": 2.0, "steps": 2, "scheduler": "dpm++"})
->>>>>>> words
+    shrink_presets(monkeypatch)
     monkeypatch.setattr("inandout.stages.classify.train._log_model", lambda model, pixels: None)
 
 

@@ -37,13 +37,7 @@ Captured = pytest.CaptureFixture[str]
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tiny_base: Path) -> None:
-<<<<<<< HEAD
-    """A tiny base and profile, few steps and rounds, no export of the model."""
-=======
     """Use a tiny base and preset, few steps and bootstrap rounds; skip the export of the model."""
-    from inandout.diffusion.finetune import presets
-    from inandout.diffusion.sample import sampler
->>>>>>> words
     from inandout.stages.experiment.config import SIZES
 
     monkeypatch.setitem(SIZES, "tiles", SIZES["tiles"] | {"base": str(tiny_base)})

@@ -118,17 +118,10 @@ def test_real_masks_require_real_defects(tiny: Path, tiny_base: Path, project: P
     assert {read_mask(sample.mask).tobytes() for sample in pool.samples if sample.mask} <= real
 
 
-<<<<<<< HEAD
-def test_inside_a_mask_the_adapter_counts_less_unless_alpha_is_said() -> None:
+def test_inpainting_has_a_lower_default_alpha() -> None:
     preset, zero = DRAWING_PRESETS["embedded", "zero", "plain"], {"shot": "zero", "guidance_mode": "plain"}
     assert DdpmPoolConfig.from_flat(**zero).resolved().drawing.alpha == preset.alpha
     assert InpaintPoolConfig.from_flat(**zero).resolved().drawing.alpha == preset.inpaint_alpha < 0.5
-=======
-def test_inpainting_has_a_lower_default_alpha() -> None:
-    profile, zero = PRESETS["embedded", "zero"], {"shot": "zero"}
-    assert DdpmPoolConfig.from_flat(**zero).resolved().drawing.alpha == profile.alpha
-    assert InpaintPoolConfig.from_flat(**zero).resolved().drawing.alpha == profile.inpaint_alpha < 0.5
->>>>>>> words
     assert InpaintPoolConfig.from_flat(**zero, alpha=0.7).resolved().drawing.alpha == 0.7
     assert InpaintPoolConfig.from_flat(**zero, adapter="none", prompts="a").resolved().drawing.alpha is None
     with pytest.raises(InputError, match="composed: needs an adapter"):

@@ -26,19 +26,8 @@ SIZE = {"width": SIDE, "height": SIDE}
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-<<<<<<< HEAD
-    """A tiny profile and few steps; what was mixed is to be seen, not what was learned."""
-    shrink_presets(monkeypatch)
-=======
     """Use a tiny preset and few steps, and skip the training: the tests check the mix only."""
-    from inandout.diffusion.finetune import presets
-    from inandout.diffusion.sample import sampler
-
-    for shot, defects in (("zero", ("cracked", "scratched")), ("few", ("",))):
-        tiny = presets.Preset(1, 1e-3, 0.6, 0.6, 3, defects)
-        monkeypatch.setitem(presets.PRESETS, ("embedded", shot), tiny)  # type: ignore[misc]
-    monkeypatch.setitem(sampler._DEFAULTS, "embedded", {"guidance": 2.0, "steps": 2, "scheduler": "dpm++"})
->>>>>>> words
+    shrink_presets(monkeypatch)
     monkeypatch.setattr("inandout.stages.classify.train.fit", lambda *_, **__: [])
     monkeypatch.setattr("inandout.stages.classify.train._log_model", lambda *_: None)
 
@@ -96,9 +85,7 @@ def test_prompts_of_good_images_name_no_defect(tiny: Path, tiny_base: Path, proj
     assert len(runs("negatives")) == 1, "all shots share the images of the zero-shot adapter"
 
 
-def test_the_round_trip_of_an_inpainted_defect_has_its_mask(
-    tiny: Path, tiny_base: Path, project: Path
-) -> None:
+def test_the_round_trip_of_an_inpainted_defect_has_its_mask(tiny: Path, tiny_base: Path, project: Path) -> None:
     result = train(tiny, tiny_base, negatives="roundtrip", diffusion="inpaint", ddpm_ratio=1.0, n_aug=3)
     assert counts(result) == {"n_train_inpaint_positives": "3", "n_train_roundtrip_negatives": "3"}
     (pool_run,), (pool,) = runs("negatives"), runs("augment")
