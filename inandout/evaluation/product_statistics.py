@@ -58,8 +58,8 @@ def product_shares(images: Sequence[ImageArray], good: Sequence[ImageArray]) -> 
     reference = np.stack([image_statistics(image) for image in good])
     found = np.stack([image_statistics(image) for image in images])
     inside = {name: _inside(found[:, part], reference[:, part]) for name, part in GROUPS.items()}
-    whole = np.logical_and.reduce(list(inside.values()))
-    return ProductShares(*(float(inside[name].mean()) for name in GROUPS), product=float(whole.mean()))
+    shares = {name: float(images_inside.mean()) for name, images_inside in inside.items()}
+    return ProductShares(**shares, product=float(np.logical_and.reduce(list(inside.values())).mean()))
 
 
 def _inside(found: Floats, reference: Floats) -> npt.NDArray[np.bool_]:

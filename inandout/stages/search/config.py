@@ -50,7 +50,7 @@ class SearchConfig(StageConfig):
     seeds: Seeds = Field("0,1", description="training seeds of each trial; the objective is their mean")
     fresh_seeds: Seeds = Field(
         "100,101,102",
-        description="training seeds of the final comparison of the best three points and the paper's choice",
+        description="training seeds of the final comparison of the best three points and the default",
     )
     also: Annotated[str, AfterValidator(_extras)] = Field(
         "", description="further searched options, separated by commas: some of n_aug, guidance, lr"
@@ -96,7 +96,7 @@ class SearchConfig(StageConfig):
         count = self.n_trials if self.engine.cluster else self.engine.workers
         return [self.model_copy(update={"engine": ParallelConfig()})] * count
 
-    def paper_alpha(self) -> float:
+    def default_alpha(self) -> float:
         """Return the default merging weight for base and shot: the paper's with Stable Diffusion."""
         return self._preset().alpha
 
@@ -106,13 +106,13 @@ class SearchConfig(StageConfig):
     def resolved(self) -> "SearchConfig":
         """Replace None in `objective` and `held_out_alpha` by the defaults for base and shot."""
         default: ValidationPositives = "real" if self.scenario.shot == "full" else "synthetic"
-        alpha = self.paper_alpha() if self.held_out_alpha is None else self.held_out_alpha
+        alpha = self.default_alpha() if self.held_out_alpha is None else self.held_out_alpha
         return self.model_copy(update={"objective": self.objective or default, "held_out_alpha": alpha})
 
     def space(self) -> Space:
         """Return the search space."""
         return build_space(
-            alpha=self.paper_alpha(), alpha_step=self.alpha_step, n_aug=self.mix.n_aug,
+            alpha=self.default_alpha(), alpha_step=self.alpha_step, n_aug=self.mix.n_aug,
             guidance=self._preset().guidance, lr=self.fit.lr,
             also=[name for name in _EXTRAS if name in self.also.split(",")],
         )  # fmt: skip
@@ -125,13 +125,13 @@ class SearchConfig(StageConfig):
         ).with_options(**{name: int(value) if name == "n_aug" else value for name, value in point.items()})  # fmt: skip
         return [shared.model_copy(update={"training_seed": int(seed)}) for seed in seeds.split(",")]
 
-    def paper_point(self) -> Point:
-        """Return the paper's choice: its alpha, and ddpm_ratio 0.5."""
-        return {"alpha": self.paper_alpha(), "ddpm_ratio": 0.5}
+    def default_point(self) -> Point:
+        """Return the default point: default alpha, and ddpm_ratio 0.5 as in the paper."""
+        return {"alpha": self.default_alpha(), "ddpm_ratio": 0.5}
 
-    def paper(self, seeds: str) -> list[ClassifyConfig]:
-        """Return one configuration per seed, at the paper's choice."""
-        return self.classifiers(self.paper_point(), seeds)
+    def default(self, seeds: str) -> list[ClassifyConfig]:
+        """Return one configuration per seed, at the default point."""
+        return self.classifiers(self.default_point(), seeds)
 
     def held_out(self) -> DdpmPoolConfig:
         """Return the configuration of held-out diffusion images; `self` is resolved."""

@@ -1,4 +1,4 @@
-"""Final comparison of a search: the best points and the paper's choice on the test part, with fresh seeds."""
+"""Final comparison of a search: the best points and the default on the test part, with fresh seeds."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,7 +10,8 @@ from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.scores import read_scores
 from inandout.stages.classify.train import classify
 
-PAPER = "the paper's choice"
+DEFAULT = "the default"
+"""Name of the default point: the paper's choice with Stable Diffusion."""
 
 
 class FinalReport(NamedTuple):
@@ -19,45 +20,45 @@ class FinalReport(NamedTuple):
     table: str
     sentence: str
     difference: Difference | None
-    """AP of the first finalist minus AP of the paper's choice; None if AP is undefined or both are equal."""
+    """AP of the first finalist minus AP of the default; None if AP is undefined or both are equal."""
 
 
 def measure_finalists(
-    finalists: dict[str, list[ClassifyConfig]], paper: list[ClassifyConfig], data: CheckedData
+    finalists: dict[str, list[ClassifyConfig]], default: list[ClassifyConfig], data: CheckedData
 ) -> FinalReport:  # fmt: skip
     """Train and evaluate all classifiers, or reuse finished runs.
 
     Args:
         finalists: name to configurations, one per fresh seed, best validation result first. The conclusion is about
             the first finalist only, because a choice among finalists here would select on the test part.
-        paper: configurations of the paper's choice, with the same seeds.
+        default: configurations of the default, with the same seeds.
         data: the dataset.
     """
     rows = [
         Row(config.scenario.shot, name, config.mix.n_aug, config.own_seed(), result.run_id, result.metrics)
-        for name, configs in (finalists | {PAPER: paper}).items()
+        for name, configs in (finalists | {DEFAULT: default}).items()
         for config, result in ((config, classify(config, data)) for config in configs)
     ]
     name, chosen = next(iter(finalists.items()))
-    same = chosen == paper
+    same = chosen == default
     difference = None if same else _difference(rows, name)
-    return FinalReport(markdown_table(rows), _sentence(name, same, difference, len(paper)), difference)
+    return FinalReport(markdown_table(rows), _sentence(name, same, difference, len(default)), difference)
 
 
 def _difference(rows: Sequence[Row], name: str) -> Difference | None:
     if any("ap" not in row.metrics for row in rows):
         return None
-    ours, theirs = ([read_scores(row.run_id) for row in rows if row.source == who] for who in (name, PAPER))
+    ours, theirs = ([read_scores(row.run_id) for row in rows if row.source == who] for who in (name, DEFAULT))
     return paired_difference(ours, theirs, METRICS["AP"])
 
 
 def _sentence(name: str, same: bool, difference: Difference | None, seeds: int) -> str:
     if same:
-        return f"The search did not pay: the best point by validation is {PAPER}."
+        return f"The search did not pay: the best point by validation is {DEFAULT}."
     if difference is None:
         return "It is unknown whether the search paid: AP is undefined because the test part lacks a class."
     answer = "paid" if difference.low > 0 else "did not pay"
     return (
-        f"The search {answer}: on the test part, with {seeds} fresh seeds, AP of {name} against {PAPER} is "
+        f"The search {answer}: on the test part, with {seeds} fresh seeds, AP of {name} against {DEFAULT} is "
         f"{difference.mean:+.3f} (95 % {difference.low:+.3f} .. {difference.high:+.3f}): {difference.verdict()}."
     )

@@ -34,7 +34,7 @@ from inandout.stages.classify.train import ignored_options, input_fingerprints, 
 from inandout.stages.classify.validate import validate, without_test
 from inandout.stages.pools.text2img import adapter_run
 from inandout.stages.search.config import SearchConfig
-from inandout.stages.search.finalists import PAPER, measure_finalists
+from inandout.stages.search.finalists import DEFAULT, measure_finalists
 from inandout.stages.search.trial import DIFFUSION_IMAGES, NEW_DIFFUSION_IMAGES, OVERHEAD_SECONDS, run_trial
 from inandout.stages.search.validation_set import ValidationSet, build_validation_set
 from inandout.tracking.logging import experiment_url, log_dataset, log_values
@@ -50,7 +50,7 @@ _POLL_SECONDS = 2.0
 
 
 def search(config: SearchConfig) -> str:
-    """Find alpha and ddpm_ratio by validation, then evaluate the best three and the paper's choice on the test part.
+    """Find alpha and ddpm_ratio by validation, then evaluate the best three and the default on the test part.
 
     The same command resumes a study; several processes may work on it at once.
     """
@@ -61,7 +61,7 @@ def search(config: SearchConfig) -> str:
     if size is not None and config.n_trials > size:
         raise InputError(f"n_trials = {config.n_trials}: the space has {size} points; give 1 to {size}")
     data = read_data(config.data.data)
-    refuse_impossible(config.paper(config.seeds)[0], data)
+    refuse_impossible(config.default(config.seeds)[0], data)
     samples = data.take_shot(config.data, config.scenario, config.seed)
     key = _study_key(config, samples)
     shared = _open(config, key)
@@ -96,10 +96,10 @@ def _study_key(config: SearchConfig, samples: list[Sample]) -> str:
 
     A study can be resumed with other values of `n_trials`, `fresh_seeds`, `storage`, `workers` and `cluster`.
     """
-    paper = config.paper(config.seeds)[0]
-    inputs = {"data": fingerprint(samples)} | input_fingerprints(paper)
+    default = config.default(config.seeds)[0]
+    inputs = {"data": fingerprint(samples)} | input_fingerprints(default)
     free = {"n_trials", "fresh_seeds", "storage", "workers", "cluster"}
-    ignored = free | (ignored_options(paper, inputs) & config.options().keys())
+    ignored = free | (ignored_options(default, inputs) & config.options().keys())
     return Identity("search", __name__, config, inputs, ignored).fingerprint
 
 
@@ -179,11 +179,11 @@ def _finish(shared: SharedStudy, config: SearchConfig, data: CheckedData) -> str
     names = {name: f"{name} ({_words(point)})" for name, point in points.items()}
     final_report = measure_finalists(
         {names[name]: config.classifiers(point, config.fresh_seeds) for name, point in points.items()},
-        config.paper(config.fresh_seeds),
+        config.default(config.fresh_seeds),
         data,
     )
     mlflow.set_tag("inandout.conclusion", final_report.sentence)
-    text = f"{final_report.table}\n\n{PAPER}: {_words(config.paper_point())}\n\n{final_report.sentence}\n"
+    text = f"{final_report.table}\n\n{DEFAULT}: {_words(config.default_point())}\n\n{final_report.sentence}\n"
     mlflow.log_text(text, "results.md")
     if final_report.difference is not None:
         log_values({f"ap_rise_{name}": value for name, value in final_report.difference._asdict().items()})
