@@ -86,9 +86,7 @@ def main() -> None:
         browser.close()
     print(f"{len(session.ids)} images, 1280x800, {len(times)} frames")
     print(f"first image  {seconds:6.2f} s after opening, {fetched} small images fetched by then")
-    print(
-        f"frames         {np.median(times):6.1f} ms median, {np.quantile(times, 0.95):.1f} p95, {max(times):.0f} max"
-    )
+    print(f"frames         {np.median(times):6.1f} ms median, {np.quantile(times, 0.95):.1f} p95, {max(times):.0f} max")
     print(f"long tasks     {len(long_tasks):6d} over 50 ms, the longest {max(long_tasks, default=0):.0f} ms")
     print(f"main thread    {thread_seconds / len(times) * 1000:6.2f} ms per frame; a frame has 16.7 ms")
 
