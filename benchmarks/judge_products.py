@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from judge import CLASSES, Judge, train_judge, verdicts
+from judge import CLASSES, Judge, classify, train_judge
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -212,7 +212,7 @@ class Judges(NamedTuple):
         """Return shares: in product, product named, kind seen, some defect."""
         share = product_shares(images, good_parts(product, "train", N_GOOD)).product
         right = np.mean(named(self.product, images) == self.products.index(product))
-        found = verdicts(self.defect, np.stack(images))
+        found = classify(self.defect, np.stack(images))
         seen = f"{np.mean(found == [CLASSES.index(kind) for kind in kinds]):.2f}" if kinds else "   -"
         return f"{share:.2f} {right:.2f} {seen} {np.mean(found > 0):.2f}"
 
