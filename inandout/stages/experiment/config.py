@@ -4,6 +4,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from inandout.classifier.backbone import Backbone, Freeze
 from inandout.classifier.training import Optimiser
 from inandout.data.splits import Shot
 from inandout.errors import InputError
@@ -75,7 +76,9 @@ class SettingsConfig(BaseModel):
     base_config: str | None = Field(None, description="configuration of a base that is one file")
     width: int | None = Field(None, ge=32, le=4096, description="of images, in px")
     height: int | None = Field(None, ge=32, le=4096, description="of images, in px")
+    backbone: Backbone | None = Field(None, description="torchvision network")
     weights: str | None = Field(None, min_length=1, description="start: none, imagenet, or a .safetensors file")
+    freeze: Freeze | None = Field(None, description="what training leaves unchanged: none, norm or all")
     epochs: int | None = Field(None, ge=1, le=10_000, description="passes over the positives")
     batch_size: int | None = Field(None, ge=2, le=4096, description="images a step")
     optimiser: Optimiser | None = Field(None, description="sgd or adamw")

@@ -11,8 +11,8 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from mlflow.entities import Run
 
 from inandout.__main__ import main
+from inandout.classifier.backbone import DefectNet
 from inandout.classifier.frequency_sampler import FrequencySampler
-from inandout.classifier.resnet import DefectNet
 from inandout.data.prepare import CheckedData, read_data
 from inandout.errors import InputError
 from inandout.parallel import ParallelConfig, run_all
