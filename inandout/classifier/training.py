@@ -112,6 +112,17 @@ def predict(model: DefectNet, pixels: Pixels, batch_size: int = 32) -> Logits:
     return np.concatenate([np.empty(0), *(batch.double().cpu().numpy() for batch in batches)])
 
 
+def predictor(model: DefectNet, pixels: Pixels) -> Callable[[], Logits]:
+    """Return a function that predicts `pixels` (N, H, W, 3) as `predict` does with the weights at the time of the call.
+
+    The features of a frozen backbone are computed once.
+    """
+    if model.freeze != "all":
+        return lambda: predict(model, pixels)
+    forward, every = _forward(model, pixels), np.arange(len(pixels))
+    return lambda: forward(every).detach().double().cpu().numpy()
+
+
 def _forward(model: DefectNet, pixels: Pixels) -> Forward:
     """Return the forward pass of training; the features of a frozen backbone are computed once."""
     device = model.mean.device

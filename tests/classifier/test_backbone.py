@@ -19,7 +19,7 @@ from inandout.classifier.backbone import (
     load_classifier,
     save_classifier,
 )
-from inandout.classifier.training import FitConfig, fit, predict
+from inandout.classifier.training import FitConfig, fit, predict, predictor
 from inandout.errors import InputError
 from tests.conftest import draw
 
@@ -211,6 +211,17 @@ def test_features_computed_once_train_as_features_computed_in_every_step(monkeyp
     fit(model, PIXELS, LABELS, FitConfig(epochs=2, batch_size=4, lr=0.01), seed=0)
     assert sum(passes) == 2 * 8
     assert np.allclose(predict(model, PIXELS), predict(once, PIXELS), atol=1e-4)
+
+
+@pytest.mark.parametrize("freeze", ["none", "all"])
+def test_a_predictor_follows_the_weights(freeze: Freeze) -> None:
+    model = build_classifier(BackboneConfig(backbone="mobilenet_v2", freeze=freeze), 0)
+    predict_all = predictor(model, PIXELS)
+    first = predict_all()
+    with torch.no_grad():
+        model.last.bias.add_(1)
+    assert predict_all() == pytest.approx(first + 1, abs=1e-6)
+    assert predict_all() == pytest.approx(predict(model, PIXELS), abs=1e-5)
 
 
 def in_every_step(model: DefectNet):  # type: ignore[no-untyped-def]

@@ -14,7 +14,7 @@ import torch
 
 from inandout.classifier.backbone import DefectNet, build_classifier, save_classifier
 from inandout.classifier.pixels import Pixels, load_pixels
-from inandout.classifier.training import Labels, Logits, fit, predict
+from inandout.classifier.training import Labels, Logits, fit, predict, predictor
 from inandout.data.geometry import Geometry, fit_mask, survival
 from inandout.data.images import ImageArray, read_mask
 from inandout.data.manifest import Sample, fingerprint
@@ -192,11 +192,12 @@ def load_part(samples: Sequence[Sample], geometry: Geometry) -> Part:
 def _train(config: ClassifyConfig, model: DefectNet, train: Part, val: Part, work: Path) -> Logits | None:
     """Train; return the logits of `val` after the last epoch if they were computed, else None."""
     logits: Logits | None = None
+    predict_val = predictor(model, val.pixels)
 
     def on_epoch(epoch: int, values: dict[str, float]) -> None:
         nonlocal logits
         if "val_ap" not in values and 0 < val.labels.sum() < len(val.labels):
-            logits = predict(model, val.pixels)
+            logits = predict_val()
             values["val_ap"] = ranking(logits, val.labels)["ap"]
         log_values(values, step=epoch)
 

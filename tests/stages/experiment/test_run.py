@@ -177,6 +177,13 @@ def test_the_cost_is_counted_and_nothing_is_trained(tiny: Path, project: Path) -
     }, "the prior of a seed is there, whatever the shot"  # fmt: skip
 
 
+def test_a_frozen_backbone_costs_a_pass_over_the_training_images(tiny: Path, project: Path) -> None:
+    asked = config(tiny, name="table5", n_augs="4", seeds="0", backbone="mobilenet_v2", freeze="all")
+    (work,) = [work for name, work in numbers(plan(asked)).items() if name.startswith("classifier")]
+    images = 16 + 6  # of 20 negatives and 8 positives, 4 and 2 are kept for validation
+    assert work == images + (images + 4), "none, and with 4 synthetic positives"
+
+
 ASKED = [
     {"name": "table6", "n_augs": "2,4"},
     {"name": "table4", "n_augs": "4", "negatives": "generated"},
