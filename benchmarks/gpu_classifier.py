@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gpu_card import DEVICE, free_memory, peak_memory, synchronise, tf32
 from benchmarks.gpu_shapes import Size, random_images
-from inandout.classifier.resnet import DefectNet, build_classifier
+from inandout.classifier.backbone import BackboneConfig, DefectNet, build_classifier
 from inandout.classifier.training import FitConfig, fit
 
 SETTINGS = {
@@ -35,7 +35,7 @@ def train(
 ) -> dict[str, Any]:  # fmt: skip
     """Return steps per second, share of the limit, and peak memory."""
     free_memory()
-    model = build_classifier("none", 0).to(DEVICE).to(memory_format=torch.channels_last)
+    model = build_classifier(BackboneConfig(), 0).to(DEVICE).to(memory_format=torch.channels_last)
     with _precision(setting):
         result = _fit(model, size, batch) if way == "ours" else _bare(model, size, batch, compiled)
     flops = step_flops(size.parts, batch)

@@ -23,7 +23,7 @@ from PIL import Image
 from benchmarks.gpu_card import DEVICE, tf32, why_no_8bit
 from benchmarks.gpu_shapes import PROMPTS, TOY, Size, random_images
 from inandout.checkpoint import load_checkpoint
-from inandout.classifier.resnet import build_classifier
+from inandout.classifier.backbone import BackboneConfig, build_classifier
 from inandout.classifier.training import predict
 from inandout.data.surfaces import KINDS, draw_surface
 from inandout.diffusion.base.base import Base, BaseConfig, open_base
@@ -43,7 +43,7 @@ LOGITS, LOSS, GRADIENT, LEVELS = 1e-3, 1e-4, 1e-3, 2
 
 def logits(size: Size) -> Numbers:
     """Return logits of a ResNet-50 with non-zero residual branches (they are zero-initialised)."""
-    model = build_classifier("none", 0)
+    model = build_classifier(BackboneConfig(), 0)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.constant_(module.weight, 0.5)

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from inandout.classifier.resnet import build_classifier
+from inandout.classifier.backbone import BackboneConfig, build_classifier
 from inandout.classifier.training import FitConfig, fit
 from inandout.parallel import ParallelConfig, run_all
 
@@ -21,7 +21,7 @@ CELLS, ROUNDS, SIDE, IMAGES = 4, 3, 64, 96
 def train(seed: int) -> float:
     """Train for four epochs on random images; return the last loss."""
     pixels = np.random.default_rng(seed).integers(0, 256, (IMAGES, SIDE, SIDE, 3), dtype=np.uint8)
-    model = build_classifier("none", seed)
+    model = build_classifier(BackboneConfig(), seed)
     labels = np.arange(IMAGES) % 2
     history = fit(model, pixels, labels, FitConfig(epochs=4, batch_size=8, optimiser="adamw", lr=1e-3), seed=seed)
     return history[-1]["loss"]

@@ -14,8 +14,8 @@ import time
 import numpy as np
 import torch
 
+from inandout.classifier.backbone import BackboneConfig, build_classifier
 from inandout.classifier.frequency_sampler import FrequencySampler
-from inandout.classifier.resnet import build_classifier
 from inandout.classifier.training import FitConfig, fit
 
 IMAGES, BATCH = 48, 5
@@ -23,7 +23,7 @@ IMAGES, BATCH = 48, 5
 
 def bare_epoch(pixels: np.ndarray, labels: np.ndarray) -> float:
     """Return the seconds of the second epoch of a bare PyTorch loop."""
-    model = build_classifier("none", 0).to(memory_format=torch.channels_last).train()
+    model = build_classifier(BackboneConfig(), 0).to(memory_format=torch.channels_last).train()
     optimiser = torch.optim.SGD(model.parameters(), lr=0.01)
     sampler = FrequencySampler(labels, 0)
     for order in (sampler.epoch(), sampler.epoch()):
@@ -43,7 +43,7 @@ def our_epoch(pixels: np.ndarray, labels: np.ndarray) -> float:
     """Return the seconds of the second epoch of `fit`, without a checkpoint."""
     ends: list[float] = []
     fit(
-        build_classifier("none", 0), pixels, labels,
+        build_classifier(BackboneConfig(), 0), pixels, labels,
         FitConfig(epochs=2, batch_size=BATCH, optimiser="sgd", lr=0.01), seed=0,
         on_epoch=lambda epoch, values: ends.append(time.perf_counter()),
     )  # fmt: skip

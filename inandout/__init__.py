@@ -6,6 +6,7 @@ The names in `__all__` are the Python API. They are imported on first use, so `i
 from typing import TYPE_CHECKING
 
 __all__ = [
+    "BackboneConfig",
     "BaseConfig",
     "DataConfig",
     "DreamBoothConfig",
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "BackboneConfig": "classifier.backbone",
     "BaseConfig": "diffusion.base.base",
     "DataConfig": "data.prepare",
     "DreamBoothConfig": "diffusion.finetune.dreambooth",
@@ -52,7 +54,7 @@ _MODULES = {
     "Scored": "evaluation.metrics",
     "ShotConfig": "data.prepare",
     "TrainedClassifier": "stages.classify.trained_classifier",
-    "build_classifier": "classifier.resnet",
+    "build_classifier": "classifier.backbone",
     "check_data": "data.prepare",
     "evaluate": "evaluation.metrics",
     "fit": "classifier.training",
@@ -75,8 +77,8 @@ _MODULES = {
 """Name to the module that defines it."""
 
 if TYPE_CHECKING:
+    from inandout.classifier.backbone import BackboneConfig, build_classifier
     from inandout.classifier.pixels import load_pixels
-    from inandout.classifier.resnet import build_classifier
     from inandout.classifier.training import FitConfig, fit, predict
     from inandout.data.geometry import Geometry
     from inandout.data.images import read_image

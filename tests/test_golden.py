@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
+from inandout.classifier.backbone import BackboneConfig, build_classifier
 from inandout.classifier.frequency_sampler import FrequencySampler
-from inandout.classifier.resnet import build_classifier
 from inandout.classifier.training import FitConfig, fit, predict
 from inandout.data.images import ImageArray
 from inandout.data.manifest import Sample, digest
@@ -123,7 +123,7 @@ def images_of_the_embedded_base() -> Any:
 def training_of_the_classifier() -> Any:
     labels = np.array([0] * 10 + [1] * 6)
     drawn = [draw_surface(32, 32, seed, "cracked" if label else "") for seed, label in enumerate(labels)]
-    model, pixels = build_classifier("none", 0), np.stack([one.image for one in drawn])
+    model, pixels = build_classifier(BackboneConfig(), 0), np.stack([one.image for one in drawn])
     history = fit(model, pixels, labels, FitConfig(epochs=2, batch_size=6, optimiser="sgd", lr=0.001), seed=0)
     return {"loss": [epoch["loss"] for epoch in history], "logits": predict(model, pixels).tolist()}
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from peft.tuners.lora.layer import LoraLayer
 
-from inandout.classifier.resnet import DefectNet, build_classifier
+from inandout.classifier.backbone import BackboneConfig, DefectNet, build_classifier
 from inandout.classifier.training import FitConfig, fit
 from inandout.data.splits import Shot
 from inandout.diffusion.finetune.dreambooth import MAX_GRADIENT_NORM, DreamBoothConfig, build_optimiser
@@ -77,8 +77,8 @@ def test_memseg_has_its_own_constants() -> None:
 def test_the_classifier_is_trained_as_in_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (PAPER["width"], PAPER["height"], PAPER["seeds"]) == (200, 600, "0,1,2,3")
     assert (PAPER["epochs"], PAPER["batch_size"], PAPER["optimiser"], PAPER["lr"]) == (50, 5, "sgd", 0.01)
-    model = build_classifier("none", 0)
-    before = model.resnet.fc.bias.detach().clone()
+    model = build_classifier(BackboneConfig(), 0)
+    before = model.last.bias.detach().clone()
     steppers: list[torch.optim.SGD] = []
     batches: list[int] = []
     forward = DefectNet.forward
@@ -101,7 +101,7 @@ def test_the_classifier_is_trained_as_in_the_paper(monkeypatch: pytest.MonkeyPat
     (group,) = steppers[0].param_groups
     assert (group["lr"], group["momentum"], group["weight_decay"], group["dampening"]) == (0.01, 0, 0, 0)
     assert (batches, len(steppers)) == ([5, 5], 2)
-    assert not torch.equal(before, model.resnet.fc.bias)
+    assert not torch.equal(before, model.last.bias)
 
 
 AVERAGES: dict[Shot, dict[str, float]] = {

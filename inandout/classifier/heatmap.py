@@ -8,17 +8,17 @@ import numpy.typing as npt
 import torch
 from scipy import ndimage
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
+from inandout.classifier.backbone import DefectNet
 from inandout.classifier.pixels import Pixels
-from inandout.classifier.resnet import DefectNet
 from inandout.data.images import Mask
 
 HeatMaps = npt.NDArray[np.float32]
 """(N, H, W), 0..1; all 0 if no activation contributes to the defect logit."""
 
 DILATION = 4
-"""Dilation of masks in the pointing game, in pixels; a cell of layer3 is 16 pixels wide."""
+"""Dilation of masks in the pointing game, in pixels; a cell of the finer maps is 16 pixels wide."""
 
 
 class Pointing(NamedTuple):
@@ -43,8 +43,9 @@ class Pointing(NamedTuple):
 def heat_maps(model: DefectNet, pixels: Pixels, batch_size: int = 8) -> HeatMaps:
     """Return heat maps (N, H, W) of pixels (N, H, W, 3) for a model in evaluation mode.
 
-    A heat map is the mean of the maps of layer3 (higher resolution) and layer4 (more semantic), each scaled to a
-    maximum of 1 as in pytorch-grad-cam. Without hooks, so that threads can share a model.
+    A heat map is the mean of the maps of the last layers at 1/16 of the image size (higher resolution) and at 1/32
+    (more semantic), layer3 and layer4 of a ResNet-50, each scaled to a maximum of 1 as in pytorch-grad-cam. Without
+    hooks, so that threads can share a model.
     """
     batches = [np.empty((0, *pixels.shape[1:3]), np.float32)]
     for start in range(0, len(pixels), batch_size):
@@ -54,17 +55,16 @@ def heat_maps(model: DefectNet, pixels: Pixels, batch_size: int = 8) -> HeatMaps
 
 
 def _heat(model: DefectNet, images: Tensor) -> Tensor:
-    net = model.resnet
+    upper, deepest = model.convolutions()
     with torch.no_grad():
-        x = net.maxpool(net.relu(net.bn1(net.conv1((images.float() - model.mean) / model.std))))
-        x = net.layer3(net.layer2(net.layer1(x)))
+        x = upper(model.normalise(images))
     with torch.enable_grad():
-        third = x.detach().requires_grad_()
-        fourth = net.layer4(third)
-        logit = net.fc(net.avgpool(fourth).flatten(1)).sum()
-    gradients = torch.autograd.grad(logit, [third, fourth])
+        fine = x.detach().requires_grad_()
+        coarse = deepest(fine)
+        logit = model.logits(adaptive_avg_pool2d(coarse, 1).flatten(1)).sum()
+    gradients = torch.autograd.grad(logit, [fine, coarse])
     size = (int(images.shape[2]), int(images.shape[3]))
-    maps = [_cam(layer.detach(), gradient, size) for layer, gradient in zip((third, fourth), gradients, strict=True)]
+    maps = [_cam(layer.detach(), gradient, size) for layer, gradient in zip((fine, coarse), gradients, strict=True)]
     return _scale_to_one(torch.stack(maps).mean(0))
 
 

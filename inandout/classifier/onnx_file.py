@@ -13,8 +13,8 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from inandout.classifier.backbone import DefectNet
 from inandout.classifier.pixels import Pixels
-from inandout.classifier.resnet import DefectNet
 from inandout.classifier.training import Logits, predict
 from inandout.errors import InputError
 

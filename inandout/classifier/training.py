@@ -19,13 +19,16 @@ from inandout.checkpoint import (
     save_checkpoint,
     unpack_optimiser,
 )
+from inandout.classifier.backbone import DefectNet
+from inandout.classifier.features import evaluate_batches, features, to_tensor
 from inandout.classifier.frequency_sampler import FrequencySampler, Indices
 from inandout.classifier.pixels import Pixels
-from inandout.classifier.resnet import DefectNet
 
 Logits = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 Optimiser = Literal["sgd", "adamw"]
+Forward = Callable[[Indices], torch.Tensor]
+"""Maps indices (B,) of training images to logits (B,)."""
 OnEpoch = Callable[[int, dict[str, float]], None]
 """Called after every epoch with its number, from 1, and its values, to which the callback may add.
 
@@ -80,18 +83,19 @@ def fit(
     model.to(memory_format=torch.channels_last)
     sampler = FrequencySampler(labels, seed, every_epoch)
     torch_optimiser = (torch.optim.SGD if config.optimiser == "sgd" else torch.optim.AdamW)(
-        model.parameters(), lr=config.lr
+        [parameter for parameter in model.parameters() if parameter.requires_grad], lr=config.lr
     )
     history: list[dict[str, float]] = []
     if checkpoint is not None and checkpoint.exists():
         history = _resume(model, torch_optimiser, sampler, checkpoint)
+    forward = _forward(model, pixels)
     for epoch, values in enumerate(history, start=1):
         on_epoch(epoch, values)
     for epoch in tqdm(
         range(len(history) + 1, config.epochs + 1), "train", total=config.epochs, initial=len(history), unit="epoch",
         disable=None,
     ):  # fmt: skip
-        loss = _train_epoch(model, torch_optimiser, pixels, labels, sampler.epoch(), config.batch_size, epoch)
+        loss = _train_epoch(model, torch_optimiser, forward, labels, sampler.epoch(), config.batch_size, epoch)
         _reject_non_finite(model, epoch)
         history.append({"loss": loss})
         on_epoch(epoch, history[-1])
@@ -102,22 +106,36 @@ def fit(
     return history
 
 
-@torch.no_grad()
 def predict(model: DefectNet, pixels: Pixels, batch_size: int = 32) -> Logits:
     """Return defect logits (N,) in evaluation mode; the mode of the model is restored afterwards."""
-    training = model.training
-    model.eval()
-    starts = range(0, len(pixels), batch_size)
+    batches = evaluate_batches(model, model, pixels, batch_size)
+    return np.concatenate([np.empty(0), *(batch.double().cpu().numpy() for batch in batches)])
+
+
+def predictor(model: DefectNet, pixels: Pixels) -> Callable[[], Logits]:
+    """Return a function that predicts `pixels` (N, H, W, 3) as `predict` does with the weights at the time of the call.
+
+    The features of a frozen backbone are computed once.
+    """
+    if model.freeze != "all":
+        return lambda: predict(model, pixels)
+    forward, every = _forward(model, pixels), np.arange(len(pixels))
+    return lambda: forward(every).detach().double().cpu().numpy()
+
+
+def _forward(model: DefectNet, pixels: Pixels) -> Forward:
+    """Return the forward pass of training; the features of a frozen backbone are computed once."""
     device = model.mean.device
-    logits = [model(_to_tensor(pixels[i : i + batch_size], device)).double().cpu().numpy() for i in starts]
-    model.train(training)
-    return np.concatenate(logits) if logits else np.empty(0)
+    if model.freeze != "all":
+        return lambda batch: model(to_tensor(pixels[batch], device))
+    frozen = torch.from_numpy(features(model, pixels)).to(device)
+    return lambda batch: model.logits(frozen[torch.from_numpy(batch).to(device)])
 
 
 def _train_epoch(
     model: DefectNet,
     optimiser: torch.optim.Optimizer,
-    pixels: Pixels,
+    forward: Forward,
     labels: Labels,
     order: Indices,
     batch_size: int,
@@ -129,7 +147,7 @@ def _train_epoch(
     for step, batch in enumerate(np.array_split(order, -(-len(order) // batch_size)), start=1):
         optimiser.zero_grad()
         targets = torch.from_numpy(labels[batch]).float().to(device)
-        loss = binary_cross_entropy_with_logits(model(_to_tensor(pixels[batch], device)), targets)
+        loss = binary_cross_entropy_with_logits(forward(batch), targets)
         value = loss.item()
         if not np.isfinite(value):
             raise NonFiniteLossError(
@@ -140,11 +158,6 @@ def _train_epoch(
         optimiser.step()
         total += value * len(batch)
     return total / len(order)
-
-
-def _to_tensor(pixels: Pixels, device: torch.device) -> torch.Tensor:
-    """Convert (N, H, W, 3) to a channels-last tensor (N, 3, H, W), on the CPU without a copy."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2)
 
 
 def _reject_non_finite(model: DefectNet, epoch: int) -> None:

@@ -43,8 +43,8 @@ def model_card(facts: Facts) -> str:
     """Return the model card as Markdown."""
     parts = [
         f"# Defect classifier of run {facts.run_id}",
-        "A ResNet-50 with one defect logit. An image is predicted as defective if its logit is at least the threshold "
-        "of the operating point in use.",
+        f"Network {facts.config['backbone']} with one defect logit. An image is predicted as defective if its logit is "
+        "at least the threshold of the operating point in use.",
         "## Training data", _bullets(_training(facts)),
         "## Evaluation", _bullets(_measurement(facts)),
         "## Operating points", points_table(facts.chosen, facts.measured), _points_note(facts),
@@ -69,7 +69,8 @@ def _training(facts: Facts) -> list[str]:
         f"Data: `{config['data']}`, fingerprint `{facts.data_fingerprint}`, shot {config['shot']}.",
         f"Real: {_count(facts, 'train_real_negatives')} good, {_count(facts, 'train_real_positives')} defective.",
         f"Synthetic defects: {synthetic}.",
-        f"Size {config['width']}x{config['height']} (fit {config['fit']}), initial weights {config['weights']}, "
+        f"Size {config['width']}x{config['height']} (fit {config['fit']}), initial weights {config['weights']} "
+        f"(`{facts.tags.get('inandout.weights', 'unknown')}`), frozen {config['freeze']}, "
         f"{config['epochs']} epochs of {config['optimiser']} at {config['lr']}, batch {config['batch_size']}, "
         f"seed {config['seed']}.",
         f"Licence of the data: {facts.data_licence}. Licence of the diffusion base: {facts.base_licence}.",

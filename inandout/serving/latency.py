@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple, NoReturn
 import numpy as np
 from tqdm import tqdm
 
+from inandout.classifier.backbone import DefectNet
 from inandout.classifier.onnx_file import open_onnx, run_onnx
 from inandout.classifier.pixels import Pixels
-from inandout.classifier.resnet import DefectNet
 from inandout.classifier.training import predict
 from inandout.data.geometry import Geometry, fit_image
 from inandout.data.images import decode_image

@@ -9,9 +9,9 @@ from mlflow.models import ModelSignature
 from mlflow.types import DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType, ColSpec
 
+from inandout.classifier.backbone import DefectNet
 from inandout.classifier.heatmap import Pointing, heat_maps, pointing
 from inandout.classifier.pixels import load_pixels
-from inandout.classifier.resnet import DefectNet
 from inandout.data.geometry import Geometry, fit_mask
 from inandout.data.images import read_mask
 from inandout.data.manifest import Sample
@@ -25,7 +25,7 @@ def log_servable(weights: Path, settings: Settings, score: Pointing | None) -> s
     """Log a classifier to the active run, for `mlflow models serve`.
 
     Args:
-        weights: state dict of the ResNet-50.
+        weights: file written by `save_classifier`.
         settings: stored with the model.
         score: pointing score of its heat maps, logged as metrics of the model.
 

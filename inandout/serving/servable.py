@@ -16,8 +16,8 @@ from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FIL
 from PIL import Image
 from scipy.special import expit
 
+from inandout.classifier.backbone import load_classifier
 from inandout.classifier.heatmap import heat_maps
-from inandout.classifier.resnet import load_classifier
 from inandout.classifier.training import predict
 from inandout.errors import InputError
 from inandout.serving.request_images import prepare_rows

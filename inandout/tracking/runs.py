@@ -20,8 +20,12 @@ from inandout.tracking.logging import log_dataset, log_options
 from inandout.tracking.store import EXPERIMENT, LOCATION, PROCESS_TAG, stage_lock
 
 WEIGHTS = "classifier.safetensors"
-"""Artifact of `classify`: state dict of the ResNet-50, also accepted by the option `weights`. A logged `pt2` model
+"""Artifact of `classify`: state dict of the classifier, also accepted by the option `weights`. A logged `pt2` model
 cannot be trained further or inspected."""
+
+
+WEIGHTS_TAG = "inandout.weights"
+"""Run tag: digest of the file with the initial weights, or `none` or `imagenet`."""
 
 
 STAGE = "inandout.stage"

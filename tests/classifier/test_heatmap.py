@@ -3,20 +3,20 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
+from inandout.classifier.backbone import BackboneConfig, DefectNet, build_classifier
 from inandout.classifier.heatmap import DILATION, heat_maps, pointing
-from inandout.classifier.resnet import DefectNet, build_classifier
 from inandout.classifier.training import predict
 
 
-@pytest.fixture(scope="module")
-def model() -> DefectNet:
+@pytest.fixture(scope="module", params=["resnet50", "mobilenet_v2"])
+def model(request: pytest.FixtureRequest) -> DefectNet:
     """Random weights with non-zero residual branches."""
-    net = build_classifier("none", 3).eval().requires_grad_(False)
+    net = build_classifier(BackboneConfig(backbone=request.param), 3).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
-    for name, tensor in net.resnet.state_dict().items():
+    for name, tensor in net.network.state_dict().items():
         if name.endswith("bn3.weight"):
             tensor.copy_(torch.rand(tensor.shape, generator=generator))
-    net.resnet.fc.weight.abs_()  # for positive contributions to the logit
+    net.last.weight.abs_()  # for positive contributions to the logit
     return net
 
 
@@ -27,7 +27,8 @@ def images(n: int) -> np.ndarray:
 def reference_map(model: DefectNet, image: np.ndarray) -> np.ndarray:
     """Compute Grad-CAM of one image with hooks, channel by channel."""
     outputs = {}
-    layers = {"third": model.resnet.layer3, "fourth": model.resnet.layer4}
+    names = {"resnet50": ("layer3", "layer4"), "mobilenet_v2": ("features.13", "features.18")}[model.backbone]
+    layers = {name: model.network.get_submodule(name) for name in names}
     hooks = [
         layer.register_forward_hook(lambda m, i, o, n=name: outputs.update({n: o})) for name, layer in layers.items()
     ]
@@ -66,8 +67,8 @@ def test_the_model_is_unchanged(model: DefectNet) -> None:
 
 
 def test_a_map_without_contributions_is_zero(model: DefectNet) -> None:
-    zero_head = build_classifier("none", 0).eval().requires_grad_(False)
-    zero_head.resnet.fc.weight.zero_()
+    zero_head = build_classifier(BackboneConfig(), 0).eval().requires_grad_(False)
+    zero_head.last.weight.zero_()
     np.testing.assert_array_equal(heat_maps(zero_head, images(1)), 0)
     assert heat_maps(zero_head, images(0)).shape == (0, 96, 64)
 

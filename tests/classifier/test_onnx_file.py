@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from inandout.classifier import onnx_file
+from inandout.classifier.backbone import BackboneConfig, DefectNet, build_classifier
 from inandout.classifier.onnx_file import Deciding, largest_difference, open_onnx, run_onnx, write_onnx
-from inandout.classifier.resnet import DefectNet
 from inandout.classifier.training import predict
 from inandout.errors import InputError
 
@@ -29,9 +29,10 @@ def small() -> DefectNet:
     model = DefectNet()
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model.resnet = nn.Sequential(
-            nn.Conv2d(3, 8, 5, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 1)
+        model.network = nn.Sequential(
+            nn.Conv2d(3, 8, 5, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
         )
+        model.last = nn.Linear(8, 1)
     return model.eval().requires_grad_(False)
 
 
@@ -53,6 +54,19 @@ def test_any_batch_size_gives_the_logits_of_pytorch(written: Written) -> None:
         expected = predict(model, images(n, seed=n))
         np.testing.assert_allclose(logit, expected, atol=1e-5)
         np.testing.assert_allclose(score, 1 / (1 + np.exp(-expected)), atol=1e-5)
+
+
+def test_a_mobilenet_gives_the_logits_of_pytorch(tmp_path: Path) -> None:
+    model = build_classifier(BackboneConfig(backbone="mobilenet_v2"), 0).requires_grad_(False)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    model(torch.from_numpy(images(8).transpose(0, 3, 1, 2)))  # statistics, without which all logits are equal
+    model.eval()
+    assert write_onnx(model, 0.0, images(3), tmp_path / "model.onnx", {}) < 1e-4
+    logit, _, _ = run_onnx(open_onnx(tmp_path / "model.onnx"), images(5))
+    np.testing.assert_allclose(logit, predict(model, images(5)), atol=1e-4)
+    assert np.ptp(logit) > 1e-3, "equal logits would make the comparison meaningless"
 
 
 def test_decisions_apply_the_threshold(written: Written) -> None:

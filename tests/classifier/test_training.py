@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from inandout.checkpoint import NonFiniteLossError, load_checkpoint
-from inandout.classifier.resnet import DefectNet, build_classifier
+from inandout.classifier.backbone import BackboneConfig, DefectNet, build_classifier
 from inandout.classifier.training import FitConfig, Optimiser, fit, predict
 from inandout.errors import InputError
 from tests.conftest import draw
@@ -27,7 +27,7 @@ def train(
         if epoch == stop_after:
             raise StopError
 
-    model = build_classifier("none", 0)
+    model = build_classifier(BackboneConfig(), 0)
     fit(
         model, PIXELS, LABELS, FitConfig(epochs=epochs, batch_size=4, optimiser=optimiser, lr=0.01), seed=0,
         checkpoint=checkpoint, on_epoch=on_epoch,
@@ -49,7 +49,7 @@ def test_a_resumed_run_ends_with_bit_identical_weights(tmp_path: Path, optimiser
 
 
 def test_training_lowers_the_loss_and_separates_the_classes() -> None:
-    model = build_classifier("none", 0)
+    model = build_classifier(BackboneConfig(), 0)
     history = fit(model, PIXELS, LABELS, FitConfig(epochs=8, batch_size=5, optimiser="adamw", lr=0.001), seed=0)
     assert history[-1]["loss"] < 0.5 * history[0]["loss"]
     logits = predict(model, PIXELS)
@@ -59,7 +59,7 @@ def test_training_lowers_the_loss_and_separates_the_classes() -> None:
 def test_callbacks_are_called_once_per_epoch() -> None:
     epochs: list[int] = []
     fit(
-        build_classifier("none", 0), PIXELS, LABELS,
+        build_classifier(BackboneConfig(), 0), PIXELS, LABELS,
         FitConfig(epochs=2, batch_size=8, optimiser="sgd", lr=0.01), seed=0,
         on_epoch=lambda epoch, values: epochs.append(epoch),
     )  # fmt: skip
@@ -76,7 +76,7 @@ def test_a_resumed_run_reports_the_values_of_all_epochs(tmp_path: Path) -> None:
 
     for epochs in (1, 3):
         fit(
-            build_classifier("none", 0), PIXELS, LABELS,
+            build_classifier(BackboneConfig(), 0), PIXELS, LABELS,
             FitConfig(epochs=epochs, batch_size=8, optimiser="sgd", lr=0.01), seed=0,
             checkpoint=path, on_epoch=on_epoch,
         )  # fmt: skip
@@ -88,7 +88,7 @@ def test_a_non_finite_loss_raises_an_error_and_keeps_the_last_checkpoint(tmp_pat
     path = tmp_path / "checkpoint.safetensors"
     train(1, path)
     before = path.read_bytes()
-    model = build_classifier("none", 0)
+    model = build_classifier(BackboneConfig(), 0)
     with pytest.raises(NonFiniteLossError, match=r"epoch 2, step \d"):
         config = FitConfig.model_construct(epochs=9, batch_size=4, optimiser="adamw", lr=1e38)
         fit(model, PIXELS, LABELS, config, seed=0, checkpoint=path)
@@ -103,7 +103,7 @@ def test_an_invalid_checkpoint_raises_an_error(tmp_path: Path) -> None:
 
 
 def test_prediction_is_independent_of_the_batch_size_and_keeps_the_mode() -> None:
-    model = build_classifier("none", 0).train()
+    model = build_classifier(BackboneConfig(), 0).train()
     assert predict(model, PIXELS, 4) == pytest.approx(predict(model, PIXELS, 15), abs=1e-5)
     assert model.training
     assert predict(model, PIXELS[:0]).shape == (0,)

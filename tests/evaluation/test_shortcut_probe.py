@@ -3,7 +3,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from inandout.classifier.resnet import build_classifier
+from inandout.classifier.backbone import BackboneConfig, build_classifier
 from inandout.classifier.training import FitConfig, fit, predict
 from inandout.data.colour import is_grey
 from inandout.errors import InputError
@@ -64,7 +64,7 @@ def test_negatives_with_the_artefact_remove_the_learned_shortcut() -> None:
         pixels = np.concatenate([good, bad, synthetic_negatives])
         labels = np.repeat([0, 1, 0], [len(good), len(bad), len(synthetic_negatives)])
         every_epoch = np.arange(len(pixels)) >= len(good) + len(bad)
-        model = build_classifier("none", 0)
+        model = build_classifier(BackboneConfig(), 0)
         fit(
             model, pixels, labels, FitConfig(epochs=4, batch_size=8, optimiser="adamw", lr=0.001), seed=0,
             every_epoch=every_epoch,

@@ -15,7 +15,8 @@ def facts(positives: int) -> Facts:
     return Facts(
         run_id="abc",
         config={
-            "data": "my parts.csv", "shot": "full", "width": 64, "height": 192, "fit": "crop", "weights": "none",
+            "data": "my parts.csv", "shot": "full", "width": 64, "height": 192, "fit": "crop",
+            "backbone": "mobilenet_v2", "weights": "w.safetensors", "freeze": "norm",
             "epochs": 10, "optimiser": "adamw", "lr": 0.001, "batch_size": 8, "seed": 3,
             "alpha": 0.6,
         },
@@ -24,7 +25,10 @@ def facts(positives: int) -> Facts:
             "n_test_negatives": "160", "n_test_positives": "60",
         },
         metrics={"ap": 0.81, "ap_low": 0.75, "ap_high": 0.87, "oracle_precision": 0.9, "oracle_recall": 0.8},
-        tags={"inandout.survival": "90 of 96\ndefects survive", "mlflow.source.git.commit": "c0ffee"},
+        tags={
+            "inandout.survival": "90 of 96\ndefects survive", "mlflow.source.git.commit": "c0ffee",
+            "inandout.weights": "beef",
+        },
         data_fingerprint="d", test_fingerprint="t", data_licence="CC0", base_licence="Apache-2.0 (embedded)",
         chosen=chosen, measured=[measure_point(point, logits, test_labels) for point in chosen],
         commands=[command_line("classify", {"data": "my parts.csv", "reviewed": True, "alpha": None})],
@@ -34,6 +38,7 @@ def facts(positives: int) -> Facts:
 def test_the_card_states_data_errors_bounds_and_commands() -> None:
     card = model_card(facts(20))
     for said in (
+        "Network mobilenet_v2", "initial weights w.safetensors (`beef`), frozen norm",
         "fingerprint `d`, shot full", "Real: 384 good, 0 defective.", "30 from MemSeg, 30 from diffusion (alpha 0.6)",
         "Licence of the data: CC0. Licence of the diffusion base: Apache-2.0 (embedded).",
         "160 good and 60 defective images, fingerprint `t`", "Average precision 0.810 (95 % 0.750 .. 0.870)",

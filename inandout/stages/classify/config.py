@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from inandout.classifier.resnet import Weights
+from inandout.classifier.backbone import BackboneConfig
 from inandout.classifier.training import FitConfig
 from inandout.data.geometry import Geometry
 from inandout.data.prepare import DataConfig, Seed, ShotConfig
@@ -45,7 +45,7 @@ class ClassifyConfig(StageConfig):
     base: BaseConfig = BaseConfig()
     fit: FitConfig = FitConfig()
     mix: MixConfig = MixConfig()
-    weights: Weights = "none"
+    backbone: BackboneConfig = BackboneConfig()
     val_fpr: ValFpr = 0.05
     seed: Seed = 0
     training_seed: int | None = Field(

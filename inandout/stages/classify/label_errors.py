@@ -15,11 +15,11 @@ from pydantic import Field
 from scipy.special import expit
 from sklearn.metrics import average_precision_score
 
+from inandout.classifier.backbone import BackboneConfig, build_classifier
 from inandout.classifier.folds import assign_folds, label_losses
-from inandout.classifier.resnet import Weights, build_classifier
 from inandout.classifier.training import FitConfig, Logits, fit, predict
 from inandout.data.geometry import Geometry
-from inandout.data.manifest import Sample, digest, fingerprint, read_manifest
+from inandout.data.manifest import Sample, fingerprint, read_manifest
 from inandout.data.prepare import DataConfig, Seed, prepare
 from inandout.data.text import write_text
 from inandout.errors import InputError
@@ -28,7 +28,7 @@ from inandout.options import Fresh, StageConfig
 from inandout.reporting.figures import contact_sheet
 from inandout.stages.classify.train import Part, load_part, outlined
 from inandout.tracking.logging import log_values
-from inandout.tracking.runs import artifact_folder, artifact_names, run_stage
+from inandout.tracking.runs import WEIGHTS_TAG, artifact_folder, artifact_names, run_stage
 from inandout.tracking.store import connect
 
 SUSPECTS = "labels.csv"
@@ -43,7 +43,7 @@ class LabelErrorsConfig(StageConfig):
     data: DataConfig = DataConfig()
     geometry: Geometry = Geometry()
     fit: FitConfig = FitConfig()
-    weights: Weights = "none"
+    backbone: BackboneConfig = BackboneConfig()
     seed: Seed = 0
     folds: int = Field(5, ge=2, le=50, description="cross-validation folds; one classifier is trained per fold")
     fresh: Fresh = False
@@ -77,10 +77,7 @@ def find_label_errors(config: LabelErrorsConfig) -> str:
     connect()
     samples = prepare(config.data, config.seed)
     checked = [sample for sample in samples if sample.split != "test"]
-    inputs = {"data": fingerprint(samples)}
-    weights = Path(config.weights)
-    if weights.is_file():
-        inputs["weights"] = digest(weights)
+    inputs = {"data": fingerprint(samples)} | config.backbone.inputs()
     identity = Identity("labels", __name__, config, inputs, ignored=inputs.keys())
     name = f"label errors of {len(checked)} images, {config.folds} folds, seed={config.seed}"
     run = run_stage(identity, name, config.data.data, samples, lambda work: _judge(config, checked, work))
@@ -93,6 +90,7 @@ def find_label_errors(config: LabelErrorsConfig) -> str:
 
 
 def _judge(config: LabelErrorsConfig, checked: Sequence[Sample], work: Path) -> None:
+    mlflow.set_tag(WEIGHTS_TAG, config.backbone.weights_identity())
     part = load_part(checked, config.geometry)
     groups = [sample.group or f"#{number}" for number, sample in enumerate(checked)]
     logits = np.zeros(len(checked))
@@ -107,7 +105,7 @@ def _fold_logits(config: LabelErrorsConfig, part: Part, fold: np.ndarray, file: 
     kept, checkpoint = file.with_suffix(".json"), file.with_suffix(".safetensors")
     if not kept.exists():
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = build_classifier(config.weights, config.seed).to(device)
+        model = build_classifier(config.backbone, config.seed).to(device)
         others = np.setdiff1d(np.arange(len(part.labels)), fold)
         fit(
             model, part.pixels[others], part.labels[others], config.fit, seed=config.seed, checkpoint=checkpoint

@@ -1,4 +1,4 @@
-"""Entry point `classify`: mix real and synthetic images, train the ResNet-50, evaluate it."""
+"""Entry point `classify`: mix real and synthetic images, train the classifier, evaluate it."""
 
 import tempfile
 import time
@@ -11,14 +11,13 @@ from typing import NamedTuple
 import mlflow
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
+from inandout.classifier.backbone import DefectNet, build_classifier, save_classifier
 from inandout.classifier.pixels import Pixels, load_pixels
-from inandout.classifier.resnet import DefectNet, build_classifier
-from inandout.classifier.training import Labels, Logits, fit, predict
+from inandout.classifier.training import Labels, Logits, fit, predict, predictor
 from inandout.data.geometry import Geometry, fit_mask, survival
 from inandout.data.images import ImageArray, read_mask
-from inandout.data.manifest import Sample, digest, fingerprint
+from inandout.data.manifest import Sample, fingerprint
 from inandout.data.prepare import CheckedData, read_data
 from inandout.diffusion.base.base import base_identity
 from inandout.evaluation.metrics import Scored, evaluate, ranking
@@ -37,7 +36,7 @@ from inandout.stages.classify.synthetic import (
 from inandout.stages.classify.trained_classifier import TEST_TAG
 from inandout.stages.pools.pool import open_pool
 from inandout.tracking.logging import log_values, pip_requirements
-from inandout.tracking.runs import WEIGHTS, run_stage
+from inandout.tracking.runs import WEIGHTS, WEIGHTS_TAG, run_stage
 from inandout.tracking.store import connect
 
 N_SHOWN = 8
@@ -103,17 +102,15 @@ def refuse_impossible(config: ClassifyConfig, data: CheckedData) -> None:
     real = data.take_shot(config.data, config.scenario, config.seed)
     if config.mix.n_aug == 0:
         mix(real, [], [], 0, 0.0)
-    build_classifier(config.weights, config.own_seed())
+    build_classifier(config.backbone, config.own_seed())
     _base_input(config)
 
 
 def input_fingerprints(config: ClassifyConfig) -> dict[str, str]:
     """Return fingerprints of the inputs other than the dataset: existing pools, weights and base."""
     pools = [name for name in ("memseg_pool", "ddpm_pool") if getattr(config, name)]
-    fingerprints = {name: fingerprint(pool_rows(config, name)) for name in pools}
-    weights = Path(config.weights)
-    fingerprints |= {"weights": digest(weights)} if weights.is_file() else {}
-    return fingerprints | _base_input(config)
+    known = {name: fingerprint(pool_rows(config, name)) for name in pools}
+    return known | config.backbone.inputs() | _base_input(config)
 
 
 def ignored_options(config: ClassifyConfig, inputs: Mapping[str, str]) -> set[str]:
@@ -169,15 +166,15 @@ def train_classifier(
     Returns:
         The classifier and its logits (N,) on `val`.
     """
+    model = build_classifier(config.backbone, config.own_seed())
     memseg, ddpm = synthetic_positives(config, data)
     negatives = synthetic_negatives(config, data, ddpm)
     train = load_part(mix(real, memseg, ddpm, config.mix.n_aug, config.ddpm_ratio, negatives), config.geometry)
     _log_inputs(config, real, train)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    mlflow.set_tag("inandout.device", device)
-    model = build_classifier(config.weights, config.own_seed()).to(device)
+    mlflow.set_tags({"inandout.device": device, WEIGHTS_TAG: config.backbone.weights_identity()})
     started = time.monotonic()
-    logits = _train(config, model, train, val, work)
+    logits = _train(config, model.to(device), train, val, work)
     mlflow.log_metric("seconds_training", time.monotonic() - started)
     return model, predict(model, val.pixels) if logits is None else logits
 
@@ -195,11 +192,12 @@ def load_part(samples: Sequence[Sample], geometry: Geometry) -> Part:
 def _train(config: ClassifyConfig, model: DefectNet, train: Part, val: Part, work: Path) -> Logits | None:
     """Train; return the logits of `val` after the last epoch if they were computed, else None."""
     logits: Logits | None = None
+    predict_val = predictor(model, val.pixels)
 
     def on_epoch(epoch: int, values: dict[str, float]) -> None:
         nonlocal logits
         if "val_ap" not in values and 0 < val.labels.sum() < len(val.labels):
-            logits = predict(model, val.pixels)
+            logits = predict_val()
             values["val_ap"] = ranking(logits, val.labels)["ap"]
         log_values(values, step=epoch)
 
@@ -268,7 +266,7 @@ def _log_model(model: DefectNet, pixels: Pixels) -> None:
     _log_export(model, pixels)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / WEIGHTS
-        save_file(model.resnet.state_dict(), path)
+        save_classifier(model, path)
         mlflow.log_artifact(str(path))
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from mlflow.entities import Run
 
+from inandout.classifier.backbone import DefectNet, load_classifier
 from inandout.classifier.pixels import Pixels, load_pixels
-from inandout.classifier.resnet import DefectNet, load_classifier
 from inandout.data.geometry import Geometry
 from inandout.data.manifest import Sample, Split, fingerprint, read_manifest
 from inandout.data.prepare import prepare
@@ -33,7 +33,7 @@ class TrainedClassifier:
     run: Run
     config: ClassifyConfig
     weights: Path
-    """State dict of the ResNet-50, a `.safetensors` file."""
+    """State dict of the classifier, a `.safetensors` file."""
 
     @classmethod
     def open(cls, run_id: str, option: str = "run") -> "TrainedClassifier":

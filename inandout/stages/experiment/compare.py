@@ -5,7 +5,7 @@ from typing import Annotated
 import mlflow
 from pydantic import AfterValidator, Field
 
-from inandout.classifier.resnet import Weights
+from inandout.classifier.backbone import BackboneConfig
 from inandout.classifier.training import FitConfig
 from inandout.data.geometry import Geometry
 from inandout.data.manifest import fingerprint
@@ -56,7 +56,7 @@ class CompareConfig(StageConfig):
     base: BaseConfig = BaseConfig()
     fit: FitConfig = FitConfig()
     mix: MixConfig = MixConfig()
-    weights: Weights = "none"
+    backbone: BackboneConfig = BackboneConfig()
     val_fpr: ValFpr = 0.05
     shots: Annotated[str, AfterValidator(_shots)] = Field("zero,full", description="scenarios, separated by commas")
     sources: Annotated[str, AfterValidator(_sources)] = Field(
@@ -71,7 +71,7 @@ class CompareConfig(StageConfig):
         """Return all cells of the comparison."""
         shared = ClassifyConfig(
             data=self.data, scenario=ShotConfig(n_shot=self.n_shot), geometry=self.geometry, base=self.base,
-            fit=self.fit, mix=self.mix, weights=self.weights, val_fpr=self.val_fpr, fresh=self.fresh,
+            fit=self.fit, mix=self.mix, backbone=self.backbone, val_fpr=self.val_fpr, fresh=self.fresh,
         )  # fmt: skip
         shots = [shot for shot in SHOTS if shot in self.shots.split(",")]
         seeds = [int(seed) for seed in self.seeds.split(",")]

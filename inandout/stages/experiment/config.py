@@ -4,6 +4,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from inandout.classifier.backbone import Backbone, Freeze
 from inandout.classifier.training import Optimiser
 from inandout.data.splits import Shot
 from inandout.errors import InputError
@@ -75,9 +76,11 @@ class SettingsConfig(BaseModel):
     base_config: str | None = Field(None, description="configuration of a single-file base")
     width: int | None = Field(None, ge=32, le=4096, description="image width in px")
     height: int | None = Field(None, ge=32, le=4096, description="image height in px")
+    backbone: Backbone | None = Field(None, description="torchvision network")
     weights: str | None = Field(
         None, min_length=1, description="initial weights: none, imagenet, or a .safetensors file"
     )
+    freeze: Freeze | None = Field(None, description="what training does not change: none, norm or all")
     epochs: int | None = Field(None, ge=1, le=10_000, description="passes over the positives")
     batch_size: int | None = Field(None, ge=2, le=4096, description="images per step")
     optimiser: Optimiser | None = Field(None, description="optimiser: sgd or adamw")

@@ -11,7 +11,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
-from inandout.classifier.resnet import build_classifier
+from inandout.classifier.backbone import BackboneConfig, build_classifier
 from inandout.classifier.training import fit
 from inandout.data.prepare import CheckedData
 from inandout.diffusion.base.base import Base, kind_of_base, open_base
@@ -22,7 +22,13 @@ from inandout.diffusion.sample.sampler import SamplingConfig
 from inandout.options import known
 from inandout.reporting.tables import aligned
 from inandout.stages.classify.config import ClassifyConfig
-from inandout.stages.experiment.missing import count_shown, missing_images, missing_priors, training_steps
+from inandout.stages.experiment.missing import (
+    count_shown,
+    count_training_images,
+    missing_images,
+    missing_priors,
+    training_steps,
+)
 from inandout.stages.experiment.plan import Config, Plan, Task
 from inandout.stages.finetune import FinetuneConfig
 from inandout.stages.pools.inpaint import InpaintPoolConfig
@@ -45,7 +51,7 @@ class Timed(NamedTuple):
     measured: bool = True
     """Whether the seconds were measured or derived from the operations."""
 
-    def times(self, number: int) -> "Timed":
+    def times(self, number: float) -> "Timed":
         """Return the cost of `number` units."""
         return self._replace(seconds=self.seconds * number, flops=self.flops * number)
 
@@ -100,21 +106,29 @@ def _table(works: Sequence[Work], gpu_tflops: float | None) -> str:
 
 
 def _classifying(missing: Sequence[Task[Config]], data: CheckedData) -> list[Work]:
-    """Return the training steps of all missing classifiers; empty if none is missing."""
+    """Return the training steps of all missing classifiers, or the images of a frozen backbone.
+
+    Empty if no classifier is missing. All cells share the backbone and what is frozen.
+    """
     configs = [task.config for task in missing if isinstance(task.config, ClassifyConfig)]
-    steps = sum(training_steps(config, data) for config in configs)
-    return [Work("classifier, training steps", steps, _classifier_step(configs[0]))] if configs else []
+    if not configs:
+        return []
+    step = _classifier_step(configs[0])
+    if configs[0].backbone.freeze == "all":
+        images = sum(count_training_images(config, data) for config in configs)
+        return [Work("classifier, images", images, step.times(1 / (_BACKWARD * configs[0].fit.batch_size)))]
+    return [Work("classifier, training steps", sum(training_steps(config, data) for config in configs), step)]
 
 
 def _classifier_step(config: ClassifyConfig) -> Timed:
-    """Time one step of `fit` on a batch of blank images; an epoch is one step."""
+    """Time one step of `fit` on a batch of blank images with nothing frozen; an epoch is one step."""
     count, size = config.fit.batch_size, config.geometry
     pixels, labels = np.zeros((count, size.height, size.width, 3), np.uint8), _alternating_labels(count)
     ends: list[float] = []
 
     def train(epochs: int) -> None:
         fit(
-            build_classifier("none", 0).to(_device()), pixels, labels,
+            build_classifier(BackboneConfig(backbone=config.backbone.backbone), 0).to(_device()), pixels, labels,
             config.fit.model_copy(update={"epochs": epochs}), seed=0,
             on_epoch=lambda epoch, values: ends.append(_now()),
         )  # fmt: skip

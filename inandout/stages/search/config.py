@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from inandout.classifier.resnet import Weights
+from inandout.classifier.backbone import BackboneConfig
 from inandout.classifier.training import FitConfig
 from inandout.data.geometry import Geometry
 from inandout.data.prepare import DataConfig, Seed, ShotConfig
@@ -43,7 +43,7 @@ class SearchConfig(StageConfig):
     base: BaseConfig = BaseConfig()
     fit: FitConfig = FitConfig()
     mix: MixConfig = MixConfig()
-    weights: Weights = "none"
+    backbone: BackboneConfig = BackboneConfig()
     val_fpr: ValFpr = 0.05
     seed: Seed = 0
     n_trials: int = Field(20, ge=1, le=10_000, description="total number of trials, including those before a resume")
@@ -121,7 +121,7 @@ class SearchConfig(StageConfig):
         """Return one configuration per seed, at a point of the space."""
         shared = ClassifyConfig(
             data=self.data, scenario=self.scenario, geometry=self.geometry, base=self.base, fit=self.fit, mix=self.mix,
-            weights=self.weights, val_fpr=self.val_fpr, seed=self.seed,
+            backbone=self.backbone, val_fpr=self.val_fpr, seed=self.seed,
         ).with_options(**{name: int(value) if name == "n_aug" else value for name, value in point.items()})  # fmt: skip
         return [shared.model_copy(update={"training_seed": int(seed)}) for seed in seeds.split(",")]
 

@@ -4,7 +4,7 @@ import mlflow
 import numpy as np
 import pytest
 
-from inandout.classifier.resnet import build_classifier
+from inandout.classifier.backbone import load_classifier
 from inandout.data.images import write_image
 from inandout.data.manifest import Sample, digest, read_manifest, write_manifest
 from inandout.errors import InputError
@@ -79,8 +79,8 @@ def test_similar_images_have_small_distances_and_the_run_logs_them(
     assert distance(config) == found
     pointing = DistanceConfig(model=pointer_to(trained.run_id), pools=f"{near}, {pointer_to(memseg)}")
     assert distance(pointing) == found
-    weights = build_classifier(str(artifact_folder(trained.run_id, WEIGHTS)), 0)
-    assert int(weights.resnet.bn1.num_batches_tracked) == 3 * 2, "3 epochs of 16 images, so the weights are trained"
+    weights = load_classifier(artifact_folder(trained.run_id, WEIGHTS))
+    assert int(weights.network.bn1.num_batches_tracked) == 3 * 2, "3 epochs of 16 images, not untrained weights"
 
 
 def test_invalid_pools_and_models_raise_an_error(data: Path, trained: Result, tmp_path: Path) -> None:

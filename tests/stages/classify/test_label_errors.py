@@ -8,8 +8,8 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from inandout.classifier.backbone import DefectNet
 from inandout.classifier.pixels import Pixels
-from inandout.classifier.resnet import DefectNet
 from inandout.classifier.training import fit
 from inandout.data.manifest import read_manifest, write_manifest
 from inandout.data.prepare import DataConfig, prepare

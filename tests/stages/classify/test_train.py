@@ -9,13 +9,15 @@ import pytest
 from pydantic import ValidationError
 from safetensors.torch import save_file
 
+from inandout.classifier.backbone import BackboneConfig, build_classifier, save_classifier
 from inandout.classifier.pixels import load_pixels
-from inandout.classifier.resnet import build_classifier
+from inandout.classifier.training import predict
 from inandout.data.geometry import Geometry
-from inandout.data.manifest import read_manifest
+from inandout.data.manifest import digest, read_manifest
 from inandout.errors import InputError
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.train import Result, classify
+from inandout.stages.classify.trained_classifier import TrainedClassifier
 from inandout.stages.experiment.compare import CompareConfig, compare
 from inandout.stages.pools.augment import AugmentConfig, augment
 from inandout.tracking.runs import artifact_folder
@@ -127,13 +129,29 @@ def test_a_pool_that_the_mix_does_not_use_raises_an_error(given: dict[str, objec
         ClassifyConfig.from_flat(**given)
 
 
+@pytest.mark.parametrize("freeze", ["norm", "all"])
+def test_another_backbone_is_trained_and_opened(tiny: Path, project: Path, tmp_path: Path, freeze: str) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_classifier(build_classifier(BackboneConfig(backbone="mobilenet_v2"), 1), path)
+    result = train(tiny, backbone="mobilenet_v2", weights=str(path), freeze=freeze, n_aug=0)
+    assert mlflow.get_run(result.run_id).data.tags["inandout.weights"] == digest(path)
+    trained = TrainedClassifier.open(result.run_id)
+    model = trained.load()
+    assert model.backbone == "mobilenet_v2"
+    logits = predict(model, trained.test_pixels(len(trained.test)))
+    assert logits == pytest.approx(trained.scores().logits, abs=1e-4)
+    assert train(tiny, backbone="mobilenet_v2", weights=str(path), n_aug=0).run_id != result.run_id
+    (logged,) = mlflow.search_logged_models(filter_string=f"source_run_id = '{result.run_id}'", output_format="list")
+    assert logged.model_uri
+
+
 @pytest.mark.usefixtures("no_model")
 def test_the_content_of_a_weight_file_is_part_of_the_fingerprint(tiny: Path, project: Path, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
-    save_file(build_classifier("none", 1).resnet.state_dict(), path)
+    save_file(build_classifier(BackboneConfig(), 1).network.state_dict(), path)
     first = train(tiny, weights=str(path), epochs=1)
     assert train(tiny, weights=str(path), epochs=1).run_id == first.run_id
-    save_file(build_classifier("none", 2).resnet.state_dict(), path)
+    save_file(build_classifier(BackboneConfig(), 2).network.state_dict(), path)
     assert train(tiny, weights=str(path), epochs=1).run_id != first.run_id
 
 

@@ -11,8 +11,8 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from mlflow.entities import Run
 
 from inandout.__main__ import main
+from inandout.classifier.backbone import DefectNet
 from inandout.classifier.frequency_sampler import FrequencySampler
-from inandout.classifier.resnet import DefectNet
 from inandout.data.prepare import CheckedData, read_data
 from inandout.errors import InputError
 from inandout.parallel import ParallelConfig, run_all
@@ -170,6 +170,13 @@ def test_a_dry_run_counts_the_cost_without_training(tiny: Path, project: Path) -
     assert numbers(plan(config(tiny, name="table2", n_augs="4", seeds="0"))) == {
         "classifier, training steps": 1, "fine-tuning, images": 10 * 16 * 2, "diffusion, images": 2 + len(STRIP),
     }, "prior images of a seed are shared by all shots"  # fmt: skip
+
+
+def test_a_frozen_backbone_costs_a_pass_over_the_training_images(tiny: Path, project: Path) -> None:
+    asked = config(tiny, name="table5", n_augs="4", seeds="0", backbone="mobilenet_v2", freeze="all")
+    (work,) = [work for name, work in numbers(plan(asked)).items() if name.startswith("classifier")]
+    images = 16 + 6  # of 20 negatives and 8 positives, 4 and 2 are kept for validation
+    assert work == images + (images + 4), "none, and with 4 synthetic positives"
 
 
 EXPERIMENTS = [

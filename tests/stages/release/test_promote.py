@@ -73,7 +73,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
         patch.setattr("inandout.stages.classify.train._log_export", lambda *_: None)
 
         def train(skill: float, data: Path = here, **changes: object) -> str:
-            patch.setattr("inandout.stages.classify.train.predict", scorer(skill))
+            score = scorer(skill)
+            patch.setattr("inandout.stages.classify.train.predict", score)
+            patch.setattr(
+                "inandout.stages.classify.train.predictor", lambda model, pixels: lambda: score(model, pixels)
+            )
             values = {"n_aug": 0, "epochs": 1, "batch_size": 8, "width": SIDE, "height": SIDE, "data": str(data)}
             return classify(ClassifyConfig.from_flat(**values | changes)).run_id
 

@@ -1,0 +1,215 @@
+"""The classifier: a network of torchvision with one defect logit; the paper's is a ResNet-50 (section 5.1)."""
+
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torchvision.models import get_model, get_model_weights
+
+from inandout.data.manifest import digest
+from inandout.errors import InputError, brief
+
+Backbone = Literal["resnet50", "resnet18", "mobilenet_v2", "efficientnet_b0"]
+Freeze = Literal["none", "norm", "all"]
+
+
+class Network(NamedTuple):
+    """A supported network of torchvision."""
+
+    options: dict[str, Any]
+    """Arguments of torchvision's constructor. Training draws no random numbers, so that a resumed run is exact."""
+    head: str
+    """Name of the classification layers, which one linear layer replaces."""
+    stride_16: int
+    """Number of leading convolutional layers down to 1/16 of the image size; the remaining ones end at 1/32."""
+
+
+# Zero-initialised residual branches (Goyal et al. 2017, section 5.1) keep the initial logits of random weights small;
+# pretrained weights replace these values.
+NETWORKS: dict[Backbone, Network] = {
+    "resnet50": Network({"zero_init_residual": True}, "fc", 7),
+    "resnet18": Network({"zero_init_residual": True}, "fc", 7),
+    "mobilenet_v2": Network({}, "classifier", 14),
+    "efficientnet_b0": Network({"stochastic_depth_prob": 0.0}, "classifier", 6),
+}
+
+
+class BackboneConfig(BaseModel):
+    """Network, initial weights, and the part that is not trained."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: Backbone = Field("resnet50", description="torchvision network (paper: resnet50)")
+    weights: str = Field("none", min_length=1, description="initial weights: none, imagenet, or a .safetensors file")
+    freeze: Freeze = Field(
+        "none",
+        description="what training leaves unchanged: none; norm = statistics and parameters of the batch norm layers; "
+        "all = everything but the last layer",
+    )
+
+    def inputs(self) -> dict[str, str]:
+        """Return the digest of the weights file under `weights`, or nothing if the weights are not a file."""
+        path = Path(self.weights)
+        return {"weights": digest(path)} if path.is_file() else {}
+
+    def weights_identity(self) -> str:
+        """Return the digest of the weights file, or `weights` itself if it is not a file."""
+        return self.inputs().get("weights", self.weights)
+
+
+class DefectNet(nn.Module):
+    """Classifier of uint8 RGB images (N, 3, H, W), 0..255, with defect logits (N,) as output.
+
+    Scaling and ImageNet normalisation are part of the model for all initial weights, so training, evaluation and
+    exported models share them.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: Backbone = "resnet50", freeze: Freeze = "none") -> None:
+        super().__init__()
+        self.backbone, self.freeze = backbone, freeze
+        head = NETWORKS[backbone].head
+        self.network = get_model(backbone, weights=None, **NETWORKS[backbone].options)
+        *_, linear = getattr(self.network, head).modules()
+        setattr(self.network, head, nn.Identity())
+        self.last = nn.Linear(linear.in_features, 1)
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1) * 255, persistent=False)
+        for module in self._frozen():
+            module.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (N,); their sigmoid is the probability of a defect."""
+        return self.logits(self.features(images))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return the input (N, C) of the last layer: the mean of the last convolutional layer over the image."""
+        features: Tensor = self.network(self.normalise(images))
+        return features
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Return logits (N,) of features (N, C)."""
+        logits: Tensor = self.last(features)
+        return logits.flatten()
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Return float images with the mean and standard deviation of ImageNet's colours as zero and one."""
+        return (images.float() - self.mean) / self.std
+
+    def convolutions(self) -> tuple[nn.Sequential, nn.Sequential]:
+        """Return the convolutional layers down to 1/16 of the image size, and the remaining ones, which end at 1/32."""
+        if hasattr(self.network, "features"):
+            body = self.network.features
+        else:
+            body = nn.Sequential(*[*self.network.children()][:-2])  # all but avgpool and fc
+        split = NETWORKS[self.backbone].stride_16
+        return body[:split], body[split:]
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; frozen layers always stay in evaluation mode."""
+        super().train(mode)
+        for module in self._frozen():
+            module.eval()
+        return self
+
+    def _frozen(self) -> list[nn.Module]:
+        if self.freeze == "norm":
+            return [module for module in self.network.modules() if isinstance(module, nn.BatchNorm2d)]
+        return [self.network] if self.freeze == "all" else []
+
+
+def build_classifier(config: BackboneConfig, seed: int) -> DefectNet:
+    """Build a `DefectNet` whose random weights depend on `seed` only.
+
+    Args:
+        config: `weights` is `none` (random), `imagenet` (torchvision's IMAGENET1K_V1, downloaded on first use; the
+            paper does not specify its initial weights, its follow-up DIAG uses these), or the path of a .safetensors
+            file with torchvision's state dict of the network, with or without its classification layers.
+        seed: 0..2**32 - 1.
+
+    Raises:
+        InputError: the weights cannot be downloaded or read, or do not match the network.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = DefectNet(config.backbone, config.freeze)
+    if config.weights != "none":
+        state = _imagenet(config.backbone) if config.weights == "imagenet" else _from_file(Path(config.weights))
+        _load_network(model, state, config.weights)
+    return model
+
+
+def save_classifier(model: DefectNet, path: Path) -> None:
+    """Write the state dict with torchvision's names, except for the last layer, and the name of the backbone."""
+    head = NETWORKS[model.backbone].head
+    last = {f"{head}.{name}": value for name, value in model.last.state_dict().items()}
+    save_file(model.network.state_dict() | last, path, {"backbone": model.backbone})
+
+
+def load_classifier(path: Path) -> DefectNet:
+    """Load a trained `DefectNet` in evaluation mode, with frozen parameters.
+
+    Raises:
+        InputError: the file was not written by `save_classifier`.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            backbone = (file.metadata() or {}).get("backbone", "resnet50")  # files of older versions do not name it
+        model, head = DefectNet(backbone), f"{NETWORKS[backbone].head}."
+        model.load_state_dict(
+            {
+                f"last.{name.removeprefix(head)}" if name.startswith(head) else f"network.{name}": value
+                for name, value in load_file(path).items()
+            }
+        )
+    except Exception as error:  # safetensors raises its own type and OSError, torch RuntimeError
+        raise InputError(
+            f"{path}: not the weights of a trained classifier ({brief(error)}); use the weights of a classify run"
+        ) from error
+    return model.eval().requires_grad_(False)
+
+
+def _imagenet(backbone: Backbone) -> dict[str, Tensor]:
+    weights = get_model_weights(backbone)["IMAGENET1K_V1"]
+    try:
+        state: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"weights=imagenet cannot be downloaded ({error}); use weights=none or the path of a .safetensors file "
+            "saved on another machine"
+        ) from error
+    return state
+
+
+def _from_file(path: Path) -> dict[str, Tensor]:
+    if path.suffix != ".safetensors":
+        raise InputError(f"weights={str(path)!r}: must be 'none', 'imagenet' or the path of a .safetensors file")
+    try:
+        return load_file(path)
+    except Exception as error:  # safetensors raises its own type and OSError
+        raise InputError(f"weights={str(path)!r}: not a readable .safetensors file ({error})") from error
+
+
+def _load_network(model: DefectNet, state: dict[str, Tensor], weights: str) -> None:
+    """Load all layers except the classification layers, which have another shape."""
+    given = {name: value for name, value in state.items() if not name.startswith(f"{NETWORKS[model.backbone].head}.")}
+    expected = model.network.state_dict()
+    required = {name for name in expected if not name.endswith("num_batches_tracked")}  # absent from old files
+    wrong = {
+        "missing": sorted(required - given.keys()),
+        "unknown": sorted(given.keys() - expected.keys()),
+        "of another shape": [name for name in given if name in expected and given[name].shape != expected[name].shape],
+    }
+    found = [f"{len(names)} tensors are {what}, for example {names[0]!r}" for what, names in wrong.items() if names]
+    if found:
+        raise InputError(
+            f"weights={weights!r}: not a state dict of backbone={model.backbone}: {'; '.join(found)}; give the weights "
+            "of this network, with torchvision's names, or another backbone"
+        )
+    model.network.load_state_dict(given, strict=False)
