@@ -29,9 +29,7 @@ def small() -> DefectNet:
     model = DefectNet()
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model.network = nn.Sequential(
-            nn.Conv2d(3, 8, 5, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
-        )
+        model.network = nn.Sequential(nn.Conv2d(3, 8, 5, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         model.last = nn.Linear(8, 1)
     return model.eval().requires_grad_(False)
 

@@ -78,19 +78,19 @@ def test_images_are_encoded_once(
 def test_training_and_drawing_use_the_same_layer_of_the_text_encoder(
     tiny: Path, tiny_base: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
-    read: dict[str, set[int]] = {"finetune.dreambooth": set(), "sample.sampler": set()}
+    read: dict[str, set[int]] = {"finetune.dreambooth": set(), "sample.guidance": set()}
     for module, layers in read.items():
         monkeypatch.setattr(f"inandout.diffusion.{module}.prompt_states", _noting(layers))
     shared = {key: value for key, value in QUICK.items() if key in AugmentConfig.options()}
     result = run(tiny, tiny_base, clip_skip=2, n_prior=0)
-    assert read == {"finetune.dreambooth": {2}, "sample.sampler": set()}
+    assert read == {"finetune.dreambooth": {2}, "sample.guidance": set()}
     augment(
         AugmentConfig.from_flat(
             **shared | {"source": "ddpm", "data": str(tiny), "base": str(tiny_base), "adapter": str(result.adapter)}
             | {"steps": 2, "n_aug": 3}
         )
     )  # fmt: skip
-    assert read["sample.sampler"] == {2}
+    assert read["sample.guidance"] == {2}
 
 
 def _noting(layers: set[int]) -> Any:

@@ -15,7 +15,6 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 
 from inandout.diffusion.prompts import check_prompt, prompt_states
-from inandout.errors import InputError
 
 GuidanceMode: TypeAlias = Literal["plain", "composed"]
 Predict: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -34,17 +33,8 @@ class Composition(NamedTuple):
     """Prompt of the base for the class of the product, e.g. "background"."""
 
     def base_prompt(self, prompt: str) -> str:
-        """Return a prompt with the class prompt in place of the instance prompt.
-
-        Raises:
-            InputError: the prompt does not begin with the instance prompt.
-        """
-        if not prompt.startswith(self.instance_prompt):
-            raise InputError(
-                f"the prompt {prompt!r} does not begin with {self.instance_prompt!r}, the prompt of the fine-tuning; "
-                "begin with it, or give guidance_mode=plain"
-            )
-        return self.class_prompt + prompt.removeprefix(self.instance_prompt)
+        """Return a prompt with the class prompt in place of the instance prompt, which the base does not know."""
+        return prompt.replace(self.instance_prompt, self.class_prompt)
 
 
 def plain_guidance(
@@ -78,7 +68,7 @@ def composed_guidance(
     """Return composed guidance: one call of the fine-tuned model and two of the base per step.
 
     Raises:
-        InputError: a prompt is too long or does not begin with the instance prompt, or `clip_skip` is out of range.
+        InputError: a prompt is too long, or `clip_skip` is out of range.
     """
     instance_prompt, class_prompt = composition.instance_prompt, composition.class_prompt
     product = _encode(pipeline, [instance_prompt], clip_skip)[instance_prompt]

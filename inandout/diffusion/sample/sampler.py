@@ -110,9 +110,9 @@ def sample(
         composition: composed guidance with this base; None = plain guidance.
 
     Raises:
-        InputError: a prompt is too long or does not suit the composition, a side is less than 1, the base's schedule
-            has fewer steps, `clip_skip` is out of range, or an inpainting base has no canvas. It is raised by the call,
-            before the first batch is requested.
+        InputError: a prompt is too long, a side is less than 1, the base's schedule has fewer steps, `clip_skip` is out
+            of range, or an inpainting base has no canvas. It is raised by the call, before the first batch is
+            requested.
     """
     if width < 1 or height < 1:
         raise InputError(f"{width}x{height}: width and height must be at least 1 px")

@@ -65,7 +65,10 @@ class SearchConfig(StageConfig):
     )
     n_held_out: int = Field(40, ge=2, le=100_000, description="number of held-out positives for objective=synthetic")
     held_out_alpha: float | None = Field(
-        None, ge=0, le=1, description="alpha of held-out positives, equal in all trials; none = default of base and shot"
+        None,
+        ge=0,
+        le=1,
+        description="alpha of held-out positives, equal in all trials; none = default of base and shot",
     )
     storage: Annotated[str, AfterValidator(check_url)] = Field(
         "",

@@ -9,7 +9,6 @@ from inandout.diffusion.prompts import prompt_states
 from inandout.diffusion.sample.guidance import Composition, composed_guidance
 from inandout.diffusion.sample.presets import DEFAULT_MODES, DRAWING_PRESETS, drawing_preset
 from inandout.diffusion.sample.sampler import SamplingConfig, sample
-from inandout.errors import InputError
 from tests.diffusion.tiny import tiny_pipeline
 
 INSTANCE, CLASS = "skt background", "background"
@@ -78,12 +77,11 @@ def test_a_prompt_without_a_defect_draws_the_fine_tuned_model_unguided(
     assert np.abs(composed - draw(base, [INSTANCE], 1)).max() > 3, "the models differ"
 
 
-def test_a_prompt_must_begin_with_the_instance_prompt(base: StableDiffusionPipeline) -> None:
-    with pytest.raises(InputError, match=r"'a crack' does not begin with 'skt background'.*guidance_mode=plain"):
-        sample(
-            base, ["a crack"], [0], width=32, height=32, config=SamplingConfig().resolved("embedded"),
-            composition=Composition(base, INSTANCE, CLASS),
-        )  # fmt: skip
+def test_the_base_reads_the_class_prompt_in_place_of_the_instance_prompt(base: StableDiffusionPipeline) -> None:
+    composition = Composition(base, INSTANCE, CLASS)
+    assert composition.base_prompt("skt background cracked") == "background cracked"
+    assert composition.base_prompt("blue skt background with a crack") == "blue background with a crack"
+    assert composition.base_prompt("a crack") == "a crack"
 
 
 def test_the_presets_of_stable_diffusion_with_plain_guidance_are_the_papers() -> None:

@@ -50,7 +50,7 @@ def test_a_study_is_a_tree_of_runs_with_metrics_and_figures_and_can_be_extended(
     assert study.info.status == "FINISHED"
     assert [parent(trial) for trial in trials] == [study.info.run_id] * 6
     assert [trial.info.run_name for trial in trials] == [f"trial-00{number}" for number in range(6)]
-    assert point(trials[0]) == (0.8, 0.5)
+    assert point(trials[0]) == (1.0, 0.5)
     assert len({point(trial) for trial in trials}) == 6
     first = trials[0].data.metrics
     assert (first["val_ap"], first["val_precision"], first["val_recall"]) == pytest.approx((0.87, 0.5, 0.25))
