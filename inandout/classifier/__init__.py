@@ -1,1 +1,1 @@
-"""ResNet-50 with one logit, trained by the KolektorSDD2 protocol."""
+"""Networks of torchvision with one logit, trained by the KolektorSDD2 protocol."""

@@ -36,9 +36,9 @@ DRAWING_PRESETS: dict[tuple[Kind, Shot, GuidanceMode], DrawingPreset] = {
     ("embedded", "zero", "plain"): DrawingPreset(0.60, 0.30, 3.0, _PAPER_WORDS),
     ("embedded", "few", "plain"): DrawingPreset(0.80, 0.80, 3.0, _NO_WORDS),
     ("embedded", "full", "plain"): DrawingPreset(0.80, 0.80, 3.0, _NO_WORDS),
-    ("embedded", "zero", "composed"): DrawingPreset(1.0, 1.0, 2.0, KINDS),
-    ("embedded", "few", "composed"): DrawingPreset(1.0, 1.0, 2.0, KINDS),
-    ("embedded", "full", "composed"): DrawingPreset(1.0, 1.0, 2.0, KINDS),
+    ("embedded", "zero", "composed"): DrawingPreset(1.0, 1.0, 1.5, KINDS),
+    ("embedded", "few", "composed"): DrawingPreset(1.0, 1.0, 1.5, KINDS),
+    ("embedded", "full", "composed"): DrawingPreset(1.0, 1.0, 1.5, KINDS),
 }
 """Stable Diffusion with plain guidance: the paper's values. With composed guidance: not measured. The embedded base was
 tuned on magnetic tiles with plain guidance, and on several products with composed guidance

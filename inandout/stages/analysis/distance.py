@@ -144,7 +144,7 @@ def _draw(samples: Sequence[Sample], n: int, seed: int) -> list[Sample]:
 
 
 def _features(trained: TrainedClassifier, groups: Sequence[Sequence[Sample]]) -> list[Floats]:
-    """Return features (N, 2048) of each group, with the classifier's geometry."""
+    """Return features (N, C) of each group, with the classifier's geometry."""
     net = trained.load_fastest()
     return [features(net, load_pixels([sample.image for sample in group], trained.geometry)) for group in groups]
 
@@ -168,7 +168,7 @@ def distance_table(rows: Sequence[Row]) -> str:
 
 
 def feature_map(reference: Floats, groups: Sequence[tuple[str, Floats]]) -> Figure:
-    """Plot features (N, 2048) in two principal components, which are fitted to the reference and the negatives only."""
+    """Plot features (N, C) in two principal components, which are fitted to the reference and the negatives only."""
     axes_of = PCA(2, svd_solver="full").fit(
         np.concatenate([reference, *(f for name, f in groups if name == NEGATIVES)])
     )
