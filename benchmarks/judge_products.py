@@ -1,4 +1,6 @@
-"""Judge diffusion images by product: is the product right, and is the defect seen? `python -m benchmarks.judge_products --help`.
+"""Judge diffusion images by product: is the product right, and is the defect seen?
+
+    python -m benchmarks.judge_products --help
 
 For each product, an adapter is fine-tuned on 50 good parts with the default options. Its images are judged three times:
 
