@@ -1,4 +1,6 @@
-"""Judge diffusion images by product: is the product right, and is the defect seen? `judge_products.py --help`.
+"""Judge diffusion images by product: is the product right, and is the defect seen?
+
+    python -m benchmarks.judge_products --help
 
 For each product, an adapter is fine-tuned on 50 good parts with the default options. Its images are judged three times:
 
@@ -21,11 +23,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from judge import CLASSES, Judge, classify, train_judge
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from benchmarks.judge import CLASSES, Judge, classify, train_judge
 from inandout.data.colour import is_grey, without_colour
 from inandout.data.geometry import Geometry, fit_image
 from inandout.data.images import ImageArray, read_image, write_image
