@@ -14,6 +14,8 @@ from PIL import Image
 
 from benchmarks.gpu_shapes import TEXT, UNET, VAE
 
+pytestmark = pytest.mark.slow  # fine-tunes at toy size
+
 ROOT = Path(__file__).parents[1]
 BLOCKED = ["mlflow", "optuna", "click", "sqlalchemy", "matplotlib", "pandas", "onnxruntime", "fastapi", "ray"]
 RUN_BLOCKED = f"""
