@@ -9,8 +9,8 @@ PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadgroup
 
 help:
 	@echo "make demo   install into $(VENV), run the whole method on embedded data (under 10 minutes on 2 cores)"
-	@echo "make test   install into $(VENV), then lint, types and tests (15 minutes on 2 cores)"
-	@echo "make test-fast  the tests that train nothing and start no server or browser (90 seconds on 2 cores)"
+	@echo "make test   install into $(VENV), then lint, types and tests (20 minutes on 2 cores)"
+	@echo "make test-fast  the tests that train nothing and start no server or browser (2 minutes on 2 cores)"
 	@echo "make clean  remove $(VENV); runs, images and models in mlflow.db and mlruns/ stay"
 
 demo: $(VENV)/installed
