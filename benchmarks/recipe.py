@@ -35,7 +35,7 @@ def validation_curve(run_id: str) -> list[float]:
 
 
 def main() -> None:
-    """Print the table of validation APs, then that of test APs."""
+    """Print a table of validation APs, then a table of test APs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
     parser.add_argument("--backbone", default="mobilenet_v2")

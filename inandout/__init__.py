@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 __all__ = [
     "BackboneConfig",
     "BaseConfig",
+    "Composition",
     "DataConfig",
     "DreamBoothConfig",
     "FitConfig",
@@ -43,6 +44,7 @@ __all__ = [
 _MODULES = {
     "BackboneConfig": "classifier.backbone",
     "BaseConfig": "diffusion.base.base",
+    "Composition": "diffusion.sample.guidance",
     "DataConfig": "data.prepare",
     "DreamBoothConfig": "diffusion.finetune.dreambooth",
     "FitConfig": "classifier.training",
@@ -89,6 +91,7 @@ if TYPE_CHECKING:
     from inandout.diffusion.finetune.train_adapter import train_adapter
     from inandout.diffusion.lora.merge import merge
     from inandout.diffusion.lora.safetensors_io import load_adapter, save_adapter
+    from inandout.diffusion.sample.guidance import Composition
     from inandout.diffusion.sample.sampler import SamplingConfig, sample
     from inandout.errors import InputError
     from inandout.evaluation.metrics import Scored, evaluate

@@ -1,6 +1,6 @@
 """Presets of drawing per scenario: the paper's with plain guidance, and ours with composed guidance."""
 
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from inandout.data.splits import Shot
 from inandout.data.surfaces import KINDS
@@ -25,24 +25,23 @@ DEFAULT_MODES: dict[Kind, GuidanceMode] = {"embedded": "composed", "sd": "plain"
 
 _PAPER_WORDS = ("cracked", "scratched")
 _NO_WORDS = ("",)
+_COMPOSED: dict[Kind, DrawingPreset] = {
+    "sd": DrawingPreset(1.0, 1.0, 7.5, _PAPER_WORDS),
+    "embedded": DrawingPreset(1.0, 1.0, 1.5, KINDS),
+}
 
 DRAWING_PRESETS: dict[tuple[Kind, Shot, GuidanceMode], DrawingPreset] = {
     ("sd", "zero", "plain"): DrawingPreset(0.60, 0.60, 7.5, _PAPER_WORDS),
     ("sd", "few", "plain"): DrawingPreset(0.95, 0.95, 7.5, _NO_WORDS),
     ("sd", "full", "plain"): DrawingPreset(0.80, 0.80, 7.5, _NO_WORDS),
-    ("sd", "zero", "composed"): DrawingPreset(1.0, 1.0, 7.5, _PAPER_WORDS),
-    ("sd", "few", "composed"): DrawingPreset(1.0, 1.0, 7.5, _PAPER_WORDS),
-    ("sd", "full", "composed"): DrawingPreset(1.0, 1.0, 7.5, _PAPER_WORDS),
     ("embedded", "zero", "plain"): DrawingPreset(0.60, 0.30, 3.0, _PAPER_WORDS),
     ("embedded", "few", "plain"): DrawingPreset(0.80, 0.80, 3.0, _NO_WORDS),
     ("embedded", "full", "plain"): DrawingPreset(0.80, 0.80, 3.0, _NO_WORDS),
-    ("embedded", "zero", "composed"): DrawingPreset(1.0, 1.0, 1.5, KINDS),
-    ("embedded", "few", "composed"): DrawingPreset(1.0, 1.0, 1.5, KINDS),
-    ("embedded", "full", "composed"): DrawingPreset(1.0, 1.0, 1.5, KINDS),
+    **{(kind, shot, "composed"): preset for kind, preset in _COMPOSED.items() for shot in get_args(Shot)},
 }
-"""Stable Diffusion with plain guidance: the paper's values. With composed guidance: not measured. The embedded base was
-tuned on magnetic tiles with plain guidance, and on several products with composed guidance
-(experiments/composed_guidance.md)."""
+"""Plain guidance of Stable Diffusion: the paper's values. Plain guidance of the embedded base was chosen on magnetic
+tiles, composed guidance on three products at zero shot (experiments/composed_guidance.md). Composed guidance with few
+and full shot, and with Stable Diffusion, is not measured."""
 
 
 def drawing_preset(kind: Kind, shot: Shot, mode: GuidanceMode | None) -> tuple[GuidanceMode, DrawingPreset]:

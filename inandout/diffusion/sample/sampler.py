@@ -111,8 +111,8 @@ def sample(
 
     Raises:
         InputError: a prompt is too long, a side is less than 1, the base's schedule has fewer steps, `clip_skip` is out
-            of range, or an inpainting base has no canvas. It is raised by the call, before the first batch is
-            requested.
+            of range, an inpainting base has no canvas, or a composition has a negative prompt. It is raised by the
+            call, before the first batch is requested.
     """
     if width < 1 or height < 1:
         raise InputError(f"{width}x{height}: width and height must be at least 1 px")
@@ -124,6 +124,11 @@ def sample(
     scale = config.guidance or 1.0
     if composition is None:
         guidance = plain_guidance(pipeline, prompts, config.negative_prompt, scale, clip_skip)
+    elif config.negative_prompt:
+        raise InputError(
+            f"negative_prompt = {config.negative_prompt!r}: composed guidance uses the class prompt instead; leave it "
+            "empty, or give guidance_mode=plain"
+        )
     else:
         guidance = composed_guidance(pipeline, composition, prompts, scale, clip_skip)
     return _batches(pipeline, scheduler, guidance, prompts, seeds, (width, height), config, canvas)

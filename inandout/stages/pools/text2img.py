@@ -259,7 +259,9 @@ def composition(drawing: DrawingConfig, base: Base, adapter: Adapter) -> Composi
     if drawing.guidance_mode == "plain":
         return None
     if not adapter.meta.instance_prompt:
-        raise InputError("guidance_mode = composed: the adapter does not record its instance prompt; give plain")
+        raise InputError(
+            "guidance_mode = composed: the adapter does not record its instance prompt; give guidance_mode=plain"
+        )
     return Composition(base.pipeline, adapter.meta.instance_prompt, adapter.meta.class_prompt())
 
 

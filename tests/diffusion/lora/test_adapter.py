@@ -36,6 +36,12 @@ def test_an_adapter_of_another_base_or_shape_is_rejected() -> None:
         check_adapter(BASE, *models, changed(adapter, config=adapter.meta.config.model_copy(update={"conv_dim": 3})))
 
 
+def test_the_class_prompt_is_recorded_or_the_instance_prompt_without_its_identifier() -> None:
+    adapter = tiny_adapter(tiny_pipeline())
+    assert adapter.meta.class_prompt() == "background"
+    assert changed(adapter, prior_prompt="").meta.class_prompt() == "background cracked"
+
+
 def test_the_fingerprint_depends_on_the_effect_alone() -> None:
     adapter = tiny_adapter(tiny_pipeline())
     same = Adapter(dict(reversed(adapter.tensors.items())), adapter.meta)

@@ -9,6 +9,7 @@ from inandout.diffusion.prompts import prompt_states
 from inandout.diffusion.sample.guidance import Composition, composed_guidance
 from inandout.diffusion.sample.presets import DEFAULT_MODES, DRAWING_PRESETS, drawing_preset
 from inandout.diffusion.sample.sampler import SamplingConfig, sample
+from inandout.errors import InputError
 from tests.diffusion.tiny import tiny_pipeline
 
 INSTANCE, CLASS = "skt background", "background"
@@ -82,6 +83,14 @@ def test_the_base_reads_the_class_prompt_in_place_of_the_instance_prompt(base: S
     assert composition.base_prompt("skt background cracked") == "background cracked"
     assert composition.base_prompt("blue skt background with a crack") == "blue background with a crack"
     assert composition.base_prompt("a crack") == "a crack"
+
+
+def test_a_negative_prompt_is_refused(base: StableDiffusionPipeline) -> None:
+    config = SamplingConfig(negative_prompt="dark").resolved("embedded")
+    with pytest.raises(InputError, match=r"negative_prompt = 'dark'.*guidance_mode=plain"):
+        sample(
+            base, [INSTANCE], [0], width=32, height=32, config=config, composition=Composition(base, INSTANCE, CLASS)
+        )
 
 
 def test_the_presets_of_stable_diffusion_with_plain_guidance_are_the_papers() -> None:
