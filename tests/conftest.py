@@ -132,9 +132,10 @@ def shrink_presets(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind, shot, mode in drawing.DRAWING_PRESETS:
         if kind == "embedded":
             words = ("cracked", "scratched") if shot == "zero" else ("",)
+            strength = drawing.Strength(0.6, 2.0)
             monkeypatch.setitem(training.PRESETS, (kind, shot), training.Preset(1, 1e-3, 3))
             monkeypatch.setitem(
-                drawing.DRAWING_PRESETS, (kind, shot, mode), drawing.DrawingPreset(0.6, 0.6, 2.0, words)
+                drawing.DRAWING_PRESETS, (kind, shot, mode), drawing.DrawingPreset(strength, strength, words)
             )
     monkeypatch.setitem(sampler._DEFAULTS, "embedded", {"guidance": 2.0, "steps": 2, "scheduler": "dpm++"})
 

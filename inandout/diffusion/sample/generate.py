@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from diffusers import StableDiffusionPipeline
 from tqdm import tqdm
 
 from inandout.data.colour import without_colour
 from inandout.data.images import ImageArray, read_image, write_image
 from inandout.data.text import write_text
+from inandout.diffusion.sample.drawn_masks import draw_masks
 from inandout.diffusion.sample.guidance import Composition
 from inandout.diffusion.sample.inpaint import Canvas, find_fault
 from inandout.diffusion.sample.quality_filter import QualityFilter, RejectReason
@@ -96,6 +99,28 @@ def inpaint_generator(
             yield image, find_fault(image, bool(finite), before, mask)
 
     return generator
+
+
+def mask_generator(
+    pipeline: StableDiffusionPipeline,
+    prompts: Sequence[str],
+    seed: int,
+    size: tuple[int, int],
+    config: SamplingConfig,
+    clip_skip: int,
+    composition: Composition,
+) -> Callable[[range], npt.NDArray[np.bool_]]:
+    """Return a function that draws the masks (N, H, W) of candidates, from the noise that also draws the candidates."""
+
+    def masks(numbers: range) -> npt.NDArray[np.bool_]:
+        chosen = [prompts[number % len(prompts)] for number in numbers]
+        seeds = [image_seed(seed, number) for number in numbers]
+        width, height = size
+        return draw_masks(
+            pipeline, composition, chosen, seeds, width=width, height=height, config=config, clip_skip=clip_skip
+        )
+
+    return masks
 
 
 def fill_pool(

@@ -8,15 +8,22 @@ from inandout.diffusion.base.base import Kind
 from inandout.diffusion.sample.guidance import GuidanceMode
 
 
+class Strength(NamedTuple):
+    """How strongly the adapter and the prompt act."""
+
+    alpha: float
+    """Merging weight of the adapter; see `merge`."""
+    guidance: float
+    """Guidance scale."""
+
+
 class DrawingPreset(NamedTuple):
     """How images are drawn in one scenario."""
 
-    alpha: float
-    """Merging weight for whole images; see `merge`."""
-    inpaint_alpha: float
-    """Merging weight for inpainting, where the product's own background is kept."""
-    guidance: float
-    """Guidance scale."""
+    whole: Strength
+    """Of whole images."""
+    inpaint: Strength
+    """Of inpainting, where the product's own background is kept."""
     defects: tuple[str, ...]
     """Defect words that are appended to the instance prompt; an empty word if defects were in the training images."""
 
@@ -26,17 +33,17 @@ DEFAULT_MODES: dict[Kind, GuidanceMode] = {"embedded": "composed", "sd": "plain"
 _PAPER_WORDS = ("cracked", "scratched")
 _NO_WORDS = ("",)
 _COMPOSED: dict[Kind, DrawingPreset] = {
-    "sd": DrawingPreset(1.0, 1.0, 7.5, _PAPER_WORDS),
-    "embedded": DrawingPreset(1.0, 1.0, 1.5, KINDS),
+    "sd": DrawingPreset(Strength(1.0, 7.5), Strength(1.0, 7.5), _PAPER_WORDS),
+    "embedded": DrawingPreset(Strength(1.0, 1.5), Strength(1.0, 2.0), KINDS),
 }
 
 DRAWING_PRESETS: dict[tuple[Kind, Shot, GuidanceMode], DrawingPreset] = {
-    ("sd", "zero", "plain"): DrawingPreset(0.60, 0.60, 7.5, _PAPER_WORDS),
-    ("sd", "few", "plain"): DrawingPreset(0.95, 0.95, 7.5, _NO_WORDS),
-    ("sd", "full", "plain"): DrawingPreset(0.80, 0.80, 7.5, _NO_WORDS),
-    ("embedded", "zero", "plain"): DrawingPreset(0.60, 0.30, 3.0, _PAPER_WORDS),
-    ("embedded", "few", "plain"): DrawingPreset(0.80, 0.80, 3.0, _NO_WORDS),
-    ("embedded", "full", "plain"): DrawingPreset(0.80, 0.80, 3.0, _NO_WORDS),
+    ("sd", "zero", "plain"): DrawingPreset(Strength(0.60, 7.5), Strength(0.60, 7.5), _PAPER_WORDS),
+    ("sd", "few", "plain"): DrawingPreset(Strength(0.95, 7.5), Strength(0.95, 7.5), _NO_WORDS),
+    ("sd", "full", "plain"): DrawingPreset(Strength(0.80, 7.5), Strength(0.80, 7.5), _NO_WORDS),
+    ("embedded", "zero", "plain"): DrawingPreset(Strength(0.60, 3.0), Strength(0.30, 3.0), _PAPER_WORDS),
+    ("embedded", "few", "plain"): DrawingPreset(Strength(0.80, 3.0), Strength(0.80, 3.0), _NO_WORDS),
+    ("embedded", "full", "plain"): DrawingPreset(Strength(0.80, 3.0), Strength(0.80, 3.0), _NO_WORDS),
     **{(kind, shot, "composed"): preset for kind, preset in _COMPOSED.items() for shot in get_args(Shot)},
 }
 """Plain guidance of Stable Diffusion: the paper's values. Plain guidance of the embedded base was chosen on magnetic

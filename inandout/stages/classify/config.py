@@ -104,9 +104,9 @@ class ClassifyConfig(StageConfig):
         if not self.shares()[0] or self.ddpm_pool:
             return self.model_copy(update={"alpha": None, "guidance_mode": None, "guidance": None})
         mode, preset = drawing_preset(kind_of_base(self.base.base), self.scenario.shot, self.guidance_mode)
-        default = preset.inpaint_alpha if self.diffusion == "inpaint" else preset.alpha
-        alpha = default if self.alpha is None else self.alpha
-        guidance = preset.guidance if self.guidance is None else self.guidance
+        strength = preset.inpaint if self.diffusion == "inpaint" else preset.whole
+        alpha = strength.alpha if self.alpha is None else self.alpha
+        guidance = strength.guidance if self.guidance is None else self.guidance
         return self.model_copy(update={"alpha": alpha, "guidance_mode": mode, "guidance": guidance})
 
     def own_seed(self) -> int:

@@ -184,7 +184,8 @@ def _diffusing(missing: Sequence[Task[Config]], plan: Plan) -> list[Work]:
 def _guidance(config: ClassifyConfig) -> tuple[GuidanceMode, float]:
     """Return guidance mode and scale of diffusion images."""
     mode, preset = drawing_preset(kind_of_base(config.base.base), config.scenario.shot, config.guidance_mode)
-    return mode, preset.guidance if config.guidance is None else config.guidance
+    strength = preset.inpaint if config.diffusion == "inpaint" else preset.whole
+    return mode, strength.guidance if config.guidance is None else config.guidance
 
 
 def _passes(mode: GuidanceMode, scale: float) -> int:

@@ -9,6 +9,7 @@ from pydantic import Field
 from inandout.data.geometry import Geometry
 from inandout.data.manifest import Sample, digests, fingerprint
 from inandout.data.prepare import DataConfig, Seed, prepare
+from inandout.diffusion.sample.presets import Strength
 from inandout.fingerprints import Identity
 from inandout.memseg.config import MemSegConfig
 from inandout.memseg.pool import write_pool
@@ -36,16 +37,16 @@ class AugmentConfig(DdpmPoolConfig):
     """Options of a pool of any source; options of other sources have no effect."""
 
     memseg: MemSegConfig = MemSegConfig()
-    masks: Masks = "perlin"
+    masks: Masks | None = None
     source: Literal["memseg", "ddpm", "inpaint"] = Field(
         "memseg",
         description="memseg; ddpm: whole images from a fine-tuned diffusion model; inpaint: defects that the model "
         "draws inside masks on good parts",
     )
 
-    def default_alpha(self) -> float:
-        """Return the value of `alpha` if None is given."""
-        return self.preset().inpaint_alpha if self.source == "inpaint" else super().default_alpha()
+    def strength(self) -> Strength:
+        """Return the defaults of alpha and guidance."""
+        return self.preset().inpaint if self.source == "inpaint" else super().strength()
 
     def source_config(self) -> MemSegPoolConfig | DdpmPoolConfig:
         """Return the configuration of the pool, without the options of other sources."""

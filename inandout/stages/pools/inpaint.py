@@ -1,23 +1,25 @@
 """Pools of defects inpainted on real good parts, inside a mask, as in DIAG (Girella 2024)."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, Self
 
 import numpy as np
+import numpy.typing as npt
 from diffusers import StableDiffusionPipeline
 from pydantic import Field
 
 from inandout.data.geometry import fit_image, fit_mask
-from inandout.data.images import Mask, read_image, read_mask, write_image
+from inandout.data.images import ImageArray, Mask, read_image, read_mask, write_image
 from inandout.data.manifest import Sample, digests, fingerprint, write_manifest
 from inandout.data.prepare import prepare_shot
 from inandout.diffusion.base.base import Base, base_identity, open_base
 from inandout.diffusion.lora.adapter import Adapter
 from inandout.diffusion.lora.merge import merge
-from inandout.diffusion.sample.generate import Kept, inpaint_generator
-from inandout.diffusion.sample.inpaint import Canvas
+from inandout.diffusion.sample.generate import Kept, inpaint_generator, mask_generator
+from inandout.diffusion.sample.inpaint import Canvas, find_changed
+from inandout.diffusion.sample.presets import Strength
 from inandout.diffusion.sample.sampler import image_seed
 from inandout.errors import InputError
 from inandout.fingerprints import Identity, computed_by
@@ -43,10 +45,11 @@ NO_ADAPTER = "none"
 """Value of `adapter` for the base without fine-tuning, as in DIAG."""
 
 Masks = Annotated[
-    Literal["perlin", "real"],
+    Literal["drawn", "perlin", "real"],
     Field(
-        description="masks of source=inpaint: perlin = Perlin noise, as in MemSeg; real = masks of real defects of the "
-        "training part (few and full shot)"
+        description="masks of source=inpaint: drawn = where a whole image with the defect differs from the image "
+        "without it (composed guidance); perlin = Perlin noise, as in MemSeg; real = masks of real defects of the "
+        "training part (few and full shot); none = drawn with composed guidance, else perlin"
     ),
 ]
 
@@ -55,18 +58,28 @@ class InpaintPoolConfig(DdpmPoolConfig):
     """Options of a pool of defects on good parts."""
 
     mask: MaskConfig = MaskConfig()
-    masks: Masks = "perlin"
+    masks: Masks | None = None
 
-    def default_alpha(self) -> float:
-        """Return the value of `alpha` if None is given."""
-        return self.preset().inpaint_alpha
+    def strength(self) -> Strength:
+        """Return the defaults of alpha and guidance."""
+        return self.preset().inpaint
 
     def resolved(self) -> Self:
-        """Resolve as for whole images; without an adapter, `alpha` is None and guidance is plain.
+        """Resolve as for whole images, and `masks`; without an adapter, `alpha` is None and guidance is plain.
 
         Raises:
-            InputError: composed guidance without an adapter.
+            InputError: composed guidance without an adapter, or drawn masks without composed guidance.
         """
+        resolved = self._resolved_drawing()
+        composed = resolved.drawing.guidance_mode == "composed"
+        if self.masks == "drawn" and not composed:
+            raise InputError(
+                "masks = drawn: needs guidance_mode = composed, which tells the defect from the product; give "
+                "guidance_mode=composed with an adapter, or masks=perlin"
+            )
+        return resolved.model_copy(update={"masks": self.masks or ("drawn" if composed else "perlin")})
+
+    def _resolved_drawing(self) -> Self:
         if self.drawing.adapter != NO_ADAPTER:
             return super().resolved()
         if self.drawing.guidance_mode == "composed":
@@ -75,7 +88,7 @@ class InpaintPoolConfig(DdpmPoolConfig):
         return resolved.with_drawing(alpha=None)
 
 
-def inpainting(pool: DdpmPoolConfig, mask: MaskConfig, masks: Masks) -> InpaintPoolConfig:
+def inpainting(pool: DdpmPoolConfig, mask: MaskConfig, masks: Masks | None) -> InpaintPoolConfig:
     """Return the configuration of `pool` for inpainting on good parts."""
     return InpaintPoolConfig(
         data=pool.data, scenario=pool.scenario, geometry=pool.geometry, base=pool.base, sampling=pool.sampling,
@@ -89,28 +102,50 @@ class _Sites(NamedTuple):
     config: InpaintPoolConfig
     negatives: list[Sample]
     real: list[Mask]
-    """Masks (H, W) of real defects; empty with masks=perlin."""
+    """Masks (H, W) of real defects; empty with other masks."""
+    drawn: Callable[[range], npt.NDArray[np.bool_]] | None = None
+    """Draws the masks (N, H, W) of candidates, if masks=drawn."""
 
     def negative(self, number: int) -> int:
         """Return the index of the good part of candidate `number`."""
         return plan(len(self.negatives), number + 1, self.config.seed)[number][0]
 
-    def mask(self, number: int) -> Mask:
-        """Return the mask (H, W) of candidate `number`; it is never empty."""
+    def masks(self, numbers: range) -> npt.NDArray[np.bool_]:
+        """Return the masks (N, H, W) of candidates; none is empty."""
+        if self.drawn is None:
+            return np.stack(list(map(self._given, numbers)))
+        foregrounds = [find_foreground(self.part(number), self.config.mask) for number in numbers]
+        return np.stack(list(map(_on_object, self.drawn(numbers), foregrounds)))
+
+    def mask(self, number: int, image: ImageArray) -> Mask:
+        """Return the mask (H, W) of an image (H, W, 3): the given one, or where it differs visibly from its part."""
+        return self._given(number) if self.drawn is None else find_changed(image, self.part(number))
+
+    def _given(self, number: int) -> Mask:
         rng = np.random.default_rng(image_seed(self.config.seed, number))
         if self.real:
             return self.real[rng.integers(len(self.real))]
-        part = fit_image(read_image(self.negatives[self.negative(number)].image), self.config.geometry)
+        part = self.part(number)
         foreground = find_foreground(part, self.config.mask)
         pixels = part.shape[0] * part.shape[1] if foreground is None else int(np.count_nonzero(foreground))
         limits = area_limits(pixels, self.config.mask)
         return draw_mask(self.config.geometry.width, self.config.geometry.height, foreground, limits, rng)
 
+    def part(self, number: int) -> ImageArray:
+        """Return the good part (H, W, 3) of candidate `number`."""
+        return fit_image(read_image(self.negatives[self.negative(number)].image), self.config.geometry)
+
     def canvas(self, numbers: range) -> Canvas:
         """Return good parts and masks of candidates."""
-        parts = [read_image(self.negatives[self.negative(number)].image) for number in numbers]
-        fitted = np.stack([fit_image(part, self.config.geometry) for part in parts])
-        return Canvas(fitted, np.stack([self.mask(number) for number in numbers]))
+        return Canvas(np.stack(list(map(self.part, numbers))), self.masks(numbers))
+
+
+def _on_object(mask: Mask, foreground: Mask | None) -> Mask:
+    """Return the part of a mask (H, W) on the object; the whole object if no pixel of the mask is on it."""
+    if foreground is None:
+        return mask
+    inside = mask & foreground
+    return inside if inside.any() else foreground
 
 
 def augment_inpaint(config: InpaintPoolConfig, samples: list[Sample] | None = None) -> Pool:
@@ -156,7 +191,7 @@ def _resolve(config: InpaintPoolConfig) -> InpaintPoolConfig:
 def _sites(config: InpaintPoolConfig, samples: Sequence[Sample]) -> _Sites:
     training = [sample for sample in samples if sample.split == "train"]
     negatives = [sample for sample in training if sample.label == 0]
-    if config.masks == "perlin":
+    if config.masks != "real":
         return _Sites(config, negatives, [])
     paths = [sample.mask for sample in training if sample.label == 1 and sample.mask]
     masks = [mask for mask in (fit_mask(read_mask(path), config.geometry) for path in paths) if mask.any()]
@@ -174,6 +209,10 @@ def _make(config: InpaintPoolConfig, samples: list[Sample], sites: _Sites, work:
     pipeline, prompts, sampling = _merged(config, base, adapter), config.drawing.prompt_list(), config.sampling
     skip = adapter.meta.clip_skip if adapter else 1
     composed_of = composition(config.drawing, base, adapter) if adapter else None
+    if config.masks == "drawn":
+        size = config.geometry.width, config.geometry.height
+        drawn = mask_generator(pipeline, prompts, config.seed, size, sampling, skip, known(composed_of))
+        sites = sites._replace(drawn=drawn)
     generator = inpaint_generator(pipeline, prompts, config.seed, sites.canvas, sampling, skip, composed_of)
     state = generate(
         inpaint_cache_key(config, adapter, samples), config.n_aug, generator, sampling.sample_batch, None, "inpaint"
@@ -213,7 +252,7 @@ def _row(
     """Copy an image and its mask to the pool; return its manifest row."""
     image = Path(shutil.copy(generated.path, folder))
     mask = folder / f"{image.stem}_mask.png"
-    write_image(mask, sites.mask(generated.number))
+    write_image(mask, sites.mask(generated.number, read_image(image)))
     negative = sites.negative(generated.number)
     learned = [source for source in (adapter.meta.sources if adapter else ()) if source != contents[negative]]
     return Sample(

@@ -21,7 +21,7 @@ from inandout.diffusion.lora.merge import merge
 from inandout.diffusion.lora.safetensors_io import load_adapter
 from inandout.diffusion.sample.generate import PoolState, grey_generator, text2img_generator
 from inandout.diffusion.sample.guidance import Composition, GuidanceMode
-from inandout.diffusion.sample.presets import DrawingPreset, drawing_preset
+from inandout.diffusion.sample.presets import DrawingPreset, Strength, drawing_preset
 from inandout.diffusion.sample.sampler import SamplingConfig, image_seed, sample
 from inandout.errors import InputError
 from inandout.fingerprints import Identity, computed_by
@@ -86,16 +86,16 @@ class DdpmConfig(StageConfig):
         """Return the defaults for base, shot and guidance mode."""
         return drawing_preset(kind_of_base(self.base.base), self.scenario.shot, self.drawing.guidance_mode)[1]
 
-    def default_alpha(self) -> float:
-        """Return the value of `alpha` if None is given."""
-        return self.preset().alpha
+    def strength(self) -> Strength:
+        """Return the defaults of alpha and guidance."""
+        return self.preset().whole
 
     def resolved(self) -> Self:
         """Replace None by the defaults for base and shot, and set prompts if no adapter is given."""
         kind = kind_of_base(self.base.base)
-        mode, preset = drawing_preset(kind, self.scenario.shot, self.drawing.guidance_mode)
-        alpha = self.default_alpha() if self.drawing.alpha is None else self.drawing.alpha
-        guidance = preset.guidance if self.sampling.guidance is None else self.sampling.guidance
+        mode = drawing_preset(kind, self.scenario.shot, self.drawing.guidance_mode)[0]
+        alpha = self.strength().alpha if self.drawing.alpha is None else self.drawing.alpha
+        guidance = self.strength().guidance if self.sampling.guidance is None else self.sampling.guidance
         sampling = self.sampling.model_copy(update={"guidance": guidance}).resolved(kind)
         resolved = self.with_drawing(alpha=alpha, guidance_mode=mode).model_copy(update={"sampling": sampling})
         return resolved if self.drawing.adapter else resolved.with_prompts(FinetuneConfig().instance_prompt)

@@ -116,7 +116,7 @@ class SearchConfig(StageConfig):
         """Return the search space."""
         return build_space(
             alpha=self.default_alpha(), alpha_step=self.alpha_step, n_aug=self.mix.n_aug,
-            guidance=self._preset().guidance, lr=self.fit.lr,
+            guidance=self._preset().whole.guidance, lr=self.fit.lr,
             also=[name for name in _EXTRAS if name in self.also.split(",")],
         )  # fmt: skip
 

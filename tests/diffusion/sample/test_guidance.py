@@ -96,8 +96,8 @@ def test_a_negative_prompt_is_refused(base: StableDiffusionPipeline) -> None:
 def test_the_presets_of_stable_diffusion_with_plain_guidance_are_the_papers() -> None:
     """Sections 5.1 and 5.2."""
     found = {shot: preset for (kind, shot, mode), preset in DRAWING_PRESETS.items() if (kind, mode) == ("sd", "plain")}
-    assert {shot: preset.alpha for shot, preset in found.items()} == {"zero": 0.60, "few": 0.95, "full": 0.80}
-    assert all(preset.inpaint_alpha == preset.alpha for preset in found.values())
+    assert {shot: preset.whole.alpha for shot, preset in found.items()} == {"zero": 0.60, "few": 0.95, "full": 0.80}
+    assert all(preset.inpaint == preset.whole for preset in found.values())
     assert found["zero"].defects == ("cracked", "scratched")
     assert found["few"].defects == found["full"].defects == ("",)
     assert DEFAULT_MODES["sd"] == "plain"

@@ -120,8 +120,8 @@ def test_real_masks_require_real_defects(tiny: Path, tiny_base: Path, project: P
 
 def test_inpainting_has_a_lower_default_alpha() -> None:
     preset, zero = DRAWING_PRESETS["embedded", "zero", "plain"], {"shot": "zero", "guidance_mode": "plain"}
-    assert DdpmPoolConfig.from_flat(**zero).resolved().drawing.alpha == preset.alpha
-    assert InpaintPoolConfig.from_flat(**zero).resolved().drawing.alpha == preset.inpaint_alpha < 0.5
+    assert DdpmPoolConfig.from_flat(**zero).resolved().drawing.alpha == preset.whole.alpha
+    assert InpaintPoolConfig.from_flat(**zero).resolved().drawing.alpha == preset.inpaint.alpha < 0.5
     assert InpaintPoolConfig.from_flat(**zero, alpha=0.7).resolved().drawing.alpha == 0.7
     assert InpaintPoolConfig.from_flat(**zero, adapter="none", prompts="a").resolved().drawing.alpha is None
     with pytest.raises(InputError, match="composed: needs an adapter"):
