@@ -14,7 +14,7 @@ from inandout.errors import InputError
 from inandout.mixing import mix
 from inandout.stages.finetune import FinetuneConfig, finetune
 from inandout.stages.pools.augment import AugmentConfig, augment
-from inandout.stages.pools.inpaint import InpaintPoolConfig
+from inandout.stages.pools.inpaint import InpaintPoolConfig, _on_object
 from inandout.stages.pools.pool import Pool, open_pool
 from inandout.stages.pools.text2img import DdpmPoolConfig, DrawingConfig
 from tests.conftest import SIDE
@@ -126,3 +126,25 @@ def test_inpainting_has_a_lower_default_alpha() -> None:
     assert InpaintPoolConfig.from_flat(**zero, adapter="none", prompts="a").resolved().drawing.alpha is None
     with pytest.raises(InputError, match="composed: needs an adapter"):
         InpaintPoolConfig(drawing=DrawingConfig(adapter="none", prompts="a", guidance_mode="composed")).resolved()
+
+
+def test_drawn_masks_hold_what_differs_from_the_good_part(tiny: Path, tiny_base: Path, adapter: Path) -> None:
+    pool = make(tiny, tiny_base, adapter, guidance_mode="composed", prompts="skt background cracked")
+    parts = {digest(sample.image): sample.image for sample in read_manifest(tiny)}
+    for sample in pool.samples:
+        assert sample.mask is not None
+        before, after, mask = read_image(parts[sample.sources[0]]), read_image(sample.image), read_mask(sample.mask)
+        change = np.abs(after.astype(int) - before).max(axis=2)
+        assert (change[~mask] < 6).all()
+        assert mask.any()
+    with pytest.raises(InputError, match="masks = drawn: needs guidance_mode = composed"):
+        make(tiny, tiny_base, adapter, guidance_mode="plain", masks="drawn")
+
+
+def test_a_drawn_mask_stays_on_the_object() -> None:
+    mask, foreground = np.zeros((4, 4), bool), np.zeros((4, 4), bool)
+    mask[0], foreground[:, 0] = True, True
+    assert np.array_equal(_on_object(mask, foreground), mask & foreground)
+    assert np.array_equal(_on_object(mask, None), mask)
+    foreground[0, 0] = False
+    assert np.array_equal(_on_object(mask, foreground), foreground)
