@@ -19,7 +19,7 @@ import os
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ from inandout.diffusion.finetune.train_adapter import train_adapter
 from inandout.diffusion.lora.adapter import Adapter
 from inandout.diffusion.lora.merge import merge
 from inandout.diffusion.lora.safetensors_io import load_adapter, save_adapter
+from inandout.diffusion.sample.drawn_masks import draw_masks
 from inandout.diffusion.sample.guidance import Composition
 from inandout.diffusion.sample.inpaint import Canvas, find_fault
 from inandout.diffusion.sample.sampler import SamplingConfig, sample
@@ -67,14 +68,19 @@ class Setting(NamedTuple):
     mode: str
     alpha: float
     guidance: float
-    inpaint: bool = False
+    masks: Literal["", "perlin", "drawn"] = ""
+    """Masks of inpainting; empty for whole images."""
+
+    def title(self) -> str:
+        """Return the setting in words."""
+        drawn = f"inpainted, {self.masks} masks," if self.masks else "whole"
+        return f"{drawn} {self.mode} {self.alpha:g} {self.guidance:g}"
 
 
 SETTINGS = (
-    Setting("plain", 0.3, 3), Setting("plain", 0.6, 3), Setting("plain", 1, 3), Setting("composed", 0.7, 2),
-    Setting("composed", 1, 1.5), Setting("composed", 1, 2), Setting("composed", 1, 3),
-    Setting("plain", 0.3, 3, inpaint=True), Setting("composed", 1, 2, inpaint=True),
-    Setting("composed", 1, 3, inpaint=True),
+    Setting("plain", 0, 3), Setting("plain", 0.3, 3), Setting("plain", 0.6, 3), Setting("plain", 1, 3),
+    Setting("composed", 1, 1.5), Setting("plain", 0.3, 3, "perlin"), Setting("composed", 1, 2, "perlin"),
+    Setting("composed", 1, 2, "drawn"),
 )  # fmt: skip
 
 
@@ -182,25 +188,33 @@ def adapter_of(product: str, base: Base, shot: Shot, folder: Path) -> Adapter:
     return load_adapter(path)
 
 
-def draw(base: Base, adapter: Adapter, product: str, setting: Setting, kinds: Sequence[str]) -> list[ImageArray]:
-    """Draw an image of each kind in `kinds`; grey if the product is grey."""
-    prompts = [f"skt background {kind}" for kind in kinds]
-    good = good_parts(product, "train", N_GOOD)
-    canvas = canvas_for(good, len(kinds)) if setting.inpaint else None
+def draw(
+    base: Base, adapter: Adapter, setting: Setting, kinds: Sequence[str], good: Sequence[ImageArray]
+) -> tuple[list[ImageArray], Canvas | None]:
+    """Draw an image of each kind in `kinds`; grey if the good parts are. Return them and their canvas."""
+    prompts, seeds = [f"skt background {kind}" for kind in kinds], range(len(kinds))
+    merged = merge(base.pipeline, base.fingerprint, adapter, setting.alpha)
+    config = SamplingConfig(guidance=setting.guidance).resolved("embedded")
+    composition = Composition(base.pipeline, "skt background", "background") if setting.mode == "composed" else None
+    canvas = None
+    if setting.masks:
+        hosts = np.stack([good[number % len(good)] for number in seeds])
+        canvas = Canvas(hosts, perlin_masks(len(kinds)))
+        if setting.masks == "drawn":
+            assert composition
+            masks = draw_masks(merged, composition, prompts, seeds, width=SIDE, height=SIDE, config=config)
+            canvas = Canvas(hosts, masks)
     batches = sample(
-        merge(base.pipeline, base.fingerprint, adapter, setting.alpha), prompts, range(len(prompts)), width=SIDE,
-        height=SIDE, config=SamplingConfig(guidance=setting.guidance).resolved("embedded"), canvas=canvas,
-        composition=Composition(base.pipeline, "skt background", "background") if setting.mode == "composed" else None,
-    )  # fmt: skip
+        merged, prompts, seeds, width=SIDE, height=SIDE, config=config, canvas=canvas, composition=composition
+    )
     images = [image for batch in batches for image in batch.images]
-    return [without_colour(image) for image in images] if all(map(is_grey, good)) else images
+    return [without_colour(image) for image in images] if all(map(is_grey, good)) else images, canvas
 
 
-def canvas_for(good: Sequence[ImageArray], count: int) -> Canvas:
-    """Return good parts with masks as MemSeg draws them."""
+def perlin_masks(count: int) -> np.ndarray:
+    """Return masks (N, H, W) as MemSeg draws them."""
     limits = area_limits(SIDE * SIDE, MaskConfig())
-    masks = [draw_mask(SIDE, SIDE, None, limits, np.random.default_rng(number)) for number in range(count)]
-    return Canvas(np.stack([good[number % len(good)] for number in range(count)]), np.stack(masks))
+    return np.stack([draw_mask(SIDE, SIDE, None, limits, np.random.default_rng(number)) for number in range(count)])
 
 
 class Judges(NamedTuple):
@@ -225,16 +239,14 @@ def judge_product(product: str, judges: Judges, base: Base, adapter: Adapter, co
     print(f"{product}, real defective parts: {judges.row(product, defective_parts(product, 'test', 60))}", flush=True)
     kinds, good = [KINDS[number % len(KINDS)] for number in range(count)], good_parts(product, "train", N_GOOD)
     for setting in SETTINGS:
-        images = draw(base, adapter, product, setting, kinds)
+        images, canvas = draw(base, adapter, setting, kinds, good)
         row = judges.row(product, images, kinds)
-        if setting.inpaint:
-            canvas = canvas_for(good, count)
+        if canvas:
             faults = list(map(find_fault, images, [True] * count, canvas.images, canvas.masks))
             row += f" {faults.count('unchanged') / count:.2f}"
-        title = f"{'inpainted' if setting.inpaint else 'whole'} {setting.mode} {setting.alpha:g} {setting.guidance:g}"
-        print(f"{product}, {title}: {row}", flush=True)
+        print(f"{product}, {setting.title()}: {row}", flush=True)
         sheet = contact_sheet([*good[:8], *images[:PREVIEW]], ["good"] * 8 + kinds[:PREVIEW])
-        write_image(sheets / f"{product} {title}.png".replace(" ", "_"), sheet)
+        write_image(sheets / f"{product} {setting.title()}.png".replace(" ", "_").replace(",", ""), sheet)
 
 
 def main() -> None:
