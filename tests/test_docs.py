@@ -24,6 +24,7 @@ PAGES = [
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 WITHOUT_OPTIONS = {"doctor", "mlproject"}
 """Commands that are no stages."""
+CALL = re.compile(r"(?:-m inandout|^inandout|^docker run .* inandout(?:-cuda)?) (.+)$")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)|(?:src|srcset)=\"([^\"]+)\"")
 
 
@@ -45,10 +46,9 @@ def commands(text: str) -> Iterator[tuple[str, dict[str, str]]]:
         if words[:2] == ["mlflow", "run"]:
             name = words[words.index("-e") + 1] if "-e" in words else "main"
             yield name, dict(words[i + 1].split("=", 1) for i, word in enumerate(words) if word == "-P")
-        elif "inandout" in words and (words[0] in ("python", "accelerate", "docker") or words[0] == "inandout"):
-            name, *rest = words[words.index("inandout") + 1 :] or [""]
-            if words[0] != "docker" or "run" in words:
-                yield name, dict(pairs(rest))
+        elif found := CALL.search(" ".join(map(shlex.quote, words))):
+            name, *rest = shlex.split(found[1])
+            yield name, dict(pairs(rest))
 
 
 def pairs(words: list[str]) -> Iterator[tuple[str, str]]:
@@ -58,6 +58,21 @@ def pairs(words: list[str]) -> Iterator[tuple[str, str]]:
         assert word.startswith("--"), f"{word!r} is no option"
         name, equals, value = word.removeprefix("--").partition("=")
         yield name.replace("-", "_"), value if equals else next(rest)
+
+
+def check_command(stage: str, given: dict[str, str]) -> None:
+    """Raise an error if the stage, an option or a value is invalid."""
+    if stage in WITHOUT_OPTIONS:
+        assert not given
+        return
+    config = STAGES[stage].config
+    options = config.options()
+    values = {
+        key: None if value == "none" and options[key].field.default is None else value
+        for key, value in given.items()
+        if key != "config"
+    }
+    config.from_flat(**values).resolved()
 
 
 @pytest.mark.parametrize(
@@ -72,15 +87,7 @@ def test_every_documented_command_is_valid(name: str, fewest: int) -> None:
     found = list(commands(read(name)))
     assert len(found) >= fewest
     for stage, given in found:
-        if stage in WITHOUT_OPTIONS:
-            assert not given
-            continue
-        config = STAGES[stage].config
-        options = config.options()
-        given.pop("config", None)
-        values = {key: None if value == "none" and options[key].field.default is None else value
-                  for key, value in given.items()}  # fmt: skip
-        config.from_flat(**values).resolved()
+        check_command(stage, given)
 
 
 def test_the_commands_of_a_text_are_found() -> None:
@@ -101,6 +108,26 @@ def test_the_first_page_lists_every_command() -> None:
     listed = set(re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE))
     assert set(STAGES) <= listed
     assert all(f"`{old}`" in table for old in ALIASES)
+
+
+@pytest.mark.parametrize(("name", "fewest"), [("ci.yml", 5), ("release.yml", 1)])
+def test_every_command_of_a_workflow_is_valid(name: str, fewest: int) -> None:
+    jobs = yaml.safe_load(read(f".github/workflows/{name}"))["jobs"]
+    steps = "\n".join(step["run"] for job in jobs.values() for step in job["steps"] if "run" in step)
+    found = list(commands(f"```bash\n{steps}\n```"))
+    assert len(found) >= fewest
+    for stage, given in found:
+        check_command(stage, given)
+    targets = set(re.findall(r"^([\w.$()/-]+):", read("Makefile"), re.MULTILINE))
+    for line in re.findall(r"^make (.+)$", steps, re.MULTILINE):
+        assert {target.replace(".venv", "$(VENV)") for target in line.split()} <= targets
+    for path in re.findall(r"\btests/[\w./]+", steps):
+        assert (ROOT / path).exists()
+
+
+def test_pre_commit_uses_the_locked_ruff() -> None:
+    (ruff, *_) = yaml.safe_load(read(".pre-commit-config.yaml"))["repos"]
+    assert f"ruff=={ruff['rev'].removeprefix('v')}\n" in read("requirements-dev.lock")
 
 
 def without_code(text: str) -> str:

@@ -7,8 +7,6 @@ import pytest
 
 from inandout.__main__ import STAGES, main
 
-ROOT = Path(__file__).parents[1]
-
 
 def run(*arguments: str) -> int:
     with pytest.raises(SystemExit) as stop:
