@@ -1,4 +1,4 @@
-# Two commands on a fresh machine with Python 3.11 or newer: `make demo` and `make test`. Both can be repeated.
+# On a fresh machine with Python 3.11 or newer: `make demo`, `make test`, `make docs`. All can be repeated.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
