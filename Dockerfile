@@ -1,6 +1,6 @@
 # inandout on a CPU. Follows the section Install of README.md. It was written without being built.
 #   docker build -t inandout .
-#   docker run --rm -v "$PWD/work:/work" inandout classify --shot zero --n-aug 40
+#   docker run --rm -v "$PWD/runs:/runs" inandout classify --shot zero --n-aug 40
 FROM python:3.12-slim
 
 ENV PIP_NO_CACHE_DIR=1 PYTHONUNBUFFERED=1 GIT_PYTHON_REFRESH=quiet
@@ -13,9 +13,9 @@ COPY pyproject.toml README.md LICENSE ./
 COPY inandout inandout
 RUN pip install --no-deps .
 
-# Runs, images and models are written to /work; mount a folder there to keep them.
-RUN useradd --create-home user && mkdir /work && chown user /work
+# Runs, images and models are written to /runs; mount a folder there to keep them.
+RUN useradd --create-home user && mkdir /runs && chown user /runs
 USER user
-WORKDIR /work
+WORKDIR /runs
 ENTRYPOINT ["inandout"]
 CMD ["--help"]
