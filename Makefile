@@ -1,16 +1,17 @@
-# Two commands on a fresh machine with Python 3.11 or newer: `make demo` and `make test`. Both can be repeated.
+# On a fresh machine with Python 3.11 or newer: `make demo`, `make test`, `make docs`. All can be repeated.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadgroup
 
-.PHONY: help demo test test-fast clean
+.PHONY: help demo test test-fast docs clean
 
 help:
 	@echo "make demo   install into $(VENV), run the whole method on embedded data (under 10 minutes on 2 cores)"
 	@echo "make test   install into $(VENV), then lint, types and tests (20 minutes on 2 cores)"
 	@echo "make test-fast  the tests that train nothing and start no server or browser (2 minutes on 2 cores)"
+	@echo "make docs   install MkDocs into $(VENV), build the site into site/; links and names must resolve"
 	@echo "make clean  remove $(VENV); runs, images and models in mlflow.db and mlruns/ stay"
 
 demo: $(VENV)/installed
@@ -41,6 +42,13 @@ $(VENV)/installed: requirements.lock pyproject.toml
 
 $(VENV)/installed-dev: requirements-dev.lock $(VENV)/installed
 	$(BIN)/pip install --quiet -r requirements-dev.lock
+	@touch $@
+
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/pip install --quiet -e ".[docs]"
 	@touch $@
 
 clean:

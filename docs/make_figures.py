@@ -1,4 +1,4 @@
-"""Draw the images of the README from the package itself.
+"""Draw the images of the documentation from the package itself.
 
 python docs/make_figures.py
 """
@@ -52,7 +52,7 @@ def surface_diffusion() -> None:
 
 
 def save(name: str, sheet: ImageArray) -> None:
-    """Save a contact sheet as JPEG, so that the README loads fast."""
+    """Save a contact sheet as JPEG, so that the page loads fast."""
     Image.fromarray(sheet).save(HERE / f"{name}.jpg", quality=85)
 
 

@@ -1,4 +1,4 @@
-"""Take screenshots of the MLflow UI for the README: a comparison of runs, and the trials of a search.
+"""Take screenshots of the MLflow UI for the documentation: a comparison of runs, and the trials of a search.
 
 python docs/mlflow_screenshots.py --store sqlite:////path/to/mlflow.db     # needs Chromium and the extra `dev`
 """

@@ -1,4 +1,4 @@
-"""Take screenshots of the review page for the README: MemSeg images of the embedded surfaces, two reviewers.
+"""Take screenshots of the review page for the documentation: MemSeg images of the embedded surfaces, two reviewers.
 
 python docs/take_screenshots.py      # needs Chromium and the extra `dev`
 """
@@ -53,7 +53,7 @@ def take_screenshots(browser: Browser, address: str) -> None:
 
 
 def save(page: Page, name: str) -> None:
-    """Save a JPEG, so that the README loads fast."""
+    """Save a JPEG, so that the page loads fast."""
     page.wait_for_timeout(1000)  # images load after the page
     with tempfile.NamedTemporaryFile(suffix=".png") as file:
         page.screenshot(path=file.name)

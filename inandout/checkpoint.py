@@ -47,7 +47,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, s
     try:
         on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(on_cpu, temporary, metadata=header)
-        with temporary.open("rb") as file:
+        with temporary.open("r+b") as file:  # Windows flushes writable files only
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
@@ -78,7 +78,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
             progress = json.loads((file.metadata() or {})["progress"])
-            return Checkpoint({name: file.get_tensor(name) for name in file.keys()}, progress)  # noqa: SIM118
+            # Copies, because Windows cannot replace a file that tensors map.
+            weights = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            return Checkpoint(weights, progress)
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise InputError(f"{path}: not a checkpoint of this program ({error}); delete it to start over") from error
 

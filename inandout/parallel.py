@@ -25,6 +25,9 @@ Result = TypeVar("Result")
 MAX_RETRIES = 3
 """Worker crashes in a row, with no finished task between them, before tasks are isolated."""
 
+MAX_PROCESSES = 61 if sys.platform == "win32" else 256
+"""Limit of ProcessPoolExecutor on Windows."""
+
 
 class ParallelConfig(BaseModel):
     """Where independent tasks run."""
@@ -117,7 +120,9 @@ def _in_executor(work: Callable[[Item], Any], pending: dict[int, Item], workers:
     """Run all pending tasks and remove the finished ones, until none is pending or a worker is killed."""
     context = multiprocessing.get_context("spawn")
     threads = max((os.cpu_count() or 1) // workers, 1)
-    executor = ProcessPoolExecutor(min(workers, len(pending)), context, initializer=_init_worker, initargs=(threads,))
+    executor = ProcessPoolExecutor(
+        min(workers, len(pending), MAX_PROCESSES), context, initializer=_init_worker, initargs=(threads,)
+    )
     try:
         futures = {executor.submit(work, item): number for number, item in pending.items()}
         for future in as_completed(futures):

@@ -1,6 +1,7 @@
 """HTTP server of the review page."""
 
 import asyncio
+import os
 import secrets
 import socket
 import threading
@@ -61,7 +62,8 @@ def serve_in_thread(app: ASGIApp, port: int = 0) -> Iterator[str]:
 
 def _listen(host: str, port: int) -> socket.socket:
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if os.name == "posix":  # on Windows the option would share a port that is in use
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
         listener.listen(128)

@@ -33,10 +33,10 @@ from tests.conftest import write_tiny
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-SECTION = README[README.index("## Serve\n") : README.index("## Export\n")]
+PAGE = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
+SECTION = PAGE[PAGE.index("## Serve over HTTP\n") : PAGE.index("## Export to ONNX\n")]
 PORT = "5001"
-"""Port in the README; the test uses a free one."""
+"""Port on the page; the test uses a free one."""
 GEOMETRY = Geometry(width=48, height=64)
 
 
@@ -94,7 +94,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 def serve(folder: Path, trained: TrainedClassifier, uri: str) -> Iterator[Served]:
-    """Serve the model with the command from the README."""
+    """Serve the model with the command of the page."""
     (command,) = re.findall(r"^(mlflow models serve .*?) +#", SECTION, re.MULTILINE)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import tempfile
 from dataclasses import fields
 from importlib.metadata import version
@@ -92,6 +93,8 @@ def write_surfaces(folder: Path, config: SurfacesConfig) -> bool:
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
             unfinished = Path(temporary) / "surfaces"
             _write_all(unfinished, config)
+            if os.name == "nt" and folder.is_dir():
+                folder.rmdir()  # Windows cannot rename to an empty folder
             unfinished.rename(folder)
     except OSError as error:
         if folder.is_dir() and any(folder.iterdir()):  # created by another process in the meantime
