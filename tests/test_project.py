@@ -31,7 +31,7 @@ def test_an_entry_point_accepts_odd_spellings_and_opens_the_run_of_its_stage(tin
     assert run.info.status == "FINISHED"
     assert run.data.tags["inandout.stage"] == "augment"
     assert run.data.params["max_area"] == ".50", "unchanged from the command line"
-    assert run.data.params["masks"] == "perlin"
+    assert run.data.params["grid"] == "8"
 
 
 @pytest.mark.slow

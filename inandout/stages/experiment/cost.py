@@ -171,7 +171,7 @@ def _diffusing(missing: Sequence[Task[Config]], plan: Plan) -> list[Work]:
     factor = base.pipeline.vae_scale_factor if base else _FACTOR
     pass_, sampling = _pass_through(base, config), SamplingConfig().resolved(kind_of_base(config.base.base))
     prior = pass_.times(known(sampling.steps) * _passes("plain", known(sampling.guidance)))
-    image = pass_.times(known(sampling.steps) * _passes(*_guidance(config)))
+    image = pass_.times(known(sampling.steps) * _image_passes(config))
     works = [
         Work("fine-tuning, images", sum(count_shown(tuning, plan.data) for tuning in tunings), pass_.times(_BACKWARD)),
         Work("prior preservation, images", missing_priors(tunings, factor), prior),
@@ -181,11 +181,15 @@ def _diffusing(missing: Sequence[Task[Config]], plan: Plan) -> list[Work]:
     return [work for work in works if work.number]
 
 
-def _guidance(config: ClassifyConfig) -> tuple[GuidanceMode, float]:
-    """Return guidance mode and scale of diffusion images."""
+def _image_passes(config: ClassifyConfig) -> int:
+    """Return the number of UNet passes per step and diffusion image.
+
+    For a drawn mask, an image is also drawn with its defect, and in one pass without it.
+    """
     mode, preset = drawing_preset(kind_of_base(config.base.base), config.scenario.shot, config.guidance_mode)
     strength = preset.inpaint if config.diffusion == "inpaint" else preset.whole
-    return mode, strength.guidance if config.guidance is None else config.guidance
+    passes = _passes(mode, strength.guidance if config.guidance is None else config.guidance)
+    return 2 * passes + 1 if mode == "composed" and config.diffusion == "inpaint" else passes
 
 
 def _passes(mode: GuidanceMode, scale: float) -> int:

@@ -74,8 +74,8 @@ class InpaintPoolConfig(DdpmPoolConfig):
         composed = resolved.drawing.guidance_mode == "composed"
         if self.masks == "drawn" and not composed:
             raise InputError(
-                "masks = drawn: needs guidance_mode = composed, which tells the defect from the product; give "
-                "guidance_mode=composed with an adapter, or masks=perlin"
+                "masks = drawn: needs guidance_mode = composed; give guidance_mode=composed with an adapter, or "
+                "masks=perlin"
             )
         return resolved.model_copy(update={"masks": self.masks or ("drawn" if composed else "perlin")})
 

@@ -101,7 +101,7 @@ class SearchConfig(StageConfig):
 
     def default_alpha(self) -> float:
         """Return the default merging weight for base and shot: the paper's with Stable Diffusion."""
-        return self._preset().alpha
+        return self._preset().whole.alpha
 
     def _preset(self) -> DrawingPreset:
         return drawing_preset(kind_of_base(self.base.base), self.scenario.shot, None)[1]
