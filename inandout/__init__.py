@@ -42,19 +42,19 @@ __all__ = [
 ]
 
 _MODULES = {
-    "BackboneConfig": "classifier.backbone",
-    "BaseConfig": "diffusion.base.base",
+    "BackboneConfig": "classifier.config",
+    "BaseConfig": "diffusion.base.config",
     "Composition": "diffusion.sample.guidance",
-    "DataConfig": "data.prepare",
-    "DreamBoothConfig": "diffusion.finetune.dreambooth",
-    "FitConfig": "classifier.training",
-    "Geometry": "data.geometry",
+    "DataConfig": "data.config",
+    "DreamBoothConfig": "diffusion.finetune.config",
+    "FitConfig": "classifier.config",
+    "Geometry": "data.config",
     "InputError": "errors",
     "MemSegConfig": "memseg.config",
     "Sample": "data.manifest",
-    "SamplingConfig": "diffusion.sample.sampler",
+    "SamplingConfig": "diffusion.sample.config",
     "Scored": "evaluation.metrics",
-    "ShotConfig": "data.prepare",
+    "ShotConfig": "data.config",
     "TrainedClassifier": "stages.classify.trained_classifier",
     "build_classifier": "classifier.backbone",
     "check_data": "data.prepare",
@@ -79,20 +79,23 @@ _MODULES = {
 """Name to the module that defines it."""
 
 if TYPE_CHECKING:
-    from inandout.classifier.backbone import BackboneConfig, build_classifier
+    from inandout.classifier.backbone import build_classifier
+    from inandout.classifier.config import BackboneConfig, FitConfig
     from inandout.classifier.pixels import load_pixels
-    from inandout.classifier.training import FitConfig, fit, predict
-    from inandout.data.geometry import Geometry
+    from inandout.classifier.training import fit, predict
+    from inandout.data.config import DataConfig, Geometry, ShotConfig
     from inandout.data.images import read_image
     from inandout.data.manifest import Sample, read_manifest
-    from inandout.data.prepare import DataConfig, ShotConfig, check_data, read_data
-    from inandout.diffusion.base.base import BaseConfig, open_base
-    from inandout.diffusion.finetune.dreambooth import DreamBoothConfig
+    from inandout.data.prepare import check_data, read_data
+    from inandout.diffusion.base.base import open_base
+    from inandout.diffusion.base.config import BaseConfig
+    from inandout.diffusion.finetune.config import DreamBoothConfig
     from inandout.diffusion.finetune.train_adapter import train_adapter
     from inandout.diffusion.lora.merge import merge
     from inandout.diffusion.lora.safetensors_io import load_adapter, save_adapter
+    from inandout.diffusion.sample.config import SamplingConfig
     from inandout.diffusion.sample.guidance import Composition
-    from inandout.diffusion.sample.sampler import SamplingConfig, sample
+    from inandout.diffusion.sample.sampler import sample
     from inandout.errors import InputError
     from inandout.evaluation.metrics import Scored, evaluate
     from inandout.evaluation.paired_test import paired_difference

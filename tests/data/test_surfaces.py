@@ -21,6 +21,8 @@ from inandout.data.surfaces import (
     draw_texture,
     write_surfaces,
 )
+from inandout.data.surfaces.defects import DEFECTS
+from inandout.data.surfaces.textures import MATERIALS
 from inandout.errors import InputError
 
 SHAPES = [(16, 16), (17, 33), (64, 64), (96, 17), (64, 192)]
@@ -241,3 +243,8 @@ def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
 def test_a_configuration_out_of_bounds_raises_an_error(changes: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         SurfacesConfig.model_validate(changes)
+
+
+def test_names_are_in_the_order_that_seeds_choose_from() -> None:
+    assert tuple(MATERIALS) == SURFACES
+    assert tuple(DEFECTS) == KINDS

@@ -155,6 +155,7 @@ def test_a_stage_lock_has_one_holder(project: Path) -> None:
 def test_sigterm_ends_a_run_as_killed(project: Path) -> None:
     code = (
         "import inandout.__main__ as m, time\n"
+        "from types import SimpleNamespace\n"
         "from inandout.tracking import runs, store\n"
         "from inandout.options import StageConfig\n"
         "class C(StageConfig):\n    data: str = ''\n"
@@ -163,7 +164,7 @@ def test_sigterm_ends_a_run_as_killed(project: Path) -> None:
         "    with runs.open_run('s', config.flat(), 'k', 'n') as run:\n"
         "        print(run.info.run_id, flush=True)\n"
         "        time.sleep(60)\n"
-        "m.STAGES = {'work': m.Stage(C, work)}\n"
+        "m.STAGES = {'work': SimpleNamespace(config=C, run=work, summary='', plan_location='')}\n"
         "m.main(['work'])\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

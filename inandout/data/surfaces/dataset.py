@@ -9,47 +9,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 from tqdm import tqdm
 
+from inandout.data.config import KINDS, MIXED, SurfacesConfig
 from inandout.data.images import write_image
-from inandout.data.surfaces.defects import KINDS
-from inandout.data.surfaces.drawing import MIN_SIDE, Surface, draw_surface
-from inandout.data.surfaces.textures import SURFACES
+from inandout.data.surfaces.drawing import Surface, draw_surface
 from inandout.errors import InputError
-
-MIXED = "mixed"
-"""Value of `SurfacesConfig.surface` that selects all surfaces."""
 
 RECORD = "surfaces.json"
 """File name of the dataset's metadata: configuration, package version and one row per image."""
 
 _FIRST_NUMBER = {"train": 10000, "test": 20000}
-
-
-class SurfacesConfig(BaseModel):
-    """Configuration of a surfaces dataset."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    width: int = Field(64, ge=MIN_SIDE, le=4096, description="image width in pixels")
-    height: int = Field(192, ge=MIN_SIDE, le=4096, description="image height in pixels")
-    train_negatives: int = Field(480, ge=1, le=10_000, description="training images without a defect")
-    train_positives: int = Field(96, ge=0, le=10_000, description="training images with a defect")
-    test_negatives: int = Field(160, ge=1, le=10_000, description="test images without a defect")
-    test_positives: int = Field(60, ge=1, le=10_000, description="test images with a defect")
-    surface: str = Field(
-        "brushed",
-        description=f"one of {', '.join(SURFACES)} (parts of one product), or {MIXED} (a different product per image)",
-    )
-    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the product and of all images")
-
-    @field_validator("surface")
-    @classmethod
-    def _known(cls, surface: str) -> str:
-        if surface not in (*SURFACES, MIXED):
-            raise ValueError(f"unknown surface {surface!r}; use one of {', '.join(SURFACES)}, {MIXED}")
-        return surface
 
 
 class _ImageSpec(NamedTuple):

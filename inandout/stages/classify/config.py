@@ -1,19 +1,17 @@
-"""Configuration of `classify`."""
+"""Configurations of `classify` and `label-errors`."""
 
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from inandout.classifier.backbone import BackboneConfig
-from inandout.classifier.training import FitConfig
-from inandout.data.geometry import Geometry
-from inandout.data.prepare import DataConfig, Seed, ShotConfig
-from inandout.diffusion.base.base import BaseConfig, kind_of_base
-from inandout.diffusion.sample.guidance import GuidanceMode
+from inandout.classifier.config import BackboneConfig, FitConfig
+from inandout.data.config import DataConfig, Geometry, Seed, ShotConfig
+from inandout.diffusion.base.config import BaseConfig, kind_of_base
+from inandout.diffusion.sample.config import GuidanceMode
 from inandout.diffusion.sample.presets import drawing_preset
 from inandout.mixing import split_counts
 from inandout.options import Fresh, StageConfig
-from inandout.stages.pools.negatives import Negatives
+from inandout.stages.pools.config import Negatives
 
 
 class MixConfig(BaseModel):
@@ -112,3 +110,15 @@ class ClassifyConfig(StageConfig):
     def own_seed(self) -> int:
         """Return `training_seed`, or `seed` if it is None."""
         return self.seed if self.training_seed is None else self.training_seed
+
+
+class LabelErrorsConfig(StageConfig):
+    """Options of `label-errors`."""
+
+    data: DataConfig = DataConfig()
+    geometry: Geometry = Geometry()
+    fit: FitConfig = FitConfig()
+    backbone: BackboneConfig = BackboneConfig()
+    seed: Seed = 0
+    folds: int = Field(5, ge=2, le=50, description="cross-validation folds; one classifier is trained per fold")
+    fresh: Fresh = False

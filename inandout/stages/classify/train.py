@@ -15,7 +15,8 @@ import torch
 from inandout.classifier.backbone import DefectNet, build_classifier, save_classifier
 from inandout.classifier.pixels import Pixels, load_pixels
 from inandout.classifier.training import Labels, Logits, fit, predict, predictor
-from inandout.data.geometry import Geometry, fit_mask, survival
+from inandout.data.config import Geometry
+from inandout.data.geometry import fit_mask, survival
 from inandout.data.images import ImageArray, read_mask
 from inandout.data.manifest import Sample, fingerprint
 from inandout.data.prepare import CheckedData, read_data

@@ -9,7 +9,8 @@ from inandout.data.prepare import read_data
 from inandout.fingerprints import Identity
 from inandout.parallel import ParallelConfig
 from inandout.reporting.figures import contact_sheet
-from inandout.stages.analysis.distance import DistanceConfig, distance
+from inandout.stages.analysis.config import DistanceConfig
+from inandout.stages.analysis.distance import distance
 from inandout.stages.classify.synthetic import make_pool
 from inandout.stages.experiment.cells import measure_cells, refuse_impossible_cells
 from inandout.stages.experiment.config import GRIDS, ExperimentConfig

@@ -3,11 +3,10 @@
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 from diffusers import StableDiffusionPipeline
-from pydantic import Field
 
 from inandout.data.geometry import fit_image, fit_mask
 from inandout.data.images import Mask, read_image, read_mask, write_image
@@ -21,15 +20,14 @@ from inandout.diffusion.sample.inpaint import Canvas
 from inandout.diffusion.sample.sampler import image_seed
 from inandout.errors import InputError
 from inandout.fingerprints import Identity, computed_by
-from inandout.memseg.config import MaskConfig
 from inandout.memseg.masks import area_limits, draw_mask, find_foreground
 from inandout.memseg.plan import plan
 from inandout.options import known
 from inandout.stages.image_cache import generate
+from inandout.stages.pools.config import NO_ADAPTER, InpaintPoolConfig
 from inandout.stages.pools.pool import Pool, log_pool, open_pool, work_pool
 from inandout.stages.pools.text2img import (
     DRAWING_INPUTS,
-    DdpmPoolConfig,
     adapter_for,
     composition,
     drawing_inputs,
@@ -38,49 +36,6 @@ from inandout.stages.pools.text2img import (
 )
 from inandout.tracking.runs import run_stage
 from inandout.tracking.store import connect
-
-NO_ADAPTER = "none"
-"""Value of `adapter` for the base without fine-tuning, as in DIAG."""
-
-Masks = Annotated[
-    Literal["perlin", "real"],
-    Field(
-        description="masks of source=inpaint: perlin = Perlin noise, as in MemSeg; real = masks of real defects of the "
-        "training part (few and full shot)"
-    ),
-]
-
-
-class InpaintPoolConfig(DdpmPoolConfig):
-    """Options of a pool of defects on good parts."""
-
-    mask: MaskConfig = MaskConfig()
-    masks: Masks = "perlin"
-
-    def default_alpha(self) -> float:
-        """Return the value of `alpha` if None is given."""
-        return self.preset().inpaint_alpha
-
-    def resolved(self) -> Self:
-        """Resolve as for whole images; without an adapter, `alpha` is None and guidance is plain.
-
-        Raises:
-            InputError: composed guidance without an adapter.
-        """
-        if self.drawing.adapter != NO_ADAPTER:
-            return super().resolved()
-        if self.drawing.guidance_mode == "composed":
-            raise InputError("guidance_mode = composed: needs an adapter, but adapter = none; give guidance_mode=plain")
-        resolved: Self = super(InpaintPoolConfig, self.with_drawing(guidance_mode="plain")).resolved()
-        return resolved.with_drawing(alpha=None)
-
-
-def inpainting(pool: DdpmPoolConfig, mask: MaskConfig, masks: Masks) -> InpaintPoolConfig:
-    """Return the configuration of `pool` for inpainting on good parts."""
-    return InpaintPoolConfig(
-        data=pool.data, scenario=pool.scenario, geometry=pool.geometry, base=pool.base, sampling=pool.sampling,
-        drawing=pool.drawing, seed=pool.seed, n_aug=pool.n_aug, fresh=pool.fresh, mask=mask, masks=masks,
-    )  # fmt: skip
 
 
 class _Sites(NamedTuple):
