@@ -132,7 +132,7 @@ STAGES = {
     "rollback": Stage(
         "Move @champion back to the previous version; a second call undoes the first.",
         "release.config:RollbackConfig",
-        "release.promote:rollback",
+        "release.rollback:rollback",
     ),
 }
 """Name to entry point."""

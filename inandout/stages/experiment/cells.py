@@ -1,4 +1,4 @@
-"""Cells of a comparison: classifiers that differ in shot, source of synthetic positives, `n_aug` and seed."""
+"""Train and evaluate the cells of a comparison."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -10,16 +10,11 @@ from tqdm import tqdm
 
 from inandout.data.prepare import CheckedData
 from inandout.errors import InputError
-from inandout.evaluation.paired_test import paired_test
 from inandout.parallel import ParallelConfig, run_all
 from inandout.reporting.tables import Row, pack
-from inandout.stages.classify.scores import read_scores
 from inandout.stages.classify.train import Result, classify, refuse_impossible
-from inandout.stages.experiment.grid import Cell
+from inandout.stages.experiment.grid import ROWS, Cell
 from inandout.tracking.store import RunLocation, nested_under, run_location
-
-ROWS = "rows.json"
-"""Artifact of a comparison: finished cells, in the format of `inandout.reporting.tables.pack`."""
 
 
 def refuse_impossible_cells(cells: Sequence[Cell], data: CheckedData) -> None:
@@ -90,19 +85,3 @@ def _time_left(seconds: Sequence[float], remaining: int, at_once: float) -> str:
     if not seconds or not remaining:
         return ""
     return f", about {tqdm.format_interval(sum(seconds) / len(seconds) * remaining / at_once)} left"
-
-
-def paired_tests(rows: Sequence[Row]) -> str:
-    """Return paired tests over seeds by shot and `n_aug`: In&Out, or else the last source, against the others."""
-    lines = []
-    defined = [row for row in rows if "ap" in row.metrics]
-    for shot, n_aug in dict.fromkeys((row.shot, row.n_aug) for row in defined if row.n_aug):
-        runs = {(row.source, row.seed): row.run_id for row in defined if row.shot == shot and row.n_aug in (0, n_aug)}
-        sources = list(dict.fromkeys(source for source, _ in runs))
-        ours = "In&Out" if "In&Out" in sources else sources[-1]
-        for theirs in sources:
-            seeds = [seed for source, seed in runs if source == ours and (theirs, seed) in runs]
-            if theirs != ours and seeds:
-                pairs = [(read_scores(runs[ours, seed]), read_scores(runs[theirs, seed])) for seed in seeds]
-                lines.append(paired_test(f"{shot} shot, n_aug {n_aug}, {ours} against {theirs}", pairs))
-    return "\n".join(lines)

@@ -6,8 +6,9 @@ from inandout.data.manifest import fingerprint
 from inandout.data.prepare import read_data
 from inandout.fingerprints import Identity
 from inandout.reporting.tables import Row, markdown_table
-from inandout.stages.experiment.cells import measure_cells, paired_tests, refuse_impossible_cells
+from inandout.stages.experiment.cells import measure_cells, refuse_impossible_cells
 from inandout.stages.experiment.config import CompareConfig
+from inandout.stages.experiment.paired_tests import paired_tests
 from inandout.tracking.logging import experiment_url, log_dataset
 from inandout.tracking.runs import open_run
 from inandout.tracking.store import connect

@@ -8,6 +8,8 @@ from inandout.data.config import Shot
 from inandout.stages.classify.config import ClassifyConfig
 
 SHOTS: tuple[Shot, ...] = ("zero", "few", "full")
+ROWS = "rows.json"
+"""Artifact of a comparison: finished cells, in the format of `inandout.reporting.tables.pack`."""
 
 
 class Source(NamedTuple):

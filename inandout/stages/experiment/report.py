@@ -8,8 +8,9 @@ import mlflow
 
 from inandout.errors import InputError
 from inandout.reporting.tables import Row, csv_table, curves, latex_table, markdown_table, unpack
-from inandout.stages.experiment.cells import ROWS, paired_tests
 from inandout.stages.experiment.config import ReportConfig
+from inandout.stages.experiment.grid import ROWS
+from inandout.stages.experiment.paired_tests import paired_tests
 from inandout.tracking.logging import experiment_url
 from inandout.tracking.runs import artifact_folder, open_run
 from inandout.tracking.store import connect

@@ -13,6 +13,13 @@ from inandout.memseg.config import MaskConfig, MemSegConfig
 from inandout.options import Fresh, StageConfig
 from inandout.stages.config import FinetuneConfig
 
+PoolSource = Annotated[
+    Literal["memseg", "ddpm", "inpaint"],
+    Field(
+        description="memseg; ddpm: whole images from a fine-tuned diffusion model; inpaint: defects that the model "
+        "draws inside masks on good parts"
+    ),
+]
 PoolSize = Annotated[int, Field(ge=1, le=100_000, description="number of synthetic positives")]
 
 
@@ -95,6 +102,7 @@ class DdpmConfig(StageConfig):
 class DdpmPoolConfig(DdpmConfig):
     """Options of a pool of diffusion images."""
 
+    source: PoolSource = "ddpm"
     n_aug: PoolSize = 60
     fresh: Fresh = False
 
@@ -115,6 +123,7 @@ Masks = Annotated[
 class InpaintPoolConfig(DdpmPoolConfig):
     """Options of a pool of defects on good parts."""
 
+    source: PoolSource = "inpaint"
     mask: MaskConfig = MaskConfig()
     masks: Masks = "perlin"
 
@@ -147,6 +156,7 @@ def inpainting(pool: DdpmPoolConfig, mask: MaskConfig, masks: Masks) -> InpaintP
 class MemSegPoolConfig(StageConfig):
     """Options of a MemSeg pool."""
 
+    source: PoolSource = "memseg"
     data: DataConfig = DataConfig()
     geometry: Geometry = Geometry()
     memseg: MemSegConfig = MemSegConfig()
@@ -160,11 +170,7 @@ class AugmentConfig(DdpmPoolConfig):
 
     memseg: MemSegConfig = MemSegConfig()
     masks: Masks = "perlin"
-    source: Literal["memseg", "ddpm", "inpaint"] = Field(
-        "memseg",
-        description="memseg; ddpm: whole images from a fine-tuned diffusion model; inpaint: defects that the model "
-        "draws inside masks on good parts",
-    )
+    source: PoolSource = "memseg"
 
     def default_alpha(self) -> float:
         """Return the value of `alpha` if None is given."""

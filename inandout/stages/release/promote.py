@@ -1,4 +1,4 @@
-"""Entry points `promote` and `rollback`: register a trained classifier as a version of a model."""
+"""Entry point `promote`: register a trained classifier as a version of a model."""
 
 import tempfile
 from collections.abc import Sequence
@@ -22,7 +22,6 @@ from inandout.serving.registry import (
     ROLLED_BACK,
     add_version,
     registry_lock,
-    roll_back,
     set_champion,
     version_at,
     version_of,
@@ -32,7 +31,7 @@ from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.scores import read_scores
 from inandout.stages.classify.trained_classifier import TrainedClassifier
 from inandout.stages.release.candidates import best_by_validation
-from inandout.stages.release.config import UNSTATED, PromoteConfig, RollbackConfig
+from inandout.stages.release.config import UNSTATED, PromoteConfig
 from inandout.stages.release.export import export_onnx
 from inandout.tracking.runs import run_stage
 from inandout.tracking.store import connect
@@ -79,16 +78,6 @@ def promote(config: PromoteConfig) -> Promotion:
         result = _register(config, candidate, run)
     print(f"{config.name} version {result.version}: {'champion' if result.champion else 'not champion'}; {result.why}")
     return result
-
-
-def rollback(config: RollbackConfig) -> None:
-    """Move `@champion` back to the previous version; a second call undoes the first."""
-    connect()
-    with registry_lock(config.name):
-        champion, previous = roll_back(config.name)
-    print(
-        f"{config.name}: version {champion.version} is the champion, version {previous.version} the previous champion"
-    )
 
 
 def _points(config: PromoteConfig, candidate: TrainedClassifier) -> Points:

@@ -19,7 +19,8 @@ from inandout.serving.registry import CHAMPION, GATE, PREVIOUS, ROLLED_BACK, ver
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.train import classify
 from inandout.stages.release.config import PromoteConfig, RollbackConfig
-from inandout.stages.release.promote import Promotion, promote, rollback
+from inandout.stages.release.promote import Promotion, promote
+from inandout.stages.release.rollback import rollback
 from tests.conftest import SIDE, draw, pointer_to, start
 
 pytestmark = pytest.mark.slow
