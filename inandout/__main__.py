@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import re
 import signal
 import sys
@@ -18,6 +19,8 @@ from inandout.config_file import read_options
 from inandout.entry_points import ALIASES, STAGES, Stage
 from inandout.errors import InputError, did_you_mean
 from inandout.options import Option, StageConfig
+
+_VERBOSE = "show warnings and logs of other libraries"
 
 
 class Commands(click.Group):
@@ -62,6 +65,18 @@ def _write_mlproject(out: Path | None) -> None:
         out.write_text(text, encoding="utf-8")
 
 
+@click.command("doctor")
+@click.option("--base", default="embedded", show_default=True, help="base model to check")
+@click.option("-v", "--verbose", is_flag=True, help=_VERBOSE)
+def _doctor(base: str, verbose: bool) -> None:
+    """Check the installation, the machine, the tracking store and the base model."""
+    from inandout.stages.doctor import doctor
+
+    with _logs_of_libraries(verbose):
+        right = doctor(base)
+    sys.exit(not right)
+
+
 def build_command(name: str, stage: Stage) -> click.Command:
     """Build the command of a stage: its options, `--config`, `--dry-run` and `--verbose`."""
 
@@ -73,6 +88,7 @@ def build_command(name: str, stage: Stage) -> click.Command:
                 click.echo(json.dumps(config.resolved().flat(), indent=2))
                 stage.plan(config)
             else:
+                _announce(config)
                 stage.run(config)
 
     cost = " and the estimated cost" if stage.plan_location else ""
@@ -87,7 +103,7 @@ def build_command(name: str, stage: Stage) -> click.Command:
             is_flag=False, flag_value="true",
             help=f"print the resolved configuration{cost} and exit",
         ),
-        click.Option(["-v", "--verbose"], is_flag=True, help="show warnings and logs of other libraries"),
+        click.Option(["-v", "--verbose"], is_flag=True, help=_VERBOSE),
     ]  # fmt: skip
     return click.Command(name, callback=call, params=options, help=stage.summary)
 
@@ -124,6 +140,20 @@ def _sentence(config: type[StageConfig], problem: Any) -> str:
     return message
 
 
+def _announce(config: StageConfig) -> None:
+    """Print what a long stage is about to do, before the imports that take seconds."""
+    lines = config.resolved().summary()
+    if not lines or os.environ.get("RANK", "0") != "0":  # accelerate launch starts several processes
+        return
+    fresh = config.flat()["fresh"]
+    reuse = "finished runs are not reused" if fresh else "a finished run with the same options, data and code is reused"
+    click.echo("\n".join([*lines, reuse]), err=True)
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    click.echo(f"device: {device}", err=True)
+
+
 @contextmanager
 def _logs_of_libraries(shown: bool) -> Iterator[None]:
     """Show or hide the warnings and logs of other libraries; the package itself prints and logs nothing."""
@@ -143,6 +173,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; an `InputError` becomes a message on stderr and exit code 2."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that runs are closed, not left RUNNING
     group = Commands("inandout", help="Generate synthetic defects and measure whether they improve defect detection.")
+    group.add_command(_doctor)
     group.add_command(_write_mlproject)
     try:
         group.main(arguments, standalone_mode=True, prog_name="inandout")

@@ -181,3 +181,25 @@ def test_missing_data_prints_one_sentence(project: Path, capsys: pytest.CaptureF
     error = capsys.readouterr().err
     assert error.startswith("error: nowhere: no such")
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["classify", "--ddpm-ratio", ".5"], "30 MemSeg, 30 ddpm (base embedded, alpha 1)"),
+        (["classify", "--n-aug", "0"], "synthetic positives: none"),
+        (["augment", "--source", "ddpm"], "60 whole images by base embedded with an adapter that is fine-tuned first"),
+        (["augment", "--source", "inpaint", "--adapter", "none"], "by base embedded with adapter none, 20 steps"),
+        (["finetune", "--shot", "zero"], "base embedded on up to 50 good images as 'skt background', 4 epochs"),
+    ],
+)
+def test_long_commands_say_first_what_they_are_about_to_do(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments, "--data", "nowhere", "--prompts" if arguments[0] == "augment" else "--seed", "1") == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("data: nowhere, 64x192")
+    assert expected in "\n".join(lines[1:3])
+    assert lines[-3].startswith("a finished run")
+    assert lines[-2].startswith("device: ")
+    assert lines[-1].startswith("error: nowhere")

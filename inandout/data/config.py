@@ -30,6 +30,10 @@ class DataConfig(BaseModel):
     test_share: float = Field(0.35, gt=0, lt=1, description="share of the test split, if the dataset has no split")
     val_share: float = Field(0.2, ge=0, le=0.5, description="share of the training split held out for validation")
 
+    def name(self) -> str:
+        """Return the dataset for progress messages."""
+        return "surfaces (embedded, drawn on first use)" if self.data == EMBEDDED else self.data
+
 
 NShot = Annotated[int, Field(ge=1, description="number of real positives for shot=few")]
 

@@ -80,6 +80,17 @@ class FinetuneConfig(StageConfig):
         }
         return self.model_copy(update=defaults)
 
+    def summary(self) -> list[str]:
+        """Return what is trained on which images."""
+        size, shot = self.geometry, self.scenario.shot
+        images = f"up to {self.n_negatives} good images" if shot == "zero" else "the training positives"
+        return [
+            f"data: {self.data.name()}, {size.width}x{size.height}, shot={shot}, seed={self.seed}",
+            f"finetune: base {self.base.base} on {images} as {self.instance_prompt!r}, {self.epochs} epochs of "
+            f"{self.training.repeats} repeats in batches of {self.training.batch_size}, lr {self.lr:g}",
+            f"prior preservation: {self.n_prior} images of {self.prior_prompt!r}, drawn by the base or reused",
+        ]
+
 
 class ConvertConfig(StageConfig):
     """Options of `convert`."""

@@ -67,6 +67,8 @@ def run_stage(
         if found is not None:
             record_reuse(stage, values, found)
             return found
+        if any(folder.iterdir()):
+            print(f"{stage}: resuming unfinished work", file=sys.stderr)
         with open_run(stage, values, key, name) as run:
             mlflow.set_tag("inandout.code", code_fingerprint(identity.module))
             log_dataset(data, identity.inputs["data"], samples)

@@ -107,6 +107,22 @@ class ClassifyConfig(StageConfig):
         guidance = preset.guidance if self.guidance is None else self.guidance
         return self.model_copy(update={"alpha": alpha, "guidance_mode": mode, "guidance": guidance})
 
+    def summary(self) -> list[str]:
+        """Return what is trained on which images."""
+        size, fit = self.geometry, self.fit
+        n_ddpm, n_memseg = self.shares()
+        positives = [f"{n_memseg} MemSeg" + f" of pool {self.memseg_pool}" * bool(self.memseg_pool)] if n_memseg else []
+        if n_ddpm and self.ddpm_pool:
+            positives.append(f"{n_ddpm} of pool {self.ddpm_pool}")
+        elif n_ddpm:
+            positives.append(f"{n_ddpm} {self.diffusion} (base {self.base.base}, alpha {self.alpha:g})")
+        return [
+            f"data: {self.data.name()}, {size.width}x{size.height}, shot={self.scenario.shot}, seed={self.seed}",
+            f"synthetic positives: {', '.join(positives) or 'none'}; missing pools and adapters are made first",
+            f"classify: {self.backbone.backbone} from weights={self.backbone.weights}, {fit.epochs} epochs in batches "
+            f"of {fit.batch_size}",
+        ]
+
     def own_seed(self) -> int:
         """Return `training_seed`, or `seed` if it is None."""
         return self.seed if self.training_seed is None else self.training_seed

@@ -172,9 +172,25 @@ class AugmentConfig(DdpmPoolConfig):
     masks: Masks = "perlin"
     source: PoolSource = "memseg"
 
-    def default_alpha(self) -> float:
-        """Return the value of `alpha` if None is given."""
-        return self.preset().inpaint_alpha if self.source == "inpaint" else super().default_alpha()
+    def resolved(self) -> Self:
+        """Resolve the options of the source; the others stay as they are."""
+        return self.with_options(**self.source_config().resolved().flat())
+
+    def summary(self) -> list[str]:
+        """Return what is drawn on which images."""
+        size = self.geometry
+        lines = [f"data: {self.data.name()}, {size.width}x{size.height}, seed={self.seed}"]
+        pool = self.source_config()
+        if isinstance(pool, MemSegPoolConfig):
+            return [*lines, f"augment: {self.n_aug} MemSeg anomalies on good parts of the training part"]
+        kind = "whole images" if pool.source == "ddpm" else "defects inpainted on good parts"
+        drawing = pool.drawing
+        adapter = f"adapter {drawing.adapter}" if drawing.adapter else "an adapter that is fine-tuned first or reused"
+        alpha = "" if drawing.alpha is None else f", alpha {drawing.alpha:g}"
+        return [
+            *lines,
+            f"augment: {self.n_aug} {kind} by base {self.base.base} with {adapter}{alpha}, {pool.sampling.steps} steps",
+        ]
 
     def source_config(self) -> MemSegPoolConfig | DdpmPoolConfig:
         """Return the configuration of the pool, without the options of other sources."""

@@ -116,7 +116,7 @@ def test_the_page_shows_the_same_seed_at_alpha_zero(
     review(ReviewConfig(pool=pool.run_id))
     (preview,) = Path(".inandout/review").glob("*/alpha-0/*.png")
     config = mlflow.artifacts.load_dict(f"runs:/{pool.run_id}/drawn_with.json")
-    base_alone = augment(AugmentConfig.from_flat(source="ddpm", **config | {"alpha": 0}))
+    base_alone = augment(AugmentConfig.from_flat(**config | {"source": "ddpm", "alpha": 0}))
     apart = np.abs(read_image(preview).astype(int) - read_image(base_alone.samples[0].image))
     assert apart.max() <= 1, "images of another batch may differ by one grey level"
     assert np.abs(read_image(preview).astype(int) - read_image(pool.samples[0].image)).max() > 1
