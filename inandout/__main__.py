@@ -154,6 +154,10 @@ def _announce(config: StageConfig) -> None:
     click.echo(f"device: {device}", err=True)
 
 
+_QUIET = {"MLFLOW_LOGGING_LEVEL": "ERROR", "PYTHONWARNINGS": "ignore"}
+"""The same for worker processes."""
+
+
 @contextmanager
 def _logs_of_libraries(shown: bool) -> Iterator[None]:
     """Show or hide the warnings and logs of other libraries; the package itself prints and logs nothing."""
@@ -161,12 +165,16 @@ def _logs_of_libraries(shown: bool) -> Iterator[None]:
         yield
         return
     logging.disable(logging.WARNING)
+    added = {name: value for name, value in _QUIET.items() if name not in os.environ}
+    os.environ |= added
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(logging.NOTSET)
+        for name in added:
+            del os.environ[name]
 
 
 def main(arguments: list[str] | None = None) -> None:

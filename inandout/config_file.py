@@ -27,7 +27,7 @@ def read_options(source: str, command: str, config: type[StageConfig]) -> dict[s
             f"config = {source}: `mlflow run` passes every option, so a file has no effect; use "
             f"python -m inandout {command} --config {source}"
         )
-    values = _of_run(source.removeprefix(RUN)) if source.startswith(RUN) else _of_file(Path(source))
+    values = _of_run(source.removeprefix(RUN), config) if source.startswith(RUN) else _of_file(Path(source))
     names = {str(name).replace("-", "_"): value for name, value in values.items()}
     for name in names:
         if name not in config.options():
@@ -49,7 +49,10 @@ def _of_file(path: Path) -> dict[Any, Any]:
     return values
 
 
-def _of_run(run_id: str) -> dict[Any, Any]:
+def _of_run(run_id: str, config: type[StageConfig]) -> dict[str, Any]:
     from inandout.tracking.runs import read_config
 
-    return read_config(run_id)
+    values = read_config(run_id)
+    if "data" not in config.options():
+        values.pop("data", None)  # every run logs its dataset
+    return values

@@ -66,6 +66,16 @@ def test_the_options_of_a_run_are_those_of_a_command(project: Path, capsys: pyte
     assert "nothing: is not a run" in capsys.readouterr().err
 
 
+def test_the_dataset_that_every_run_logs_is_no_option_of_some_commands(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    connect()
+    with open_run("distance", {"model": "m", "pools": "p", "fresh": False, "data": "d"}, "key", "name") as opened:
+        pass
+    values = dry_run(capsys, "distance", "--config", f"run:{opened.info.run_id}")
+    assert values == {"model": "m", "pools": "p", "fresh": False}
+
+
 @pytest.mark.parametrize("pool", [MemSegPoolConfig(), DdpmPoolConfig(), InpaintPoolConfig()])
 def test_the_logged_options_of_a_pool_give_the_same_pool_again(pool: MemSegPoolConfig | DdpmPoolConfig) -> None:
     assert AugmentConfig.from_flat(**pool.flat()).source_config() == pool

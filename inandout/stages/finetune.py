@@ -62,7 +62,7 @@ def finetune(config: FinetuneConfig, samples: list[Sample] | None = None) -> Fin
         return _train_as_worker(config)
     connect()
     samples = prepare_shot(config.data, config.scenario, config.seed) if samples is None else samples
-    name = f"{config.scenario.shot} {config.base.base.rsplit('/', 1)[-1]} seed={config.seed}"
+    name = f"finetune {config.scenario.shot} {config.base.base.rsplit('/', 1)[-1]} seed={config.seed:02d}"
     trained = False
 
     def work(folder: Path) -> None:

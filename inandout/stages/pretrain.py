@@ -39,7 +39,7 @@ def pretrain(config: PretrainConfig) -> None:
     connect()
     inputs = {"start": base_identity(BaseConfig(base=config.start))} if config.start else {}
     identity = Identity("pretrain", __name__, config, inputs, ignored=inputs.keys())
-    with open_run("pretrain", config.flat(), identity.fingerprint, f"pretrain seed={config.seed}"):
+    with open_run("pretrain", config.flat(), identity.fingerprint, f"pretrain seed={config.seed:02d}"):
         train_state = load_train_state(Path(config.start)) if config.start else _begin(config, checkpoints)
         pretrain_unet(
             train_state, SurfaceStream(config.seed, config.batch_size, config.close_ups, WEIGHTED_KINDS),

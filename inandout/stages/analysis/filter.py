@@ -86,7 +86,7 @@ def filter_pool(config: FilterConfig) -> Pool:
     refuse_unfit(trained.data, [row.with_(review="") for row in rows])
     inputs = {"data": fingerprint(trained.data), "run": digest(trained.weights), "pool": fingerprint(rows)}
     identity = Identity("filter", __name__, config, inputs, ignored=("run", "pool"))
-    name = f"{rows[0].origin} filtered of {len(rows)}, run {config.run[:8]}"
+    name = f"filter {rows[0].origin} of {len(rows)}, run {config.run[:8]}"
     run = run_stage(
         identity, name, trained.config.data.data, trained.data,
         lambda work: _filter(config, trained, rows, images, decisions, work),

@@ -65,7 +65,7 @@ def find_label_errors(config: LabelErrorsConfig) -> str:
     checked = [sample for sample in samples if sample.split != "test"]
     inputs = {"data": fingerprint(samples)} | config.backbone.inputs()
     identity = Identity("labels", __name__, config, inputs, ignored=inputs.keys())
-    name = f"label errors of {len(checked)} images, {config.folds} folds, seed={config.seed}"
+    name = f"label-errors of {len(checked)} images, {config.folds} folds, seed={config.seed:02d}"
     run = run_stage(identity, name, config.data.data, samples, lambda work: _judge(config, checked, work))
     suspects = read_suspects(run.info.run_id)
     print(

@@ -22,7 +22,7 @@ def compare(config: CompareConfig) -> list[Row]:
     inputs = {"data": fingerprint(data.samples)}
     refuse_impossible_cells(cells, data)
     key = Identity("main", __name__, config, inputs, ignored=["data"]).fingerprint
-    with open_run("main", config.flat(), key, f"{config.sources} on {name}") as run:
+    with open_run("main", config.flat(), key, f"main {config.sources} on {name}") as run:
         log_dataset(name, inputs["data"], data.samples)
         rows = measure_cells(cells, data, config.engine)
         text = f"{markdown_table(rows)}\n\n{paired_tests(rows)}".rstrip()

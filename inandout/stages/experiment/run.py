@@ -33,7 +33,7 @@ def experiment(config: ExperimentConfig) -> str:
     refuse_impossible_cells(cells, data)
     samples = data.take_shot(first.data, first.scenario, first.seed)
     key = Identity("experiment", __name__, config, {"data": fingerprint(samples)}, ignored=["data"]).fingerprint
-    with open_run("experiment", config.flat(), key, f"{config.name} {config.profile}") as run:
+    with open_run("experiment", config.flat(), key, f"experiment {config.name} {config.profile}") as run:
         mlflow.set_tag(EXPERIMENT_TAG, f"{config.name} {config.profile}")
         log_dataset(first.data.data, fingerprint(samples), samples)
         shows = GRIDS[config.name].shows

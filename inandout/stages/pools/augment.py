@@ -37,7 +37,7 @@ def augment_memseg(config: MemSegPoolConfig, samples: list[Sample] | None = None
     """
     connect()
     samples = prepare(config.data, config.seed) if samples is None else samples
-    name = f"memseg n={config.n_aug} seed={config.seed}"
+    name = f"augment memseg n={config.n_aug:03d} seed={config.seed:02d}"
     run = run_stage(
         _identity(config, samples), name, config.data.data, samples, lambda work: _make_memseg(config, samples, work)
     )

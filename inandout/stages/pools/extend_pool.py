@@ -56,7 +56,7 @@ def extend_pool(config: ExtendPoolConfig) -> Pool:
         samples = prepare(extension.data, extension.seed)
     inputs = {"data": fingerprint(samples), "pool": fingerprint(rows)}
     identity = Identity("topup", __name__, extension, inputs, ignored=["data"])
-    name = f"{rows[0].origin} {len(rows)} and {config.n_aug} more"
+    name = f"extend-pool {rows[0].origin} {len(rows)} and {config.n_aug} more"
     run = run_stage(
         identity, name, extension.data.data, samples, lambda work: _extend(extension, samples, reviewed, work)
     )

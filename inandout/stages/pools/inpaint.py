@@ -80,7 +80,7 @@ def augment_inpaint(config: InpaintPoolConfig, samples: list[Sample] | None = No
     samples = prepare_shot(config.data, config.scenario, config.seed) if samples is None else samples
     sites = _sites(config, samples)
     merged = "no adapter" if config.drawing.alpha is None else f"alpha={config.drawing.alpha:g}"
-    name = f"inpaint {config.scenario.shot} {merged} n={config.n_aug} seed={config.seed}"
+    name = f"augment inpaint {config.scenario.shot} {merged} n={config.n_aug:03d} seed={config.seed:02d}"
     run = run_stage(
         _identity(config, samples), name, config.data.data, samples, lambda work: _make(config, samples, sites, work)
     )

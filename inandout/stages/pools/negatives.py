@@ -61,7 +61,7 @@ def send_through_vae(
     """
     connect()
     identity = _round_trip_identity(config, samples, source)
-    name = f"round trip n={config.n_aug} seed={config.seed}"
+    name = f"negatives roundtrip n={config.n_aug:03d} seed={config.seed:02d}"
     run = run_stage(
         identity, name, config.data.data, samples, lambda work: _make_trips(config, samples, positives, work)
     )
@@ -142,7 +142,7 @@ def good_images(config: DdpmPoolConfig, samples: list[Sample] | None = None) -> 
     connect()
     config = resolve(config)
     samples = prepare_shot(config.data, config.scenario, config.seed) if samples is None else samples
-    name = f"good images alpha={config.drawing.alpha:g} n={config.n_aug} seed={config.seed}"
+    name = f"negatives generated alpha={config.drawing.alpha:g} n={config.n_aug:03d} seed={config.seed:02d}"
     run = run_stage(
         _good_identity(config, samples), name, config.data.data, samples, lambda work: _make_good(config, samples, work)
     )

@@ -62,7 +62,8 @@ def augment_ddpm(config: DdpmPoolConfig, samples: list[Sample] | None = None) ->
     connect()
     config = resolve(config)
     samples = prepare_shot(config.data, config.scenario, config.seed) if samples is None else samples
-    name = f"ddpm {config.scenario.shot} alpha={config.drawing.alpha:g} n={config.n_aug} seed={config.seed}"
+    drawn = f"{config.scenario.shot} alpha={config.drawing.alpha:g} n={config.n_aug:03d}"
+    name = f"augment ddpm {drawn} seed={config.seed:02d}"
     run = run_stage(
         _identity(config, samples), name, config.data.data, samples, lambda work: _make_ddpm(config, samples, work)
     )

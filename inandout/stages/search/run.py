@@ -120,7 +120,7 @@ def _study_run(shared: SharedStudy, config: SearchConfig, key: str) -> Iterator[
         with shared.lock():
             run_id = _known_run(shared)
             outer = os.environ.pop("MLFLOW_RUN_ID", None) if run_id else None
-            name = f"{config.scenario.shot} search of {', '.join(shared.space.distributions)}"
+            name = f"search {config.scenario.shot} of {', '.join(shared.space.distributions)}"
             run = stack.enter_context(open_run("search", config.flat(), key, name, run_id))
             shared.study.set_user_attr(RUN, run.info.run_id)
         mlflow.set_tag("inandout.n_trials", config.n_trials)  # a parameter could not increase
