@@ -5,6 +5,8 @@ The names in `__all__` are the Python API. They are imported on first use, so `i
 
 from typing import TYPE_CHECKING
 
+__version__ = "0.2.0"
+
 __all__ = [
     "BackboneConfig",
     "BaseConfig",
@@ -105,16 +107,11 @@ if TYPE_CHECKING:
     from inandout.mixing import mix
     from inandout.stages.classify.trained_classifier import TrainedClassifier
 
-    __version__: str
 else:  # type checkers would take every name for a valid one
 
     def __getattr__(name):
         """The object of this name, imported (PEP 562)."""
-        if name == "__version__":
-            from importlib.metadata import version
-
-            value = version("inandout")
-        elif name in _MODULES:
+        if name in _MODULES:
             from importlib import import_module
 
             value = getattr(import_module(f"inandout.{_MODULES[name]}"), name)
@@ -125,4 +122,4 @@ else:  # type checkers would take every name for a valid one
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "__version__"})
+    return sorted({*globals(), *__all__})

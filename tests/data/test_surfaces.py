@@ -167,7 +167,7 @@ def test_positives_are_not_all_at_the_end(dataset: Path) -> None:
 
 def test_the_metadata_reproduce_every_image(dataset: Path) -> None:
     record = json.loads((dataset / "surfaces.json").read_text())
-    assert record["config"] == SMALL.model_dump() and record["version"]
+    assert record["config"] == SMALL.model_dump() and record["drawing"]
     assert sorted(row["defect"] for row in record["images"] if row["file"].startswith("train/") and row["defect"]) == (
         sorted(KINDS)
     )

@@ -4,7 +4,6 @@ import hashlib
 import json
 import tempfile
 from dataclasses import fields
-from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +16,7 @@ from inandout.data.surfaces.drawing import Surface, draw_surface
 from inandout.errors import InputError
 
 RECORD = "surfaces.json"
-"""File name of the dataset's metadata: configuration, package version and one row per image."""
+"""File name of the dataset's metadata: configuration, `drawing_fingerprint` and one row per image."""
 
 _FIRST_NUMBER = {"train": 10000, "test": 20000}
 
@@ -80,7 +79,7 @@ def _write_all(folder: Path, config: SurfacesConfig) -> None:
         write_image(folder / spec.file, surface.image)
         write_image(folder / spec.file.replace(".png", "_GT.png"), surface.mask)
         rows.append({"file": spec.file, "seed": spec.seed, **_metadata(surface)})
-    record = {"config": config.model_dump(), "version": version("inandout"), "images": rows}
+    record = {"config": config.model_dump(), "drawing": drawing_fingerprint(config), "images": rows}
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
@@ -110,10 +109,10 @@ def _metadata(surface: Surface) -> dict[str, object]:
 
 
 def _check_same(folder: Path, config: SurfacesConfig) -> None:
-    """Reject a folder unless it contains the complete dataset of `config`, written by this version."""
+    """Reject a folder unless it contains the complete dataset of `config`, drawn by this code."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        same = record["config"] == config.model_dump() and record["version"] == version("inandout")
+        same = record["config"] == config.model_dump() and record.get("drawing") == drawing_fingerprint(config)
         files = [str(row["file"]) for row in record["images"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
