@@ -38,13 +38,16 @@ from PIL import Image, ImageOps
 from torchvision.transforms import functional
 from tqdm import tqdm
 
-from inandout.data.geometry import Geometry, fit_image
+from inandout.data.config import Geometry
+from inandout.data.geometry import fit_image
 from inandout.data.images import ImageBatch, read_image, write_image
 from inandout.data.surfaces import draw_surface
 from inandout.diffusion.base.base import Base
-from inandout.diffusion.finetune.dreambooth import MAX_GRADIENT_NORM, DreamBoothConfig, dreambooth
+from inandout.diffusion.finetune.config import DreamBoothConfig
+from inandout.diffusion.finetune.dreambooth import MAX_GRADIENT_NORM, dreambooth
 from inandout.diffusion.finetune.dreambooth_dataset import DreamBoothDataset, Example
-from inandout.diffusion.lora.layers import AdapterConfig, adapter_parameters, add_adapter
+from inandout.diffusion.lora.config import AdapterConfig
+from inandout.diffusion.lora.layers import adapter_parameters, add_adapter
 from inandout.diffusion.pretrain.assemble import assemble, new_train_state, new_vae
 from inandout.diffusion.snr_weighting import min_snr_weights, prediction_target
 from inandout.diffusion.vae import encode

@@ -32,7 +32,7 @@ from typing import Any
 from benchmarks import gpu_classifier, gpu_drawing, gpu_finetune, gpu_parity
 from benchmarks.gpu_card import DEVICE, copy_bandwidth, facts, matrix_rate
 from benchmarks.gpu_shapes import FULL, SIZES, Size
-from inandout.diffusion.finetune.dreambooth import Optimiser
+from inandout.diffusion.finetune.config import Optimiser
 
 Values = dict[str, Any]
 OPTIMISERS: tuple[Optimiser, ...] = ("adamw", "adamw8bit")

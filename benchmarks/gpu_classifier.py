@@ -18,8 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gpu_card import DEVICE, free_memory, peak_memory, synchronise, tf32
 from benchmarks.gpu_shapes import Size, random_images
-from inandout.classifier.backbone import BackboneConfig, DefectNet, build_classifier
-from inandout.classifier.training import FitConfig, fit
+from inandout.classifier.backbone import DefectNet, build_classifier
+from inandout.classifier.config import BackboneConfig, FitConfig
+from inandout.classifier.training import fit
 
 SETTINGS = {
     "default": (False, True, False), "bf16": (True, True, True), "fp32": (False, False, False),

@@ -17,7 +17,8 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusio
 from benchmarks.gpu_card import DEVICE, Steps, free_memory, peak_memory, synchronise
 from benchmarks.gpu_finetune import DTYPES
 from benchmarks.gpu_shapes import PROMPTS, Size, build_pipeline
-from inandout.diffusion.sample.sampler import SamplingConfig, sample
+from inandout.diffusion.sample.config import SamplingConfig
+from inandout.diffusion.sample.sampler import sample
 
 STEPS = {"ddim": 50, "dpm++": 20}
 GUIDANCE = 7.5

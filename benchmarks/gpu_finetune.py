@@ -23,15 +23,11 @@ from benchmarks.finetune_speed import bare_images, our_images
 from benchmarks.gpu_card import DEVICE, Steps, free_memory, peak_memory, why_no_8bit
 from benchmarks.gpu_shapes import PROMPTS, Size, build_pipeline, image_files
 from inandout.diffusion.base.base import Base
-from inandout.diffusion.finetune.dreambooth import (
-    MAX_GRADIENT_NORM,
-    DreamBoothConfig,
-    Optimiser,
-    build_optimiser,
-    dreambooth,
-)
+from inandout.diffusion.finetune.config import DreamBoothConfig, Optimiser
+from inandout.diffusion.finetune.dreambooth import MAX_GRADIENT_NORM, build_optimiser, dreambooth
 from inandout.diffusion.finetune.dreambooth_dataset import DreamBoothDataset, Example
-from inandout.diffusion.lora.layers import AdapterConfig, adapter_parameters, add_adapter
+from inandout.diffusion.lora.config import AdapterConfig
+from inandout.diffusion.lora.layers import adapter_parameters, add_adapter
 from inandout.diffusion.snr_weighting import min_snr_weights
 from inandout.diffusion.vae import encode
 

@@ -23,15 +23,20 @@ from PIL import Image
 from benchmarks.gpu_card import DEVICE, tf32, why_no_8bit
 from benchmarks.gpu_shapes import PROMPTS, TOY, Size, random_images
 from inandout.checkpoint import load_checkpoint
-from inandout.classifier.backbone import BackboneConfig, build_classifier
+from inandout.classifier.backbone import build_classifier
+from inandout.classifier.config import BackboneConfig
 from inandout.classifier.training import predict
 from inandout.data.surfaces import KINDS, draw_surface
-from inandout.diffusion.base.base import Base, BaseConfig, open_base
+from inandout.diffusion.base.base import Base, open_base
+from inandout.diffusion.base.config import BaseConfig
 from inandout.diffusion.callbacks import OnStep
-from inandout.diffusion.finetune.dreambooth import DreamBoothConfig, Optimiser, dreambooth
+from inandout.diffusion.finetune.config import DreamBoothConfig, Optimiser
+from inandout.diffusion.finetune.dreambooth import dreambooth
 from inandout.diffusion.finetune.dreambooth_dataset import DreamBoothDataset, Example
-from inandout.diffusion.lora.layers import AdapterConfig, adapter_parameters, add_adapter
-from inandout.diffusion.sample.sampler import SamplingConfig, sample
+from inandout.diffusion.lora.config import AdapterConfig
+from inandout.diffusion.lora.layers import adapter_parameters, add_adapter
+from inandout.diffusion.sample.config import SamplingConfig
+from inandout.diffusion.sample.sampler import sample
 from inandout.diffusion.vae import encode
 
 Numbers = dict[str, np.ndarray]

@@ -21,10 +21,13 @@ from torch.nn.functional import cross_entropy
 
 from inandout.data.images import ImageBatch, write_image
 from inandout.data.surfaces import KINDS, PALETTES
-from inandout.diffusion.base.base import EMBEDDED, BaseConfig, open_base
-from inandout.diffusion.pretrain.stream import HELD_OUT, SurfaceStream
+from inandout.diffusion.base.base import EMBEDDED, open_base
+from inandout.diffusion.base.config import BaseConfig
+from inandout.diffusion.pretrain.config import HELD_OUT
+from inandout.diffusion.pretrain.stream import SurfaceStream
 from inandout.diffusion.reconstruction import measure_reconstruction
-from inandout.diffusion.sample.sampler import SamplingConfig, sample
+from inandout.diffusion.sample.config import SamplingConfig
+from inandout.diffusion.sample.sampler import sample
 from inandout.diffusion.vae import decode, encode, to_tensor
 from inandout.reporting.figures import contact_sheet
 

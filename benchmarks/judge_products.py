@@ -29,21 +29,23 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.judge import CLASSES, Judge, classify, train_judge
 from inandout.data.colour import is_grey, without_colour
-from inandout.data.geometry import Geometry, fit_image
+from inandout.data.config import Geometry, Shot
+from inandout.data.geometry import fit_image
 from inandout.data.images import ImageArray, read_image, write_image
-from inandout.data.splits import Shot
 from inandout.data.surfaces import KINDS, draw_surface
-from inandout.diffusion.base.base import Base, BaseConfig, open_base
-from inandout.diffusion.finetune.dreambooth import DreamBoothConfig
+from inandout.diffusion.base.base import Base, open_base
+from inandout.diffusion.base.config import BaseConfig
+from inandout.diffusion.finetune.config import DreamBoothConfig
 from inandout.diffusion.finetune.presets import PRESETS
 from inandout.diffusion.finetune.train_adapter import train_adapter
 from inandout.diffusion.lora.adapter import Adapter
 from inandout.diffusion.lora.merge import merge
 from inandout.diffusion.lora.safetensors_io import load_adapter, save_adapter
+from inandout.diffusion.sample.config import SamplingConfig
 from inandout.diffusion.sample.drawn_masks import draw_masks
 from inandout.diffusion.sample.guidance import Composition
 from inandout.diffusion.sample.inpaint import Canvas, find_fault
-from inandout.diffusion.sample.sampler import SamplingConfig, sample
+from inandout.diffusion.sample.sampler import sample
 from inandout.diffusion.vae import to_tensor
 from inandout.evaluation.product_statistics import product_shares
 from inandout.memseg.config import MaskConfig

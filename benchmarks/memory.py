@@ -20,16 +20,20 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from inandout.diffusion.base.base import Base, BaseConfig, open_base
-from inandout.diffusion.finetune.dreambooth import DreamBoothConfig, dreambooth
+from inandout.diffusion.base.base import Base, open_base
+from inandout.diffusion.base.config import BaseConfig
+from inandout.diffusion.finetune.config import DreamBoothConfig
+from inandout.diffusion.finetune.dreambooth import dreambooth
 from inandout.diffusion.finetune.dreambooth_dataset import DreamBoothDataset, Example
 from inandout.diffusion.lora.adapter import Adapter, AdapterMeta
-from inandout.diffusion.lora.layers import AdapterConfig, adapted_layers, add_adapter
+from inandout.diffusion.lora.config import AdapterConfig
+from inandout.diffusion.lora.layers import adapted_layers, add_adapter
 from inandout.diffusion.lora.merge import merge
 from inandout.diffusion.lora.targets import pair_shapes
 from inandout.diffusion.pretrain.captions import vocabulary
 from inandout.diffusion.pretrain.tokenizer import build_tokenizer
-from inandout.diffusion.sample.sampler import SamplingConfig, sample
+from inandout.diffusion.sample.config import SamplingConfig
+from inandout.diffusion.sample.sampler import sample
 
 UNET = {"block_out_channels": (320, 640, 1280, 1280), "cross_attention_dim": 768, "attention_head_dim": 8}
 VAE = {

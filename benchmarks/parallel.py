@@ -11,8 +11,9 @@ import time
 
 import numpy as np
 
-from inandout.classifier.backbone import BackboneConfig, build_classifier
-from inandout.classifier.training import FitConfig, fit
+from inandout.classifier.backbone import build_classifier
+from inandout.classifier.config import BackboneConfig, FitConfig
+from inandout.classifier.training import fit
 from inandout.parallel import ParallelConfig, run_all
 
 CELLS, ROUNDS, SIDE, IMAGES = 4, 3, 64, 96

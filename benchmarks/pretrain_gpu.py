@@ -51,7 +51,8 @@ from inandout.diffusion.pretrain.train_unet import (
     defect_weights,
     denoising_loss,
 )
-from inandout.diffusion.sample.sampler import SamplingConfig, sample
+from inandout.diffusion.sample.config import SamplingConfig
+from inandout.diffusion.sample.sampler import sample
 from inandout.reporting.figures import contact_sheet
 
 CAPTIONS = 4

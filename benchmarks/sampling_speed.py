@@ -15,9 +15,11 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline
 
-from inandout.diffusion.base.base import BaseConfig, open_base
+from inandout.diffusion.base.base import open_base
+from inandout.diffusion.base.config import BaseConfig
 from inandout.diffusion.pretrain.assemble import assemble, new_train_state, new_vae
-from inandout.diffusion.sample.sampler import SamplingConfig, image_seed, sample
+from inandout.diffusion.sample.config import SamplingConfig
+from inandout.diffusion.sample.sampler import image_seed, sample
 
 PROMPT = "skt background cracked"
 DEFAULT = SamplingConfig().resolved("embedded")

@@ -14,9 +14,10 @@ import time
 import numpy as np
 import torch
 
-from inandout.classifier.backbone import BackboneConfig, build_classifier
+from inandout.classifier.backbone import build_classifier
+from inandout.classifier.config import BackboneConfig, FitConfig
 from inandout.classifier.frequency_sampler import FrequencySampler
-from inandout.classifier.training import FitConfig, fit
+from inandout.classifier.training import fit
 
 IMAGES, BATCH = 48, 5
 

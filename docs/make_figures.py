@@ -9,8 +9,10 @@ from PIL import Image
 
 from inandout.data.images import ImageArray
 from inandout.data.surfaces import KINDS, SURFACES, draw_surface
-from inandout.diffusion.base.base import BaseConfig, open_base
-from inandout.diffusion.sample.sampler import SamplingConfig, sample
+from inandout.diffusion.base.base import open_base
+from inandout.diffusion.base.config import BaseConfig
+from inandout.diffusion.sample.config import SamplingConfig
+from inandout.diffusion.sample.sampler import sample
 from inandout.memseg.anomaly import synthesise
 from inandout.memseg.config import MemSegConfig
 from inandout.memseg.texture_bank import open_textures

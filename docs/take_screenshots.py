@@ -10,9 +10,9 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from inandout.data.geometry import Geometry
+from inandout.data.config import DataConfig, Geometry
 from inandout.data.manifest import Review, Sample, write_manifest
-from inandout.data.prepare import DataConfig, prepare
+from inandout.data.prepare import prepare
 from inandout.memseg.config import MemSegConfig
 from inandout.memseg.pool import write_pool
 from inandout.review.app import build_app

@@ -5,6 +5,8 @@ The names in `__all__` are the Python API. They are imported on first use, so `i
 
 from typing import TYPE_CHECKING
 
+__version__ = "0.2.0"
+
 __all__ = [
     "BackboneConfig",
     "BaseConfig",
@@ -42,19 +44,19 @@ __all__ = [
 ]
 
 _MODULES = {
-    "BackboneConfig": "classifier.backbone",
-    "BaseConfig": "diffusion.base.base",
+    "BackboneConfig": "classifier.config",
+    "BaseConfig": "diffusion.base.config",
     "Composition": "diffusion.sample.guidance",
-    "DataConfig": "data.prepare",
-    "DreamBoothConfig": "diffusion.finetune.dreambooth",
-    "FitConfig": "classifier.training",
-    "Geometry": "data.geometry",
+    "DataConfig": "data.config",
+    "DreamBoothConfig": "diffusion.finetune.config",
+    "FitConfig": "classifier.config",
+    "Geometry": "data.config",
     "InputError": "errors",
     "MemSegConfig": "memseg.config",
     "Sample": "data.manifest",
-    "SamplingConfig": "diffusion.sample.sampler",
+    "SamplingConfig": "diffusion.sample.config",
     "Scored": "evaluation.metrics",
-    "ShotConfig": "data.prepare",
+    "ShotConfig": "data.config",
     "TrainedClassifier": "stages.classify.trained_classifier",
     "build_classifier": "classifier.backbone",
     "check_data": "data.prepare",
@@ -79,20 +81,23 @@ _MODULES = {
 """Name to the module that defines it."""
 
 if TYPE_CHECKING:
-    from inandout.classifier.backbone import BackboneConfig, build_classifier
+    from inandout.classifier.backbone import build_classifier
+    from inandout.classifier.config import BackboneConfig, FitConfig
     from inandout.classifier.pixels import load_pixels
-    from inandout.classifier.training import FitConfig, fit, predict
-    from inandout.data.geometry import Geometry
+    from inandout.classifier.training import fit, predict
+    from inandout.data.config import DataConfig, Geometry, ShotConfig
     from inandout.data.images import read_image
     from inandout.data.manifest import Sample, read_manifest
-    from inandout.data.prepare import DataConfig, ShotConfig, check_data, read_data
-    from inandout.diffusion.base.base import BaseConfig, open_base
-    from inandout.diffusion.finetune.dreambooth import DreamBoothConfig
+    from inandout.data.prepare import check_data, read_data
+    from inandout.diffusion.base.base import open_base
+    from inandout.diffusion.base.config import BaseConfig
+    from inandout.diffusion.finetune.config import DreamBoothConfig
     from inandout.diffusion.finetune.train_adapter import train_adapter
     from inandout.diffusion.lora.merge import merge
     from inandout.diffusion.lora.safetensors_io import load_adapter, save_adapter
+    from inandout.diffusion.sample.config import SamplingConfig
     from inandout.diffusion.sample.guidance import Composition
-    from inandout.diffusion.sample.sampler import SamplingConfig, sample
+    from inandout.diffusion.sample.sampler import sample
     from inandout.errors import InputError
     from inandout.evaluation.metrics import Scored, evaluate
     from inandout.evaluation.paired_test import paired_difference
@@ -102,16 +107,11 @@ if TYPE_CHECKING:
     from inandout.mixing import mix
     from inandout.stages.classify.trained_classifier import TrainedClassifier
 
-    __version__: str
 else:  # type checkers would take every name for a valid one
 
     def __getattr__(name):
         """The object of this name, imported (PEP 562)."""
-        if name == "__version__":
-            from importlib.metadata import version
-
-            value = version("inandout")
-        elif name in _MODULES:
+        if name in _MODULES:
             from importlib import import_module
 
             value = getattr(import_module(f"inandout.{_MODULES[name]}"), name)
@@ -122,4 +122,4 @@ else:  # type checkers would take every name for a valid one
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "__version__"})
+    return sorted({*globals(), *__all__})

@@ -2,78 +2,25 @@
 
 import json
 import logging
+import os
+import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from importlib import import_module
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 from pydantic import ValidationError
 
-from inandout.errors import InputError
-from inandout.mlproject import mlproject
+from inandout.config_file import read_options
+from inandout.entry_points import ALIASES, STAGES, Stage
+from inandout.errors import InputError, did_you_mean
 from inandout.options import Option, StageConfig
 
-
-class Stage(NamedTuple):
-    """An entry point and its configuration."""
-
-    config: type[StageConfig]
-    run: Callable[[Any], object]
-    plan: Callable[[Any], object] | None = None
-    """Print the estimated cost of `run`."""
-
-
-class Stages(Mapping[str, Stage]):
-    """Entry points by name, imported on access, so that `check` does not wait seconds for diffusers."""
-
-    def __init__(self, locations: dict[str, tuple[str, ...]]) -> None:
-        """Map names to (module in `inandout.stages`, configuration, function[, function that prints the cost])."""
-        self._locations = locations
-
-    def __getitem__(self, name: str) -> Stage:
-        module, *names = self._locations[name]
-        loaded = import_module(f"inandout.stages.{module}")
-        return Stage(*(getattr(loaded, each) for each in names))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._locations)
-
-    def __len__(self) -> int:
-        return len(self._locations)
-
-
-STAGES: Mapping[str, Stage] = Stages(
-    {
-        "main": ("experiment.compare", "CompareConfig", "compare"),
-        "check": ("data", "CheckConfig", "check"),
-        "surfaces": ("data", "MakeSurfacesConfig", "surfaces"),
-        "download": ("data", "DownloadConfig", "download"),
-        "pretrain": ("pretrain", "PretrainConfig", "pretrain"),
-        "finetune": ("finetune", "FinetuneConfig", "finetune"),
-        "convert": ("convert", "ConvertConfig", "convert"),
-        "augment": ("pools.augment", "AugmentConfig", "augment"),
-        "filter": ("analysis.filter", "FilterConfig", "filter_pool"),
-        "review": ("review.run", "ReviewConfig", "review"),
-        "extend-pool": ("pools.extend_pool", "ExtendPoolConfig", "extend_pool"),
-        "label-errors": ("classify.label_errors", "LabelErrorsConfig", "find_label_errors"),
-        "classify": ("classify.train", "ClassifyConfig", "classify"),
-        "export": ("release.export", "ExportConfig", "export"),
-        "search": ("search.run", "SearchConfig", "search"),
-        "probe-shortcut": ("analysis.probe_shortcut", "ProbeShortcutConfig", "probe_shortcut"),
-        "distance": ("analysis.distance", "DistanceConfig", "distance"),
-        "experiment": ("experiment.run", "ExperimentConfig", "experiment", "plan"),
-        "report": ("experiment.report", "ReportConfig", "report"),
-        "promote": ("release.promote", "PromoteConfig", "promote"),
-        "rollback": ("release.promote", "RollbackConfig", "rollback"),
-    }
-)
-"""Entry points of the command line and of MLproject."""
-
-ALIASES = {"topup": "extend-pool", "labels": "label-errors", "probe": "probe-shortcut"}
-"""Old names of entry points, on the command line and in MLproject; `--help` does not list them."""
+_VERBOSE = "show warnings and logs of other libraries"
 
 
 class Commands(click.Group):
@@ -81,20 +28,36 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the commands."""
-        return [*STAGES, "mlproject"]
+        return [*STAGES, *self.commands]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the command of this name, or None."""
-        if cmd_name == "mlproject":
-            return _write_mlproject
         name = ALIASES.get(cmd_name, cmd_name)
-        return build_command(name, STAGES[name]) if name in STAGES else None
+        return build_command(name, STAGES[name]) if name in STAGES else self.commands.get(name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:  # fmt: skip
+        """Return the command that `args` names; an unknown name is answered with the nearest one."""
+        name = args[0]
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            ctx.fail(f"No such command {name!r}{did_you_mean(name, [*self.list_commands(ctx), *ALIASES])}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without building them."""
+        summaries = {name: stage.summary for name, stage in STAGES.items()}
+        summaries |= {name: command.get_short_help_str(limit=100) for name, command in self.commands.items()}
+        with formatter.section("Commands"):
+            formatter.write_dl(list(summaries.items()))
 
 
 @click.command("mlproject")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="file to write [default none: print it]")
 def _write_mlproject(out: Path | None) -> None:
     """Write the file MLproject from the configurations of the entry points."""
+    from inandout.mlproject import mlproject
+
     text = mlproject({name: stage.config for name, stage in STAGES.items()}, ALIASES)
     if out is None:
         click.echo(text, nl=False)
@@ -102,27 +65,47 @@ def _write_mlproject(out: Path | None) -> None:
         out.write_text(text, encoding="utf-8")
 
 
+@click.command("doctor")
+@click.option("--base", default="embedded", show_default=True, help="base model to check")
+@click.option("-v", "--verbose", is_flag=True, help=_VERBOSE)
+def _doctor(base: str, verbose: bool) -> None:
+    """Check the installation, the machine, the tracking store and the base model."""
+    from inandout.stages.doctor import doctor
+
+    with _logs_of_libraries(verbose):
+        right = doctor(base)
+    sys.exit(not right)
+
+
 def build_command(name: str, stage: Stage) -> click.Command:
-    """Build the command of a stage, with its options and `--dry-run`."""
+    """Build the command of a stage: its options, `--config`, `--dry-run` and `--verbose`."""
 
-    def call(dry_run: str, **given: str | None) -> None:
-        config = _parse(stage.config, {key: value for key, value in given.items() if value is not None})
-        if dry_run == "true":
-            click.echo(json.dumps(config.resolved().flat(), indent=2))
-            if stage.plan:
+    def call(config_file: str | None, dry_run: str, verbose: bool, **given: str | None) -> None:
+        from_file = read_options(config_file, name, stage.config) if config_file else {}
+        config = _parse(stage.config, from_file | {key: value for key, value in given.items() if value is not None})
+        with _logs_of_libraries(verbose):
+            if dry_run == "true":
+                click.echo(json.dumps(config.resolved().flat(), indent=2))
                 stage.plan(config)
-        else:
-            stage.run(config)
+            else:
+                _announce(config)
+                stage.run(config)
 
+    cost = " and the estimated cost" if stage.plan_location else ""
     options: list[click.Parameter] = [_option(*item) for item in stage.config.options().items()]
-    options.append(
+    options += [
+        click.Option(
+            ["--config", "config_file"],
+            help="YAML or JSON file of options, or run:<id> for the options of a run; options given here override it",
+        ),
         click.Option(
             ["--dry-run", "--dry_run", "dry_run"], type=click.Choice(["true", "false"]), default="false",
             is_flag=False, flag_value="true",
-            help="print the resolved configuration" + (" and the estimated cost" if stage.plan else "") + " and exit",
-        )
-    )  # fmt: skip
-    return click.Command(name, callback=call, params=options, help=stage.run.__doc__)
+            help=f"print the resolved configuration{cost} and exit",
+        ),
+        click.Option(["-v", "--verbose"], is_flag=True, help=_VERBOSE),
+    ]  # fmt: skip
+    return click.Command(name, callback=call, params=options, help=stage.summary)
 
 
 def _option(name: str, option: Option) -> click.Option:
@@ -138,7 +121,7 @@ def _option(name: str, option: Option) -> click.Option:
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
-def _parse(config: type[StageConfig], given: dict[str, str]) -> StageConfig:
+def _parse(config: type[StageConfig], given: dict[str, Any]) -> StageConfig:
     optional = {name for name, option in config.options().items() if option.field.default is None}
     values = {name: None if value == "none" and name in optional else value for name, value in given.items()}
     try:
@@ -149,17 +132,57 @@ def _parse(config: type[StageConfig], given: dict[str, str]) -> StageConfig:
 
 def _sentence(config: type[StageConfig], problem: Any) -> str:
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "literal_error":
+        message += did_you_mean(problem["input"], re.findall("'(.*?)'", problem["ctx"]["expected"]))
     for name, option in config.options().items():
         if problem["loc"] == (*option.parts, name):
             return f"{name} = {problem['input']!r}: {message} ({option.field.description})"
     return message
 
 
+def _announce(config: StageConfig) -> None:
+    """Print what a long stage is about to do, before the imports that take seconds."""
+    lines = config.resolved().summary()
+    if not lines or os.environ.get("RANK", "0") != "0":  # accelerate launch starts several processes
+        return
+    fresh = config.flat()["fresh"]
+    reuse = "finished runs are not reused" if fresh else "a finished run with the same options, data and code is reused"
+    click.echo("\n".join([*lines, reuse]), err=True)
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    click.echo(f"device: {device}", err=True)
+
+
+_QUIET = {"MLFLOW_LOGGING_LEVEL": "ERROR", "PYTHONWARNINGS": "ignore"}
+"""The same for worker processes."""
+
+
+@contextmanager
+def _logs_of_libraries(shown: bool) -> Iterator[None]:
+    """Show or hide the warnings and logs of other libraries; the package itself prints and logs nothing."""
+    if shown:
+        yield
+        return
+    logging.disable(logging.WARNING)
+    added = {name: value for name, value in _QUIET.items() if name not in os.environ}
+    os.environ |= added
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+        for name in added:
+            del os.environ[name]
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; an `InputError` becomes a message on stderr and exit code 2."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that runs are closed, not left RUNNING
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns about unused 4-bit kernels
     group = Commands("inandout", help="Generate synthetic defects and measure whether they improve defect detection.")
+    group.add_command(_doctor)
+    group.add_command(_write_mlproject)
     try:
         group.main(arguments, standalone_mode=True, prog_name="inandout")
     except InputError as error:

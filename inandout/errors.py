@@ -1,5 +1,8 @@
 """The error type for problems that a user can fix."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class InputError(ValueError):
     """A value, file or environment provided by the user cannot be used.
@@ -12,3 +15,9 @@ class InputError(ValueError):
 def brief(error: Exception) -> str:
     """Return the type and the first line of a library's error message."""
     return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}".rstrip(":. ")
+
+
+def did_you_mean(word: object, allowed: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?" with the allowed word that is nearest to `word`, or "" if none is near."""
+    nearest = get_close_matches(str(word), list(allowed), n=1)
+    return f"; did you mean {nearest[0]!r}?" if nearest else ""

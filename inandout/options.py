@@ -71,6 +71,10 @@ class StageConfig(BaseModel):
         """Return a copy in which defaults that depend on other options are replaced by their values."""
         return self
 
+    def summary(self) -> list[str]:
+        """Return lines that say what the stage is about to do, for stages that take minutes; `self` is resolved."""
+        return []
+
 
 @cache
 def _options(config: type[BaseModel]) -> dict[str, Option]:

@@ -14,7 +14,6 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Annotated, Any, NamedTuple, TypeVar
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from inandout.errors import InputError, brief
@@ -147,6 +146,8 @@ def _crash_error(detail: str) -> InputError:
 
 def _init_worker(threads: int) -> None:
     """Set the number of threads, and make the worker exit cleanly on SIGTERM and when its parent dies."""
+    import torch  # takes seconds; the configuration of workers does not need it
+
     torch.set_num_threads(threads)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent ends its workers

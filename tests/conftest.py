@@ -126,8 +126,8 @@ def inpainting_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shrink_presets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the embedded base be fine-tuned in a few steps and sampled in two."""
     from inandout.diffusion.finetune import presets as training
+    from inandout.diffusion.sample import config as sampling
     from inandout.diffusion.sample import presets as drawing
-    from inandout.diffusion.sample import sampler
 
     for kind, shot, mode in drawing.DRAWING_PRESETS:
         if kind == "embedded":
@@ -137,7 +137,7 @@ def shrink_presets(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setitem(
                 drawing.DRAWING_PRESETS, (kind, shot, mode), drawing.DrawingPreset(strength, strength, words)
             )
-    monkeypatch.setitem(sampler._DEFAULTS, "embedded", {"guidance": 2.0, "steps": 2, "scheduler": "dpm++"})
+    monkeypatch.setitem(sampling._DEFAULTS, "embedded", {"guidance": 2.0, "steps": 2, "scheduler": "dpm++"})
 
 
 def pointer_to(run_id: str) -> str:

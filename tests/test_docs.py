@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import inandout
-from inandout.__main__ import ALIASES, STAGES
+from inandout.entry_points import ALIASES, STAGES
 from inandout.reporting.tables import COLUMNS
 
 ROOT = Path(__file__).parents[1]

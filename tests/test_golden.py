@@ -13,23 +13,28 @@ import numpy as np
 import pytest
 import torch
 
-from inandout.classifier.backbone import BackboneConfig, build_classifier
+from inandout.classifier.backbone import build_classifier
+from inandout.classifier.config import BackboneConfig, FitConfig
 from inandout.classifier.frequency_sampler import FrequencySampler
-from inandout.classifier.training import FitConfig, fit, predict
+from inandout.classifier.training import fit, predict
 from inandout.data.images import ImageArray
 from inandout.data.manifest import Sample, digest
 from inandout.data.splits import cut_validation, split_test, take_shot
 from inandout.data.surfaces import KINDS, SURFACES, draw_surface
-from inandout.diffusion.base.base import Base, BaseConfig, open_base
-from inandout.diffusion.finetune.dreambooth import DreamBoothConfig, dreambooth
+from inandout.diffusion.base.base import Base, open_base
+from inandout.diffusion.base.config import BaseConfig
+from inandout.diffusion.finetune.config import DreamBoothConfig
+from inandout.diffusion.finetune.dreambooth import dreambooth
 from inandout.diffusion.finetune.dreambooth_dataset import DreamBoothDataset, Example
 from inandout.diffusion.finetune.dreambooth_dataset import make_batches as plan_lesson
 from inandout.diffusion.lora.adapter import Adapter, AdapterMeta
-from inandout.diffusion.lora.layers import AdapterConfig, add_adapter
+from inandout.diffusion.lora.config import AdapterConfig
+from inandout.diffusion.lora.layers import add_adapter
 from inandout.diffusion.lora.merge import merge
 from inandout.diffusion.pretrain.captions import caption_of
+from inandout.diffusion.sample.config import SamplingConfig
 from inandout.diffusion.sample.inpaint import Canvas
-from inandout.diffusion.sample.sampler import SamplingConfig, image_seed, sample
+from inandout.diffusion.sample.sampler import image_seed, sample
 from inandout.diffusion.sample.vae_roundtrip import round_trip
 from inandout.diffusion.vae import encode
 from inandout.evaluation.conformal_filter import RealFeatures, fit_thresholds

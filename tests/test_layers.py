@@ -16,6 +16,7 @@ LAYERS = [
     {"reporting", "search", "tracking"},
     {"review", "serving"},
     {"stages"},
+    {"entry_points", "config_file"},
     {"__main__"},
 ]
 """Parts of the package: each may import those of earlier lines."""

@@ -1,11 +1,18 @@
 """The command line: options, and messages of invalid ones."""
 
 import json
+import logging
+import subprocess
+import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
-from inandout.__main__ import STAGES, main
+from inandout.__main__ import main
+from inandout.entry_points import STAGES, Stage
+
+ROOT = Path(__file__).parents[1]
 
 
 def run(*arguments: str) -> int:
@@ -30,7 +37,7 @@ def test_an_old_name_is_an_unlisted_alias(
     assert old not in listed
 
 
-@pytest.mark.parametrize("name", [name for name in STAGES if STAGES[name].plan is None])
+@pytest.mark.parametrize("name", [name for name in STAGES if not STAGES[name].plan_location])
 def test_a_dry_run_only_prints_the_resolved_configuration(
     name: str, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,10 +81,60 @@ def test_all_errors_are_listed_at_once(capsys: pytest.CaptureFixture[str]) -> No
     assert "lr = 'fast'" in error
 
 
-def test_an_unknown_option_prints_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("classify", "--ddpm-ration", "0.5") == 2
-    assert "Did you mean" in capsys.readouterr().err
-    assert run("clasify") == 2
+@pytest.mark.parametrize(
+    ("arguments", "nearest"),
+    [
+        (["clasify"], "did you mean 'classify'?"),
+        (["lables"], "did you mean 'labels'?"),
+        (["classify", "--ddpm-ration", "0.5"], "'--ddpm-ratio'"),
+        (["classify", "--shot", "ful"], "did you mean 'full'?"),
+        (["main", "--sources", "none,memsek"], "did you mean 'memseg'?"),
+        (["surfaces", "--surface", "wooded"], "did you mean 'wooden'?"),
+    ],
+)
+def test_a_typo_is_answered_with_the_nearest_word(
+    arguments: list[str], nearest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == 2
+    assert nearest in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_logs_and_warnings_of_libraries_are_shown_with_verbose_only(
+    verbose: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def noisy(config: object) -> None:
+        logging.getLogger("mlflow").warning("a log of a library")
+        warnings.warn("a warning of a library", stacklevel=2)
+        print("our line")
+
+    monkeypatch.setattr(Stage, "run", lambda stage, config: noisy(config))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert run("report", *["--verbose"] * verbose) == 0
+    assert ("a log of a library" in caplog.text, bool(caught)) == (verbose, verbose)
+    assert capsys.readouterr().out == "our line\n"
+
+
+HEAVY = ("torch", "diffusers", "transformers", "mlflow", "sklearn", "scipy", "matplotlib", "optuna", "pandas", "numpy")
+
+
+def test_help_typos_and_dry_runs_import_nothing_heavy() -> None:
+    """One process runs them all: what it has not imported in the end, none of them imports."""
+    lines = [["--help"], ["clasify"], ["classify", "--epochs", "0"]]
+    lines += [[name, option] for name, stage in STAGES.items() for option in ("--help", "--dry-run")]
+    lines.remove(["experiment", "--dry-run"])  # prints the cost as well, which it computes from the data
+    code = (
+        "import contextlib, io, sys\n"
+        "from inandout.__main__ import main\n"
+        f"for line in {lines!r}:\n"
+        "    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):\n"
+        "        with contextlib.suppress(SystemExit):\n"
+        "            main(line)\n"
+        f"print(sorted(set({HEAVY!r}) & sys.modules.keys()))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_constraints_between_fields_print_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,3 +167,25 @@ def test_missing_data_prints_one_sentence(project: Path, capsys: pytest.CaptureF
     error = capsys.readouterr().err
     assert error.startswith("error: nowhere: no such")
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["classify", "--ddpm-ratio", ".5"], "30 MemSeg, 30 ddpm (base embedded, alpha 1)"),
+        (["classify", "--n-aug", "0"], "synthetic positives: none"),
+        (["augment", "--source", "ddpm"], "60 whole images by base embedded with an adapter that is fine-tuned first"),
+        (["augment", "--source", "inpaint", "--adapter", "none"], "by base embedded with adapter none, 20 steps"),
+        (["finetune", "--shot", "zero"], "base embedded on up to 50 good images as 'skt background', 4 epochs"),
+    ],
+)
+def test_long_commands_say_first_what_they_are_about_to_do(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments, "--data", "nowhere", "--prompts" if arguments[0] == "augment" else "--seed", "1") == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("data: nowhere, 64x192")
+    assert expected in "\n".join(lines[1:3])
+    assert lines[-3].startswith("a finished run")
+    assert lines[-2].startswith("device: ")
+    assert lines[-1].startswith("error: nowhere")

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from inandout.__main__ import ALIASES, STAGES, main
+from inandout.__main__ import main
+from inandout.entry_points import ALIASES, STAGES
 
 FILE = Path(__file__).parents[1] / "MLproject"
 PROJECT = yaml.safe_load(FILE.read_text())

@@ -5,7 +5,7 @@ from typing import Annotated
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from inandout.__main__ import STAGES
+from inandout.entry_points import STAGES
 from inandout.options import StageConfig
 
 

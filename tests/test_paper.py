@@ -10,19 +10,22 @@ import pytest
 import torch
 from peft.tuners.lora.layer import LoraLayer
 
-from inandout.classifier.backbone import BackboneConfig, DefectNet, build_classifier
-from inandout.classifier.training import FitConfig, fit
-from inandout.data.splits import Shot
-from inandout.diffusion.finetune.dreambooth import MAX_GRADIENT_NORM, DreamBoothConfig, build_optimiser
-from inandout.diffusion.lora.layers import AdapterConfig, add_adapter
-from inandout.diffusion.sample.sampler import SamplingConfig
+from inandout.classifier.backbone import DefectNet, build_classifier
+from inandout.classifier.config import BackboneConfig, FitConfig
+from inandout.classifier.training import fit
+from inandout.data.config import Shot
+from inandout.diffusion.finetune.config import DreamBoothConfig
+from inandout.diffusion.finetune.dreambooth import MAX_GRADIENT_NORM, build_optimiser
+from inandout.diffusion.lora.config import AdapterConfig
+from inandout.diffusion.lora.layers import add_adapter
+from inandout.diffusion.sample.config import SamplingConfig
 from inandout.diffusion.snr_weighting import GAMMA
 from inandout.memseg.config import MemSegConfig
 from inandout.memseg.sources import N_OPERATIONS
 from inandout.mixing import split_counts
 from inandout.reporting.paper_results import PUBLISHED
+from inandout.stages.config import FinetuneConfig
 from inandout.stages.experiment.config import SIZES
-from inandout.stages.finetune import FinetuneConfig
 from tests.diffusion.tiny import tiny_pipeline
 
 PAPER = SIZES["paper"]

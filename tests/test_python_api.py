@@ -53,9 +53,10 @@ def test_a_name_is_the_object_of_its_module(name: str) -> None:
     assert name in dir(inandout)
 
 
-def test_the_version_is_that_of_the_distribution() -> None:
-    (version,) = re.findall(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
-    assert inandout.__version__ == version
+def test_the_citation_and_the_changelog_name_the_version() -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+", inandout.__version__)
+    assert f"\nversion: {inandout.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {inandout.__version__} - " in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

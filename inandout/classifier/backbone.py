@@ -1,20 +1,16 @@
 """The classifier: a network of torchvision with one defect logit; the paper's is a ResNet-50 (section 5.1)."""
 
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 
-from inandout.data.manifest import digest
+from inandout.classifier.config import Backbone, BackboneConfig, Freeze
 from inandout.errors import InputError, brief
-
-Backbone = Literal["resnet50", "resnet18", "mobilenet_v2", "efficientnet_b0"]
-Freeze = Literal["none", "norm", "all"]
 
 
 class Network(NamedTuple):
@@ -36,29 +32,6 @@ NETWORKS: dict[Backbone, Network] = {
     "mobilenet_v2": Network({}, "classifier", 14),
     "efficientnet_b0": Network({"stochastic_depth_prob": 0.0}, "classifier", 6),
 }
-
-
-class BackboneConfig(BaseModel):
-    """Network, initial weights, and the part that is not trained."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    backbone: Backbone = Field("resnet50", description="torchvision network (paper: resnet50)")
-    weights: str = Field("none", min_length=1, description="initial weights: none, imagenet, or a .safetensors file")
-    freeze: Freeze = Field(
-        "none",
-        description="what training leaves unchanged: none; norm = statistics and parameters of the batch norm layers; "
-        "all = everything but the last layer",
-    )
-
-    def inputs(self) -> dict[str, str]:
-        """Return the digest of the weights file under `weights`, or nothing if the weights are not a file."""
-        path = Path(self.weights)
-        return {"weights": digest(path)} if path.is_file() else {}
-
-    def weights_identity(self) -> str:
-        """Return the digest of the weights file, or `weights` itself if it is not a file."""
-        return self.inputs().get("weights", self.weights)
 
 
 class DefectNet(nn.Module):

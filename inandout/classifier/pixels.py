@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from inandout.data.config import Geometry
 from inandout.data.file_cache import FileCache
-from inandout.data.geometry import Geometry, fit_image
+from inandout.data.geometry import fit_image
 from inandout.data.images import ImageArray, read_image
 from inandout.errors import InputError
 

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
@@ -20,13 +19,13 @@ from inandout.checkpoint import (
     unpack_optimiser,
 )
 from inandout.classifier.backbone import DefectNet
+from inandout.classifier.config import FitConfig
 from inandout.classifier.features import evaluate_batches, features, to_tensor
 from inandout.classifier.frequency_sampler import FrequencySampler, Indices
 from inandout.classifier.pixels import Pixels
 
 Logits = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
-Optimiser = Literal["sgd", "adamw"]
 Forward = Callable[[Indices], torch.Tensor]
 """Maps indices (B,) of training images to logits (B,)."""
 OnEpoch = Callable[[int, dict[str, float]], None]
@@ -34,19 +33,6 @@ OnEpoch = Callable[[int, dict[str, float]], None]
 
 A resumed run first calls it again for all earlier epochs with their values.
 """
-
-
-class FitConfig(BaseModel):
-    """Training hyperparameters. With the defaults, two CPU cores train the embedded dataset in minutes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    epochs: int = Field(10, ge=1, le=10_000, description="number of passes over the positives (paper: 50)")
-    batch_size: int = Field(8, ge=2, le=4096, description="images per step (paper: 5)")
-    optimiser: Optimiser = Field(
-        "adamw", description="sgd (paper) needs pretrained weights; adamw also trains random weights"
-    )
-    lr: float = Field(0.001, gt=0, le=10, description="learning rate (paper: 0.01)")
 
 
 def fit(

@@ -5,45 +5,17 @@ Sizes are width x height in pixels, as in Pillow and the paper; arrays are (H, W
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
 from scipy import ndimage
 
+from inandout.data.config import Geometry
 from inandout.data.file_cache import FileCache
 from inandout.data.images import ImageArray, Mask, read_mask
 from inandout.data.manifest import Sample
-
-
-class Size(BaseModel):
-    """Size of all images."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    width: int = Field(64, ge=32, le=4096, description="image width in pixels (paper: 200)")
-    height: int = Field(192, ge=32, le=4096, description="image height in pixels (paper: 600)")
-
-
-class Geometry(Size):
-    """Size of all images, and how they are fitted to it."""
-
-    fit: Literal["crop", "stretch"] = Field(
-        "crop",
-        description="crop: largest centre crop of the target aspect ratio, then resize, as in the paper; stretch: "
-        "resize the whole image, for varying aspect ratios, where a crop would remove defects",
-    )
-
-    def box(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """Return the crop box (left, top, right, bottom) of a width x height image."""
-        if self.fit == "stretch":
-            return 0, 0, width, height
-        box_width = min(width, max(1, round(height * self.width / self.height)))
-        box_height = min(height, max(1, round(width * self.height / self.width)))
-        left, top = (width - box_width) // 2, (height - box_height) // 2
-        return left, top, left + box_width, top + box_height
 
 
 def fit_image(image: ImageArray, geometry: Geometry) -> ImageArray:

@@ -2,50 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import NamedTuple
 
 from inandout.data.check import Problem, check, describe
+from inandout.data.config import EMBEDDED, DataConfig, ShotConfig
 from inandout.data.duplicates import group_near_duplicates
 from inandout.data.manifest import Sample
 from inandout.data.readers import scan_data
-from inandout.data.splits import Shot, cut_validation, split_test, take_shot
+from inandout.data.splits import cut_validation, split_test, take_shot
 from inandout.data.surfaces import SurfacesConfig, drawing_fingerprint, write_surfaces
 from inandout.errors import InputError
-
-EMBEDDED = "surfaces"
-"""Value of `data` that selects the embedded dataset."""
-
-
-Seed = Annotated[int, Field(ge=0, lt=2**32, description="seed of the split, shot, images, weights and data order")]
-
-
-class DataConfig(BaseModel):
-    """Dataset and split shares."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    data: str = Field(
-        EMBEDDED,
-        min_length=1,
-        description="surfaces (procedural, generated on first use), a CSV manifest, or a folder in the layout of "
-        "KolektorSDD2, MVTec-AD, or good/ and defect/",
-    )
-    test_share: float = Field(0.35, gt=0, lt=1, description="share of the test split, if the dataset has no split")
-    val_share: float = Field(0.2, ge=0, le=0.5, description="share of the training split held out for validation")
-
-
-NShot = Annotated[int, Field(ge=1, description="number of real positives for shot=few")]
-
-
-class ShotConfig(BaseModel):
-    """Number of real positives to train on."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    shot: Shot = Field("full", description="real positives to train on: zero, few (n_shot) or full (all)")
-    n_shot: NShot = 5
 
 
 def data_path(name: str) -> Path:

@@ -2,14 +2,12 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
+from inandout.data.config import Shot
 from inandout.data.manifest import Sample, Split
 from inandout.errors import InputError
-
-Shot = Literal["zero", "few", "full"]
 
 
 def split_test(samples: Sequence[Sample], share: float, seed: int) -> list[Sample]:

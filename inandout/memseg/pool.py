@@ -5,7 +5,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from inandout.data.geometry import Geometry, fit_image
+from inandout.data.config import Geometry
+from inandout.data.geometry import fit_image
 from inandout.data.images import read_image, write_image
 from inandout.data.manifest import Sample, digests, write_manifest
 from inandout.memseg.anomaly import synthesise

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from inandout.data.splits import Shot
+from inandout.data.config import Shot
 
 
 class Estimate(NamedTuple):

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from inandout.data.splits import Shot
+from inandout.data.config import Shot
 from inandout.reporting.paper_results import PUBLISHED, Estimate, Published
 
 

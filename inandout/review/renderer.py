@@ -9,8 +9,9 @@ from inandout.diffusion.base.base import Base
 from inandout.diffusion.lora.adapter import Adapter
 from inandout.diffusion.lora.merge import merge
 from inandout.diffusion.prompts import check_prompt
+from inandout.diffusion.sample.config import SamplingConfig
 from inandout.diffusion.sample.guidance import Composition
-from inandout.diffusion.sample.sampler import SamplingConfig, image_seed, sample
+from inandout.diffusion.sample.sampler import image_seed, sample
 from inandout.review.prompt_lab import GenerationRequest
 
 _BATCH = 4

@@ -8,7 +8,8 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from inandout.data.geometry import Geometry, fit_image
+from inandout.data.config import Geometry
+from inandout.data.geometry import fit_image
 from inandout.data.images import ImageArray, read_image
 from inandout.data.manifest import Sample, digests
 from inandout.errors import InputError

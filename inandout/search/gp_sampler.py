@@ -8,7 +8,8 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler
 from optuna.trial import FrozenTrial
 
-from inandout.search.space import Point, Space
+from inandout.search.config import Point
+from inandout.search.space import Space
 
 _FIXED = "fixed_params"
 """System attribute in which Optuna stores the parameters of an enqueued trial."""

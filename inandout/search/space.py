@@ -3,19 +3,17 @@
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from optuna.distributions import FloatDistribution, IntDistribution
 
 from inandout.errors import InputError
 from inandout.mixing import split_counts
+from inandout.search.config import Extra, Point
 
-Point: TypeAlias = dict[str, float]
-"""Maps parameter names to values: `alpha`, `ddpm_ratio`, and `n_aug`, `guidance`, `lr` if they are searched."""
 Identity: TypeAlias = tuple[float, ...]
 """Effective training parameters of a point; equal for points that train the same classifier."""
-Extra = Literal["n_aug", "guidance", "lr"]
 
 RATIO_STEP = 0.1
 GUIDANCE = (1.0, 10.0)

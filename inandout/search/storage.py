@@ -13,12 +13,11 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from sqlalchemy import create_engine, text
-from sqlalchemy.engine import Engine, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from inandout.errors import InputError, brief
 
-DRIVER = "postgresql+psycopg"
 HEARTBEAT, GRACE = 60, 180
 """Seconds between heartbeats of a trial in a database, and seconds without one after which it counts as dead."""
 
@@ -30,23 +29,6 @@ class Store(NamedTuple):
 
     storage: BaseStorage
     lock: Lock
-
-
-def check_url(url: str) -> str:
-    """Return `url` if `open_store` accepts it.
-
-    Raises:
-        ValueError: the URL is malformed, has another driver or contains a password.
-    """
-    try:
-        parts = make_url(url) if url else None
-    except ArgumentError:
-        raise ValueError(f"not a URL; give {DRIVER}://user@host/database, or leave it empty") from None
-    if parts and parts.drivername != DRIVER:
-        raise ValueError(f"only {DRIVER}:// is supported; leave it empty for processes on one machine")
-    if parts and (parts.password or "password" in parts.query):
-        raise ValueError("contains a password, which would be logged; use PGPASSWORD or ~/.pgpass instead")
-    return url
 
 
 def open_store(url: str, folder: Path, name: str) -> Store:

@@ -17,8 +17,9 @@ from optuna.storages import fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 
 from inandout.processes import is_dead, this_process
+from inandout.search.config import Point
 from inandout.search.gp_sampler import UntriedPointSampler
-from inandout.search.space import Point, Space
+from inandout.search.space import Space
 from inandout.search.storage import HEARTBEAT, Lock, open_store
 
 PROCESS, ERROR, RETRY_OF, RUN = "process", "error", "retry_of", "run"

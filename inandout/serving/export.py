@@ -5,7 +5,7 @@ from pathlib import Path
 from inandout.classifier.backbone import DefectNet
 from inandout.classifier.onnx_file import write_onnx
 from inandout.classifier.pixels import Pixels
-from inandout.data.geometry import Geometry
+from inandout.data.config import Geometry
 from inandout.evaluation.operating_points import OperatingPoint
 
 CHECKED = 20

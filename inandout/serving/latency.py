@@ -13,7 +13,8 @@ from inandout.classifier.backbone import DefectNet
 from inandout.classifier.onnx_file import open_onnx, run_onnx
 from inandout.classifier.pixels import Pixels
 from inandout.classifier.training import predict
-from inandout.data.geometry import Geometry, fit_image
+from inandout.data.config import Geometry
+from inandout.data.geometry import fit_image
 from inandout.data.images import decode_image
 from inandout.reporting.tables import aligned
 

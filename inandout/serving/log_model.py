@@ -12,7 +12,8 @@ from mlflow.types.schema import AnyType, ColSpec
 from inandout.classifier.backbone import DefectNet
 from inandout.classifier.heatmap import Pointing, heat_maps, pointing
 from inandout.classifier.pixels import load_pixels
-from inandout.data.geometry import Geometry, fit_mask
+from inandout.data.config import Geometry
+from inandout.data.geometry import fit_mask
 from inandout.data.images import read_mask
 from inandout.data.manifest import Sample
 from inandout.serving.settings import Settings

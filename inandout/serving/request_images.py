@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from inandout.data.geometry import Geometry, fit_image
+from inandout.data.config import Geometry
+from inandout.data.geometry import fit_image
 from inandout.data.images import MAX_PIXELS, ImageArray, decode_image
 from inandout.errors import InputError
 

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from inandout.data.geometry import Geometry
+from inandout.data.config import Geometry
 from inandout.errors import InputError
 from inandout.evaluation.operating_points import OperatingPoint
 

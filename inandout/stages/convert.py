@@ -1,28 +1,13 @@
 """Entry point `convert`: convert adapters to and from the format of kohya-ss/sd-scripts, without a run."""
 
 from pathlib import Path
-from typing import Literal
 
-from pydantic import Field
-
-from inandout.diffusion.base.base import BaseConfig, open_base
+from inandout.diffusion.base.base import open_base
 from inandout.diffusion.lora.kohya_file import export_kohya, import_kohya
 from inandout.diffusion.lora.safetensors_io import load_adapter, save_adapter
 from inandout.errors import InputError
-from inandout.options import StageConfig
+from inandout.stages.config import ConvertConfig
 from inandout.stages.finetune import find_adapter
-
-
-class ConvertConfig(StageConfig):
-    """Options of `convert`."""
-
-    base: BaseConfig = BaseConfig()
-    adapter: str = Field("", description="run id of finetune, or a .safetensors file; required")
-    to: Literal["kohya", "inandout"] = Field(
-        "kohya",
-        description="kohya: write the format of A1111 and ComfyUI; inandout: read kohya's format, for this base",
-    )
-    out: str = Field("adapter-converted.safetensors", min_length=1, description="file to write")
 
 
 def convert(config: ConvertConfig) -> None:

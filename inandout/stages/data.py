@@ -2,37 +2,14 @@
 
 from pathlib import Path
 
-from pydantic import Field
-
 from inandout.data.check import class_problems, describe, without_problems
 from inandout.data.download import download_ksdd2
-from inandout.data.geometry import Geometry, survival
+from inandout.data.geometry import survival
 from inandout.data.manifest import write_manifest
-from inandout.data.prepare import EMBEDDED, check_data, data_path
-from inandout.data.surfaces import SurfacesConfig, write_surfaces
+from inandout.data.prepare import check_data, data_path
+from inandout.data.surfaces import write_surfaces
 from inandout.errors import InputError
-from inandout.options import StageConfig
-
-
-class CheckConfig(StageConfig):
-    """Options of `check`."""
-
-    geometry: Geometry = Geometry()
-    data: str = Field(EMBEDDED, min_length=1, description="dataset, as in classify")
-    write: str = Field("", description="CSV manifest to write, with all usable images; empty = none")
-
-
-class MakeSurfacesConfig(StageConfig):
-    """Options of `surfaces`."""
-
-    surfaces: SurfacesConfig = SurfacesConfig()
-    out: str = Field("data/surfaces", min_length=1, description="folder to write; must be empty or new")
-
-
-class DownloadConfig(StageConfig):
-    """Options of `download`."""
-
-    out: str = Field("data/ksdd2", min_length=1, description="folder to write")
+from inandout.stages.config import CheckConfig, DownloadConfig, MakeSurfacesConfig
 
 
 def check(config: CheckConfig) -> None:

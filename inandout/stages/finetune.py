@@ -2,34 +2,34 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import mlflow
 import numpy as np
 from accelerate.utils import broadcast_object_list
-from pydantic import Field
 
-from inandout.data.geometry import Geometry, Size, fit_image
+from inandout.data.config import Geometry, Shot, Size
+from inandout.data.geometry import fit_image
 from inandout.data.images import ImageArray, read_image
 from inandout.data.manifest import Sample, fingerprint
-from inandout.data.prepare import DataConfig, Seed, ShotConfig, prepare_shot
-from inandout.data.splits import Shot
-from inandout.diffusion.base.base import Base, BaseConfig, base_identity, kind_of_base, open_base
+from inandout.data.prepare import prepare_shot
+from inandout.diffusion.base.base import Base, base_identity, open_base
+from inandout.diffusion.base.config import kind_of_base
 from inandout.diffusion.base.inpainting import require_text2img
 from inandout.diffusion.callbacks import OnStep
 from inandout.diffusion.finetune.buckets import bucket_of
-from inandout.diffusion.finetune.dreambooth import DreamBoothConfig, chosen_optimiser, processes
-from inandout.diffusion.finetune.presets import N_NEGATIVES, PRESETS
+from inandout.diffusion.finetune.dreambooth import chosen_optimiser, processes
 from inandout.diffusion.finetune.train_adapter import train_adapter
 from inandout.diffusion.lora.adapter import Adapter
-from inandout.diffusion.lora.layers import AdapterConfig, count_modules
+from inandout.diffusion.lora.layers import count_modules
 from inandout.diffusion.lora.safetensors_io import save_adapter
 from inandout.diffusion.prompts import check_prompt
+from inandout.diffusion.sample.config import SamplingConfig
 from inandout.diffusion.sample.generate import text2img_generator
-from inandout.diffusion.sample.sampler import SamplingConfig
 from inandout.fingerprints import Identity, code_fingerprint, computed_by
-from inandout.options import Fresh, StageConfig, known
+from inandout.options import known
 from inandout.reporting.figures import contact_sheet
+from inandout.stages.config import AdapterSize, FinetuneConfig
 from inandout.stages.image_cache import generate
 from inandout.stages.latent_cache import encode_once
 from inandout.tracking.logging import log_values, mean_logger
@@ -41,53 +41,6 @@ ADAPTER = Path("adapter", "adapter.safetensors")
 _SHOWN = 32
 _LOGGED_EVERY = 10
 _COUNTS = ("instance_seen", "prior_seen")
-
-
-class AdapterSize(Size):
-    """Size and fit of the training images."""
-
-    fit: Literal["crop", "stretch", "bucket"] = Field(
-        "crop",
-        description="crop and stretch: as for the classifier; bucket: each image approximately keeps its aspect "
-        "ratio and has an area of width x height (paper: 512 x 512)",
-    )
-
-
-class FinetuneConfig(StageConfig):
-    """Options of one adapter. None = default for base and shot (`inandout/diffusion/finetune/presets.py`)."""
-
-    data: DataConfig = DataConfig()
-    scenario: ShotConfig = ShotConfig()
-    geometry: AdapterSize = AdapterSize()
-    base: BaseConfig = BaseConfig()
-    adapter: AdapterConfig = AdapterConfig()
-    training: DreamBoothConfig = DreamBoothConfig()
-    seed: Seed = 0
-    epochs: int | None = Field(
-        None, ge=1, le=100_000, description="passes over the images; none = default for base and shot"
-    )
-    lr: float | None = Field(None, gt=0, le=1, description="peak learning rate; none = default for base and shot")
-    n_prior: int | None = Field(
-        None, ge=0, le=100_000, description="images generated from the class prompt; none = default for base and shot"
-    )
-    n_negatives: int = Field(N_NEGATIVES, ge=1, le=100_000, description="zero shot: number of good images to train on")
-    instance_prompt: str = Field("skt background", min_length=1, description="instance prompt: names the product")
-    prior_prompt: str = Field("background", min_length=1, description="class prompt: names the class of the product")
-    clip_skip: int = Field(
-        1, ge=1, le=24, description="layer of the text encoder, counted from the last (paper's files: 2)"
-    )
-    fresh: Fresh = False
-
-    def resolved(self) -> "FinetuneConfig":
-        """Replace None by the defaults for base and shot."""
-        preset = PRESETS[kind_of_base(self.base.base), self.scenario.shot]
-        n_prior = preset.n_prior if self.n_prior is None else self.n_prior
-        defaults = {
-            "epochs": preset.epochs if self.epochs is None else self.epochs,
-            "lr": preset.lr if self.lr is None else self.lr,
-            "n_prior": n_prior if self.training.prior_weight else 0,
-        }
-        return self.model_copy(update=defaults)
 
 
 class Finetuned(NamedTuple):
@@ -109,7 +62,7 @@ def finetune(config: FinetuneConfig, samples: list[Sample] | None = None) -> Fin
         return _train_as_worker(config)
     connect()
     samples = prepare_shot(config.data, config.scenario, config.seed) if samples is None else samples
-    name = f"{config.scenario.shot} {config.base.base.rsplit('/', 1)[-1]} seed={config.seed}"
+    name = f"finetune {config.scenario.shot} {config.base.base.rsplit('/', 1)[-1]} seed={config.seed:02d}"
     trained = False
 
     def work(folder: Path) -> None:

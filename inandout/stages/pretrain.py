@@ -3,21 +3,23 @@
 from pathlib import Path
 
 import mlflow
-from pydantic import Field
 
 from inandout.data.surfaces import KINDS
-from inandout.diffusion.base.base import BaseConfig, base_identity
+from inandout.diffusion.base.base import base_identity
+from inandout.diffusion.base.config import BaseConfig
 from inandout.diffusion.callbacks import OnStep
 from inandout.diffusion.pretrain.assemble import assemble, load_train_state, new_train_state, new_vae
-from inandout.diffusion.pretrain.stream import HELD_OUT, WEIGHTED_KINDS, SurfaceStream
-from inandout.diffusion.pretrain.train_unet import TEXT_SHARE, TrainState, pretrain_unet
+from inandout.diffusion.pretrain.config import HELD_OUT
+from inandout.diffusion.pretrain.stream import WEIGHTED_KINDS, SurfaceStream
+from inandout.diffusion.pretrain.train_unet import TrainState, pretrain_unet
 from inandout.diffusion.pretrain.train_vae import pretrain_vae
 from inandout.diffusion.reconstruction import measure_reconstruction
-from inandout.diffusion.sample.sampler import SamplingConfig, sample
+from inandout.diffusion.sample.config import SamplingConfig
+from inandout.diffusion.sample.sampler import sample
 from inandout.diffusion.vae import decode, encode
 from inandout.fingerprints import Identity
-from inandout.options import StageConfig
 from inandout.reporting.figures import contact_sheet
+from inandout.stages.config import PretrainConfig
 from inandout.tracking.logging import log_values, mean_logger
 from inandout.tracking.runs import open_run
 from inandout.tracking.store import connect
@@ -29,32 +31,6 @@ _SHOWN = 8
 _LOGGED_EVERY = 20
 
 
-class PretrainConfig(StageConfig):
-    """Options of `pretrain`."""
-
-    out: str = Field("surface-diffusion", min_length=1, description="folder of the base and its checkpoints")
-    start: str = Field(
-        "",
-        description="folder of a base that pretrain wrote, to continue training its UNet and text encoder and keep its "
-        "VAE; empty = train from scratch",
-    )
-    seed: int = Field(1, ge=0, lt=HELD_OUT, description="seed of weights, surfaces, captions and noise")
-    vae_steps: int = Field(4000, ge=1, le=10**7, description="training steps of the VAE decoder")
-    vae_lr: float = Field(0.002, gt=0, le=1, description="peak learning rate of the VAE decoder")
-    vae_batch_size: int = Field(8, ge=1, le=4096, description="64x64 images per step of the VAE decoder")
-    unet_steps: int = Field(60_000, ge=1, le=10**7, description="training steps of UNet and text encoder")
-    lr: float = Field(0.0008, gt=0, le=1, description="learning rate of UNet and text encoder before decay")
-    text_share: float = Field(
-        TEXT_SHARE, gt=0, le=1, description="learning rate of the text encoder relative to the UNet"
-    )
-    batch_size: int = Field(32, ge=1, le=4096, description="64x64 images per step of UNet and text encoder")
-    close_ups: float = Field(
-        0.5, ge=0, le=1, description="share of batches of UNet and text encoder with close-ups of defects"
-    )
-    save_every: int = Field(200, ge=1, le=10**7, description="steps between checkpoints in out/checkpoints")
-    sheet_every: int = Field(1000, ge=1, le=10**7, description="steps between contact sheets and exports of the base")
-
-
 def pretrain(config: PretrainConfig) -> None:
     """Train the embedded Stable Diffusion; the same command resumes a stopped training."""
     out = Path(config.out)
@@ -63,7 +39,7 @@ def pretrain(config: PretrainConfig) -> None:
     connect()
     inputs = {"start": base_identity(BaseConfig(base=config.start))} if config.start else {}
     identity = Identity("pretrain", __name__, config, inputs, ignored=inputs.keys())
-    with open_run("pretrain", config.flat(), identity.fingerprint, f"pretrain seed={config.seed}"):
+    with open_run("pretrain", config.flat(), identity.fingerprint, f"pretrain seed={config.seed:02d}"):
         train_state = load_train_state(Path(config.start)) if config.start else _begin(config, checkpoints)
         pretrain_unet(
             train_state, SurfaceStream(config.seed, config.batch_size, config.close_ups, WEIGHTED_KINDS),

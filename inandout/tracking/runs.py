@@ -16,6 +16,7 @@ from inandout.data.manifest import Sample
 from inandout.errors import InputError
 from inandout.fingerprints import Identity, code_fingerprint
 from inandout.processes import this_process
+from inandout.tracking.descriptions import description_tag
 from inandout.tracking.logging import log_dataset, log_options
 from inandout.tracking.store import EXPERIMENT, LOCATION, PROCESS_TAG, stage_lock
 
@@ -34,6 +35,10 @@ STAGE = "inandout.stage"
 
 FINGERPRINT = "inandout.fingerprint"
 """Tag of a finished run: `Identity.fingerprint` of its result."""
+
+
+SYSTEM_METRICS = "system/"
+"""Prefix of the metrics of the machine (CPU, memory, GPU), which MLflow samples every 10 s."""
 
 
 _REUSED = "inandout.reused"
@@ -67,6 +72,8 @@ def run_stage(
         if found is not None:
             record_reuse(stage, values, found)
             return found
+        if any(folder.iterdir()):
+            print(f"{stage}: resuming unfinished work", file=sys.stderr)
         with open_run(stage, values, key, name) as run:
             mlflow.set_tag("inandout.code", code_fingerprint(identity.module))
             log_dataset(data, identity.inputs["data"], samples)
@@ -98,7 +105,7 @@ def open_run(
     )  # fmt: skip
     try:
         _refuse_proxied_artifacts(run)
-        mlflow.set_tags({STAGE: stage, PROCESS_TAG: this_process()})
+        mlflow.set_tags({STAGE: stage, PROCESS_TAG: this_process()} | description_tag(stage, run.info.run_id))
         log_options(values)
         started = time.monotonic()
         yield run
@@ -132,7 +139,9 @@ def record_reuse(stage: str, values: Mapping[str, Any], found: Run) -> None:
         with mlflow.start_run():
             mlflow.set_tags({STAGE: stage, _REUSED: found.info.run_id})
             log_options(values)
-            mlflow.log_metrics(found.data.metrics)
+            mlflow.log_metrics(
+                {name: value for name, value in found.data.metrics.items() if not name.startswith(SYSTEM_METRICS)}
+            )
 
 
 def find_run(run_id: str) -> Run:

@@ -106,6 +106,7 @@ def connect() -> None:
     The lock makes concurrent first use of a database safe; without it MLflow fails in all processes except one.
     """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one bar per artifact
+    os.environ.setdefault("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
     state = state_folder()
     state.mkdir(parents=True, exist_ok=True)
     with FileLock(state / "store.lock"):

@@ -9,17 +9,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision.models import ResNet50_Weights, mobilenet_v2, resnet50
 
-from inandout.classifier.backbone import (
-    NETWORKS,
-    Backbone,
-    BackboneConfig,
-    DefectNet,
-    Freeze,
-    build_classifier,
-    load_classifier,
-    save_classifier,
-)
-from inandout.classifier.training import FitConfig, fit, predict, predictor
+from inandout.classifier.backbone import NETWORKS, DefectNet, build_classifier, load_classifier, save_classifier
+from inandout.classifier.config import Backbone, BackboneConfig, FitConfig, Freeze
+from inandout.classifier.training import fit, predict, predictor
 from inandout.errors import InputError
 from tests.conftest import draw
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from inandout.classifier.backbone import BackboneConfig, build_classifier
+from inandout.classifier.backbone import build_classifier
+from inandout.classifier.config import BackboneConfig
 from inandout.classifier.features import features
 from inandout.classifier.training import predict
 

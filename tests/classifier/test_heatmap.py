@@ -3,7 +3,8 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from inandout.classifier.backbone import BackboneConfig, DefectNet, build_classifier
+from inandout.classifier.backbone import DefectNet, build_classifier
+from inandout.classifier.config import BackboneConfig
 from inandout.classifier.heatmap import DILATION, heat_maps, pointing
 from inandout.classifier.training import predict
 

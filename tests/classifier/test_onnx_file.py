@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from inandout.classifier import onnx_file
-from inandout.classifier.backbone import BackboneConfig, DefectNet, build_classifier
+from inandout.classifier.backbone import DefectNet, build_classifier
+from inandout.classifier.config import BackboneConfig
 from inandout.classifier.onnx_file import Deciding, largest_difference, open_onnx, run_onnx, write_onnx
 from inandout.classifier.training import predict
 from inandout.errors import InputError

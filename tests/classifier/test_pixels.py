@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from inandout.classifier.pixels import load_pixels
-from inandout.data.geometry import Geometry
+from inandout.data.config import Geometry
 from inandout.data.images import ImageArray, read_image, write_image
 from inandout.errors import InputError
 

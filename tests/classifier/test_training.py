@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from inandout.checkpoint import NonFiniteLossError, load_checkpoint
-from inandout.classifier.backbone import BackboneConfig, DefectNet, build_classifier
-from inandout.classifier.training import FitConfig, Optimiser, fit, predict
+from inandout.classifier.backbone import DefectNet, build_classifier
+from inandout.classifier.config import BackboneConfig, FitConfig, Optimiser
+from inandout.classifier.training import fit, predict
 from inandout.errors import InputError
 from tests.conftest import draw
 

@@ -3,7 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inandout.data.geometry import Geometry, fit_image, fit_mask, survival
+from inandout.data.config import Geometry
+from inandout.data.geometry import fit_image, fit_mask, survival
 from inandout.data.images import write_image
 from inandout.data.manifest import Sample
 

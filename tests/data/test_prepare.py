@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from inandout.data.config import DataConfig, ShotConfig
 from inandout.data.images import read_image, write_image
 from inandout.data.manifest import Sample, digest, fingerprint, write_manifest
-from inandout.data.prepare import DataConfig, ShotConfig, data_path, prepare, prepare_shot, read_checked, read_data
+from inandout.data.prepare import data_path, prepare, prepare_shot, read_checked, read_data
 from inandout.errors import InputError
 
 

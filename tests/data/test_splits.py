@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from inandout.data.config import Shot
 from inandout.data.manifest import Sample, Split
-from inandout.data.splits import Shot, cut_validation, split_test, take_shot
+from inandout.data.splits import cut_validation, split_test, take_shot
 from inandout.errors import InputError
 
 

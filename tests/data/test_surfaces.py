@@ -21,6 +21,8 @@ from inandout.data.surfaces import (
     draw_texture,
     write_surfaces,
 )
+from inandout.data.surfaces.defects import DEFECTS
+from inandout.data.surfaces.textures import MATERIALS
 from inandout.errors import InputError
 
 SHAPES = [(16, 16), (17, 33), (64, 64), (96, 17), (64, 192)]
@@ -165,7 +167,7 @@ def test_positives_are_not_all_at_the_end(dataset: Path) -> None:
 
 def test_the_metadata_reproduce_every_image(dataset: Path) -> None:
     record = json.loads((dataset / "surfaces.json").read_text())
-    assert record["config"] == SMALL.model_dump() and record["version"]
+    assert record["config"] == SMALL.model_dump() and record["drawing"]
     assert sorted(row["defect"] for row in record["images"] if row["file"].startswith("train/") and row["defect"]) == (
         sorted(KINDS)
     )
@@ -241,3 +243,8 @@ def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
 def test_a_configuration_out_of_bounds_raises_an_error(changes: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         SurfacesConfig.model_validate(changes)
+
+
+def test_names_are_in_the_order_that_seeds_choose_from() -> None:
+    assert tuple(MATERIALS) == SURFACES
+    assert tuple(DEFECTS) == KINDS

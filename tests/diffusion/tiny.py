@@ -6,7 +6,8 @@ import torch
 from diffusers import StableDiffusionInpaintPipeline, StableDiffusionPipeline, UNet2DConditionModel
 
 from inandout.diffusion.lora.adapter import Adapter, AdapterMeta
-from inandout.diffusion.lora.layers import AdapterConfig, adapted_layers, add_adapter, set_adapter_tensors
+from inandout.diffusion.lora.config import AdapterConfig
+from inandout.diffusion.lora.layers import adapted_layers, add_adapter, set_adapter_tensors
 from inandout.diffusion.lora.targets import pair_shapes
 from inandout.diffusion.pretrain.build_vae import build_vae
 from inandout.diffusion.pretrain.captions import vocabulary

@@ -3,8 +3,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from inandout.classifier.backbone import BackboneConfig, build_classifier
-from inandout.classifier.training import FitConfig, fit, predict
+from inandout.classifier.backbone import build_classifier
+from inandout.classifier.config import BackboneConfig, FitConfig
+from inandout.classifier.training import fit, predict
 from inandout.data.colour import is_grey
 from inandout.errors import InputError
 from inandout.evaluation.shortcut_probe import (

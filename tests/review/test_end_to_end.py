@@ -13,8 +13,10 @@ from playwright.sync_api import Browser
 
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.train import classify
-from inandout.stages.finetune import FinetuneConfig, finetune
-from inandout.stages.pools.augment import AugmentConfig, augment
+from inandout.stages.config import FinetuneConfig
+from inandout.stages.finetune import finetune
+from inandout.stages.pools.augment import augment
+from inandout.stages.pools.config import AugmentConfig
 from inandout.tracking.runs import artifact_folder
 from tests.conftest import SIDE, start
 from tests.review.browsing import enter, needs_chromium, press, until

@@ -5,7 +5,7 @@ import pytest
 
 from inandout.data.images import ImageArray
 from inandout.diffusion.base.base import Base
-from inandout.diffusion.sample.sampler import SamplingConfig
+from inandout.diffusion.sample.config import SamplingConfig
 from inandout.errors import InputError
 from inandout.review.prompt_lab import GenerationRequest
 from inandout.review.renderer import Renderer

@@ -6,7 +6,8 @@ import optuna
 import pytest
 
 from inandout.errors import InputError
-from inandout.search.space import Point, Space, build_space
+from inandout.search.config import Point
+from inandout.search.space import Space, build_space
 from inandout.search.study import SharedStudy, claim_trial, fail, finish, open_study, point_of
 
 

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from inandout.errors import InputError
-from inandout.search.storage import check_url, open_store
+from inandout.search.config import check_url
+from inandout.search.storage import open_store
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from PIL import Image
 from inandout.classifier.heatmap import heat_maps
 from inandout.classifier.pixels import load_pixels
 from inandout.classifier.training import predict
-from inandout.data.geometry import Geometry
+from inandout.data.config import Geometry
 from inandout.evaluation.operating_points import OperatingPoint
 from inandout.serving.request_images import FOLDER, MAX_TEXT
 from inandout.stages.classify.config import ClassifyConfig

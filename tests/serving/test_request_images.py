@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inandout.data.geometry import Geometry, fit_image
+from inandout.data.config import Geometry
+from inandout.data.geometry import fit_image
 from inandout.data.images import read_image
 from inandout.errors import InputError
 from inandout.serving import request_images

@@ -2,11 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from inandout.diffusion.base.base import BaseConfig, open_base
+from inandout.diffusion.base.base import open_base
+from inandout.diffusion.base.config import BaseConfig
 from inandout.diffusion.lora.adapter import Adapter
 from inandout.diffusion.lora.safetensors_io import load_adapter, save_adapter
 from inandout.errors import InputError
-from inandout.stages.convert import ConvertConfig, convert
+from inandout.stages.config import ConvertConfig
+from inandout.stages.convert import convert
 from tests.diffusion.tiny import tiny_adapter
 
 

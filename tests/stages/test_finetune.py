@@ -15,8 +15,10 @@ from inandout.diffusion.lora.safetensors_io import load_adapter
 from inandout.diffusion.prompts import prompt_states
 from inandout.errors import InputError
 from inandout.stages import finetune as stage
-from inandout.stages.finetune import FinetuneConfig, Finetuned, choose_instances, finetune
-from inandout.stages.pools.augment import AugmentConfig, augment
+from inandout.stages.config import FinetuneConfig
+from inandout.stages.finetune import Finetuned, choose_instances, finetune
+from inandout.stages.pools.augment import augment
+from inandout.stages.pools.config import AugmentConfig
 from tests.conftest import SIDE
 
 pytestmark = pytest.mark.slow

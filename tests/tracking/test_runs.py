@@ -1,10 +1,12 @@
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import mlflow
@@ -14,6 +16,7 @@ from inandout.errors import InputError
 from inandout.options import StageConfig
 from inandout.processes import this_process
 from inandout.tracking import logging, runs, store
+from inandout.tracking.descriptions import DESCRIPTIONS
 
 
 class Config(StageConfig):
@@ -155,6 +158,7 @@ def test_a_stage_lock_has_one_holder(project: Path) -> None:
 def test_sigterm_ends_a_run_as_killed(project: Path) -> None:
     code = (
         "import inandout.__main__ as m, time\n"
+        "from types import SimpleNamespace\n"
         "from inandout.tracking import runs, store\n"
         "from inandout.options import StageConfig\n"
         "class C(StageConfig):\n    data: str = ''\n"
@@ -163,7 +167,7 @@ def test_sigterm_ends_a_run_as_killed(project: Path) -> None:
         "    with runs.open_run('s', config.flat(), 'k', 'n') as run:\n"
         "        print(run.info.run_id, flush=True)\n"
         "        time.sleep(60)\n"
-        "m.STAGES = {'work': m.Stage(C, work)}\n"
+        "m.STAGES = {'work': SimpleNamespace(config=C, run=work, summary='', plan_location='')}\n"
         "m.main(['work'])\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -182,3 +186,37 @@ def test_means_are_logged_in_groups_and_the_rest_at_the_end(monkeypatch: pytest.
     for step, values in enumerate([{"a": 1.0}, {"a": 2.0, "b": 5.0}, {"a": 7.0, "progress": 1.0}], start=1):
         on_step(step, values)
     assert logged == [(2, {"x_a": 1.5, "x_b": 5.0}), (3, {"x_a": 7.0, "x_progress": 1.0})]
+
+
+def test_every_stage_has_a_description() -> None:
+    """The stages are the first arguments of `Identity` and `open_run` in the code."""
+    stages = Path(runs.__file__).parents[1] / "stages"
+    text = "".join(path.read_text(encoding="utf-8") for path in stages.rglob("*.py"))
+    assert set(re.findall(r'(?:Identity|open_run)\(\s*"([a-z-]+)"', text)) == DESCRIPTIONS.keys()
+
+
+def test_a_description_says_what_to_look_at_and_how_to_run_it_again(project: Path) -> None:
+    store.connect()
+    with runs.open_run("classify", {"data": "d"}, "key", "name") as run:
+        pass
+    lines = mlflow.get_run(run.info.run_id).data.tags["mlflow.note.content"].split("\n\n")
+    assert len(lines) == 3
+    assert lines[1].startswith("Look at `pr_curve.png`")
+    assert f"python -m inandout classify --config run:{run.info.run_id}" in lines[2]
+
+
+def test_system_metrics_are_logged_but_not_copied_to_a_run_that_reuses(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+    store.connect()
+    with runs.open_run("classify", {"data": "d"}, "key", "name") as run:
+        time.sleep(0.5)
+    found = mlflow.get_run(run.info.run_id)
+    assert found.data.metrics.keys() >= {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"}
+    reusing = mlflow.start_run().info.run_id
+    mlflow.end_run()
+    monkeypatch.setenv("MLFLOW_RUN_ID", reusing)
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
+    runs.record_reuse("classify", {"data": "d"}, found)
+    assert mlflow.get_run(reusing).data.metrics.keys() == {"seconds"}

@@ -5,11 +5,12 @@ and a defect that darkens, paints or deforms the surface (`defects`). `drawing` 
 images.
 """
 
-from inandout.data.surfaces.dataset import SurfacesConfig, drawing_fingerprint, write_surfaces
-from inandout.data.surfaces.defects import CONTRASTS, KINDS, SIZES
+from inandout.data.config import KINDS, SURFACES, SurfacesConfig
+from inandout.data.surfaces.dataset import drawing_fingerprint, write_surfaces
+from inandout.data.surfaces.defects import CONTRASTS, SIZES
 from inandout.data.surfaces.drawing import Surface, draw_surface
 from inandout.data.surfaces.lighting import COLOURS, LIGHTINGS, PALETTES
-from inandout.data.surfaces.textures import SURFACES, draw_texture
+from inandout.data.surfaces.textures import draw_texture
 
 __all__ = [
     "COLOURS",

@@ -5,52 +5,21 @@ import json
 import os
 import tempfile
 from dataclasses import fields
-from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 from tqdm import tqdm
 
+from inandout.data.config import KINDS, MIXED, SurfacesConfig
 from inandout.data.images import write_image
-from inandout.data.surfaces.defects import KINDS
-from inandout.data.surfaces.drawing import MIN_SIDE, Surface, draw_surface
-from inandout.data.surfaces.textures import SURFACES
+from inandout.data.surfaces.drawing import Surface, draw_surface
 from inandout.errors import InputError
 
-MIXED = "mixed"
-"""Value of `SurfacesConfig.surface` that selects all surfaces."""
-
 RECORD = "surfaces.json"
-"""File name of the dataset's metadata: configuration, package version and one row per image."""
+"""File name of the dataset's metadata: configuration, `drawing_fingerprint` and one row per image."""
 
 _FIRST_NUMBER = {"train": 10000, "test": 20000}
-
-
-class SurfacesConfig(BaseModel):
-    """Configuration of a surfaces dataset."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    width: int = Field(64, ge=MIN_SIDE, le=4096, description="image width in pixels")
-    height: int = Field(192, ge=MIN_SIDE, le=4096, description="image height in pixels")
-    train_negatives: int = Field(480, ge=1, le=10_000, description="training images without a defect")
-    train_positives: int = Field(96, ge=0, le=10_000, description="training images with a defect")
-    test_negatives: int = Field(160, ge=1, le=10_000, description="test images without a defect")
-    test_positives: int = Field(60, ge=1, le=10_000, description="test images with a defect")
-    surface: str = Field(
-        "brushed",
-        description=f"one of {', '.join(SURFACES)} (parts of one product), or {MIXED} (a different product per image)",
-    )
-    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the product and of all images")
-
-    @field_validator("surface")
-    @classmethod
-    def _known(cls, surface: str) -> str:
-        if surface not in (*SURFACES, MIXED):
-            raise ValueError(f"unknown surface {surface!r}; use one of {', '.join(SURFACES)}, {MIXED}")
-        return surface
 
 
 class _ImageSpec(NamedTuple):
@@ -113,7 +82,7 @@ def _write_all(folder: Path, config: SurfacesConfig) -> None:
         write_image(folder / spec.file, surface.image)
         write_image(folder / spec.file.replace(".png", "_GT.png"), surface.mask)
         rows.append({"file": spec.file, "seed": spec.seed, **_metadata(surface)})
-    record = {"config": config.model_dump(), "version": version("inandout"), "images": rows}
+    record = {"config": config.model_dump(), "drawing": drawing_fingerprint(config), "images": rows}
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
@@ -143,10 +112,10 @@ def _metadata(surface: Surface) -> dict[str, object]:
 
 
 def _check_same(folder: Path, config: SurfacesConfig) -> None:
-    """Reject a folder unless it contains the complete dataset of `config`, written by this version."""
+    """Reject a folder unless it contains the complete dataset of `config`, drawn by this code."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        same = record["config"] == config.model_dump() and record["version"] == version("inandout")
+        same = record["config"] == config.model_dump() and record.get("drawing") == drawing_fingerprint(config)
         files = [str(row["file"]) for row in record["images"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(

@@ -102,5 +102,3 @@ DEFECTS: dict[str, Callable[[Site], Mark]] = {
     "dented": dented,
     "spotted": spotted,
 }
-
-KINDS: tuple[str, ...] = tuple(DEFECTS)

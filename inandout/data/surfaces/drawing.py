@@ -4,18 +4,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from inandout.data.config import KINDS, MIN_SIDE, SURFACES
 from inandout.data.images import ImageArray, Mask
-from inandout.data.surfaces.defects import CONTRASTS, DEFECTS, KINDS, SIZES
+from inandout.data.surfaces.defects import CONTRASTS, DEFECTS, SIZES
 from inandout.data.surfaces.fields import Field
 from inandout.data.surfaces.lighting import LIGHTINGS, PALETTES, Lamp, expose, light_up
 from inandout.data.surfaces.marks import Site, apply
-from inandout.data.surfaces.textures import MATERIALS, SURFACES, Canvas
+from inandout.data.surfaces.textures import MATERIALS, Canvas
 from inandout.data.surfaces.wear import wear
 from inandout.errors import InputError
 from inandout.seeds import SurfaceStream, generator
-
-MIN_SIDE = 16
-"""Minimum width and height of an image in px."""
 
 
 @dataclass(frozen=True)

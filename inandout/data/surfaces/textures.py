@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from inandout.data.config import SURFACES
 from inandout.data.images import ImageArray
 from inandout.data.surfaces.fields import (
     Field,
@@ -150,8 +151,6 @@ MATERIALS: dict[str, Callable[[Canvas], Field]] = {
     "ceramic": ceramic,
 }
 """Name to the function that draws the tone (H, W) of a surface, relative to its brightness, mostly in -0.4..0.4."""
-
-SURFACES: tuple[str, ...] = tuple(MATERIALS)
 
 
 def draw_texture(width: int, height: int, rng: np.random.Generator) -> ImageArray:

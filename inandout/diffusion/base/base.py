@@ -4,15 +4,14 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
-from pydantic import BaseModel, ConfigDict, Field
 
 from inandout.checkpoint import refuse_pickle
 from inandout.data.manifest import digest, digests
-from inandout.diffusion.base.folder import CONFIGURATION, WEIGHTS, check_configuration, files_of, open_folder
+from inandout.diffusion.base.config import ALLOWED, BaseConfig, Kind, kind_of_base
+from inandout.diffusion.base.folder import CONFIGURATION, WEIGHTS, files_of, open_folder
 from inandout.diffusion.base.hub import check_hub_id, fetch, is_hub_id
 from inandout.diffusion.base.inpainting import is_inpainting
 from inandout.diffusion.base.single_file import open_single_file
@@ -20,24 +19,6 @@ from inandout.errors import InputError
 
 EMBEDDED = Path(__file__).parents[1] / "surface-diffusion"
 """Folder of the base model that is shipped with the package."""
-
-Kind = Literal["embedded", "sd"]
-"""The small base of the package ("embedded"), or any other Stable Diffusion ("sd")."""
-
-_ALLOWED = "'embedded', a folder in diffusers' format, owner/name@<40 hex digits> on the hub, or a .safetensors file"
-
-
-class BaseConfig(BaseModel):
-    """The Stable Diffusion that is fine-tuned and sampled."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    base: str = Field("embedded", min_length=1, description=f"base model: {_ALLOWED}")
-    base_config: str = Field(
-        "",
-        description="for a .safetensors file: folder, or owner/name@<40 hex digits> on the hub, with the configuration "
-        "and tokenizer in diffusers' format",
-    )
 
 
 @dataclass(frozen=True)
@@ -75,17 +56,6 @@ def open_base(config: BaseConfig, download: bool = True) -> Base:
     fingerprint = weights_fingerprint(pipeline)
     pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
     return Base(pipeline, fingerprint, kind_of_base(config.base))
-
-
-def kind_of_base(name: str) -> Kind:
-    """Return the kind of the base with this name. A folder that `pretrain` wrote counts as "embedded".
-
-    Raises:
-        InputError: the folder holds another kind of model.
-    """
-    index = Path(name) / "model_index.json"
-    pretrained = index.is_file() and check_configuration(Path(name), name)["vae"][-1] == "AutoencoderTiny"
-    return "embedded" if name == "embedded" or pretrained else "sd"
 
 
 def base_identity(config: BaseConfig) -> str:
@@ -127,7 +97,7 @@ def _check(config: BaseConfig) -> None:
             f"{config.base}; remove base_config"
         )
     if _is_single_file(config) and not path.is_file():
-        raise InputError(f"{path}: no such file; base must be {_ALLOWED}")
+        raise InputError(f"{path}: no such file; base must be {ALLOWED}")
     if _is_single_file(config) and not config.base_config:
         raise InputError(
             f"{path}: a single file has no configuration and no tokenizer; set base_config to a folder, or "
@@ -161,7 +131,7 @@ def _on_hub(name: str) -> bool:
 def _local_folder(name: str) -> Path:
     folder = EMBEDDED if name == "embedded" else Path(name)
     if not folder.is_dir():
-        raise InputError(f"{name}: no such folder; base must be {_ALLOWED}")
+        raise InputError(f"{name}: no such folder; base must be {ALLOWED}")
     return folder
 
 

@@ -1,6 +1,5 @@
 """Open a Stable Diffusion in diffusers' folder format."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ import transformers
 from diffusers import StableDiffusionPipeline
 from safetensors import SafetensorError, safe_open
 
+from inandout.diffusion.base.config import check_configuration
 from inandout.errors import InputError, brief
 
 CONFIGURATION = (
@@ -33,14 +33,6 @@ OPTIONS = {
 }  # fmt: skip
 """How pipelines are loaded. The safety checker is left out because it blackens images of some textures that it takes
 for unsafe content. Files are read, not mapped: a mapped file stays in memory beside the channels-last weights."""
-
-_PIPELINES = ("StableDiffusionPipeline", "StableDiffusionInpaintPipeline")
-_CLASSES = {
-    "unet": ["UNet2DConditionModel"],
-    "vae": ["AutoencoderKL", "AutoencoderTiny"],
-    "text_encoder": ["CLIPTextModel"],
-    "tokenizer": ["CLIPTokenizer", "CLIPTokenizerFast"],
-}
 
 
 def open_folder(folder: Path, name: str) -> StableDiffusionPipeline:
@@ -68,34 +60,6 @@ def open_folder(folder: Path, name: str) -> StableDiffusionPipeline:
         raise InputError(f"{name}: not a Stable Diffusion in diffusers' folder format ({brief(error)})") from error
     check_complete(pipeline, counts, name)
     return pipeline
-
-
-def check_configuration(folder: Path, name: str) -> dict[str, list[str]]:
-    """Return library and class of each component of a Stable Diffusion 1 or 2, as `model_index.json` lists them.
-
-    Raises:
-        InputError: `model_index.json` is missing or lists other components.
-    """
-    try:
-        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-        kind = index["_class_name"]
-        parts = {part: list(index[part]) for part in _CLASSES}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{name}: not a Stable Diffusion in diffusers' folder format (model_index.json: {brief(error)})"
-        ) from error
-    libraries = {"diffusers", "transformers"}
-    wrong = [
-        f"{part} {'.'.join(found)}"
-        for part, found in parts.items()
-        if found[0] not in libraries or found[-1] not in _CLASSES[part]
-    ]
-    if kind not in _PIPELINES or wrong:
-        raise InputError(
-            f"{name}: is a {kind}{' with ' if wrong else ''}{', '.join(wrong)}; give a {' or '.join(_PIPELINES)} "
-            "(version 1)"
-        )
-    return parts
 
 
 def tensor_names(path: Path) -> list[str]:

@@ -5,7 +5,8 @@ from pathlib import Path
 from diffusers import StableDiffusionPipeline
 from safetensors import SafetensorError
 
-from inandout.diffusion.base.folder import OPTIONS, check_complete, check_configuration, quiet, tensor_names
+from inandout.diffusion.base.config import check_configuration
+from inandout.diffusion.base.folder import OPTIONS, check_complete, quiet, tensor_names
 from inandout.errors import InputError
 
 _PREFIXES = {

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from inandout.data.geometry import Geometry
+from inandout.data.config import Geometry
 from inandout.errors import InputError
 
 

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
 from diffusers import DDIMScheduler
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn.utils import vector_to_parameters
 from tqdm import tqdm
@@ -25,6 +24,7 @@ from inandout.checkpoint import (
 )
 from inandout.diffusion.base.base import Base
 from inandout.diffusion.callbacks import OnStep, set_learning_rate
+from inandout.diffusion.finetune.config import DreamBoothConfig, Optimiser
 from inandout.diffusion.finetune.dreambooth_dataset import DreamBoothDataset, make_batches
 from inandout.diffusion.finetune.dreambooth_loss import denoising_errors, dreambooth_loss
 from inandout.diffusion.lora.layers import adapter_parameters, adapter_tensors, set_adapter_tensors
@@ -33,31 +33,10 @@ from inandout.diffusion.prompts import prompt_states
 from inandout.diffusion.snr_weighting import draw_times
 from inandout.errors import InputError
 
-Optimiser = Literal["auto", "adamw", "adamw8bit"]
-
 MAX_GRADIENT_NORM = 1.0
 """Gradients with a larger norm are clipped to this norm (paper)."""
 _PRECISIONS = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-
-
-class DreamBoothConfig(BaseModel):
-    """Training settings that are the same in every scenario; `presets.py` has those that the paper varies."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    batch_size: int = Field(12, ge=1, le=4096, description="images per step, including those of the class prompt")
-    repeats: int = Field(10, ge=1, le=10_000, description="repeats of each image per epoch")
-    schedule_epochs: int = Field(50, ge=1, le=100_000, description="length of the learning-rate schedule in epochs")
-    restarts: int = Field(3, ge=1, le=1000, description="cosine cycles in schedule_epochs")
-    prior_weight: float = Field(1.0, ge=0, le=100, description="weight of the loss on images of the class prompt")
-    precision: Literal["fp32", "fp16", "bf16"] = Field(
-        "fp32", description="precision of the frozen weights; fp16 and bf16 need a GPU"
-    )
-    optimiser: Optimiser = Field(
-        "auto", description="auto: AdamW8bit of bitsandbytes (paper) on a GPU to save memory, else AdamW"
-    )
-    gradient_checkpointing: bool = Field(False, description="recompute activations to save memory")
 
 
 def dreambooth(

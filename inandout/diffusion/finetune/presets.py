@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from inandout.data.splits import Shot
-from inandout.diffusion.base.base import Kind
+from inandout.data.config import Shot
+from inandout.diffusion.base.config import Kind
 
 
 class Preset(NamedTuple):

@@ -9,10 +9,12 @@ from inandout.data.images import ImageArray
 from inandout.data.manifest import digests
 from inandout.diffusion.base.base import Base
 from inandout.diffusion.callbacks import OnStep
-from inandout.diffusion.finetune.dreambooth import DreamBoothConfig, dreambooth
+from inandout.diffusion.finetune.config import DreamBoothConfig
+from inandout.diffusion.finetune.dreambooth import dreambooth
 from inandout.diffusion.finetune.dreambooth_dataset import DreamBoothDataset, Example
 from inandout.diffusion.lora.adapter import Adapter, AdapterMeta
-from inandout.diffusion.lora.layers import AdapterConfig, add_adapter, remove_adapter
+from inandout.diffusion.lora.config import AdapterConfig
+from inandout.diffusion.lora.layers import add_adapter, remove_adapter
 from inandout.diffusion.vae import encode
 from inandout.fingerprints import code_fingerprint
 

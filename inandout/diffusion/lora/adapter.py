@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from transformers import CLIPTextModel
 
-from inandout.diffusion.lora.layers import AdapterConfig, adapted_layers
+from inandout.diffusion.lora.config import AdapterConfig
+from inandout.diffusion.lora.layers import adapted_layers
 from inandout.diffusion.lora.targets import pair_shapes, refuse_misfit
 from inandout.errors import InputError
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import CLIPTextModel
 
 from inandout.diffusion.lora.adapter import Adapter, AdapterMeta, check_adapter
-from inandout.diffusion.lora.layers import AdapterConfig
-from inandout.diffusion.lora.targets import find_layers, kind_of, pair_shapes
+from inandout.diffusion.lora.config import AdapterConfig, kind_of
+from inandout.diffusion.lora.targets import find_layers, pair_shapes
 from inandout.errors import InputError
 
 PREFIXES = {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"}

@@ -7,8 +7,8 @@ from diffusers import StableDiffusionPipeline
 
 from inandout.checkpoint import write_tensors
 from inandout.diffusion.lora.adapter import Adapter, AdapterMeta
+from inandout.diffusion.lora.config import AdapterConfig
 from inandout.diffusion.lora.kohya import from_kohya, to_kohya
-from inandout.diffusion.lora.layers import AdapterConfig
 from inandout.diffusion.lora.safetensors_io import META, read_meta, read_tensors
 
 

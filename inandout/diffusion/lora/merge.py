@@ -11,7 +11,8 @@ from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
 from inandout.diffusion.lora.adapter import Adapter, check_adapter
-from inandout.diffusion.lora.layers import AdapterConfig, adapted_layers
+from inandout.diffusion.lora.config import AdapterConfig
+from inandout.diffusion.lora.layers import adapted_layers
 from inandout.errors import InputError
 
 

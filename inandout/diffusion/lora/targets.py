@@ -49,13 +49,6 @@ def _inside(model: nn.Module, parents: tuple[type, ...]) -> Iterator[tuple[str, 
                     yield name, layer
 
 
-def kind_of(shape: Sequence[int]) -> str:
-    """Return `linear`, `conv1x1` or `conv3x3`, from the shape of a layer's weight or of its A."""
-    if len(shape) == 2:
-        return "linear"
-    return "conv1x1" if tuple(shape[2:]) == (1, 1) else "conv3x3"
-
-
 def pair_shapes(shape: Sequence[int], dim: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the shapes of A (dim, in, ...) and B (out, dim, ...) for a layer whose weight has shape (out, in, ...)."""
     out, in_, *kernel = shape

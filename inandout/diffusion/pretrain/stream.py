@@ -116,6 +116,3 @@ def close_up(drawn: Surface, rng: np.random.Generator) -> Surface:
 
 _MOST = WHOLE[0] * WHOLE[1] // (CLOSE_UP[0] * CLOSE_UP[1])
 """Maximum number of images in a batch per image of 64x64 px."""
-
-HELD_OUT = 2**19
-"""First of the seeds that are never trained on."""

@@ -25,6 +25,7 @@ from inandout.checkpoint import (
 )
 from inandout.diffusion.callbacks import OnStep, set_learning_rate
 from inandout.diffusion.lr_schedules import hold_and_decay
+from inandout.diffusion.pretrain.config import TEXT_SHARE
 from inandout.diffusion.pretrain.ema import ExponentialMovingAverage
 from inandout.diffusion.pretrain.pca_latents import FACTOR
 from inandout.diffusion.pretrain.stream import Batch, SurfaceStream
@@ -34,11 +35,6 @@ from inandout.diffusion.vae import encode
 
 UNCONDITIONAL = 0.1
 """Share of images with an empty caption, for classifier-free guidance."""
-TEXT_SHARE = 0.1
-"""Learning rate of the text encoder relative to the UNet's. When training from scratch with equal rates, the text
-states had collapsed to a single vector after 2,000 steps. Later a higher rate is better: after 12,000 steps with this
-share, the states of cracked and pitted, and of stained and dented, were the closest of all, and the words were
-confused."""
 DEFECT_WEIGHT = 5.0
 """Weight of the squared error at a defect; 1 elsewhere. A defect covers 4 to 17 % of an image; without the weight, the
 word that names it has little influence on the loss."""

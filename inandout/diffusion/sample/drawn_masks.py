@@ -12,8 +12,9 @@ from diffusers import StableDiffusionPipeline
 from scipy import ndimage
 
 from inandout.data.images import ImageBatch
+from inandout.diffusion.sample.config import SamplingConfig
 from inandout.diffusion.sample.guidance import Composition
-from inandout.diffusion.sample.sampler import SamplingConfig, sample
+from inandout.diffusion.sample.sampler import sample
 
 MIN_SHARE_OF_MAXIMUM = 0.4
 """A pixel belongs to the defect if its difference is at least this share of the greatest difference of the image."""

@@ -14,12 +14,13 @@ from tqdm import tqdm
 from inandout.data.colour import without_colour
 from inandout.data.images import ImageArray, read_image, write_image
 from inandout.data.text import write_text
+from inandout.diffusion.sample.config import SamplingConfig
 from inandout.diffusion.sample.drawn_masks import draw_masks
 from inandout.diffusion.sample.guidance import Composition
 from inandout.diffusion.sample.inpaint import Canvas, find_fault
 from inandout.diffusion.sample.quality_filter import QualityFilter, RejectReason
 from inandout.diffusion.sample.rejection_sampling import Generator, rejection_sample
-from inandout.diffusion.sample.sampler import SamplingConfig, image_seed, sample
+from inandout.diffusion.sample.sampler import image_seed, sample
 
 _INDEX = "index.jsonl"
 

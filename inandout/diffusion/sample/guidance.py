@@ -8,7 +8,7 @@ and the direction of the defect from the base, which has not forgotten any defec
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
@@ -16,7 +16,6 @@ from torch import Tensor
 
 from inandout.diffusion.prompts import check_prompt, prompt_states
 
-GuidanceMode: TypeAlias = Literal["plain", "composed"]
 Predict: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Model input (N, C, h, w) and timestep to the prediction (N, C, h, w) in fp32."""
 Guidance: TypeAlias = Callable[[Sequence[str]], Predict]

@@ -2,10 +2,9 @@
 
 from typing import NamedTuple, get_args
 
-from inandout.data.splits import Shot
-from inandout.data.surfaces import KINDS
-from inandout.diffusion.base.base import Kind
-from inandout.diffusion.sample.guidance import GuidanceMode
+from inandout.data.config import KINDS, Shot
+from inandout.diffusion.base.config import Kind
+from inandout.diffusion.sample.config import GuidanceMode
 
 
 class Strength(NamedTuple):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +14,12 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     StableDiffusionPipeline,
 )
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from tqdm import tqdm
 
 from inandout.data.images import ImageBatch
-from inandout.diffusion.base.base import Kind
 from inandout.diffusion.base.inpainting import require_text2img
+from inandout.diffusion.sample.config import SamplingConfig
 from inandout.diffusion.sample.guidance import Composition, Guidance, Predict, composed_guidance, plain_guidance
 from inandout.diffusion.sample.inpaint import Canvas, EncodedCanvas, composite, encode_canvas
 from inandout.diffusion.vae import to_images
@@ -29,34 +28,6 @@ from inandout.seeds import PoolStream
 from inandout.seeds import image_seed as seed_in_stream
 
 Scheduler: TypeAlias = DPMSolverMultistepScheduler | DDIMScheduler
-
-_DEFAULTS: dict[Kind, dict[str, object]] = {
-    "embedded": {"guidance": 3.0, "steps": 20, "scheduler": "dpm++"},
-    "sd": {"guidance": 7.5, "steps": 50, "scheduler": "ddim"},
-}
-"""The settings with which the embedded base is evaluated, and the paper's for Stable Diffusion."""
-
-
-class SamplingConfig(BaseModel):
-    """Sampling settings. None stands for the default of the base."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    negative_prompt: str = Field("", description="negative prompt of the guidance")
-    guidance: float | None = Field(
-        None, ge=1, le=50, description="guidance scale; 1 = no guidance, in half the time; none = default of the base"
-    )
-    steps: int | None = Field(None, ge=1, le=1000, description="denoising steps; none = default of the base")
-    scheduler: Literal["dpm++", "ddim"] | None = Field(
-        None,
-        description="second-order DPM-Solver++ (few steps), or DDIM with eta 0 (steps must divide the base's, "
-        "e.g. 50); none = default of the base",
-    )
-    sample_batch: int = Field(8, ge=1, le=1024, description="images per batch")
-
-    def resolved(self, kind: Kind) -> "SamplingConfig":
-        """Return the configuration with the base's defaults in place of None."""
-        return self.model_copy(update={name: v for name, v in _DEFAULTS[kind].items() if getattr(self, name) is None})
 
 
 class Sampled(NamedTuple):

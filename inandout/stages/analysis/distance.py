@@ -8,7 +8,6 @@ import mlflow
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
-from pydantic import Field
 from sklearn.decomposition import PCA
 
 from inandout.classifier.features import features
@@ -17,8 +16,8 @@ from inandout.data.manifest import Sample, Split, digest, fingerprint
 from inandout.errors import InputError
 from inandout.evaluation.distances import FEWEST, KernelDistance, frechet_distance, kernel_distance
 from inandout.fingerprints import Identity
-from inandout.options import Fresh, StageConfig
 from inandout.reporting.tables import aligned
+from inandout.stages.analysis.config import DistanceConfig
 from inandout.stages.classify.trained_classifier import TrainedClassifier
 from inandout.stages.pools.pool import open_pool, refuse_unfit
 from inandout.tracking.logging import experiment_url, log_values
@@ -39,16 +38,6 @@ _NOT_PLOTTED = {"val_positives", "train_positives"}
 """Groups that the figure omits; the test positives represent real defects."""
 _LOOKS = {NEGATIVES: ("0.7", "o"), REFERENCE: ("tab:red", "o")}
 """Colour and marker; each pool has crosses of another colour."""
-
-
-class DistanceConfig(StageConfig):
-    """Options of `distance`."""
-
-    model: str = Field(
-        "", description="run id of a classify, whose ResNet-50 gives the features and whose options give the data"
-    )
-    pools: str = Field("", description="run ids or folders of pools of that data, separated by commas")
-    fresh: Fresh = False
 
 
 class Distances(NamedTuple):

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import mlflow
 import numpy as np
-from pydantic import Field
 from scipy.spatial.distance import cdist
 
 from inandout.classifier.features import features
@@ -28,10 +27,10 @@ from inandout.evaluation.conformal_filter import (
 from inandout.evaluation.distances import Features, nearest
 from inandout.evaluation.metrics import Floats
 from inandout.fingerprints import Identity
-from inandout.options import Fresh, StageConfig
 from inandout.reporting.figures import contact_sheet
 from inandout.review.decisions import Decision
 from inandout.review.session import identity_of
+from inandout.stages.analysis.config import FilterConfig
 from inandout.stages.classify.synthetic import training_digests
 from inandout.stages.classify.trained_classifier import TrainedClassifier
 from inandout.stages.pools.decisions import DECISIONS, POOL_TAG, load_review
@@ -45,19 +44,6 @@ TABLE = "filter.csv"
 """Artifact: one row per image of the pool, in order."""
 N_SHOWN = 16
 """Maximum number of kept, and of rejected, images on the contact sheet."""
-
-
-class FilterConfig(StageConfig):
-    """Options of `filter`."""
-
-    pool: str = Field("", description="run id or folder of the pool")
-    run: str = Field(
-        "", description="run id of a classify that was not trained on this pool; its ResNet-50 gives the features"
-    )
-    quantile: float = Field(
-        0.95, gt=0, lt=1, description="minimum share of unseen good parts that each threshold rejects"
-    )
-    fresh: Fresh = False
 
 
 class _Judged(NamedTuple):
@@ -100,7 +86,7 @@ def filter_pool(config: FilterConfig) -> Pool:
     refuse_unfit(trained.data, [row.with_(review="") for row in rows])
     inputs = {"data": fingerprint(trained.data), "run": digest(trained.weights), "pool": fingerprint(rows)}
     identity = Identity("filter", __name__, config, inputs, ignored=("run", "pool"))
-    name = f"{rows[0].origin} filtered of {len(rows)}, run {config.run[:8]}"
+    name = f"filter {rows[0].origin} of {len(rows)}, run {config.run[:8]}"
     run = run_stage(
         identity, name, trained.config.data.data, trained.data,
         lambda work: _filter(config, trained, rows, images, decisions, work),

@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 import mlflow
 import numpy as np
-from pydantic import Field
 
 from inandout.classifier.pixels import Pixels, load_pixels
 from inandout.classifier.training import predict
 from inandout.data.manifest import Sample, digest, fingerprint
-from inandout.diffusion.base.base import Base, BaseConfig, base_identity, open_base
+from inandout.diffusion.base.base import Base, base_identity, open_base
+from inandout.diffusion.base.config import BaseConfig
 from inandout.errors import InputError
 from inandout.evaluation.shortcut_probe import (
     FEWEST,
@@ -22,9 +22,9 @@ from inandout.evaluation.shortcut_probe import (
     perturbations,
 )
 from inandout.fingerprints import Identity
-from inandout.options import Fresh, StageConfig
 from inandout.reporting.figures import contact_sheet, score_plot
 from inandout.reporting.shortcut_report import conclusion, effect_table
+from inandout.stages.analysis.config import ProbeShortcutConfig
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.trained_classifier import TrainedClassifier
 from inandout.stages.pools.pool import open_pool
@@ -36,15 +36,6 @@ N_SHOWN = 6
 """Number of good parts on the contact sheet."""
 GAIN = 16.0
 """Amplification of differences on the contact sheet."""
-
-
-class ProbeShortcutConfig(StageConfig):
-    """Options of `probe-shortcut`."""
-
-    run: str = Field("", description="run id of the classify to probe")
-    base: str = Field("", description="base whose VAE encodes and decodes good parts; empty = base of the run")
-    base_config: str = Field("", description="for a base in a single .safetensors file, as in classify")
-    fresh: Fresh = False
 
 
 class Probed(NamedTuple):

@@ -1,19 +1,17 @@
-"""Configuration of `classify`."""
+"""Configurations of `classify` and `label-errors`."""
 
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from inandout.classifier.backbone import BackboneConfig
-from inandout.classifier.training import FitConfig
-from inandout.data.geometry import Geometry
-from inandout.data.prepare import DataConfig, Seed, ShotConfig
-from inandout.diffusion.base.base import BaseConfig, kind_of_base
-from inandout.diffusion.sample.guidance import GuidanceMode
+from inandout.classifier.config import BackboneConfig, FitConfig
+from inandout.data.config import DataConfig, Geometry, Seed, ShotConfig
+from inandout.diffusion.base.config import BaseConfig, kind_of_base
+from inandout.diffusion.sample.config import GuidanceMode
 from inandout.diffusion.sample.presets import drawing_preset
 from inandout.mixing import split_counts
 from inandout.options import Fresh, StageConfig
-from inandout.stages.pools.negatives import Negatives
+from inandout.stages.pools.config import Negatives
 
 
 class MixConfig(BaseModel):
@@ -109,6 +107,34 @@ class ClassifyConfig(StageConfig):
         guidance = strength.guidance if self.guidance is None else self.guidance
         return self.model_copy(update={"alpha": alpha, "guidance_mode": mode, "guidance": guidance})
 
+    def summary(self) -> list[str]:
+        """Return what is trained on which images."""
+        size, fit = self.geometry, self.fit
+        n_ddpm, n_memseg = self.shares()
+        positives = [f"{n_memseg} MemSeg" + f" of pool {self.memseg_pool}" * bool(self.memseg_pool)] if n_memseg else []
+        if n_ddpm and self.ddpm_pool:
+            positives.append(f"{n_ddpm} of pool {self.ddpm_pool}")
+        elif n_ddpm:
+            positives.append(f"{n_ddpm} {self.diffusion} (base {self.base.base}, alpha {self.alpha:g})")
+        return [
+            f"data: {self.data.name()}, {size.width}x{size.height}, shot={self.scenario.shot}, seed={self.seed}",
+            f"synthetic positives: {', '.join(positives) or 'none'}; missing pools and adapters are made first",
+            f"classify: {self.backbone.backbone} from weights={self.backbone.weights}, {fit.epochs} epochs in batches "
+            f"of {fit.batch_size}",
+        ]
+
     def own_seed(self) -> int:
         """Return `training_seed`, or `seed` if it is None."""
         return self.seed if self.training_seed is None else self.training_seed
+
+
+class LabelErrorsConfig(StageConfig):
+    """Options of `label-errors`."""
+
+    data: DataConfig = DataConfig()
+    geometry: Geometry = Geometry()
+    fit: FitConfig = FitConfig()
+    backbone: BackboneConfig = BackboneConfig()
+    seed: Seed = 0
+    folds: int = Field(5, ge=2, le=50, description="cross-validation folds; one classifier is trained per fold")
+    fresh: Fresh = False

@@ -11,21 +11,19 @@ from typing import NamedTuple
 import mlflow
 import numpy as np
 import torch
-from pydantic import Field
 from scipy.special import expit
 from sklearn.metrics import average_precision_score
 
-from inandout.classifier.backbone import BackboneConfig, build_classifier
+from inandout.classifier.backbone import build_classifier
 from inandout.classifier.folds import assign_folds, label_losses
-from inandout.classifier.training import FitConfig, Logits, fit, predict
-from inandout.data.geometry import Geometry
+from inandout.classifier.training import Logits, fit, predict
 from inandout.data.manifest import Sample, fingerprint, read_manifest
-from inandout.data.prepare import DataConfig, Seed, prepare
+from inandout.data.prepare import prepare
 from inandout.data.text import write_text
 from inandout.errors import InputError
 from inandout.fingerprints import Identity
-from inandout.options import Fresh, StageConfig
 from inandout.reporting.figures import contact_sheet
+from inandout.stages.classify.config import LabelErrorsConfig
 from inandout.stages.classify.train import Part, load_part, outlined
 from inandout.tracking.logging import log_values
 from inandout.tracking.runs import WEIGHTS_TAG, artifact_folder, artifact_names, run_stage
@@ -35,18 +33,6 @@ SUSPECTS = "labels.csv"
 """Artifact: one row per image, highest loss first."""
 N_SHOWN = 32
 """Images on the contact sheet."""
-
-
-class LabelErrorsConfig(StageConfig):
-    """Options of `label-errors`."""
-
-    data: DataConfig = DataConfig()
-    geometry: Geometry = Geometry()
-    fit: FitConfig = FitConfig()
-    backbone: BackboneConfig = BackboneConfig()
-    seed: Seed = 0
-    folds: int = Field(5, ge=2, le=50, description="cross-validation folds; one classifier is trained per fold")
-    fresh: Fresh = False
 
 
 class Suspect(NamedTuple):
@@ -79,7 +65,7 @@ def find_label_errors(config: LabelErrorsConfig) -> str:
     checked = [sample for sample in samples if sample.split != "test"]
     inputs = {"data": fingerprint(samples)} | config.backbone.inputs()
     identity = Identity("labels", __name__, config, inputs, ignored=inputs.keys())
-    name = f"label errors of {len(checked)} images, {config.folds} folds, seed={config.seed}"
+    name = f"label-errors of {len(checked)} images, {config.folds} folds, seed={config.seed:02d}"
     run = run_stage(identity, name, config.data.data, samples, lambda work: _judge(config, checked, work))
     suspects = read_suspects(run.info.run_id)
     print(

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 import mlflow
 import numpy as np
 
-from inandout.classifier.training import Logits
 from inandout.data.manifest import Sample, Split
-from inandout.evaluation.metrics import Scored
+from inandout.evaluation.metrics import Floats, Scored
 from inandout.tracking.runs import artifact_folder
 
 
-def log_scores(samples: Sequence[Sample], logits: Logits) -> None:
+def log_scores(samples: Sequence[Sample], logits: Floats) -> None:
     """Log `scores.csv` of `samples` and their logits (N,)."""
     text = io.StringIO()
     writer = csv.writer(text)

@@ -7,23 +7,25 @@ import mlflow
 
 from inandout.data.manifest import Sample, digests
 from inandout.data.prepare import CheckedData
-from inandout.diffusion.sample.sampler import SamplingConfig
+from inandout.diffusion.sample.config import SamplingConfig
 from inandout.errors import InputError
 from inandout.memseg.config import MaskConfig
 from inandout.review.updates import summarise
 from inandout.stages.classify.config import ClassifyConfig
-from inandout.stages.pools.augment import MemSegPoolConfig, augment_memseg
-from inandout.stages.pools.decisions import kept_rows, load_review
-from inandout.stages.pools.inpaint import InpaintPoolConfig, augment_inpaint, inpaint_fingerprint, inpainting
-from inandout.stages.pools.negatives import (
+from inandout.stages.pools.augment import augment_memseg
+from inandout.stages.pools.config import (
+    DdpmPoolConfig,
+    DrawingConfig,
+    InpaintPoolConfig,
+    MemSegPoolConfig,
     RoundTripConfig,
-    good_images,
-    good_pool_config,
-    send_through_vae,
-    source_identity,
+    inpainting,
 )
+from inandout.stages.pools.decisions import kept_rows, load_review
+from inandout.stages.pools.inpaint import augment_inpaint, inpaint_fingerprint
+from inandout.stages.pools.negatives import good_images, good_pool_config, send_through_vae, source_identity
 from inandout.stages.pools.pool import Pool, open_pool
-from inandout.stages.pools.text2img import DdpmPoolConfig, DrawingConfig, augment_ddpm, ddpm_fingerprint
+from inandout.stages.pools.text2img import augment_ddpm, ddpm_fingerprint
 from inandout.tracking.runs import artifact_folder
 
 TRAINING_DIGESTS = "synthetic.txt"

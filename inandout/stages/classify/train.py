@@ -15,7 +15,8 @@ import torch
 from inandout.classifier.backbone import DefectNet, build_classifier, save_classifier
 from inandout.classifier.pixels import Pixels, load_pixels
 from inandout.classifier.training import Labels, Logits, fit, predict, predictor
-from inandout.data.geometry import Geometry, fit_mask, survival
+from inandout.data.config import Geometry
+from inandout.data.geometry import fit_mask, survival
 from inandout.data.images import ImageArray, read_mask
 from inandout.data.manifest import Sample, fingerprint
 from inandout.data.prepare import CheckedData, read_data
@@ -93,8 +94,9 @@ def _identity(config: ClassifyConfig, real: Sequence[Sample]) -> Identity:
 
 
 def run_name(config: ClassifyConfig) -> str:
-    """Return the name of the run in the MLflow UI."""
-    return f"{config.scenario.shot} n_aug={config.mix.n_aug} ddpm={config.ddpm_ratio:g} seed={config.own_seed()}"
+    """Return the name of the run in the MLflow UI; names sort by shot, images and seed."""
+    source = f"n_aug={config.mix.n_aug:03d} ddpm={config.ddpm_ratio:.2f}"
+    return f"classify {config.scenario.shot} {source} seed={config.own_seed():02d}"
 
 
 def refuse_impossible(config: ClassifyConfig, data: CheckedData) -> None:

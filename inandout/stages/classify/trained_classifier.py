@@ -12,7 +12,7 @@ from mlflow.entities import Run
 
 from inandout.classifier.backbone import DefectNet, load_classifier
 from inandout.classifier.pixels import Pixels, load_pixels
-from inandout.data.geometry import Geometry
+from inandout.data.config import Geometry
 from inandout.data.manifest import Sample, Split, fingerprint, read_manifest
 from inandout.data.prepare import prepare
 from inandout.data.splits import take_shot

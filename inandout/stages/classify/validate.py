@@ -46,9 +46,10 @@ def validate(config: ClassifyConfig, validation_set: Sequence[Sample], data: Che
     real = without_test(data.take_shot(config.data, config.scenario, config.seed))
     inputs = {"data": fingerprint(real), "validation_set": fingerprint(validation_set)} | input_fingerprints(config)
     identity = Identity("validate", __name__, config, inputs, ignored_options(config, inputs))
+    name = run_name(config).replace("classify", "validate", 1)
     return run_stage(
-        identity, run_name(config), config.data.data, real, lambda work: _validate(config, data, validation_set, work)
-    )
+        identity, name, config.data.data, real, lambda work: _validate(config, data, validation_set, work)
+    )  # fmt: skip
 
 
 def without_test(samples: Sequence[Sample]) -> list[Sample]:

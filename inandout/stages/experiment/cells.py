@@ -1,89 +1,20 @@
-"""Cells of a comparison: classifiers that differ in shot, source of synthetic positives, `n_aug` and seed."""
+"""Train and evaluate the cells of a comparison."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import product
-from typing import Literal, NamedTuple
 
 import mlflow
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from tqdm import tqdm
 
 from inandout.data.prepare import CheckedData
-from inandout.data.splits import Shot
 from inandout.errors import InputError
-from inandout.evaluation.paired_test import paired_test
 from inandout.parallel import ParallelConfig, run_all
 from inandout.reporting.tables import Row, pack
-from inandout.stages.classify.config import ClassifyConfig
-from inandout.stages.classify.scores import read_scores
 from inandout.stages.classify.train import Result, classify, refuse_impossible
+from inandout.stages.experiment.grid import ROWS, Cell
 from inandout.tracking.store import RunLocation, nested_under, run_location
-
-SHOTS: tuple[Shot, ...] = ("zero", "few", "full")
-ROWS = "rows.json"
-"""Artifact of a comparison: finished cells, in the format of `inandout.reporting.tables.pack`."""
-
-
-class Source(NamedTuple):
-    """A source of synthetic positives."""
-
-    title: str
-    """Name in tables."""
-    ddpm_ratio: float
-    diffusion: Literal["ddpm", "inpaint"] = "ddpm"
-
-
-SOURCES = {
-    "none": Source("none", 0.0),
-    "memseg": Source("MemSeg", 0.0),
-    "ddpm": Source("DDPM", 1.0),
-    "inout": Source("In&Out", 0.5),
-    "inpaint": Source("inpainting", 1.0, "inpaint"),
-}
-
-
-class Cell(NamedTuple):
-    """A classifier and the table name of its source of synthetic positives."""
-
-    source: str
-    config: ClassifyConfig
-
-    def name(self) -> str:
-        """Return the name of the cell in progress messages."""
-        shot, n_aug = self.config.scenario.shot, self.config.mix.n_aug
-        return f"shot={shot} source={self.source} n_aug={n_aug} seed={self.config.seed}"
-
-
-def build_cells(
-    shots: Sequence[Shot],
-    sources: Sequence[str],
-    n_augs: Sequence[int],
-    seeds: Sequence[int],
-    shared: ClassifyConfig,
-) -> Iterator[Cell]:
-    """Yield every valid combination.
-
-    Zero shots without synthetic positives leave nothing to train on, and only the source `none` has n_aug = 0.
-
-    Args:
-        shots: items of `SHOTS`.
-        sources: keys of `SOURCES`.
-        n_augs: numbers of synthetic positives.
-        seeds: repetitions; a seed determines everything from the validation split to the order of images.
-        shared: all other options.
-    """
-    for shot, name in product(shots, sources):
-        title, ratio, diffusion = SOURCES[name]
-        for n_aug in [0] if name == "none" else n_augs:
-            if n_aug == 0 and (shot == "zero" or name != "none"):
-                continue
-            for seed in seeds:
-                varied = shared.with_options(
-                    shot=shot, n_aug=n_aug, ddpm_ratio=ratio, diffusion=diffusion, seed=seed
-                )  # fmt: skip
-                yield Cell(title, varied.resolved())
 
 
 def refuse_impossible_cells(cells: Sequence[Cell], data: CheckedData) -> None:
@@ -154,19 +85,3 @@ def _time_left(seconds: Sequence[float], remaining: int, at_once: float) -> str:
     if not seconds or not remaining:
         return ""
     return f", about {tqdm.format_interval(sum(seconds) / len(seconds) * remaining / at_once)} left"
-
-
-def paired_tests(rows: Sequence[Row]) -> str:
-    """Return paired tests over seeds by shot and `n_aug`: In&Out, or else the last source, against the others."""
-    lines = []
-    defined = [row for row in rows if "ap" in row.metrics]
-    for shot, n_aug in dict.fromkeys((row.shot, row.n_aug) for row in defined if row.n_aug):
-        runs = {(row.source, row.seed): row.run_id for row in defined if row.shot == shot and row.n_aug in (0, n_aug)}
-        sources = list(dict.fromkeys(source for source, _ in runs))
-        ours = "In&Out" if "In&Out" in sources else sources[-1]
-        for theirs in sources:
-            seeds = [seed for source, seed in runs if source == ours and (theirs, seed) in runs]
-            if theirs != ours and seeds:
-                pairs = [(read_scores(runs[ours, seed]), read_scores(runs[theirs, seed])) for seed in seeds]
-                lines.append(paired_test(f"{shot} shot, n_aug {n_aug}, {ours} against {theirs}", pairs))
-    return "\n".join(lines)

@@ -1,19 +1,22 @@
-"""Configuration of `experiment`: a table or figure of the paper, or our comparison, at one of three sizes."""
+"""Configurations of `main`, `report` and `experiment`.
 
-from typing import Any, Literal, NamedTuple
+An experiment is a table or figure of the paper, or our comparison, at one of three sizes.
+"""
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated, Any, Literal, NamedTuple
 
-from inandout.classifier.backbone import Backbone, Freeze
-from inandout.classifier.training import Optimiser
-from inandout.data.splits import Shot
-from inandout.errors import InputError
-from inandout.options import StageConfig
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from inandout.classifier.config import Backbone, BackboneConfig, FitConfig, Freeze, Optimiser
+from inandout.data.config import DataConfig, Geometry, NShot, Shot, ShotConfig
+from inandout.diffusion.base.config import BaseConfig
+from inandout.errors import InputError, did_you_mean
+from inandout.options import Fresh, StageConfig
 from inandout.parallel import ParallelConfig
-from inandout.stages.classify.config import ClassifyConfig
-from inandout.stages.classify.number_lists import NAugs, Seeds
-from inandout.stages.experiment.cells import SHOTS, SOURCES, Cell, build_cells
-from inandout.stages.pools.negatives import Negatives
+from inandout.stages.classify.config import ClassifyConfig, MixConfig, ValFpr
+from inandout.stages.classify.number_lists import NAugs, Seeds, without_repeats
+from inandout.stages.experiment.grid import SHOTS, SOURCES, Cell, build_cells
+from inandout.stages.pools.config import Negatives
 
 Name = Literal[
     "table1", "table2", "table3", "table4", "table5", "table6",
@@ -127,3 +130,65 @@ class ExperimentConfig(StageConfig):
         if grid.shows != "metrics":
             n_augs, seeds = [max(n_augs)], seeds[:1]
         return list(build_cells(grid.shots, grid.sources, n_augs, seeds, ClassifyConfig.from_flat(**shared)))
+
+
+def _shots(text: str) -> str:
+    return _some_of(SHOTS, text, "shot")
+
+
+def _sources(text: str) -> str:
+    return _some_of(tuple(SOURCES), text, "source")
+
+
+def _some_of(allowed: tuple[str, ...], text: str, what: str) -> str:
+    names = [part.strip() for part in text.split(",")]
+    unknown = [name for name in names if name not in allowed]
+    if unknown:
+        raise ValueError(
+            f"{unknown[0]!r} is not a {what}; give a comma-separated subset of {', '.join(allowed)}"
+            f"{did_you_mean(unknown[0], allowed)}"
+        )
+    return without_repeats(names)
+
+
+class CompareConfig(StageConfig):
+    """Options of a comparison. A seed determines everything from the validation split to the order of images."""
+
+    engine: ParallelConfig = ParallelConfig()
+    data: DataConfig = DataConfig()
+    geometry: Geometry = Geometry()
+    base: BaseConfig = BaseConfig()
+    fit: FitConfig = FitConfig()
+    mix: MixConfig = MixConfig()
+    backbone: BackboneConfig = BackboneConfig()
+    val_fpr: ValFpr = 0.05
+    shots: Annotated[str, AfterValidator(_shots)] = Field("zero,full", description="scenarios, separated by commas")
+    sources: Annotated[str, AfterValidator(_sources)] = Field(
+        "none,memseg",
+        description="sources of synthetic positives: some of none, memseg, ddpm, inout (half of each), inpaint",
+    )
+    seeds: Seeds = Field("0", description="repetitions, separated by commas")
+    n_shot: NShot = 5
+    fresh: Fresh = False
+
+    def cells(self) -> list[Cell]:
+        """Return all cells of the comparison."""
+        shared = ClassifyConfig(
+            data=self.data, scenario=ShotConfig(n_shot=self.n_shot), geometry=self.geometry, base=self.base,
+            fit=self.fit, mix=self.mix, backbone=self.backbone, val_fpr=self.val_fpr, fresh=self.fresh,
+        )  # fmt: skip
+        shots = [shot for shot in SHOTS if shot in self.shots.split(",")]
+        seeds = [int(seed) for seed in self.seeds.split(",")]
+        return list(build_cells(shots, self.sources.split(","), [self.mix.n_aug], seeds, shared))
+
+
+class ReportConfig(StageConfig):
+    """Options of `report`."""
+
+    name: Name = Field(
+        "comparison", description="name of the experiment; the newest run of this name and profile is reported"
+    )
+    profile: Profile = Field("embedded", description="profile of the experiment: paper, tiles or embedded")
+    run: str = Field(
+        "", description="run id of experiment or main, instead of name and profile; the run may be unfinished"
+    )

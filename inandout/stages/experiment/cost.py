@@ -11,17 +11,19 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
-from inandout.classifier.backbone import BackboneConfig, build_classifier
+from inandout.classifier.backbone import build_classifier
+from inandout.classifier.config import BackboneConfig
 from inandout.classifier.training import fit
 from inandout.data.prepare import CheckedData
-from inandout.diffusion.base.base import Base, kind_of_base, open_base
+from inandout.diffusion.base.base import Base, open_base
+from inandout.diffusion.base.config import kind_of_base
 from inandout.diffusion.base.hub import NotHereError
-from inandout.diffusion.sample.guidance import GuidanceMode
+from inandout.diffusion.sample.config import GuidanceMode, SamplingConfig
 from inandout.diffusion.sample.presets import drawing_preset
-from inandout.diffusion.sample.sampler import SamplingConfig
 from inandout.options import known
 from inandout.reporting.tables import aligned
 from inandout.stages.classify.config import ClassifyConfig
+from inandout.stages.config import FinetuneConfig
 from inandout.stages.experiment.missing import (
     count_shown,
     count_training_images,
@@ -30,9 +32,8 @@ from inandout.stages.experiment.missing import (
     training_steps,
 )
 from inandout.stages.experiment.plan import Config, Plan, Task
-from inandout.stages.finetune import FinetuneConfig
-from inandout.stages.pools.inpaint import InpaintPoolConfig
-from inandout.stages.pools.text2img import STRIP, DdpmPoolConfig
+from inandout.stages.pools.config import DdpmPoolConfig, InpaintPoolConfig
+from inandout.stages.pools.text2img import STRIP
 
 GPU_SHARE = 0.3
 """Assumed utilisation of a GPU's peak, 0..1."""

@@ -8,8 +8,8 @@ from inandout.diffusion.lora.safetensors_io import load_adapter
 from inandout.diffusion.sample.generate import count_kept
 from inandout.options import known
 from inandout.stages.classify.config import ClassifyConfig
+from inandout.stages.config import FinetuneConfig
 from inandout.stages.finetune import (
-    FinetuneConfig,
     choose_instances,
     find_adapter,
     finetune_fingerprint,
@@ -17,8 +17,9 @@ from inandout.stages.finetune import (
     training_size,
 )
 from inandout.stages.image_cache import generated_folder
-from inandout.stages.pools.inpaint import InpaintPoolConfig, inpaint_cache_key
-from inandout.stages.pools.text2img import DdpmPoolConfig, finetune_config, resolve, text2img_cache_key
+from inandout.stages.pools.config import DdpmPoolConfig, InpaintPoolConfig
+from inandout.stages.pools.inpaint import inpaint_cache_key
+from inandout.stages.pools.text2img import finetune_config, resolve, text2img_cache_key
 from inandout.tracking.runs import find_finished
 
 

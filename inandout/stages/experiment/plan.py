@@ -10,11 +10,13 @@ from inandout.data.prepare import CheckedData
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.synthetic import diffusion_fingerprint, pool_source_identity, required_pools
 from inandout.stages.classify.train import classify_fingerprint
-from inandout.stages.experiment.cells import Cell
-from inandout.stages.finetune import FinetuneConfig, finetune_fingerprint
-from inandout.stages.pools.augment import MemSegPoolConfig, memseg_fingerprint
-from inandout.stages.pools.negatives import RoundTripConfig, good_fingerprint, round_trip_fingerprint
-from inandout.stages.pools.text2img import DdpmPoolConfig, finetune_config
+from inandout.stages.config import FinetuneConfig
+from inandout.stages.experiment.grid import Cell
+from inandout.stages.finetune import finetune_fingerprint
+from inandout.stages.pools.augment import memseg_fingerprint
+from inandout.stages.pools.config import DdpmPoolConfig, MemSegPoolConfig, RoundTripConfig
+from inandout.stages.pools.negatives import good_fingerprint, round_trip_fingerprint
+from inandout.stages.pools.text2img import finetune_config
 from inandout.tracking.runs import find_finished
 
 PoolConfigs = MemSegPoolConfig | DdpmPoolConfig

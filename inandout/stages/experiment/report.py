@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mlflow
-from pydantic import Field
 
 from inandout.errors import InputError
-from inandout.options import StageConfig
 from inandout.reporting.tables import Row, csv_table, curves, latex_table, markdown_table, unpack
-from inandout.stages.experiment.cells import ROWS, paired_tests
-from inandout.stages.experiment.config import Name, Profile
+from inandout.stages.experiment.config import ReportConfig
+from inandout.stages.experiment.grid import ROWS
+from inandout.stages.experiment.paired_tests import paired_tests
 from inandout.tracking.logging import experiment_url
 from inandout.tracking.runs import artifact_folder, open_run
 from inandout.tracking.store import connect
@@ -21,18 +20,6 @@ EXPERIMENT_TAG = "inandout.experiment"
 
 FIGURE = "figure.png"
 """Artifact of an experiment that shows images or features."""
-
-
-class ReportConfig(StageConfig):
-    """Options of `report`."""
-
-    name: Name = Field(
-        "comparison", description="name of the experiment; the newest run of this name and profile is reported"
-    )
-    profile: Profile = Field("embedded", description="profile of the experiment: paper, tiles or embedded")
-    run: str = Field(
-        "", description="run id of experiment or main, instead of name and profile; the run may be unfinished"
-    )
 
 
 def report(config: ReportConfig) -> str:

@@ -9,7 +9,8 @@ from inandout.data.prepare import read_data
 from inandout.fingerprints import Identity
 from inandout.parallel import ParallelConfig
 from inandout.reporting.figures import contact_sheet
-from inandout.stages.analysis.distance import DistanceConfig, distance
+from inandout.stages.analysis.config import DistanceConfig
+from inandout.stages.analysis.distance import distance
 from inandout.stages.classify.synthetic import make_pool
 from inandout.stages.experiment.cells import measure_cells, refuse_impossible_cells
 from inandout.stages.experiment.config import GRIDS, ExperimentConfig
@@ -32,7 +33,7 @@ def experiment(config: ExperimentConfig) -> str:
     refuse_impossible_cells(cells, data)
     samples = data.take_shot(first.data, first.scenario, first.seed)
     key = Identity("experiment", __name__, config, {"data": fingerprint(samples)}, ignored=["data"]).fingerprint
-    with open_run("experiment", config.flat(), key, f"{config.name} {config.profile}") as run:
+    with open_run("experiment", config.flat(), key, f"experiment {config.name} {config.profile}") as run:
         mlflow.set_tag(EXPERIMENT_TAG, f"{config.name} {config.profile}")
         log_dataset(first.data.data, fingerprint(samples), samples)
         shows = GRIDS[config.name].shows

@@ -2,64 +2,22 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
-from pydantic import Field
-
-from inandout.data.geometry import Geometry
 from inandout.data.manifest import Sample, digests, fingerprint
-from inandout.data.prepare import DataConfig, Seed, prepare
-from inandout.diffusion.sample.presets import Strength
+from inandout.data.prepare import prepare
 from inandout.fingerprints import Identity
-from inandout.memseg.config import MemSegConfig
 from inandout.memseg.pool import write_pool
 from inandout.memseg.texture_bank import FolderTextures, open_textures
-from inandout.options import Fresh, StageConfig
-from inandout.stages.pools.inpaint import InpaintPoolConfig, Masks, augment_inpaint, inpainting
-from inandout.stages.pools.pool import Pool, PoolSize, log_pool, open_pool, work_pool
-from inandout.stages.pools.text2img import DdpmPoolConfig, augment_ddpm
+from inandout.stages.pools.config import (
+    AugmentConfig,
+    InpaintPoolConfig,
+    MemSegPoolConfig,
+)
+from inandout.stages.pools.inpaint import augment_inpaint
+from inandout.stages.pools.pool import Pool, log_pool, open_pool, work_pool
+from inandout.stages.pools.text2img import augment_ddpm
 from inandout.tracking.runs import run_stage
 from inandout.tracking.store import connect
-
-
-class MemSegPoolConfig(StageConfig):
-    """Options of a MemSeg pool."""
-
-    data: DataConfig = DataConfig()
-    geometry: Geometry = Geometry()
-    memseg: MemSegConfig = MemSegConfig()
-    seed: Seed = 0
-    n_aug: PoolSize = 60
-    fresh: Fresh = False
-
-
-class AugmentConfig(DdpmPoolConfig):
-    """Options of a pool of any source; options of other sources have no effect."""
-
-    memseg: MemSegConfig = MemSegConfig()
-    masks: Masks | None = None
-    source: Literal["memseg", "ddpm", "inpaint"] = Field(
-        "memseg",
-        description="memseg; ddpm: whole images from a fine-tuned diffusion model; inpaint: defects that the model "
-        "draws inside masks on good parts",
-    )
-
-    def strength(self) -> Strength:
-        """Return the defaults of alpha and guidance."""
-        return self.preset().inpaint if self.source == "inpaint" else super().strength()
-
-    def source_config(self) -> MemSegPoolConfig | DdpmPoolConfig:
-        """Return the configuration of the pool, without the options of other sources."""
-        if self.source == "memseg":
-            return MemSegPoolConfig(
-                data=self.data, geometry=self.geometry, memseg=self.memseg, seed=self.seed, n_aug=self.n_aug,
-                fresh=self.fresh,
-            )  # fmt: skip
-        diffusion = DdpmPoolConfig(
-            data=self.data, scenario=self.scenario, geometry=self.geometry, base=self.base, sampling=self.sampling,
-            drawing=self.drawing, seed=self.seed, n_aug=self.n_aug, fresh=self.fresh,
-        )  # fmt: skip
-        return diffusion if self.source == "ddpm" else inpainting(diffusion, self.memseg.mask, self.masks)
 
 
 def augment(config: AugmentConfig) -> Pool:
@@ -79,7 +37,7 @@ def augment_memseg(config: MemSegPoolConfig, samples: list[Sample] | None = None
     """
     connect()
     samples = prepare(config.data, config.seed) if samples is None else samples
-    name = f"memseg n={config.n_aug} seed={config.seed}"
+    name = f"augment memseg n={config.n_aug:03d} seed={config.seed:02d}"
     run = run_stage(
         _identity(config, samples), name, config.data.data, samples, lambda work: _make_memseg(config, samples, work)
     )

@@ -6,31 +6,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 import mlflow
-from pydantic import Field
 
 from inandout.data.manifest import Sample, digests, fingerprint, write_manifest
 from inandout.data.prepare import prepare, prepare_shot
 from inandout.diffusion.sample.sampler import image_seed
 from inandout.errors import InputError
 from inandout.fingerprints import Identity
-from inandout.options import Fresh, StageConfig
 from inandout.review.decisions import Decision
 from inandout.review.session import identity_of
 from inandout.review.summary import certified_prompts
-from inandout.stages.pools.augment import MemSegPoolConfig, draw_memseg
+from inandout.stages.pools.augment import draw_memseg
+from inandout.stages.pools.config import DdpmPoolConfig, ExtendPoolConfig, MemSegPoolConfig
 from inandout.stages.pools.decisions import DECISIONS, POOL_TAG, load_review
 from inandout.stages.pools.pool import Pool, log_pool, open_pool, pool_folder, read_pool, work_pool
-from inandout.stages.pools.text2img import DdpmPoolConfig, draw_ddpm, open_diffusion_setup, read_drawing_config
+from inandout.stages.pools.text2img import draw_ddpm, open_diffusion_setup, read_drawing_config
 from inandout.tracking.runs import read_config, run_stage
 from inandout.tracking.store import connect
-
-
-class ExtendPoolConfig(StageConfig):
-    """Options of `extend-pool`."""
-
-    pool: str = Field("", description="run id of a reviewed pool")
-    n_aug: int = Field(20, ge=1, le=100_000, description="number of new images; they need a review as well")
-    fresh: Fresh = False
 
 
 class ReviewedPool(NamedTuple):
@@ -65,7 +56,7 @@ def extend_pool(config: ExtendPoolConfig) -> Pool:
         samples = prepare(extension.data, extension.seed)
     inputs = {"data": fingerprint(samples), "pool": fingerprint(rows)}
     identity = Identity("topup", __name__, extension, inputs, ignored=["data"])
-    name = f"{rows[0].origin} {len(rows)} and {config.n_aug} more"
+    name = f"extend-pool {rows[0].origin} {len(rows)} and {config.n_aug} more"
     run = run_stage(
         identity, name, extension.data.data, samples, lambda work: _extend(extension, samples, reviewed, work)
     )

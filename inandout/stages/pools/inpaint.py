@@ -3,12 +3,11 @@
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from diffusers import StableDiffusionPipeline
-from pydantic import Field
 
 from inandout.data.geometry import fit_image, fit_mask
 from inandout.data.images import ImageArray, Mask, read_image, read_mask, write_image
@@ -19,19 +18,17 @@ from inandout.diffusion.lora.adapter import Adapter
 from inandout.diffusion.lora.merge import merge
 from inandout.diffusion.sample.generate import Kept, inpaint_generator, mask_generator
 from inandout.diffusion.sample.inpaint import Canvas, find_changed
-from inandout.diffusion.sample.presets import Strength
 from inandout.diffusion.sample.sampler import image_seed
 from inandout.errors import InputError
 from inandout.fingerprints import Identity, computed_by
-from inandout.memseg.config import MaskConfig
 from inandout.memseg.masks import area_limits, draw_mask, find_foreground
 from inandout.memseg.plan import plan
 from inandout.options import known
 from inandout.stages.image_cache import generate
+from inandout.stages.pools.config import NO_ADAPTER, InpaintPoolConfig
 from inandout.stages.pools.pool import Pool, log_pool, open_pool, work_pool
 from inandout.stages.pools.text2img import (
     DRAWING_INPUTS,
-    DdpmPoolConfig,
     adapter_for,
     composition,
     drawing_inputs,
@@ -40,60 +37,6 @@ from inandout.stages.pools.text2img import (
 )
 from inandout.tracking.runs import run_stage
 from inandout.tracking.store import connect
-
-NO_ADAPTER = "none"
-"""Value of `adapter` for the base without fine-tuning, as in DIAG."""
-
-Masks = Annotated[
-    Literal["drawn", "perlin", "real"],
-    Field(
-        description="masks of source=inpaint: drawn = where a whole image with the defect differs from the image "
-        "without it (composed guidance); perlin = Perlin noise, as in MemSeg; real = masks of real defects of the "
-        "training part (few and full shot); none = drawn with composed guidance, else perlin"
-    ),
-]
-
-
-class InpaintPoolConfig(DdpmPoolConfig):
-    """Options of a pool of defects on good parts."""
-
-    mask: MaskConfig = MaskConfig()
-    masks: Masks | None = None
-
-    def strength(self) -> Strength:
-        """Return the defaults of alpha and guidance."""
-        return self.preset().inpaint
-
-    def resolved(self) -> Self:
-        """Resolve as for whole images, and `masks`; without an adapter, `alpha` is None and guidance is plain.
-
-        Raises:
-            InputError: composed guidance without an adapter, or drawn masks without composed guidance.
-        """
-        resolved = self._resolved_drawing()
-        composed = resolved.drawing.guidance_mode == "composed"
-        if self.masks == "drawn" and not composed:
-            raise InputError(
-                "masks = drawn: needs guidance_mode = composed; give guidance_mode=composed with an adapter, or "
-                "masks=perlin"
-            )
-        return resolved.model_copy(update={"masks": self.masks or ("drawn" if composed else "perlin")})
-
-    def _resolved_drawing(self) -> Self:
-        if self.drawing.adapter != NO_ADAPTER:
-            return super().resolved()
-        if self.drawing.guidance_mode == "composed":
-            raise InputError("guidance_mode = composed: needs an adapter, but adapter = none; give guidance_mode=plain")
-        resolved: Self = super(InpaintPoolConfig, self.with_drawing(guidance_mode="plain")).resolved()
-        return resolved.with_drawing(alpha=None)
-
-
-def inpainting(pool: DdpmPoolConfig, mask: MaskConfig, masks: Masks | None) -> InpaintPoolConfig:
-    """Return the configuration of `pool` for inpainting on good parts."""
-    return InpaintPoolConfig(
-        data=pool.data, scenario=pool.scenario, geometry=pool.geometry, base=pool.base, sampling=pool.sampling,
-        drawing=pool.drawing, seed=pool.seed, n_aug=pool.n_aug, fresh=pool.fresh, mask=mask, masks=masks,
-    )  # fmt: skip
 
 
 class _Sites(NamedTuple):
@@ -160,7 +103,7 @@ def augment_inpaint(config: InpaintPoolConfig, samples: list[Sample] | None = No
     samples = prepare_shot(config.data, config.scenario, config.seed) if samples is None else samples
     sites = _sites(config, samples)
     merged = "no adapter" if config.drawing.alpha is None else f"alpha={config.drawing.alpha:g}"
-    name = f"inpaint {config.scenario.shot} {merged} n={config.n_aug} seed={config.seed}"
+    name = f"augment inpaint {config.scenario.shot} {merged} n={config.n_aug:03d} seed={config.seed:02d}"
     run = run_stage(
         _identity(config, samples), name, config.data.data, samples, lambda work: _make(config, samples, sites, work)
     )

@@ -2,27 +2,28 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from inandout.data.geometry import Geometry, fit_image, fit_mask
+from inandout.data.config import ShotConfig
+from inandout.data.geometry import fit_image, fit_mask
 from inandout.data.images import ImageArray, Mask, read_image, read_mask, write_image
 from inandout.data.manifest import Sample, digests, fingerprint, write_manifest
-from inandout.data.prepare import DataConfig, Seed, ShotConfig, prepare_shot
-from inandout.diffusion.base.base import BaseConfig, base_identity, open_base
+from inandout.data.prepare import prepare_shot
+from inandout.diffusion.base.base import base_identity, open_base
 from inandout.diffusion.lora.safetensors_io import load_adapter
 from inandout.diffusion.sample.inpaint import Canvas, composite
 from inandout.diffusion.sample.vae_roundtrip import round_trip
 from inandout.errors import InputError
 from inandout.fingerprints import Identity
 from inandout.memseg.plan import plan
-from inandout.options import Fresh, StageConfig
-from inandout.stages.finetune import FinetuneConfig, find_adapter
-from inandout.stages.pools.pool import Pool, PoolSize, log_pool, open_pool, work_pool
+from inandout.stages.config import FinetuneConfig
+from inandout.stages.finetune import find_adapter
+from inandout.stages.pools.config import DdpmPoolConfig, RoundTripConfig
+from inandout.stages.pools.pool import Pool, log_pool, open_pool, work_pool
 from inandout.stages.pools.text2img import (
     DRAWING_INPUTS,
-    DdpmPoolConfig,
     draw_ddpm,
     drawing_inputs,
     open_diffusion_setup,
@@ -31,19 +32,6 @@ from inandout.stages.pools.text2img import (
 )
 from inandout.tracking.runs import run_stage
 from inandout.tracking.store import connect
-
-Negatives = Literal["none", "roundtrip", "generated"]
-
-
-class RoundTripConfig(StageConfig):
-    """Options of a pool of real good parts that the VAE of the base encodes and decodes."""
-
-    data: DataConfig = DataConfig()
-    geometry: Geometry = Geometry()
-    base: BaseConfig = BaseConfig()
-    seed: Seed = 0
-    n_aug: PoolSize = 60
-    fresh: Fresh = False
 
 
 class _RoundTrip(NamedTuple):
@@ -73,7 +61,7 @@ def send_through_vae(
     """
     connect()
     identity = _round_trip_identity(config, samples, source)
-    name = f"round trip n={config.n_aug} seed={config.seed}"
+    name = f"negatives roundtrip n={config.n_aug:03d} seed={config.seed:02d}"
     run = run_stage(
         identity, name, config.data.data, samples, lambda work: _make_trips(config, samples, positives, work)
     )
@@ -154,7 +142,7 @@ def good_images(config: DdpmPoolConfig, samples: list[Sample] | None = None) -> 
     connect()
     config = resolve(config)
     samples = prepare_shot(config.data, config.scenario, config.seed) if samples is None else samples
-    name = f"good images alpha={config.drawing.alpha:g} n={config.n_aug} seed={config.seed}"
+    name = f"negatives generated alpha={config.drawing.alpha:g} n={config.n_aug:03d} seed={config.seed:02d}"
     run = run_stage(
         _good_identity(config, samples), name, config.data.data, samples, lambda work: _make_good(config, samples, work)
     )

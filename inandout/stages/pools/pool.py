@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import mlflow
-from pydantic import Field
 
-from inandout.data.geometry import Geometry, fit_image
+from inandout.data.config import Geometry
+from inandout.data.geometry import fit_image
 from inandout.data.images import read_image
 from inandout.data.manifest import Sample, read_manifest
 from inandout.errors import InputError
@@ -20,9 +20,6 @@ from inandout.tracking.runs import artifact_folder
 _COMPARED = 200
 SHEET_SIZE = 32
 """Maximum number of images on the contact sheet of a pool."""
-
-
-PoolSize = Annotated[int, Field(ge=1, le=100_000, description="number of synthetic positives")]
 
 
 class Pool(NamedTuple):

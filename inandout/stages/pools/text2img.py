@@ -4,32 +4,33 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Self, TypeVar
+from typing import NamedTuple, TypeVar
 
 import mlflow
-from pydantic import BaseModel, ConfigDict, Field
 
 from inandout.data.colour import is_grey, without_colour
-from inandout.data.geometry import Geometry, fit_image
+from inandout.data.geometry import fit_image
 from inandout.data.images import ImageArray, read_image
 from inandout.data.manifest import Sample, digests, fingerprint, write_manifest
-from inandout.data.prepare import DataConfig, Seed, ShotConfig, prepare_shot
-from inandout.diffusion.base.base import Base, BaseConfig, base_identity, kind_of_base, open_base
+from inandout.data.prepare import prepare_shot
+from inandout.diffusion.base.base import Base, base_identity, open_base
 from inandout.diffusion.base.inpainting import require_text2img
 from inandout.diffusion.lora.adapter import Adapter
 from inandout.diffusion.lora.merge import merge
 from inandout.diffusion.lora.safetensors_io import load_adapter
+from inandout.diffusion.sample.config import SamplingConfig
 from inandout.diffusion.sample.generate import PoolState, grey_generator, text2img_generator
-from inandout.diffusion.sample.guidance import Composition, GuidanceMode
-from inandout.diffusion.sample.presets import DrawingPreset, Strength, drawing_preset
-from inandout.diffusion.sample.sampler import SamplingConfig, image_seed, sample
+from inandout.diffusion.sample.guidance import Composition
+from inandout.diffusion.sample.sampler import image_seed, sample
 from inandout.errors import InputError
 from inandout.fingerprints import Identity, computed_by
-from inandout.options import Fresh, StageConfig, known
+from inandout.options import known
 from inandout.reporting.figures import contact_sheet
-from inandout.stages.finetune import AdapterSize, FinetuneConfig, find_adapter, finetune, finetune_fingerprint
+from inandout.stages.config import AdapterSize, FinetuneConfig
+from inandout.stages.finetune import find_adapter, finetune, finetune_fingerprint
 from inandout.stages.image_cache import generate
-from inandout.stages.pools.pool import Pool, PoolSize, log_pool, open_pool, work_pool
+from inandout.stages.pools.config import DdpmConfig, DdpmPoolConfig, DrawingConfig
+from inandout.stages.pools.pool import Pool, log_pool, open_pool, work_pool
 from inandout.tracking.runs import artifact_folder, artifact_names, run_stage
 from inandout.tracking.store import connect
 
@@ -41,90 +42,7 @@ STRIP = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """Values of alpha on the strip of the first image of a pool."""
 
 
-class DrawingConfig(BaseModel):
-    """Adapter and prompts of diffusion images."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    adapter: str = Field(
-        "", description="run id of finetune, or a .safetensors file; empty = fine-tune with the defaults of finetune"
-    )
-    alpha: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="merging weight of the adapter; none = default for base, shot and source (paper: .6, .95, .8)",
-    )
-    guidance_mode: GuidanceMode | None = Field(
-        None,
-        description="plain = guidance of the fine-tuned model alone (paper); composed = product from the fine-tuned "
-        "model, defect from the base, in 1.5 times the time; none = default of the base",
-    )
-    prompts: str = Field(
-        "",
-        description="prompts, separated by | and used in rotation; empty = the adapter's instance prompt, with zero "
-        "shots followed by a defect (paper: skt background cracked|skt background scratched)",
-    )
-
-    def prompt_list(self) -> list[str]:
-        """Return the non-empty prompts."""
-        return [prompt.strip() for prompt in self.prompts.split("|") if prompt.strip()]
-
-
-class DdpmConfig(StageConfig):
-    """Options that diffusion images depend on."""
-
-    data: DataConfig = DataConfig()
-    scenario: ShotConfig = ShotConfig()
-    geometry: Geometry = Geometry()
-    base: BaseConfig = BaseConfig()
-    sampling: SamplingConfig = SamplingConfig()
-    drawing: DrawingConfig = DrawingConfig()
-    seed: Seed = 0
-
-    def preset(self) -> DrawingPreset:
-        """Return the defaults for base, shot and guidance mode."""
-        return drawing_preset(kind_of_base(self.base.base), self.scenario.shot, self.drawing.guidance_mode)[1]
-
-    def strength(self) -> Strength:
-        """Return the defaults of alpha and guidance."""
-        return self.preset().whole
-
-    def resolved(self) -> Self:
-        """Replace None by the defaults for base and shot, and set prompts if no adapter is given."""
-        kind = kind_of_base(self.base.base)
-        mode = drawing_preset(kind, self.scenario.shot, self.drawing.guidance_mode)[0]
-        alpha = self.strength().alpha if self.drawing.alpha is None else self.drawing.alpha
-        guidance = self.strength().guidance if self.sampling.guidance is None else self.sampling.guidance
-        sampling = self.sampling.model_copy(update={"guidance": guidance}).resolved(kind)
-        resolved = self.with_drawing(alpha=alpha, guidance_mode=mode).model_copy(update={"sampling": sampling})
-        return resolved if self.drawing.adapter else resolved.with_prompts(FinetuneConfig().instance_prompt)
-
-    def with_prompts(self, instance_prompt: str) -> Self:
-        """Set the prompts from the instance prompt of an adapter, if none are given.
-
-        Raises:
-            InputError: no prompts are given and `instance_prompt` is empty.
-        """
-        prompts = self.drawing.prompt_list()
-        if not prompts and not instance_prompt:
-            raise InputError("the adapter does not record its instance prompt; give prompts")
-        prompts = prompts or [f"{instance_prompt} {defect}".strip() for defect in self.preset().defects]
-        return self.with_drawing(prompts="|".join(prompts))
-
-    def with_drawing(self, **changes: str | float | None) -> Self:
-        """Return a copy with changed fields of `drawing`."""
-        return self.model_copy(update={"drawing": self.drawing.model_copy(update=changes)})
-
-
 AnyDdpmConfig = TypeVar("AnyDdpmConfig", bound=DdpmConfig)
-
-
-class DdpmPoolConfig(DdpmConfig):
-    """Options of a pool of diffusion images."""
-
-    n_aug: PoolSize = 60
-    fresh: Fresh = False
 
 
 def resolve(config: AnyDdpmConfig) -> AnyDdpmConfig:
@@ -144,7 +62,8 @@ def augment_ddpm(config: DdpmPoolConfig, samples: list[Sample] | None = None) ->
     connect()
     config = resolve(config)
     samples = prepare_shot(config.data, config.scenario, config.seed) if samples is None else samples
-    name = f"ddpm {config.scenario.shot} alpha={config.drawing.alpha:g} n={config.n_aug} seed={config.seed}"
+    drawn = f"{config.scenario.shot} alpha={config.drawing.alpha:g} n={config.n_aug:03d}"
+    name = f"augment ddpm {drawn} seed={config.seed:02d}"
     run = run_stage(
         _identity(config, samples), name, config.data.data, samples, lambda work: _make_ddpm(config, samples, work)
     )

@@ -8,38 +8,22 @@ from typing import NamedTuple
 
 import mlflow
 import torch
-from pydantic import Field
 
 from inandout.data.manifest import digest, fingerprint
 from inandout.errors import InputError, brief
 from inandout.evaluation.operating_points import OperatingPoint, choose_point, parse_rule
 from inandout.fingerprints import Identity
-from inandout.options import Fresh, StageConfig
 from inandout.serving.export import CHECKED, write_export
 from inandout.serving.latency import BATCHES, latency_table, measure_latency
 from inandout.serving.settings import Settings
 from inandout.stages.classify.trained_classifier import TrainedClassifier
+from inandout.stages.release.config import ExportConfig
 from inandout.tracking.logging import experiment_url, log_values
 from inandout.tracking.runs import artifact_folder, run_stage
 from inandout.tracking.store import connect
 
 FILE = "classifier.onnx"
 """Artifact of `export`."""
-
-
-class ExportConfig(StageConfig):
-    """Options of `export`; give either `run` or `model`."""
-
-    run: str = Field("", description="run id of the classify to export")
-    model: str = Field("", description="or URI of a promoted model, models:/NAME@champion or models:/NAME/3")
-    rule: str = Field(
-        "",
-        description="operating point of the threshold; with run any, for example fpr<=0.01, empty = validation; with "
-        "model one of its points, empty = its default",
-    )
-    out: str = Field("classifier.onnx", pattern=r"\.onnx$", description="file to write, in addition to the artifact")
-    rounds: int = Field(100, ge=10, le=10_000, description="timed predictions of each kind")
-    fresh: Fresh = False
 
 
 class Exported(NamedTuple):

@@ -1,20 +1,18 @@
-"""Entry points `promote` and `rollback`: register a trained classifier as a version of a model."""
+"""Entry point `promote`: register a trained classifier as a version of a model."""
 
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import mlflow
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
-from pydantic import Field
 
-from inandout.data.prepare import EMBEDDED
+from inandout.data.config import EMBEDDED
 from inandout.errors import InputError
 from inandout.evaluation.operating_points import OperatingPoint, choose_point, measure_point, parse_rule
 from inandout.fingerprints import Identity, code_fingerprint
-from inandout.options import StageConfig
 from inandout.reporting.model_card import Facts, ap_with_interval, command_line, model_card
 from inandout.serving.champion_gate import champion_gate
 from inandout.serving.log_model import log_servable, measure_pointing
@@ -24,7 +22,6 @@ from inandout.serving.registry import (
     ROLLED_BACK,
     add_version,
     registry_lock,
-    roll_back,
     set_champion,
     version_at,
     version_of,
@@ -34,47 +31,17 @@ from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.scores import read_scores
 from inandout.stages.classify.trained_classifier import TrainedClassifier
 from inandout.stages.release.candidates import best_by_validation
+from inandout.stages.release.config import UNSTATED, PromoteConfig
 from inandout.stages.release.export import export_onnx
 from inandout.tracking.runs import run_stage
 from inandout.tracking.store import connect
 
 CARD = "model_card.md"
 """Artifact of `promote` and of the model."""
-UNSTATED = "unknown: state it"
-"""Default of `data_licence`."""
 RUN_TAG = "run"
 """Version tag: run id of the classifier."""
 _URI_TAG = "inandout.servable"
 """Run tag of `promote`: URI of the logged model."""
-ModelName = Annotated[
-    str,
-    Field(pattern=r"^\w[\w .-]*$", max_length=100, description="name of the registered model: letters, digits, ' ._-'"),
-]
-
-
-class PromoteConfig(StageConfig):
-    """Options of `promote`."""
-
-    run: str = Field("", description="run id of a classify; empty = the run with the highest validation AP")
-    points: str = Field(
-        "validation,fpr<=0.05",
-        description="operating points, separated by commas: recall>=0.95, fpr<=0.01, cost 50:1 (missed defect : false "
-        "reject), validation (threshold of the run)",
-    )
-    defect_share: float | None = Field(
-        None, gt=0, lt=1, description="share of defective parts for cost rules; none = share in the validation part"
-    )
-    data_licence: str = Field(
-        UNSTATED, min_length=1, max_length=500, description="licence of the data, for the model card"
-    )
-    fresh: bool = Field(False, description="promote again even if a finished run has the same fingerprint")
-    name: ModelName = "inandout"
-
-
-class RollbackConfig(StageConfig):
-    """Options of `rollback`."""
-
-    name: ModelName = "inandout"
 
 
 class Points(NamedTuple):
@@ -111,16 +78,6 @@ def promote(config: PromoteConfig) -> Promotion:
         result = _register(config, candidate, run)
     print(f"{config.name} version {result.version}: {'champion' if result.champion else 'not champion'}; {result.why}")
     return result
-
-
-def rollback(config: RollbackConfig) -> None:
-    """Move `@champion` back to the previous version; a second call undoes the first."""
-    connect()
-    with registry_lock(config.name):
-        champion, previous = roll_back(config.name)
-    print(
-        f"{config.name}: version {champion.version} is the champion, version {previous.version} the previous champion"
-    )
 
 
 def _points(config: PromoteConfig, candidate: TrainedClassifier) -> Points:

@@ -14,7 +14,8 @@ from inandout.review.app import PromptLabPage
 from inandout.review.prompt_lab import GenerationRequest, PromptLab
 from inandout.review.renderer import Renderer
 from inandout.review.session import ReviewSession
-from inandout.stages.pools.text2img import DdpmConfig, adapter_for, composition
+from inandout.stages.pools.config import DdpmConfig
+from inandout.stages.pools.text2img import adapter_for, composition
 from inandout.tracking.store import state_folder
 
 _FIRST = 4

@@ -12,7 +12,6 @@ from typing import Any, Literal, NamedTuple
 import mlflow
 from fastapi import FastAPI
 from mlflow.entities import Metric, RunTag
-from pydantic import Field
 
 from inandout.data.manifest import Sample, digests, read_manifest
 from inandout.fingerprints import Identity
@@ -25,28 +24,13 @@ from inandout.review.updates import summarise
 from inandout.stages.classify.label_errors import is_label_errors_run, read_suspects
 from inandout.stages.pools.decisions import DECISIONS, POOL_TAG, decisions_on
 from inandout.stages.pools.pool import pool_folder, read_pool
-from inandout.stages.pools.text2img import DRAWING_INPUTS, DdpmConfig
+from inandout.stages.pools.text2img import DRAWING_INPUTS
 from inandout.stages.review.base_preview import open_base_preview
+from inandout.stages.review.config import ReviewConfig
 from inandout.stages.review.prompt_lab import open_prompt_lab, save_prompt_lab
 from inandout.stages.review.relabel import CORRECTED, WITHOUT, log_relabelled
 from inandout.tracking.runs import artifact_folder, open_run, read_config
 from inandout.tracking.store import connect, state_folder
-
-
-class ReviewConfig(DdpmConfig):
-    """Images to review, options of the prompt lab, and address of the page."""
-
-    pool: str = Field(
-        "",
-        description="run id of augment, extend-pool or label-errors, or a folder with a manifest.csv; empty = the "
-        "prompt lab, which uses all options except host and port",
-    )
-    host: str = Field(
-        "127.0.0.1",
-        min_length=1,
-        description="address to listen on; addresses other than localhost require a token",
-    )
-    port: int = Field(8765, ge=0, le=65535, description="port to listen on; 0 = any free port")
 
 
 class PoolWithDataset(NamedTuple):

@@ -1,31 +1,28 @@
 """Configuration of `search`."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from inandout.classifier.backbone import BackboneConfig
-from inandout.classifier.training import FitConfig
-from inandout.data.geometry import Geometry
-from inandout.data.prepare import DataConfig, Seed, ShotConfig
-from inandout.diffusion.base.base import BaseConfig, kind_of_base
+from inandout.classifier.config import BackboneConfig, FitConfig
+from inandout.data.config import DataConfig, Geometry, Seed, ShotConfig
+from inandout.diffusion.base.config import BaseConfig, kind_of_base
 from inandout.diffusion.sample.presets import DrawingPreset, drawing_preset
 from inandout.options import StageConfig, known
 from inandout.parallel import ParallelConfig
-from inandout.search.space import Extra, Point, Space, build_space
-from inandout.search.storage import check_url
+from inandout.search.config import Extra, Point, check_url
 from inandout.stages.classify.config import ClassifyConfig, MixConfig, ValFpr
 from inandout.stages.classify.number_lists import Seeds
-from inandout.stages.pools.text2img import DdpmPoolConfig, DrawingConfig
-from inandout.stages.search.validation_set import ValidationPositives
+from inandout.stages.pools.config import DdpmPoolConfig, DrawingConfig
 
-_EXTRAS: tuple[Extra, ...] = ("n_aug", "guidance", "lr")
+ValidationPositives = Literal["real", "synthetic"]
+EXTRAS: tuple[Extra, ...] = ("n_aug", "guidance", "lr")
 
 
 def _extras(text: str) -> str:
     names = [name.strip() for name in text.split(",") if name.strip()]
-    if not set(names) <= set(_EXTRAS) or len(set(names)) < len(names):
-        raise ValueError(f"{text!r} is not a comma-separated subset of {', '.join(_EXTRAS)} without duplicates")
+    if not set(names) <= set(EXTRAS) or len(set(names)) < len(names):
+        raise ValueError(f"{text!r} is not a comma-separated subset of {', '.join(EXTRAS)} without duplicates")
     return ",".join(names)
 
 
@@ -101,9 +98,10 @@ class SearchConfig(StageConfig):
 
     def default_alpha(self) -> float:
         """Return the default merging weight for base and shot: the paper's with Stable Diffusion."""
-        return self._preset().whole.alpha
+        return self.preset().whole.alpha
 
-    def _preset(self) -> DrawingPreset:
+    def preset(self) -> DrawingPreset:
+        """Return the defaults for base and shot."""
         return drawing_preset(kind_of_base(self.base.base), self.scenario.shot, None)[1]
 
     def resolved(self) -> "SearchConfig":
@@ -111,14 +109,6 @@ class SearchConfig(StageConfig):
         default: ValidationPositives = "real" if self.scenario.shot == "full" else "synthetic"
         alpha = self.default_alpha() if self.held_out_alpha is None else self.held_out_alpha
         return self.model_copy(update={"objective": self.objective or default, "held_out_alpha": alpha})
-
-    def space(self) -> Space:
-        """Return the search space."""
-        return build_space(
-            alpha=self.default_alpha(), alpha_step=self.alpha_step, n_aug=self.mix.n_aug,
-            guidance=self._preset().whole.guidance, lr=self.fit.lr,
-            also=[name for name in _EXTRAS if name in self.also.split(",")],
-        )  # fmt: skip
 
     def classifiers(self, point: Point, seeds: str) -> list[ClassifyConfig]:
         """Return one configuration per seed, at a point of the space."""

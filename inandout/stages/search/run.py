@@ -16,8 +16,9 @@ from inandout.errors import InputError
 from inandout.fingerprints import Identity
 from inandout.options import known
 from inandout.parallel import run_all
+from inandout.search.config import Point
 from inandout.search.plots import figures
-from inandout.search.space import Point
+from inandout.search.space import Space, build_space
 from inandout.search.study import (
     ERROR,
     RUN,
@@ -33,7 +34,7 @@ from inandout.search.study import (
 from inandout.stages.classify.train import ignored_options, input_fingerprints, refuse_impossible
 from inandout.stages.classify.validate import validate, without_test
 from inandout.stages.pools.text2img import adapter_run
-from inandout.stages.search.config import SearchConfig
+from inandout.stages.search.config import EXTRAS, SearchConfig
 from inandout.stages.search.finalists import DEFAULT, measure_finalists
 from inandout.stages.search.trial import DIFFUSION_IMAGES, NEW_DIFFUSION_IMAGES, OVERHEAD_SECONDS, run_trial
 from inandout.stages.search.validation_set import ValidationSet, build_validation_set
@@ -56,7 +57,7 @@ def search(config: SearchConfig) -> str:
     """
     connect()
     config = config.resolved()
-    space = config.space()
+    space = search_space(config)
     size = space.size()
     if size is not None and config.n_trials > size:
         raise InputError(f"n_trials = {config.n_trials}: the space has {size} points; give 1 to {size}")
@@ -80,8 +81,17 @@ def search(config: SearchConfig) -> str:
     return sentence
 
 
+def search_space(config: SearchConfig) -> Space:
+    """Return the search space around the defaults for base and shot."""
+    return build_space(
+        alpha=config.default_alpha(), alpha_step=config.alpha_step, n_aug=config.mix.n_aug,
+        guidance=config.preset().whole.guidance, lr=config.fit.lr,
+        also=[name for name in EXTRAS if name in config.also.split(",")],
+    )  # fmt: skip
+
+
 def _open(config: SearchConfig, key: str) -> SharedStudy:
-    return open_study(config.storage, state_folder() / "studies", key, config.space(), config.seed)
+    return open_study(config.storage, state_folder() / "studies", key, search_space(config), config.seed)
 
 
 def _work(location: RunLocation, key: str, data: CheckedData, config: SearchConfig) -> None:
@@ -110,7 +120,7 @@ def _study_run(shared: SharedStudy, config: SearchConfig, key: str) -> Iterator[
         with shared.lock():
             run_id = _known_run(shared)
             outer = os.environ.pop("MLFLOW_RUN_ID", None) if run_id else None
-            name = f"{config.scenario.shot} search of {', '.join(shared.space.distributions)}"
+            name = f"search {config.scenario.shot} of {', '.join(shared.space.distributions)}"
             run = stack.enter_context(open_run("search", config.flat(), key, name, run_id))
             shared.study.set_user_attr(RUN, run.info.run_id)
         mlflow.set_tag("inandout.n_trials", config.n_trials)  # a parameter could not increase

@@ -8,7 +8,7 @@ classifier finds real defects, and it favours mixes that resemble it: half and h
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from inandout.data.manifest import Sample
 from inandout.data.prepare import CheckedData
@@ -16,10 +16,10 @@ from inandout.errors import InputError
 from inandout.mixing import split_counts
 from inandout.seeds import PoolStream, derive_seed
 from inandout.stages.classify.validate import without_test
-from inandout.stages.pools.augment import MemSegPoolConfig, augment_memseg
-from inandout.stages.pools.text2img import DdpmPoolConfig, adapter_run, augment_ddpm
-
-ValidationPositives = Literal["real", "synthetic"]
+from inandout.stages.pools.augment import augment_memseg
+from inandout.stages.pools.config import DdpmPoolConfig, MemSegPoolConfig
+from inandout.stages.pools.text2img import adapter_run, augment_ddpm
+from inandout.stages.search.config import ValidationPositives
 
 
 class ValidationSet(NamedTuple):

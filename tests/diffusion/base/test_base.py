@@ -11,11 +11,14 @@ from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from inandout.data.surfaces import KINDS
-from inandout.diffusion.base.base import EMBEDDED, Base, BaseConfig, base_identity, open_base, weights_fingerprint
+from inandout.diffusion.base.base import EMBEDDED, Base, base_identity, open_base, weights_fingerprint
+from inandout.diffusion.base.config import BaseConfig
 from inandout.diffusion.base.inpainting import is_inpainting
-from inandout.diffusion.pretrain.stream import HELD_OUT, SurfaceStream
+from inandout.diffusion.pretrain.config import HELD_OUT
+from inandout.diffusion.pretrain.stream import SurfaceStream
 from inandout.diffusion.reconstruction import measure_reconstruction
-from inandout.diffusion.sample.sampler import SamplingConfig, sample
+from inandout.diffusion.sample.config import SamplingConfig
+from inandout.diffusion.sample.sampler import sample
 from inandout.diffusion.vae import decode, encode
 from inandout.errors import InputError
 from tests.diffusion.tiny import inpainting_pipeline, tiny_pipeline

@@ -12,7 +12,8 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from inandout.diffusion.base.base import BaseConfig, base_identity, open_base, weights_fingerprint
+from inandout.diffusion.base.base import base_identity, open_base, weights_fingerprint
+from inandout.diffusion.base.config import BaseConfig
 from inandout.diffusion.base.hub import NotHereError, fetch
 from inandout.errors import InputError
 from tests.diffusion.tiny import tiny_pipeline

@@ -15,8 +15,8 @@ from torch.utils.checkpoint import checkpoint as original_checkpoint
 
 from inandout.checkpoint import NonFiniteLossError, load_checkpoint
 from inandout.diffusion.base.base import Base
+from inandout.diffusion.finetune.config import DreamBoothConfig
 from inandout.diffusion.finetune.dreambooth import (
-    DreamBoothConfig,
     _flatten_parameters,
     _is_usable,
     _set_gradients,
@@ -25,7 +25,8 @@ from inandout.diffusion.finetune.dreambooth import (
     dreambooth,
 )
 from inandout.diffusion.finetune.dreambooth_dataset import DreamBoothDataset, Example
-from inandout.diffusion.lora.layers import AdapterConfig, adapter_tensors, add_adapter
+from inandout.diffusion.lora.config import AdapterConfig
+from inandout.diffusion.lora.layers import adapter_tensors, add_adapter
 from inandout.errors import InputError
 from tests.diffusion.tiny import BASE, tiny_pipeline
 

@@ -9,10 +9,10 @@ from inandout.data.images import write_image
 from inandout.data.manifest import digest
 from inandout.diffusion.base.base import Base, weights_fingerprint
 from inandout.diffusion.finetune import train_adapter as module
-from inandout.diffusion.finetune.dreambooth import DreamBoothConfig
+from inandout.diffusion.finetune.config import DreamBoothConfig
 from inandout.diffusion.finetune.train_adapter import train_adapter
 from inandout.diffusion.lora.adapter import Adapter
-from inandout.diffusion.lora.layers import AdapterConfig
+from inandout.diffusion.lora.config import AdapterConfig
 from inandout.diffusion.lora.merge import merge
 from tests.diffusion.tiny import tiny_pipeline
 

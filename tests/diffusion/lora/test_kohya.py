@@ -11,9 +11,10 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from inandout.diffusion.lora.adapter import Adapter
+from inandout.diffusion.lora.config import AdapterConfig
 from inandout.diffusion.lora.kohya import to_kohya
 from inandout.diffusion.lora.kohya_file import export_kohya, import_kohya
-from inandout.diffusion.lora.layers import AdapterConfig, adapted_layers
+from inandout.diffusion.lora.layers import adapted_layers
 from inandout.diffusion.lora.merge import merge
 from inandout.diffusion.lora.targets import pair_shapes
 from inandout.errors import InputError

@@ -5,8 +5,8 @@ from peft import get_peft_model_state_dict
 from pydantic import ValidationError
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from inandout.diffusion.lora.config import AdapterConfig
 from inandout.diffusion.lora.layers import (
-    AdapterConfig,
     adapter_parameters,
     adapter_tensors,
     add_adapter,

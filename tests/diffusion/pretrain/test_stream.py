@@ -3,7 +3,8 @@ from collections import Counter
 import numpy as np
 
 from inandout.data.surfaces import KINDS
-from inandout.diffusion.pretrain.stream import CLOSE_UP, HELD_OUT, PLAIN, SHAPES, WEIGHTED_KINDS, WHOLE, SurfaceStream
+from inandout.diffusion.pretrain.config import HELD_OUT
+from inandout.diffusion.pretrain.stream import CLOSE_UP, PLAIN, SHAPES, WEIGHTED_KINDS, WHOLE, SurfaceStream
 
 
 def test_a_batch_depends_on_seed_and_step_alone() -> None:

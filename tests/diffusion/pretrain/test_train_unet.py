@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from inandout.checkpoint import NonFiniteLossError
-from inandout.diffusion.base.base import BaseConfig, open_base
+from inandout.diffusion.base.base import open_base
+from inandout.diffusion.base.config import BaseConfig
 from inandout.diffusion.lr_schedules import hold_and_decay
 from inandout.diffusion.pretrain.assemble import assemble, load_train_state
 from inandout.diffusion.pretrain.build_vae import build_vae
@@ -22,7 +23,8 @@ from inandout.diffusion.pretrain.train_unet import (
     defect_weights,
     pretrain_unet,
 )
-from inandout.diffusion.sample.sampler import SamplingConfig, sample
+from inandout.diffusion.sample.config import SamplingConfig
+from inandout.diffusion.sample.sampler import sample
 
 pytestmark = pytest.mark.slow
 

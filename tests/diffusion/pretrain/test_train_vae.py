@@ -6,8 +6,9 @@ import torch
 from diffusers import AutoencoderTiny
 
 from inandout.diffusion.pretrain.build_vae import build_vae
+from inandout.diffusion.pretrain.config import HELD_OUT
 from inandout.diffusion.pretrain.pca_latents import CHANNELS, surface_components
-from inandout.diffusion.pretrain.stream import HELD_OUT, SurfaceStream
+from inandout.diffusion.pretrain.stream import SurfaceStream
 from inandout.diffusion.pretrain.train_vae import pretrain_vae
 from inandout.diffusion.reconstruction import measure_reconstruction
 from inandout.diffusion.vae import decode, encode, to_images, to_tensor

@@ -1,8 +1,8 @@
 import numpy as np
 
+from inandout.diffusion.sample.config import SamplingConfig
 from inandout.diffusion.sample.drawn_masks import draw_masks, find_difference
 from inandout.diffusion.sample.guidance import Composition
-from inandout.diffusion.sample.sampler import SamplingConfig
 from tests.diffusion.tiny import tiny_pipeline
 
 

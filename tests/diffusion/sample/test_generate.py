@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from inandout.data.images import ImageArray, read_image
+from inandout.diffusion.sample.config import SamplingConfig
 from inandout.diffusion.sample.generate import fill_pool, text2img_generator
-from inandout.diffusion.sample.sampler import Sampled, SamplingConfig, image_seed
+from inandout.diffusion.sample.sampler import Sampled, image_seed
 from tests.diffusion.tiny import tiny_pipeline
 
 BLACK = {1, 4}

@@ -6,9 +6,10 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from inandout.diffusion.prompts import prompt_states
+from inandout.diffusion.sample.config import SamplingConfig
 from inandout.diffusion.sample.guidance import Composition, composed_guidance
 from inandout.diffusion.sample.presets import DEFAULT_MODES, DRAWING_PRESETS, drawing_preset
-from inandout.diffusion.sample.sampler import SamplingConfig, sample
+from inandout.diffusion.sample.sampler import sample
 from inandout.errors import InputError
 from tests.diffusion.tiny import tiny_pipeline
 

@@ -6,9 +6,10 @@ from diffusers import StableDiffusionPipeline
 from inandout.data.colour import is_grey
 from inandout.data.surfaces import draw_surface
 from inandout.diffusion.base.inpainting import is_inpainting
+from inandout.diffusion.sample.config import SamplingConfig
 from inandout.diffusion.sample.generate import grey_generator, inpaint_generator
 from inandout.diffusion.sample.inpaint import MIN_VISIBLE_CHANGE, Canvas, composite, encode_canvas, find_fault
-from inandout.diffusion.sample.sampler import SamplingConfig, sample
+from inandout.diffusion.sample.sampler import sample
 from inandout.errors import InputError
 from tests.diffusion.tiny import inpainting_pipeline, tiny_pipeline
 

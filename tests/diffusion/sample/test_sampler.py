@@ -12,7 +12,8 @@ from diffusers import (
 )
 from pydantic import ValidationError
 
-from inandout.diffusion.sample.sampler import Sampled, SamplingConfig, image_seed, sample
+from inandout.diffusion.sample.config import SamplingConfig
+from inandout.diffusion.sample.sampler import Sampled, image_seed, sample
 from inandout.errors import InputError
 from inandout.memseg.plan import plan
 from tests.diffusion.tiny import tiny_pipeline

@@ -8,10 +8,12 @@ from inandout.classifier.backbone import load_classifier
 from inandout.data.images import write_image
 from inandout.data.manifest import Sample, digest, read_manifest, write_manifest
 from inandout.errors import InputError
-from inandout.stages.analysis.distance import DistanceConfig, distance, feature_map
+from inandout.stages.analysis.config import DistanceConfig
+from inandout.stages.analysis.distance import distance, feature_map
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.train import Result, classify
-from inandout.stages.pools.augment import AugmentConfig, augment
+from inandout.stages.pools.augment import augment
+from inandout.stages.pools.config import AugmentConfig
 from inandout.tracking.runs import WEIGHTS, artifact_folder
 from tests.conftest import SIDE, draw, pointer_to
 

@@ -9,7 +9,8 @@ from inandout.classifier.pixels import load_pixels
 from inandout.data.images import write_image
 from inandout.data.manifest import Sample, digest, read_manifest, write_manifest
 from inandout.errors import InputError
-from inandout.stages.analysis.filter import FilterConfig, filter_pool
+from inandout.stages.analysis.config import FilterConfig
+from inandout.stages.analysis.filter import filter_pool
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.train import Result, classify
 from inandout.tracking.runs import artifact_folder

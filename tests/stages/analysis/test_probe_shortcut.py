@@ -5,13 +5,16 @@ import pytest
 
 from inandout.data.images import write_image
 from inandout.data.manifest import Sample, digest, read_manifest, write_manifest
-from inandout.diffusion.base.base import BaseConfig, open_base
+from inandout.diffusion.base.base import open_base
+from inandout.diffusion.base.config import BaseConfig
 from inandout.diffusion.sample.vae_roundtrip import round_trip
 from inandout.errors import InputError
-from inandout.stages.analysis.probe_shortcut import ProbeShortcutConfig, probe_shortcut
+from inandout.stages.analysis.config import ProbeShortcutConfig
+from inandout.stages.analysis.probe_shortcut import probe_shortcut
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.train import Result, classify
-from inandout.stages.pools.augment import AugmentConfig, augment
+from inandout.stages.pools.augment import augment
+from inandout.stages.pools.config import AugmentConfig
 from tests.conftest import SIDE, draw, pointer_to
 
 pytestmark = pytest.mark.slow

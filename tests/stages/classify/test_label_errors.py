@@ -11,13 +11,16 @@ from fastapi.testclient import TestClient
 from inandout.classifier.backbone import DefectNet
 from inandout.classifier.pixels import Pixels
 from inandout.classifier.training import fit
+from inandout.data.config import DataConfig
 from inandout.data.manifest import read_manifest, write_manifest
-from inandout.data.prepare import DataConfig, prepare
+from inandout.data.prepare import prepare
 from inandout.errors import InputError
 from inandout.stages.classify import label_errors as stage
-from inandout.stages.classify.label_errors import SUSPECTS, LabelErrorsConfig, find_label_errors, read_suspects
+from inandout.stages.classify.config import LabelErrorsConfig
+from inandout.stages.classify.label_errors import SUSPECTS, find_label_errors, read_suspects
 from inandout.stages.review import run as review_stage
-from inandout.stages.review.run import ReviewConfig, review
+from inandout.stages.review.config import ReviewConfig
+from inandout.stages.review.run import review
 from inandout.tracking.runs import artifact_folder
 from tests.conftest import SIDE
 

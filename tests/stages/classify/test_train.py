@@ -9,17 +9,20 @@ import pytest
 from pydantic import ValidationError
 from safetensors.torch import save_file
 
-from inandout.classifier.backbone import BackboneConfig, build_classifier, save_classifier
+from inandout.classifier.backbone import build_classifier, save_classifier
+from inandout.classifier.config import BackboneConfig
 from inandout.classifier.pixels import load_pixels
 from inandout.classifier.training import predict
-from inandout.data.geometry import Geometry
+from inandout.data.config import Geometry
 from inandout.data.manifest import digest, read_manifest
 from inandout.errors import InputError
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.train import Result, classify
 from inandout.stages.classify.trained_classifier import TrainedClassifier
-from inandout.stages.experiment.compare import CompareConfig, compare
-from inandout.stages.pools.augment import AugmentConfig, augment
+from inandout.stages.experiment.compare import compare
+from inandout.stages.experiment.config import CompareConfig
+from inandout.stages.pools.augment import augment
+from inandout.stages.pools.config import AugmentConfig
 from inandout.tracking.runs import artifact_folder
 from tests.conftest import SIDE, start
 

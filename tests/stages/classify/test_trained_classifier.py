@@ -9,7 +9,7 @@ import pytest
 
 from inandout.classifier.pixels import load_pixels
 from inandout.classifier.training import predict
-from inandout.data.geometry import Geometry
+from inandout.data.config import Geometry
 from inandout.data.images import write_image
 from inandout.data.manifest import fingerprint
 from inandout.data.prepare import prepare_shot
@@ -17,7 +17,8 @@ from inandout.errors import InputError
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.train import classify
 from inandout.stages.classify.trained_classifier import TrainedClassifier
-from inandout.stages.pools.augment import AugmentConfig, augment
+from inandout.stages.pools.augment import augment
+from inandout.stages.pools.config import AugmentConfig
 from inandout.tracking.runs import artifact_folder
 from tests.conftest import SIDE, draw, pointer_to
 

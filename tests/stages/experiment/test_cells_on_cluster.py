@@ -9,7 +9,8 @@ import mlflow
 import pytest
 from mlflow.entities import Run
 
-from inandout.stages.experiment.compare import CompareConfig, compare
+from inandout.stages.experiment.compare import compare
+from inandout.stages.experiment.config import CompareConfig
 from tests.conftest import SIDE
 
 pytestmark = pytest.mark.slow

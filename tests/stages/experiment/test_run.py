@@ -21,9 +21,9 @@ from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.synthetic import diffusion_pool_config, make_pool
 from inandout.stages.classify.train import Result, classify
 from inandout.stages.experiment.cells import measure_cells
-from inandout.stages.experiment.config import GRIDS, ExperimentConfig, Grid
+from inandout.stages.experiment.config import GRIDS, ExperimentConfig, Grid, ReportConfig
 from inandout.stages.experiment.missing import missing_images
-from inandout.stages.experiment.report import ReportConfig, report
+from inandout.stages.experiment.report import report
 from inandout.stages.experiment.run import experiment, plan, plan_experiment
 from inandout.stages.pools.text2img import STRIP
 from inandout.tracking.runs import FINGERPRINT, STAGE, artifact_folder

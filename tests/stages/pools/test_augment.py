@@ -8,7 +8,8 @@ from pydantic import ValidationError
 from inandout.data.images import read_image, read_mask, write_image
 from inandout.data.manifest import digest, read_manifest
 from inandout.errors import InputError
-from inandout.stages.pools.augment import AugmentConfig, augment
+from inandout.stages.pools.augment import augment
+from inandout.stages.pools.config import AugmentConfig
 from inandout.stages.pools.pool import Pool, read_pool
 from tests.conftest import SIDE
 

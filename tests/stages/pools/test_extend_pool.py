@@ -10,13 +10,16 @@ from fastapi.testclient import TestClient
 from inandout.data.images import read_image
 from inandout.data.manifest import digest
 from inandout.errors import InputError
-from inandout.stages.finetune import FinetuneConfig, finetune
-from inandout.stages.pools.augment import AugmentConfig, augment
+from inandout.stages.config import FinetuneConfig
+from inandout.stages.finetune import finetune
+from inandout.stages.pools.augment import augment
+from inandout.stages.pools.config import AugmentConfig, ExtendPoolConfig
 from inandout.stages.pools.decisions import kept_rows, load_review
-from inandout.stages.pools.extend_pool import ExtendPoolConfig, extend_pool
+from inandout.stages.pools.extend_pool import extend_pool
 from inandout.stages.pools.pool import Pool
 from inandout.stages.review import run as review_stage
-from inandout.stages.review.run import ReviewConfig, review
+from inandout.stages.review.config import ReviewConfig
+from inandout.stages.review.run import review
 from tests.conftest import SIDE, pointer_to
 from tests.stages.review.test_run import decide, make
 from tests.stages.test_finetune import QUICK
@@ -113,7 +116,7 @@ def test_the_page_shows_the_same_seed_at_alpha_zero(
     review(ReviewConfig(pool=pool.run_id))
     (preview,) = Path(".inandout/review").glob("*/alpha-0/*.png")
     config = mlflow.artifacts.load_dict(f"runs:/{pool.run_id}/drawn_with.json")
-    base_alone = augment(AugmentConfig.from_flat(source="ddpm", **config | {"alpha": 0}))
+    base_alone = augment(AugmentConfig.from_flat(**config | {"source": "ddpm", "alpha": 0}))
     apart = np.abs(read_image(preview).astype(int) - read_image(base_alone.samples[0].image))
     assert apart.max() <= 1, "images of another batch may differ by one grey level"
     assert np.abs(read_image(preview).astype(int) - read_image(pool.samples[0].image)).max() > 1

@@ -12,11 +12,12 @@ from inandout.diffusion.lora.safetensors_io import load_adapter
 from inandout.diffusion.sample.presets import DRAWING_PRESETS
 from inandout.errors import InputError
 from inandout.mixing import mix
-from inandout.stages.finetune import FinetuneConfig, finetune
-from inandout.stages.pools.augment import AugmentConfig, augment
-from inandout.stages.pools.inpaint import InpaintPoolConfig, _on_object
+from inandout.stages.config import FinetuneConfig
+from inandout.stages.finetune import finetune
+from inandout.stages.pools.augment import augment
+from inandout.stages.pools.config import AugmentConfig, DdpmPoolConfig, DrawingConfig, InpaintPoolConfig
+from inandout.stages.pools.inpaint import _on_object
 from inandout.stages.pools.pool import Pool, open_pool
-from inandout.stages.pools.text2img import DdpmPoolConfig, DrawingConfig
 from tests.conftest import SIDE
 from tests.diffusion.tiny import inpainting_pipeline
 from tests.stages.test_finetune import QUICK

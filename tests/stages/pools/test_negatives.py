@@ -9,13 +9,15 @@ import pytest
 from inandout.data.colour import is_grey
 from inandout.data.images import read_image, read_mask
 from inandout.data.manifest import digest, read_manifest
-from inandout.diffusion.base.base import BaseConfig, open_base
+from inandout.diffusion.base.base import open_base
+from inandout.diffusion.base.config import BaseConfig
 from inandout.diffusion.sample.vae_roundtrip import round_trip
 from inandout.errors import InputError
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.train import Result, classify, ignored_options
-from inandout.stages.experiment.compare import CompareConfig
-from inandout.stages.pools.augment import AugmentConfig, augment
+from inandout.stages.experiment.config import CompareConfig
+from inandout.stages.pools.augment import augment
+from inandout.stages.pools.config import AugmentConfig
 from inandout.stages.pools.pool import open_pool
 from tests.conftest import SIDE, shrink_presets
 

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import mlflow
 
-from inandout.stages.pools.augment import AugmentConfig, augment
+from inandout.stages.pools.augment import augment
+from inandout.stages.pools.config import AugmentConfig
 from inandout.stages.pools.pool import Pool
 from tests.conftest import SIDE
 

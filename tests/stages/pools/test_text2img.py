@@ -12,9 +12,11 @@ from inandout.diffusion.lora.safetensors_io import load_adapter
 from inandout.diffusion.sample.sampler import image_seed
 from inandout.errors import InputError
 from inandout.mixing import mix
-from inandout.stages.finetune import FinetuneConfig, finetune
+from inandout.stages.config import FinetuneConfig
+from inandout.stages.finetune import finetune
 from inandout.stages.pools import text2img as stage
-from inandout.stages.pools.augment import AugmentConfig, augment
+from inandout.stages.pools.augment import augment
+from inandout.stages.pools.config import AugmentConfig
 from inandout.stages.pools.pool import Pool
 from tests.conftest import SIDE
 from tests.diffusion.tiny import tiny_pipeline

@@ -13,7 +13,8 @@ from inandout.serving.log_model import measure_pointing
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.train import Result, classify
 from inandout.stages.classify.trained_classifier import TrainedClassifier
-from inandout.stages.release.export import ExportConfig, export
+from inandout.stages.release.config import ExportConfig
+from inandout.stages.release.export import export
 from inandout.stages.release.promote import log_classifier
 from tests.conftest import SIDE
 

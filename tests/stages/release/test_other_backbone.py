@@ -14,8 +14,9 @@ from inandout.classifier.heatmap import heat_maps
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.train import classify
 from inandout.stages.classify.trained_classifier import TrainedClassifier
-from inandout.stages.release.export import ExportConfig, export
-from inandout.stages.release.promote import PromoteConfig, promote
+from inandout.stages.release.config import ExportConfig, PromoteConfig
+from inandout.stages.release.export import export
+from inandout.stages.release.promote import promote
 from tests.conftest import SIDE
 
 pytestmark = pytest.mark.slow

@@ -18,7 +18,9 @@ from inandout.evaluation.operating_points import OperatingPoint
 from inandout.serving.registry import CHAMPION, GATE, PREVIOUS, ROLLED_BACK, version_at
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.train import classify
-from inandout.stages.release.promote import PromoteConfig, Promotion, RollbackConfig, promote, rollback
+from inandout.stages.release.config import PromoteConfig, RollbackConfig
+from inandout.stages.release.promote import Promotion, promote
+from inandout.stages.release.rollback import rollback
 from tests.conftest import SIDE, draw, pointer_to, start
 
 pytestmark = pytest.mark.slow

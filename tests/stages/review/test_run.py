@@ -18,11 +18,14 @@ from inandout.mixing import mix
 from inandout.review.decisions import DecisionLog
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.train import Result, classify
-from inandout.stages.finetune import FinetuneConfig, finetune
-from inandout.stages.pools.augment import AugmentConfig, augment
+from inandout.stages.config import FinetuneConfig
+from inandout.stages.finetune import finetune
+from inandout.stages.pools.augment import augment
+from inandout.stages.pools.config import AugmentConfig
 from inandout.stages.pools.pool import Pool
 from inandout.stages.review import run as stage
-from inandout.stages.review.run import ReviewConfig, review
+from inandout.stages.review.config import ReviewConfig
+from inandout.stages.review.run import review
 from inandout.tracking.runs import artifact_folder
 from tests.conftest import SIDE, start
 from tests.review.sessions import write_pool

@@ -9,7 +9,7 @@ from mlflow.entities import Run
 
 from inandout.__main__ import main
 from inandout.classifier.pixels import Pixels, load_pixels
-from inandout.data.geometry import Geometry
+from inandout.data.config import Geometry
 from inandout.data.manifest import read_manifest
 from inandout.errors import InputError
 from inandout.stages.search.run import search

@@ -1,0 +1,52 @@
+"""Options of the classifier and its training."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from inandout.data.manifest import digest
+
+Backbone = Literal["resnet50", "resnet18", "mobilenet_v2", "efficientnet_b0"]
+
+
+Freeze = Literal["none", "norm", "all"]
+
+
+class BackboneConfig(BaseModel):
+    """Network, initial weights, and the part that is not trained."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: Backbone = Field("resnet50", description="torchvision network (paper: resnet50)")
+    weights: str = Field("none", min_length=1, description="initial weights: none, imagenet, or a .safetensors file")
+    freeze: Freeze = Field(
+        "none",
+        description="what training leaves unchanged: none; norm = statistics and parameters of the batch norm layers; "
+        "all = everything but the last layer",
+    )
+
+    def inputs(self) -> dict[str, str]:
+        """Return the digest of the weights file under `weights`, or nothing if the weights are not a file."""
+        path = Path(self.weights)
+        return {"weights": digest(path)} if path.is_file() else {}
+
+    def weights_identity(self) -> str:
+        """Return the digest of the weights file, or `weights` itself if it is not a file."""
+        return self.inputs().get("weights", self.weights)
+
+
+Optimiser = Literal["sgd", "adamw"]
+
+
+class FitConfig(BaseModel):
+    """Training hyperparameters. With the defaults, two CPU cores train the embedded dataset in minutes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(10, ge=1, le=10_000, description="number of passes over the positives (paper: 50)")
+    batch_size: int = Field(8, ge=2, le=4096, description="images per step (paper: 5)")
+    optimiser: Optimiser = Field(
+        "adamw", description="sgd (paper) needs pretrained weights; adamw also trains random weights"
+    )
+    lr: float = Field(0.001, gt=0, le=10, description="learning rate (paper: 0.01)")

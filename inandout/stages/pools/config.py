@@ -1,0 +1,239 @@
+"""Configurations of `augment`, `extend-pool` and of the pools that other entry points generate."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from inandout.data.config import DataConfig, Geometry, Seed, ShotConfig
+from inandout.diffusion.base.config import BaseConfig, kind_of_base
+from inandout.diffusion.sample.config import GuidanceMode, SamplingConfig
+from inandout.diffusion.sample.presets import DrawingPreset, Strength, drawing_preset
+from inandout.errors import InputError
+from inandout.memseg.config import MaskConfig, MemSegConfig
+from inandout.options import Fresh, StageConfig
+from inandout.stages.config import FinetuneConfig
+
+PoolSource = Annotated[
+    Literal["memseg", "ddpm", "inpaint"],
+    Field(
+        description="memseg; ddpm: whole images from a fine-tuned diffusion model; inpaint: defects that the model "
+        "draws inside masks on good parts"
+    ),
+]
+PoolSize = Annotated[int, Field(ge=1, le=100_000, description="number of synthetic positives")]
+
+
+class DrawingConfig(BaseModel):
+    """Adapter and prompts of diffusion images."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    adapter: str = Field(
+        "", description="run id of finetune, or a .safetensors file; empty = fine-tune with the defaults of finetune"
+    )
+    alpha: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="merging weight of the adapter; none = default for base, shot and source (paper: .6, .95, .8)",
+    )
+    guidance_mode: GuidanceMode | None = Field(
+        None,
+        description="plain = guidance of the fine-tuned model alone (paper); composed = product from the fine-tuned "
+        "model, defect from the base, in 1.5 times the time; none = default of the base",
+    )
+    prompts: str = Field(
+        "",
+        description="prompts, separated by | and used in rotation; empty = the adapter's instance prompt, with zero "
+        "shots followed by a defect (paper: skt background cracked|skt background scratched)",
+    )
+
+    def prompt_list(self) -> list[str]:
+        """Return the non-empty prompts."""
+        return [prompt.strip() for prompt in self.prompts.split("|") if prompt.strip()]
+
+
+class DdpmConfig(StageConfig):
+    """Options that diffusion images depend on."""
+
+    data: DataConfig = DataConfig()
+    scenario: ShotConfig = ShotConfig()
+    geometry: Geometry = Geometry()
+    base: BaseConfig = BaseConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    drawing: DrawingConfig = DrawingConfig()
+    seed: Seed = 0
+
+    def preset(self) -> DrawingPreset:
+        """Return the defaults for base, shot and guidance mode."""
+        return drawing_preset(kind_of_base(self.base.base), self.scenario.shot, self.drawing.guidance_mode)[1]
+
+    def strength(self) -> Strength:
+        """Return the defaults of alpha and guidance."""
+        return self.preset().whole
+
+    def resolved(self) -> Self:
+        """Replace None by the defaults for base and shot, and set prompts if no adapter is given."""
+        kind = kind_of_base(self.base.base)
+        mode = drawing_preset(kind, self.scenario.shot, self.drawing.guidance_mode)[0]
+        alpha = self.strength().alpha if self.drawing.alpha is None else self.drawing.alpha
+        guidance = self.strength().guidance if self.sampling.guidance is None else self.sampling.guidance
+        sampling = self.sampling.model_copy(update={"guidance": guidance}).resolved(kind)
+        resolved = self.with_drawing(alpha=alpha, guidance_mode=mode).model_copy(update={"sampling": sampling})
+        return resolved if self.drawing.adapter else resolved.with_prompts(FinetuneConfig().instance_prompt)
+
+    def with_prompts(self, instance_prompt: str) -> Self:
+        """Set the prompts from the instance prompt of an adapter, if none are given.
+
+        Raises:
+            InputError: no prompts are given and `instance_prompt` is empty.
+        """
+        prompts = self.drawing.prompt_list()
+        if not prompts and not instance_prompt:
+            raise InputError("the adapter does not record its instance prompt; give prompts")
+        prompts = prompts or [f"{instance_prompt} {defect}".strip() for defect in self.preset().defects]
+        return self.with_drawing(prompts="|".join(prompts))
+
+    def with_drawing(self, **changes: str | float | None) -> Self:
+        """Return a copy with changed fields of `drawing`."""
+        return self.model_copy(update={"drawing": self.drawing.model_copy(update=changes)})
+
+
+class DdpmPoolConfig(DdpmConfig):
+    """Options of a pool of diffusion images."""
+
+    source: PoolSource = "ddpm"
+    n_aug: PoolSize = 60
+    fresh: Fresh = False
+
+
+NO_ADAPTER = "none"
+"""Value of `adapter` for the base without fine-tuning, as in DIAG."""
+
+
+Masks = Annotated[
+    Literal["drawn", "perlin", "real"],
+    Field(
+        description="masks of source=inpaint: drawn = where a whole image with the defect differs from the image "
+        "without it (composed guidance); perlin = Perlin noise, as in MemSeg; real = masks of real defects of the "
+        "training part (few and full shot); none = drawn with composed guidance, else perlin"
+    ),
+]
+
+
+class InpaintPoolConfig(DdpmPoolConfig):
+    """Options of a pool of defects on good parts."""
+
+    source: PoolSource = "inpaint"
+    mask: MaskConfig = MaskConfig()
+    masks: Masks | None = None
+
+    def strength(self) -> Strength:
+        """Return the defaults of alpha and guidance."""
+        return self.preset().inpaint
+
+    def resolved(self) -> Self:
+        """Resolve as for whole images, and `masks`; without an adapter, `alpha` is None and guidance is plain.
+
+        Raises:
+            InputError: composed guidance without an adapter, or drawn masks without composed guidance.
+        """
+        resolved = self._resolved_drawing()
+        composed = resolved.drawing.guidance_mode == "composed"
+        if self.masks == "drawn" and not composed:
+            raise InputError(
+                "masks = drawn: needs guidance_mode = composed; give guidance_mode=composed with an adapter, or "
+                "masks=perlin"
+            )
+        return resolved.model_copy(update={"masks": self.masks or ("drawn" if composed else "perlin")})
+
+    def _resolved_drawing(self) -> Self:
+        if self.drawing.adapter != NO_ADAPTER:
+            return super().resolved()
+        if self.drawing.guidance_mode == "composed":
+            raise InputError("guidance_mode = composed: needs an adapter, but adapter = none; give guidance_mode=plain")
+        resolved: Self = super(InpaintPoolConfig, self.with_drawing(guidance_mode="plain")).resolved()
+        return resolved.with_drawing(alpha=None)
+
+
+def inpainting(pool: DdpmPoolConfig, mask: MaskConfig, masks: Masks | None) -> InpaintPoolConfig:
+    """Return the configuration of `pool` for inpainting on good parts."""
+    return InpaintPoolConfig(
+        data=pool.data, scenario=pool.scenario, geometry=pool.geometry, base=pool.base, sampling=pool.sampling,
+        drawing=pool.drawing, seed=pool.seed, n_aug=pool.n_aug, fresh=pool.fresh, mask=mask, masks=masks,
+    )  # fmt: skip
+
+
+class MemSegPoolConfig(StageConfig):
+    """Options of a MemSeg pool."""
+
+    source: PoolSource = "memseg"
+    data: DataConfig = DataConfig()
+    geometry: Geometry = Geometry()
+    memseg: MemSegConfig = MemSegConfig()
+    seed: Seed = 0
+    n_aug: PoolSize = 60
+    fresh: Fresh = False
+
+
+class AugmentConfig(DdpmPoolConfig):
+    """Options of a pool of any source; options of other sources have no effect."""
+
+    memseg: MemSegConfig = MemSegConfig()
+    masks: Masks | None = None
+    source: PoolSource = "memseg"
+
+    def resolved(self) -> Self:
+        """Resolve the options of the source; the others stay as they are."""
+        return self.with_options(**self.source_config().resolved().flat())
+
+    def summary(self) -> list[str]:
+        """Return what is drawn on which images."""
+        size = self.geometry
+        lines = [f"data: {self.data.name()}, {size.width}x{size.height}, seed={self.seed}"]
+        pool = self.source_config()
+        if isinstance(pool, MemSegPoolConfig):
+            return [*lines, f"augment: {self.n_aug} MemSeg anomalies on good parts of the training part"]
+        kind = "whole images" if pool.source == "ddpm" else "defects inpainted on good parts"
+        drawing = pool.drawing
+        adapter = f"adapter {drawing.adapter}" if drawing.adapter else "an adapter that is fine-tuned first or reused"
+        alpha = "" if drawing.alpha is None else f", alpha {drawing.alpha:g}"
+        return [
+            *lines,
+            f"augment: {self.n_aug} {kind} by base {self.base.base} with {adapter}{alpha}, {pool.sampling.steps} steps",
+        ]
+
+    def source_config(self) -> MemSegPoolConfig | DdpmPoolConfig:
+        """Return the configuration of the pool, without the options of other sources."""
+        if self.source == "memseg":
+            return MemSegPoolConfig(
+                data=self.data, geometry=self.geometry, memseg=self.memseg, seed=self.seed, n_aug=self.n_aug,
+                fresh=self.fresh,
+            )  # fmt: skip
+        diffusion = DdpmPoolConfig(
+            data=self.data, scenario=self.scenario, geometry=self.geometry, base=self.base, sampling=self.sampling,
+            drawing=self.drawing, seed=self.seed, n_aug=self.n_aug, fresh=self.fresh,
+        )  # fmt: skip
+        return diffusion if self.source == "ddpm" else inpainting(diffusion, self.memseg.mask, self.masks)
+
+
+Negatives = Literal["none", "roundtrip", "generated"]
+
+
+class RoundTripConfig(StageConfig):
+    """Options of a pool of real good parts that the VAE of the base encodes and decodes."""
+
+    data: DataConfig = DataConfig()
+    geometry: Geometry = Geometry()
+    base: BaseConfig = BaseConfig()
+    seed: Seed = 0
+    n_aug: PoolSize = 60
+    fresh: Fresh = False
+
+
+class ExtendPoolConfig(StageConfig):
+    """Options of `extend-pool`."""
+
+    pool: str = Field("", description="run id of a reviewed pool")
+    n_aug: int = Field(20, ge=1, le=100_000, description="number of new images; they need a review as well")
+    fresh: Fresh = False
