@@ -62,7 +62,7 @@ class PromoteConfig(StageConfig):
         "reject), validation (threshold of the run)",
     )
     defect_share: float | None = Field(
-        None, gt=0, lt=1, description="share of defective parts for cost rules; none = share in the validation part"
+        None, gt=0, lt=1, description="share of defective parts for cost rules; none = share among validation parts"
     )
     data_licence: str = Field(
         UNSTATED, min_length=1, max_length=500, description="licence of the data, for the model card"
@@ -128,8 +128,8 @@ def _points(config: PromoteConfig, candidate: TrainedClassifier) -> Points:
     if not rules:
         raise InputError("points is empty; give, for example, recall>=0.95, fpr<=0.01, cost 50:1 or validation")
     val, test, max_fpr = candidate.scores("val"), candidate.scores(), candidate.config.val_fpr
-    chosen = [choose_point(rule, val.logits, val.labels, max_fpr, config.defect_share) for rule in rules]
-    return Points(chosen, [measure_point(point, test.logits, test.labels) for point in chosen])
+    chosen = [choose_point(rule, val, max_fpr, config.defect_share) for rule in rules]
+    return Points(chosen, [measure_point(point, test) for point in chosen])
 
 
 def _refuse_other_test(name: str, candidate: TrainedClassifier, champion: ModelVersion | None) -> None:
