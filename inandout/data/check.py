@@ -9,10 +9,10 @@ from typing import Literal, NamedTuple
 
 from tqdm import tqdm
 
+from inandout.data.colour import blank_reason, is_saturated
 from inandout.data.duplicates import Thumbnail, similar_pairs, thumbnail
 from inandout.data.images import MAX_PIXELS, MIDDLE, ImageArray, decode_mask, read_image
 from inandout.data.manifest import Sample, Split, digest
-from inandout.data.screening import blank_reason, is_saturated
 from inandout.errors import InputError
 
 MIN_SIDE = 32

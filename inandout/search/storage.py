@@ -11,12 +11,12 @@ from typing import NamedTuple
 from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from inandout.errors import InputError, brief
+from inandout.search.journal import DurableJournal
 
 DRIVER = "postgresql+psycopg"
 HEARTBEAT, GRACE = 60, 180
@@ -65,7 +65,7 @@ def open_store(url: str, folder: Path, name: str) -> Store:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{name}.log"
         return Store(
-            JournalStorage(JournalFileBackend(str(path))), lambda: FileLock(f"{path}.claim")
+            JournalStorage(DurableJournal(path)), lambda: FileLock(f"{path}.claim")
         )  # Optuna uses the suffix .lock
     if find_spec("psycopg") is None:
         raise InputError(f"storage = {url}: needs psycopg; pip install 'inandout[postgres]'")

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
+from inandout.data.colour import blank_reason
 from inandout.data.duplicates import SimilarityIndex, Thumbnail, thumbnail
 from inandout.data.images import ImageArray
-from inandout.data.screening import blank_reason
 
 RejectReason = Literal["non-finite", "unchanged", "black", "flat", "duplicate", "copy"]
 """Why an image is rejected: NaN or infinity during sampling, no visible change inside the mask, (nearly) all black, one
