@@ -12,7 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from inandout.checkpoint import refuse_pickle
 from inandout.data.manifest import digest, digests
-from inandout.diffusion.base.folder import CONFIGURATION, WEIGHTS, check_configuration, files_of, open_folder
+from inandout.diffusion.base.folder import (
+    CONFIGURATION,
+    PARTS,
+    WEIGHTS,
+    check_configuration,
+    files_of,
+    find_weights,
+    open_folder,
+)
 from inandout.diffusion.base.hub import check_hub_id, fetch, is_hub_id
 from inandout.diffusion.base.inpainting import is_inpainting
 from inandout.diffusion.base.single_file import open_single_file
@@ -151,6 +159,10 @@ def _folder_identity(name: str, patterns: tuple[str, ...]) -> str:
     if not (folder / "model_index.json").is_file():
         raise InputError(f"{name}: model_index.json is missing; give a folder in diffusers' format")
     files = files_of(folder, patterns)
+    if set(WEIGHTS) <= set(patterns):
+        files = sorted(
+            {*files_of(folder, CONFIGURATION), *(file for part in PARTS for file in find_weights(folder, part).files)}
+        )
     return _hash(list(zip([path.relative_to(folder).as_posix() for path in files], digests(files), strict=True)))
 
 
