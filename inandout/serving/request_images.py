@@ -23,6 +23,9 @@ MAX_ROWS = 256
 """Maximum number of images in a request."""
 
 
+_URL_SAFE = str.maketrans("-_", "+/")
+
+
 def prepare_rows(rows: list[dict[str, Any]], geometry: Geometry) -> np.ndarray:
     """Return pixels (N, H, W, 3) of rows with either `image` or `path`; the other is missing, None or NaN.
 
@@ -52,12 +55,18 @@ def _is_missing(value: object) -> bool:
 
 
 def _decode_text(text: str, name: str) -> bytes:
+    """Decode base64 in the standard or URL-safe alphabet, padded or not, alone or as a data URL."""
     if len(text) > MAX_TEXT:
         raise InputError(
             f"{name}: {len(text):,} characters of base64 exceed the limit of {MAX_TEXT:,}; resize the image"
         )
+    plain = "".join(text.split()).translate(_URL_SAFE).rstrip("=")
+    if plain[:5].lower() == "data:":
+        kind, comma, plain = plain.partition(",")
+        if not comma or not kind.lower().endswith(";base64"):
+            raise InputError(f"{name}: not a data URL of base64; send data:image/png;base64,... or base64 alone")
     try:
-        return base64.b64decode("".join(text.split()), validate=True)
+        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise InputError(f"{name}: not base64 ({error}); send the content of an image file as base64") from error
 

@@ -66,6 +66,23 @@ def test_an_image_from_base64_or_a_path_has_the_pixels_of_training(
         np.testing.assert_array_equal(pixels, expected)
 
 
+@pytest.mark.parametrize("length", [0, 1, 2])
+def test_base64_may_be_url_safe_unpadded_or_a_data_url(length: int) -> None:
+    content = FILES["rgb.png"] + b"\xff\xfe\xfb" * 3 + b"\0" * length
+    safe = base64.urlsafe_b64encode(content).decode()
+    assert {"-", "_"} <= set(safe)
+    spellings = [
+        text(content), text(content).rstrip("="), safe, safe.rstrip("="), f"data:image/png;base64,{text(content)}",
+        f"DATA:image/png;charset=utf-8;BASE64,{safe.rstrip('=')}", f"data:;base64,{text(content)}",
+    ]  # fmt: skip
+    first, *others = prepare_rows([{"image": spelling} for spelling in spellings], GEOMETRY)
+    for other in others:
+        np.testing.assert_array_equal(other, first)
+    for wrong in (f"data:image/png,{safe}", "data:image/png;base64", f"data:image/png;base64,{safe[:-1]}ä"):
+        with pytest.raises(InputError, match="image 0: not "):
+            prepare_rows([{"image": wrong}], GEOMETRY)
+
+
 def test_pixel_values_in_colour_and_grey_are_unchanged() -> None:
     colour, grey = noise((32, 48, 3)), noise((32, 48))
     first, second, third = prepare_rows(
