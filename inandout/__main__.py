@@ -68,6 +68,7 @@ STAGES: Mapping[str, Stage] = Stages(
         "report": ("experiment.report", "ReportConfig", "report"),
         "promote": ("release.promote", "PromoteConfig", "promote"),
         "rollback": ("release.promote", "RollbackConfig", "rollback"),
+        "clean": ("clean", "CleanConfig", "clean"),
     }
 )
 """Entry points of the command line and of MLproject."""

@@ -170,7 +170,7 @@ def _load(source: Path | bytes, name: str, max_pixels: int) -> Image.Image:
         raise InputError(f"{name}: no such file") from error
     except UnidentifiedImageError as error:
         raise InputError(
-            f"{name}: cannot be decoded (not a {', '.join(FORMATS)} image, or a variant that Pillow cannot read); "
+            f"{name}: cannot be decoded (no image in a known format: {', '.join(FORMATS)}); "
             "convert, replace or remove the file"
         ) from error
     except Exception as error:  # Pillow raises OSError, SyntaxError, TypeError and others on damaged files

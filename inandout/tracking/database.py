@@ -5,6 +5,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import mlflow
+from alembic.script import ScriptDirectory
 from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
@@ -43,21 +45,23 @@ def make_database(uri: str) -> None:
 
 
 def _is_unfinished(path: Path) -> bool:
-    """Return whether MLflow was interrupted before the database could hold a run: it has none of its newest tables."""
+    """Return whether MLflow was interrupted while it made the tables: none has a row, and migrations are missing."""
     if path.stat().st_size == 0:
         return True
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=5)) as database:
             tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            if "runs" in tables and database.execute("SELECT 1 FROM runs LIMIT 1").fetchone():
+            if not {"experiments", "runs"} <= tables:
+                return True
+            if any(database.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in ("runs", "experiments")):
                 return False
-            return not _was_migrated(database, tables)
+            return "alembic_version" not in tables or (_newest(),) not in database.execute(
+                "SELECT version_num FROM alembic_version"
+            )
     except sqlite3.DatabaseError:
         return False  # locked, or no database: MLflow says so
 
 
-def _was_migrated(database: sqlite3.Connection, tables: set[str]) -> bool:
-    """Return whether the migrations ran to the end: MLflow then adds the default experiment."""
-    if not {"alembic_version", "experiments", "runs"} <= tables:
-        return False
-    return bool(database.execute("SELECT count(*) FROM experiments").fetchone()[0])
+def _newest() -> str | None:
+    """Return the last migration of MLflow."""
+    return ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations")).get_current_head()

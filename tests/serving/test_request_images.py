@@ -108,7 +108,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "both": ({"image": text(FILES["rgb.png"]), "path": "a.png"}, "not both"),
     "no base64": ({"image": "part.png"}, "not base64"),
     "not ascii": ({"image": "ä"}, "not base64"),
-    "no image": ({"image": text(b"hello")}, r"no image in a known format\); replace"),
+    "no image": ({"image": text(b"hello")}, r"no image in a known format: PNG.*; convert, replace"),
     "truncated": ({"image": text(FILES["rgb.png"][:400])}, "cannot be decoded"),
     "huge": ({"image": text(huge_png())}, "limit of 50,000,000 pixels"),
     "long": ({"image": "A" * (MAX_TEXT + 4)}, "16,777,220 characters of base64 exceed the limit of 16,777,216"),

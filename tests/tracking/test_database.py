@@ -13,7 +13,7 @@ from inandout.tracking.store import connect
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
         monkeypatch.delenv(name)
@@ -25,8 +25,8 @@ class KillError(BaseException):
     """Simulates a kill."""
 
 
-def test_a_database_that_was_never_finished_is_made_again(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, uri = project / "mlflow.db", f"sqlite:///{project}/mlflow.db"
+def test_a_database_that_was_never_finished_is_made_again(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, uri = fresh / "mlflow.db", f"sqlite:///{fresh}/mlflow.db"
     with monkeypatch.context() as patch, pytest.raises(KillError):
 
         def kill(*arguments: object) -> None:
@@ -37,7 +37,7 @@ def test_a_database_that_was_never_finished_is_made_again(project: Path, monkeyp
         connect()
     assert not path.exists()
     connect()
-    assert not list(project.glob(".mlflow.db.*")), "the leftover is removed"
+    assert not list(fresh.glob(".mlflow.db.*")), "the leftover is removed"
     complete = path.read_bytes()
     with closing(sqlite3.connect(path)) as opened:
         tables = [row[0] for row in opened.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
@@ -49,7 +49,7 @@ def test_a_database_that_was_never_finished_is_made_again(project: Path, monkeyp
                 opened.execute(statement)
 
     for statements in (
-        ["DELETE FROM experiments"],
+        ["DELETE FROM experiments", "UPDATE alembic_version SET version_num = 'older'"],
         [f"DROP TABLE {table}" for table in tables if table != "experiments" and not table.startswith("sqlite_")],
         ["DELETE FROM experiments", "DROP TABLE alembic_version"],
     ):
@@ -61,7 +61,7 @@ def test_a_database_that_was_never_finished_is_made_again(project: Path, monkeyp
         make_database(uri)
         assert len(made) == 1
         assert path.read_bytes() == complete
-        assert (project / "mlflow.db.unfinished").is_file()
+        assert (fresh / "mlflow.db.unfinished").is_file()
         path.write_bytes(b"")
         make_database(uri)
         make_database(uri)
@@ -69,6 +69,7 @@ def test_a_database_that_was_never_finished_is_made_again(project: Path, monkeyp
         with closing(sqlite3.connect(path)) as opened, opened:
             opened.execute("INSERT INTO runs (run_uuid, experiment_id) VALUES ('r', 0)")
             opened.execute("DELETE FROM experiments")
+            opened.execute("DELETE FROM alembic_version")
         make_database(uri)
         assert len(made) == 2, "a database with a run is never replaced"
 
@@ -104,11 +105,11 @@ def test_the_environment_of_mlflow_chooses_the_experiment(project: Path, monkeyp
 
 
 @pytest.mark.parametrize("kind", ["garbage", "folder", "silent server", "unknown"])
-def test_a_store_that_cannot_be_used_is_one_sentence(project: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_a_store_that_cannot_be_used_is_one_sentence(fresh: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     if kind == "garbage":
-        (project / "mlflow.db").write_bytes(b"garbage" * 1000)
+        (fresh / "mlflow.db").write_bytes(b"garbage" * 1000)
     elif kind == "folder":
-        (project / "mlflow.db").mkdir()
+        (fresh / "mlflow.db").mkdir()
     else:
         uri = "http://user:secret@127.0.0.1:9" if kind == "silent server" else "nonsense://x"
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
