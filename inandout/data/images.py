@@ -66,6 +66,26 @@ def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> ImageA
     return _to_rgb(_load(data, name, max_pixels))
 
 
+def count_pixels(data: bytes, name: str) -> int:
+    """Return the number of pixels that the header of an image states; nothing is decoded.
+
+    Raises:
+        InputError: the header cannot be read.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with _open(data) as image:
+                return image.width * image.height
+    except Image.DecompressionBombError:
+        return MAX_PIXELS + 1
+    except Exception as error:
+        if "MAX_TEXT" in str(error):
+            return count_pixels(_without_metadata(data), name)
+        _load(data, name, MAX_PIXELS)  # raises the error of decoding
+        raise
+
+
 def _to_rgb(image: Image.Image) -> ImageArray:
     if image.mode in _SIXTEEN_BIT_MODES:
         grey = np.rint(_levels(image)).astype(np.uint8)

@@ -170,3 +170,16 @@ def test_the_size_of_a_file_is_checked_before_it_is_read(tmp_path: Path, monkeyp
     monkeypatch.setattr(request_images, "MAX_BYTES", 100)
     with pytest.raises(InputError, match="file exceeds the limit of 100 bytes"):
         prepare_rows([{"path": "rgb.png"}], GEOMETRY)
+
+
+def test_a_request_with_too_many_pixels_is_refused_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = text(FILES["rgb.png"])
+    monkeypatch.setattr(request_images, "MAX_REQUEST_PIXELS", 3 * 50 * 70)
+    assert len(prepare_rows([{"image": content}] * 3, GEOMETRY)) == 3
+
+    def decode(data: bytes, name: str) -> np.ndarray:
+        raise AssertionError(name)
+
+    monkeypatch.setattr(request_images, "decode_image", decode)
+    with pytest.raises(InputError, match="have 14,000 pixels, more than the limit of 10,500; send fewer"):
+        prepare_rows([{"image": content}] * 4, GEOMETRY)
