@@ -5,6 +5,7 @@ import csv
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -82,6 +83,9 @@ def read_manifest(path: Path) -> list[Sample]:
     """
     try:
         text = decode_text(path.read_bytes())
+    except FileNotFoundError as error:
+        where = "" if path.is_absolute() else f" in {Path.cwd()}"
+        raise InputError(f"{path}: no such file{where}; give an existing CSV manifest") from error
     except (OSError, UnicodeError) as error:
         raise InputError(
             f"{path}: cannot be read as a CSV manifest ({error}); save it as UTF-8 text, in Excel as CSV UTF-8"
@@ -147,7 +151,11 @@ def write_manifest(samples: Iterable[Sample], path: Path) -> None:
 
 
 def digest(path: Path) -> str:
-    """Return the first 32 hexadecimal digits of a file's SHA-256, which identify an image."""
+    """Return the first 32 hexadecimal digits of a file's SHA-256, which identify an image.
+
+    Raises:
+        InputError: the file is missing, not regular or cannot be read.
+    """
     return _DIGESTS.of(path, _digest)
 
 
@@ -177,8 +185,15 @@ def fingerprint(samples: Sequence[Sample]) -> str:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError(f"{path}: not a regular file; replace it, or remove its row")
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: cannot be read ({error}); restore the file, or remove its row") from error
 
 
 def _parse_row(line: int, row: dict[str, str], cells: int, columns: int) -> Sample:

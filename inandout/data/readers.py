@@ -65,7 +65,8 @@ def scan_data(path: Path) -> Scan:
     elif ksdd_parts(path):
         scan = read_ksdd(path)
     else:
-        raise InputError(f"{path}: {'unknown layout' if path.exists() else 'no such folder'}; give {LAYOUTS}")
+        where = "" if path.is_absolute() else f" in {Path.cwd()}"
+        raise InputError(f"{path}: {'unknown layout' if path.exists() else f'no such folder{where}'}; give {LAYOUTS}")
     if not scan.samples:
         raise InputError("\n".join([f"{path}: no usable image; give {LAYOUTS}", describe(scan.problems, 20)]).strip())
     return scan

@@ -75,6 +75,7 @@ def open_base(config: BaseConfig, download: bool = True) -> Base:
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         part.eval()
     _check_channels(pipeline, config.base)
+    _check_finite(pipeline, config.base)
     pipeline.unet.to(memory_format=torch.channels_last)
     pipeline.vae.to(memory_format=torch.channels_last)
     if isinstance(pipeline.vae, AutoencoderKL):
@@ -185,6 +186,13 @@ def _check_channels(pipeline: StableDiffusionPipeline, name: str) -> None:
             f"{name}: the UNet has {in_channels} input channels and the VAE {latent_channels} latent channels; "
             "depth and image-conditioned models are not supported, so give a text-to-image or inpainting model"
         )
+
+
+def _check_finite(pipeline: StableDiffusionPipeline, name: str) -> None:
+    for part in PARTS:
+        for weight, tensor in getattr(pipeline, part).state_dict().items():
+            if not torch.isfinite(tensor).all():
+                raise InputError(f"{name}: {weight} of the {part} has NaN or infinite values; download the base again")
 
 
 def _hash(value: object) -> str:
