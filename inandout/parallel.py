@@ -18,6 +18,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from inandout.errors import InputError, brief
+from inandout.processes import allowed_cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -116,7 +117,7 @@ def _in_processes(work: Callable[[Item], Any], items: Sequence[Item], workers: i
 def _in_executor(work: Callable[[Item], Any], pending: dict[int, Item], workers: int) -> Iterator[TaskResult]:
     """Run all pending tasks and remove the finished ones, until none is pending or a worker is killed."""
     context = multiprocessing.get_context("spawn")
-    threads = max((os.cpu_count() or 1) // workers, 1)
+    threads = max(allowed_cores() // workers, 1)
     executor = ProcessPoolExecutor(min(workers, len(pending)), context, initializer=_init_worker, initargs=(threads,))
     try:
         futures = {executor.submit(work, item): number for number, item in pending.items()}

@@ -1,6 +1,7 @@
 """Process identifiers that stay unique after a PID is reused, and a check for dead processes."""
 
 import json
+import math
 import os
 import socket
 from pathlib import Path
@@ -42,6 +43,15 @@ def is_dead(name: str) -> bool:
         return True
     except (psutil.Error, OSError, OverflowError):
         return False
+
+
+def allowed_cores() -> int:
+    """Return the number of processor cores that this process may use, by its affinity and the quota of its cgroup."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, _, period = _read("/sys/fs/cgroup/cpu.max").partition(" ")
+    if quota.isdecimal() and period.isdecimal() and int(period) > 0:
+        cores = min(cores, math.ceil(int(quota) / int(period)))
+    return max(cores, 1)
 
 
 def _machine() -> list[str]:

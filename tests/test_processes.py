@@ -44,3 +44,12 @@ def test_a_restart_ends_processes_of_the_same_machine_outside_containers(
 ) -> None:
     monkeypatch.setattr(processes, "_machine", lambda: ["host", machine, "second boot", namespace])
     assert is_dead(json.dumps(["host", machine, "first boot", namespace, 1, 1])) == dead
+
+
+@pytest.mark.parametrize(("quota", "cores"), [
+    ("max 100000", 8), ("200000 100000", 2), ("150000 100000", 2), ("1000 100000", 1), ("", 8), ("junk", 8),
+])  # fmt: skip
+def test_cores_are_those_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch, quota: str, cores: int) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(8), raising=False)
+    monkeypatch.setattr(processes, "_read", lambda _: quota)
+    assert processes.allowed_cores() == cores

@@ -1,4 +1,5 @@
 import csv
+import os
 import unicodedata
 from pathlib import Path
 
@@ -231,3 +232,11 @@ def test_an_unwritable_path_raises_an_error_and_leaves_no_file(tmp_path: Path) -
         with pytest.raises(InputError, match=f"{name}: cannot be written"):
             write_manifest([sample], tmp_path / name)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
+
+
+def test_only_regular_files_are_hashed(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("folder", "pipe", "missing", "x" * 300, "a\0b"):
+        with pytest.raises(InputError, match=r"not a regular file|cannot be read"):
+            digest(tmp_path / name)

@@ -165,7 +165,7 @@ def check_configuration(folder: Path, name: str) -> dict[str, list[str]]:
 
 def _library_and_class(part: str, value: object) -> list[str]:
     if not (isinstance(value, list) and len(value) == 2 and all(isinstance(name, str) for name in value)):
-        raise ValueError(f"{part} is not a library and a class")
+        raise TypeError(f"{part} is not a library and a class")
     return value
 
 

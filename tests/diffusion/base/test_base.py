@@ -265,3 +265,37 @@ def test_shards_are_opened(saved: Path, folder: Path) -> None:
         indices[0].write_text(content)
         with pytest.raises(InputError, match=r"index\.json: "):
             open_at(folder)
+
+
+INDICES = {
+    "a list": "[]", "a number": "9" * 5000, "nested": "[" * 3000, "a part of null": {"unet": None},
+    "an empty part": {"vae": []}, "a nested part": {"tokenizer": [["transformers"], "CLIPTokenizer"]},
+    "a scheduler that is none": {"scheduler": ["diffusers", "UNet2DConditionModel"]},
+    "a scheduler of another library": {"scheduler": ["os", "DDIMScheduler"]},
+    "an unknown scheduler": {"scheduler": ["diffusers", "NoSuchScheduler"]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", INDICES.values(), ids=INDICES)
+def test_a_malformed_index_is_an_input_error(folder: Path, content: str | dict[str, object]) -> None:
+    path = folder / "model_index.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(json.loads(path.read_text()) | content))
+    with pytest.raises(InputError, match=r"not a Stable Diffusion|give a StableDiffusionPipeline"):
+        open_at(folder)
+
+
+@pytest.mark.parametrize("content", ['{"in_channels": "four"}', "[]", '{"block_out_channels": null}', "{"])
+def test_a_malformed_configuration_of_a_part_is_an_input_error(folder: Path, content: str) -> None:
+    (folder / "unet" / "config.json").write_text(content)
+    with pytest.raises(InputError):
+        open_at(folder)
+
+
+def test_weights_that_are_not_finite_are_refused(folder: Path) -> None:
+    path = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    name = next(iter(weights))
+    weights[name].view(-1)[0] = float("nan")
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(InputError, match="of the vae has NaN or infinite values"):
+        open_at(folder)
