@@ -1,5 +1,6 @@
 """Command line: `python -m inandout <stage> [options]`."""
 
+import io
 import json
 import logging
 import signal
@@ -158,6 +159,9 @@ def _sentence(config: type[StageConfig], problem: Any) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; an `InputError` becomes a message on stderr and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # consoles of few characters
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that runs are closed, not left RUNNING
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns about unused 4-bit kernels
     group = Commands("inandout", help="Generate synthetic defects and measure whether they improve defect detection.")

@@ -1,8 +1,10 @@
 """The command line: options, and messages of invalid ones."""
 
+import io
 import json
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -126,3 +128,11 @@ def test_missing_data_prints_one_sentence(project: Path, capsys: pytest.CaptureF
     error = capsys.readouterr().err
     assert error.startswith("error: nowhere: no such")
     assert "Traceback" not in error
+
+
+def test_a_console_without_the_characters_of_a_path_gets_the_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", write_through=True))
+    assert run("--help") == 0
+    print("Pr\u00fcfung")
+    assert written.getvalue().endswith(b"Pr\\xfcfung\n")
