@@ -1,5 +1,6 @@
 """Command line: `python -m inandout <stage> [options]`."""
 
+import io
 import json
 import logging
 import os
@@ -179,6 +180,9 @@ def _logs_of_libraries(shown: bool) -> Iterator[None]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; an `InputError` becomes a message on stderr and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # consoles of few characters
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that runs are closed, not left RUNNING
     group = Commands("inandout", help="Generate synthetic defects and measure whether they improve defect detection.")
     group.add_command(_doctor)

@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -48,6 +48,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, s
         on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(on_cpu, temporary, metadata=header)
         with temporary.open("r+b") as file:  # Windows flushes writable files only
+            _sort_header(file)
+            file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
@@ -58,6 +60,17 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, s
     finally:
         with contextlib.suppress(OSError):  # renamed on success, never created if the folder is missing
             temporary.unlink()
+
+
+def _sort_header(file: BinaryIO) -> None:
+    """Sort the header of a safetensors file, so that equal tensors give equal files; safetensors writes any order."""
+    length = int.from_bytes(file.read(8), "little")
+    names = json.loads(file.read(length))
+    names["__metadata__"] = dict(sorted(names.get("__metadata__", {}).items()))
+    text = json.dumps(dict(sorted(names.items())), separators=(",", ":"), ensure_ascii=False).encode()
+    if len(text) <= length:
+        file.seek(8)
+        file.write(text.ljust(length))
 
 
 def refuse_pickle(path: Path) -> None:

@@ -134,6 +134,11 @@ STAGES = {
         "release.config:RollbackConfig",
         "release.rollback:rollback",
     ),
+    "clean": Stage(
+        "List files beside the database that no finished run needs; remove them with --remove true.",
+        "config:CleanConfig",
+        "clean:clean",
+    ),
 }
 """Name to entry point."""
 

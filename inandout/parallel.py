@@ -17,6 +17,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from inandout.errors import InputError, brief
+from inandout.processes import allowed_cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -118,7 +119,7 @@ def _in_processes(work: Callable[[Item], Any], items: Sequence[Item], workers: i
 def _in_executor(work: Callable[[Item], Any], pending: dict[int, Item], workers: int) -> Iterator[TaskResult]:
     """Run all pending tasks and remove the finished ones, until none is pending or a worker is killed."""
     context = multiprocessing.get_context("spawn")
-    threads = max((os.cpu_count() or 1) // workers, 1)
+    threads = max(allowed_cores() // workers, 1)
     executor = ProcessPoolExecutor(
         min(workers, len(pending), MAX_PROCESSES), context, initializer=_init_worker, initargs=(threads,)
     )

@@ -213,7 +213,7 @@ def judgement() -> Any:
     evaluated = {name: evaluate(test, part, 0.05, 0) for name, part in (("full", val), ("zero", goods))}
     sides = [[scored(seed, strength) for seed in range(3)] for strength in (1.2, 0.8)]
     rules = [parse_rule(rule) for rule in ("recall>=0.7", "fpr<=0.1")]
-    points = {rule.name: choose_point(rule, val.logits, val.labels, 0.05) for rule in rules}
+    points = {rule.name: choose_point(rule, val, 0.05) for rule in rules}
     rng = np.random.default_rng(0)
     features = [rng.normal(size=(count, 4)) + shift for count, shift in ((30, 0.0), (12, 2.0), (25, 0.1))]
     return {

@@ -1,5 +1,6 @@
 """The command line: options, and messages of invalid ones."""
 
+import io
 import json
 import logging
 import subprocess
@@ -189,3 +190,11 @@ def test_long_commands_say_first_what_they_are_about_to_do(
     assert lines[-3].startswith("a finished run")
     assert lines[-2].startswith("device: ")
     assert lines[-1].startswith("error: nowhere")
+
+
+def test_a_console_without_the_characters_of_a_path_gets_the_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", write_through=True))
+    assert run("--help") == 0
+    print("Pr\u00fcfung")
+    assert written.getvalue().endswith(b"Pr\\xfcfung\n")

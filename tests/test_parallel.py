@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from inandout.errors import InputError
 from inandout.parallel import MAX_RETRIES, ParallelConfig, run_all
+from inandout.processes import allowed_cores
 
 TWO = ParallelConfig(workers=2)
 
@@ -92,7 +93,7 @@ def test_sequential_tasks_run_in_this_process() -> None:
 def test_workers_are_other_processes_that_share_the_cores() -> None:
     results = [task.result for task in run_all(process_and_threads, range(4), TWO)]
     assert os.getpid() not in {process for process, _ in results}
-    assert {threads for _, threads in results} == {max((os.cpu_count() or 1) // 2, 1)}
+    assert {threads for _, threads in results} == {max(allowed_cores() // 2, 1)}
 
 
 @pytest.mark.slow

@@ -9,13 +9,19 @@ from typing import Literal, NamedTuple
 
 from tqdm import tqdm
 
+from inandout.data.colour import blank_reason, is_saturated
 from inandout.data.duplicates import Thumbnail, similar_pairs, thumbnail
-from inandout.data.images import MAX_PIXELS, read_image, read_mask
+from inandout.data.images import MAX_PIXELS, MIDDLE, ImageArray, decode_mask, read_image
 from inandout.data.manifest import Sample, Split, digest
 from inandout.errors import InputError
 
 MIN_SIDE = 32
 """Minimum width and height of an image in pixels; defects are not visible in smaller ones."""
+
+NEARLY_ALL = 0.9
+"""Share of an image from which its mask is reported, because it may be inverted."""
+TWELVE_BITS = 64
+"""Level that no pixel of a 16-bit image reaches if the file holds values of 14 or fewer bits."""
 
 _SPLIT_PRIORITY: tuple[Split, ...] = ("test", "val", "train", "")
 """Which of two duplicates stays: the one whose split comes first. The test split changes last."""
@@ -92,7 +98,24 @@ def _inspect(sample: Sample, max_pixels: int) -> _Inspection:
     if min(height, width) < MIN_SIDE:
         what = f"the size is {width}x{height}, the minimum is {MIN_SIDE}x{MIN_SIDE}"
         problems.insert(0, Problem(sample.image, what, "use a larger image or remove it"))
+    else:
+        problems += _remarks(sample.image, image)
     return _Inspection(problems, digest(sample.image), thumbnail(image))
+
+
+def _remarks(path: Path, image: ImageArray) -> Iterator[Problem]:
+    """Report images that show little or nothing."""
+    blank, highest = blank_reason(image), int(image.max())
+    if blank == "flat" or highest == 0:
+        yield Problem(path, f"the image is {'black' if highest == 0 else 'flat'}: it shows nothing", "remove it")
+    elif blank == "black":
+        what = f"the image is nearly black, its highest level is {highest} of 255"
+        yield Problem(path, what, "check the exposure; stretch 10, 12 or 14-bit values to 16 bits", "remark")
+    elif highest < TWELVE_BITS:
+        what = f"the image is dark, its highest level is {highest} of 255"
+        yield Problem(path, what, "check the exposure; stretch 10, 12 or 14-bit values to 16 bits", "remark")
+    elif is_saturated(image):
+        yield Problem(path, "most of the image is saturated (white)", "check the exposure", "remark")
 
 
 def _non_image(path: Path) -> Problem | None:
@@ -115,10 +138,16 @@ def _mask_problems(sample: Sample, size: tuple[int, int] | None, max_pixels: int
     if sample.mask is None:
         return
     try:
-        mask = read_mask(sample.mask, max_pixels)
+        mask, remark = decode_mask(sample.mask, max_pixels)
     except InputError as error:
         yield _non_image(sample.mask) or Problem.of(sample.mask, error)
         return
+    if remark:
+        fix = f"levels of {MIDDLE} and more count as the defect; save a black and white PNG to decide otherwise"
+        yield Problem(sample.mask, remark, fix, "remark")
+    if mask.mean() > NEARLY_ALL and size in (None, mask.shape):
+        what = f"the mask marks {mask.mean():.0%} of the image"
+        yield Problem(sample.mask, what, "invert it if it marks the good part of the image", "remark")
     if size is not None and mask.shape != size:
         what = f"the mask is {mask.shape[1]}x{mask.shape[0]}, its image {sample.image.name} is {size[1]}x{size[0]}"
         yield Problem(sample.mask, what, "make both the same size")

@@ -3,9 +3,9 @@
 import contextlib
 import csv
 import hashlib
-import io
 import json
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from inandout.data.csv_text import clean_row, decode_text, locate, path_problem, read_table
 from inandout.data.file_cache import FileCache
 from inandout.errors import InputError
 
@@ -71,39 +72,59 @@ class Sample(BaseModel):
 
 
 def read_manifest(path: Path) -> list[Sample]:
-    """Read a CSV manifest; relative paths are relative to its folder.
+    """Read a CSV manifest as spreadsheets, pandas, Windows and macOS write it; see `inandout.data.csv_text`.
+
+    Relative paths are relative to the folder of the manifest.
 
     Raises:
-        InputError: the file is missing or has no rows, a column is missing or unknown, a row has more or fewer cells
-            than the header, a value is out of range, or an image is listed twice.
+        InputError: the file is missing or has no rows, a column is missing, unknown or repeated, a row has more or
+            fewer cells than the header, a value is out of range, or an image is listed twice. Invalid rows are
+            reported together.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:  # keeps line breaks inside prompts
-            text = file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a UTF-8 CSV manifest ({error})") from error
-    return list(_parse(path, path.parent.resolve(), text))
+        text = decode_text(path.read_bytes())
+    except FileNotFoundError as error:
+        where = "" if path.is_absolute() else f" in {Path.cwd()}"
+        raise InputError(f"{path}: no such file{where}; give an existing CSV manifest") from error
+    except (OSError, UnicodeError) as error:
+        raise InputError(
+            f"{path}: cannot be read as a CSV manifest ({error}); save it as UTF-8 text, in Excel as CSV UTF-8"
+        ) from error
+    folder = path.parent.resolve()
+    samples = [_located(sample, folder) for sample in _parse(path, text)]
+    _reject_duplicates(path, samples)
+    return samples
 
 
 @lru_cache(maxsize=8)
-def _parse(path: Path, folder: Path, text: str) -> tuple[Sample, ...]:
+def _parse(path: Path, text: str) -> tuple[Sample, ...]:
     """Parse the rows of a manifest; cached, because a search reads the same manifest in every trial."""
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    columns = set(reader.fieldnames or ())
+    table = read_table(path, text)
     allowed = set(Sample.model_fields)
+    columns = set(table.columns)
     if not {"image", "label"} <= columns <= allowed:
         raise InputError(
             f"{path}: the columns are {sorted(columns)}; required are 'image' and 'label', "
-            f"optional are {sorted(allowed - {'image', 'label'})}"
+            f"optional are {sorted(allowed - {'image', 'label'})}; rename or remove the others"
         )
-    try:
-        samples = [_parse_row(path, folder, number, row) for number, row in enumerate(reader, start=2)]
-    except csv.Error as error:
-        raise InputError(f"{path}, after line {reader.line_num}: {error}; correct the row") from error
+    samples, errors = [], []
+    for line, cells in table.rows:
+        try:
+            samples.append(_parse_row(line, dict(zip(table.columns, cells, strict=False)), len(cells), len(columns)))
+        except InputError as error:
+            errors.append(str(error))
+    if errors:
+        more = f"; and {len(errors) - 5} more rows" if len(errors) > 5 else ""
+        raise InputError(f"{path}, {'; '.join(errors[:5])}{more}")
     if not samples:
         raise InputError(f"{path}: the manifest has no rows; add at least one image")
-    _reject_duplicates(path, samples)
     return tuple(samples)
+
+
+def _located(sample: Sample, folder: Path) -> Sample:
+    return sample.with_(
+        image=locate(folder, sample.image), mask=locate(folder, sample.mask) if sample.mask is not None else None
+    )
 
 
 def write_manifest(samples: Iterable[Sample], path: Path) -> None:
@@ -130,7 +151,11 @@ def write_manifest(samples: Iterable[Sample], path: Path) -> None:
 
 
 def digest(path: Path) -> str:
-    """Return the first 32 hexadecimal digits of a file's SHA-256, which identify an image."""
+    """Return the first 32 hexadecimal digits of a file's SHA-256, which identify an image.
+
+    Raises:
+        InputError: the file is missing, not regular or cannot be read.
+    """
     return _DIGESTS.of(path, _digest)
 
 
@@ -160,26 +185,41 @@ def fingerprint(samples: Sequence[Sample]) -> str:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError(f"{path}: not a regular file; replace it, or remove its row")
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: cannot be read ({error}); restore the file, or remove its row") from error
 
 
-def _parse_row(path: Path, folder: Path, number: int, row: dict[str | Any, str | Any]) -> Sample:
-    """Parse a row of `csv.DictReader`, in which None is the value of missing cells and the key of surplus ones."""
-    columns = len(row.keys() - {None})
-    cells = columns - list(row.values()).count(None) + len(row.get(None, ()))
+def _parse_row(line: int, row: dict[str, str], cells: int, columns: int) -> Sample:
+    """Parse a row; the message of an error begins with its line."""
     if cells != columns:
         raise InputError(
-            f"{path}, line {number}: the row has {cells} cells, the header has {columns}; "
+            f"line {line}: the row has {cells} cells, the header has {columns}; "
             "correct the row (quote values that contain a comma)"
         )
     try:
-        sample = Sample.model_validate(row)
+        sample = Sample.model_validate(clean_row(row))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{path}, line {number}: {where} = {first['input']!r}: {first['msg']}") from error
-    return sample.with_(image=folder / sample.image, mask=folder / sample.mask if sample.mask else None)
+        fix = _FIXES.get(where, "correct the value")
+        raise InputError(f"line {line}: {where} = {row.get(where, '')!r}: {first['msg']}; {fix}") from error
+    for name, value in (("image", sample.image), ("mask", sample.mask)):
+        if value is not None and (problem := path_problem(str(value))):
+            raise InputError(f"line {line}: {name} = {row[name]!r}: {problem}")
+    return sample
+
+
+_FIXES = {
+    "label": "give 0 for a part without a defect, 1 for a defect",
+    "split": "give train, val, test, or nothing in all rows",
+}
 
 
 def _to_row(sample: Sample, folder: Path) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Load, check, group and split a dataset."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +34,7 @@ def check_data(path: Path) -> tuple[list[Sample], list[Problem]]:
 
 
 def read_checked(name: str) -> list[Sample]:
-    """Return all samples of a dataset without errors or leaks; remarks are ignored.
+    """Return all samples of a dataset without errors or leaks; remarks are counted on stderr.
 
     Raises:
         InputError: `check_data` found errors or leaks; the message lists the first 20.
@@ -43,6 +44,9 @@ def read_checked(name: str) -> list[Sample]:
     if errors:
         hint = "run the entry point 'check' with write=FILE.csv to write a manifest without them"
         raise InputError(f"{name} has {len(errors)} problems; {hint}\n{describe(errors, at_most=20)}")
+    if problems:
+        remarks = f"{len(problems)} remark{'s' * (len(problems) > 1)}"
+        print(f"{name}: {remarks}, for example {describe(problems[:1])}; 'check' lists them", file=sys.stderr)
     return samples
 
 

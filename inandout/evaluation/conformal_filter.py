@@ -2,17 +2,19 @@
 
 Each threshold is a conformal quantile (Vovk 2005) of the validation negatives, which the classifier was not trained on:
 on average, a new good part fails it with at least the chosen probability, for any number of validation negatives.
-Synthetic images and test images do not affect the thresholds.
+Images of one part are not independent, so a part counts once, by its image that is closest to passing. Synthetic images
+and test images do not affect the thresholds.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from inandout.errors import InputError
 from inandout.evaluation.distances import Features, nearest
-from inandout.evaluation.metrics import Floats
+from inandout.evaluation.metrics import Floats, number_parts
 
 FilterResult = Literal["kept", "good", "unlike"]
 """kept, or why it is rejected: good = as close to good parts as a good part; unlike = no closer to real defects than
@@ -37,26 +39,35 @@ class RealFeatures(NamedTuple):
     """Training positives; may be empty."""
     unseen: Features
     """Validation negatives."""
+    groups: Sequence[str] = ()
+    """(N,) physical part of each image of `unseen`, as in `Scored`."""
 
 
 def fit_thresholds(real: RealFeatures, quantile: float) -> Thresholds:
     """Return the limits that, each on its own, a new good part fails with a probability of at least `quantile`, 0..1.
 
+    A part fails a limit if all its images do.
+
     Raises:
-        InputError: there are too few validation negatives; the message names the required number.
+        InputError: the validation negatives show too few parts; the message names the required number.
     """
-    count = len(real.unseen)
+    part_of_image = number_parts(real.groups, len(real.unseen))
+    count = len(np.unique(part_of_image))
     rank = math.ceil((count + 1) * quantile - 1e-9)
     if rank > count:
         needed = math.ceil(quantile / (1 - quantile) - 1e-9)
         raise InputError(
-            f"quantile = {quantile:g}: needs at least {needed} validation negatives, but there are {count}; raise "
+            f"quantile = {quantile:g}: needs at least {needed} good validation parts, but there are {count}; raise "
             "val_share or lower quantile"
         )
-    to_negatives = np.sort(nearest(real.unseen, real.negatives))
+    farthest = np.zeros(count)
+    np.maximum.at(farthest, part_of_image, nearest(real.unseen, real.negatives))
+    limit = float(np.sort(farthest)[rank - 1])
     if not len(real.positives):
-        return Thresholds(float(to_negatives[rank - 1]), None)
-    return Thresholds(float(to_negatives[rank - 1]), float(np.sort(nearest(real.unseen, real.positives))[-rank]))
+        return Thresholds(limit, None)
+    closest = np.full(count, np.inf)
+    np.minimum.at(closest, part_of_image, nearest(real.unseen, real.positives))
+    return Thresholds(limit, float(np.sort(closest)[-rank]))
 
 
 def apply_thresholds(to_negatives: Floats, to_positives: Floats | None, thresholds: Thresholds) -> list[FilterResult]:

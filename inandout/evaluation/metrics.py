@@ -102,14 +102,19 @@ def draw_parts(labels: Labels, groups: Sequence[str], rng: np.random.Generator, 
         rng: random generator of the draws.
         rounds: number of rounds R.
     """
-    weights = np.empty((rounds, len(labels)), np.int64)
+    weights, part_numbers = np.empty((rounds, len(labels)), np.int64), number_parts(groups, len(labels))
     for label in np.unique(labels):
         images = np.flatnonzero(labels == label)
-        names = [(groups[i] if groups else "") or f"\0{i}" for i in images.tolist()]
-        parts, part_of_image = np.unique(names, return_inverse=True)
+        parts, part_of_image = np.unique(part_numbers[images], return_inverse=True)
         shares = np.full(len(parts), 1 / len(parts))
         weights[:, images] = rng.multinomial(len(parts), shares, size=rounds)[:, part_of_image]
     return weights
+
+
+def number_parts(groups: Sequence[str], count: int) -> npt.NDArray[np.intp]:
+    """Return the number (N,) of the physical part of each of `count` images, from 0; `groups` as in `draw_parts`."""
+    names = [group or f"\0{i}" for i, group in enumerate(groups or [""] * count)]
+    return np.unique(names, return_inverse=True)[1].reshape(count)
 
 
 def average_precisions(scored: Scored, weights: Weights) -> Floats:

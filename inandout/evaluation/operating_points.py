@@ -1,8 +1,11 @@
 """Named operating points: thresholds chosen on validation scores, with confidence bounds on their error rates.
 
-A rule is a claim about parts from the same distribution as the validation part and holds with 95 % confidence.
+A rule is a claim about physical parts from the same distribution as the validation part and holds with 95 % confidence.
+Images of one part are not independent, so a part counts once, by its worst image: a defective part escapes if one of
+its defect images is missed, a good part is a false reject if one of its images is predicted as a defect.
+
 `recall>=0.95` takes the highest threshold allowed by the exact bound of Clopper and Pearson (1934); for a threshold
-that is itself a score, this is Wilks' tolerance limit (1941). Rules that the number of images cannot support are
+that is itself a score, this is Wilks' tolerance limit (1941). Rules that the number of parts cannot support are
 refused.
 """
 
@@ -17,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy.stats import binomtest
 
 from inandout.errors import InputError
-from inandout.evaluation.metrics import Floats, Labels, honest_threshold
+from inandout.evaluation.metrics import Floats, Labels, Scored, honest_threshold, number_parts
 
 Part = Literal["validation", "test"]
 Kind = Literal["validation", "recall", "fpr", "cost"]
@@ -25,7 +28,7 @@ Kind = Literal["validation", "recall", "fpr", "cost"]
 CONFIDENCE = 0.95
 """Confidence of every bound. Bounds are one-sided because only higher error rates do harm."""
 FEWEST_FOR_COST = 10
-"""Minimum number of images of each label for `cost`: with 10 images and no error, the error bound is 26 %."""
+"""Minimum number of parts of each label for `cost`: with 10 parts and no error, the exact error bound is 26 %."""
 
 
 class Rule(NamedTuple):
@@ -47,7 +50,7 @@ class Mistakes(BaseModel):
     per_1000: float = Field(ge=0, le=1000)
     """Escapes per 1000 defective parts, or false rejects per 1000 good parts; no defect rate is assumed."""
     per_1000_at_most: float = Field(ge=0, le=1000)
-    """One-sided 95 % confidence bound of `per_1000` (Clopper and Pearson)."""
+    """One-sided 95 % confidence bound of `per_1000`."""
 
     def describe(self, verb: str, noun: str) -> str:
         """Return a claim such as `0 of 60 missed: fewer than 4.9 % escape (95 %)`; the bound is rounded up."""
@@ -68,9 +71,9 @@ class OperatingPoint(BaseModel):
     measured_on: Part
     """Part of the data behind the rates below; the threshold always comes from the validation part."""
     recall: float | None = Field(ge=0, le=1)
-    """None if the part has no positives."""
+    """Share of defective parts that are found in all their defect images; None if there are no positives."""
     fpr: float | None = Field(ge=0, le=1)
-    """False positive rate; None if the part has no negatives."""
+    """Share of good parts with a false positive; None if there are no negatives."""
     escapes: Mistakes | None
     """Defective parts predicted as good."""
     false_rejects: Mistakes | None
@@ -89,17 +92,29 @@ class OperatingPoint(BaseModel):
         return missed, rejected
 
 
-def mistakes(wrong: int, of: int) -> Mistakes | None:
-    """Return `wrong` errors among `of` parts with their bound; None if `of` is 0."""
+def mistakes(wrong: int, of: int, tuned: bool = False) -> Mistakes | None:
+    """Return `wrong` errors among `of` parts with their bound; None if `of` is 0.
+
+    Args:
+        wrong: number of errors.
+        of: number of parts.
+        tuned: whether the threshold was chosen by these errors; the bound then holds for all thresholds at once.
+    """
     if of == 0:
         return None
-    return Mistakes(wrong=wrong, of=of, per_1000=1000 * wrong / of, per_1000_at_most=1000 * upper_bound(wrong, of))
+    bound = simultaneous_bound(wrong, of) if tuned else upper_bound(wrong, of)
+    return Mistakes(wrong=wrong, of=of, per_1000=1000 * wrong / of, per_1000_at_most=1000 * bound)
 
 
 @lru_cache(maxsize=4096)
 def upper_bound(wrong: int, of: int) -> float:
     """Return the one-sided 95 % confidence bound of the error rate, 0..1, given `wrong` errors among `of` parts."""
     return float(binomtest(wrong, of, alternative="less").proportion_ci(CONFIDENCE, method="exact").high)
+
+
+def simultaneous_bound(wrong: int, of: int) -> float:
+    """Return the 95 % bound of the error rate, 0..1, that holds for all thresholds at once (Massart 1990)."""
+    return min(1.0, wrong / of + math.sqrt(math.log(1 / (1 - CONFIDENCE)) / (2 * of)))
 
 
 def needed_for(share: float) -> int:
@@ -111,7 +126,7 @@ def parse_rule(text: str) -> Rule:
     """Parse the name of a rule.
 
     Raises:
-        InputError: the name is not a rule, or no number of images can support its claim.
+        InputError: the name is not a rule, or no number of parts can support its claim.
     """
     plain = "".join(text.split()).lower()
     number = r"(\d*\.?\d+)"
@@ -130,22 +145,20 @@ def parse_rule(text: str) -> Rule:
     raise InputError(f"{text!r} is no operating point; give recall>=0.95, fpr<=0.01, cost 50:1 or validation")
 
 
-def choose_point(
-    rule: Rule, logits: Floats, labels: Labels, max_fpr: float, defect_share: float | None = None
-) -> OperatingPoint:
+def choose_point(rule: Rule, scored: Scored, max_fpr: float, defect_share: float | None = None) -> OperatingPoint:
     """Choose the threshold of a rule and measure it, both on validation scores.
 
     Args:
         rule: see `parse_rule`.
-        logits: (N,) defect logits of the validation part.
-        labels: (N,), 0 or 1.
+        scored: the validation part.
         max_fpr: false positive rate for `validation` if there are no positives; use the value of the run.
-        defect_share: share of defective parts assumed by `cost`, 0..1; None = the share in `labels`.
+        defect_share: share of defective parts assumed by `cost`, 0..1; None = the share among the validation parts.
 
     Raises:
-        InputError: there are too few positives or negatives for the claim; the message names the required number.
+        InputError: there are too few defective or good parts for the claim; the message names the required number.
     """
     share = None
+    logits, labels = worst_of_parts(scored)
     if rule.kind == "recall":
         threshold = _by_recall(rule, logits[labels == 1])
     elif rule.kind == "fpr":
@@ -155,21 +168,38 @@ def choose_point(
         share = float(labels.mean()) if defect_share is None else defect_share
         threshold = _by_cost(rule, logits, labels, share)
     else:
-        threshold = _by_validation(logits, labels, max_fpr)
-    return _measure(rule.name, threshold, share, "validation", logits, labels)
+        threshold = _by_validation(scored, max_fpr)
+    tuned = rule.kind in ("cost", "validation")
+    return _measure(rule.name, threshold, share, "validation", logits, labels, tuned)
 
 
-def measure_point(point: OperatingPoint, logits: Floats, labels: Labels) -> OperatingPoint:
-    """Measure the same threshold on test logits (N,) and labels (N,)."""
-    return _measure(point.rule, point.threshold, point.defect_share, "test", logits, labels)
+def measure_point(point: OperatingPoint, scored: Scored) -> OperatingPoint:
+    """Measure the same threshold on the test part."""
+    return _measure(point.rule, point.threshold, point.defect_share, "test", *worst_of_parts(scored), tuned=False)
+
+
+def worst_of_parts(scored: Scored) -> tuple[Floats, Labels]:
+    """Return the worst logit (P,) of each part and its label (P,): the lowest of positives, the highest of negatives.
+
+    A part with images of both labels counts once for each label.
+    """
+    logits, labels, part_numbers = [], [], number_parts(scored.groups, len(scored.labels))
+    for label, worst, start in ((0, np.maximum, -np.inf), (1, np.minimum, np.inf)):
+        images = np.flatnonzero(scored.labels == label)
+        parts, part_of_image = np.unique(part_numbers[images], return_inverse=True)
+        found = np.full(len(parts), start)
+        worst.at(found, part_of_image, scored.logits[images])
+        logits.append(found)
+        labels.append(np.full(len(found), label, np.int64))
+    return np.concatenate(logits), np.concatenate(labels)
 
 
 def _measure(
-    rule: str, threshold: float, share: float | None, part: Part, logits: Floats, labels: Labels
+    rule: str, threshold: float, share: float | None, part: Part, logits: Floats, labels: Labels, tuned: bool
 ) -> OperatingPoint:
     predicted = logits >= threshold
-    escapes = mistakes(int((~predicted & (labels == 1)).sum()), int((labels == 1).sum()))
-    rejects = mistakes(int((predicted & (labels == 0)).sum()), int((labels == 0).sum()))
+    escapes = mistakes(int((~predicted & (labels == 1)).sum()), int((labels == 1).sum()), tuned)
+    rejects = mistakes(int((predicted & (labels == 0)).sum()), int((labels == 0).sum()), tuned)
     return OperatingPoint(
         rule=rule, threshold=threshold, measured_on=part, escapes=escapes, false_rejects=rejects, defect_share=share,
         recall=1 - escapes.wrong / escapes.of if escapes else None, fpr=rejects.wrong / rejects.of if rejects else None,
@@ -178,13 +208,13 @@ def _measure(
 
 def _by_recall(rule: Rule, positives: Floats) -> float:
     """Return the highest score that leaves no more positives below it than the bound allows."""
-    allowed = _allowed(rule, len(positives), 1 - rule.values[0], "positives")
+    allowed = _allowed(rule, len(positives), 1 - rule.values[0], "defective")
     return float(np.sort(positives)[allowed])
 
 
 def _by_fpr(rule: Rule, negatives: Floats) -> float:
     """Return the lowest threshold that no more negatives reach than the bound allows."""
-    allowed = _allowed(rule, len(negatives), rule.values[0], "negatives")
+    allowed = _allowed(rule, len(negatives), rule.values[0], "good")
     return _above(np.sort(negatives)[len(negatives) - 1 - allowed])
 
 
@@ -198,31 +228,33 @@ def _allowed(rule: Rule, of: int, share: float, what: str) -> int:
     needed = needed_for(share)
     if of < needed:
         raise InputError(
-            f"{rule.name} needs {needed} validation {what} for 95 % confidence, but there are {of}; "
+            f"{rule.name} needs {needed} {what} validation parts for 95 % confidence, but there are {of}; "
             + (_suggestion(what, of) if of else _NONE[what])
         )
     return bisect_right(range(of), share + 1e-12, key=lambda wrong: upper_bound(wrong, of)) - 1
 
 
 _NONE = {
-    "positives": "zero and few shots have none, so use fpr<=... or validation",
-    "negatives": "raise val_share",
+    "defective": "zero and few shots have none, so use fpr<=... or validation",
+    "good": "raise val_share",
 }
 
 
 def _suggestion(what: str, of: int) -> str:
-    """Name the strictest rule of the same kind that `of` images can support."""
+    """Name the strictest rule of the same kind that `of` parts can support."""
     bound = math.ceil(upper_bound(0, of) * 1000) / 1000
-    rule = f"recall>={1 - bound:.3g}" if what == "positives" else f"fpr<={bound:.3g}"
+    rule = f"recall>={1 - bound:.3g}" if what == "defective" else f"fpr<={bound:.3g}"
     return f"use {rule}, the strictest rule that {of} support, or raise val_share"
 
 
 def _refuse_few_for_cost(rule: Rule, labels: Labels) -> None:
-    for value, what in ((1, "positives"), (0, "negatives")):
+    for value, what in ((1, "defective"), (0, "good")):
         count = int((labels == value).sum())
         if count < FEWEST_FOR_COST:
             fix = "zero and few shots have none, use another rule" if value == 1 and count == 0 else "raise val_share"
-            raise InputError(f"{rule.name} needs {FEWEST_FOR_COST} validation {what}, but there are {count}; {fix}")
+            raise InputError(
+                f"{rule.name} needs {FEWEST_FOR_COST} {what} validation parts, but there are {count}; {fix}"
+            )
 
 
 def _by_cost(rule: Rule, logits: Floats, labels: Labels, share: float) -> float:
@@ -235,8 +267,8 @@ def _by_cost(rule: Rule, logits: Floats, labels: Labels, share: float) -> float:
     return float(candidates[np.argmin(costs)])
 
 
-def _by_validation(logits: Floats, labels: Labels, max_fpr: float) -> float:
-    threshold, note = honest_threshold(logits, labels, max_fpr)
+def _by_validation(scored: Scored, max_fpr: float) -> float:
+    threshold, note = honest_threshold(scored.logits, scored.labels, max_fpr)
     if threshold is None:
         raise InputError(f"validation: {note}")
     rounded = float(np.float32(threshold))

@@ -84,10 +84,11 @@ def _ddpm(facts: Facts) -> str:
 
 
 def _measurement(facts: Facts) -> list[str]:
-    metrics = facts.metrics
+    metrics, good, defective = facts.metrics, facts.measured[0].false_rejects, facts.measured[0].escapes
     return [
-        f"Test part: {_count(facts, 'test_negatives')} good and {_count(facts, 'test_positives')} defective images, "
-        f"fingerprint `{facts.test_fingerprint}`.",
+        f"Test part: {_count(facts, 'test_negatives')} good images of {good.of if good else 0} physical parts, "
+        f"{_count(facts, 'test_positives')} defective images of {defective.of if defective else 0}, fingerprint "
+        f"`{facts.test_fingerprint}`.",
         f"Average precision {ap_with_interval(metrics)}, one training run.",
         "With the threshold chosen on the test part, as in the paper (oracle): precision "
         f"{metrics['oracle_precision']:.3f}, recall {metrics['oracle_recall']:.3f}.",
@@ -128,9 +129,11 @@ def _points_note(facts: Facts) -> str:
         if point.defect_share is not None
     ]
     note = (
-        "Thresholds were chosen on the validation part and measured on the test part; `at most` is the exact one-sided "
+        "Thresholds were chosen on the validation part and measured on the test part. Counts are physical parts: a "
+        "defective part escapes if one of its defect images is missed, a good part is a false reject if one of its "
+        "images is predicted as defective. `at most` is the exact one-sided 95 % bound of Clopper and Pearson."
     )
-    return f"{note}95 % bound of Clopper and Pearson.\n\n{_bullets(lines)}"
+    return f"{note}\n\n{_bullets(lines)}"
 
 
 def _limits(facts: Facts) -> list[str]:

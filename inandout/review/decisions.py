@@ -61,6 +61,7 @@ class DecisionLog:
         self._mutex = threading.Lock()
         self._known: list[Decision] = []
         self._end = 0  # byte offset after the last complete line that was read
+        self._last = b""  # that line
 
     def read(self) -> list[Decision]:
         """Return all decisions in chronological order.
@@ -124,15 +125,43 @@ class DecisionLog:
                     self._write(decision)
 
     def _catch_up(self) -> None:
-        """Read the lines written since the last call; an incomplete last line is ignored."""
-        if not self.path.exists():
+        """Read the lines written since the last call; an incomplete last line is ignored.
+
+        If the file was removed, truncated or replaced, write the decisions that it lacks again.
+        """
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._end - len(self._last))
+                is_same, new = file.read(len(self._last)) == self._last, file.read()
+        except FileNotFoundError:
+            is_same, new = not self._known, b""
+        if not is_same:
+            self._restore()
             return
-        with self.path.open("rb") as file:
-            file.seek(self._end)
-            new = file.read()
         complete = new[: new.rfind(b"\n") + 1]
         self._known += parse(complete, self.path)
         self._end += len(complete)
+        self._last = complete.splitlines(keepends=True)[-1] if complete else self._last
+
+    def _restore(self) -> None:
+        """Write a new file with the decisions that were acknowledged, and those of the file that now has its name."""
+        with self._lock:
+            found = self.path.read_bytes() if self.path.exists() else b""
+            known = dict.fromkeys(self._known) | dict.fromkeys(parse(found[: found.rfind(b"\n") + 1], self.path))
+            lines = [_line(decision) for decision in known]
+            temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+            try:
+                with temporary.open("wb") as file:
+                    file.writelines(lines)
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.replace(self.path)
+            except OSError as error:
+                raise InputError(
+                    f"{self.path}: was removed or changed, and cannot be written again ({error.strerror}); free disk "
+                    "space or restore the folder"
+                ) from error
+        self._known, self._end, self._last = list(known), sum(map(len, lines)), lines[-1] if lines else b""
 
     def _write(self, decision: Decision) -> None:
         """Append after the last complete line; an incomplete line was never acknowledged and is overwritten."""
@@ -152,16 +181,18 @@ class DecisionLog:
             ) from error
         self._known.append(decision)
         self._end += len(line)
+        self._last = line
 
 
 def parse(text: bytes, path: Path) -> list[Decision]:
-    """Parse complete lines.
+    """Parse complete lines; zeros and empty lines, which a power cut may leave, are ignored.
 
     Raises:
         InputError: a line is not a decision.
     """
     try:
-        return [Decision.model_validate_json(line) for line in text.split(b"\n")[:-1]]
+        lines = [line.strip(b"\0 \r") for line in text.split(b"\n")]
+        return [Decision.model_validate_json(line) for line in lines if line]
     except ValidationError as error:
         raise InputError(f"{path}: contains a line that is no decision; correct or remove it ({error})") from error
 

@@ -1,9 +1,10 @@
 """ASGI middleware that checks host, origin, token and request size, and adds security headers."""
 
 import ipaddress
+import re
 import secrets
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
@@ -12,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 MAX_REQUEST_BYTES = 64 * 1024
 """Maximum size of a request body; a decision has less than 2000 bytes."""
 
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 _COOKIE = "inandout_review"
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; "
@@ -63,10 +65,10 @@ class Guard:
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        origin = headers.get("origin")
-        if not self._token and not is_loopback(urlsplit(f"//{host}").hostname or ""):
+        name = _HOST.fullmatch(host)
+        if name is None or (not self._token and not is_loopback(name[1])):
             return _refuse(403, f"host {host!r} is not this machine; open http://127.0.0.1 with the port instead")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if not _is_from_page(scope["method"], headers, host):
             return _refuse(403, "the request comes from another page; open the review page itself")
         if self._token and not self._has_valid_cookie(headers):
             return self._check_token(scope)
@@ -90,6 +92,16 @@ class Guard:
 
     def _is_token(self, candidate: str) -> bool:
         return secrets.compare_digest(candidate.encode(), self._token.encode())
+
+
+def _is_from_page(method: str, headers: Headers, host: str) -> bool:
+    """Return whether a request comes from the page; what can change something needs a proof, which browsers add."""
+    origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+    if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
+        return False
+    if method in ("GET", "HEAD"):
+        return True
+    return site in (None, "same-origin") and (origin is not None or site == "same-origin")
 
 
 def _check_size(method: str, headers: Headers) -> Response | None:

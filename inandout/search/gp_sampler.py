@@ -11,6 +11,8 @@ from optuna.trial import FrozenTrial
 from inandout.search.config import Point
 from inandout.search.space import Space
 
+RETRY_OF = "retry_of"
+"""User attribute of a trial: the number of the trial that it retries."""
 _FIXED = "fixed_params"
 """System attribute in which Optuna stores the parameters of an enqueued trial."""
 
@@ -20,8 +22,9 @@ class UntriedPointSampler(BaseSampler):
 
     With few trials of two to five noisy continuous parameters, Optuna's GPSampler has less than half the regret of TPE
     and random search. It has two weaknesses: a resumed study repeats its random numbers, and on a grid it proposes
-    measured points again. Therefore the seed of each trial is derived from the seed of the study and the number of the
-    trial, so that an interrupted study tries the same points as an uninterrupted one. A proposal that was already tried
+    measured points again. Therefore the seed of each trial is derived from the seed of the study and the number of
+    points before it, without retries and trials that died before they had a point, so that an interrupted study tries
+    the same points as an uninterrupted one. A proposal that was already tried
     is replaced by the nearest untried point.
     """
 
@@ -53,11 +56,21 @@ class UntriedPointSampler(BaseSampler):
         raise ValueError(f"{param_name} is not in the search space")
 
     def _propose(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> Point:
-        if trial.number == 0:
+        earlier = self._points_before(study, trial)
+        if earlier == 0:
             return self.space.start
-        seed = int(np.random.SeedSequence((self.seed, trial.number)).generate_state(1)[0])
+        seed = int(np.random.SeedSequence((self.seed, earlier)).generate_state(1)[0])
         proposal = GPSampler(seed=seed, warn_independent_sampling=False).sample_relative(study, trial, search_space)
         if proposal:
             return proposal
         random = RandomSampler(seed=seed)
         return {name: random.sample_independent(study, trial, name, axis) for name, axis in search_space.items()}
+
+    def _points_before(self, study: Study, trial: FrozenTrial) -> int:
+        """Return the number of points of the study that were proposed before `trial`."""
+        return sum(
+            other.number < trial.number
+            and RETRY_OF not in other.user_attrs
+            and other.params.keys() == self.space.distributions.keys()
+            for other in study.get_trials(deepcopy=False)
+        )

@@ -11,12 +11,12 @@ from typing import NamedTuple
 from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from inandout.errors import InputError, brief
+from inandout.search.journal import DurableJournal
 
 HEARTBEAT, GRACE = 60, 180
 """Seconds between heartbeats of a trial in a database, and seconds without one after which it counts as dead."""
@@ -46,9 +46,9 @@ def open_store(url: str, folder: Path, name: str) -> Store:
     if not url:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{name}.log"
-        lock = JournalFileOpenLock(str(path))  # the default is a symbolic link, which Windows refuses to most users
-        journal = JournalFileBackend(str(path), lock_obj=lock)
-        return Store(JournalStorage(journal), lambda: FileLock(f"{path}.claim"))  # Optuna uses the suffix .lock
+        return Store(
+            JournalStorage(DurableJournal(path)), lambda: FileLock(f"{path}.claim")
+        )  # Optuna uses the suffix .lock
     if find_spec("psycopg") is None:
         raise InputError(f"storage = {url}: needs psycopg; pip install 'inandout[postgres]'")
     try:

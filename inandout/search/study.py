@@ -18,12 +18,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from inandout.processes import is_dead, this_process
 from inandout.search.config import Point
-from inandout.search.gp_sampler import UntriedPointSampler
+from inandout.search.gp_sampler import RETRY_OF, UntriedPointSampler
 from inandout.search.space import Space
 from inandout.search.storage import HEARTBEAT, Lock, open_store
 
-PROCESS, ERROR, RETRY_OF, RUN = "process", "error", "retry_of", "run"
-"""User attributes of a trial: its process, the reason of its failure, the number of the retried trial, its run ID."""
+PROCESS, ERROR, RUN = "process", "error", "run"
+"""User attributes of a trial: its process, the reason of its failure, its run ID."""
 _STARTUP = 5
 """Number of finished trials before pruning starts."""
 

@@ -5,13 +5,14 @@ import binascii
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 
 from inandout.data.config import Geometry
 from inandout.data.geometry import fit_image
-from inandout.data.images import MAX_PIXELS, ImageArray, decode_image
+from inandout.data.images import MAX_PIXELS, ImageArray, count_pixels, decode_image
 from inandout.errors import InputError
 
 FOLDER = "INANDOUT_SERVE_FOLDER"
@@ -22,29 +23,54 @@ MAX_TEXT = 16 * 2**20
 """Maximum number of base64 characters, 4 for every 3 bytes."""
 MAX_ROWS = 256
 """Maximum number of images in a request."""
+MAX_REQUEST_PIXELS = 100_000_000
+"""Maximum number of pixels of all images of a request, checked before anything is decoded."""
+_DECODING = Lock()
+"""Held while images are decoded, so that requests at once need the memory of one image of `MAX_PIXELS`."""
+
+
+_URL_SAFE = str.maketrans("-_", "+/")
 
 
 def prepare_rows(rows: list[dict[str, Any]], geometry: Geometry) -> np.ndarray:
     """Return pixels (N, H, W, 3) of rows with either `image` or `path`; the other is missing, None or NaN.
 
     Raises:
-        InputError: there are no or too many rows, or an image is invalid; the message names the first, counted from 0.
+        InputError: there are no or too many rows or pixels, or an image is invalid; the message names the first,
+            counted from 0.
     """
     if not 0 < len(rows) <= MAX_ROWS:
         raise InputError(f"{len(rows)} images in the request; send 1 to {MAX_ROWS}, each as image or path")
-    return np.stack([fit_image(_image(row, f"image {i}"), geometry) for i, row in enumerate(rows)])
+    contents = [_content(row, f"image {i}") for i, row in enumerate(rows)]
+    pixels = sum(
+        count_pixels(content, f"image {i}") if isinstance(content, bytes) else content.shape[0] * content.shape[1]
+        for i, content in enumerate(contents)
+    )
+    if len(rows) > 1 and pixels > MAX_REQUEST_PIXELS:
+        raise InputError(
+            f"the images of the request have {pixels:,} pixels, more than the limit of {MAX_REQUEST_PIXELS:,}; send "
+            "fewer or smaller images"
+        )
+    with _DECODING:
+        return np.stack(
+            [
+                fit_image(decode_image(content, f"image {i}") if isinstance(content, bytes) else content, geometry)
+                for i, content in enumerate(contents)
+            ]
+        )
 
 
-def _image(row: Mapping[str, Any], name: str) -> ImageArray:
+def _content(row: Mapping[str, Any], name: str) -> bytes | ImageArray:
+    """Return the encoded image of a row, or its pixel values."""
     values = {key: row[key] for key in ("image", "path") if not _is_missing(row.get(key))}
     if len(values) != 1:
         raise InputError(
             f"{name}: give either image (base64 text or pixel values) or path, not {'both' if values else 'none'}"
         )
     if "path" in values:
-        return decode_image(_read_file(values["path"], name), name)
+        return _read_file(values["path"], name)
     if isinstance(values["image"], str):
-        return decode_image(_decode_text(values["image"], name), name)
+        return _decode_text(values["image"], name)
     return _from_levels(values["image"], name)
 
 
@@ -53,12 +79,18 @@ def _is_missing(value: object) -> bool:
 
 
 def _decode_text(text: str, name: str) -> bytes:
+    """Decode base64 in the standard or URL-safe alphabet, padded or not, alone or as a data URL."""
     if len(text) > MAX_TEXT:
         raise InputError(
             f"{name}: {len(text):,} characters of base64 exceed the limit of {MAX_TEXT:,}; resize the image"
         )
+    plain = "".join(text.split()).translate(_URL_SAFE).rstrip("=")
+    if plain[:5].lower() == "data:":
+        kind, comma, plain = plain.partition(",")
+        if not comma or not kind.lower().endswith(";base64"):
+            raise InputError(f"{name}: not a data URL of base64; send data:image/png;base64,... or base64 alone")
     try:
-        return base64.b64decode("".join(text.split()), validate=True)
+        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise InputError(f"{name}: not base64 ({error}); send the content of an image file as base64") from error
 

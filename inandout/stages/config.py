@@ -128,3 +128,9 @@ class PretrainConfig(StageConfig):
     )
     save_every: int = Field(200, ge=1, le=10**7, description="steps between checkpoints in out/checkpoints")
     sheet_every: int = Field(1000, ge=1, le=10**7, description="steps between contact sheets and exports of the base")
+
+
+class CleanConfig(StageConfig):
+    """Options of `clean`."""
+
+    remove: bool = Field(False, description="remove the files; without it they are listed")

@@ -11,7 +11,7 @@ from inandout.stages.finetune import find_adapter
 
 
 def convert(config: ConvertConfig) -> None:
-    """Convert an adapter to kohya's format, or from it for a base."""
+    """Convert an adapter to kohya's format, or from that of kohya, diffusers or peft for a base."""
     if not config.adapter:
         raise InputError("adapter is empty; give the run id of finetune, or a .safetensors file")
     given, out = find_adapter(config.adapter), Path(config.out)

@@ -11,6 +11,8 @@ from typing import Any
 
 import mlflow
 from mlflow.entities import Run
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import is_local_uri
 
 from inandout.data.manifest import Sample
 from inandout.errors import InputError
@@ -39,6 +41,8 @@ FINGERPRINT = "inandout.fingerprint"
 
 SYSTEM_METRICS = "system/"
 """Prefix of the metrics of the machine (CPU, memory, GPU), which MLflow samples every 10 s."""
+_FILES = "inandout.files"
+"""Tag of a finished run: `count_files`."""
 
 
 _REUSED = "inandout.reused"
@@ -110,6 +114,7 @@ def open_run(
         started = time.monotonic()
         yield run
         mlflow.log_metric("seconds", time.monotonic() - started)
+        mlflow.set_tag(_FILES, count_files(mlflow.get_run(run.info.run_id)))
         mlflow.set_tag(FINGERPRINT, fingerprint)
     except (KeyboardInterrupt, SystemExit):
         mlflow.end_run("KILLED")
@@ -121,12 +126,39 @@ def open_run(
 
 
 def find_finished(fingerprint: str) -> Run | None:
-    """Return the newest finished run with this fingerprint in any experiment, or None."""
+    """Return the newest finished run with this fingerprint in any experiment whose artifacts exist, or None."""
     client = mlflow.MlflowClient()
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     wanted = f"tags.`{FINGERPRINT}` = '{fingerprint}' and attributes.status = 'FINISHED'"
-    runs = client.search_runs(experiments, wanted, order_by=["attributes.end_time DESC"], max_results=1)
-    return runs[0] if runs else None
+    runs = client.search_runs(experiments, wanted, order_by=["attributes.end_time DESC"], max_results=100)
+    complete = next((run for run in runs if _has_artifacts(run)), None)
+    if runs and complete is None:
+        print(
+            f"run {runs[0].info.run_id} has this result, but files are missing in {runs[0].info.artifact_uri}; "
+            "it is computed again",
+            file=sys.stderr,
+        )
+    return complete
+
+
+def _has_artifacts(run: Run) -> bool:
+    """Return whether the artifacts of a finished run were not removed since."""
+    return count_files(run) >= int(run.data.tags.get(_FILES, 1))
+
+
+def count_files(run: Run) -> int:
+    """Return the number of artifacts of a run and of its models; of a remote store, of their top folders."""
+    client = mlflow.MlflowClient()
+    models = run.outputs.model_outputs if run.outputs else []
+    try:
+        locations = [client.get_logged_model(model.model_id).artifact_location for model in models]
+        locations.append(run.info.artifact_uri)
+        folders = [local_file_uri_to_path(where) for where in locations if is_local_uri(where)]
+        if len(folders) < len(locations):
+            return len(client.list_artifacts(run.info.run_id))
+    except mlflow.MlflowException:
+        return 0
+    return sum(len(files) for folder in folders for _, _, files in os.walk(folder))
 
 
 def record_reuse(stage: str, values: Mapping[str, Any], found: Run) -> None:

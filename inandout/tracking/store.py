@@ -1,19 +1,24 @@
 """Tracking store: experiment, state folder, locks, and runs of other processes."""
 
 import os
+import re
 import shutil
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import mlflow
 from filelock import FileLock
+from sqlalchemy.exc import SQLAlchemyError
 
-from inandout.errors import InputError
+from inandout.errors import InputError, brief
 from inandout.processes import is_dead, this_process
+from inandout.tracking.database import database_path, make_database
 
 EXPERIMENT = "inandout"
 """Default experiment."""
@@ -67,8 +72,8 @@ def nested_under(location: RunLocation) -> Iterator[None]:
 
 def state_folder() -> Path:
     """Return the folder of locks, caches and unfinished work: beside the database, or in the working directory."""
-    uri = mlflow.get_tracking_uri()
-    return (Path(uri.removeprefix("sqlite:///")).parent if uri.startswith("sqlite:///") else Path()) / ".inandout"
+    database = database_path(mlflow.get_tracking_uri())
+    return (database.parent if database else Path()) / ".inandout"
 
 
 @contextmanager
@@ -107,18 +112,74 @@ def connect() -> None:
     """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one bar per artifact
     os.environ.setdefault("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
-    state = state_folder()
-    state.mkdir(parents=True, exist_ok=True)
-    with FileLock(state / "store.lock"):
-        client = mlflow.MlflowClient()
-        experiments = client.search_experiments()
-        if "MLFLOW_RUN_ID" not in os.environ and mlflow.active_run() is None and LOCATION.get() is None:
-            mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
-        elif "MLFLOW_RUN_ID" in os.environ:
+    uri = mlflow.get_tracking_uri()
+    try:
+        _refuse_silent_server(uri)
+        state = state_folder()
+        state.mkdir(parents=True, exist_ok=True)
+        with FileLock(state / "store.lock"):
+            make_database(uri)
+            _open_experiment()
+    except (mlflow.MlflowException, SQLAlchemyError, OSError) as error:
+        raise InputError(
+            f"MLFLOW_TRACKING_URI = {_without_password(uri)}: the tracking store cannot be used ({brief(error)}); "
+            "check that it exists, is writable and belongs to this version of MLflow, or set another one"
+        ) from error
+
+
+def _open_experiment() -> None:
+    """Set the experiment of new runs, and close runs of dead processes as KILLED."""
+    client = mlflow.MlflowClient()
+    experiments = client.search_experiments()
+    if "MLFLOW_RUN_ID" in os.environ:
+        try:
             client.set_tag(os.environ["MLFLOW_RUN_ID"], PROCESS_TAG, this_process())
-        for run in client.search_runs([e.experiment_id for e in experiments], "attributes.status = 'RUNNING'"):
-            if is_dead(run.data.tags.get(PROCESS_TAG, "")):
-                client.set_terminated(run.info.run_id, "KILLED")
+        except mlflow.MlflowException as error:
+            raise InputError(
+                f"MLFLOW_RUN_ID = {os.environ['MLFLOW_RUN_ID']}: cannot be used ({brief(error)}); unset it, or give "
+                "the id of a run of this store"
+            ) from error
+    elif mlflow.active_run() is None and LOCATION.get() is None:
+        if wanted := _named_by_id(client):
+            mlflow.set_experiment(experiment_id=wanted)
+        else:
+            mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT)
+    for run in client.search_runs([e.experiment_id for e in experiments], "attributes.status = 'RUNNING'"):
+        if is_dead(run.data.tags.get(PROCESS_TAG, "")):
+            client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _named_by_id(client: mlflow.MlflowClient) -> str:
+    """Return the experiment of MLFLOW_EXPERIMENT_ID, "" if it is not set."""
+    wanted, name = os.environ.get("MLFLOW_EXPERIMENT_ID", ""), os.environ.get("MLFLOW_EXPERIMENT_NAME", "")
+    if not wanted:
+        return ""
+    try:
+        experiment = client.get_experiment(wanted)
+    except mlflow.MlflowException as error:
+        raise InputError(
+            f"MLFLOW_EXPERIMENT_ID = {wanted}: no experiment of this store has this id; unset it, or give another id"
+        ) from error
+    if experiment.lifecycle_stage != "active":
+        raise InputError(f"MLFLOW_EXPERIMENT_ID = {wanted}: the experiment is deleted; restore it, or give another id")
+    if name and name != experiment.name:
+        raise InputError(
+            f"MLFLOW_EXPERIMENT_ID = {wanted} is experiment {experiment.name!r}, but MLFLOW_EXPERIMENT_NAME = {name}; "
+            "unset one of them"
+        )
+    return wanted
+
+
+def _refuse_silent_server(uri: str) -> None:
+    """Raise OSError if nothing listens at an http address: MLflow would try for minutes."""
+    parts = urlsplit(uri)
+    if parts.scheme in ("http", "https") and parts.hostname:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname, port), timeout=5).close()
+
+
+def _without_password(uri: str) -> str:
+    return re.sub(r"//[^/@]*@", "//", uri).partition("?")[0]
 
 
 def current_experiment() -> str:
@@ -130,6 +191,8 @@ def current_experiment() -> str:
         return location.experiment_id
     if "MLFLOW_RUN_ID" in os.environ:
         return client.get_run(os.environ["MLFLOW_RUN_ID"]).info.experiment_id
-    found = client.get_experiment_by_name(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
+    if wanted := _named_by_id(client):
+        return wanted
+    found = client.get_experiment_by_name(os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT)
     assert found is not None, "call connect() first"
     return found.experiment_id

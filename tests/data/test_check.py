@@ -232,6 +232,42 @@ def test_an_empty_mask_of_a_defect_is_a_remark_and_the_sample_stays(tmp_path: Pa
     assert without_problems(samples, [problem]) == samples
 
 
+@pytest.mark.parametrize(
+    ("levels", "kind", "what"),
+    [
+        (np.zeros(SIZE), "error", "the image is black: it shows nothing"),
+        (np.full(SIZE, 90), "error", "the image is flat: it shows nothing"),
+        (
+            np.arange(SIZE[0] * SIZE[1]).reshape(SIZE) % 13,
+            "remark",
+            "the image is nearly black, its highest level is 12",
+        ),
+        (np.arange(SIZE[0] * SIZE[1]).reshape(SIZE) % 60, "remark", "the image is dark, its highest level is 59"),
+        (255 - np.arange(SIZE[0] * SIZE[1]).reshape(SIZE) % 9, "remark", "most of the image is saturated"),
+    ],
+)
+def test_images_that_show_little_are_reported(tmp_path: Path, levels: np.ndarray, kind: str, what: str) -> None:
+    samples = [*valid_dataset(tmp_path), Sample(image=tmp_path / "odd.png", label=0, split="train")]
+    write_image(samples[-1].image, np.repeat(levels.astype(np.uint8)[:, :, None], 3, axis=2))
+    (problem,) = check(samples)
+    assert (problem.path.name, problem.kind) == ("odd.png", kind)
+    assert what in problem.what
+
+
+def test_lossy_and_inverted_masks_are_remarks(tmp_path: Path) -> None:
+    samples = valid_dataset(tmp_path)
+    lossy, inverted = tmp_path / "m.jpg", tmp_path / "i.png"
+    mask = np.zeros(SIZE, np.uint8)
+    mask[10:30, 10:30] = 255
+    Image.fromarray(mask).save(lossy, quality=60)
+    write_image(inverted, np.arange(SIZE[0] * SIZE[1]).reshape(SIZE) > 100)
+    samples[1], samples[3] = samples[1].with_(mask=lossy), samples[3].with_(mask=inverted)
+    problems = check(samples)
+    assert [(problem.path.name, problem.kind) for problem in problems] == [("m.jpg", "remark"), ("i.png", "remark")]
+    assert problems[0].what.startswith("the mask is lossy (JPEG")
+    assert problems[1].what == "the mask marks 97% of the image"
+
+
 def test_each_image_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples = valid_dataset(tmp_path)
     decoded: list[Path] = []

@@ -1,4 +1,5 @@
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inandout.data.images import read_image, read_mask, write_image
+from inandout.data.images import decode_image, decode_mask, read_image, read_mask, write_image
 from inandout.errors import InputError
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
@@ -59,8 +60,9 @@ def test_transparent_colours_become_black(tmp_path: Path) -> None:
 
 
 def test_grey_with_alpha_is_composited_over_black(tmp_path: Path) -> None:
-    image = Image.merge("LA", [Image.new("L", (2, 2), 100), Image.new("L", (2, 2), 0)])
-    assert read_image(saved(tmp_path / "a.png", encoded(image, "PNG"))).max() == 0
+    alpha = Image.fromarray(np.array([[0, 255], [51, 0]], np.uint8))
+    image = Image.merge("LA", [Image.new("L", (2, 2), 100), alpha])
+    assert read_image(saved(tmp_path / "a.png", encoded(image, "PNG")))[:, :, 0].tolist() == [[0, 100], [20, 0]]
 
 
 def test_a_palette_is_converted_to_its_colours(tmp_path: Path) -> None:
@@ -180,3 +182,244 @@ def test_images_and_masks_survive_a_round_trip(tmp_path: Path) -> None:
     assert np.array_equal(read_image(tmp_path / "a.png"), image)
     assert np.array_equal(read_mask(tmp_path / "m.png"), mask)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "m.png"]
+
+
+@pytest.mark.parametrize("alpha", [0, 128, 255])
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_an_alpha_channel_of_one_value_is_ignored(tmp_path: Path, mode: str, alpha: int) -> None:
+    image = Image.fromarray(noise((6, 8, 3))).convert("L").convert(mode)
+    image.putalpha(alpha)
+    path = saved(tmp_path / "a.png", encoded(image, "PNG"))
+    assert np.array_equal(read_image(path), np.asarray(image.convert("RGB")))
+    assert np.array_equal(read_mask(path), np.asarray(image.convert("L")) >= 128), "it is soft"
+
+
+def test_the_unused_fourth_byte_of_a_bitmap_is_ignored(tmp_path: Path) -> None:
+    pixels = noise((6, 8, 3))
+    bgra = np.dstack([pixels[::-1, :, ::-1], np.zeros((6, 8), np.uint8)]).tobytes()
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    head = struct.pack("<IiiHHIIiiII", 108, 8, 6, 1, 32, 3, len(bgra), 0, 0, 0, 0) + masks + b"\0" * 52
+    content = b"BM" + struct.pack("<IHHI", 122 + len(bgra), 0, 0, 122) + head + bgra
+    assert Image.open(io.BytesIO(content)).mode == "RGBA"
+    assert np.array_equal(read_image(saved(tmp_path / "a.bmp", content)), pixels)
+
+
+def tiff(pixels: np.ndarray, order: str = "<", bits: int = 8, **changes: object) -> bytes:
+    """Return an uncompressed TIFF of `pixels` (H, W) or (H, W, C), written by hand.
+
+    Args:
+        pixels: values as stored.
+        order: `<` or `>`.
+        bits: bits of a value: 1, 8, 12 (packed) or 16.
+        changes: photometric, planar (2 = planes), tile (side), kind (sample format), extra (extra samples).
+    """
+    height, width = pixels.shape[:2]
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    planes = np.moveaxis(pixels.reshape(height, width, channels), 2, 0)
+    planar = int(changes.get("planar", 1))
+    side = int(changes.get("tile", 0))
+    parts = [plane[:, :, None] for plane in planes] if planar == 2 else [pixels.reshape(height, width, channels)]
+    blocks = []
+    for part in parts:
+        if side:
+            padded = np.pad(part, ((0, -height % side), (0, -width % side), (0, 0)))
+            rows, columns = padded.shape[0] // side, padded.shape[1] // side
+            blocks += [
+                padded[i * side : (i + 1) * side, j * side : (j + 1) * side]
+                for i in range(rows)
+                for j in range(columns)
+            ]
+        else:
+            blocks.append(part)
+    data = [packed(block, order, bits) for block in blocks]
+    place, offsets = 8, []
+    for block in data:
+        offsets.append(place)
+        place += len(block)
+    counts = [len(block) for block in data]
+    tags: dict[int, tuple[str, list[int]]] = {
+        256: ("I", [width]), 257: ("I", [height]), 258: ("H", [bits] * channels), 259: ("H", [1]),
+        262: ("H", [int(changes.get("photometric", 2 if channels >= 3 else 1))]), 277: ("H", [channels]),
+        284: ("H", [planar]),
+    }  # fmt: skip
+    if side:
+        tags |= {322: ("H", [side]), 323: ("H", [side]), 324: ("I", offsets), 325: ("I", counts)}
+    else:
+        tags |= {273: ("I", offsets), 278: ("I", [height]), 279: ("I", counts)}
+    if "kind" in changes:
+        tags[339] = ("H", [int(changes["kind"])] * channels)
+    if "extra" in changes:
+        tags[338] = ("H", [int(changes["extra"])])
+    entries, extra, directory = b"", b"", place + (place & 1)
+    beyond = directory + 2 + 12 * len(tags) + 4
+    for tag, (code, values) in sorted(tags.items()):
+        value = struct.pack(f"{order}{len(values)}{code}", *values)
+        if len(value) > 4:
+            value, extra = struct.pack(f"{order}I", beyond + len(extra)), extra + value
+        entries += struct.pack(f"{order}HHI", tag, 3 if code == "H" else 4, len(values)) + value.ljust(4, b"\0")
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", directory)
+    body = b"".join(data).ljust(directory - 8, b"\0")
+    return head + body + struct.pack(f"{order}H", len(tags)) + entries + b"\0" * 4 + extra
+
+
+def packed(block: np.ndarray, order: str, bits: int) -> bytes:
+    if bits == 1:
+        return np.packbits(block[:, :, 0].astype(bool), axis=1).tobytes()
+    if bits == 12:
+        flat = block.reshape(len(block), -1).astype(np.uint16)
+        first, second = flat[:, ::2], flat[:, 1::2]
+        rows = np.stack([first >> 4, ((first & 15) << 4) | (second >> 8), second & 255], axis=2)
+        return rows.astype(np.uint8).tobytes()
+    return block.astype(f"{order}u{bits // 8}").tobytes()
+
+
+VALUES = np.arange(33 * 34, dtype=np.uint32).reshape(33, 34)
+GREY8 = (VALUES % 256).astype(np.uint8)
+GREY16 = (VALUES * 58 % 65536).astype(np.uint16)
+GREY12 = (VALUES * 3 % 4096).astype(np.uint16)
+COLOUR = noise((33, 34, 3))
+ONE_BIT = VALUES % 3 == 0
+
+TIFFS: dict[str, tuple[bytes, np.ndarray]] = {
+    f"{name} {'little' if order == '<' else 'big'} endian": (tiff(pixels, order, bits, **changes), expected)
+    for order in "<>"
+    for name, pixels, bits, changes, expected in [
+        ("1 bit", ONE_BIT, 1, {}, ONE_BIT * 255),
+        ("1 bit, white is zero", ONE_BIT, 1, {"photometric": 0}, ~ONE_BIT * 255),
+        ("grey", GREY8, 8, {}, GREY8),
+        ("grey, white is zero", GREY8, 8, {"photometric": 0}, 255 - GREY8),
+        ("grey in tiles", GREY8, 8, {"tile": 16}, GREY8),
+        ("12 bits", GREY12, 12, {}, np.rint(GREY12 / 4095 * 255)),
+        ("16 bits", GREY16, 16, {}, np.rint(GREY16 / 257)),
+        ("16 bits, white is zero", GREY16, 16, {"photometric": 0}, np.rint((65535 - GREY16.astype(int)) / 257)),
+        ("16 bits in tiles", GREY16, 16, {"tile": 16}, np.rint(GREY16 / 257)),
+        ("RGB", COLOUR, 8, {}, COLOUR),
+        ("RGB in planes", COLOUR, 8, {"planar": 2}, COLOUR),
+        ("RGB in tiles", COLOUR, 8, {"tile": 16}, COLOUR),
+        ("RGB in planes and tiles", COLOUR, 8, {"tile": 16, "planar": 2}, COLOUR),
+        ("RGB of 16 bits", COLOUR.astype(np.uint16) * 257, 16, {}, COLOUR),
+        ("RGB and an unused channel", np.dstack([COLOUR, GREY8]), 8, {"extra": 0}, COLOUR),
+    ]
+    if order == "<" or name not in ("12 bits", "16 bits, white is zero")
+}
+REFUSED_TIFFS = {
+    "12 bits, big endian": tiff(GREY12, ">", 12),
+    "16 bits, white is zero, big endian": tiff(GREY16, ">", 16, photometric=0),
+    "signed grey": tiff(GREY8, kind=2),
+    "signed 16 bits": tiff(GREY16, bits=16, kind=2),
+    "YCbCr": tiff(COLOUR, photometric=6),
+    "CIE L*a*b*": tiff(COLOUR, photometric=8),
+    "RGB of 16 bits in planes": tiff(COLOUR.astype(np.uint16) * 257, bits=16, planar=2),
+}
+
+
+@pytest.mark.parametrize("name", TIFFS)
+def test_every_tiff_variant_has_the_same_pixels(tmp_path: Path, name: str) -> None:
+    content, expected = TIFFS[name]
+    path = saved(tmp_path / "a.tif", content)
+    image = read_image(path)
+    grey = expected if expected.ndim == 3 else np.repeat(expected[:, :, None], 3, axis=2)
+    assert np.array_equal(image, grey)
+    assert np.array_equal(decode_image(content, "request"), image)
+    decoded = decode_mask(path)
+    assert np.array_equal(decoded.mask, grey.max(axis=2) >= 128 if decoded.remark else grey.max(axis=2) > 0)
+
+
+@pytest.mark.parametrize("name", REFUSED_TIFFS)
+def test_a_tiff_variant_without_defined_values_raises_an_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=r"; (save|convert|replace)"):
+        read_image(saved(tmp_path / "a.tif", REFUSED_TIFFS[name]))
+
+
+OTHERS: dict[str, tuple[str, Image.Image, dict[str, object], int]] = {
+    "PNG, interlaced by palette": ("PNG", Image.fromarray(COLOUR // 64 * 64).quantize(256), {}, 0),
+    "PNG, 2-bit palette": ("PNG", Image.fromarray(GREY8 // 64 * 85).quantize(4), {"bits": 2}, 0),
+    "PNG, RGB": ("PNG", Image.fromarray(COLOUR), {}, 0),
+    "PNG, opaque RGBA": ("PNG", Image.fromarray(COLOUR).convert("RGBA"), {}, 0),
+    "BMP": ("BMP", Image.fromarray(COLOUR), {}, 0),
+    "BMP, grey": ("BMP", Image.fromarray(GREY8), {}, 0),
+    "BMP, 1 bit": ("BMP", Image.fromarray(ONE_BIT), {}, 0),
+    "TIFF, LZW": ("TIFF", Image.fromarray(COLOUR), {"compression": "tiff_lzw"}, 0),
+    "TIFF, deflate": ("TIFF", Image.fromarray(GREY8), {"compression": "tiff_adobe_deflate"}, 0),
+    "TIFF, group 4": ("TIFF", Image.fromarray(ONE_BIT), {"compression": "group4"}, 0),
+    "WebP, lossless": ("WEBP", Image.fromarray(COLOUR), {"lossless": True}, 0),
+    "JPEG, quality 100": ("JPEG", Image.fromarray(GREY8), {"quality": 100}, 3),
+    "JPEG, progressive": ("JPEG", Image.fromarray(GREY8), {"quality": 100, "progressive": True}, 3),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_variant_of_other_formats_has_the_pixels_of_its_source(tmp_path: Path, name: str) -> None:
+    kind, image, options, difference = OTHERS[name]
+    found = read_image(saved(tmp_path / "a", encoded(image, kind, **options))).astype(int)
+    assert np.abs(found - np.asarray(image.convert("RGB"))).max() <= difference
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_a_lossy_mask_is_thresholded_with_a_remark(tmp_path: Path, kind: str) -> None:
+    mask = np.zeros((96, 96), np.uint8)
+    mask[20:40, 30:50] = 255
+    decoded = decode_mask(saved(tmp_path / "m", encoded(Image.fromarray(mask), kind, quality=60)))
+    assert f"the mask is lossy ({kind}" in decoded.remark
+    assert (decoded.mask != (mask > 0)).mean() < 0.005
+    assert decode_mask(saved(tmp_path / "n", encoded(Image.fromarray(mask), "WEBP", lossless=True))).remark == ""
+
+
+def test_a_soft_mask_is_thresholded_and_a_mask_of_classes_is_not(tmp_path: Path) -> None:
+    ramp = np.tile(np.arange(0, 256, 5, dtype=np.uint8), (6, 1))
+    soft = decode_mask(saved(tmp_path / "s.png", encoded(Image.fromarray(ramp), "PNG")))
+    assert soft.remark == "the mask is soft (51 grey levels)"
+    assert np.array_equal(soft.mask, ramp >= 128)
+    for classes in (np.arange(9, dtype=np.uint8)[None], np.arange(40, dtype=np.uint8)[None]):
+        found = decode_mask(saved(tmp_path / "c.png", encoded(Image.fromarray(classes), "PNG")))
+        assert (found.remark, found.mask.sum()) == ("", classes.size - 1)
+
+
+def test_metadata_of_any_size_is_ignored(tmp_path: Path) -> None:
+    content = encoded(Image.fromarray(COLOUR), "PNG")
+    large = zlib.compress(b"x" * (2 * 2**20))
+    for chunk in (png_chunk(b"zTXt", b"Comment\0\0" + large), png_chunk(b"iCCP", b"icc\0\0" + large)):
+        with_text = content[:33] + chunk + content[33:]
+        assert np.array_equal(read_image(saved(tmp_path / "a.png", with_text)), COLOUR)
+        assert np.array_equal(decode_image(with_text, "request"), COLOUR)
+
+
+def test_damaged_exif_data_is_ignored(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    content = encoded(Image.fromarray(GREY), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\0garbage")
+    assert read_image(saved(tmp_path / "a.jpg", content)).shape == (6, 8, 3)
+    assert not list(recwarn)
+
+
+def test_previews_are_ignored(tmp_path: Path) -> None:
+    photograph, preview = Image.fromarray(COLOUR), Image.fromarray(COLOUR[::2, ::2])
+    with_preview = encoded(photograph, "MPO", save_all=True, append_images=[preview], quality=95)
+    plain = encoded(photograph, "JPEG", quality=95)
+    assert np.array_equal(read_image(saved(tmp_path / "a.jpg", with_preview)), read_image(saved(tmp_path / "b", plain)))
+    frames = [Image.fromarray(COLOUR), Image.fromarray(COLOUR[::2, ::2])]
+    pyramid = bytearray(encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:], tiffinfo={254: 0}))
+    second = struct.unpack_from("<I", pyramid, place := first_directory_end(pyramid))[0]
+    assert second > place
+    with pytest.raises(InputError, match="several frames"):
+        read_image(saved(tmp_path / "a.tif", bytes(pyramid)))
+    entry = next(e for e in range(second + 2, len(pyramid), 12) if struct.unpack_from("<H", pyramid, e)[0] == 254)
+    struct.pack_into("<I", pyramid, entry + 8, 1)  # a reduced-resolution version
+    assert np.array_equal(read_image(saved(tmp_path / "a.tif", bytes(pyramid))), COLOUR)
+
+
+def first_directory_end(content: bytearray) -> int:
+    """Return the place of the offset of the second directory of a little-endian TIFF."""
+    (start,) = struct.unpack_from("<I", content, 4)
+    (count,) = struct.unpack_from("<H", content, start)
+    return int(start) + 2 + 12 * int(count)
+
+
+def test_other_formats_are_never_opened(tmp_path: Path) -> None:
+    for kind in ("GIF", "PPM", "EPS", "PDF"):
+        with pytest.raises(InputError, match="no image in a known format: PNG, JPEG, BMP, TIFF, WEBP"):
+            read_image(saved(tmp_path / "a.png", encoded(Image.fromarray(COLOUR), kind)))
+
+
+def test_a_pipe_is_refused_and_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(InputError, match="not a regular file"):
+        read_image(tmp_path / "a.png")

@@ -1,4 +1,5 @@
 import logging
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 
 from inandout.data import readers
 from inandout.data.check import describe
-from inandout.data.images import write_image
+from inandout.data.images import read_mask, write_image
 from inandout.data.manifest import Sample
 from inandout.data.readers import read_ksdd2, scan_data
 from inandout.errors import InputError
@@ -246,3 +247,134 @@ def test_nested_images_and_other_formats_in_ksdd2_are_reported_and_not_used(tmp_
     assert problem_paths(folder) == {"train/line2", "test/7.jpg", "test/7_GT.png"}
     assert len(scan.samples) == 6
     assert all(problem.fix for problem in scan.problems)
+
+
+def counts(folder: Path) -> dict[tuple[str, int], int]:
+    """Return the number of samples of each split and label, after checking that all defects have masks."""
+    samples = read_data(folder)
+    assert all((sample.mask is not None) == bool(sample.label) for sample in samples if not sample.group)
+    return dict(Counter((sample.split, sample.label) for sample in samples))
+
+
+def test_mvtec_with_a_validation_part_is_read(tmp_path: Path) -> None:
+    image(mvtec(tmp_path) / "validation" / "good" / "0.png")
+    assert counts(tmp_path) == {("train", 0): 2, ("val", 0): 1, ("test", 0): 1, ("test", 1): 2}
+
+
+def test_several_masks_of_an_image_of_mvtec_loco_are_united(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, truth = tmp_path / "loco", tmp_path / "loco" / "ground_truth" / "logical_anomalies"
+    for name in ("train/good/0", "validation/good/0", "test/good/0", "test/logical_anomalies/0"):
+        image(folder / f"{name}.png")
+    for number, name in enumerate(("000", "001")):
+        pixels = np.zeros(SIZE, np.uint8)
+        pixels[number, number] = 200 + number
+        (truth / "0").mkdir(parents=True, exist_ok=True)
+        write_image(truth / "0" / f"{name}.png", pixels)
+    monkeypatch.chdir(tmp_path)
+    assert counts(folder) == {("train", 0): 1, ("val", 0): 1, ("test", 0): 1, ("test", 1): 1}
+    (united,) = [sample.mask for sample in read_data(folder) if sample.mask]
+    assert united.is_relative_to(tmp_path / "data")
+    assert np.argwhere(read_mask(united)).tolist() == [[0, 0], [1, 1]]
+    (truth / "0" / "001.png").unlink()
+    assert [sample.mask for sample in read_data(folder) if sample.mask] == [truth / "0" / "000.png"]
+
+
+def test_mvtec_ad_2_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in (
+        "train/good/0_regular",
+        "validation/good/0_regular",
+        "test_public/good/0_shift",
+        "test_private/0_mixed",
+    ):
+        image(tmp_path / f"{name}.png")
+    image(tmp_path / "test_public" / "bad" / "0_overexposed.png")
+    mask(tmp_path / "test_public" / "ground_truth" / "bad" / "0_overexposed_mask.png", True)
+    assert counts(tmp_path) == {("train", 0): 1, ("val", 0): 1, ("test", 0): 1, ("test", 1): 1}
+    assert "test_private: ignored" in caplog.text
+
+
+def test_btad_is_read(tmp_path: Path) -> None:
+    for name in ("train/ok/0", "train/ok/1", "test/ok/0", "test/ko/0"):
+        image(tmp_path / f"{name}.png")
+    mask(tmp_path / "ground_truth" / "ko" / "0.png", True)
+    assert counts(tmp_path) == {("train", 0): 2, ("test", 0): 1, ("test", 1): 1}
+
+
+@pytest.mark.parametrize("split", ["", "split.csv", "../split_csv/1cls.csv"])
+def test_visa_is_read_with_its_split(tmp_path: Path, split: str) -> None:
+    folder = tmp_path / "candle"
+    names = ["Normal/0", "Normal/1", "Anomaly/0"]
+    for name in names:
+        image(folder / "Data" / "Images" / f"{name}.JPG")
+    mask(folder / "Data" / "Masks" / "Anomaly" / "0.png", True)
+    if split:
+        base = "candle/" if split.startswith("..") else ""
+        parts = ["train", "test", "test"]
+        rows = [f"candle,{part},x,{base}Data/Images/{name}.JPG,\n" for part, name in zip(parts, names, strict=True)]
+        (folder / split).parent.mkdir(exist_ok=True)
+        (folder / split).write_text("object,split,label,image,mask\n" + "".join(rows))
+    expected = {("train", 0): 1, ("test", 0): 1, ("test", 1): 1} if split else {("", 0): 2, ("", 1): 1}
+    assert counts(folder) == expected
+    image(folder / "Data" / "Images" / "Normal" / "9.JPG")
+    assert {problem.path.name for problem in scan_data(folder).problems} == ({"9.JPG"} if split else set())
+
+
+def test_kolektor_sdd_is_read_with_one_group_a_part(tmp_path: Path) -> None:
+    for part in ("kos01", "kos02"):
+        for number in range(3):
+            image(tmp_path / part / f"Part{number}.jpg")
+            mask(tmp_path / part / f"Part{number}_label.bmp", number == 2)
+    samples = read_data(tmp_path)
+    assert [(sample.label, sample.group) for sample in samples] == [
+        (0, "kos01"), (0, "kos01"), (1, "kos01"), (0, "kos02"), (0, "kos02"), (1, "kos02")
+    ]  # fmt: skip
+    (tmp_path / "kos02" / "Part0_label.bmp").unlink()
+    assert [problem.what for problem in scan_data(tmp_path).problems] == ["no mask for this image"]
+
+
+def test_files_that_share_a_name_are_reported_and_not_used(tmp_path: Path) -> None:
+    folder = mvtec(tmp_path)
+    image(folder / "test" / "crack" / "0.bmp")
+    image(folder / "test" / "good_looking" / "1.png")
+    for name in ("1", "1_mask"):
+        mask(folder / "ground_truth" / "good_looking" / f"{name}.png", True)
+    scan = scan_data(folder)
+    assert {problem.path.relative_to(folder).as_posix() for problem in scan.problems} == {
+        "test/crack/0.bmp", "test/crack/0.png", "ground_truth/good_looking/1.png",
+        "ground_truth/good_looking/1_mask.png",
+    }  # fmt: skip
+    assert [sample.image.name for sample in scan.samples if sample.label] == ["0.png"]
+    for name in ("good/1.png", "defect/a.png", "defect/a.bmp", "defect/b.png"):
+        image(tmp_path / "folders" / name)
+    for name in ("b", "b_mask"):
+        mask(tmp_path / "folders" / "mask" / f"{name}.png", True)
+    scan = scan_data(tmp_path / "folders")
+    assert {problem.path.name for problem in scan.problems} >= {"a.png", "a.bmp", "b.png", "b_mask.png"}
+    assert [sample.label for sample in scan.samples] == [0]
+
+
+def test_masks_in_folders_may_have_the_suffix_of_mvtec(tmp_path: Path) -> None:
+    for name in ("good/1", "defect/2"):
+        image(tmp_path / f"{name}.png")
+    mask(tmp_path / "mask" / "2_mask.png", True)
+    assert [sample.mask for sample in read_data(tmp_path)] == [None, tmp_path / "mask" / "2_mask.png"]
+
+
+@pytest.mark.parametrize("layout", ["mvtec", "folders", "ksdd2"])
+def test_a_folder_with_images_beside_a_layout_is_reported(tmp_path: Path, layout: str) -> None:
+    if layout == "mvtec":
+        mvtec(tmp_path)
+    elif layout == "folders":
+        for name in ("good/1", "defect/2"):
+            image(tmp_path / f"{name}.png")
+    else:
+        (ksdd2(tmp_path, {"train": (2, 1), "test": (1, 2)}) / "surfaces.json").write_text("[]")
+    image(tmp_path / "extra" / "1.png")
+    assert problem_paths(tmp_path) == {"extra"}
+
+
+def test_train_and_test_with_unknown_folders_are_an_unknown_layout(tmp_path: Path) -> None:
+    for name in ("train/a/1", "test/b/1"):
+        image(tmp_path / f"{name}.png")
+    with pytest.raises(InputError, match="unknown layout; give a manifest"):
+        read_data(tmp_path)

@@ -56,7 +56,7 @@ def test_an_image_at_a_threshold_is_not_kept() -> None:
 
 
 def test_too_few_validation_negatives_are_refused_with_the_required_number() -> None:
-    with pytest.raises(InputError, match=r"needs at least 19 validation negatives, but there are 18; raise val_share"):
+    with pytest.raises(InputError, match=r"needs at least 19 good validation parts, but there are 18; raise val_share"):
         fit_thresholds(REAL._replace(unseen=cloud(2, 18, 0)), 0.95)
     fit_thresholds(REAL._replace(unseen=cloud(2, 19, 0)), 0.95)
 
@@ -65,3 +65,28 @@ def test_nearest_is_the_minimum_of_all_distances() -> None:
     queries, references = cloud(6, 5, 0), cloud(7, 9, 1)
     expected = [min(np.linalg.norm(query - reference) for reference in references) for query in queries]
     assert nearest(queries, references) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("images", [1, 2, 6])
+def test_a_new_part_of_several_images_fails_in_its_quantile(images: int) -> None:
+    """With 20 parts of 6 images, a rank among the 120 images would reject the whole part less often."""
+    rng, groups = np.random.default_rng(images), [str(i // images) for i in range(20 * images)]
+
+    def parts(count: int) -> np.ndarray:
+        return np.repeat(rng.normal(size=(count, 6)), images, axis=0) + 0.1 * rng.normal(size=(count * images, 6))
+
+    near, far = [], []
+    for _ in range(200):
+        thresholds = fit_thresholds(REAL._replace(unseen=parts(20), groups=groups), 0.9)
+        new = parts(40)
+        near.append((nearest(new, REAL.negatives) <= thresholds.negatives).reshape(40, images).all(axis=1).mean())
+        assert thresholds.positives is not None
+        far.append((nearest(new, REAL.positives) >= thresholds.positives).reshape(40, images).all(axis=1).mean())
+    for rejected in (near, far):
+        assert 0.9 - 0.01 < np.mean(rejected) < 0.9 + 1 / 21 + 0.02
+
+
+def test_many_images_of_few_parts_are_refused() -> None:
+    unseen, groups = cloud(2, 108, 0), [str(i // 6) for i in range(108)]
+    with pytest.raises(InputError, match=r"needs at least 19 good validation parts, but there are 18"):
+        fit_thresholds(REAL._replace(unseen=unseen, groups=groups), 0.95)

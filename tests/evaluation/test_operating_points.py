@@ -2,9 +2,10 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import beta, binom
+from scipy.stats import beta, binom, norm
 
 from inandout.errors import InputError
+from inandout.evaluation.metrics import Scored
 from inandout.evaluation.operating_points import (
     OperatingPoint,
     choose_point,
@@ -12,10 +13,13 @@ from inandout.evaluation.operating_points import (
     mistakes,
     needed_for,
     parse_rule,
+    simultaneous_bound,
     upper_bound,
+    worst_of_parts,
 )
 
 Scores = tuple[np.ndarray, np.ndarray]
+"""Logits and labels; every image shows a part of its own."""
 
 
 def scores(negatives: int, positives: int, seed: int = 0, gap: float = 2.0) -> Scores:
@@ -27,7 +31,7 @@ def scores(negatives: int, positives: int, seed: int = 0, gap: float = 2.0) -> S
 
 
 def choose(text: str, logits: np.ndarray, labels: np.ndarray, share: float | None = None) -> OperatingPoint:
-    return choose_point(parse_rule(text), logits, labels, 0.05, share)
+    return choose_point(parse_rule(text), Scored(labels, logits), 0.05, share)
 
 
 @pytest.mark.parametrize(
@@ -140,17 +144,17 @@ def test_the_bound_of_a_share_holds_in_95_percent_and_hardly_more() -> None:
 @pytest.mark.parametrize(
     ("rule", "negatives", "positives", "message"),
     [
-        ("recall>=0.95", 100, 58, r"recall>=0.95 needs 59 validation positives .* there are 58; .*recall>=0.949"),
-        ("recall>=0.95", 100, 0, "needs 59 validation positives .* zero and few shots have none"),
-        ("fpr<=0.01", 298, 10, r"fpr<=0.01 needs 299 validation negatives .* there are 298; .*fpr<=0.011"),
-        ("fpr<=0.01", 0, 10, "needs 299 validation negatives .* there are 0; raise val_share"),
-        ("cost 50:1", 100, 9, "needs 10 validation positives, but there are 9; raise val_share"),
+        ("recall>=0.95", 100, 58, r"recall>=0.95 needs 59 defective validation parts .* there are 58; .*recall>=0.949"),
+        ("recall>=0.95", 100, 0, "needs 59 defective validation parts .* zero and few shots have none"),
+        ("fpr<=0.01", 298, 10, r"fpr<=0.01 needs 299 good validation parts .* there are 298; .*fpr<=0.011"),
+        ("fpr<=0.01", 0, 10, "needs 299 good validation parts .* there are 0; raise val_share"),
+        ("cost 50:1", 100, 9, "needs 10 defective validation parts, but there are 9; raise val_share"),
         ("cost 50:1", 100, 0, "there are 0; zero and few shots have none, use another rule"),
-        ("cost 50:1", 9, 100, "needs 10 validation negatives, but there are 9; raise val_share"),
+        ("cost 50:1", 9, 100, "needs 10 good validation parts, but there are 9; raise val_share"),
         ("validation", 0, 5, "no validation negatives"),
     ],
 )
-def test_too_few_images_are_refused_with_the_required_number(
+def test_too_few_parts_are_refused_with_the_required_number(
     rule: str, negatives: int, positives: int, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
@@ -198,7 +202,7 @@ def test_the_validation_rule_is_the_threshold_of_the_run_and_survives_float32() 
 def test_measuring_keeps_the_threshold_and_counts_errors_on_the_test_part() -> None:
     chosen = choose("validation", *scores(100, 40))
     logits, labels = scores(70, 50, seed=1)
-    point = measure_point(chosen, logits, labels)
+    point = measure_point(chosen, Scored(labels, logits))
     assert (point.rule, point.threshold, point.measured_on) == (chosen.rule, chosen.threshold, "test")
     assert point.escapes is not None
     assert point.false_rejects is not None
@@ -216,3 +220,88 @@ def test_all_rules_handle_equal_scores() -> None:
         assert (point.recall, point.fpr) in {(1, 1), (0, 0)}
     assert choose("recall>=0.95", logits, labels).recall == 1
     assert choose("fpr<=0.05", logits, labels).fpr == 0
+
+
+def test_a_part_counts_once_by_its_worst_image() -> None:
+    labels, logits = np.array([1, 1, 1, 0, 0, 0, 0]), np.array([3.0, -1.0, 2.0, -2.0, 1.0, -3.0, -4.0])
+    groups = ["a", "a", "", "b", "b", "a", ""]
+    worst, of = worst_of_parts(Scored(labels, logits, groups))
+    assert sorted(zip(of.tolist(), worst.tolist(), strict=True)) == [(0, -4), (0, -3), (0, 1), (1, -1), (1, 2)]
+    point = choose_point(parse_rule("validation"), Scored(labels, logits, groups), 0.05)
+    measured = measure_point(point.model_copy(update={"threshold": 0.0}), Scored(labels, logits, groups))
+    assert measured.escapes is not None
+    assert measured.false_rejects is not None
+    assert (measured.escapes.wrong, measured.escapes.of) == (1, 2)
+    assert (measured.false_rejects.wrong, measured.false_rejects.of) == (1, 3)
+
+
+@pytest.mark.parametrize(("rule", "label"), [("recall>=0.95", 1), ("fpr<=0.05", 0)])
+def test_many_images_of_few_parts_are_refused(rule: str, label: int) -> None:
+    labels, groups = np.full(600, label), [str(i // 6) for i in range(600)]
+    for parts in (58, 59):
+        count = 6 * parts
+        part = Scored(labels[:count], np.arange(float(count)), groups[:count])
+        if parts == 59:
+            assert choose_point(parse_rule(rule), part, 0.05).rule == rule
+        else:
+            with pytest.raises(InputError, match=f"{rule} needs 59 .* parts .* there are 58"):
+                choose_point(parse_rule(rule), part, 0.05)
+
+
+DRAWS = 200
+
+
+def correlated(rng: np.random.Generator, parts: int, images: int, alike: float) -> np.ndarray:
+    """Return standard normal scores (parts * images,); `alike` is the correlation of two images of one part."""
+    common = rng.normal(size=(parts, 1)) * alike**0.5
+    return (common + rng.normal(size=(parts, images)) * (1 - alike) ** 0.5).ravel()
+
+
+def rates(threshold: float, images: int, alike: float) -> tuple[float, float]:
+    """Return the shares of images, and of parts with an image, above `threshold` in the population of `correlated`."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    below = norm.cdf((threshold - nodes * alike**0.5) / max((1 - alike) ** 0.5, 1e-9))
+    return float(norm.sf(threshold)), float(1 - (weights * below**images).sum() / weights.sum())
+
+
+@pytest.mark.parametrize("alike", [0.5, 0.95])
+@pytest.mark.parametrize(("parts", "images"), [(29, 1), (29, 2), (29, 6), (60, 6)])
+def test_a_claim_on_correlated_images_is_broken_in_at_most_5_percent(parts: int, images: int, alike: float) -> None:
+    """Both rules are claims of 10 %, of images and of parts; recall is the mirror image of the false positive rate."""
+    rng = np.random.default_rng(parts + images)
+    groups = [str(i // images) for i in range(parts * images)]
+    broken = dict.fromkeys(("fpr", "recall", "test"), 0)
+    for _ in range(DRAWS):
+        good, defect, test = (correlated(rng, parts, images, alike) for _ in range(3))
+        fpr = choose_point(parse_rule("fpr<=0.1"), Scored(np.zeros(len(good), np.int64), good, groups), 0.05)
+        broken["fpr"] += max(rates(fpr.threshold, images, alike)) > 0.1
+        recall = choose_point(parse_rule("recall>=0.9"), Scored(np.ones(len(good), np.int64), defect, groups), 0.05)
+        broken["recall"] += max(rates(-recall.threshold, images, alike)) > 0.1
+        measured = measure_point(fpr, Scored(np.zeros(len(good), np.int64), test, groups)).false_rejects
+        assert measured is not None
+        broken["test"] += max(rates(fpr.threshold, images, alike)) > measured.per_1000_at_most / 1000
+    assert max(broken.values()) <= binom.ppf(0.9999, DRAWS, 0.05), broken
+
+
+@pytest.mark.parametrize("rule", ["validation", "cost 20:1"])
+def test_a_threshold_chosen_by_its_own_errors_has_the_bound_of_all_thresholds(rule: str) -> None:
+    point = choose(rule, *scores(60, 40))
+    assert point.escapes is not None
+    assert point.false_rejects is not None
+    assert point.escapes.per_1000_at_most == pytest.approx(1000 * simultaneous_bound(point.escapes.wrong, 40))
+    assert point.false_rejects.per_1000_at_most == pytest.approx(
+        1000 * simultaneous_bound(point.false_rejects.wrong, 60)
+    )
+
+
+@pytest.mark.parametrize("of", [12, 60])
+def test_the_bound_of_all_thresholds_is_broken_at_any_of_them_in_at_most_5_percent(of: int) -> None:
+    """For uniform scores the share above a threshold t is 1 - t; the exact bound of one threshold is too low."""
+    scores = np.sort(np.random.default_rng(of).random((1000, of)))[:, ::-1]
+    above = np.arange(of)  # just above the i-th highest score, i scores are higher
+    broken = {
+        bound: (1 - scores > np.array([bound(wrong, of) for wrong in above.tolist()])).any(axis=1).sum()
+        for bound in (simultaneous_bound, upper_bound)
+    }
+    assert broken[simultaneous_bound] <= binom.ppf(0.999, 1000, 0.05)
+    assert broken[upper_bound] > 150

@@ -1,5 +1,6 @@
 import numpy as np
 
+from inandout.evaluation.metrics import Scored
 from inandout.evaluation.operating_points import choose_point, measure_point, parse_rule
 from inandout.reporting.model_card import Facts, command_line, model_card
 
@@ -10,8 +11,11 @@ def facts(positives: int) -> Facts:
     labels = np.repeat([0, 1], [100, positives])
     test_labels = np.repeat([0, 1], [160, 60])
     rules = ["fpr<=0.05", *(["cost 50:1"] if positives else [])]
-    chosen = [choose_point(parse_rule(rule), rng.normal(8 * labels), labels, 0.05, 0.02) for rule in rules]
-    logits = rng.normal(8 * test_labels)
+    chosen = [choose_point(parse_rule(rule), Scored(labels, rng.normal(8 * labels)), 0.05, 0.02) for rule in rules]
+    # two images of each test part
+    test = Scored(
+        np.repeat(test_labels, 2), np.repeat(rng.normal(8 * test_labels), 2), [str(i // 2) for i in range(440)]
+    )
     return Facts(
         run_id="abc",
         config={
@@ -22,7 +26,7 @@ def facts(positives: int) -> Facts:
         },
         params={
             "n_train_real_negatives": "384", "n_train_memseg_positives": "30", "n_train_ddpm_positives": "30",
-            "n_test_negatives": "160", "n_test_positives": "60",
+            "n_test_negatives": "320", "n_test_positives": "120",
         },
         metrics={"ap": 0.81, "ap_low": 0.75, "ap_high": 0.87, "oracle_precision": 0.9, "oracle_recall": 0.8},
         tags={
@@ -30,7 +34,7 @@ def facts(positives: int) -> Facts:
             "inandout.weights": "beef",
         },
         data_fingerprint="d", test_fingerprint="t", data_licence="CC0", base_licence="Apache-2.0 (embedded)",
-        chosen=chosen, measured=[measure_point(point, logits, test_labels) for point in chosen],
+        chosen=chosen, measured=[measure_point(point, test) for point in chosen],
         commands=[command_line("classify", {"data": "my parts.csv", "reviewed": True, "alpha": None})],
     )  # fmt: skip
 
@@ -41,7 +45,8 @@ def test_the_card_states_data_errors_bounds_and_commands() -> None:
         "Network mobilenet_v2", "initial weights w.safetensors (`beef`), frozen norm",
         "fingerprint `d`, shot full", "Real: 384 good, 0 defective.", "30 from MemSeg, 30 from diffusion (alpha 0.6)",
         "Licence of the data: CC0. Licence of the diffusion base: Apache-2.0 (embedded).",
-        "160 good and 60 defective images, fingerprint `t`", "Average precision 0.810 (95 % 0.750 .. 0.870)",
+        "320 good images of 160 physical parts, 120 defective images of 60, fingerprint `t`",
+        "Average precision 0.810 (95 % 0.750 .. 0.870)",
         "`fpr<=0.05`: 0 of 60 missed: fewer than 4.9 % escape (95 %)", "0.0, at most 48.7 (0 of 60)",
         "`cost 50:1` assumes that 2.00% of all parts are defective", "90 of 96 defects survive", "commit `c0ffee`",
         "python -m inandout classify --data 'my parts.csv' --reviewed true --alpha none",

@@ -46,7 +46,7 @@ class Page(NamedTuple):
 def page(tmp_path: Path) -> Page:
     session, log, finished = small_session(tmp_path), DecisionLog(tmp_path / "decisions.jsonl"), ["run 1"]
     app = build_app(session, log, lambda: finished[0])
-    return Page(session, log, TestClient(Guard(app), base_url=HERE), finished)
+    return Page(session, log, TestClient(Guard(app), base_url=HERE, headers={"origin": HERE}), finished)
 
 
 def test_the_page_loads_files_from_this_server_only(page: Page) -> None:
@@ -143,7 +143,8 @@ def test_undo_returns_the_image(page: Page) -> None:
 
 def test_a_second_server_continues_with_the_same_file(page: Page) -> None:
     page.decide(0)
-    second = TestClient(Guard(build_app(page.session, DecisionLog(page.log.path), lambda: "")), base_url=HERE)
+    again = build_app(page.session, DecisionLog(page.log.path), lambda: "")
+    second = TestClient(Guard(again), base_url=HERE, headers={"origin": HERE})
     assert len(second.get("/api/updates").json()["decisions"]) == 1
     page.decide(1)
     assert len(second.get("/api/updates").json()["decisions"]) == 2
@@ -189,7 +190,10 @@ def test_requests_that_are_too_large_are_refused_with_the_limit(page: Page) -> N
 def test_without_a_token_only_loopback_hosts_are_accepted(page: Page, host: str) -> None:
     assert page.client.get("/api/session", headers={"host": host}).status_code == 403
     for loopback in ("localhost:1", "127.0.0.1", "[::1]:8765"):
-        assert page.client.get("/api/session", headers={"host": loopback}).status_code == 200
+        assert (
+            page.client.get("/api/session", headers={"host": loopback, "origin": f"http://{loopback}"}).status_code
+            == 200
+        )
 
 
 def test_other_pages_cannot_decide(page: Page) -> None:
@@ -203,7 +207,9 @@ def test_other_pages_cannot_decide(page: Page) -> None:
 
 
 def test_a_configured_token_is_required(page: Page) -> None:
-    client = TestClient(Guard(build_app(page.session, page.log, str), "se-cret"), base_url="http://192.168.0.5:8765")
+    there = "http://192.168.0.5:8765"
+    guarded = Guard(build_app(page.session, page.log, str), "se-cret")
+    client = TestClient(guarded, base_url=there, headers={"origin": there})
     for address in ("/", "/api/session", f"/whole/{page.session.ids[0]}", "/?token=wrong", "/?token="):
         assert client.get(address).status_code == 401
     assert client.post("/api/undo?token=se-cret", json={"reviewer": "A"}).status_code == 401
@@ -212,6 +218,31 @@ def test_a_configured_token_is_required(page: Page) -> None:
     assert (first.status_code, first.headers["location"]) == (303, "/")
     assert "HttpOnly" in first.headers["set-cookie"]
     assert client.get("/api/session").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.com\\@127.0.0.1", "evil.com@127.0.0.1", "[::1", "127.0.0.1:x", "127.0.0.1/x", "127.0.0.1#", "::1"]
+)
+def test_a_host_that_cannot_be_parsed_is_refused(page: Page, host: str) -> None:
+    for origin in (HERE, f"http://{host}"):
+        answer = page.client.get("/api/session", headers={"host": host, "origin": origin})
+        assert answer.status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("proof", "status"),
+    [
+        ({}, 403), ({"origin": "null"}, 403), ({"origin": "http://[::1"}, 403), ({"origin": "garbage"}, 403),
+        ({"origin": f"{HERE}.evil.example"}, 403), ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "same-site"}, 403), ({"origin": HERE, "sec-fetch-site": "cross-site"}, 403),
+        ({"origin": HERE}, 201), ({"sec-fetch-site": "same-origin"}, 201),
+    ],
+)  # fmt: skip
+def test_a_change_needs_a_proof_that_the_page_sent_it(page: Page, proof: dict[str, str], status: int) -> None:
+    bare = TestClient(page.client.app, base_url=HERE)
+    decision = {"image": page.session.ids[0], "decision": "keep", "reviewer": "A", "seen": 0}
+    assert bare.post("/api/decisions", json=decision, headers=proof).status_code == status
+    assert bare.get("/api/session").status_code == 200
 
 
 def test_loopback_hosts_are_recognised() -> None:

@@ -154,3 +154,34 @@ def test_logs_of_two_machines_are_merged_without_duplicates(tmp_path: Path) -> N
     more = one.decide(B, "keep", "", "Anna", seen=0)
     other = two.decide(A, "reject", "", "Ben", seen=0)
     assert merge_logs([[shared], [other], [shared, more]]) == [shared, more, other]
+
+
+@pytest.mark.parametrize("loss", ["removed", "emptied", "halved", "replaced", "zeros"])
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_file_that_lost_decisions_is_written_again(tmp_path: Path, loss: str, reads: bool) -> None:
+    log = log_in(tmp_path)
+    made = [log.decide(A, "keep", "", "Anna", seen=0), log.decide(B, "reject", "blur", "Ben", seen=0)]
+    content = log.path.read_bytes()
+    other = log_in(tmp_path / "other").decide(B, "unsure", "", "Carl", seen=0)
+    if loss == "removed":
+        log.path.unlink()
+    elif loss == "replaced":
+        log.path.write_bytes(log_in(tmp_path / "other").path.read_bytes())
+        made.append(other)
+    else:
+        log.path.write_bytes({"emptied": b"", "halved": content[: len(content) // 3], "zeros": b"\0" * 50}[loss])
+    if reads:
+        assert log.read() == made
+    made.append(log.decide(A, "unsure", "", "Ben", seen=0))
+    assert log_in(tmp_path).read() == made
+    assert b"\0" not in log.path.read_bytes()
+
+
+def test_zeros_and_empty_lines_of_a_power_cut_are_ignored(tmp_path: Path) -> None:
+    first = log_in(tmp_path).decide(A, "keep", "", "Anna", seen=0)
+    with log_in(tmp_path).path.open("ab") as file:
+        file.write(b"\0" * 100 + b"\n\n")
+    again = log_in(tmp_path)
+    assert again.read() == [first]
+    second = again.decide(B, "keep", "", "Anna", seen=0)
+    assert log_in(tmp_path).read() == [first, second]

@@ -8,7 +8,7 @@ import pytest
 from inandout.errors import InputError
 from inandout.search.config import Point
 from inandout.search.space import Space, build_space
-from inandout.search.study import SharedStudy, claim_trial, fail, finish, open_study, point_of
+from inandout.search.study import SharedStudy, claim_trial, fail, finish, open_study, point_of, requeue
 
 
 def small(n_aug: int = 40, **changes: object) -> Space:
@@ -42,6 +42,30 @@ def test_a_resumed_study_tries_the_points_of_an_uninterrupted_one(tmp_path: Path
     assert len({space.identity(point) for point in resumed}) == 8
     search_on(tmp_path, 11, space)
     assert search_on(tmp_path, 12, space) == uninterrupted[:12], "the Gaussian process proposes from the tenth trial on"
+
+
+@pytest.mark.parametrize("killed", [{0}, {1, 4}, {2, 3, 10}])
+def test_a_killed_study_tries_the_points_of_an_uninterrupted_one(
+    tmp_path: Path, uninterrupted: list[Point], killed: set[int]
+) -> None:
+    """A killed trial is retried at the same point; a process that dies while claiming leaves a trial without one."""
+    space, done = small(), 0
+    while done < 12:
+        shared = open_study("", tmp_path, "study", space, seed=0)
+        if done in killed:
+            killed = killed - {done}
+            shared.study.ask()
+            interrupted = claim_trial(shared, 12).trial
+            assert interrupted is not None
+            requeue(shared.study, interrupted)
+            continue
+        trial = claim_trial(shared, 12).trial
+        assert trial is not None
+        point = point_of(trial, space)
+        finish(shared.study, trial, -((point["alpha"] - 0.7) ** 2) - (point["ddpm_ratio"] - 0.4) ** 2)
+        done += 1
+    complete = [trial for trial in shared.study.get_trials() if trial.state.name == "COMPLETE"]
+    assert [point_of(trial, space) for trial in complete] == uninterrupted[:12]
 
 
 def test_points_are_unique_and_the_first_is_the_start(uninterrupted: list[Point]) -> None:

@@ -67,6 +67,23 @@ def test_an_image_from_base64_or_a_path_has_the_pixels_of_training(
         np.testing.assert_array_equal(pixels, expected)
 
 
+@pytest.mark.parametrize("length", [0, 1, 2])
+def test_base64_may_be_url_safe_unpadded_or_a_data_url(length: int) -> None:
+    content = FILES["rgb.png"] + b"\xff\xfe\xfb" * 3 + b"\0" * length
+    safe = base64.urlsafe_b64encode(content).decode()
+    assert {"-", "_"} <= set(safe)
+    spellings = [
+        text(content), text(content).rstrip("="), safe, safe.rstrip("="), f"data:image/png;base64,{text(content)}",
+        f"DATA:image/png;charset=utf-8;BASE64,{safe.rstrip('=')}", f"data:;base64,{text(content)}",
+    ]  # fmt: skip
+    first, *others = prepare_rows([{"image": spelling} for spelling in spellings], GEOMETRY)
+    for other in others:
+        np.testing.assert_array_equal(other, first)
+    for wrong in (f"data:image/png,{safe}", "data:image/png;base64", f"data:image/png;base64,{safe[:-1]}ä"):
+        with pytest.raises(InputError, match="image 0: not "):
+            prepare_rows([{"image": wrong}], GEOMETRY)
+
+
 def test_pixel_values_in_colour_and_grey_are_unchanged() -> None:
     colour, grey = noise((32, 48, 3)), noise((32, 48))
     first, second, third = prepare_rows(
@@ -92,7 +109,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "both": ({"image": text(FILES["rgb.png"]), "path": "a.png"}, "not both"),
     "no base64": ({"image": "part.png"}, "not base64"),
     "not ascii": ({"image": "ä"}, "not base64"),
-    "no image": ({"image": text(b"hello")}, r"no image in a known format\); replace"),
+    "no image": ({"image": text(b"hello")}, r"no image in a known format: PNG.*; convert, replace"),
     "truncated": ({"image": text(FILES["rgb.png"][:400])}, "cannot be decoded"),
     "huge": ({"image": text(huge_png())}, "limit of 50,000,000 pixels"),
     "long": ({"image": "A" * (MAX_TEXT + 4)}, "16,777,220 characters of base64 exceed the limit of 16,777,216"),
@@ -154,3 +171,16 @@ def test_the_size_of_a_file_is_checked_before_it_is_read(tmp_path: Path, monkeyp
     monkeypatch.setattr(request_images, "MAX_BYTES", 100)
     with pytest.raises(InputError, match="file exceeds the limit of 100 bytes"):
         prepare_rows([{"path": "rgb.png"}], GEOMETRY)
+
+
+def test_a_request_with_too_many_pixels_is_refused_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = text(FILES["rgb.png"])
+    monkeypatch.setattr(request_images, "MAX_REQUEST_PIXELS", 3 * 50 * 70)
+    assert len(prepare_rows([{"image": content}] * 3, GEOMETRY)) == 3
+
+    def decode(data: bytes, name: str) -> np.ndarray:
+        raise AssertionError(name)
+
+    monkeypatch.setattr(request_images, "decode_image", decode)
+    with pytest.raises(InputError, match="have 14,000 pixels, more than the limit of 10,500; send fewer"):
+        prepare_rows([{"image": content}] * 4, GEOMETRY)

@@ -1,8 +1,6 @@
 import json
-import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -59,12 +57,17 @@ def test_only_runs_of_dead_processes_are_closed(project: Path) -> None:
     assert experiment is not None
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    here = socket.gethostname()
+    *here, pid, started = json.loads(this_process())
     processes = {
-        "gone": [here, dead.pid, 1.0],
-        "alive": json.loads(this_process()),
-        "another process with our number": [here, os.getpid(), 1.0],
-        "elsewhere": ["another-host", 1, 1.0],
+        "gone": [*here, dead.pid, started],
+        "alive": [*here, pid, started],
+        "another process with our number": [*here, pid, 1],
+        "elsewhere": ["another-host", *here[1:], dead.pid, started],
+        "another container": [*here[:3], "pid:[1]", dead.pid, started],
+        "another start of a container": [*here[:2], "boot", "pid:[1]", dead.pid, started],
+        "an older version": [here[0], dead.pid, 1.0],
+        "junk": "junk",
+        "more junk": [*here, "pid", None],
     }
     runs = {
         name: client.create_run(experiment.experiment_id, tags={"inandout.process": json.dumps(process)})
@@ -73,8 +76,8 @@ def test_only_runs_of_dead_processes_are_closed(project: Path) -> None:
     store.connect()
     status = {name: client.get_run(run.info.run_id).info.status for name, run in runs.items()}
     assert status == {
-        "gone": "KILLED", "alive": "RUNNING", "another process with our number": "KILLED", "elsewhere": "RUNNING"
-    }  # fmt: skip
+        name: "KILLED" if name in ("gone", "another process with our number") else "RUNNING" for name in processes
+    }
 
 
 def test_the_state_folder_is_next_to_the_database(
@@ -220,3 +223,19 @@ def test_system_metrics_are_logged_but_not_copied_to_a_run_that_reuses(
     monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
     runs.record_reuse("classify", {"data": "d"}, found)
     assert mlflow.get_run(reusing).data.metrics.keys() == {"seconds"}
+
+
+def test_a_result_whose_artifacts_were_removed_is_computed_again(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.connect()
+    with runs.open_run("augment", {}, "f" * 32, "name") as run:
+        mlflow.log_text("one", "pool/1.txt")
+        mlflow.log_text("two", "pool/2.txt")
+    found = runs.find_finished("f" * 32)
+    assert found is not None
+    assert found.info.run_id == run.info.run_id
+    files = [path for path in Path(run.info.artifact_uri.removeprefix("file://")).rglob("*") if path.is_file()]
+    files[0].unlink()
+    assert runs.find_finished("f" * 32) is None
+    assert f"run {run.info.run_id} has this result, but files are missing" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from inandout.checkpoint import refuse_pickle
 from inandout.data.manifest import digest, digests
 from inandout.diffusion.base.config import ALLOWED, BaseConfig, Kind, kind_of_base
-from inandout.diffusion.base.folder import CONFIGURATION, WEIGHTS, files_of, open_folder
+from inandout.diffusion.base.folder import CONFIGURATION, PARTS, WEIGHTS, files_of, find_weights, open_folder
 from inandout.diffusion.base.hub import check_hub_id, fetch, is_hub_id
 from inandout.diffusion.base.inpainting import is_inpainting
 from inandout.diffusion.base.single_file import open_single_file
@@ -48,6 +48,7 @@ def open_base(config: BaseConfig, download: bool = True) -> Base:
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         part.eval()
     _check_channels(pipeline, config.base)
+    _check_finite(pipeline, config.base)
     pipeline.unet.to(memory_format=torch.channels_last)
     pipeline.vae.to(memory_format=torch.channels_last)
     if isinstance(pipeline.vae, AutoencoderKL):
@@ -121,6 +122,10 @@ def _folder_identity(name: str, patterns: tuple[str, ...]) -> str:
     if not (folder / "model_index.json").is_file():
         raise InputError(f"{name}: model_index.json is missing; give a folder in diffusers' format")
     files = files_of(folder, patterns)
+    if set(WEIGHTS) <= set(patterns):
+        files = sorted(
+            {*files_of(folder, CONFIGURATION), *(file for part in PARTS for file in find_weights(folder, part).files)}
+        )
     return _hash(list(zip([path.relative_to(folder).as_posix() for path in files], digests(files), strict=True)))
 
 
@@ -143,6 +148,13 @@ def _check_channels(pipeline: StableDiffusionPipeline, name: str) -> None:
             f"{name}: the UNet has {in_channels} input channels and the VAE {latent_channels} latent channels; "
             "depth and image-conditioned models are not supported, so give a text-to-image or inpainting model"
         )
+
+
+def _check_finite(pipeline: StableDiffusionPipeline, name: str) -> None:
+    for part in PARTS:
+        for weight, tensor in getattr(pipeline, part).state_dict().items():
+            if not torch.isfinite(tensor).all():
+                raise InputError(f"{name}: {weight} of the {part} has NaN or infinite values; download the base again")
 
 
 def _hash(value: object) -> str:

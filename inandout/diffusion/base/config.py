@@ -59,8 +59,8 @@ def check_configuration(folder: Path, name: str) -> dict[str, list[str]]:
     try:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
         kind = index["_class_name"]
-        parts = {part: list(index[part]) for part in _CLASSES}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        parts = {part: _library_and_class(part, index[part]) for part in (*_CLASSES, "scheduler")}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{name}: not a Stable Diffusion in diffusers' folder format (model_index.json: {brief(error)})"
         ) from error
@@ -68,7 +68,7 @@ def check_configuration(folder: Path, name: str) -> dict[str, list[str]]:
     wrong = [
         f"{part} {'.'.join(found)}"
         for part, found in parts.items()
-        if found[0] not in libraries or found[-1] not in _CLASSES[part]
+        if found[0] not in libraries or not _is_allowed(part, found[-1])
     ]
     if kind not in _PIPELINES or wrong:
         raise InputError(
@@ -76,3 +76,18 @@ def check_configuration(folder: Path, name: str) -> dict[str, list[str]]:
             "(version 1)"
         )
     return parts
+
+
+def _library_and_class(part: str, value: object) -> list[str]:
+    if not (isinstance(value, list) and len(value) == 2 and all(isinstance(name, str) for name in value)):
+        raise TypeError(f"{part} is not a library and a class")
+    return value
+
+
+def _is_allowed(part: str, class_name: str) -> bool:
+    if part == "scheduler":
+        import diffusers  # slow, and only a base in a folder needs it
+
+        found = getattr(diffusers, class_name, None) if class_name.endswith("Scheduler") else None
+        return isinstance(found, type) and issubclass(found, diffusers.SchedulerMixin)
+    return class_name in _CLASSES[part]

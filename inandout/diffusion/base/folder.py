@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import diffusers
 import torch
 import transformers
 from diffusers import StableDiffusionPipeline
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from inandout.diffusion.base.config import check_configuration
 from inandout.errors import InputError, brief
@@ -24,8 +25,12 @@ _WEIGHTS = {
     "vae": "vae/diffusion_pytorch_model.safetensors",
     "text_encoder": "text_encoder/model.safetensors",
 }
+PARTS = tuple(_WEIGHTS)
+"""Components with weights."""
 WEIGHTS = tuple(_WEIGHTS.values())
-"""Files with the weights of the components. Half-precision copies and pickles in the same folder are not read."""
+"""Files with the weights of the components in a base on the hub."""
+_VARIANTS = ("", ".fp16", ".bf16")
+"""Variants of weights in order of preference; "" is fp32. Pickles are never read."""
 
 OPTIONS = {
     "dtype": torch.float32, "safety_checker": None, "feature_extractor": None, "local_files_only": True,
@@ -43,23 +48,83 @@ def open_folder(folder: Path, name: str) -> StableDiffusionPipeline:
     Raises:
         InputError: the folder is not a Stable Diffusion in diffusers' format, or its weights are not safetensors files.
     """
-    check_configuration(folder, name)
-    missing = [weights for weights in WEIGHTS if not (folder / weights).is_file()]
+    classes = check_configuration(folder, name)
+    found = {part: find_weights(folder, part) for part in _WEIGHTS}
+    missing = [_WEIGHTS[part] for part, weights in found.items() if not weights.files]
     if missing:
         raise InputError(
             f"{name}: {', '.join(missing)} is missing; pickles (.bin, .ckpt) are not loaded because they can run code, "
             "so give a copy in safetensors format (diffusers' `save_pretrained` writes one)"
         )
     try:
-        counts = {part: len(tensor_names(folder / weights)) for part, weights in _WEIGHTS.items()}
+        counts = {part: sum(len(tensor_names(file)) for file in weights.files) for part, weights in found.items()}
         with quiet():
+            parts = {
+                part: _load_part(folder, part, classes[part][-1], weights.variant)
+                for part, weights in found.items()
+                if weights.variant
+            }
             pipeline = StableDiffusionPipeline.from_pretrained(
-                folder, use_safetensors=True, requires_safety_checker=False, image_encoder=None, **OPTIONS
+                folder, use_safetensors=True, requires_safety_checker=False, image_encoder=None, **OPTIONS, **parts
             )
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # the libraries raise errors of any type on damaged configurations
         raise InputError(f"{name}: not a Stable Diffusion in diffusers' folder format ({brief(error)})") from error
     check_complete(pipeline, counts, name)
     return pipeline
+
+
+class Weights(NamedTuple):
+    """Files with the weights of a component."""
+
+    files: list[Path]
+    """One file, or the shards and their index; empty if there are none."""
+    variant: str
+    """`fp16`, `bf16`, or "" for fp32."""
+
+
+def find_weights(folder: Path, part: str) -> Weights:
+    """Return the weights of a component: of the best variant, in one file or in shards.
+
+    Raises:
+        InputError: the index of the shards cannot be read, or shards are missing.
+    """
+    stem = Path(_WEIGHTS[part]).stem
+    for variant in _VARIANTS:
+        whole = folder / part / f"{stem}{variant}.safetensors"
+        if whole.is_file():
+            return Weights([whole], variant[1:])
+        for index in (f"{stem}.safetensors.index{variant}.json", f"{stem}{variant}.safetensors.index.json"):
+            if (folder / part / index).is_file():
+                return Weights(_shards(folder / part / index), variant[1:])
+    return Weights([], "")
+
+
+def _shards(index: Path) -> list[Path]:
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        files = [index.parent / name for name in names]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{index}: cannot be read as an index of shards ({brief(error)}); download it again"
+        ) from error
+    wrong = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]
+    if wrong or not files:
+        raise InputError(f"{index}: lists {wrong[:1] or 'no file'}; shards are .safetensors files in the same folder")
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise InputError(f"{index}: {', '.join(missing)} is missing; download it again")
+    return files
+
+
+def _load_part(folder: Path, part: str, class_name: str, variant: str) -> Any:
+    """Load a component of which there are only 16-bit weights, as fp32."""
+    library: Any = transformers if part == "text_encoder" else diffusers
+    options = {"dtype": torch.float32} if part == "text_encoder" else {"torch_dtype": torch.float32}
+    return getattr(library, class_name).from_pretrained(
+        folder, subfolder=part, variant=variant, use_safetensors=True, local_files_only=True, **options
+    )
 
 
 def tensor_names(path: Path) -> list[str]:

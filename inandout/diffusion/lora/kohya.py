@@ -20,7 +20,9 @@ from inandout.errors import InputError
 
 PREFIXES = {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"}
 
-DOWN, UP, ALPHA = "lora_down.weight", "lora_up.weight", "alpha"
+DOWN, UP, ALPHA, MID = "lora_down.weight", "lora_up.weight", "alpha", "lora_mid.weight"
+MAX_ALPHA = 1024.0
+"""Limit of `AdapterConfig`."""
 
 
 class Pair(NamedTuple):
@@ -59,33 +61,40 @@ def from_kohya(
 ) -> Adapter:
     """Convert kohya's tensors to an adapter; ranks and alphas come from the tensors, the rest from `meta`.
 
-    If the text encoder was not trained, its layers get zeros.
+    Layers that the file leaves out get zeros. If ranks differ, smaller ones are padded with zeros; if alphas differ, B
+    is multiplied by alpha / rank. All of this is exact.
 
     Raises:
-        InputError: a tensor is unknown, missing or does not fit, layers of one kind differ in rank or alpha, or `meta`
-            names another base.
+        InputError: a tensor is unknown, incomplete or does not fit, or `meta` names another base.
     """
-    shapes = {name: tuple(layer.weight.shape) for name, layer in find_layers(unet, text_encoder, c3=True).items()}
+    layers = find_layers(unet, text_encoder, c3=True)
+    shapes = {name: tuple(layer.weight.shape) for name, layer in layers.items()}
     pairs = _pairs(tensors, shapes)
+    if not pairs:
+        raise InputError("the file has no layer of a LoRA; give a LoRA or LoRA-C3Lier")
+    needs_c3 = bool(pairs.keys() - find_layers(unet, text_encoder, c3=False).keys())
+    config = _config(pairs, needs_c3)
     renamed = {}
-    for layer, pair in pairs.items():
-        renamed[f"{layer}.lora_A.weight"] = pair.down.float().contiguous()
-        renamed[f"{layer}.lora_B.weight"] = pair.up.float().contiguous()
-    config = _config(pairs)
-    if not any(layer.startswith("text_encoder.") for layer in pairs):
-        renamed |= _zero_text_encoder(shapes, config)
+    for layer, shape in shapes.items():
+        dim, alpha = config.dim_and_alpha(shape)
+        if layer in pairs or needs_c3 or layer in find_layers(unet, text_encoder, c3=False):
+            a, b = _padded(pairs.get(layer), shape, dim, alpha / dim)
+            renamed[f"{layer}.lora_A.weight"], renamed[f"{layer}.lora_B.weight"] = a, b
     adapter = Adapter(renamed, meta.model_copy(update={"config": config}))
     check_adapter(base_fingerprint, unet, text_encoder, adapter)
     return adapter
 
 
-def _zero_text_encoder(shapes: Mapping[str, Sequence[int]], config: AdapterConfig) -> dict[str, Tensor]:
-    """Return zeros for all layers of the text encoder."""
-    zeros = {}
-    for layer in (layer for layer in shapes if layer.startswith("text_encoder.")):
-        a, b = pair_shapes(shapes[layer], config.dim_and_alpha(shapes[layer])[0])
-        zeros[f"{layer}.lora_A.weight"], zeros[f"{layer}.lora_B.weight"] = torch.zeros(a), torch.zeros(b)
-    return zeros
+def _padded(pair: Pair | None, shape: Sequence[int], dim: int, scale: float) -> tuple[Tensor, Tensor]:
+    """Return A and B of rank `dim` whose product, times `scale`, is that of `pair` times its own scale."""
+    shape_a, shape_b = pair_shapes(shape, dim)
+    a, b = torch.zeros(shape_a), torch.zeros(shape_b)
+    if pair is not None:
+        rank = len(pair.down)
+        own = pair.alpha / rank
+        a[:rank] = pair.down.float()
+        b[:, :rank] = pair.up.float() if own == scale else pair.up.double().mul(own / scale).float()
+    return a, b
 
 
 def _pairs(tensors: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]) -> dict[str, Pair]:
@@ -106,27 +115,41 @@ def _pairs(tensors: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]) -
 def _pair(name: str, shape: Sequence[int], layer_tensors: Mapping[str, Tensor]) -> Pair:
     for key in sorted({DOWN, UP} - layer_tensors.keys()):
         raise InputError(f"{name}.{key} is missing, so the file is incomplete; export it again")
-    for key in sorted(layer_tensors.keys() - {DOWN, UP, ALPHA}):
+    for key in sorted(layer_tensors.keys() - {DOWN, UP, ALPHA, MID}):
         raise InputError(f"{name}.{key}: not part of a LoRA or LoRA-C3Lier; other adapters cannot be imported")
-    dim = layer_tensors[DOWN].shape[0] if layer_tensors[DOWN].ndim else 0
-    for key, expected in zip((DOWN, UP), pair_shapes(shape, dim), strict=True):
-        if tuple(layer_tensors[key].shape) != expected:
+    down, up = layer_tensors[DOWN], layer_tensors[UP]
+    if MID in layer_tensors:
+        down = _with_core(name, down, layer_tensors[MID])
+    dim = down.shape[0] if down.ndim else 0
+    fitted = []
+    for key, tensor, expected in zip((DOWN, UP), (down, up), pair_shapes(shape, dim), strict=True):
+        is_same = tuple(tensor.shape) + (1, 1) * (len(expected) == 4 and tensor.ndim == 2) == expected
+        if not (is_same or (tensor.ndim == 4 and tuple(tensor.shape) == (*expected, 1, 1))) or dim == 0:
             raise InputError(
-                f"{name}.{key}: shape {tuple(layer_tensors[key].shape)} does not fit this model, which needs "
+                f"{name}.{key}: shape {tuple(tensor.shape)} does not fit this model, which needs "
                 f"{expected}; give an adapter of the same architecture"
             )
+        fitted.append(tensor.reshape(expected))  # a 1x1 convolution may be stored as a matrix, and the reverse
     alpha = layer_tensors.get(ALPHA, torch.tensor(dim))  # old kohya files have no alpha; it equals the rank
     if alpha.numel() != 1:
         raise InputError(f"{name}.{ALPHA}: {alpha.numel()} numbers, but one is needed; export the file again")
-    return Pair(layer_tensors[DOWN], layer_tensors[UP], float(alpha))
+    return Pair(fitted[0], fitted[1], float(alpha))
 
 
-def _config(pairs: Mapping[str, Pair]) -> AdapterConfig:
-    others = {layer: pair for layer, pair in pairs.items() if kind_of(pair.down.shape) != "conv3x3"}
-    dim, alpha = _common_rank_and_alpha("linear layers and 1x1 convolutions", others)
+def _with_core(name: str, down: Tensor, core: Tensor) -> Tensor:
+    """Return A of a convolution that is stored as a 1x1 convolution `down` and a core (CP decomposition)."""
+    if core.ndim != 4 or down.ndim != 4 or core.shape[1] != down.shape[0] or down.shape[2:] != (1, 1):
+        raise InputError(f"{name}.{MID}: shape {tuple(core.shape)} does not fit {DOWN}; export the file again")
+    return torch.einsum("rskl,sc->rckl", core.float(), down.float()[:, :, 0, 0])
+
+
+def _config(pairs: Mapping[str, Pair], needs_c3: bool) -> AdapterConfig:
+    others = [pair for pair in pairs.values() if kind_of(pair.down.shape) != "conv3x3"]
+    conv3x3 = [pair for pair in pairs.values() if kind_of(pair.down.shape) == "conv3x3"]
+    dim, alpha = _rank_and_alpha(others)
     values = {"network_dim": dim, "network_alpha": alpha, "conv_dim": 0}
-    if conv3x3 := {layer: pair for layer, pair in pairs.items() if layer not in others}:
-        values["conv_dim"], values["conv_alpha"] = _common_rank_and_alpha("3x3 convolutions", conv3x3)
+    if needs_c3:
+        values["conv_dim"], values["conv_alpha"] = _rank_and_alpha(conv3x3)
     try:
         return AdapterConfig.model_validate(values)
     except ValidationError as error:
@@ -134,9 +157,12 @@ def _config(pairs: Mapping[str, Pair]) -> AdapterConfig:
         raise InputError(f"{first['loc'][0]} = {first['input']}: {first['msg']}; export the file again") from error
 
 
-def _common_rank_and_alpha(kind: str, pairs: Mapping[str, Pair]) -> tuple[int, float]:
-    layers = {(len(pair.down), pair.alpha): kohya_name(layer) for layer, pair in pairs.items()}
-    if len(layers) != 1:
-        listed = "; ".join(f"rank {dim} and alpha {alpha:g} in {name}" for (dim, alpha), name in layers.items())
-        raise InputError(f"{kind} must share one rank and one alpha, but have {listed or 'none'}; train a new adapter")
-    return next(iter(layers))
+def _rank_and_alpha(pairs: Sequence[Pair]) -> tuple[int, float]:
+    """Return the highest rank, and the alpha of its common scale; if scales differ, alpha equals the rank."""
+    if not pairs:
+        return 1, 1.0
+    dim = max(len(pair.down) for pair in pairs)
+    scales = {pair.alpha / len(pair.down) for pair in pairs}
+    alphas = {pair.alpha for pair in pairs if len(pair.down) == dim}
+    alpha = alphas.pop() if len(scales) == 1 else 0.0
+    return dim, alpha if 0 < alpha <= MAX_ALPHA else float(dim)

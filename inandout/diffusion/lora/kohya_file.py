@@ -1,6 +1,7 @@
 """Export and import files in the format of kohya-ss/sd-scripts."""
 
 import json
+import logging
 from pathlib import Path
 
 from diffusers import StableDiffusionPipeline
@@ -8,8 +9,11 @@ from diffusers import StableDiffusionPipeline
 from inandout.checkpoint import write_tensors
 from inandout.diffusion.lora.adapter import Adapter, AdapterMeta
 from inandout.diffusion.lora.config import AdapterConfig
+from inandout.diffusion.lora.foreign import from_diffusers, is_diffusers, refuse_kinds, without_embeddings
 from inandout.diffusion.lora.kohya import from_kohya, to_kohya
 from inandout.diffusion.lora.safetensors_io import META, read_meta, read_tensors
+
+_log = logging.getLogger(__name__)
 
 
 def export_kohya(path: Path, adapter: Adapter) -> None:
@@ -36,16 +40,22 @@ def export_kohya(path: Path, adapter: Adapter) -> None:
 
 
 def import_kohya(path: Path, pipeline: StableDiffusionPipeline, base_fingerprint: str) -> Adapter:
-    """Read an adapter for this base.
+    """Read an adapter for this base, in the format of kohya, diffusers or peft.
 
     A file that this package exported contains its provenance. For files of other programs the base is assumed to be
     this one; prompts, training images and code are unknown (empty).
 
     Raises:
-        InputError: the file cannot be read, is a pickle, was trained on another base, or a tensor is unknown, missing
-            or does not fit.
+        InputError: the file cannot be read, is a pickle, is an adapter of another method, was trained on another base,
+            or a tensor is unknown, missing or does not fit.
     """
     tensors, header = read_tensors(path)
+    tensors, words = without_embeddings(tensors)
+    refuse_kinds(path, tensors)
+    if words:
+        _log.warning("%s: its embeddings of %s are not imported, only its LoRA", path, ", ".join(words))
+    if is_diffusers(tensors):
+        tensors = from_diffusers(tensors, header, path)
     meta = read_meta(path, header) if META in header else _foreign_meta(header, base_fingerprint)
     return from_kohya(tensors, meta, base_fingerprint, pipeline.unet, pipeline.text_encoder)
 

@@ -18,6 +18,7 @@ from inandout.errors import InputError
 
 META = "inandout"
 """Key of the `AdapterMeta` in the file's header."""
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def save_adapter(path: Path, adapter: Adapter) -> None:
@@ -57,7 +58,7 @@ def load_adapter(path: Path) -> Adapter:
     if META not in header:
         raise InputError(
             f"{path}: not an adapter of this program, because the header lacks '{META}'; give an adapter that "
-            "finetune wrote, or import a file in kohya's format"
+            "finetune wrote, or import a file of kohya, diffusers or peft with the entry point convert and to=inandout"
         )
     return Adapter(tensors, read_meta(path, header))
 
@@ -92,6 +93,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except SafetensorError as error:
         raise InputError(f"{path}: not a complete safetensors file ({error}); download it again") from error
     for name, tensor in tensors.items():
+        if tensor.dtype not in _DTYPES:
+            raise InputError(f"{path}: {name} has type {tensor.dtype}; save it as 16- or 32-bit floating point")
         if not torch.isfinite(tensor).all():
             raise InputError(f"{path}: {name} holds NaN or infinite values; train the adapter again with a lower lr")
     return tensors, header

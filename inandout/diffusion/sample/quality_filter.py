@@ -4,28 +4,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
-
+from inandout.data.colour import blank_reason
 from inandout.data.duplicates import SimilarityIndex, Thumbnail, thumbnail
 from inandout.data.images import ImageArray
 
 RejectReason = Literal["non-finite", "unchanged", "black", "flat", "duplicate", "copy"]
 """Why an image is rejected: NaN or infinity during sampling, no visible change inside the mask, (nearly) all black, one
 tone, similar to an accepted image, or similar to a training image."""
-
-BLACK_LEVEL = 16.0
-"""Grey level below which 99 % of the pixels of a black image are.
-
-The darkest of 4,600 procedural surfaces (black ceramic in dim light) has 44, the darkest of 1,338 photographs of
-magnetic tiles 68. Images of NaN, or blackened by a safety checker, have 0."""
-
-FLAT_STD = 0.75
-"""Standard deviation of grey levels below which an image of any brightness is flat.
-
-The smoothest of 4,600 procedural surfaces (black ceramic in even light) has 1.5, the smoothest magnetic tile 8.3. The
-VAE of `surface-diffusion` gives 0.1 to 0.3 for a uniform grey and 0.2 for zero latents."""
 
 MIN_SIMILARITY = 0.85
 """Similarity (`inandout.data.duplicates`) from which two images count as the same.
@@ -71,7 +56,7 @@ class QualityFilter:
         Accepted images are remembered. `fault` is a reason that the generator already knows.
         """
         small = thumbnail(image)
-        reason = fault or _blank_reason(image) or self._repeat_reason(small)
+        reason = fault or blank_reason(image) or self._repeat_reason(small)
         if reason is None:
             self._index.add(small)
         else:
@@ -89,10 +74,3 @@ class QualityFilter:
         if similar[: self._training_count].any():
             return "copy"
         return "duplicate" if similar.any() else None
-
-
-def _blank_reason(image: ImageArray) -> RejectReason | None:
-    grey: npt.NDArray[np.uint8] = np.asarray(Image.fromarray(image).convert("L"))
-    if np.count_nonzero(grey < BLACK_LEVEL) >= 0.99 * grey.size:
-        return "black"
-    return "flat" if grey.std() < FLAT_STD else None

@@ -37,9 +37,21 @@ function trouble(error) {
   $("trouble").hidden = !error;
 }
 
-async function poll() {
+let polled = Promise.resolve(), polls = 0;
+
+/* Ask for updates, one request at a time, so that an older answer never follows a newer one. */
+function poll() {
+  polls += 1;
+  polled = polled.catch(() => {}).then(update).finally(() => { polls -= 1; });
+  return polled;
+}
+
+async function update() {
   const updates = await ask(`/api/updates?since=${received}`);
-  for (const decision of updates.decisions) note(decision.reviewer, decision.image, decision);
+  for (const decision of updates.decisions) {
+    const known = decided.get(`${decision.reviewer}\n${decision.image}`);
+    if (!known || known.count <= decision.count) note(decision.reviewer, decision.image, decision);
+  }
   received = updates.next;
   summary = updates.summary;
   paintSummary();
@@ -283,7 +295,7 @@ async function start() {
   if (!session.images.length) $("who").hidden = true;
   else if (me) setName(me);
   else askName();
-  setInterval(() => { if (!document.hidden) poll().then(() => { if ($("trouble").textContent.startsWith("The server")) trouble(null); }, trouble); }, 3000);
+  setInterval(() => { if (!document.hidden && !polls) poll().then(() => { if ($("trouble").textContent.startsWith("The server")) trouble(null); }, trouble); }, 3000);
 }
 
 const started = start().catch(trouble);

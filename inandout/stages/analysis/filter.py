@@ -140,9 +140,10 @@ def _reference_features(trained: TrainedClassifier) -> _ReferenceFeatures:
     images, labels = {sample.image for sample in known}, np.array([sample.label for sample in train])
     of_train = features(net, _pixels(trained, train))
     in_shot = np.array([sample.image in images for sample in train])
-    unseen = features(net, _pixels(trained, trained.rows("val", 0)))
+    good = trained.rows("val", 0)
+    unseen, groups = features(net, _pixels(trained, good)), [sample.group for sample in good]
     defects = [sample for sample in known if (sample.split, sample.label) == ("val", 1)]
-    real = RealFeatures(of_train[labels == 0], of_train[(labels == 1) & in_shot], unseen)
+    real = RealFeatures(of_train[labels == 0], of_train[(labels == 1) & in_shot], unseen, groups)
     contents = digests([sample.image for sample in train])
     negatives = [(content, sample.group) for content, sample in zip(contents, train, strict=True) if sample.label == 0]
     return _ReferenceFeatures(of_train, contents, negatives, real, features(net, _pixels(trained, defects)))

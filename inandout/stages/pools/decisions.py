@@ -6,12 +6,13 @@ from pathlib import Path
 
 import mlflow
 
-from inandout.data.manifest import Sample, digests
+from inandout.data.manifest import Origin, Sample, digests
 from inandout.errors import InputError
 from inandout.review.decisions import Decision, merge_logs, parse
 from inandout.review.session import identity_of
 from inandout.review.summary import apply_decisions, certified_prompts, images_needed, joint_decisions
-from inandout.tracking.runs import artifact_folder
+from inandout.stages.pools.text2img import DRAWN_WITH
+from inandout.tracking.runs import STAGE, artifact_folder, artifact_names, find_run
 
 POOL_TAG = "inandout.pool"
 """Run tag: identity of the reviewed images."""
@@ -68,10 +69,19 @@ def _next_steps(where: str, samples: Sequence[Sample], missing: int) -> str:
     steps = []
     if any(sample.review == "" for sample in samples):
         steps.append(f"continue with `python -m inandout review --pool {where}` and press Finish")
-    if certified_prompts(samples) and not Path(where).is_dir():
+    if certified_prompts(samples) and _can_be_extended(where, samples[0].origin):
         n = images_needed(samples, missing)
         more = f"`python -m inandout extend-pool --pool {where} --n-aug {n}`"
         steps.append(f"draw {n} more images of the certified prompts with {more} and review them")
     else:
         steps.append("generate a larger pool, with better prompts if necessary, and review it")
     return "; or ".join(steps)
+
+
+def _can_be_extended(where: str, origin: Origin) -> bool:
+    """Return whether `extend-pool` accepts a pool: not a folder, an inpainted pool or a filtered MemSeg pool."""
+    if Path(where).is_dir():
+        return False
+    if origin == "memseg":
+        return find_run(where).data.tags.get(STAGE) in ("augment", "topup")
+    return origin == "ddpm" and DRAWN_WITH in artifact_names(where)

@@ -61,6 +61,7 @@ def augment_ddpm(config: DdpmPoolConfig, samples: list[Sample] | None = None) ->
     """
     connect()
     config = resolve(config)
+    _refuse_unknown_sources(config)
     samples = prepare_shot(config.data, config.scenario, config.seed) if samples is None else samples
     drawn = f"{config.scenario.shot} alpha={config.drawing.alpha:g} n={config.n_aug:03d}"
     name = f"augment ddpm {drawn} seed={config.seed:02d}"
@@ -68,6 +69,16 @@ def augment_ddpm(config: DdpmPoolConfig, samples: list[Sample] | None = None) ->
         _identity(config, samples), name, config.data.data, samples, lambda work: _make_ddpm(config, samples, work)
     )
     return open_pool(run.info.run_id)
+
+
+def _refuse_unknown_sources(config: DdpmPoolConfig) -> None:
+    """Raise an InputError before drawing if `classify` would refuse the images."""
+    if config.drawing.adapter and not _given_adapter(config).meta.sources:
+        raise InputError(
+            f"adapter = {config.drawing.adapter}: its training images are unknown, as in files of other programs, so "
+            "`classify` could not exclude test images and would refuse the pool; give source=inpaint, or an adapter "
+            "of finetune"
+        )
 
 
 def ddpm_fingerprint(config: DdpmPoolConfig, samples: Sequence[Sample]) -> str:

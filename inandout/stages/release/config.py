@@ -42,7 +42,7 @@ class PromoteConfig(StageConfig):
         "reject), validation (threshold of the run)",
     )
     defect_share: float | None = Field(
-        None, gt=0, lt=1, description="share of defective parts for cost rules; none = share in the validation part"
+        None, gt=0, lt=1, description="share of defective parts for cost rules; none = share among validation parts"
     )
     data_licence: str = Field(
         UNSTATED, min_length=1, max_length=500, description="licence of the data, for the model card"

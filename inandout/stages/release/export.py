@@ -91,8 +91,7 @@ def _copy(source: Path, out: Path) -> None:
 def _from_run(config: ExportConfig) -> tuple[TrainedClassifier, OperatingPoint]:
     """Return the classifier of a run and an operating point chosen on its validation part."""
     trained, rule = TrainedClassifier.open(config.run), parse_rule(config.rule or "validation")
-    scored = trained.scores("val")
-    return trained, choose_point(rule, scored.logits, scored.labels, trained.config.val_fpr)
+    return trained, choose_point(rule, trained.scores("val"), trained.config.val_fpr)
 
 
 def _from_model(config: ExportConfig) -> tuple[TrainedClassifier, OperatingPoint]:

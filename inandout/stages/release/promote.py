@@ -85,8 +85,8 @@ def _points(config: PromoteConfig, candidate: TrainedClassifier) -> Points:
     if not rules:
         raise InputError("points is empty; give, for example, recall>=0.95, fpr<=0.01, cost 50:1 or validation")
     val, test, max_fpr = candidate.scores("val"), candidate.scores(), candidate.config.val_fpr
-    chosen = [choose_point(rule, val.logits, val.labels, max_fpr, config.defect_share) for rule in rules]
-    return Points(chosen, [measure_point(point, test.logits, test.labels) for point in chosen])
+    chosen = [choose_point(rule, val, max_fpr, config.defect_share) for rule in rules]
+    return Points(chosen, [measure_point(point, test) for point in chosen])
 
 
 def _refuse_other_test(name: str, candidate: TrainedClassifier, champion: ModelVersion | None) -> None:

@@ -210,3 +210,95 @@ def test_images_of_several_sizes_are_neither_black_nor_flat() -> None:
         assert sampled.finite.all()
         assert (sampled.images.std(axis=(1, 2)).max(axis=1) > 1).all()
         assert len(np.unique(sampled.images.reshape(4, -1), axis=0)) == 4
+
+
+def fingerprint_of(folder: Path) -> str:
+    return weights_fingerprint(open_at(folder).pipeline)
+
+
+PARTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+
+
+@pytest.mark.parametrize(("variant", "parts"), [("fp16", tuple(PARTS)), ("bf16", ("unet",))])
+def test_variants_of_16_bits_are_opened_as_fp32(
+    saved: Path, folder: Path, variant: str, parts: tuple[str, ...]
+) -> None:
+    reference = open_at(saved).pipeline
+    kind = torch.float16 if variant == "fp16" else torch.bfloat16
+    for part in parts:
+        plain = folder / part / f"{PARTS[part]}.safetensors"
+        change_weights(plain, kind)
+        plain.rename(plain.with_name(f"{PARTS[part]}.{variant}.safetensors"))
+    before = base_identity(BaseConfig(base=str(folder)))
+    opened = open_at(folder).pipeline
+    for part in PARTS:
+        for name, value in getattr(opened, part).state_dict().items():
+            expected = getattr(reference, part).state_dict()[name]
+            assert value.dtype == expected.dtype
+            assert torch.equal(value, expected.to(kind).to(value.dtype) if part in parts else expected), name
+    changed = folder / parts[0] / f"{PARTS[parts[0]]}.{variant}.safetensors"
+    save_file({name: value + 1 for name, value in load_file(changed).items()}, changed, metadata={"format": "pt"})
+    assert base_identity(BaseConfig(base=str(folder))) != before
+
+
+def shard(folder: Path, part: str, variant: str = "") -> Path:
+    """Split the weights of a component in two, as diffusers and transformers do; return the index."""
+    plain = folder / part / f"{PARTS[part]}.safetensors"
+    tensors, shards = load_file(plain), ({}, {})
+    names = [f"{PARTS[part]}{variant}-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    for number, (name, value) in enumerate(tensors.items()):
+        shards[number % 2][name] = value
+    for name, content in zip(names, shards, strict=True):
+        save_file(content, plain.with_name(name), metadata={"format": "pt"})
+    plain.unlink()
+    index = plain.with_name(f"{PARTS[part]}.safetensors.index{variant}.json")
+    owners = {name: names[number % 2] for number, name in enumerate(tensors)}
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": owners}))
+    return index
+
+
+def test_shards_are_opened(saved: Path, folder: Path) -> None:
+    indices = [shard(folder, part) for part in ("unet", "text_encoder")]
+    assert fingerprint_of(folder) == fingerprint_of(saved)
+    lost = next(folder.glob("unet/*-00002-of-00002.safetensors"))
+    lost.unlink()
+    with pytest.raises(InputError, match=f"{lost.name} is missing; download it again"):
+        open_at(folder)
+    for content in ("{", "[]", '{"weight_map": 3}', '{"weight_map": {"x": "../x.safetensors"}}', '{"weight_map": {}}'):
+        indices[0].write_text(content)
+        with pytest.raises(InputError, match=r"index\.json: "):
+            open_at(folder)
+
+
+INDICES = {
+    "a list": "[]", "a number": "9" * 5000, "nested": "[" * 3000, "a part of null": {"unet": None},
+    "an empty part": {"vae": []}, "a nested part": {"tokenizer": [["transformers"], "CLIPTokenizer"]},
+    "a scheduler that is none": {"scheduler": ["diffusers", "UNet2DConditionModel"]},
+    "a scheduler of another library": {"scheduler": ["os", "DDIMScheduler"]},
+    "an unknown scheduler": {"scheduler": ["diffusers", "NoSuchScheduler"]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", INDICES.values(), ids=INDICES)
+def test_a_malformed_index_is_an_input_error(folder: Path, content: str | dict[str, object]) -> None:
+    path = folder / "model_index.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(json.loads(path.read_text()) | content))
+    with pytest.raises(InputError, match=r"not a Stable Diffusion|give a StableDiffusionPipeline"):
+        open_at(folder)
+
+
+@pytest.mark.parametrize("content", ['{"in_channels": "four"}', "[]", '{"block_out_channels": null}', "{"])
+def test_a_malformed_configuration_of_a_part_is_an_input_error(folder: Path, content: str) -> None:
+    (folder / "unet" / "config.json").write_text(content)
+    with pytest.raises(InputError):
+        open_at(folder)
+
+
+def test_weights_that_are_not_finite_are_refused(folder: Path) -> None:
+    path = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    name = next(iter(weights))
+    weights[name].view(-1)[0] = float("nan")
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(InputError, match="of the vae has NaN or infinite values"):
+        open_at(folder)

@@ -9,9 +9,10 @@ from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from inandout.checkpoint import write_tensors
 from inandout.diffusion.lora.adapter import Adapter
 from inandout.diffusion.lora.kohya_file import export_kohya
-from inandout.diffusion.lora.safetensors_io import META, load_adapter, save_adapter
+from inandout.diffusion.lora.safetensors_io import META, load_adapter, read_tensors, save_adapter
 from inandout.errors import InputError
 from tests.diffusion.tiny import attach_adapter, tiny_adapter, tiny_pipeline
 
@@ -119,3 +120,16 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
         save_adapter(path, adapter)
     assert load_adapter(path).fingerprint == adapter.fingerprint
     assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_equal_tensors_and_headers_give_equal_files(tmp_path: Path) -> None:
+    tensors = {f"layer {i}": torch.full((2, i + 1), float(i)) for i in range(6)}
+    header = {name: f"{name} \u00fc" for name in "gfedcba"}
+    files = set()
+    for number in range(8):
+        write_tensors(tmp_path / f"{number}.safetensors", tensors, header)
+        files.add((tmp_path / f"{number}.safetensors").read_bytes())
+    assert len(files) == 1
+    found, read = read_tensors(tmp_path / "0.safetensors")
+    assert read == header
+    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())

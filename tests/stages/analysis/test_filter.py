@@ -143,7 +143,7 @@ def test_invalid_pools_raise_an_error(data: Path, project: Path, tmp_path: Path)
         with pytest.raises(InputError, match=message):
             filter_pool(FilterConfig(**{"pool": str(pool), "run": run_id} | changes))
     few = train(_without_validation(data), val_share=0).run_id
-    with pytest.raises(InputError, match="needs at least 19 validation negatives, but there are 0"):
+    with pytest.raises(InputError, match="needs at least 19 good validation parts, but there are 0"):
         filter_pool(FilterConfig(pool=str(pool), run=few))
 
 

@@ -46,7 +46,7 @@ def test_an_exported_file_agrees_with_the_model_and_is_timed(
     assert exported.table.count("\n| ") == 2 + 8, "2 lines of the header, then 2 engines x 2 batches x cold and warm"
     assert exported.table in capsys.readouterr().out
     scored = known.scores("val")
-    point = choose_point(parse_rule("validation"), scored.logits, scored.labels, ClassifyConfig().val_fpr)
+    point = choose_point(parse_rule("validation"), scored, ClassifyConfig().val_fpr)
     with mlflow.start_run():
         version = mlflow.register_model(log_classifier(known, [point], point.rule), "tiny")
     again = export(ExportConfig(model=f"models:/tiny/{version.version}", rounds=10, out="again.onnx"))

@@ -201,16 +201,44 @@ def test_another_test_part_raises_an_error(trained: Runs) -> None:
 def test_the_best_run_of_an_experiment_has_the_highest_validation_ap(
     trained: Runs, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    client = mlflow.MlflowClient()
     known = mlflow.get_run(trained.blind).data.metrics["val_ap"]
-    mlflow.MlflowClient().log_metric(trained.blind, "val_ap", 2.0, step=98)  # the worst run on the test part
+    client.log_metric(trained.blind, "val_ap", 2.0, step=98)  # the worst run on the test part
+    client.delete_run(trained.elsewhere)
     try:
         release("", "chosen")
     finally:
-        mlflow.MlflowClient().log_metric(trained.blind, "val_ap", known, step=99)
+        client.restore_run(trained.elsewhere)
+        client.log_metric(trained.blind, "val_ap", known, step=99)
     version = version_at("chosen", CHAMPION)
     assert version is not None
     assert version.tags["run"] == trained.blind
-    assert "best of 4; 1 have none" in capsys.readouterr().out
+    assert "best of 3; 1 have none" in capsys.readouterr().out
+
+
+def test_runs_on_other_data_or_of_another_size_are_not_compared(trained: Runs) -> None:
+    with pytest.raises(InputError, match="2 combinations of dataset, split and geometry") as refusal:
+        release("", "mixed")
+    assert trained.elsewhere in str(refusal.value), "the best run of each combination"
+    assert trained.good in str(refusal.value)
+    assert versions("mixed") == {}
+    client = mlflow.MlflowClient()
+    client.delete_run(trained.elsewhere)
+    try:
+        size = client.search_runs(["1"], "attributes.status = 'FINISHED'", max_results=1)[0]
+        other = client.create_run(size.info.experiment_id, run_name="larger")
+        run = mlflow.get_run(trained.good)
+        for name, value in (run.data.params | {"width": "999"}).items():
+            client.log_param(other.info.run_id, name, value)
+        client.log_inputs(other.info.run_id, run.inputs.dataset_inputs)
+        client.set_tag(other.info.run_id, "inandout.stage", "classify")
+        client.log_metric(other.info.run_id, "val_ap", 0.5)
+        client.set_terminated(other.info.run_id)
+        with pytest.raises(InputError, match=f"2 combinations.*{other.info.run_id}"):
+            release("", "mixed")
+    finally:
+        client.restore_run(trained.elsewhere)
+        client.delete_run(other.info.run_id)
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -224,8 +252,8 @@ def test_a_run_that_reused_a_result_can_be_promoted(trained: Runs) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"points": "recall>=0.95"}, "needs 59 validation positives .* there are 12"),
-        ({"points": "fpr<=0.01"}, "needs 299 validation negatives .* there are 60"),
+        ({"points": "recall>=0.95"}, "needs 59 defective validation parts .* there are 12"),
+        ({"points": "fpr<=0.01"}, "needs 299 good validation parts .* there are 60"),
         ({"points": "f1"}, "no operating point"),
         ({"points": " , "}, "points is empty"),
         ({"run": "no-such-run"}, "no-such-run"),

@@ -2,6 +2,7 @@ import json
 import signal
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -167,7 +168,9 @@ def test_the_prompt_lab_logs_attempts_and_chosen_prompts(
 
 def ask(address: str, body: dict[str, object] | None = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(address, data, {"Content-Type": "application/json"})
+    parts = urllib.parse.urlsplit(address)
+    headers = {"Content-Type": "application/json", "Origin": f"{parts.scheme}://{parts.netloc}"}
+    request = urllib.request.Request(address, data, headers)
     with urllib.request.urlopen(request, timeout=10) as answer:
         return json.load(answer)
 
