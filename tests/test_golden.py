@@ -220,7 +220,7 @@ def judgement() -> Any:
         "values": {name: found.values for name, found in evaluated.items()},
         "differences": {name: list(paired_difference(sides[0], sides[1], metric)) for name, metric in METRICS.items()},
         "points": {name: point.threshold for name, point in points.items()},
-        "limits": list(fit_thresholds(RealFeatures(*features), 0.9)),
+        "limits": list(fit_thresholds(RealFeatures(features[0], features[1], features[2]), 0.9)),
         "distances": [*kernel_distance(features[0], features[1], 0), frechet_distance(features[0], features[1])],
     }
 

@@ -35,7 +35,7 @@ def make_database(uri: str) -> None:
     if path.exists() and not _is_unfinished(path):
         return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    store = SqlAlchemyStore(f"{_PREFIX}{temporary}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
+    store = SqlAlchemyStore(f"{_PREFIX}{temporary}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)  # type: ignore[no-untyped-call]
     store.engine.dispose()
     if path.exists():
         path.replace(path.with_name(f"{path.name}.unfinished"))

@@ -153,7 +153,7 @@ def count_files(run: Run) -> int:
     try:
         locations = [client.get_logged_model(model.model_id).artifact_location for model in models]
         locations.append(run.info.artifact_uri)
-        folders = [local_file_uri_to_path(where) for where in locations if is_local_uri(where)]
+        folders = [local_file_uri_to_path(where) for where in locations if is_local_uri(where)]  # type: ignore[no-untyped-call]
         if len(folders) < len(locations):
             return len(client.list_artifacts(run.info.run_id))
     except mlflow.MlflowException:

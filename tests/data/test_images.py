@@ -204,7 +204,7 @@ def test_the_unused_fourth_byte_of_a_bitmap_is_ignored(tmp_path: Path) -> None:
     assert np.array_equal(read_image(saved(tmp_path / "a.bmp", content)), pixels)
 
 
-def tiff(pixels: np.ndarray, order: str = "<", bits: int = 8, **changes: object) -> bytes:
+def tiff(pixels: np.ndarray, order: str = "<", bits: int = 8, **changes: int) -> bytes:
     """Return an uncompressed TIFF of `pixels` (H, W) or (H, W, C), written by hand.
 
     Args:
@@ -216,8 +216,8 @@ def tiff(pixels: np.ndarray, order: str = "<", bits: int = 8, **changes: object)
     height, width = pixels.shape[:2]
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
     planes = np.moveaxis(pixels.reshape(height, width, channels), 2, 0)
-    planar = int(changes.get("planar", 1))
-    side = int(changes.get("tile", 0))
+    planar = changes.get("planar", 1)
+    side = changes.get("tile", 0)
     parts = [plane[:, :, None] for plane in planes] if planar == 2 else [pixels.reshape(height, width, channels)]
     blocks = []
     for part in parts:
@@ -239,7 +239,7 @@ def tiff(pixels: np.ndarray, order: str = "<", bits: int = 8, **changes: object)
     counts = [len(block) for block in data]
     tags: dict[int, tuple[str, list[int]]] = {
         256: ("I", [width]), 257: ("I", [height]), 258: ("H", [bits] * channels), 259: ("H", [1]),
-        262: ("H", [int(changes.get("photometric", 2 if channels >= 3 else 1))]), 277: ("H", [channels]),
+        262: ("H", [changes.get("photometric", 2 if channels >= 3 else 1)]), 277: ("H", [channels]),
         284: ("H", [planar]),
     }  # fmt: skip
     if side:
@@ -247,9 +247,9 @@ def tiff(pixels: np.ndarray, order: str = "<", bits: int = 8, **changes: object)
     else:
         tags |= {273: ("I", offsets), 278: ("I", [height]), 279: ("I", counts)}
     if "kind" in changes:
-        tags[339] = ("H", [int(changes["kind"])] * channels)
+        tags[339] = ("H", [changes["kind"]] * channels)
     if "extra" in changes:
-        tags[338] = ("H", [int(changes["extra"])])
+        tags[338] = ("H", [changes["extra"]])
     entries, extra, directory = b"", b"", place + (place & 1)
     beyond = directory + 2 + 12 * len(tags) + 4
     for tag, (code, values) in sorted(tags.items()):

@@ -2,6 +2,7 @@ import csv
 import os
 import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -145,7 +146,9 @@ def test_a_split_has_several_spellings(tmp_path: Path, value: str, split: str) -
 
 
 @pytest.mark.parametrize(("listed", "stored"), [("NFD", "NFC"), ("NFC", "NFD")])
-def test_a_file_name_in_another_unicode_form_is_found(tmp_path: Path, listed: str, stored: str) -> None:
+def test_a_file_name_in_another_unicode_form_is_found(
+    tmp_path: Path, listed: Literal["NFC", "NFD"], stored: Literal["NFC", "NFD"]
+) -> None:
     name = "Prüfung/Kratzer ö.png"
     image = row(tmp_path / unicodedata.normalize(stored, name)).image
     (sample,) = read_manifest(manifest(tmp_path, f"image,label\n{unicodedata.normalize(listed, name)},0\n"))

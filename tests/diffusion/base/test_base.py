@@ -244,7 +244,8 @@ def test_variants_of_16_bits_are_opened_as_fp32(
 def shard(folder: Path, part: str, variant: str = "") -> Path:
     """Split the weights of a component in two, as diffusers and transformers do; return the index."""
     plain = folder / part / f"{PARTS[part]}.safetensors"
-    tensors, shards = load_file(plain), ({}, {})
+    tensors = load_file(plain)
+    shards: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]] = ({}, {})
     names = [f"{PARTS[part]}{variant}-0000{i}-of-00002.safetensors" for i in (1, 2)]
     for number, (name, value) in enumerate(tensors.items()):
         shards[number % 2][name] = value
