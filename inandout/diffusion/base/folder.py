@@ -1,5 +1,6 @@
 """Open a Stable Diffusion in diffusers' folder format."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
