@@ -319,8 +319,8 @@ def test_steps_are_timed_on_the_device_of_the_training(tiny: Path, monkeypatch: 
     monkeypatch.setattr(cost, "build_classifier", lambda *_: Elsewhere())
     monkeypatch.setattr(cost, "_device", lambda: "cuda")
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: calls.append("waited"))
-    (first, *_) = config(tiny, name="table6").cells()
-    cost._classifier_step(first.config)
+    shared = config(tiny, name="table6").cells()[0].config
+    cost._classifier_step.__wrapped__(shared.backbone.backbone, shared.fit, shared.geometry)  # not from the cache
     assert calls == ["cuda", "waited", "cuda", "waited", "waited", "waited"]
 
 
