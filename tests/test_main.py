@@ -56,6 +56,9 @@ def test_every_documented_command_is_valid(page: str, fewest: int) -> None:
     assert len(commands) >= fewest
     for command in commands:
         name, *options = shlex.split(command, comments=True)
+        if name not in STAGES:
+            assert run(name, *options, "--help") == 0  # doctor and mlproject have no dry run
+            continue
         dry = build_command(name, STAGES[name]._replace(plan_location=""))
         dry.main([*options, "--dry-run"], standalone_mode=False)
 
