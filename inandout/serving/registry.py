@@ -4,9 +4,10 @@ MLflow reserves the aliases `latest` and `v1`, `v2`, ...
 """
 
 import hashlib
+import io
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from datetime import UTC, datetime
 
 import mlflow
@@ -57,7 +58,8 @@ def version_of(name: str, run_id: str) -> ModelVersion | None:
 
 def add_version(name: str, model_uri: str, tags: Mapping[str, str]) -> ModelVersion:
     """Register a new version; the registered model is created if needed."""
-    return mlflow.register_model(model_uri, name, tags=dict(tags))
+    with redirect_stderr(io.StringIO()):  # MLflow prints what `promote` says itself
+        return mlflow.register_model(model_uri, name, tags=dict(tags))
 
 
 def set_champion(name: str, version: ModelVersion) -> None:

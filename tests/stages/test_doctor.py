@@ -28,7 +28,7 @@ def test_nothing_is_wrong_here(project: Path, capsys: pytest.CaptureFixture[str]
 def test_a_wrong_line_has_the_fix_and_the_exit_code_is_1(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: DISK(10, 9, 1))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: DISK(10, 9, 1))
     monkeypatch.setattr(module, "requires", lambda name: ["numpy<1", "nothing-of-this-name>=2", "ray; extra == 'x'"])
     assert doctor("--base", "nowhere") == 1
     wrong = {line.split()[1]: line for line in capsys.readouterr().out.splitlines() if line.startswith("wrong")}

@@ -1,5 +1,6 @@
 """Train and evaluate the cells of a comparison."""
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,7 +14,9 @@ from inandout.errors import InputError
 from inandout.parallel import ParallelConfig, run_all
 from inandout.reporting.tables import Row, pack
 from inandout.stages.classify.train import Result, classify, refuse_impossible
+from inandout.stages.experiment.cost import cell_seconds
 from inandout.stages.experiment.grid import ROWS, Cell
+from inandout.stages.experiment.plan import plan_cells
 from inandout.tracking.store import RunLocation, nested_under, run_location
 
 
@@ -43,23 +46,23 @@ def measure_cells(cells: Sequence[Cell], data: CheckedData, parallel: ParallelCo
     work: Callable[[Cell], Result] = partial(_measure, run_location(), data)
     rows: dict[int, Row] = {}
     failures: list[str] = []
-    began, seconds = time.monotonic(), list[float]()
+    clock = _Clock(cell_seconds(plan_cells(cells, data)), parallel)
+    _say(f"[0/{len(cells)}] {clock.left()}".rstrip())
     every = tqdm(run_all(work, cells, parallel), "cells", total=len(cells), unit="cell", disable=None)
     for done, task in enumerate(every, start=1):
         cell = cells[task.number]
+        clock.pending.discard(task.number)
         if task.error is not None:
             failures.append(f"{cell.name()}: {task.error}")
-            tqdm.write(f"[{done}/{len(cells)}] failed: {failures[-1]}")
+            _say(f"[{done}/{len(cells)}] failed: {failures[-1]}")
             continue
         config, result = cell.config, task.result
         rows[task.number] = Row(
             config.scenario.shot, cell.source, config.mix.n_aug, config.seed, result.run_id, result.metrics
         )  # fmt: skip
-        seconds += _seconds_trained(result)
-        # The number of cells that a cluster trains at once follows from the finished ones.
-        at_once = sum(seconds) / (time.monotonic() - began) if parallel.cluster else parallel.workers
-        remaining = _time_left(seconds, len(cells) - done, at_once)
-        tqdm.write(f"[{done}/{len(cells)}] {cell.name()}: AP {result.metrics.get('ap', float('nan')):.3f}{remaining}")
+        clock.add(task.number, _seconds_trained(result))
+        ap = f"{cell.name()}: AP {result.metrics.get('ap', float('nan')):.3f}"
+        _say(", ".join(part for part in (f"[{done}/{len(cells)}] {ap}", clock.left()) if part))
         mlflow.log_text(pack([rows[number] for number in sorted(rows)]), ROWS)
     if failures:
         raise InputError(
@@ -69,19 +72,49 @@ def measure_cells(cells: Sequence[Cell], data: CheckedData, parallel: ParallelCo
     return [rows[number] for number in sorted(rows)]
 
 
+def _say(line: str) -> None:
+    """Print a line above the progress bar, at once even to a file."""
+    tqdm.write(line)
+    sys.stdout.flush()
+
+
 def _measure(location: RunLocation, data: CheckedData, cell: Cell) -> Result:
     with nested_under(location):
         return classify(cell.config, data)
 
 
-def _seconds_trained(result: Result) -> list[float]:
-    """Return the seconds of a cell, image generation included; empty if a finished run was reused."""
+def _seconds_trained(result: Result) -> float | None:
+    """Return the seconds of a cell, image generation included; None if a finished run was reused."""
     trained = mlflow.get_run(result.run_id).data.tags.get(MLFLOW_PARENT_RUN_ID) == run_location().run_id
-    return [result.metrics["seconds"]] if trained else []
+    return result.metrics["seconds"] if trained else None
 
 
-def _time_left(seconds: Sequence[float], remaining: int, at_once: float) -> str:
-    """Return the remaining time, assuming that remaining cells take the mean time of trained ones."""
-    if not seconds or not remaining:
-        return ""
-    return f", about {tqdm.format_interval(sum(seconds) / len(seconds) * remaining / at_once)} left"
+class _Clock:
+    """Estimate of the time left: estimated seconds of the pending cells, corrected by those of the trained ones."""
+
+    def __init__(self, estimates: Sequence[float], parallel: ParallelConfig) -> None:
+        self.pending = set(range(len(estimates)))
+        self._estimates, self._parallel = estimates, parallel
+        self._estimated = self._trained = _WEIGHT * sum(estimates)
+        self._actual, self._began = 0.0, time.monotonic()
+
+    def add(self, number: int, seconds: float | None) -> None:
+        """Take the seconds of a trained cell into account."""
+        if seconds is not None:
+            self._estimated += self._estimates[number]
+            self._trained += seconds
+            self._actual += seconds
+
+    def left(self) -> str:
+        """Return the time left, or "" if it is zero or unknown."""
+        at_once: float = self._parallel.workers
+        if self._parallel.cluster:  # the number of cells that a cluster trains at once follows from the trained ones
+            at_once = self._actual / (time.monotonic() - self._began)
+        estimate = sum(self._estimates[number] for number in self.pending)
+        if not (estimate and at_once):
+            return ""
+        return f"about {tqdm.format_interval(estimate * self._trained / self._estimated / at_once)} left"
+
+
+_WEIGHT = 0.2
+"""The estimates count as much as this share of all cells having taken as long as estimated."""

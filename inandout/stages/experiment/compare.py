@@ -8,7 +8,7 @@ from inandout.fingerprints import Identity
 from inandout.reporting.tables import Row, markdown_table
 from inandout.stages.experiment.cells import measure_cells, refuse_impossible_cells
 from inandout.stages.experiment.config import CompareConfig
-from inandout.stages.experiment.paired_tests import paired_tests
+from inandout.stages.experiment.paired_tests import conclusion, paired_tests
 from inandout.tracking.logging import experiment_url, log_dataset
 from inandout.tracking.runs import open_run
 from inandout.tracking.store import connect
@@ -25,7 +25,9 @@ def compare(config: CompareConfig) -> list[Row]:
     with open_run("main", config.flat(), key, f"main {config.sources} on {name}") as run:
         log_dataset(name, inputs["data"], data.samples)
         rows = measure_cells(cells, data, config.engine)
-        text = f"{markdown_table(rows)}\n\n{paired_tests(rows)}".rstrip()
+        tests = paired_tests(rows)
+        parts = [markdown_table(rows), tests, conclusion(tests, len(config.seeds.split(",")))]
+        text = "\n\n".join(part for part in parts if part)
         mlflow.log_text(text, "results.md")
-    print(f"\n{text}\n\n{experiment_url(run)}")
+    print(f"\n{experiment_url(run)}\n\n{text}")
     return rows

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -12,11 +13,11 @@ from diffusers import UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
 from inandout.classifier.backbone import build_classifier
-from inandout.classifier.config import BackboneConfig
+from inandout.classifier.config import Backbone, BackboneConfig, FitConfig
 from inandout.classifier.training import fit
-from inandout.data.prepare import CheckedData
-from inandout.diffusion.base.base import Base, open_base
-from inandout.diffusion.base.config import kind_of_base
+from inandout.data.config import Geometry
+from inandout.diffusion.base.base import open_base
+from inandout.diffusion.base.config import BaseConfig, kind_of_base
 from inandout.diffusion.base.hub import NotHereError
 from inandout.diffusion.sample.config import GuidanceMode, SamplingConfig
 from inandout.diffusion.sample.presets import drawing_preset
@@ -31,12 +32,14 @@ from inandout.stages.experiment.missing import (
     missing_priors,
     training_steps,
 )
-from inandout.stages.experiment.plan import Config, Plan, Task
+from inandout.stages.experiment.plan import Config, Plan, Task, add_missing
 from inandout.stages.pools.config import DdpmPoolConfig, InpaintPoolConfig
 from inandout.stages.pools.text2img import STRIP
 
 GPU_SHARE = 0.3
 """Assumed utilisation of a GPU's peak, 0..1."""
+OVERHEAD = {"classify": 9.0, "finetune": 4.0, "augment": 2.0, "negatives": 2.0}
+"""Seconds of a run outside training and drawing: reading, evaluating, logging (measured on two CPU cores)."""
 _BACKWARD = 3
 """Cost of a training step in forward passes."""
 _FACTOR = 8
@@ -83,8 +86,24 @@ def estimate(plan: Plan, gpu_tflops: float | None) -> str:
         return text
     counts = Counter(task.stage for task in missing)
     text += f"; {counts['finetune']} adapters and {counts['augment'] + counts['negatives']} pools are missing"
-    works = [*_classifying(missing, plan.data), *_diffusing(missing, plan)]
+    works = [*_classifying(missing, plan), *_diffusing(missing, plan)]
     return f"{text}\n\n{_table(works, gpu_tflops)}"
+
+
+def cell_seconds(plan: Plan) -> list[float]:
+    """Return the estimated seconds of each cell on this machine; 0 for a cell whose run is finished.
+
+    What several cells need, such as an adapter, counts for the first of them.
+    """
+    seen: dict[str, Task[Config]] = {}
+    seconds = []
+    for goal in plan.goals:
+        before = len(seen)
+        add_missing(goal, seen)
+        tasks = list(seen.values())[before:]
+        works = [*_classifying(tasks, plan), *_diffusing(tasks, plan)]
+        seconds.append(sum(work.number * work.each.seconds for work in works) + sum(OVERHEAD[t.stage] for t in tasks))
+    return seconds
 
 
 def _table(works: Sequence[Work], gpu_tflops: float | None) -> str:
@@ -106,7 +125,7 @@ def _table(works: Sequence[Work], gpu_tflops: float | None) -> str:
     return aligned(lines) + "\n\n" + "; ".join(notes)
 
 
-def _classifying(missing: Sequence[Task[Config]], data: CheckedData) -> list[Work]:
+def _classifying(missing: Sequence[Task[Config]], plan: Plan) -> list[Work]:
     """Return the training steps of all missing classifiers, or the images of a frozen backbone.
 
     Empty if no classifier is missing. All cells share the backbone and what is frozen.
@@ -114,23 +133,25 @@ def _classifying(missing: Sequence[Task[Config]], data: CheckedData) -> list[Wor
     configs = [task.config for task in missing if isinstance(task.config, ClassifyConfig)]
     if not configs:
         return []
-    step = _classifier_step(configs[0])
+    data, shared = plan.data, plan.cells[0].config
+    step = _classifier_step(shared.backbone.backbone, shared.fit, shared.geometry)
     if configs[0].backbone.freeze == "all":
         images = sum(count_training_images(config, data) for config in configs)
         return [Work("classifier, images", images, step.times(1 / (_BACKWARD * configs[0].fit.batch_size)))]
     return [Work("classifier, training steps", sum(training_steps(config, data) for config in configs), step)]
 
 
-def _classifier_step(config: ClassifyConfig) -> Timed:
+@cache
+def _classifier_step(backbone: Backbone, config: FitConfig, size: Geometry) -> Timed:
     """Time one step of `fit` on a batch of blank images with nothing frozen; an epoch is one step."""
-    count, size = config.fit.batch_size, config.geometry
+    count = config.batch_size
     pixels, labels = np.zeros((count, size.height, size.width, 3), np.uint8), _alternating_labels(count)
     ends: list[float] = []
 
     def train(epochs: int) -> None:
         fit(
-            build_classifier(BackboneConfig(backbone=config.backbone.backbone), 0).to(_device()), pixels, labels,
-            config.fit.model_copy(update={"epochs": epochs}), seed=0,
+            build_classifier(BackboneConfig(backbone=backbone), 0).to(_device()), pixels, labels,
+            config.model_copy(update={"epochs": epochs}), seed=0,
             on_epoch=lambda epoch, values: ends.append(_now()),
         )  # fmt: skip
 
@@ -168,9 +189,8 @@ def _diffusing(missing: Sequence[Task[Config]], plan: Plan) -> list[Work]:
     if not (tunings or n_defects or n_goods):
         return []
     config = plan.cells[0].config
-    base = _open(config)
-    factor = base.pipeline.vae_scale_factor if base else _FACTOR
-    pass_, sampling = _pass_through(base, config), SamplingConfig().resolved(kind_of_base(config.base.base))
+    factor, pass_ = _unet(config.base, config.geometry) or _counted_unet(config)
+    sampling = SamplingConfig().resolved(kind_of_base(config.base.base))
     prior = pass_.times(known(sampling.steps) * _passes("plain", known(sampling.guidance)))
     image = pass_.times(known(sampling.steps) * _image_passes(config))
     works = [
@@ -198,21 +218,21 @@ def _passes(mode: GuidanceMode, scale: float) -> int:
     return 3 if mode == "composed" else 2 if scale > 1 else 1
 
 
-def _open(config: ClassifyConfig) -> Base | None:
-    """Load the base; None if it is not downloaded."""
+@cache
+def _unet(base: BaseConfig, size: Geometry) -> tuple[int, Timed] | None:
+    """Return the scale factor of the VAE and the cost of one UNet pass for one image; None if it is not downloaded."""
     try:
-        return open_base(config.base, download=False)
+        pipeline = open_base(base, download=False).pipeline
     except NotHereError:
         return None
+    return pipeline.vae_scale_factor, _pass(pipeline.unet, pipeline.vae_scale_factor, size, pipeline.device)
 
 
-def _pass_through(base: Base | None, config: ClassifyConfig) -> Timed:
-    """Return the cost of one UNet pass for one image; counted and not timed if `base` is None."""
-    if base is not None:
-        return _pass(base.pipeline.unet, base.pipeline.vae_scale_factor, config, base.pipeline.device)
-    flops = _pass(_stable_diffusion(), _FACTOR, config, torch.device("meta")).flops
-    classifier = _classifier_step(config)
-    return Timed(flops / classifier.flops * classifier.seconds, flops, measured=False)
+def _counted_unet(config: ClassifyConfig) -> tuple[int, Timed]:
+    """Return the same for Stable Diffusion 1.5; seconds follow from the operations."""
+    flops = _pass(_stable_diffusion(), _FACTOR, config.geometry, torch.device("meta")).flops
+    classifier = _classifier_step(config.backbone.backbone, config.fit, config.geometry)
+    return _FACTOR, Timed(flops / classifier.flops * classifier.seconds, flops, measured=False)
 
 
 def _stable_diffusion() -> UNet2DConditionModel:
@@ -222,9 +242,9 @@ def _stable_diffusion() -> UNet2DConditionModel:
 
 
 @torch.no_grad()
-def _pass(unet: UNet2DConditionModel, factor: int, config: ClassifyConfig, device: torch.device) -> Timed:
+def _pass(unet: UNet2DConditionModel, factor: int, size: Geometry, device: torch.device) -> Timed:
     """Run a batch at the classifier's image size; return the cost per image."""
-    count, size = SamplingConfig().sample_batch, config.geometry
+    count = SamplingConfig().sample_batch
     height, width = -(-size.height // factor), -(-size.width // factor)
     height, width = (-(-side // 8) * 8 for side in (height, width))
     latents = torch.zeros(count, unet.config.in_channels, height, width, device=device)

@@ -21,3 +21,19 @@ def paired_tests(rows: Sequence[Row]) -> str:
                 pairs = [(read_scores(runs[ours, seed]), read_scores(runs[theirs, seed])) for seed in seeds]
                 lines.append(paired_test(f"{shot} shot, n_aug {n_aug}, {ours} against {theirs}", pairs))
     return "\n".join(lines)
+
+
+def conclusion(tests: str, n_seeds: int) -> str:
+    """Return one sentence that says what may be concluded from `paired_tests`; "" if there are none."""
+    verdicts = [line.rpartition(": ")[2] for line in tests.splitlines()]
+    if not verdicts:
+        return ""
+    decided = sum(verdict in ("better", "worse") for verdict in verdicts)
+    sentence = (
+        f"{decided} of {len(verdicts)} differences are significant" if decided else "No difference is significant"
+    )
+    if n_seeds == 1:
+        sentence += (
+            "; one seed does not show the variance of training, so repeat with seeds=0,1,2,3 before you conclude"
+        )
+    return f"{sentence}."

@@ -52,14 +52,15 @@ class Plan(NamedTuple):
         """Return missing tasks, dependencies first. Dependencies of finished tasks are not missing."""
         missing: dict[str, Task[Config]] = {}
         for goal in self.goals:
-            _add_missing(goal, missing)
+            add_missing(goal, missing)
         return list(missing.values())
 
 
-def _add_missing(task: Task[Config], missing: dict[str, Task[Config]]) -> None:
+def add_missing(task: Task[Config], missing: dict[str, Task[Config]]) -> None:
+    """Add a task to `missing` if no finished run holds its result, after its missing dependencies."""
     if task.identity not in missing and task.is_missing():
         for need in task.needs:
-            _add_missing(need, missing)
+            add_missing(need, missing)
         missing[task.identity] = task
 
 

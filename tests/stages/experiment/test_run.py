@@ -22,7 +22,9 @@ from inandout.stages.classify.synthetic import diffusion_pool_config, make_pool
 from inandout.stages.classify.train import Result, classify
 from inandout.stages.experiment.cells import measure_cells
 from inandout.stages.experiment.config import GRIDS, ExperimentConfig, Grid, ReportConfig
+from inandout.stages.experiment.cost import cell_seconds
 from inandout.stages.experiment.missing import missing_images
+from inandout.stages.experiment.paired_tests import conclusion
 from inandout.stages.experiment.report import report
 from inandout.stages.experiment.run import experiment, plan, plan_experiment
 from inandout.stages.pools.text2img import STRIP
@@ -103,8 +105,10 @@ def test_a_failed_cell_does_not_stop_the_others(tiny: Path, project: Path, monke
     assert "| full | In&Out | 2" in report(ReportConfig(run=run.info.run_id))
 
 
-@pytest.mark.parametrize(("workers", "left"), [(1, ["03:00", "01:30"]), (2, ["01:30", "00:45"])])
-def test_a_trained_cell_gives_an_estimate_of_the_remaining_time(
+@pytest.mark.parametrize(
+    ("workers", "left"), [(1, ["02:15", "02:15", "02:26", "01:19"]), (2, ["01:07", "01:07", "01:13", "00:39"])]
+)
+def test_the_time_left_is_estimated_first_and_corrected_by_trained_cells(
     workers: int, left: list[str], tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:  # fmt: skip
     from inandout.stages.experiment import cells
@@ -119,12 +123,35 @@ def test_a_trained_cell_gives_an_estimate_of_the_remaining_time(
     with mlflow.start_run() as found:
         pass
     monkeypatch.setattr(cells, "classify", found_or_trained)
+    monkeypatch.setattr(cells, "cell_seconds", lambda plan: [0.0, 45.0, 45.0, 45.0])
     monkeypatch.setattr(cells, "run_all", lambda work, items, _: run_all(work, items, ParallelConfig()))
     with mlflow.start_run():
         cells_of_table = config(tiny, name="table2", n_augs="2", seeds="0,1,2,3").cells()
         measure_cells(cells_of_table, read_data(str(tiny)), ParallelConfig(workers=workers))
-    printed = [line.partition("AP 0.500")[2] for line in capsys.readouterr().out.splitlines()]
-    assert printed == ["", *(f", about {time} left" for time in left), ""]
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first == f"[0/4] about {left[0]} left"
+    printed = [line.partition("AP 0.500")[2] for line in others]
+    assert printed == [*(f", about {time} left" for time in left[1:]), ""]
+
+
+def test_a_cell_takes_the_time_of_all_that_it_needs_and_a_finished_one_none(tiny: Path, project: Path) -> None:
+    connect()
+    few = config(tiny, name="comparison", n_augs="2", seeds="0")
+    planned = plan_experiment(few)
+    names = [(cell.config.scenario.shot, cell.source) for cell in planned.cells]
+    seconds = dict(zip(names, cell_seconds(planned), strict=True))
+    assert all(value > 0 for value in seconds.values())
+    assert seconds["zero", "DDPM"] > seconds["zero", "MemSeg"], "it fine-tunes and draws"
+    assert seconds["zero", "DDPM"] > seconds["zero", "In&Out"], "it has the same adapter and more images"
+    classify(planned.cells[0].config, planned.data)
+    assert cell_seconds(planned)[0] == 0
+
+
+def test_the_conclusion_counts_significant_differences_and_asks_for_more_seeds() -> None:
+    none, better = "a: AP +0.1 (95 % ..): no significant difference", "b: AP +0.1 (95 % ..): better"
+    assert conclusion(f"{none}\n{better}", 4) == "1 of 2 differences are significant."
+    assert conclusion(none, 1).startswith("No difference is significant; one seed")
+    assert conclusion("", 1) == ""
 
 
 @pytest.mark.parametrize("name", ["figure2", "figure4", "figure5"])
@@ -292,8 +319,8 @@ def test_steps_are_timed_on_the_device_of_the_training(tiny: Path, monkeypatch: 
     monkeypatch.setattr(cost, "build_classifier", lambda *_: Elsewhere())
     monkeypatch.setattr(cost, "_device", lambda: "cuda")
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: calls.append("waited"))
-    (first, *_) = config(tiny, name="table6").cells()
-    cost._classifier_step(first.config)
+    shared = config(tiny, name="table6").cells()[0].config
+    cost._classifier_step.__wrapped__(shared.backbone.backbone, shared.fit, shared.geometry)  # not from the cache
     assert calls == ["cuda", "waited", "cuda", "waited", "waited", "waited"]
 
 

@@ -114,6 +114,7 @@ def test_the_champion_changes_only_to_a_better_model_and_can_be_rolled_back(
 ) -> None:
     assert release(trained.middling, "story") == Promotion(1, True, "passed: the first version of this name")
     assert holders("story") == (1, None)
+    assert "registered model" not in capsys.readouterr().err, "MLflow's own lines are not shown"
     with pytest.raises(InputError, match="champion version 1 has no previous version"):
         rollback(RollbackConfig(name="story"))
 
