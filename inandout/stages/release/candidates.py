@@ -3,7 +3,7 @@
 import mlflow
 from mlflow.entities import Run
 
-from inandout.data.geometry import Geometry
+from inandout.data.config import Geometry
 from inandout.errors import InputError
 from inandout.stages.classify.trained_classifier import TrainedClassifier
 from inandout.tracking.runs import STAGE, original_run
