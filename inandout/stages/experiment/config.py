@@ -165,7 +165,8 @@ class CompareConfig(StageConfig):
     shots: Annotated[str, AfterValidator(_shots)] = Field("zero,full", description="scenarios, separated by commas")
     sources: Annotated[str, AfterValidator(_sources)] = Field(
         "none,memseg",
-        description="sources of synthetic positives: some of none, memseg, ddpm, inout (half of each), inpaint",
+        description="sources of synthetic positives: some of none, memseg, ddpm, inout (half of each), inpaint, "
+        "inout-inpaint (half MemSeg, half inpaint)",
     )
     seeds: Seeds = Field("0", description="repetitions, separated by commas")
     n_shot: NShot = 5

@@ -27,6 +27,7 @@ SOURCES = {
     "ddpm": Source("DDPM", 1.0),
     "inout": Source("In&Out", 0.5),
     "inpaint": Source("inpainting", 1.0, "inpaint"),
+    "inout-inpaint": Source("In&Out, inpainting", 0.5, "inpaint"),
 }
 
 
