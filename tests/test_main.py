@@ -181,7 +181,7 @@ def test_missing_data_prints_one_sentence(project: Path, capsys: pytest.CaptureF
     ],
 )
 def test_long_commands_say_first_what_they_are_about_to_do(
-    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], expected: str, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(*arguments, "--data", "nowhere", "--prompts" if arguments[0] == "augment" else "--seed", "1") == 2
     lines = capsys.readouterr().err.splitlines()

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from inandout.data.csv_text import clean_row, decode_text, locate, path_problem, read_table
 from inandout.data.file_cache import FileCache
+from inandout.data.text import clean_row, decode_text, locate, path_problem, read_table
 from inandout.errors import InputError
 
 Split = Literal["", "train", "val", "test"]
@@ -72,7 +72,7 @@ class Sample(BaseModel):
 
 
 def read_manifest(path: Path) -> list[Sample]:
-    """Read a CSV manifest as spreadsheets, pandas, Windows and macOS write it; see `inandout.data.csv_text`.
+    """Read a CSV manifest as spreadsheets, pandas, Windows and macOS write it; see `inandout.data.text`.
 
     Relative paths are relative to the folder of the manifest.
 

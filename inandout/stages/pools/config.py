@@ -112,7 +112,7 @@ NO_ADAPTER = "none"
 
 
 Masks = Annotated[
-    Literal["drawn", "perlin", "real"],
+    Literal["drawn", "perlin", "real"] | None,
     Field(
         description="masks of source=inpaint: drawn = where a whole image with the defect differs from the image "
         "without it (composed guidance); perlin = Perlin noise, as in MemSeg; real = masks of real defects of the "
@@ -126,7 +126,7 @@ class InpaintPoolConfig(DdpmPoolConfig):
 
     source: PoolSource = "inpaint"
     mask: MaskConfig = MaskConfig()
-    masks: Masks | None = None
+    masks: Masks = None
 
     def strength(self) -> Strength:
         """Return the defaults of alpha and guidance."""
@@ -156,7 +156,7 @@ class InpaintPoolConfig(DdpmPoolConfig):
         return resolved.with_drawing(alpha=None)
 
 
-def inpainting(pool: DdpmPoolConfig, mask: MaskConfig, masks: Masks | None) -> InpaintPoolConfig:
+def inpainting(pool: DdpmPoolConfig, mask: MaskConfig, masks: Masks) -> InpaintPoolConfig:
     """Return the configuration of `pool` for inpainting on good parts."""
     return InpaintPoolConfig(
         data=pool.data, scenario=pool.scenario, geometry=pool.geometry, base=pool.base, sampling=pool.sampling,
@@ -180,7 +180,7 @@ class AugmentConfig(DdpmPoolConfig):
     """Options of a pool of any source; options of other sources have no effect."""
 
     memseg: MemSegConfig = MemSegConfig()
-    masks: Masks | None = None
+    masks: Masks = None
     source: PoolSource = "memseg"
 
     def resolved(self) -> Self:

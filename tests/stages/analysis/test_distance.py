@@ -72,7 +72,7 @@ def test_similar_images_have_small_distances_and_the_run_logs_them(
     assert {"kid_pool_2", "frechet_pool_2", "kid_train_positives"} <= set(values)
     assert (run.data.params["n_compared"], run.data.params["n_reference"]) == ("11", "12")
     assert run.data.params["data"] == str(data)
-    assert f"| memseg n=13 seed=0 ({memseg[:8]}) " in found.table
+    assert f"| augment memseg n=013 seed=00 ({memseg[:8]}) " in found.table
     assert f"{values['kid_pool_1']:.3g} (" in found.table
     assert "Omitted, fewer than 10 images: real validation positives (3)." in found.table
     assert found.table in capsys.readouterr().out

@@ -170,7 +170,7 @@ def test_the_feature_space_shows_both_pools(tiny: Path, project: Path, monkeypat
     for module in ("inandout.stages.analysis.distance", "inandout.evaluation.distances"):
         monkeypatch.setattr(f"{module}.FEWEST", 4)
     text = experiment(config(tiny, name="figure1", n_augs="20"))
-    assert "memseg n=10" in text
+    assert "memseg n=010" in text
     assert "ddpm full" in text
     assert len(runs("classify")) == 1
 
@@ -337,7 +337,7 @@ def test_a_dry_run_prints_configuration_and_cost(tiny: Path, project: Path, caps
 def test_every_name_has_its_cells_and_a_profile_requires_its_options(tiny: Path) -> None:
     assert {name: len(config(tiny, name=name).cells()) for name in GRIDS} == {
         "table1": 8, "table2": 4, "table3": 8, "table4": 4, "table5": 6, "table6": 8,
-        "figure1": 1, "figure2": 1, "figure4": 1, "figure5": 1, "figure6": 12, "figure7": 12, "comparison": 52,
+        "figure1": 1, "figure2": 1, "figure4": 1, "figure5": 1, "figure6": 12, "figure7": 12, "comparison": 64,
     }  # fmt: skip
     with pytest.raises(InputError, match="profile = tiles: requires option data"):
         ExperimentConfig.from_flat(profile="tiles").cells()
