@@ -32,6 +32,7 @@ from inandout.data.colour import is_grey, without_colour
 from inandout.data.config import Geometry, Shot
 from inandout.data.geometry import fit_image
 from inandout.data.images import ImageArray, read_image, write_image
+from inandout.data.manifest import read_manifest
 from inandout.data.surfaces import KINDS, draw_surface
 from inandout.diffusion.base.base import Base, open_base
 from inandout.diffusion.base.config import BaseConfig
@@ -258,6 +259,7 @@ def main() -> None:
     options.add_argument("--shot", choices=("zero", "few", "full"), default="zero")
     options.add_argument("--count", type=int, default=24, help="images per product and setting")
     options.add_argument("--folder", type=Path, default=Path("judged"), help="judges, adapters and contact sheets")
+    options.add_argument("--pool", type=Path, help="judge this pool folder instead, for the first of --products")
     given = options.parse_args()
     sheets = given.folder / f"sheets_{given.shot}"
     sheets.mkdir(parents=True, exist_ok=True)
@@ -265,11 +267,23 @@ def main() -> None:
     judges = Judges(ProductJudge(len(products) + 1), Judge(), products)
     load_judge(given.folder / "product.safetensors", judges.product, lambda: train_product_judge(products))
     load_judge(given.folder / "defect.safetensors", judges.defect, lambda: train_judge(1000))
+    if given.pool:
+        print("in product, product named, kind seen, some defect")
+        print(judge_pool(given.pool, given.products.split(",")[0], judges))
+        return
     base = open_base(BaseConfig())
     print("product, mode alpha guidance: in product, product named, kind seen, some defect, unchanged")
     for product in given.products.split(","):
         adapter = adapter_of(product, base, given.shot, given.folder)
         judge_product(product, judges, base, adapter, given.count, sheets)
+
+
+def judge_pool(folder: Path, product: str, judges: Judges) -> str:
+    """Return the shares of a pool; the kind of an image is the last word of its prompt."""
+    rows = [row for row in read_manifest(folder / "manifest.csv") if row.label == 1]
+    images = [fit_image(read_image(row.image), Geometry(width=SIDE, height=SIDE, fit="crop")) for row in rows]
+    kinds = [row.prompt.split()[-1] if row.prompt else "" for row in rows]
+    return judges.row(product, images, kinds if set(kinds) <= set(KINDS) else ())
 
 
 def load_judge(path: Path, judge: nn.Module, train: Callable[[], nn.Module]) -> None:
