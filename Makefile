@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadgroup
 .PHONY: help demo test test-fast docs clean
 
 help:
-	@echo "make demo   install into $(VENV), run the whole method on embedded data (under 10 minutes on 2 cores)"
+	@echo "make demo   install into $(VENV), run the whole method on embedded data (10 to 15 minutes on 2 cores)"
 	@echo "make test   install into $(VENV), then lint, types and tests (20 minutes on 2 cores)"
 	@echo "make test-fast  the tests that train nothing and start no server or browser (2 minutes on 2 cores)"
 	@echo "make docs   install MkDocs into $(VENV), build the site into site/; links and names must resolve"

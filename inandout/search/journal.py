@@ -20,9 +20,10 @@ class DurableJournal(JournalFileBackend):
 
     def __init__(self, path: Path) -> None:
         """Open the journal, or create it."""
-        super().__init__(str(path))
-        self._path = path
+        # The default lock is a symbolic link, which Windows refuses to most users.
         self._lock_file = JournalFileOpenLock(str(path))
+        super().__init__(str(path), lock_obj=self._lock_file)
+        self._path = path
         self._ends = [0]
         """Byte offsets: `_ends[i]` is the end of the i-th entry, counted from 1."""
 

@@ -31,7 +31,7 @@ def clean(config: CleanConfig) -> None:
     """List files beside the database that no finished run needs, and remove them with `remove`.
 
     Raises:
-        InputError: a run is running, so its files are in use.
+        InputError: with `remove`, a run is running, so its files are in use.
     """
     connect()
     found = leftovers()

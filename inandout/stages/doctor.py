@@ -116,9 +116,11 @@ def _store() -> Finding:
     """Open the tracking store without creating it."""
     import mlflow
 
+    from inandout.tracking.database import database_path
+
     uri = mlflow.get_tracking_uri()
-    file = Path(uri.removeprefix("sqlite:///"))
-    if uri.startswith("sqlite:///") and not file.exists():
+    file = database_path(uri)
+    if file and not file.exists():
         folder = file.resolve().parent
         fix = "" if os.access(folder, os.W_OK) else f"{folder} is not writable; set MLFLOW_TRACKING_URI"
         return Finding("store", f"{uri}, created by the first run", fix)

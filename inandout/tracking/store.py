@@ -144,6 +144,7 @@ def _open_experiment() -> None:
             mlflow.set_experiment(experiment_id=wanted)
         else:
             mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT)
+            os.environ.pop("MLFLOW_EXPERIMENT_ID", None)  # MLflow sets it, and another store would not have this id
     for run in client.search_runs([e.experiment_id for e in experiments], "attributes.status = 'RUNNING'"):
         if is_dead(run.data.tags.get(PROCESS_TAG, "")):
             client.set_terminated(run.info.run_id, "KILLED")

@@ -116,3 +116,17 @@ def test_a_store_that_cannot_be_used_is_one_sentence(fresh: Path, monkeypatch: p
     with pytest.raises(InputError, match="the tracking store cannot be used") as refusal:
         connect()
     assert "secret" not in str(refusal.value)
+
+
+def test_a_process_may_change_the_store_and_the_experiment(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow.create_experiment("first of this store")
+    connect()
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "another")
+    connect()
+    assert mlflow.get_experiment(store.current_experiment()).name == "another"
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
+    connect()
+    assert mlflow.get_experiment(store.current_experiment()).name == store.EXPERIMENT
