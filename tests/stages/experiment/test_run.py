@@ -22,7 +22,7 @@ from inandout.stages.classify.synthetic import diffusion_pool_config, make_pool
 from inandout.stages.classify.train import Result, classify
 from inandout.stages.experiment.cells import measure_cells
 from inandout.stages.experiment.config import GRIDS, ExperimentConfig, Grid, ReportConfig
-from inandout.stages.experiment.cost import cell_seconds
+from inandout.stages.experiment.cost import _image_passes, cell_seconds
 from inandout.stages.experiment.missing import missing_images
 from inandout.stages.experiment.paired_tests import conclusion
 from inandout.stages.experiment.report import report
@@ -346,3 +346,13 @@ def test_every_name_has_its_cells_and_a_profile_requires_its_options(tiny: Path)
     (first, *_) = ExperimentConfig.from_flat(profile="paper", name="table5", base="a/b").cells()
     fit = first.config.fit
     assert (first.config.geometry.width, fit.lr, fit.epochs, fit.batch_size) == (200, 0.01, 50, 5)
+
+
+def test_the_passes_of_an_image_depend_on_guidance_and_drawn_masks() -> None:
+    def passes(**options: object) -> int:
+        return _image_passes(ClassifyConfig.from_flat(ddpm_ratio=1, **options))
+
+    assert passes(guidance_mode="plain") == 2
+    assert passes(guidance_mode="plain", guidance=1) == 1
+    assert passes(guidance_mode="composed") == 3
+    assert passes(guidance_mode="composed", diffusion="inpaint") == 7
