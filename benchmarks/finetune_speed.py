@@ -64,7 +64,7 @@ def new_base(channels_last: bool) -> Base:
     """Return the embedded architecture, untrained, with an adapter."""
     pipeline = assemble(new_train_state(new_vae(0), 0))
     pipeline.unet.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-    add_adapter(pipeline.unet, pipeline.text_encoder, AdapterConfig(), 0)
+    add_adapter(pipeline, AdapterConfig(), 0)
     return Base(pipeline, "0" * 32, "embedded")
 
 
@@ -111,7 +111,7 @@ def bare_loop(files: list[Path], width: int, height: int, on_step: Callable[[], 
     pipeline, scheduler = base.pipeline, DDIMScheduler.from_config(base.pipeline.scheduler.config)
     pipeline.unet.train()
     pipeline.text_encoder.train()
-    parameters = adapter_parameters(pipeline.unet, pipeline.text_encoder)
+    parameters = adapter_parameters(pipeline)
     optimiser = torch.optim.AdamW(parameters, lr=LR)
     prompts = [PROMPTS[index >= BATCH // 2] for index in range(BATCH)]
     images = bare_images(files, width, height)

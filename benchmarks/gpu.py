@@ -22,7 +22,7 @@ import argparse
 import json
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -139,10 +139,12 @@ def finetune_rows(size: Size, work: Path) -> Iterator[Row]:
             seconds = 30 if way == "bare" else 15
             yield Row(part, case, way, seconds, partial(loop, size, work, precision, optimiser, size.batch))
     for batch in (1, 2):
-        optimiser = OPTIMISERS[bool(sixteen)]
-        case = f"at most 8 GB: {pairs[0][0]} {optimiser}, checkpointing, batch {batch}"
-        small = partial(ours, size, work, pairs[0][0], optimiser, batch, checkpointing=True, limit_gb=8)
-        yield Row(part, case, "ours", 7, small)
+        precision, optimiser = pairs[0][0], OPTIMISERS[bool(sixteen)]
+        case = f"at most 8 GB: {precision} {optimiser}, checkpointing, batch {size.batch} as micro-batches of {batch}"
+        small = partial(
+            ours, size, work, precision, optimiser, size.batch, micro_batch=batch, checkpointing=True, limit_gb=8
+        )
+        yield Row(part, case, "ours", 15, small)
 
 
 def fp32_rows(size: Size, work: Path) -> Iterator[Row]:
@@ -153,8 +155,11 @@ def fp32_rows(size: Size, work: Path) -> Iterator[Row]:
 
 
 def drawing_rows(size: Size) -> Iterator[Row]:
-    """Yield fp32, the precision of the package, and 16 bits."""
-    precisions = {"fp32": 8, "fp16": 4, "bf16": 4} if DEVICE.type == "cuda" else {"fp32": 8}
+    """Yield 16 bits, the default on a GPU, fp32, and a card of 5 GB."""
+    precisions = {"bf16": 4, "fp16": 4, "fp32": 8} if DEVICE.type == "cuda" else {"fp32": 8}
+    small, few = next(iter(precisions)), replace(size, drawn=1)
+    measure = partial(gpu_drawing.draw, few, "ours", small, "ddim", limit_gb=5)
+    yield Row("drawing", f"at most 5 GB: {small} ddim, batch 1", "ours", 4, measure)
     for precision, seconds in precisions.items():
         for scheduler, steps in gpu_drawing.STEPS.items():
             for way in ("bare", "ours"):
@@ -174,9 +179,22 @@ def classifier_rows(size: Size, rates: dict[str, float]) -> Iterator[Row]:
         yield Row("classifier", f"bf16 compiled, batch {batch}", "bare", 60, measure)
 
 
-def sdxl_rows() -> Iterator[Row]:
-    """Yield a row that says that SDXL is not supported."""
-    yield Row("fine-tuning", "SDXL's shape", "", 0, lambda: {"skipped": "the package cannot open SDXL yet"})
+def sdxl_rows(size: Size, work: Path) -> Iterator[Row]:
+    """Yield SDXL's shape: fine-tuning with micro-batches, and drawing against diffusers' pipeline."""
+    precision, optimiser = ("bf16", OPTIMISERS[1]) if DEVICE.type == "cuda" else ("fp32", OPTIMISERS[0])
+    for limit in (0, 12):
+        case = f"SDXL: {precision} {optimiser}, checkpointing, micro-batches of 1" + f", at most {limit} GB" * bool(
+            limit
+        )
+        measure = partial(
+            gpu_finetune.ours, size, work, precision, optimiser, 2, micro_batch=1, xl=True, checkpointing=True,
+            limit_gb=limit,
+        )  # fmt: skip
+        yield Row("fine-tuning", case, "ours", 30, measure)
+    for way in ("bare", "ours"):
+        few = replace(size, drawn=min(size.drawn, 2))
+        measure = partial(gpu_drawing.draw, few, way, precision, "ddim", xl=True)
+        yield Row("drawing", f"SDXL: {precision} ddim, batch {few.drawn}", way, 30, measure)
 
 
 def run(rows: Iterable[Row], report: Report, end: float, toy: bool) -> None:
@@ -209,7 +227,7 @@ def measure_all(out: Path, size_name: str, end: float, parts: list[str]) -> None
         try:
             rows = [
                 *card_rows(size, rates), *parity_rows(size, reference, out), *finetune_rows(size, work),
-                *drawing_rows(size), *classifier_rows(size, rates), *fp32_rows(size, work), *sdxl_rows(),
+                *drawing_rows(size), *classifier_rows(size, rates), *fp32_rows(size, work), *sdxl_rows(size, work),
             ]  # fmt: skip
             run([row for row in rows if row.part in ("card", *parts)], report, end, toy=size is not FULL)
         finally:

@@ -24,6 +24,10 @@ PACKAGES = (
 )  # fmt: skip
 
 
+CONTEXT = 0.6e9
+"""Bytes that CUDA uses on the card in addition to PyTorch's tensors."""
+
+
 def synchronise() -> None:
     """Wait until the GPU has finished all queued work."""
     if DEVICE.type == "cuda":
@@ -46,6 +50,20 @@ def peak_memory() -> dict[str, float]:
         "peak_gb": round(torch.cuda.max_memory_allocated() / 1e9, 2),
         "reserved_gb": round(torch.cuda.max_memory_reserved() / 1e9, 2),
     }
+
+
+@contextmanager
+def memory_limit(gigabytes: int) -> Iterator[None]:
+    """Simulate a card with less memory; 0 = no limit."""
+    if not gigabytes or DEVICE.type != "cuda":
+        yield
+        return
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((gigabytes * 1e9 - CONTEXT) / total)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
 
 
 class Steps:

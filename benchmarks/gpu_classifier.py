@@ -1,13 +1,12 @@
 """Training of ResNet-50 at 200x600: `fit` against a bare loop, and against the limit by the card's matrix rate.
 
 The bare loop copies the same uint8 batches to the device, computes loss and gradient, and takes a step of SGD:
-channels-last, without any check. `fit` has no precision setting yet, so TF32 and autocast are set around both. `limit`
-is the number of steps per second if only matrix products took time, at the measured rate of a large product.
+channels-last, without any check. TF32 is set around both; autocast is an option of `fit`, and set around the bare loop.
+`limit` is the number of steps per second if only matrix products took time, at the measured rate of a large product.
 """
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -37,8 +36,9 @@ def train(
     """Return steps per second, share of the limit, and peak memory."""
     free_memory()
     model = build_classifier(BackboneConfig(), 0).to(DEVICE).to(memory_format=torch.channels_last)
-    with _precision(setting):
-        result = _fit(model, size, batch) if way == "ours" else _bare(model, size, batch, compiled)
+    products, convolutions, autocast = SETTINGS[setting]
+    with tf32(products, convolutions):
+        result = _fit(model, size, batch, autocast) if way == "ours" else _bare(model, size, batch, autocast, compiled)
     flops = step_flops(size.parts, batch)
     result |= {"batch": batch, "gflop_a_step": round(flops / 1e9, 1)} | peak_memory()
     if rate := rates.get(_RATES[setting]):
@@ -47,14 +47,7 @@ def train(
     return result
 
 
-@contextmanager
-def _precision(setting: str) -> Iterator[None]:
-    products, convolutions, autocast = SETTINGS[setting]
-    with tf32(products, convolutions), torch.autocast(DEVICE.type, torch.bfloat16, enabled=autocast):
-        yield
-
-
-def _fit(model: DefectNet, size: Size, batch: int) -> dict[str, Any]:
+def _fit(model: DefectNet, size: Size, batch: int, autocast: bool) -> dict[str, Any]:
     """Measure the faster of two epochs of `fit`, after a warm-up epoch."""
     count = size.part_steps * batch
     ends: list[float] = []
@@ -65,12 +58,12 @@ def _fit(model: DefectNet, size: Size, batch: int) -> dict[str, Any]:
 
     pixels, labels = random_images(count, *size.parts), np.arange(count) % 2
     config = FitConfig(epochs=3, batch_size=batch, optimiser="sgd", lr=LR)
-    fit(model, pixels, labels, config, seed=0, on_epoch=on_epoch)
+    fit(model, pixels, labels, config, seed=0, precision="bf16" if autocast else "fp32", on_epoch=on_epoch)
     seconds = min(np.diff(ends)) / size.part_steps
     return {"per_second": round(1 / seconds, 2), "steps": 2 * size.part_steps}
 
 
-def _bare(model: DefectNet, size: Size, batch: int, compiled: bool) -> dict[str, Any]:
+def _bare(model: DefectNet, size: Size, batch: int, autocast: bool, compiled: bool) -> dict[str, Any]:
     """Measure as many steps as in `_fit`; the bare loop never reads the loss."""
     count = size.part_steps * batch
     pixels, labels = random_images(count, *size.parts), torch.arange(count) % 2
@@ -82,7 +75,9 @@ def _bare(model: DefectNet, size: Size, batch: int, compiled: bool) -> dict[str,
             optimiser.zero_grad()
             images = torch.from_numpy(pixels[start : start + batch]).to(DEVICE).permute(0, 3, 1, 2)
             targets = labels[start : start + batch].float().to(DEVICE)
-            binary_cross_entropy_with_logits(forward(images), targets).backward()  # type: ignore[no-untyped-call]
+            with torch.autocast(DEVICE.type, torch.bfloat16, enabled=autocast):
+                loss = binary_cross_entropy_with_logits(forward(images), targets)
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
         synchronise()
         ends.append(time.perf_counter())

@@ -2,21 +2,23 @@
 
 Guidance is 7.5; a batch of images is drawn at once. The duration of a step is the median time between two calls of the
 UNet, with few steps; the rest (text encoder, VAE, conversion) does not depend on the number of steps. `batch_seconds`
-of 50 DDIM steps and of 20 DPM-Solver++ steps are computed from both. `sample` has no precision setting yet: for 16 bits
-it gets a pipeline that was cast, including its VAE, as users of diffusers do. In fp32, convolutions may use TF32
-(PyTorch's default).
+of 50 DDIM steps and of 20 DPM-Solver++ steps are computed from both. With 16 bits, `sample` decodes in fp32, image by
+image, as after `open_base`; diffusers' pipeline decodes in 16 bits, as its users do. In fp32, convolutions may use TF32
+(PyTorch's default). `limit_gb` simulates a card with less memory.
 """
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
-from benchmarks.gpu_card import DEVICE, Steps, free_memory, peak_memory, synchronise
+from benchmarks.gpu_card import DEVICE, Steps, free_memory, memory_limit, peak_memory, synchronise
 from benchmarks.gpu_finetune import DTYPES
 from benchmarks.gpu_shapes import PROMPTS, Size, build_pipeline
+from inandout.diffusion.pipeline import Pipeline
 from inandout.diffusion.sample.config import SamplingConfig
 from inandout.diffusion.sample.sampler import sample
 
@@ -24,10 +26,19 @@ STEPS = {"ddim": 50, "dpm++": 20}
 GUIDANCE = 7.5
 
 
-def draw(size: Size, way: str, precision: str, scheduler: str) -> dict[str, Any]:
+def draw(
+    size: Size, way: str, precision: str, scheduler: str, *, xl: bool = False, limit_gb: int = 0
+) -> dict[str, Any]:
     """Return seconds per step and per batch, images per second, and peak memory."""
     free_memory()
-    pipeline = build_pipeline(size, DTYPES[precision], DTYPES[precision])
+    with memory_limit(limit_gb):
+        return _draw(replace(size, side=size.xl_side) if xl else size, way, precision, scheduler, xl)
+
+
+def _draw(size: Size, way: str, precision: str, scheduler: str, xl: bool) -> dict[str, Any]:
+    vae_precision = "fp32" if way == "ours" else precision
+    pipeline = build_pipeline(size, DTYPES[precision], DTYPES[vae_precision], xl)
+    pipeline.vae.enable_slicing()
     free_memory()
     draw_batch = (_ours if way == "ours" else _bare)(pipeline, size, scheduler)
     draw_batch(2)
@@ -43,7 +54,7 @@ def draw(size: Size, way: str, precision: str, scheduler: str) -> dict[str, Any]
     return {name: round(value, 4) for name, value in result.items()} | {"batch": size.drawn} | peak_memory()
 
 
-def _ours(pipeline: StableDiffusionPipeline, size: Size, scheduler: str) -> Callable[[int], None]:
+def _ours(pipeline: Pipeline, size: Size, scheduler: str) -> Callable[[int], None]:
     def draw_batch(steps: int) -> None:
         config = SamplingConfig(steps=steps, scheduler=scheduler, guidance=GUIDANCE, sample_batch=size.drawn)
         prompts, seeds = [PROMPTS[0]] * size.drawn, range(size.drawn)
@@ -53,7 +64,7 @@ def _ours(pipeline: StableDiffusionPipeline, size: Size, scheduler: str) -> Call
     return draw_batch
 
 
-def _bare(pipeline: StableDiffusionPipeline, size: Size, scheduler: str) -> Callable[[int], None]:
+def _bare(pipeline: Pipeline, size: Size, scheduler: str) -> Callable[[int], None]:
     for part in (pipeline.unet, pipeline.vae):
         part.to(memory_format=torch.contiguous_format)
     solver = DDIMScheduler if scheduler == "ddim" else DPMSolverMultistepScheduler

@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.state import AcceleratorState
-from diffusers import StableDiffusionPipeline
 from torch import Tensor
 from transformers import CLIPTextModel
 
 from benchmarks.finetune_speed import bare_images, our_images
-from benchmarks.gpu_card import DEVICE, Steps, free_memory, peak_memory, why_no_8bit
+from benchmarks.gpu_card import DEVICE, Steps, free_memory, memory_limit, peak_memory, why_no_8bit
 from benchmarks.gpu_shapes import PROMPTS, Size, build_pipeline, image_files
 from inandout.diffusion.base.base import Base
 from inandout.diffusion.finetune.config import DreamBoothConfig, Optimiser
@@ -28,13 +27,12 @@ from inandout.diffusion.finetune.dreambooth import MAX_GRADIENT_NORM, build_opti
 from inandout.diffusion.finetune.dreambooth_dataset import DreamBoothDataset, Example
 from inandout.diffusion.lora.config import AdapterConfig
 from inandout.diffusion.lora.layers import adapter_parameters, add_adapter
+from inandout.diffusion.pipeline import Pipeline
 from inandout.diffusion.snr_weighting import min_snr_weights
 from inandout.diffusion.vae import encode
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 LR = 1e-4
-CONTEXT = 0.6e9
-"""Bytes that CUDA uses on the card in addition to PyTorch's tensors."""
 
 
 def ours(
@@ -44,6 +42,8 @@ def ours(
     optimiser: Optimiser,
     batch: int,
     *,
+    micro_batch: int = 0,
+    xl: bool = False,
     checkpointing: bool = False,
     limit_gb: int = 0,
 ) -> dict[str, Any]:
@@ -51,37 +51,30 @@ def ours(
     if optimiser == "adamw8bit" and (reason := why_no_8bit()):
         return {"not_available": reason}
     free_memory()
-    try:
-        if limit_gb and DEVICE.type == "cuda":
-            total = torch.cuda.get_device_properties(0).total_memory
-            torch.cuda.set_per_process_memory_fraction((limit_gb * 1e9 - CONTEXT) / total)
-        return _ours(size, work, precision, optimiser, batch, checkpointing)
-    finally:
-        if DEVICE.type == "cuda":
-            torch.cuda.set_per_process_memory_fraction(1.0)
+    config = DreamBoothConfig(
+        batch_size=batch, micro_batch=micro_batch, optimiser=optimiser, gradient_checkpointing=checkpointing
+    )
+    with memory_limit(limit_gb):
+        return _ours(size, work, precision, config, xl)
 
 
-def _ours(
-    size: Size, work: Path, precision: str, optimiser: Optimiser, batch: int, checkpointing: bool
-) -> dict[str, Any]:  # fmt: skip
-    base = Base(build_pipeline(size, DTYPES[precision], torch.float32), "0" * 32, "sd")
+def _ours(size: Size, work: Path, precision: str, config: DreamBoothConfig, xl: bool) -> dict[str, Any]:
+    base = Base(build_pipeline(size, DTYPES[precision], torch.float32, xl), "0" * 32, "sdxl" if xl else "sd")
+    batch, side = config.batch_size, size.xl_side if xl else size.side
     free_memory()  # exclude the construction from the peak
     if not hasattr(CLIPTextModel, "activation_checkpointing_enable"):  # its name before transformers 5.23
         CLIPTextModel.activation_checkpointing_enable = CLIPTextModel.gradient_checkpointing_enable
-    add_adapter(base.pipeline.unet, base.pipeline.text_encoder, AdapterConfig(), 0)
-    images = our_images(image_files(work, size, max(batch, 2)), size.side, size.side)
+    add_adapter(base.pipeline, AdapterConfig(), 0)
+    images = our_images(image_files(work, size, max(batch, 2)), side, side)
     latents = [encode(base.pipeline.vae, image[None])[0].cpu() for image in images]
     examples = [Example(latent, prior=index >= len(images) // 2) for index, latent in enumerate(latents)]
     repeats = -(-(size.warm_up + size.timed) * batch // len(images))
-    config = DreamBoothConfig(
-        batch_size=batch, repeats=repeats, optimiser=optimiser, precision=precision,
-        gradient_checkpointing=checkpointing,
-    )  # fmt: skip
+    config = config.model_copy(update={"repeats": repeats})
     steps = Steps(size.warm_up)
     AcceleratorState._reset_state(reset_partial_state=True)  # it keeps the precision of the previous training
     dataset = DreamBoothDataset(examples, *PROMPTS)
     dreambooth(base, dataset, epochs=1, lr=LR, config=config, seed=0, on_step=lambda *_: steps())
-    return steps.result() | {"batch": batch} | peak_memory()
+    return steps.result() | {"batch": batch, "micro_batch": config.micro_batch or batch} | peak_memory()
 
 
 def bare(size: Size, work: Path, precision: str, optimiser: Optimiser, batch: int) -> dict[str, Any]:
@@ -102,7 +95,7 @@ def bare(size: Size, work: Path, precision: str, optimiser: Optimiser, batch: in
 
 
 def _bare_step(
-    pipeline: StableDiffusionPipeline, files: list[Path], side: int, precision: str, optimiser: Optimiser
+    pipeline: Pipeline, files: list[Path], side: int, precision: str, optimiser: Optimiser
 ) -> Callable[[], None]:
     """Return a function that takes one step of the bare loop."""
     unet, text_encoder = pipeline.unet, pipeline.text_encoder
@@ -133,7 +126,7 @@ def _bare_step(
     return step
 
 
-def bare_loss(pipeline: StableDiffusionPipeline, images: Tensor, prompts: list[str]) -> Tensor:
+def bare_loss(pipeline: Pipeline, images: Tensor, prompts: list[str]) -> Tensor:
     """Return the loss of images (N, 3, H, W); the first half are instance images, the second half class images."""
     vae, tokenizer, scheduler = pipeline.vae, pipeline.tokenizer, pipeline.scheduler
     with torch.no_grad(), torch.autocast(DEVICE.type, enabled=False):  # the example does not prepare the VAE

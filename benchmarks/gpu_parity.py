@@ -61,7 +61,7 @@ def first_step(size: Size) -> Numbers:
     base = _base_with_adapter()
     generator, values = torch.Generator().manual_seed(1), {}
     with torch.no_grad():
-        for parameter in adapter_parameters(base.pipeline.unet, base.pipeline.text_encoder):
+        for parameter in adapter_parameters(base.pipeline):
             if not parameter.any():
                 parameter.copy_(0.02 * torch.randn(parameter.shape, generator=generator))
     with TemporaryDirectory() as folder:
@@ -85,7 +85,7 @@ MEASURED: dict[str, Callable[[Size], Numbers]] = {"logits": logits, "first_step"
 
 def _base_with_adapter() -> Base:
     base = open_base(BaseConfig())
-    add_adapter(base.pipeline.unet, base.pipeline.text_encoder, AdapterConfig(), 0)
+    add_adapter(base.pipeline, AdapterConfig(), 0)
     return base
 
 

@@ -80,7 +80,7 @@ def _randomize(model: nn.Module) -> nn.Module:
 
 def finetune_step(base: Base, size: int) -> None:
     """Take one step on one image of `size` x `size` px."""
-    add_adapter(base.pipeline.unet, base.pipeline.text_encoder, AdapterConfig(), 0)
+    add_adapter(base.pipeline, AdapterConfig(), 0)
     image = Example(torch.randn(4, size // 8, size // 8), prior=False)
     config = DreamBoothConfig(batch_size=1, repeats=1, gradient_checkpointing=True)
     dreambooth(base, DreamBoothDataset([image], PROMPT, ""), epochs=1, lr=1e-4, config=config, seed=0)
@@ -99,7 +99,7 @@ def _random_adapter(base: Base) -> Adapter:
         sources=(), code="", seed=0,
     )  # fmt: skip
     tensors: dict[str, torch.Tensor] = {}
-    for name, layer in adapted_layers(base.pipeline.unet, base.pipeline.text_encoder, meta.config).items():
+    for name, layer in adapted_layers(base.pipeline, meta.config).items():
         shapes = pair_shapes(layer.weight.shape, meta.config.dim_and_alpha(layer.weight.shape)[0])
         tensors |= {f"{name}.lora_{letter}.weight": torch.zeros(shapes[letter == "B"]) for letter in "AB"}
     return Adapter(tensors, meta)

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from inandout.config_file import read_options
 from inandout.entry_points import ALIASES, STAGES, Stage
 from inandout.errors import InputError, did_you_mean
+from inandout.hardware import HardwareConfig, explain_memory, is_out_of_memory
 from inandout.options import Option, StageConfig
 
 _VERBOSE = "show warnings and logs of other libraries"
@@ -151,8 +152,13 @@ def _announce(config: StageConfig) -> None:
     click.echo("\n".join([*lines, reuse]), err=True)
     import torch
 
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    click.echo(f"device: {device}", err=True)
+    hardware = HardwareConfig.model_validate({name: config.flat()[name] or "auto" for name in _HARDWARE}).open()
+    on_gpu = hardware.device.type == "cuda"
+    name = torch.cuda.get_device_name(hardware.device) if on_gpu else f"{torch.get_num_threads()} threads"
+    click.echo(f"device: {hardware.device} ({name}), {hardware.precision}", err=True)
+
+
+_HARDWARE = ("device", "precision")
 
 
 _QUIET = {"MLFLOW_LOGGING_LEVEL": "ERROR", "PYTHONWARNINGS": "ignore"}
@@ -189,8 +195,10 @@ def main(arguments: list[str] | None = None) -> None:
     group.add_command(_write_mlproject)
     try:
         group.main(arguments, standalone_mode=True, prog_name="inandout")
-    except InputError as error:
-        click.echo(f"error: {error}", err=True)
+    except (InputError, RuntimeError, MemoryError) as error:
+        if not isinstance(error, InputError) and not is_out_of_memory(error):
+            raise
+        click.echo(f"error: {error if isinstance(error, InputError) else explain_memory(error)}", err=True)
         sys.exit(2)
 
 

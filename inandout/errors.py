@@ -12,7 +12,7 @@ class InputError(ValueError):
     """
 
 
-def brief(error: Exception) -> str:
+def brief(error: BaseException) -> str:
     """Return the type and the first line of a library's error message."""
     return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}".rstrip(":. ")
 

@@ -41,7 +41,7 @@ class Identity:
     inputs: Mapping[str, str]
     """Name to fingerprint of the content."""
     ignored: Collection[str] = ()
-    """Options to leave out, because an input covers them or they have no effect. `fresh` is always left out."""
+    """Options to leave out, because an input covers them or they have no effect. `fresh` and `device` always are."""
 
     def __post_init__(self) -> None:
         """Check names.
@@ -58,7 +58,7 @@ class Identity:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of all parts, 32 hexadecimal digits."""
-        ignored = {"fresh", *self.ignored}
+        ignored = {"fresh", "device", *self.ignored}
         options = {name: value for name, value in self.config.flat().items() if name not in ignored}
         text = json.dumps([self.stage, options, dict(self.inputs), computed_by(self.module)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]

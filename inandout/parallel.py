@@ -34,7 +34,9 @@ class ParallelConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    workers: int = Field(1, ge=1, le=256, description="worker processes on this machine; they share its cores")
+    workers: int = Field(
+        1, ge=1, le=256, description="worker processes on this machine; they share its cores, and take its GPUs in turn"
+    )
     cluster: Annotated[str, StringConstraints(strip_whitespace=True)] = Field(
         "",
         description="address of a Ray cluster (host:6379 or auto) with a shared file system; empty = this machine",
@@ -120,8 +122,9 @@ def _in_executor(work: Callable[[Item], Any], pending: dict[int, Item], workers:
     """Run all pending tasks and remove the finished ones, until none is pending or a worker is killed."""
     context = multiprocessing.get_context("spawn")
     threads = max(allowed_cores() // workers, 1)
+    started = context.Value("i", 0)
     executor = ProcessPoolExecutor(
-        min(workers, len(pending), MAX_PROCESSES), context, initializer=_init_worker, initargs=(threads,)
+        min(workers, len(pending), MAX_PROCESSES), context, initializer=_init_worker, initargs=(threads, started)
     )
     try:
         futures = {executor.submit(work, item): number for number, item in pending.items()}
@@ -145,11 +148,18 @@ def _crash_error(detail: str) -> InputError:
     )
 
 
-def _init_worker(threads: int) -> None:
-    """Set the number of threads, and make the worker exit cleanly on SIGTERM and when its parent dies."""
+def _init_worker(threads: int, started: Any) -> None:
+    """Set the number of threads and the GPU, and make the worker exit cleanly on SIGTERM and when its parent dies.
+
+    Workers take the GPUs in turn: `started` counts them. The option device=cuda means the GPU of the worker.
+    """
     import torch  # takes seconds; the configuration of workers does not need it
 
     torch.set_num_threads(threads)
+    with started.get_lock():
+        number, started.value = started.value, started.value + 1
+    if torch.cuda.is_available():
+        torch.cuda.set_device(number % torch.cuda.device_count())
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()

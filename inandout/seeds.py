@@ -32,6 +32,8 @@ class DreamBoothStream(IntEnum):
     """Order of the instance images, per round."""
     PRIORS = 1
     """Order of the prior images, per round."""
+    MASKS = 2
+    """Masks of an inpainting base, per step."""
 
 
 @unique

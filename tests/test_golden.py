@@ -63,7 +63,7 @@ def blocks(image: ImageArray) -> list[float]:
 
 def finetune(base: Base, images: list[ImageArray], config: AdapterConfig, lr: float) -> tuple[Any, Adapter]:
     """Losses and gradient norms of a few steps on half instance and half prior images, and the adapter."""
-    add_adapter(base.pipeline.unet, base.pipeline.text_encoder, config, seed=0)
+    add_adapter(base.pipeline, config, seed=0)
     latents = encode(base.pipeline.vae, np.stack(images))
     shown = [Example(latent, prior=place % 2 == 1) for place, latent in enumerate(latents)]
     steps: list[dict[str, float]] = []

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.gpu_shapes import TEXT, UNET, VAE
+from benchmarks.gpu_shapes import TEXT, UNET, VAE, XL_TEXT, XL_UNET
 
 pytestmark = pytest.mark.slow  # fine-tunes at toy size
 
@@ -45,7 +45,8 @@ def rows(out: Path) -> list[dict[str, Any]]:
 
 def test_nothing_fails_and_nothing_is_left_out(rows: list[dict[str, Any]]) -> None:
     assert [row for row in rows if "error" in row] == []
-    assert [row["case"] for row in rows if "skipped" in row] == ["SDXL's shape"]
+    assert [row["case"] for row in rows if "skipped" in row] == []
+    assert {row["part"] for row in rows if row["case"].startswith("SDXL")} == {"fine-tuning", "drawing"}
 
 
 def test_every_part_has_a_result(rows: list[dict[str, Any]]) -> None:
@@ -74,12 +75,14 @@ def test_files_are_few_and_small(out: Path, rows: list[dict[str, Any]]) -> None:
 
 def test_the_shape_is_that_of_stable_diffusion() -> None:
     from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     with torch.device("meta"):
         models = UNet2DConditionModel(**UNET), CLIPTextModel(CLIPTextConfig(**TEXT)), AutoencoderKL(**VAE)
+        second = CLIPTextModelWithProjection(CLIPTextConfig(**XL_TEXT))
+        models = (*models, UNet2DConditionModel(**XL_UNET), second)
     counts = [sum(parameter.numel() for parameter in model.parameters()) for model in models]
-    assert counts == [859_520_964, 123_060_480, 83_653_863]
+    assert counts == [859_520_964, 123_060_480, 83_653_863, 2_567_463_684, 694_659_840]
 
 
 def test_a_measurement_without_time_is_left_out_and_one_that_fails_is_recorded(tmp_path: Path) -> None:

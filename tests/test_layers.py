@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "inandout"
 
 LAYERS = [
     {"errors", "processes", "options", "seeds"},
+    {"hardware"},
     {"data", "checkpoint", "parallel", "fingerprints", "mlproject"},
     {"memseg", "classifier", "diffusion"},
     {"mixing", "evaluation"},
@@ -23,8 +24,8 @@ LAYERS = [
 
 DIFFUSION = {
     "": set(),
-    "base": set(),
-    "lora": set(),
+    "base": {""},
+    "lora": {""},
     "finetune": {"", "base", "lora"},
     "sample": {"", "base"},
     "pretrain": {"", "base"},

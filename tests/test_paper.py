@@ -33,7 +33,7 @@ PAPER = SIZES["paper"]
 
 def test_the_adapter_has_ranks_32_and_4_and_counts_a_half_and_a_quarter() -> None:
     pipeline = tiny_pipeline()
-    add_adapter(pipeline.unet, pipeline.text_encoder, AdapterConfig(), seed=0)
+    add_adapter(pipeline, AdapterConfig(), seed=0)
     found = {
         (layer.lora_A["default"].weight.shape[2:] == (3, 3), layer.r["default"], layer.scaling["default"])
         for model in (pipeline.unet, pipeline.text_encoder)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from inandout.classifier.backbone import DefectNet
 from inandout.classifier.pixels import Pixels
+from inandout.hardware import Hardware, Precision
 
 
 def features(model: DefectNet, pixels: Pixels, batch_size: int = 32) -> npt.NDArray[np.float32]:
@@ -37,6 +38,18 @@ def evaluate_batches(
     return results
 
 
+def compute_logits(model: DefectNet, images: Tensor, precision: Precision) -> Tensor:
+    """Return logits (N,) of images (N, 3, H, W): the network computes in the precision, the last layer in fp32."""
+    with Hardware(images.device, precision).autocast():
+        features = model.features(images)
+    return model.logits(features.float())
+
+
 def to_tensor(pixels: Pixels, device: torch.device) -> Tensor:
-    """Convert (N, H, W, 3) to a channels-last tensor (N, 3, H, W), on the CPU without a copy."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2)
+    """Convert (N, H, W, 3) to a channels-last tensor (N, 3, H, W), on the CPU without a copy.
+
+    The host does not wait until a GPU has received it.
+    """
+    images = torch.from_numpy(np.ascontiguousarray(pixels))
+    images = images.pin_memory() if device.type == "cuda" else images
+    return images.to(device, non_blocking=True).permute(0, 3, 1, 2)

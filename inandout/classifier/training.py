@@ -20,9 +20,10 @@ from inandout.checkpoint import (
 )
 from inandout.classifier.backbone import DefectNet
 from inandout.classifier.config import FitConfig
-from inandout.classifier.features import evaluate_batches, features, to_tensor
+from inandout.classifier.features import compute_logits, evaluate_batches, features, to_tensor
 from inandout.classifier.frequency_sampler import FrequencySampler, Indices
 from inandout.classifier.pixels import Pixels
+from inandout.hardware import Precision
 
 Logits = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -44,6 +45,7 @@ def fit(
     seed: int,
     every_epoch: npt.NDArray[np.bool_] | None = None,
     checkpoint: Path | None = None,
+    precision: Precision = "fp32",
     on_epoch: OnEpoch = lambda epoch, values: None,
 ) -> list[dict[str, float]]:
     """Train by the KolektorSDD2 protocol: frequency-of-use sampling, no augmentation, the last epoch is used.
@@ -58,6 +60,7 @@ def fit(
         every_epoch: (N,), marks negatives that are added to every epoch.
         checkpoint: written after every epoch. If the file exists, training resumes from it, with bit-identical final
             weights on the same machine with the same number of threads.
+        precision: of the products and convolutions (autocast); weights and last layer stay in fp32.
         on_epoch: called with the epoch and `loss`, the mean over its images.
 
     Returns:
@@ -71,49 +74,50 @@ def fit(
     torch_optimiser = (torch.optim.SGD if config.optimiser == "sgd" else torch.optim.AdamW)(
         [parameter for parameter in model.parameters() if parameter.requires_grad], lr=config.lr
     )
+    scaler = torch.amp.GradScaler(model.mean.device.type, enabled=precision == "fp16")
     history: list[dict[str, float]] = []
     if checkpoint is not None and checkpoint.exists():
-        history = _resume(model, torch_optimiser, sampler, checkpoint)
-    forward = _forward(model, pixels)
+        history = _resume(model, torch_optimiser, scaler, sampler, checkpoint)
+    forward = _forward(model, pixels, precision)
     for epoch, values in enumerate(history, start=1):
         on_epoch(epoch, values)
     for epoch in tqdm(
         range(len(history) + 1, config.epochs + 1), "train", total=config.epochs, initial=len(history), unit="epoch",
         disable=None,
     ):  # fmt: skip
-        loss = _train_epoch(model, torch_optimiser, forward, labels, sampler.epoch(), config.batch_size, epoch)
+        loss = _train_epoch(model, torch_optimiser, scaler, forward, labels, sampler.epoch(), config.batch_size, epoch)
         _reject_non_finite(model, epoch)
         history.append({"loss": loss})
         on_epoch(epoch, history[-1])
         if checkpoint is not None:
-            progress = {"history": history, "sampler": sampler.state()}
+            progress = {"history": history, "sampler": sampler.state(), "scaler": scaler.state_dict()}
             tensors = dict(model.state_dict()) | pack_optimiser(torch_optimiser)
             save_checkpoint(checkpoint, Checkpoint(tensors, progress))
     return history
 
 
-def predict(model: DefectNet, pixels: Pixels, batch_size: int = 32) -> Logits:
+def predict(model: DefectNet, pixels: Pixels, batch_size: int = 32, precision: Precision = "fp32") -> Logits:
     """Return defect logits (N,) in evaluation mode; the mode of the model is restored afterwards."""
-    batches = evaluate_batches(model, model, pixels, batch_size)
+    batches = evaluate_batches(model, lambda images: compute_logits(model, images, precision), pixels, batch_size)
     return np.concatenate([np.empty(0), *(batch.double().cpu().numpy() for batch in batches)])
 
 
-def predictor(model: DefectNet, pixels: Pixels) -> Callable[[], Logits]:
+def predictor(model: DefectNet, pixels: Pixels, precision: Precision = "fp32") -> Callable[[], Logits]:
     """Return a function that predicts `pixels` (N, H, W, 3) as `predict` does with the weights at the time of the call.
 
     The features of a frozen backbone are computed once.
     """
     if model.freeze != "all":
-        return lambda: predict(model, pixels)
-    forward, every = _forward(model, pixels), np.arange(len(pixels))
+        return lambda: predict(model, pixels, precision=precision)
+    forward, every = _forward(model, pixels, precision), np.arange(len(pixels))
     return lambda: forward(every).detach().double().cpu().numpy()
 
 
-def _forward(model: DefectNet, pixels: Pixels) -> Forward:
+def _forward(model: DefectNet, pixels: Pixels, precision: Precision) -> Forward:
     """Return the forward pass of training; the features of a frozen backbone are computed once."""
     device = model.mean.device
     if model.freeze != "all":
-        return lambda batch: model(to_tensor(pixels[batch], device))
+        return lambda batch: compute_logits(model, to_tensor(pixels[batch], device), precision)
     frozen = torch.from_numpy(features(model, pixels)).to(device)
     return lambda batch: model.logits(frozen[torch.from_numpy(batch).to(device)])
 
@@ -121,6 +125,7 @@ def _forward(model: DefectNet, pixels: Pixels) -> Forward:
 def _train_epoch(
     model: DefectNet,
     optimiser: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
     forward: Forward,
     labels: Labels,
     order: Indices,
@@ -140,8 +145,9 @@ def _train_epoch(
                 f"the loss is {value} at epoch {epoch}, step {step}; lower lr (now {optimiser.param_groups[0]['lr']}) "
                 "and run it again; the last finite checkpoint is kept"
             )
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        scaler.step(optimiser)
+        scaler.update()
         total += value * len(batch)
     return total / len(order)
 
@@ -155,9 +161,14 @@ def _reject_non_finite(model: DefectNet, epoch: int) -> None:
 
 
 def _resume(
-    model: DefectNet, optimiser: torch.optim.Optimizer, sampler: FrequencySampler, path: Path
+    model: DefectNet,
+    optimiser: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    sampler: FrequencySampler,
+    path: Path,
 ) -> list[dict[str, float]]:
     tensors, progress = load_checkpoint(path)
+    scaler.load_state_dict(progress["scaler"])
     model.load_state_dict(unpack_optimiser(optimiser, tensors))
     sampler.restore(progress["sampler"])
     history: list[dict[str, Any]] = progress["history"]

@@ -1,9 +1,11 @@
 """Convert images to the latents of a VAE and back."""
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
 from inandout.data.images import ImageBatch
 
@@ -25,9 +27,29 @@ def encode(vae: AutoencoderTiny | AutoencoderKL, images: ImageBatch) -> Tensor:
 
     For an `AutoencoderKL` the latents are the mode of its distribution.
     """
-    encoded = vae.encode(to_tensor(images).to(vae.device))
+    return _encode(vae, to_tensor(images))
+
+
+def _encode(vae: AutoencoderTiny | AutoencoderKL, pixels: Tensor) -> Tensor:
+    encoded = vae.encode(pixels.to(vae.device))
     latents: Tensor = encoded.latent_dist.mode() if isinstance(vae, AutoencoderKL) else encoded.latents
     return latents * vae.config.scaling_factor
+
+
+@torch.no_grad()
+def encode_masked(
+    vae: AutoencoderTiny | AutoencoderKL, images: ImageBatch, masks: npt.NDArray[np.bool_]
+) -> Tensor:  # fmt: skip
+    """Return the additional input (N, 1 + C, H/f, W/f) of an inpainting UNet: mask, and latents of the masked images.
+
+    Args:
+        vae: determines the device.
+        images: (N, H, W, 3) uint8; sides are multiples of the VAE's factor.
+        masks: (N, H, W), True where to draw. Masked pixels are grey; a latent is masked if any of its pixels is.
+    """
+    mask = torch.from_numpy(masks[:, None]).float()
+    latents = _encode(vae, to_tensor(images) * (1 - mask)).float()
+    return torch.cat([max_pool2d(mask, images.shape[1] // latents.shape[2]).to(latents.device), latents], dim=1)
 
 
 @torch.no_grad()

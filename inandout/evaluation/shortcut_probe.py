@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from inandout.classifier.pixels import Pixels
 from inandout.data.colour import keep_grey
 from inandout.data.images import ImageArray
+from inandout.diffusion.pipeline import Pipeline
 from inandout.diffusion.sample.vae_roundtrip import round_trip
 from inandout.errors import InputError
 from inandout.evaluation.metrics import BOOTSTRAP_ROUNDS, Floats, draw_parts
@@ -95,7 +95,7 @@ class PerturbationEffect(NamedTuple):
         return self.auroc.low > 0.5 and self.auroc.value >= SIGNIFICANT_AUROC
 
 
-def perturbations(pipeline: StableDiffusionPipeline, vae_name: str) -> list[Perturbation]:
+def perturbations(pipeline: Pipeline, vae_name: str) -> list[Perturbation]:
     """Return artefacts of generators and, for comparison, of cameras and software; `vae_name` labels the VAE."""
     return [
         Perturbation(VAE, f"VAE of {vae_name}", lambda pixels: round_trip(pipeline, pixels)),

@@ -1,4 +1,4 @@
-"""Results of the paper on KolektorSDD2 (Tables 1 to 6): mean and standard deviation over four seeds."""
+"""Results of the paper on KolektorSDD2 (Tables 1 to 6), mean and standard deviation over four seeds; and of DIAG."""
 
 from typing import NamedTuple
 
@@ -52,3 +52,13 @@ PUBLISHED: dict[tuple[Shot, str, int], Published] = {
     ("full", "DDPM", 120): _cell(0.772, 0.034, 0.858, 0.084, 0.725, 0.061),
 }
 """Maps shot, source and `n_aug` to the published values."""
+
+DIAG: dict[tuple[Shot, str, int], Published] = {
+    ("zero", "DIAG", 80): {"ap": Estimate(0.769, None)},
+    ("zero", "DIAG", 100): {"ap": Estimate(0.801, None)},
+    ("zero", "DIAG", 120): {"ap": Estimate(0.739, None)},
+    ("full", "DIAG", 80): {"ap": Estimate(0.869, None)},
+    ("full", "DIAG", 100): {"ap": Estimate(0.911, None)},
+    ("full", "DIAG", 120): {"ap": Estimate(0.924, None)},
+}
+"""The same of DIAG (Girella 2024), with its own classifier and without a spread."""

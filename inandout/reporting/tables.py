@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from inandout.data.config import Shot
-from inandout.reporting.paper_results import PUBLISHED, Estimate, Published
+from inandout.reporting.paper_results import DIAG, PUBLISHED, Estimate, Published
 
 
 class Row(NamedTuple):
@@ -68,7 +68,7 @@ def summarise(rows: Sequence[Row]) -> list[Line]:
     return [
         Line(
             *cell, len(seeds), {name: _estimate([row.metrics.get(name) for row in seeds]) for name in COLUMNS.values()},
-            PUBLISHED.get(cell, {}),
+            (PUBLISHED | DIAG).get(cell, {}),
         )
         for cell, seeds in cells.items()
     ]  # fmt: skip

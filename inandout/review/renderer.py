@@ -2,16 +2,16 @@
 
 from collections.abc import Iterator
 
-from diffusers import StableDiffusionPipeline
-
 from inandout.data.images import ImageArray
 from inandout.diffusion.base.base import Base
 from inandout.diffusion.lora.adapter import Adapter
 from inandout.diffusion.lora.merge import merge
+from inandout.diffusion.pipeline import Pipeline
 from inandout.diffusion.prompts import check_prompt
 from inandout.diffusion.sample.config import SamplingConfig
 from inandout.diffusion.sample.guidance import Composition
 from inandout.diffusion.sample.sampler import image_seed, sample
+from inandout.hardware import Hardware
 from inandout.review.prompt_lab import GenerationRequest
 
 _BATCH = 4
@@ -29,6 +29,7 @@ class Renderer:
         height: int,
         sampling: SamplingConfig,
         composition: Composition | None = None,
+        hardware: Hardware | None = None,
     ):
         """Generate images of one size.
 
@@ -39,10 +40,11 @@ class Renderer:
             height: in px.
             sampling: values for everything that requests do not set.
             composition: see `sample`.
+            hardware: see `merge`.
         """
-        self._composition = composition
+        self._composition, self._hardware = composition, hardware
         self._base, self._adapter, self._size, self._sampling = base, adapter, (width, height), sampling
-        self._merged: tuple[float, StableDiffusionPipeline] | None = None
+        self._merged: tuple[float, Pipeline] | None = None
 
     def draw(self, request: GenerationRequest) -> Iterator[tuple[int, ImageArray]]:
         """Yield (prompt index, image) pairs, alternating between prompts.
@@ -66,8 +68,11 @@ class Renderer:
         for (prompt, _), image in zip(order, images, strict=True):
             yield prompt, image
 
-    def _merge(self, alpha: float) -> StableDiffusionPipeline:
+    def _merge(self, alpha: float) -> Pipeline:
         if self._merged is None or self._merged[0] != alpha:
             self._merged = None  # free the old model before the next one needs memory
-            self._merged = alpha, merge(self._base.pipeline, self._base.fingerprint, self._adapter, alpha)
+            self._merged = (
+                alpha,
+                merge(self._base.pipeline, self._base.fingerprint, self._adapter, alpha, self._hardware),
+            )
         return self._merged[1]

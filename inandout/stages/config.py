@@ -5,11 +5,12 @@ from typing import Literal
 from pydantic import Field
 
 from inandout.data.config import EMBEDDED, DataConfig, Geometry, Seed, ShotConfig, Size, SurfacesConfig
-from inandout.diffusion.base.config import BaseConfig, kind_of_base
+from inandout.diffusion.base.config import TRAINED_SIZE, BaseConfig
 from inandout.diffusion.finetune.config import DreamBoothConfig
 from inandout.diffusion.finetune.presets import N_NEGATIVES, PRESETS
 from inandout.diffusion.lora.config import AdapterConfig
 from inandout.diffusion.pretrain.config import HELD_OUT, TEXT_SHARE
+from inandout.hardware import HardwareConfig
 from inandout.options import Fresh, StageConfig
 
 
@@ -53,6 +54,7 @@ class FinetuneConfig(StageConfig):
     base: BaseConfig = BaseConfig()
     adapter: AdapterConfig = AdapterConfig()
     training: DreamBoothConfig = DreamBoothConfig()
+    hardware: HardwareConfig = HardwareConfig()
     seed: Seed = 0
     epochs: int | None = Field(
         None, ge=1, le=100_000, description="passes over the images; none = default for base and shot"
@@ -65,13 +67,16 @@ class FinetuneConfig(StageConfig):
     instance_prompt: str = Field("skt background", min_length=1, description="instance prompt: names the product")
     prior_prompt: str = Field("background", min_length=1, description="class prompt: names the class of the product")
     clip_skip: int = Field(
-        1, ge=1, le=24, description="layer of the text encoder, counted from the last (paper's files: 2)"
+        1,
+        ge=1,
+        le=24,
+        description="layer of the text encoder, counted from the last (paper's files: 2); 1 with SDXL",
     )
     fresh: Fresh = False
 
     def resolved(self) -> "FinetuneConfig":
         """Replace None by the defaults for base and shot."""
-        preset = PRESETS[kind_of_base(self.base.base), self.scenario.shot]
+        preset = PRESETS[self.base.kind(), self.scenario.shot]
         n_prior = preset.n_prior if self.n_prior is None else self.n_prior
         defaults = {
             "epochs": preset.epochs if self.epochs is None else self.epochs,
@@ -84,11 +89,14 @@ class FinetuneConfig(StageConfig):
         """Return what is trained on which images."""
         size, shot = self.geometry, self.scenario.shot
         images = f"up to {self.n_negatives} good images" if shot == "zero" else "the training positives"
+        trained = TRAINED_SIZE[self.base.kind()]
+        small = size.width * size.height < trained**2 / 4
         return [
             f"data: {self.data.name()}, {size.width}x{size.height}, shot={shot}, seed={self.seed}",
             f"finetune: base {self.base.base} on {images} as {self.instance_prompt!r}, {self.epochs} epochs of "
             f"{self.training.repeats} repeats in batches of {self.training.batch_size}, lr {self.lr:g}",
             f"prior preservation: {self.n_prior} images of {self.prior_prompt!r}, drawn by the base or reused",
+            *([f"remark: the base was trained at {trained}x{trained} and draws smaller images badly"] if small else []),
         ]
 
 

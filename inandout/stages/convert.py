@@ -6,6 +6,7 @@ from inandout.diffusion.base.base import open_base
 from inandout.diffusion.lora.kohya_file import export_kohya, import_kohya
 from inandout.diffusion.lora.safetensors_io import load_adapter, save_adapter
 from inandout.errors import InputError
+from inandout.hardware import HardwareConfig
 from inandout.stages.config import ConvertConfig
 from inandout.stages.finetune import find_adapter
 
@@ -22,6 +23,6 @@ def convert(config: ConvertConfig) -> None:
     if config.to == "kohya":
         export_kohya(out, load_adapter(given))
     else:
-        base = open_base(config.base)
+        base = open_base(config.base, HardwareConfig(device="cpu").open())
         save_adapter(out, import_kohya(given, base.pipeline, base.fingerprint))
     print(f"{out}: written")

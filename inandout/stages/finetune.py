@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import mlflow
 import numpy as np
+from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from inandout.data.config import Geometry, Shot, Size
@@ -14,8 +15,6 @@ from inandout.data.images import ImageArray, read_image
 from inandout.data.manifest import Sample, fingerprint
 from inandout.data.prepare import prepare_shot
 from inandout.diffusion.base.base import Base, base_identity, open_base
-from inandout.diffusion.base.config import kind_of_base
-from inandout.diffusion.base.inpainting import require_text2img
 from inandout.diffusion.callbacks import OnStep
 from inandout.diffusion.finetune.buckets import bucket_of
 from inandout.diffusion.finetune.dreambooth import chosen_optimiser, processes
@@ -27,6 +26,7 @@ from inandout.diffusion.prompts import check_prompt
 from inandout.diffusion.sample.config import SamplingConfig
 from inandout.diffusion.sample.generate import text2img_generator
 from inandout.fingerprints import Identity, code_fingerprint, computed_by
+from inandout.hardware import Hardware, find_device
 from inandout.options import known
 from inandout.reporting.figures import contact_sheet
 from inandout.stages.config import AdapterSize, FinetuneConfig
@@ -58,7 +58,7 @@ def finetune(config: FinetuneConfig, samples: list[Sample] | None = None) -> Fin
         samples: the split dataset after the shot; None = read it.
     """
     config = config.resolved()
-    if not processes().is_main_process:
+    if not _processes(config).is_main_process:
         return _train_as_worker(config)
     connect()
     samples = prepare_shot(config.data, config.scenario, config.seed) if samples is None else samples
@@ -68,12 +68,12 @@ def finetune(config: FinetuneConfig, samples: list[Sample] | None = None) -> Fin
     def work(folder: Path) -> None:
         nonlocal trained
         trained = True
-        _broadcast_folder(str(folder))
+        _broadcast_folder(config, str(folder))
         _train_and_log(config, samples, folder)
 
     run = run_stage(_identity(config, samples), name, config.data.data, samples, work)
     if not trained:
-        _broadcast_folder("")
+        _broadcast_folder(config, "")
     return Finetuned(find_adapter(run.info.run_id), run.info.run_id)
 
 
@@ -94,17 +94,21 @@ def find_adapter(name: str) -> Path:
 
 def _train_as_worker(config: FinetuneConfig) -> Finetuned:
     """Train in a non-main process of `accelerate launch`: process a share of every batch, without tracking."""
-    folder = _broadcast_folder("")
+    folder = _broadcast_folder(config, "")
     if folder:
         samples = prepare_shot(config.data, config.scenario, config.seed)
         _train(config, _load_inputs(config, samples), Path(folder), lambda step, values: None)
     return Finetuned(Path(), "")
 
 
-def _broadcast_folder(folder: str) -> str:
+def _processes(config: FinetuneConfig) -> PartialState:
+    return processes(find_device(config.hardware.device))
+
+
+def _broadcast_folder(config: FinetuneConfig, folder: str) -> str:
     """Broadcast the work folder from the main process; "" means that there is nothing to train."""
     message = [folder]
-    if processes().num_processes > 1:
+    if _processes(config).num_processes > 1:
         broadcast_object_list(message)
     return message[0]
 
@@ -112,6 +116,7 @@ def _broadcast_folder(folder: str) -> str:
 class _TrainingInputs(NamedTuple):
     """Inputs of a training."""
 
+    hardware: Hardware
     base: Base
     instances: list[Sample]
     images: list[ImageArray]
@@ -122,7 +127,8 @@ class _TrainingInputs(NamedTuple):
 def _train_and_log(config: FinetuneConfig, samples: Sequence[Sample], work: Path) -> None:
     inputs = _load_inputs(config, samples)
     mlflow.log_params({"n_instances": len(inputs.instances), "base_fingerprint": inputs.base.fingerprint})
-    mlflow.log_param("used_optimiser", chosen_optimiser(config.training.optimiser))
+    mlflow.log_param("used_optimiser", chosen_optimiser(config.training.optimiser, inputs.hardware.device))
+    mlflow.set_tags(inputs.hardware.tags())
     for name, images in (("instances", inputs.images), ("prior", inputs.prior)):
         if images:
             first = images[:_SHOWN]
@@ -137,14 +143,14 @@ def _train_and_log(config: FinetuneConfig, samples: Sequence[Sample], work: Path
 def _load_inputs(config: FinetuneConfig, samples: Sequence[Sample]) -> _TrainingInputs:
     """Load, generate and check the inputs of the training."""
     instances = choose_instances(samples, config.scenario.shot, config.n_negatives, config.seed)
-    base = open_base(config.base)
-    require_text2img(base.pipeline)
+    hardware = config.hardware.open()
+    base = open_base(config.base, hardware)
     for prompt in (config.instance_prompt, config.prior_prompt):
         check_prompt(base.pipeline.tokenizer, prompt)
     images = fit_images([read_image(sample.image) for sample in instances], config.geometry, base)
-    with processes().main_process_first():
+    with _processes(config).main_process_first():
         prior = prior_images(config, base, sorted({image.shape[1::-1] for image in images}))
-    return _TrainingInputs(base, instances, images, prior)
+    return _TrainingInputs(hardware, base, instances, images, prior)
 
 
 def choose_instances(samples: Sequence[Sample], shot: Shot, n_negatives: int, seed: int) -> list[Sample]:
@@ -187,10 +193,10 @@ def prior_images(config: FinetuneConfig, base: Base, sizes: Sequence[tuple[int, 
 
 def prior_cache_key(config: FinetuneConfig, sizes: Sequence[tuple[int, int]]) -> list[object]:
     """Return the cache key of `prior_images`: equal for fine-tunings with the same seed and sizes."""
-    sampling = SamplingConfig().resolved(kind_of_base(config.base.base))
+    sampling = SamplingConfig().resolved(config.base.kind())
     return [
         "prior", base_identity(config.base), config.prior_prompt, config.seed, config.clip_skip, sizes,
-        sampling.model_dump(), computed_by(text2img_generator.__module__),
+        config.hardware.precision, sampling.model_dump(), computed_by(text2img_generator.__module__),
     ]  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from mlflow.utils.uri import is_local_uri
 from inandout.data.manifest import Sample
 from inandout.errors import InputError
 from inandout.fingerprints import Identity, code_fingerprint
+from inandout.hardware import explain_memory, is_out_of_memory
 from inandout.processes import this_process
 from inandout.tracking.descriptions import description_tag
 from inandout.tracking.logging import log_dataset, log_options
@@ -119,8 +120,10 @@ def open_run(
     except (KeyboardInterrupt, SystemExit):
         mlflow.end_run("KILLED")
         raise
-    except BaseException:
+    except BaseException as error:
         mlflow.end_run("FAILED")
+        if is_out_of_memory(error):
+            raise explain_memory(error) from error
         raise
     mlflow.end_run()
 

@@ -9,6 +9,7 @@ from inandout.classifier.backbone import DefectNet, build_classifier
 from inandout.classifier.config import BackboneConfig, FitConfig, Optimiser
 from inandout.classifier.training import fit, predict
 from inandout.errors import InputError
+from inandout.hardware import Precision
 from tests.conftest import draw
 
 pytestmark = pytest.mark.slow
@@ -22,7 +23,11 @@ class StopError(Exception):
 
 
 def train(
-    epochs: int, checkpoint: Path | None = None, stop_after: int | None = None, optimiser: Optimiser = "adamw"
+    epochs: int,
+    checkpoint: Path | None = None,
+    stop_after: int | None = None,
+    optimiser: Optimiser = "adamw",
+    precision: Precision = "fp32",
 ) -> DefectNet:
     def on_epoch(epoch: int, values: dict[str, float]) -> None:
         if epoch == stop_after:
@@ -31,7 +36,7 @@ def train(
     model = build_classifier(BackboneConfig(), 0)
     fit(
         model, PIXELS, LABELS, FitConfig(epochs=epochs, batch_size=4, optimiser=optimiser, lr=0.01), seed=0,
-        checkpoint=checkpoint, on_epoch=on_epoch,
+        checkpoint=checkpoint, precision=precision, on_epoch=on_epoch,
     )  # fmt: skip
     return model
 
@@ -47,6 +52,27 @@ def test_a_resumed_run_ends_with_bit_identical_weights(tmp_path: Path, optimiser
     assert expected.keys() == resumed.keys()
     for name, tensor in expected.items():
         assert torch.equal(tensor, resumed[name]), name
+
+
+def test_a_16_bit_training_keeps_weights_in_fp32_and_resumes_bit_for_bit(tmp_path: Path) -> None:
+    """With fp16, the scale of the loss is resumed, too."""
+    expected, path = train(2, precision="fp16").state_dict(), tmp_path / "checkpoint.safetensors"
+    with pytest.raises(StopError):
+        train(2, path, 1, precision="fp16")
+    assert load_checkpoint(path).progress["scaler"]["scale"] > 0
+    resumed = train(2, path, precision="fp16").state_dict()
+    assert {tensor.dtype for tensor in resumed.values() if tensor.is_floating_point()} == {torch.float32}
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in expected.items())
+
+
+def test_16_bit_logits_are_near_those_of_fp32_and_have_no_ties() -> None:
+    model = build_classifier(BackboneConfig(backbone="resnet18"), 0)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.constant_(module.weight, 0.5)  # residual branches begin at zero
+    exact, rounded = predict(model, PIXELS), predict(model, PIXELS, precision="bf16")
+    assert 0 < np.abs(rounded - exact).max() < 0.05 * np.abs(exact).max()
+    assert len(np.unique(rounded)) == len(PIXELS), "the last layer computes in fp32"
 
 
 def test_training_lowers_the_loss_and_separates_the_classes() -> None:

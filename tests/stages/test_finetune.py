@@ -12,8 +12,9 @@ from inandout.data.images import read_image, write_image
 from inandout.data.manifest import digest, read_manifest
 from inandout.diffusion.finetune.dreambooth import chosen_optimiser, dreambooth
 from inandout.diffusion.lora.safetensors_io import load_adapter
-from inandout.diffusion.prompts import prompt_states
+from inandout.diffusion.prompts import encode_prompts
 from inandout.errors import InputError
+from inandout.hardware import find_device
 from inandout.stages import finetune as stage
 from inandout.stages.config import FinetuneConfig
 from inandout.stages.finetune import Finetuned, choose_instances, finetune
@@ -44,11 +45,26 @@ def test_an_adapter_records_its_sources_prompts_and_base(tiny: Path, tiny_base: 
     assert meta.base == logged.data.params["base_fingerprint"]
     assert meta.code == logged.data.tags["inandout.code"]
     assert meta.commit == logged.data.tags.get("mlflow.source.git.commit", "")
-    assert logged.data.params["used_optimiser"] == chosen_optimiser("auto")
+    assert logged.data.params["used_optimiser"] == chosen_optimiser("auto", find_device())
     assert int(logged.data.params["unet_conv3x3_modules"]) > 0
     assert {"adapter", "instances.png", "prior.png"} <= {
         artifact.path for artifact in mlflow.MlflowClient().list_artifacts(result.run_id)
     }
+
+
+def test_an_inpainting_base_is_fine_tuned_and_draws_whole_images_and_inside_masks(
+    tiny: Path, inpainting_base: Path, project: Path
+) -> None:  # fmt: skip
+    result = run(tiny, inpainting_base)
+    tags = mlflow.get_run(result.run_id).data.tags
+    assert (tags["inandout.device"], tags["inandout.precision"]) == ("cpu", "fp32")
+    shared = {key: value for key, value in QUICK.items() if key in AugmentConfig.options()}
+    shared |= {"data": str(tiny), "base": str(inpainting_base), "adapter": str(result.adapter), "steps": 2, "n_aug": 2}
+    for source in ("ddpm", "inpaint"):
+        pool = augment(AugmentConfig.from_flat(**shared | {"source": source}))
+        assert {(sample.origin, sample.adapter) for sample in pool.samples} == {
+            (source, load_adapter(result.adapter).fingerprint)
+        }
 
 
 def test_an_adapter_is_reused_and_another_seed_trains_another(
@@ -82,7 +98,7 @@ def test_training_and_drawing_use_the_same_layer_of_the_text_encoder(
 ) -> None:  # fmt: skip
     read: dict[str, set[int]] = {"finetune.dreambooth": set(), "sample.guidance": set()}
     for module, layers in read.items():
-        monkeypatch.setattr(f"inandout.diffusion.{module}.prompt_states", _noting(layers))
+        monkeypatch.setattr(f"inandout.diffusion.{module}.encode_prompts", _noting(layers))
     shared = {key: value for key, value in QUICK.items() if key in AugmentConfig.options()}
     result = run(tiny, tiny_base, clip_skip=2, n_prior=0)
     assert read == {"finetune.dreambooth": {2}, "sample.guidance": set()}
@@ -96,9 +112,9 @@ def test_training_and_drawing_use_the_same_layer_of_the_text_encoder(
 
 
 def _noting(layers: set[int]) -> Any:
-    def noted(text_encoder: Any, tokenizer: Any, prompts: Any, clip_skip: int = 1) -> Any:
+    def noted(pipeline: Any, prompts: Any, clip_skip: int = 1) -> Any:
         layers.add(clip_skip)
-        return prompt_states(text_encoder, tokenizer, prompts, clip_skip)
+        return encode_prompts(pipeline, prompts, clip_skip)
 
     return noted
 

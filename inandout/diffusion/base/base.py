@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import AutoencoderKL
 
 from inandout.checkpoint import refuse_pickle
 from inandout.data.manifest import digest, digests
-from inandout.diffusion.base.config import ALLOWED, BaseConfig, Kind, kind_of_base
+from inandout.diffusion.base.config import ALLOWED, BaseConfig, Kind, choose_kind
 from inandout.diffusion.base.folder import CONFIGURATION, PARTS, WEIGHTS, files_of, find_weights, open_folder
 from inandout.diffusion.base.hub import check_hub_id, fetch, is_hub_id
-from inandout.diffusion.base.inpainting import is_inpainting
 from inandout.diffusion.base.single_file import open_single_file
+from inandout.diffusion.pipeline import Pipeline, is_inpainting, is_xl, move, text_encoders
 from inandout.errors import InputError
+from inandout.hardware import Hardware, HardwareConfig
 
 EMBEDDED = Path(__file__).parents[1] / "surface-diffusion"
 """Folder of the base model that is shipped with the package."""
@@ -25,18 +26,23 @@ EMBEDDED = Path(__file__).parents[1] / "surface-diffusion"
 class Base:
     """A base model that is ready for use."""
 
-    pipeline: StableDiffusionPipeline
-    """fp32, in evaluation mode, UNet and VAE channels-last, without safety checker and progress bars."""
+    pipeline: Pipeline
+    """In evaluation mode, UNet and VAE channels-last, without safety checker and progress bars. The VAE is in fp32."""
     fingerprint: str
     """32 hexadecimal digits that identify the weights (`weights_fingerprint`)."""
     kind: Kind
 
 
-def open_base(config: BaseConfig, download: bool = True) -> Base:
-    """Load the base model, and download missing files of a hub model if `download` is true. Pickles are never loaded.
+def open_base(config: BaseConfig, hardware: Hardware | None = None, *, download: bool = True) -> Base:
+    """Load the base model. Pickles are never loaded.
+
+    Args:
+        config: which base.
+        hardware: device of the models, and precision of UNet and text encoders; None = a GPU if there is one, in fp32.
+        download: whether to download missing files of a hub model.
 
     Raises:
-        InputError: the base is missing, incomplete, a pickle, or not a Stable Diffusion 1 for text-to-image or
+        InputError: the base is missing, incomplete, a pickle, or not a Stable Diffusion for text-to-image or
             inpainting.
         NotHereError: the files are not in the hub's cache and cannot be downloaded.
     """
@@ -45,7 +51,7 @@ def open_base(config: BaseConfig, download: bool = True) -> Base:
         pipeline = open_single_file(Path(config.base), _resolve_folder(config.base_config, CONFIGURATION, download))
     else:
         pipeline = open_folder(_resolve_folder(config.base, CONFIGURATION + WEIGHTS, download), config.base)
-    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+    for part in (pipeline.unet, pipeline.vae, *text_encoders(pipeline).values()):
         part.eval()
     _check_channels(pipeline, config.base)
     _check_finite(pipeline, config.base)
@@ -55,8 +61,9 @@ def open_base(config: BaseConfig, download: bool = True) -> Base:
         pipeline.vae.enable_slicing()  # decodes images one by one: its activations are the largest of all
     pipeline.set_progress_bar_config(disable=True)
     fingerprint = weights_fingerprint(pipeline)
-    pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
-    return Base(pipeline, fingerprint, kind_of_base(config.base))
+    move(pipeline, hardware or HardwareConfig(precision="fp32").open())
+    kind = choose_kind(type(pipeline.vae).__name__, is_xl(pipeline), bool(pipeline.unet.config.use_linear_projection))
+    return Base(pipeline, fingerprint, kind)
 
 
 def base_identity(config: BaseConfig) -> str:
@@ -73,12 +80,13 @@ def base_identity(config: BaseConfig) -> str:
     return _folder_identity(config.base, CONFIGURATION + WEIGHTS)
 
 
-def weights_fingerprint(pipeline: StableDiffusionPipeline) -> str:
-    """Return the first 32 hexadecimal digits of a SHA-256 of text encoder, UNet and VAE: names, shapes and fp32 values.
+def weights_fingerprint(pipeline: Pipeline) -> str:
+    """Return the first 32 hexadecimal digits of a SHA-256 of the text encoders, UNet and VAE.
 
-    The fingerprint does not depend on the file format or on the memory layout.
+    Names, shapes and fp32 values count; the file format and the memory layout do not.
     """
-    parts = {part: getattr(pipeline, part).state_dict() for part in ("text_encoder", "unet", "vae")}
+    models = {"unet": pipeline.unet, "vae": pipeline.vae, **text_encoders(pipeline)}
+    parts = {part: model.state_dict() for part, model in models.items()}
     tensors = {f"{part}.{name}": tensor for part, state in parts.items() for name, tensor in state.items()}
     total = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
@@ -140,7 +148,7 @@ def _local_folder(name: str) -> Path:
     return folder
 
 
-def _check_channels(pipeline: StableDiffusionPipeline, name: str) -> None:
+def _check_channels(pipeline: Pipeline, name: str) -> None:
     """Reject UNets whose input channels do not match the VAE, except inpainting UNets."""
     in_channels, latent_channels = pipeline.unet.config.in_channels, pipeline.vae.config.latent_channels
     if in_channels != latent_channels and not is_inpainting(pipeline):
@@ -150,9 +158,10 @@ def _check_channels(pipeline: StableDiffusionPipeline, name: str) -> None:
         )
 
 
-def _check_finite(pipeline: StableDiffusionPipeline, name: str) -> None:
-    for part in PARTS:
-        for weight, tensor in getattr(pipeline, part).state_dict().items():
+def _check_finite(pipeline: Pipeline, name: str) -> None:
+    models = {"unet": pipeline.unet, "vae": pipeline.vae, **text_encoders(pipeline)}
+    for part, model in models.items():
+        for weight, tensor in model.state_dict().items():
             if not torch.isfinite(tensor).all():
                 raise InputError(f"{name}: {weight} of the {part} has NaN or infinite values; download the base again")
 

@@ -9,18 +9,24 @@ from pydantic import BaseModel, ConfigDict, Field
 from inandout.errors import InputError, brief
 
 _PIPELINES = ("StableDiffusionPipeline", "StableDiffusionInpaintPipeline")
-
-
+_XL_PIPELINES = ("StableDiffusionXLPipeline", "StableDiffusionXLInpaintPipeline")
 _CLASSES = {
     "unet": ["UNet2DConditionModel"],
     "vae": ["AutoencoderKL", "AutoencoderTiny"],
     "text_encoder": ["CLIPTextModel"],
     "tokenizer": ["CLIPTokenizer", "CLIPTokenizerFast"],
 }
+_XL_CLASSES = _CLASSES | {
+    "text_encoder_2": ["CLIPTextModelWithProjection"],
+    "tokenizer_2": ["CLIPTokenizer", "CLIPTokenizerFast"],
+}
 
 
-Kind = Literal["embedded", "sd"]
-"""The small base of the package ("embedded"), or any other Stable Diffusion ("sd")."""
+Kind = Literal["embedded", "sd", "sd2", "sdxl"]
+"""The small base of the package ("embedded"), or a Stable Diffusion 1 ("sd"), 2 ("sd2") or XL ("sdxl")."""
+
+TRAINED_SIZE: dict[Kind, int] = {"embedded": 64, "sd": 512, "sd2": 512, "sdxl": 1024}
+"""Side in px of the square images that a base was trained on. Stable Diffusion 2 for v-prediction: 768."""
 
 
 ALLOWED = "'embedded', a folder in diffusers' format, owner/name@<40 hex digits> on the hub, or a .safetensors file"
@@ -38,20 +44,54 @@ class BaseConfig(BaseModel):
         "and tokenizer in diffusers' format",
     )
 
+    def kind(self) -> Kind:
+        """Return the kind of the base from its configuration, without loading it.
 
-def kind_of_base(name: str) -> Kind:
-    """Return the kind of the base with this name. A folder that `pretrain` wrote counts as "embedded".
+        A base on the hub whose configuration is not in the cache and cannot be downloaded counts as Stable Diffusion 1.
 
-    Raises:
-        InputError: the folder holds another kind of model.
+        Raises:
+            InputError: a folder holds another kind of model.
+        """
+        name = self.base_config or self.base
+        if name == "embedded":
+            return "embedded"
+        folder = Path(name)
+        if not folder.is_dir():
+            from inandout.diffusion.base.hub import NotHereError, fetch, is_hub_id  # only a base on the hub needs it
+
+            if not is_hub_id(name):
+                return "sd"
+            try:
+                folder = fetch(name, ("model_index.json", "unet/config.json"))
+            except NotHereError:
+                return "sd"
+        if not (folder / "model_index.json").is_file():
+            return "sd"
+        return _kind_of_folder(folder, name)
+
+
+def choose_kind(vae: str, second_encoder: bool, linear_projection: bool) -> Kind:
+    """Return the kind of a base from the class of its VAE, its text encoders, and an option of its UNet.
+
+    The UNet of Stable Diffusion 2 projects with linear layers, that of version 1 with 1x1 convolutions.
     """
-    index = Path(name) / "model_index.json"
-    pretrained = index.is_file() and check_configuration(Path(name), name)["vae"][-1] == "AutoencoderTiny"
-    return "embedded" if name == "embedded" or pretrained else "sd"
+    if vae == "AutoencoderTiny":
+        return "embedded"
+    return "sdxl" if second_encoder else "sd2" if linear_projection else "sd"
+
+
+def _kind_of_folder(folder: Path, name: str) -> Kind:
+    classes = check_configuration(folder, name)
+    try:
+        unet = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):  # `open_base` reports it
+        unet = {}
+    linear = isinstance(unet, dict) and unet.get("use_linear_projection") is True
+    return choose_kind(classes["vae"][-1], "text_encoder_2" in classes, linear)
 
 
 def check_configuration(folder: Path, name: str) -> dict[str, list[str]]:
-    """Return library and class of each component of a Stable Diffusion 1 or 2, as `model_index.json` lists them.
+    """Return library and class of each component of a Stable Diffusion, as `model_index.json` lists them.
 
     Raises:
         InputError: `model_index.json` is missing or lists other components.
@@ -59,7 +99,8 @@ def check_configuration(folder: Path, name: str) -> dict[str, list[str]]:
     try:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
         kind = index["_class_name"]
-        parts = {part: _library_and_class(part, index[part]) for part in (*_CLASSES, "scheduler")}
+        classes = _XL_CLASSES if kind in _XL_PIPELINES else _CLASSES
+        parts = {part: _library_and_class(part, index[part]) for part in (*classes, "scheduler")}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{name}: not a Stable Diffusion in diffusers' folder format (model_index.json: {brief(error)})"
@@ -70,10 +111,11 @@ def check_configuration(folder: Path, name: str) -> dict[str, list[str]]:
         for part, found in parts.items()
         if found[0] not in libraries or not _is_allowed(part, found[-1])
     ]
-    if kind not in _PIPELINES or wrong:
+    allowed = (*_PIPELINES, *_XL_PIPELINES)
+    if kind not in allowed or wrong:
         raise InputError(
-            f"{name}: is a {kind}{' with ' if wrong else ''}{', '.join(wrong)}; give a {' or '.join(_PIPELINES)} "
-            "(version 1)"
+            f"{name}: is a {kind}{' with ' if wrong else ''}{', '.join(wrong)}; give a {', '.join(allowed[:-1])} or "
+            f"{allowed[-1]}"
         )
     return parts
 
@@ -90,4 +132,4 @@ def _is_allowed(part: str, class_name: str) -> bool:
 
         found = getattr(diffusers, class_name, None) if class_name.endswith("Scheduler") else None
         return isinstance(found, type) and issubclass(found, diffusers.SchedulerMixin)
-    return class_name in _CLASSES[part]
+    return class_name in _XL_CLASSES[part]

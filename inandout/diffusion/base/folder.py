@@ -9,15 +9,17 @@ from typing import Any, NamedTuple
 import diffusers
 import torch
 import transformers
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors import safe_open
 
 from inandout.diffusion.base.config import check_configuration
+from inandout.diffusion.pipeline import TEXT_ENCODERS, Pipeline
 from inandout.errors import InputError, brief
 
 CONFIGURATION = (
     "model_index.json", "unet/config.json", "vae/config.json", "text_encoder/config.json",
-    "scheduler/scheduler_config.json", "tokenizer/*.json", "tokenizer/*.txt",
+    "text_encoder_2/config.json", "scheduler/scheduler_config.json", "tokenizer/*.json", "tokenizer/*.txt",
+    "tokenizer_2/*.json", "tokenizer_2/*.txt",
 )  # fmt: skip
 """Files with the configuration of the components, and the tokenizer."""
 
@@ -25,23 +27,25 @@ _WEIGHTS = {
     "unet": "unet/diffusion_pytorch_model.safetensors",
     "vae": "vae/diffusion_pytorch_model.safetensors",
     "text_encoder": "text_encoder/model.safetensors",
+    "text_encoder_2": "text_encoder_2/model.safetensors",
 }
 PARTS = tuple(_WEIGHTS)
-"""Components with weights."""
+"""Components with weights; only SDXL has a second text encoder."""
 WEIGHTS = tuple(_WEIGHTS.values())
 """Files with the weights of the components in a base on the hub."""
 _VARIANTS = ("", ".fp16", ".bf16")
 """Variants of weights in order of preference; "" is fp32. Pickles are never read."""
 
-OPTIONS = {
-    "dtype": torch.float32, "safety_checker": None, "feature_extractor": None, "local_files_only": True,
-    "disable_mmap": True,
-}  # fmt: skip
-"""How pipelines are loaded. The safety checker is left out because it blackens images of some textures that it takes
-for unsafe content. Files are read, not mapped: a mapped file stays in memory beside the channels-last weights."""
+OPTIONS = {"dtype": torch.float32, "feature_extractor": None, "local_files_only": True, "disable_mmap": True}
+"""How pipelines are loaded. Files are read, not mapped: a mapped file would stay in memory beside its weights."""
+SD_OPTIONS = OPTIONS | {"safety_checker": None, "requires_safety_checker": False}
+"""The same for Stable Diffusion 1 and 2. Their safety checker is left out because it blackens images of some textures
+that it takes for unsafe content."""
+XL_OPTIONS = OPTIONS | {"add_watermarker": False}
+"""The same for SDXL."""
 
 
-def open_folder(folder: Path, name: str) -> StableDiffusionPipeline:
+def open_folder(folder: Path, name: str) -> Pipeline:
     """Load a text-to-image or inpainting pipeline from a folder. Neither the network nor pickles are used.
 
     `name` stands for the folder in error messages.
@@ -50,7 +54,8 @@ def open_folder(folder: Path, name: str) -> StableDiffusionPipeline:
         InputError: the folder is not a Stable Diffusion in diffusers' format, or its weights are not safetensors files.
     """
     classes = check_configuration(folder, name)
-    found = {part: find_weights(folder, part) for part in _WEIGHTS}
+    found = {part: find_weights(folder, part) for part in _WEIGHTS if part in classes}
+    xl = "text_encoder_2" in classes
     missing = [_WEIGHTS[part] for part, weights in found.items() if not weights.files]
     if missing:
         raise InputError(
@@ -65,8 +70,9 @@ def open_folder(folder: Path, name: str) -> StableDiffusionPipeline:
                 for part, weights in found.items()
                 if weights.variant
             }
-            pipeline = StableDiffusionPipeline.from_pretrained(
-                folder, use_safetensors=True, requires_safety_checker=False, image_encoder=None, **OPTIONS, **parts
+            pipeline_class: Any = StableDiffusionXLPipeline if xl else StableDiffusionPipeline
+            pipeline: Pipeline = pipeline_class.from_pretrained(
+                folder, use_safetensors=True, image_encoder=None, **(XL_OPTIONS if xl else SD_OPTIONS), **parts
             )
     except InputError:
         raise
@@ -121,8 +127,8 @@ def _shards(index: Path) -> list[Path]:
 
 def _load_part(folder: Path, part: str, class_name: str, variant: str) -> Any:
     """Load a component of which there are only 16-bit weights, as fp32."""
-    library: Any = transformers if part == "text_encoder" else diffusers
-    options = {"dtype": torch.float32} if part == "text_encoder" else {"torch_dtype": torch.float32}
+    library: Any = transformers if part in TEXT_ENCODERS else diffusers
+    options = {"dtype": torch.float32} if part in TEXT_ENCODERS else {"torch_dtype": torch.float32}
     return getattr(library, class_name).from_pretrained(
         folder, subfolder=part, variant=variant, use_safetensors=True, local_files_only=True, **options
     )
@@ -134,7 +140,7 @@ def tensor_names(path: Path) -> list[str]:
         return [name for name in file.keys() if not name.endswith("position_ids")]  # noqa: SIM118
 
 
-def check_complete(pipeline: StableDiffusionPipeline, counts: dict[str, int], name: str) -> None:
+def check_complete(pipeline: Pipeline, counts: dict[str, int], name: str) -> None:
     """Raise an InputError if a file lacks weights: `counts` maps each component to the number of tensors in its file.
 
     The libraries initialise missing weights at random. Names differ between releases of the libraries, the number does

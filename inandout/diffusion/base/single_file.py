@@ -6,7 +6,7 @@ from diffusers import StableDiffusionPipeline
 from safetensors import SafetensorError
 
 from inandout.diffusion.base.config import check_configuration
-from inandout.diffusion.base.folder import OPTIONS, check_complete, quiet, tensor_names
+from inandout.diffusion.base.folder import SD_OPTIONS, check_complete, quiet, tensor_names
 from inandout.errors import InputError
 
 _PREFIXES = {
@@ -30,7 +30,11 @@ def open_single_file(path: Path, configuration: Path) -> StableDiffusionPipeline
     if missing := [_PREFIXES[part] for part, count in counts.items() if not count]:
         raise InputError(
             f"{path}: not a complete Stable Diffusion 1 with the original tensor names: no tensor name begins "
-            f"with {' or '.join(missing)}; give another file, or a folder in diffusers' format"
+            f"with {' or '.join(missing)}; give another file, or, for version 2 or XL, a folder in diffusers' format"
+        )
+    if "text_encoder_2" in parts:
+        raise InputError(
+            f"{configuration}: is of an SDXL, which is only read from a folder in diffusers' format; give one"
         )
     if parts["vae"][-1] != "AutoencoderKL":
         raise InputError(
@@ -39,9 +43,7 @@ def open_single_file(path: Path, configuration: Path) -> StableDiffusionPipeline
         )
     try:
         with quiet():
-            pipeline = StableDiffusionPipeline.from_single_file(
-                str(path), config=str(configuration), requires_safety_checker=False, **OPTIONS
-            )
+            pipeline = StableDiffusionPipeline.from_single_file(str(path), config=str(configuration), **SD_OPTIONS)
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
         raise InputError(
             f"{path}: does not fit the configuration {configuration} ({error}); give the matching base_config"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -22,21 +22,25 @@ from inandout.checkpoint import (
     save_checkpoint,
     unpack_optimiser,
 )
+from inandout.data.images import Mask
 from inandout.diffusion.base.base import Base
 from inandout.diffusion.callbacks import OnStep, set_learning_rate
 from inandout.diffusion.finetune.config import DreamBoothConfig, Optimiser
 from inandout.diffusion.finetune.dreambooth_dataset import DreamBoothDataset, make_batches
 from inandout.diffusion.finetune.dreambooth_loss import denoising_errors, dreambooth_loss
+from inandout.diffusion.finetune.random_masks import random_mask
 from inandout.diffusion.lora.layers import adapter_parameters, adapter_tensors, set_adapter_tensors
 from inandout.diffusion.lr_schedules import cosine_with_restarts
-from inandout.diffusion.prompts import prompt_states
+from inandout.diffusion.pipeline import adaptable_models, hardware_of, is_inpainting, text_encoders, weight_type
+from inandout.diffusion.prompts import encode_prompts
 from inandout.diffusion.snr_weighting import draw_times
-from inandout.errors import InputError
+from inandout.diffusion.vae import encode_masked
+from inandout.hardware import Hardware
+from inandout.seeds import DreamBoothStream, generator
 
 MAX_GRADIENT_NORM = 1.0
 """Gradients with a larger norm are clipped to this norm (paper)."""
 _PRECISIONS = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def dreambooth(
@@ -57,7 +61,8 @@ def dreambooth(
     with the same loss as one process.
 
     Args:
-        base: has an adapter, the only part that is trained. UNet and text encoder move to the accelerator's device.
+        base: has an adapter, the only part that is trained. Its device and precision are those of the training; the
+            adapter is trained in fp32.
         dataset: training images; see `make_batches` for their order. Without prior images there is no prior
             preservation.
         epochs: number of epochs. The learning-rate schedule may be longer (`config.schedule_epochs`), as in the paper.
@@ -73,11 +78,11 @@ def dreambooth(
 
     Raises:
         NonFiniteLossError: loss or gradient is not finite; the last checkpoint is kept.
-        InputError: 16-bit precision without a GPU, a checkpoint of another adapter, or no instance images.
+        InputError: a checkpoint of another adapter, or no instance images.
     """
     steps = make_batches(dataset.examples, epochs, config.repeats, config.batch_size, seed)
     schedule_steps = round(len(steps) / epochs * config.schedule_epochs)
-    accelerator = _accelerator(config)
+    accelerator = _accelerator(hardware_of(base.pipeline))
     training = _prepare(base, dataset, config, lr, accelerator)
     done, seen = _resume(training, checkpoint)
     shown = tqdm(steps[done:], "finetune", total=len(steps), initial=done, unit="step", disable=None)
@@ -107,38 +112,35 @@ class _Training:
 
     def weights(self) -> dict[str, Tensor]:
         """Return the adapter's weights."""
-        return adapter_tensors(self.base.pipeline.unet, self.base.pipeline.text_encoder)
+        return adapter_tensors(self.base.pipeline)
 
 
-def _accelerator(config: DreamBoothConfig) -> Accelerator:
-    if config.precision != "fp32" and not torch.cuda.is_available():
-        raise InputError(
-            f"precision = {config.precision}: needs a GPU, as it is about 200 times slower on most CPUs; use fp32"
-        )
-    return Accelerator(mixed_precision=_PRECISIONS[config.precision], cpu=not torch.cuda.is_available())
+def _accelerator(hardware: Hardware) -> Accelerator:
+    return Accelerator(mixed_precision=_PRECISIONS[hardware.precision], cpu=hardware.device.type == "cpu")
 
 
-def processes() -> PartialState:
+def processes(device: torch.device) -> PartialState:
     """Return the processes of `accelerate launch` or `torchrun`, with a timeout of a day for prior images."""
-    return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
+    return PartialState(cpu=device.type == "cpu", timeout=timedelta(days=1))
 
 
 def _prepare(
     base: Base, dataset: DreamBoothDataset, config: DreamBoothConfig, lr: float, accelerator: Accelerator
 ) -> _Training:  # fmt: skip
-    """Cast frozen weights to the configured precision and the adapter to fp32, and create the optimiser."""
-    unet, text_encoder = base.pipeline.unet, base.pipeline.text_encoder
-    for module in (unet, text_encoder):
+    """Cast the adapter to fp32, and create the optimiser."""
+    for module in adaptable_models(base.pipeline).values():
         module.to(accelerator.device)
-        for parameter in module.parameters():
-            parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else _DTYPES[config.precision])
-    text_encoder.train()
-    unet.eval()  # in training mode its blocks convert inputs from channels-last (diffusers' issue 12975)
+    parameters = adapter_parameters(base.pipeline)
+    for parameter in parameters:
+        parameter.data = parameter.data.float()
+    for encoder in text_encoders(base.pipeline).values():
+        encoder.train()
+        if config.gradient_checkpointing:
+            encoder.activation_checkpointing_enable()
+    base.pipeline.unet.eval()  # in training mode its blocks convert inputs from channels-last (diffusers' issue 12975)
     if config.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
-        text_encoder.activation_checkpointing_enable()
-    parameters = adapter_parameters(unet, text_encoder)
-    chosen = chosen_optimiser(config.optimiser)
+        base.pipeline.unet.enable_gradient_checkpointing()
+    chosen = chosen_optimiser(config.optimiser, accelerator.device)
     optimised = parameters if chosen == "adamw8bit" else [_flatten_parameters(parameters)]
     optimiser = accelerator.prepare(build_optimiser(optimised, lr, chosen))
     scheduler = DDIMScheduler.from_config(base.pipeline.scheduler.config)
@@ -155,14 +157,14 @@ def _flatten_parameters(parameters: list[nn.Parameter]) -> nn.Parameter:
     return vector
 
 
-def chosen_optimiser(requested: Optimiser) -> Optimiser:
-    """Resolve "auto" on this machine: 8-bit AdamW if there is a GPU that bitsandbytes supports."""
+def chosen_optimiser(requested: Optimiser, device: torch.device) -> Optimiser:
+    """Resolve "auto" on a device: 8-bit AdamW on a GPU that bitsandbytes supports."""
     if requested != "auto":
         return requested
-    if not torch.cuda.is_available():
+    if device.type != "cuda":
         return "adamw"
     try:
-        weight = nn.Parameter(torch.zeros(8192, device="cuda"))
+        weight = nn.Parameter(torch.zeros(8192, device=device))
         weight.grad = torch.ones_like(weight)
         build_optimiser([weight], 1e-3, "adamw8bit").step()
     except (ImportError, OSError, RuntimeError, AttributeError):  # bitsandbytes lacks kernels for this GPU
@@ -187,8 +189,7 @@ def _step(
     accelerator, optimiser = training.accelerator, training.optimiser
     set_learning_rate(optimiser, rate)
     optimiser.zero_grad()
-    loss, values = _loss(training, batch, step, seed, config.prior_weight)
-    _set_gradients(training, loss)
+    values = _backward(training, batch, step, seed, config)
     values["gradient_norm"] = float(accelerator.clip_grad_norm_(training.optimised, MAX_GRADIENT_NORM))
     if not math.isfinite(values["loss"]) or not _is_usable(values["gradient_norm"], accelerator.scaler):
         raise NonFiniteLossError(
@@ -207,38 +208,101 @@ def _is_usable(gradient_norm: float, scaler: torch.amp.GradScaler | None) -> boo
     return math.isfinite(gradient_norm) or (scaler is not None and scaler.get_scale() >= 1)
 
 
-def _loss(
-    training: _Training, batch: Sequence[int], step: int, seed: int, prior_weight: float
-) -> tuple[Tensor, dict[str, float]]:
-    """Return the loss of this process' share of a batch; the mean over the processes is the loss of the batch."""
+class _Batch(NamedTuple):
+    """Tensors of a process' share of a batch, on its device."""
+
+    latents: Tensor
+    noise: Tensor
+    times: Tensor
+    prior: Tensor
+    """(N,), 1 for images of the class prompt, else 0."""
+    valid: Tensor
+    """(N,), 0 for images that pad the share, else 1."""
+    masked: Tensor | None
+    """(N, 1 + C, h, w), see `encode_masked`; None unless the base is an inpainting model."""
+
+    def part(self, start: int, stop: int) -> "_Batch":
+        return _Batch(*(value if value is None else value[start:stop] for value in self))
+
+
+def _backward(
+    training: _Training, batch: Sequence[int], step: int, seed: int, config: DreamBoothConfig
+) -> dict[str, float]:
+    """Set the gradients of the loss of a batch, and return its mean losses over all processes.
+
+    The loss of this process is that of its share; the mean over the processes is the loss of the batch.
+    """
+    shared = _load_batch(training, batch, step, seed)
+    size = config.micro_batch or len(shared.latents)
+    errors, total = [], None
+    for start in range(0, len(shared.latents), size):
+        part = shared.part(start, start + size)
+        errors.append(_errors(training, part))
+        loss = dreambooth_loss(errors[-1], part.prior, config.prior_weight, part.valid)
+        gradient = _gradient(training, loss * training.accelerator.num_processes / len(batch))
+        total = gradient if total is None else total.add_(gradient)
+        errors[-1] = errors[-1].detach().cpu()
+    assert total is not None
+    _set_gradients(training, total)
+    return _means(torch.cat(errors), shared.valid, shared.prior, config.prior_weight, training.accelerator)
+
+
+def _load_batch(training: _Training, batch: Sequence[int], step: int, seed: int) -> _Batch:
+    """Return this process' share of a batch, with noise and timesteps that depend on seed and step alone."""
     accelerator, dataset = training.accelerator, training.dataset
-    generator = torch.Generator().manual_seed((seed << 20) + step)
-    batch_latents = torch.stack([dataset.examples[index].latent for index in batch])
-    noise = torch.randn(batch_latents.shape, generator=generator)
-    times = draw_times(len(batch), training.scheduler.config.num_train_timesteps, generator)
+    random = torch.Generator().manual_seed((seed << 20) + step)
+    latents = torch.stack([dataset.examples[index].latent for index in batch])
+    noise = torch.randn(latents.shape, generator=random)
+    times = draw_times(len(batch), training.scheduler.config.num_train_timesteps, random)
     share = _share(len(batch), accelerator)
     indices = [position % len(batch) for position in share]
     valid = torch.tensor([float(position < len(batch)) for position in share])
-    latents, noise, times = (tensor[indices].to(accelerator.device) for tensor in (batch_latents, noise, times))
     prior = torch.tensor([float(dataset.examples[batch[position]].prior) for position in indices])
-    errors = _errors(training, latents, noise, times, prior)
-    loss = dreambooth_loss(errors, prior, prior_weight, valid) * accelerator.num_processes / len(batch)
-    return loss, _means(errors.detach().cpu(), valid, prior, prior_weight, accelerator)
+    masked = None
+    if is_inpainting(training.base.pipeline):
+        masks = _random_masks(training, batch, step, seed)
+        masked = _encode_masked(training, [batch[i] for i in indices], [masks[i] for i in indices])
+    moved = (tensor[indices].to(accelerator.device) for tensor in (latents, noise, times))
+    return _Batch(*moved, prior=prior, valid=valid, masked=masked)
 
 
-def _set_gradients(training: _Training, loss: Tensor) -> None:
-    """Set gradients, averaged over the processes; 0 for layers of the text encoder that clip_skip leaves out.
+def _random_masks(training: _Training, batch: Sequence[int], step: int, seed: int) -> list[Mask]:
+    """Return a random mask (H, W) for each image of a batch; it depends on seed and step alone."""
+    rng = generator(seed, DreamBoothStream.MASKS, step)
+    images = [training.dataset.examples[index].image for index in batch]
+    return [random_mask(image.shape[1], image.shape[0], rng) for image in images if image is not None]
+
+
+@torch.no_grad()
+def _encode_masked(training: _Training, indices: Sequence[int], masks: Sequence[Mask]) -> Tensor:
+    """Return mask and masked latents of images, encoded one by one."""
+    images = [training.dataset.examples[index].image for index in indices]
+    vae = training.base.pipeline.vae
+    encoded = [
+        encode_masked(vae, image[None], mask[None])
+        for image, mask in zip(images, masks, strict=True)
+        if image is not None
+    ]
+    return torch.cat(encoded).to(training.accelerator.device)
+
+
+def _gradient(training: _Training, loss: Tensor) -> Tensor:
+    """Return the gradient as one vector; 0 for layers of the text encoders that clip_skip leaves out.
 
     With fp16 the loss is scaled; accelerate unscales the gradients before clipping.
     """
-    accelerator, optimised = training.accelerator, training.optimised
-    scaled = loss if accelerator.scaler is None else accelerator.scaler.scale(loss)
+    scaler = training.accelerator.scaler
+    scaled = loss if scaler is None else scaler.scale(loss)
     gradients = torch.autograd.grad(scaled, training.parameters, materialize_grads=True)
-    vector = torch.cat([gradient.flatten() for gradient in gradients])
-    if accelerator.num_processes > 1:
-        vector = accelerator.reduce(vector, "mean")
-    parts = torch.split(vector, [parameter.numel() for parameter in optimised])
-    for parameter, gradient in zip(optimised, parts, strict=True):
+    return torch.cat([gradient.flatten() for gradient in gradients])
+
+
+def _set_gradients(training: _Training, vector: Tensor) -> None:
+    """Set the gradients of the optimised parameters, averaged over the processes."""
+    if training.accelerator.num_processes > 1:
+        vector = training.accelerator.reduce(vector, "mean")
+    parts = torch.split(vector, [parameter.numel() for parameter in training.optimised])
+    for parameter, gradient in zip(training.optimised, parts, strict=True):
         parameter.grad = gradient.view_as(parameter)
 
 
@@ -248,15 +312,20 @@ def _share(count: int, accelerator: Accelerator) -> range:
     return range(accelerator.process_index * each, (accelerator.process_index + 1) * each)
 
 
-def _errors(training: _Training, latents: Tensor, noise: Tensor, times: Tensor, prior: Tensor) -> Tensor:
+def _errors(training: _Training, batch: _Batch) -> Tensor:
     """Return min-SNR weighted squared errors (N,). Each of the two prompts is encoded once."""
     dataset, scheduler, pipeline = training.dataset, training.scheduler, training.base.pipeline
-    prompts = [dataset.instance_prompt, dataset.prior_prompt][: 1 + int(prior.max())]
+    prompts = [dataset.instance_prompt, dataset.prior_prompt][: 1 + int(batch.prior.max())]
+    factor = pipeline.vae_scale_factor
+    height, width = batch.latents.shape[2] * factor, batch.latents.shape[3] * factor
     with training.accelerator.autocast():
-        states = prompt_states(pipeline.text_encoder, pipeline.tokenizer, prompts, dataset.clip_skip)
-        noisy = scheduler.add_noise(latents, noise, times).contiguous(memory_format=torch.channels_last)
-        predicted = pipeline.unet(noisy, times, states[prior.long().to(states.device)]).sample
-    return denoising_errors(scheduler, predicted, latents, noise, times)
+        conditioning = encode_prompts(pipeline, prompts, dataset.clip_skip).take(batch.prior.long())
+        noisy = scheduler.add_noise(batch.latents, batch.noise, batch.times)
+        noisy = noisy if batch.masked is None else torch.cat([noisy, batch.masked], dim=1)
+        arguments = conditioning.unet_arguments(height, width, weight_type(pipeline))
+        channels_last = noisy.contiguous(memory_format=torch.channels_last)
+        predicted = pipeline.unet(channels_last, batch.times, **arguments).sample
+    return denoising_errors(scheduler, predicted, batch.latents, batch.noise, batch.times)
 
 
 def _means(
@@ -286,5 +355,5 @@ def _resume(training: _Training, checkpoint: Path | None) -> tuple[int, list[int
         return 0, [0, 0]
     weights, progress = load_checkpoint(checkpoint)
     adapter_weights = unpack_optimiser(training.optimiser, weights)
-    set_adapter_tensors(training.base.pipeline.unet, training.base.pipeline.text_encoder, adapter_weights)
+    set_adapter_tensors(training.base.pipeline, adapter_weights)
     return int(progress["step"]), list(progress["seen"])

@@ -6,6 +6,7 @@ from itertools import zip_longest
 
 from torch import Tensor
 
+from inandout.data.images import ImageArray
 from inandout.diffusion.finetune.buckets import batches
 from inandout.errors import InputError
 from inandout.seeds import DreamBoothStream, generator
@@ -19,6 +20,8 @@ class Example:
     """(C, h, w), scaled for the UNet."""
     prior: bool
     """True for an image of the class prompt, which preserves the class; false for an image of the product."""
+    image: ImageArray | None = None
+    """The image (H, W, 3), which an inpainting base also reads with a mask; None for other bases."""
 
 
 @dataclass(frozen=True)

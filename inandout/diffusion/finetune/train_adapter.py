@@ -15,6 +15,7 @@ from inandout.diffusion.finetune.dreambooth_dataset import DreamBoothDataset, Ex
 from inandout.diffusion.lora.adapter import Adapter, AdapterMeta
 from inandout.diffusion.lora.config import AdapterConfig
 from inandout.diffusion.lora.layers import add_adapter, remove_adapter
+from inandout.diffusion.pipeline import is_inpainting
 from inandout.diffusion.vae import encode
 from inandout.fingerprints import code_fingerprint
 
@@ -50,8 +51,8 @@ def train_adapter(
 ) -> Adapter:
     """Train a LoRA-C3Lier adapter by DreamBooth.
 
-    The base has no adapter before and after, and its weights stay as they are. With `config.precision` of 16 bits they
-    are rounded to it: open the base again before merging.
+    The base has no adapter before and after, and its weights stay as they are. Its device and precision are those of
+    the training. An inpainting base is trained to fill random masks.
 
     Args:
         base: the base model.
@@ -75,22 +76,22 @@ def train_adapter(
 
     Raises:
         NonFiniteLossError: the loss or its gradient is not finite.
-        InputError: 16 bits without a GPU; a checkpoint of another adapter; no images.
+        InputError: a checkpoint of another adapter; no images.
     """
-    unet, text_encoder = base.pipeline.unet, base.pipeline.text_encoder
+    masked = is_inpainting(base.pipeline)
     examples = [
-        Example(latent, prior)
+        Example(latent, prior, image if masked else None)
         for shown, prior in ((images, False), (prior_images, True))
-        for latent in encoder(base, shown)
+        for image, latent in zip(shown, encoder(base, shown), strict=True)
     ]
     dataset = DreamBoothDataset(examples, instance_prompt, prior_prompt, clip_skip)
-    add_adapter(unet, text_encoder, adapter, seed)
+    add_adapter(base.pipeline, adapter, seed)
     try:
         tensors = dreambooth(
             base, dataset, epochs=epochs, lr=lr, config=config, seed=seed, checkpoint=checkpoint, on_step=on_step
         )
     finally:
-        remove_adapter(unet, text_encoder)
+        remove_adapter(base.pipeline)
     meta = AdapterMeta(
         config=adapter, base=base.fingerprint,
         instance_prompt=instance_prompt, prior_prompt=prior_prompt if prior_images else "",

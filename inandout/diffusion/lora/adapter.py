@@ -4,14 +4,13 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from diffusers import UNet2DConditionModel
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
-from transformers import CLIPTextModel
 
 from inandout.diffusion.lora.config import AdapterConfig
 from inandout.diffusion.lora.layers import adapted_layers
 from inandout.diffusion.lora.targets import pair_shapes, refuse_misfit
+from inandout.diffusion.pipeline import Pipeline
 from inandout.errors import InputError
 
 
@@ -55,17 +54,15 @@ class Adapter:
         return digest.hexdigest()[:32]
 
 
-def check_adapter(
-    base_fingerprint: str, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, adapter: Adapter
-) -> None:  # fmt: skip
-    """Raise an InputError if the adapter was trained on another base or does not fit these models without adapter."""
+def check_adapter(base_fingerprint: str, pipeline: Pipeline, adapter: Adapter) -> None:
+    """Raise an InputError if the adapter was trained on another base or does not fit this pipeline without adapter."""
     if adapter.meta.base != base_fingerprint:
         raise InputError(
             f"the adapter was trained on base {adapter.meta.base}, but this base is {base_fingerprint}; "
             "open the base of the adapter, or give an adapter of this base"
         )
     expected = {}
-    for name, layer in adapted_layers(unet, text_encoder, adapter.meta.config).items():
+    for name, layer in adapted_layers(pipeline, adapter.meta.config).items():
         dim, _ = adapter.meta.config.dim_and_alpha(layer.weight.shape)
         expected[f"{name}.lora_A.weight"], expected[f"{name}.lora_B.weight"] = pair_shapes(layer.weight.shape, dim)
     refuse_misfit(expected, adapter.tensors)

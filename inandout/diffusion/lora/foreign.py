@@ -27,9 +27,6 @@ _KINDS = {
     "a whole checkpoint, not an adapter; give it as base": (
         "model.diffusion_model.", "first_stage_model.", "cond_stage_model.",
     ),
-    "an adapter for Stable Diffusion XL; give one for Stable Diffusion 1": (
-        "lora_te1_", "lora_te2_", "text_encoder_2.",
-    ),
     "a LoHa adapter": ("hada_",),
     "a LoKr adapter": ("lokr_",),
     "a DoRA adapter": ("dora_scale", "lora_magnitude_vector"),
@@ -40,13 +37,29 @@ _KINDS = {
 """Descriptions of files that cannot be imported, and parts of the names of their tensors."""
 
 
-def refuse_kinds(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Raise an InputError that names the method if a file is no LoRA.
+_XL_KINDS = {
+    False: {
+        "an adapter for Stable Diffusion XL; give one for this base, or base=<SDXL>": (
+            "lora_te1_", "lora_te2_", "text_encoder_2.",
+        ),
+    },
+    True: {"an adapter for Stable Diffusion 1 or 2; give one for SDXL, or another base": ("lora_te_",)},
+}  # fmt: skip
+"""The same for a base that is, or is not, an SDXL."""
+
+
+def refuse_kinds(path: Path, tensors: Mapping[str, Tensor], xl: bool) -> None:
+    """Raise an InputError that names the method if a file is no LoRA for a base of this kind.
+
+    Args:
+        path: the file.
+        tensors: of the file.
+        xl: whether the base is an SDXL.
 
     Raises:
-        InputError: the file is a checkpoint, or an adapter of another method.
+        InputError: the file is a checkpoint, or an adapter of another method or base.
     """
-    for kind, parts in _KINDS.items():
+    for kind, parts in (_KINDS | _XL_KINDS[xl]).items():
         names = [name for name in tensors if any(part in name for part in parts)]
         if names:
             fix = "" if ";" in kind else "; give a LoRA or LoRA-C3Lier"
@@ -65,8 +78,10 @@ def is_diffusers(tensors: Mapping[str, Tensor]) -> bool:
     return any(_SUFFIX.fullmatch(name) for name in tensors)
 
 
-def from_diffusers(tensors: Mapping[str, Tensor], header: Mapping[str, str], path: Path) -> dict[str, Tensor]:
-    """Return the tensors with kohya's names, and the alpha of every layer.
+def from_diffusers(
+    tensors: Mapping[str, Tensor], header: Mapping[str, str], path: Path, xl: bool
+) -> dict[str, Tensor]:  # fmt: skip
+    """Return the tensors with kohya's names, of SDXL if `xl`, and the alpha of every layer.
 
     Raises:
         InputError: a name or the configuration of ranks and alphas cannot be read.
@@ -79,7 +94,7 @@ def from_diffusers(tensors: Mapping[str, Tensor], header: Mapping[str, str], pat
         if found := _SUFFIX.fullmatch(name):
             layer = _layer(found["layer"])
             is_down = found["letter"] == "A" or found["way"] == "down"
-            renamed[f"{kohya_name(layer)}.{DOWN if is_down else UP}"] = tensor
+            renamed[f"{kohya_name(layer, xl)}.{DOWN if is_down else UP}"] = tensor
             if is_down and tensor.ndim:
                 ranks[layer] = len(tensor)
         elif found := _ALPHA_SUFFIX.fullmatch(name):
@@ -88,7 +103,7 @@ def from_diffusers(tensors: Mapping[str, Tensor], header: Mapping[str, str], pat
             raise InputError(f"{path}: {name} is no weight of a LoRA; give a LoRA or LoRA-C3Lier")
     for layer, rank in ranks.items():
         alpha = stated.get(layer)
-        renamed[f"{kohya_name(layer)}.{ALPHA}"] = (
+        renamed[f"{kohya_name(layer, xl)}.{ALPHA}"] = (
             torch.tensor(_alpha(configs, layer, rank, path)) if alpha is None else alpha
         )
     return renamed
@@ -97,7 +112,7 @@ def from_diffusers(tensors: Mapping[str, Tensor], header: Mapping[str, str], pat
 def _layer(name: str) -> str:
     """Return the name of a layer of this package."""
     plain = name.removeprefix("base_model.model.").replace(".processor.", ".")
-    if not plain.startswith(("unet.", "text_encoder.")):
+    if not plain.startswith(("unet.", "text_encoder.", "text_encoder_2.")):
         plain = f"{'text_encoder' if plain.startswith(('text_model.', 'encoder.layers.')) else 'unet'}.{plain}"
     plain = plain.replace("text_encoder.text_model.", "text_encoder.")
     return f"{plain}.0" if plain.endswith(".to_out") else plain

@@ -1,24 +1,37 @@
 """Adapters in the format of kohya-ss/sd-scripts, which most programs for Stable Diffusion read.
 
 Layer names have `_` for `.`. A is `lora_down`, B is `lora_up`, and each layer has its own `alpha` tensor. UNet layers
-have the names of diffusers, text-encoder layers those of transformers before 5.6.
+have the names of diffusers, those of SDXL the names of the original release; text-encoder layers have the names of
+transformers before 5.6.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from diffusers import UNet2DConditionModel
 from pydantic import ValidationError
 from torch import Tensor
-from transformers import CLIPTextModel
 
 from inandout.diffusion.lora.adapter import Adapter, AdapterMeta, check_adapter
 from inandout.diffusion.lora.config import AdapterConfig, kind_of
 from inandout.diffusion.lora.targets import find_layers, pair_shapes
+from inandout.diffusion.pipeline import Pipeline, is_xl
 from inandout.errors import InputError
 
 PREFIXES = {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"}
+XL_PREFIXES = {
+    "unet": "lora_unet_", "text_encoder": "lora_te1_text_model_", "text_encoder_2": "lora_te2_text_model_",
+}  # fmt: skip
+"""The same for SDXL."""
+_RESNET = {
+    "conv1": "in_layers_2", "time_emb_proj": "emb_layers_1", "conv2": "out_layers_3",
+    "conv_shortcut": "skip_connection",
+}  # fmt: skip
+"""Layer of a residual block in diffusers to its original name."""
+_MIDDLE = {"resnets_0": "middle_block_0", "attentions_0": "middle_block_1", "resnets_1": "middle_block_2"}
+_XL_BLOCK_LAYERS = 2
+"""Residual blocks of a down block of SDXL; an up block has one more."""
 
 DOWN, UP, ALPHA, MID = "lora_down.weight", "lora_up.weight", "alpha", "lora_mid.weight"
 MAX_ALPHA = 1024.0
@@ -33,19 +46,42 @@ class Pair(NamedTuple):
     alpha: float
 
 
-def kohya_name(layer: str) -> str:
-    """Return the kohya name, e.g. `unet.mid_block.resnets.0.conv1` -> `lora_unet_mid_block_resnets_0_conv1`."""
+def kohya_name(layer: str, xl: bool = False) -> str:
+    """Return the kohya name of a layer, of SDXL if `xl`.
+
+    For example `unet.mid_block.resnets.0.conv1` is `lora_unet_mid_block_resnets_0_conv1`, and in SDXL
+    `lora_unet_middle_block_0_in_layers_2`.
+    """
     part, name = layer.split(".", 1)
-    return PREFIXES[part] + name.replace(".", "_")
+    flat = name.removeprefix("text_model.").replace(".", "_")
+    if not xl:
+        return PREFIXES[part] + flat
+    return XL_PREFIXES[part] + (_original_name(flat) if part == "unet" else flat)
+
+
+def _original_name(name: str) -> str:
+    """Return the name of a layer of SDXL's UNet in the original release, from that of diffusers, with `_` for `.`."""
+    if found := re.fullmatch(r"mid_block_(resnets_\d|attentions_\d)_(.*)", name):
+        return f"{_MIDDLE[found[1]]}_{_RESNET.get(found[2], found[2])}"
+    found = re.fullmatch(r"(down|up)_blocks_(\d)_(resnets|attentions|downsamplers|upsamplers)_(\d)_(.*)", name)
+    assert found is not None, name
+    down, block, kind, layer, rest = found[1] == "down", int(found[2]), found[3], int(found[4]), found[5]
+    number = block * (_XL_BLOCK_LAYERS + 1)
+    if kind == "downsamplers":
+        return f"input_blocks_{number + _XL_BLOCK_LAYERS + 1}_0_op"
+    if kind == "upsamplers":
+        return f"output_blocks_{number + _XL_BLOCK_LAYERS}_2_conv"
+    side = f"input_blocks_{number + layer + 1}" if down else f"output_blocks_{number + layer}"
+    return f"{side}_{int(kind == 'attentions')}_{_RESNET.get(rest, rest)}"
 
 
 def to_kohya(adapter: Adapter) -> dict[str, Tensor]:
     """Return the tensors of a kohya file; the values are unchanged."""
-    tensors = {}
+    tensors, xl = {}, any(name.startswith("text_encoder_2.") for name in adapter.tensors)
     for name, a in adapter.tensors.items():
         if name.endswith(".lora_A.weight"):
             layer = name.removesuffix(".lora_A.weight")
-            kohya_layer, (_, alpha) = kohya_name(layer), adapter.meta.config.dim_and_alpha(a.shape)
+            kohya_layer, (_, alpha) = kohya_name(layer, xl), adapter.meta.config.dim_and_alpha(a.shape)
             tensors[f"{kohya_layer}.{DOWN}"] = a
             tensors[f"{kohya_layer}.{UP}"] = adapter.tensors[f"{layer}.lora_B.weight"]
             tensors[f"{kohya_layer}.{ALPHA}"] = torch.tensor(float(alpha))
@@ -53,12 +89,8 @@ def to_kohya(adapter: Adapter) -> dict[str, Tensor]:
 
 
 def from_kohya(
-    tensors: Mapping[str, Tensor],
-    meta: AdapterMeta,
-    base_fingerprint: str,
-    unet: UNet2DConditionModel,
-    text_encoder: CLIPTextModel,
-) -> Adapter:
+    tensors: Mapping[str, Tensor], meta: AdapterMeta, base_fingerprint: str, pipeline: Pipeline
+) -> Adapter:  # fmt: skip
     """Convert kohya's tensors to an adapter; ranks and alphas come from the tensors, the rest from `meta`.
 
     Layers that the file leaves out get zeros. If ranks differ, smaller ones are padded with zeros; if alphas differ, B
@@ -67,21 +99,21 @@ def from_kohya(
     Raises:
         InputError: a tensor is unknown, incomplete or does not fit, or `meta` names another base.
     """
-    layers = find_layers(unet, text_encoder, c3=True)
+    layers, lierla = find_layers(pipeline, c3=True), find_layers(pipeline, c3=False)
     shapes = {name: tuple(layer.weight.shape) for name, layer in layers.items()}
-    pairs = _pairs(tensors, shapes)
+    pairs = _pairs(tensors, shapes, is_xl(pipeline))
     if not pairs:
         raise InputError("the file has no layer of a LoRA; give a LoRA or LoRA-C3Lier")
-    needs_c3 = bool(pairs.keys() - find_layers(unet, text_encoder, c3=False).keys())
+    needs_c3 = bool(pairs.keys() - lierla.keys())
     config = _config(pairs, needs_c3)
     renamed = {}
     for layer, shape in shapes.items():
         dim, alpha = config.dim_and_alpha(shape)
-        if layer in pairs or needs_c3 or layer in find_layers(unet, text_encoder, c3=False):
+        if layer in pairs or needs_c3 or layer in lierla:
             a, b = _padded(pairs.get(layer), shape, dim, alpha / dim)
             renamed[f"{layer}.lora_A.weight"], renamed[f"{layer}.lora_B.weight"] = a, b
     adapter = Adapter(renamed, meta.model_copy(update={"config": config}))
-    check_adapter(base_fingerprint, unet, text_encoder, adapter)
+    check_adapter(base_fingerprint, pipeline, adapter)
     return adapter
 
 
@@ -97,19 +129,25 @@ def _padded(pair: Pair | None, shape: Sequence[int], dim: int, scale: float) -> 
     return a, b
 
 
-def _pairs(tensors: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]) -> dict[str, Pair]:
+def _pairs(tensors: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]], xl: bool) -> dict[str, Pair]:
     by_layer: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         kohya_layer, _, key = name.partition(".")
         by_layer.setdefault(kohya_layer, {})[key] = tensor
-    unknown = sorted(by_layer.keys() - {kohya_name(layer) for layer in shapes})
+    names = {layer: _used_name(layer, by_layer.keys(), xl) for layer in shapes}
+    unknown = sorted(by_layer.keys() - set(names.values()))
     if unknown:
         raise InputError(
             f"{unknown[0]}: this model has no such layer, or an adapter cannot change it ({len(unknown)} of "
             f"{len(by_layer)} layers); give a LoRA or LoRA-C3Lier of the same architecture"
         )
-    found = {layer: by_layer[name] for layer in shapes if (name := kohya_name(layer)) in by_layer}
-    return {layer: _pair(kohya_name(layer), shapes[layer], layer_tensors) for layer, layer_tensors in found.items()}
+    return {layer: _pair(name, shapes[layer], by_layer[name]) for layer, name in names.items() if name in by_layer}
+
+
+def _used_name(layer: str, used: Collection[str], xl: bool) -> str:
+    """Return the name of a layer in a file; some programs write diffusers' names for SDXL's UNet, too."""
+    diffusers_name = f"{PREFIXES['unet']}{layer.removeprefix('unet.').replace('.', '_')}"
+    return diffusers_name if xl and diffusers_name in used else kohya_name(layer, xl)
 
 
 def _pair(name: str, shape: Sequence[int], layer_tensors: Mapping[str, Tensor]) -> Pair:

@@ -4,14 +4,13 @@ import json
 import logging
 from pathlib import Path
 
-from diffusers import StableDiffusionPipeline
-
 from inandout.checkpoint import write_tensors
 from inandout.diffusion.lora.adapter import Adapter, AdapterMeta
 from inandout.diffusion.lora.config import AdapterConfig
 from inandout.diffusion.lora.foreign import from_diffusers, is_diffusers, refuse_kinds, without_embeddings
 from inandout.diffusion.lora.kohya import from_kohya, to_kohya
 from inandout.diffusion.lora.safetensors_io import META, read_meta, read_tensors
+from inandout.diffusion.pipeline import Pipeline, is_xl
 
 _log = logging.getLogger(__name__)
 
@@ -34,12 +33,12 @@ def export_kohya(path: Path, adapter: Adapter) -> None:
     if config.conv_dim:
         conv = {"conv_dim": str(config.conv_dim), "conv_alpha": f"{config.conv_alpha:g}"}
         header["ss_network_args"] = json.dumps(conv)
-    if _is_sd_v1(adapter):
-        header["ss_base_model_version"] = "sd_v1"
+    if version := _version(adapter):
+        header["ss_base_model_version"] = version
     write_tensors(path, to_kohya(adapter), header)
 
 
-def import_kohya(path: Path, pipeline: StableDiffusionPipeline, base_fingerprint: str) -> Adapter:
+def import_kohya(path: Path, pipeline: Pipeline, base_fingerprint: str) -> Adapter:
     """Read an adapter for this base, in the format of kohya, diffusers or peft.
 
     A file that this package exported contains its provenance. For files of other programs the base is assumed to be
@@ -51,13 +50,13 @@ def import_kohya(path: Path, pipeline: StableDiffusionPipeline, base_fingerprint
     """
     tensors, header = read_tensors(path)
     tensors, words = without_embeddings(tensors)
-    refuse_kinds(path, tensors)
+    refuse_kinds(path, tensors, is_xl(pipeline))
     if words:
         _log.warning("%s: its embeddings of %s are not imported, only its LoRA", path, ", ".join(words))
     if is_diffusers(tensors):
-        tensors = from_diffusers(tensors, header, path)
+        tensors = from_diffusers(tensors, header, path, is_xl(pipeline))
     meta = read_meta(path, header) if META in header else _foreign_meta(header, base_fingerprint)
-    return from_kohya(tensors, meta, base_fingerprint, pipeline.unet, pipeline.text_encoder)
+    return from_kohya(tensors, meta, base_fingerprint, pipeline)
 
 
 def _foreign_meta(header: dict[str, str], base_fingerprint: str) -> AdapterMeta:
@@ -74,12 +73,27 @@ def _foreign_meta(header: dict[str, str], base_fingerprint: str) -> AdapterMeta:
     )
 
 
-def _is_sd_v1(adapter: Adapter) -> bool:
-    """Return whether the widths are Stable Diffusion 1's: twelve text layers of 768, first UNet block of 320."""
-    widths = {
-        "text_encoder.encoder.layers.11.mlp.fc1": 768,
-        "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k": 768,
-        "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_q": 320,
-    }
-    found = {layer: adapter.tensors.get(f"{layer}.lora_A.weight") for layer in widths}
-    return all(a is not None and a.shape[1] == widths[layer] for layer, a in found.items())
+_VERSIONS = {
+    "text_encoder_2.text_model.encoder.layers.31.mlp.fc1": (1280, "sdxl_base_v1-0"),
+    "text_encoder.encoder.layers.22.mlp.fc1": (1024, "sd_v2"),
+    "text_encoder.encoder.layers.11.mlp.fc1": (768, "sd_v1"),
+}
+"""Last layer of a text encoder of which SDXL, Stable Diffusion 2 and 1 have that many, its width, and kohya's name."""
+
+
+def _version(adapter: Adapter) -> str | None:
+    """Return kohya's name of the architecture; None if it is none of the published ones."""
+    for layer, (width, version) in _VERSIONS.items():
+        a = adapter.tensors.get(f"{layer}.lora_A.weight")
+        if a is not None:
+            return version if a.shape[1] == width and _has_wide_unet(adapter) else None
+    return None
+
+
+def _has_wide_unet(adapter: Adapter) -> bool:
+    """Return whether the first attention of the UNet has the width of the published models."""
+    widths = {"down_blocks.0": 320, "down_blocks.1": 640}
+    layers = {f"unet.{block}.attentions.0.transformer_blocks.0.attn1.to_q": width for block, width in widths.items()}
+    found = {layer: adapter.tensors.get(f"{layer}.lora_A.weight") for layer in layers}
+    present = {layer: a.shape[1] for layer, a in found.items() if a is not None}
+    return bool(present) and all(width == layers[layer] for layer, width in present.items())

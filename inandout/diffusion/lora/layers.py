@@ -10,54 +10,52 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
 from diffusers.utils.peft_utils import recurse_remove_peft_layers
 from peft import LoraConfig
 from torch import Tensor, nn
-from transformers import CLIPTextModel
 
 from inandout.diffusion.lora.config import AdapterConfig, kind_of
-from inandout.diffusion.lora.targets import PARTS, Layer, find_layers, refuse_misfit
+from inandout.diffusion.lora.targets import Layer, find_layers, refuse_misfit
+from inandout.diffusion.pipeline import Pipeline, adaptable_models, text_encoders
 
 
-def adapted_layers(
-    unet: UNet2DConditionModel, text_encoder: CLIPTextModel, config: AdapterConfig
-) -> dict[str, Layer]:  # fmt: skip
+def adapted_layers(pipeline: Pipeline, config: AdapterConfig) -> dict[str, Layer]:
     """Return by name the layers that get an adapter with this configuration, from models without adapter."""
-    return find_layers(unet, text_encoder, c3=config.conv_dim > 0)
+    return find_layers(pipeline, c3=config.conv_dim > 0)
 
 
-def add_adapter(unet: UNet2DConditionModel, text_encoder: CLIPTextModel, config: AdapterConfig, seed: int) -> None:
-    """Add an adapter with zero effect to both models in place, and make its weights the only trainable ones.
+def add_adapter(pipeline: Pipeline, config: AdapterConfig, seed: int) -> None:
+    """Add an adapter with zero effect to the models in place, and make its weights the only trainable ones.
 
     A is drawn from `seed` alone (Kaiming uniform), B is zero, as in kohya's scripts.
     """
-    layers = {name: layer.weight.shape for name, layer in adapted_layers(unet, text_encoder, config).items()}
-    models = {"unet": unet, "text_encoder": text_encoder}
+    layers = {name: layer.weight.shape for name, layer in adapted_layers(pipeline, config).items()}
+    models = adaptable_models(pipeline)
     with torch.random.fork_rng(devices=[]):  # peft draws initial values, which are replaced below
         for part, lora in peft_configs(config, layers).items():
             models[part].add_adapter(lora)
     generator = torch.Generator("cpu").manual_seed(seed)
-    for name, parameter in lora_parameters(unet, text_encoder).items():
+    for name, parameter in lora_parameters(pipeline).items():
         initial = torch.zeros(parameter.shape, device="cpu")
         if ".lora_A." in name:
             nn.init.kaiming_uniform_(initial, a=math.sqrt(5), generator=generator)
         parameter.data = initial.to(parameter.device)
 
 
-def remove_adapter(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> None:
-    """Take the adapter out of both models, in place, and set them to evaluation mode."""
-    unet.unload_lora()
-    text_encoder.delete_adapter("default")
-    recurse_remove_peft_layers(text_encoder)  # what is left of a layer without adapters
-    unet.eval()
-    text_encoder.eval()
+def remove_adapter(pipeline: Pipeline) -> None:
+    """Take the adapter out of the models, in place, and set them to evaluation mode."""
+    pipeline.unet.unload_lora()
+    for encoder in text_encoders(pipeline).values():
+        encoder.delete_adapter("default")
+        recurse_remove_peft_layers(encoder)  # what is left of a layer without adapters
+    for model in adaptable_models(pipeline).values():
+        model.eval()
 
 
 def peft_configs(config: AdapterConfig, layers: Mapping[str, Sequence[int]]) -> dict[str, LoraConfig]:
-    """Return peft's configurations of UNet and text encoder; `layers` maps names to shapes of weights or of As."""
+    """Return peft's configuration of each model; `layers` maps names to shapes of weights or of As."""
     configs = {}
-    for part in PARTS:
+    for part in dict.fromkeys(name.partition(".")[0] for name in layers):
         shapes = {name.removeprefix(f"{part}."): shape for name, shape in layers.items() if name.startswith(f"{part}.")}
         conv3x3 = [name for name, shape in shapes.items() if kind_of(shape) == "conv3x3"]
         alpha: Any = config.network_alpha  # peft declares an integer but accepts any number
@@ -71,9 +69,9 @@ def peft_configs(config: AdapterConfig, layers: Mapping[str, Sequence[int]]) -> 
     return configs
 
 
-def adapter_parameters(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> list[nn.Parameter]:
-    """Return the trainable parameters, the UNet's before the text encoder's, each in the order of the model."""
-    return list(lora_parameters(unet, text_encoder).values())
+def adapter_parameters(pipeline: Pipeline) -> list[nn.Parameter]:
+    """Return the trainable parameters, the UNet's before the text encoders', each in the order of the model."""
+    return list(lora_parameters(pipeline).values())
 
 
 def count_modules(tensors: Mapping[str, Tensor]) -> dict[str, int]:
@@ -87,36 +85,33 @@ def count_modules(tensors: Mapping[str, Tensor]) -> dict[str, int]:
     return dict(counts)
 
 
-def adapter_tensors(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> dict[str, Tensor]:
+def adapter_tensors(pipeline: Pipeline) -> dict[str, Tensor]:
     """Return copies of the adapter's weights on the CPU, with the names that diffusers uses in files."""
-    parameters = lora_parameters(unet, text_encoder)
+    parameters = lora_parameters(pipeline)
     return {
         name: parameter.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, parameter in parameters.items()
     }
 
 
-def set_adapter_tensors(
-    unet: UNet2DConditionModel, text_encoder: CLIPTextModel, tensors: Mapping[str, Tensor]
-) -> None:  # fmt: skip
+def set_adapter_tensors(pipeline: Pipeline, tensors: Mapping[str, Tensor]) -> None:
     """Load weights into models that have an adapter.
 
     Raises:
         InputError: a weight is missing, unknown or of another shape; the models are unchanged.
     """
-    parameters = lora_parameters(unet, text_encoder)
+    parameters = lora_parameters(pipeline)
     refuse_misfit({name: tuple(parameter.shape) for name, parameter in parameters.items()}, tensors)
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[name])
 
 
-def lora_parameters(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> dict[str, nn.Parameter]:
+def lora_parameters(pipeline: Pipeline) -> dict[str, nn.Parameter]:
     """Return the adapter's parameters, by their names in a file."""
-    models: dict[str, Any] = {"unet": unet, "text_encoder": text_encoder}
     return {
         f"{part}.{name.replace('.default.weight', '.weight')}": parameter
-        for part, model in models.items()
+        for part, model in adaptable_models(pipeline).items()
         for name, parameter in model.named_parameters()
         if ".lora_" in name
     }

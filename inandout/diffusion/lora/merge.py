@@ -4,48 +4,48 @@
 with conv_alpha and conv_dim in 3x3 convolutions. It is unrelated to `network_alpha`.
 """
 
-from copy import copy, deepcopy
-
-import torch
-from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
 from inandout.diffusion.lora.adapter import Adapter, check_adapter
 from inandout.diffusion.lora.config import AdapterConfig
 from inandout.diffusion.lora.layers import adapted_layers
+from inandout.diffusion.pipeline import Pipeline, hardware_of, rebuild
 from inandout.errors import InputError
+from inandout.hardware import Hardware
 
 
 def merge(
-    pipeline: StableDiffusionPipeline, base_fingerprint: str, adapter: Adapter, alpha: float
-) -> StableDiffusionPipeline:  # fmt: skip
+    pipeline: Pipeline, base_fingerprint: str, adapter: Adapter, alpha: float, hardware: Hardware | None = None
+) -> Pipeline:  # fmt: skip
     """Return a new pipeline with `alpha` times the adapter added to the weights; 0 gives the base bit for bit.
 
-    UNet, text encoder and scheduler are copied, the other components are shared. The given pipeline is not changed.
+    Each weight is added in fp32 and rounded once, so for an exact result in 16 bits the given pipeline is in fp32 (on
+    the CPU, if the device is small). The given pipeline is not changed; unchanged tensors are shared with it.
+
+    Args:
+        pipeline: the base.
+        base_fingerprint: fingerprint of the base.
+        adapter: of this base.
+        alpha: 0..1.
+        hardware: device and precision of the new pipeline; None = those of the base.
 
     Raises:
         InputError: `alpha` is outside 0..1, or the adapter was trained on another base or does not fit.
     """
     if not 0 <= alpha <= 1:
         raise InputError(f"alpha = {alpha} must be in 0..1; 0 gives the base model, 1 the full adapter")
-    check_adapter(base_fingerprint, pipeline.unet, pipeline.text_encoder, adapter)
-    merged = copy(pipeline)
-    merged.register_modules(
-        unet=deepcopy(pipeline.unet),
-        text_encoder=deepcopy(pipeline.text_encoder),
-        scheduler=deepcopy(pipeline.scheduler),
-    )
-    if alpha:  # adding zero would turn -0 into 0
-        _add(merged, adapter, alpha)
-    return merged
-
-
-@torch.no_grad()
-def _add(pipeline: StableDiffusionPipeline, adapter: Adapter, alpha: float) -> None:
+    check_adapter(base_fingerprint, pipeline, adapter)
     config = adapter.meta.config
-    for name, layer in adapted_layers(pipeline.unet, pipeline.text_encoder, config).items():
-        a, b = (adapter.tensors[f"{name}.lora_{letter}.weight"].to(layer.weight.device) for letter in "AB")
-        layer.weight.copy_(layer.weight.float() + alpha * lora_delta(config, a, b))
+    adapted = {f"{name}.weight" for name in adapted_layers(pipeline, config)} if alpha else set()  # -0 + 0 = 0
+
+    def add(name: str, weight: Tensor) -> Tensor:
+        if name not in adapted:
+            return weight
+        layer = name.removesuffix(".weight")
+        a, b = (adapter.tensors[f"{layer}.lora_{letter}.weight"].to(weight.device) for letter in "AB")
+        return weight.float() + alpha * lora_delta(config, a, b)
+
+    return rebuild(pipeline, hardware or hardware_of(pipeline), add)
 
 
 def lora_delta(config: AdapterConfig, a: Tensor, b: Tensor) -> Tensor:

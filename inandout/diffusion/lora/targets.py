@@ -2,19 +2,17 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from diffusers import Transformer2DModel, UNet2DConditionModel
+from diffusers import Transformer2DModel
 from diffusers.models.downsampling import Downsample2D
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
-from transformers import CLIPTextModel
 from transformers.models.clip.modeling_clip import CLIPMLP, CLIPAttention
 
+from inandout.diffusion.pipeline import Pipeline, text_encoders
 from inandout.errors import InputError
 
 Layer = nn.Linear | nn.Conv2d
-
-PARTS = ("unet", "text_encoder")
 
 LIERLA, C3 = (Transformer2DModel,), (ResnetBlock2D, Downsample2D, Upsample2D)
 """Blocks of the UNet whose layers are adapted by LoRA-LierLa, and those that LoRA-C3Lier adds.
@@ -22,23 +20,24 @@ LIERLA, C3 = (Transformer2DModel,), (ResnetBlock2D, Downsample2D, Upsample2D)
 `conv_in`, `conv_out` and the time embedding are not adapted."""
 
 TEXT = (CLIPAttention, CLIPMLP)
-"""Modules of the text encoder whose layers are adapted."""
+"""Modules of the text encoders whose layers are adapted."""
 
 
 NAMES_SHOWN = 3
 """Maximum number of weight names in an error message."""
 
 
-def find_layers(unet: UNet2DConditionModel, text_encoder: CLIPTextModel, c3: bool) -> dict[str, Layer]:
+def find_layers(pipeline: Pipeline, c3: bool) -> dict[str, Layer]:
     """Return the layers by name, e.g. `unet.mid_block.resnets.0.conv1`, in the order of the models.
 
     Args:
-        unet: UNet without adapter.
-        text_encoder: text encoder without adapter.
+        pipeline: has no adapter.
         c3: whether to include the layers of `C3`.
     """
-    layers = {f"unet.{name}": layer for name, layer in _inside(unet, LIERLA + C3 if c3 else LIERLA)}
-    return layers | {f"text_encoder.{name}": layer for name, layer in _inside(text_encoder, TEXT)}
+    layers = {f"unet.{name}": layer for name, layer in _inside(pipeline.unet, LIERLA + C3 if c3 else LIERLA)}
+    for part, encoder in text_encoders(pipeline).items():
+        layers |= {f"{part}.{name}": layer for name, layer in _inside(encoder, TEXT)}
+    return layers
 
 
 def _inside(model: nn.Module, parents: tuple[type, ...]) -> Iterator[tuple[str, Layer]]:

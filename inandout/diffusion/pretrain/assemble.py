@@ -8,7 +8,7 @@ from diffusers import AutoencoderTiny, DPMSolverMultistepScheduler, StableDiffus
 from torch import nn
 
 from inandout.diffusion.base.folder import open_folder
-from inandout.diffusion.base.inpainting import require_text2img
+from inandout.diffusion.pipeline import is_inpainting, is_xl
 from inandout.diffusion.pretrain.build_vae import build_vae
 from inandout.diffusion.pretrain.captions import vocabulary
 from inandout.diffusion.pretrain.ema import ExponentialMovingAverage
@@ -16,6 +16,7 @@ from inandout.diffusion.pretrain.networks import build_scheduler, build_text_enc
 from inandout.diffusion.pretrain.pca_latents import surface_components
 from inandout.diffusion.pretrain.tokenizer import build_tokenizer
 from inandout.diffusion.pretrain.train_unet import TrainState
+from inandout.errors import InputError
 
 
 def new_vae(seed: int) -> AutoencoderTiny:
@@ -32,9 +33,14 @@ def new_train_state(vae: AutoencoderTiny, seed: int) -> TrainState:
 
 
 def load_train_state(folder: Path) -> TrainState:
-    """Load a base that `pretrain` wrote, to continue its training; the EMA starts from its weights."""
+    """Load a base that `pretrain` wrote, to continue its training; the EMA starts from its weights.
+
+    Raises:
+        InputError: the folder holds another base.
+    """
     pipeline = open_folder(folder, str(folder))
-    require_text2img(pipeline)
+    if not isinstance(pipeline.vae, AutoencoderTiny) or is_inpainting(pipeline) or is_xl(pipeline):
+        raise InputError(f"start = {folder}: is not a base that pretrain wrote; give such a folder, or leave it empty")
     for part in (pipeline.unet, pipeline.vae):
         part.register_to_config(_name_or_path="")  # or the old path would be saved with the new weights
     unet = pipeline.unet.to(memory_format=torch.channels_last)

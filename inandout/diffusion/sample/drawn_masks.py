@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from diffusers import StableDiffusionPipeline
 from scipy import ndimage
 
 from inandout.data.images import ImageBatch
+from inandout.diffusion.pipeline import Pipeline
 from inandout.diffusion.sample.config import SamplingConfig
 from inandout.diffusion.sample.guidance import Composition
 from inandout.diffusion.sample.sampler import sample
@@ -24,7 +24,7 @@ grows by 2 px. Both are proportional to the shorter side."""
 
 
 def draw_masks(
-    pipeline: StableDiffusionPipeline,
+    pipeline: Pipeline,
     composition: Composition,
     prompts: Sequence[str],
     seeds: Sequence[int],

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from diffusers import StableDiffusionPipeline
 from tqdm import tqdm
 
 from inandout.data.colour import without_colour
 from inandout.data.images import ImageArray, read_image, write_image
 from inandout.data.text import write_text
+from inandout.diffusion.pipeline import Pipeline
 from inandout.diffusion.sample.config import SamplingConfig
 from inandout.diffusion.sample.drawn_masks import draw_masks
 from inandout.diffusion.sample.guidance import Composition
@@ -21,6 +21,7 @@ from inandout.diffusion.sample.inpaint import Canvas, find_fault
 from inandout.diffusion.sample.quality_filter import QualityFilter, RejectReason
 from inandout.diffusion.sample.rejection_sampling import Generator, rejection_sample
 from inandout.diffusion.sample.sampler import image_seed, sample
+from inandout.diffusion.sample.window import enlarge, find_window, paste
 
 _INDEX = "index.jsonl"
 
@@ -44,7 +45,7 @@ class PoolState(NamedTuple):
 
 
 def text2img_generator(
-    pipeline: StableDiffusionPipeline,
+    pipeline: Pipeline,
     prompts: Sequence[str],
     seed: int,
     sizes: Sequence[tuple[int, int]],
@@ -76,7 +77,7 @@ def grey_generator(generator: Generator) -> Generator:
 
 
 def inpaint_generator(
-    pipeline: StableDiffusionPipeline,
+    pipeline: Pipeline,
     prompts: Sequence[str],
     seed: int,
     canvas_of: Callable[[range], Canvas],
@@ -88,22 +89,26 @@ def inpaint_generator(
 
     def generator(numbers: range) -> Iterator[tuple[ImageArray, RejectReason | None]]:
         canvas = canvas_of(numbers)
+        margin = config.mask_crop
+        windows = None if margin is None else [find_window(mask, margin) for mask in canvas.masks]
         chosen = [prompts[number % len(prompts)] for number in numbers]
         seeds = [image_seed(seed, number) for number in numbers]
         height, width = canvas.masks.shape[1:]
         batches = sample(
-            pipeline, chosen, seeds, width=width, height=height, config=config, clip_skip=clip_skip, canvas=canvas,
-            composition=composition,
+            pipeline, chosen, seeds, width=width, height=height, config=config, clip_skip=clip_skip,
+            canvas=enlarge(canvas, windows) if windows else canvas, composition=composition,
         )  # fmt: skip
-        results = [pair for batch in batches for pair in zip(batch.images, batch.finite, strict=True)]
-        for (image, finite), before, mask in zip(results, canvas.images, canvas.masks, strict=True):
-            yield image, find_fault(image, bool(finite), before, mask)
+        sampled = list(batches)
+        images, finite = (np.concatenate(parts) for parts in zip(*sampled, strict=True))
+        images = paste(canvas, windows, images) if windows else images
+        for image, usable, before, mask in zip(images, finite, canvas.images, canvas.masks, strict=True):
+            yield image, find_fault(image, bool(usable), before, mask)
 
     return generator
 
 
 def mask_generator(
-    pipeline: StableDiffusionPipeline,
+    pipeline: Pipeline,
     prompts: Sequence[str],
     seed: int,
     size: tuple[int, int],

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 
-from inandout.diffusion.prompts import check_prompt, prompt_states
+from inandout.diffusion.pipeline import Pipeline, weight_type
+from inandout.diffusion.prompts import Conditioning, check_prompt, encode_prompts, join
 
 Predict: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Model input (N, C, h, w) and timestep to the prediction (N, C, h, w) in fp32."""
@@ -25,7 +25,7 @@ Guidance: TypeAlias = Callable[[Sequence[str]], Predict]
 class Composition(NamedTuple):
     """The base beside the fine-tuned model, and the prompts that relate them."""
 
-    base: StableDiffusionPipeline
+    base: Pipeline
     instance_prompt: str
     """Prompt of the fine-tuned model for the product, e.g. "skt background"."""
     class_prompt: str
@@ -37,23 +37,23 @@ class Composition(NamedTuple):
 
 
 def plain_guidance(
-    pipeline: StableDiffusionPipeline, prompts: Iterable[str], negative_prompt: str, scale: float, clip_skip: int
+    pipeline: Pipeline, prompts: Iterable[str], negative_prompt: str, scale: float, clip_skip: int
 ) -> Guidance:
     """Return classifier-free guidance: two model calls per step, one if the scale is 1.
 
     Raises:
         InputError: a prompt is too long, or `clip_skip` is out of range.
     """
-    states = _encode(pipeline, [negative_prompt, *prompts], clip_skip)
+    encoded = _encode(pipeline, [negative_prompt, *prompts], clip_skip)
 
     def guidance(batch: Sequence[str]) -> Predict:
-        conditional = torch.cat([states[prompt] for prompt in batch])
+        conditional = join([encoded[prompt] for prompt in batch])
         if scale <= 1:
-            return lambda latents, time: _predict(pipeline.unet, latents, time, conditional)
-        negative = states[negative_prompt].expand_as(conditional)
+            return lambda latents, time: _predict(pipeline, latents, time, conditional)
+        negative = encoded[negative_prompt].repeat(len(batch))
 
         def predict(latents: Tensor, time: Tensor) -> Tensor:
-            without, prompted = _predict_both(pipeline.unet, latents, time, negative, conditional)
+            without, prompted = _predict_both(pipeline, latents, time, negative, conditional)
             return without + scale * (prompted - without)
 
         return predict
@@ -62,7 +62,7 @@ def plain_guidance(
 
 
 def composed_guidance(
-    pipeline: StableDiffusionPipeline, composition: Composition, prompts: Iterable[str], scale: float, clip_skip: int
+    pipeline: Pipeline, composition: Composition, prompts: Iterable[str], scale: float, clip_skip: int
 ) -> Guidance:
     """Return composed guidance: one call of the fine-tuned model and two of the base per step.
 
@@ -71,15 +71,15 @@ def composed_guidance(
     """
     instance_prompt, class_prompt = composition.instance_prompt, composition.class_prompt
     product = _encode(pipeline, [instance_prompt], clip_skip)[instance_prompt]
-    states = _encode(composition.base, [class_prompt, *map(composition.base_prompt, prompts)], clip_skip)
+    encoded = _encode(composition.base, [class_prompt, *map(composition.base_prompt, prompts)], clip_skip)
 
     def guidance(batch: Sequence[str]) -> Predict:
-        defective = torch.cat([states[composition.base_prompt(prompt)] for prompt in batch])
-        good, instance = states[class_prompt].expand_as(defective), product.expand_as(defective)
+        defective = join([encoded[composition.base_prompt(prompt)] for prompt in batch])
+        good, instance = encoded[class_prompt].repeat(len(batch)), product.repeat(len(batch))
 
         def predict(latents: Tensor, time: Tensor) -> Tensor:
-            without, with_defect = _predict_both(composition.base.unet, latents, time, good, defective)
-            return _predict(pipeline.unet, latents, time, instance) + scale * (with_defect - without)
+            without, with_defect = _predict_both(composition.base, latents, time, good, defective)
+            return _predict(pipeline, latents, time, instance) + scale * (with_defect - without)
 
         return predict
 
@@ -87,24 +87,26 @@ def composed_guidance(
 
 
 def _predict_both(
-    unet: UNet2DConditionModel, latents: Tensor, time: Tensor, first: Tensor, second: Tensor
+    pipeline: Pipeline, latents: Tensor, time: Tensor, first: Conditioning, second: Conditioning
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Return the predictions (N, C, h, w) for two prompts' states, computed as one batch."""
-    both = _predict(unet, latents.repeat(2, 1, 1, 1), time, torch.cat([first, second]))
+    """Return the predictions (N, C, h, w) for two prompts per image, computed as one batch."""
+    both = _predict(pipeline, latents.repeat(2, 1, 1, 1), time, join([first, second]))
     return both[: len(latents)], both[len(latents) :]
 
 
-def _predict(unet: UNet2DConditionModel, latents: Tensor, time: Tensor, states: Tensor) -> Tensor:
-    noisy = latents.contiguous(memory_format=torch.channels_last).to(unet.dtype)
-    predicted: Tensor = unet(noisy, time, encoder_hidden_states=states.to(unet.dtype)).sample.float()
+def _predict(pipeline: Pipeline, latents: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
+    dtype, factor = weight_type(pipeline), pipeline.vae_scale_factor
+    noisy = latents.contiguous(memory_format=torch.channels_last).to(dtype)
+    arguments = conditioning.unet_arguments(latents.shape[2] * factor, latents.shape[3] * factor, dtype)
+    predicted: Tensor = pipeline.unet(noisy, time, **arguments).sample.float()
     return predicted
 
 
 @torch.inference_mode()
-def _encode(pipeline: StableDiffusionPipeline, prompts: Iterable[str], clip_skip: int) -> dict[str, Tensor]:
-    """Map distinct prompts to states (1, tokens, width), each encoded alone, so that the states are independent."""
-    states = {}
+def _encode(pipeline: Pipeline, prompts: Iterable[str], clip_skip: int) -> dict[str, Conditioning]:
+    """Encode distinct prompts, each alone, so that the results are independent."""
+    encoded = {}
     for prompt in dict.fromkeys(prompts):
         check_prompt(pipeline.tokenizer, prompt)
-        states[prompt] = prompt_states(pipeline.text_encoder, pipeline.tokenizer, [prompt], clip_skip)
-    return states
+        encoded[prompt] = encode_prompts(pipeline, [prompt], clip_skip)
+    return encoded

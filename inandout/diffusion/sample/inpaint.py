@@ -11,15 +11,15 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from scipy import ndimage
 from torch import Tensor
 
 from inandout.data.colour import keep_grey
 from inandout.data.images import ImageArray, ImageBatch, Mask
-from inandout.diffusion.base.inpainting import is_inpainting
+from inandout.diffusion.pipeline import Pipeline, is_inpainting
 from inandout.diffusion.sample.quality_filter import RejectReason
-from inandout.diffusion.vae import encode
+from inandout.diffusion.vae import encode, encode_masked
 from inandout.errors import InputError
 
 MIN_VISIBLE_CHANGE = 6.0
@@ -63,7 +63,7 @@ class EncodedCanvas(NamedTuple):
         return torch.lerp(known, latents, self.mask)
 
 
-def encode_canvas(pipeline: StableDiffusionPipeline, canvas: Canvas, noise: Tensor) -> EncodedCanvas:
+def encode_canvas(pipeline: Pipeline, canvas: Canvas, noise: Tensor) -> EncodedCanvas:
     """Encode a canvas for `noise` (N, C, h, w), which covers it.
 
     Raises:
@@ -80,9 +80,17 @@ def encode_canvas(pipeline: StableDiffusionPipeline, canvas: Canvas, noise: Tens
     latents = encode(pipeline.vae, padded.images).float()
     conditioning = noise[:, :0]
     if is_inpainting(pipeline):
-        masked = np.where(padded.masks[..., None], np.uint8(128), padded.images)
-        conditioning = torch.cat([latent_mask, encode(pipeline.vae, masked).float()], dim=1)
+        conditioning = encode_masked(pipeline.vae, padded.images, padded.masks)
     return EncodedCanvas(latents, noise, latent_mask, conditioning)
+
+
+def empty_canvas(pipeline: Pipeline, noise: Tensor) -> EncodedCanvas:
+    """Return a canvas for whole images of an inpainting base: grey, and masked everywhere."""
+    factor = pipeline.vae_scale_factor
+    size = noise.shape[2] * factor, noise.shape[3] * factor
+    images, masks = np.zeros((1, *size, 3), np.uint8), np.ones((1, *size), np.bool_)
+    conditioning = encode_masked(pipeline.vae, images, masks).expand(len(noise), -1, -1, -1)
+    return EncodedCanvas(torch.zeros_like(noise), noise, torch.ones_like(noise[:, :1]), conditioning)
 
 
 def composite(canvas: Canvas, generated: ImageBatch) -> ImageBatch:

@@ -4,7 +4,7 @@ from typing import NamedTuple, get_args
 
 from inandout.data.config import KINDS, Shot
 from inandout.diffusion.base.config import Kind
-from inandout.diffusion.sample.config import GuidanceMode
+from inandout.diffusion.sample.config import GuidanceMode, SamplingConfig
 
 
 class Strength(NamedTuple):
@@ -27,30 +27,54 @@ class DrawingPreset(NamedTuple):
     """Defect words that are appended to the instance prompt; an empty word if defects were in the training images."""
 
 
-DEFAULT_MODES: dict[Kind, GuidanceMode] = {"embedded": "composed", "sd": "plain"}
+DEFAULT_MODES: dict[Kind, GuidanceMode] = {"embedded": "composed", "sd": "plain", "sd2": "plain", "sdxl": "plain"}
+_GUIDANCE: dict[Kind, float] = {"sd": 7.5, "sd2": 7.5, "sdxl": 5.0}
+"""Guidance of Stable Diffusion: the paper's, and for SDXL the default of diffusers' pipeline."""
+_ALPHAS: dict[Shot, float] = {"zero": 0.60, "few": 0.95, "full": 0.80}
+"""Merging weights of the paper."""
+
+
+def _everywhere(alpha: float, guidance: float, defects: tuple[str, ...]) -> DrawingPreset:
+    """Return a preset with the same strength for whole images and inpainting."""
+    return DrawingPreset(Strength(alpha, guidance), Strength(alpha, guidance), defects)
+
 
 _PAPER_WORDS = ("cracked", "scratched")
 _NO_WORDS = ("",)
 _COMPOSED: dict[Kind, DrawingPreset] = {
-    "sd": DrawingPreset(Strength(1.0, 7.5), Strength(1.0, 7.5), _PAPER_WORDS),
     "embedded": DrawingPreset(Strength(1.0, 1.5), Strength(1.0, 2.0), KINDS),
+    **{kind: _everywhere(1.0, guidance, _PAPER_WORDS) for kind, guidance in _GUIDANCE.items()},
 }
 
 DRAWING_PRESETS: dict[tuple[Kind, Shot, GuidanceMode], DrawingPreset] = {
-    ("sd", "zero", "plain"): DrawingPreset(Strength(0.60, 7.5), Strength(0.60, 7.5), _PAPER_WORDS),
-    ("sd", "few", "plain"): DrawingPreset(Strength(0.95, 7.5), Strength(0.95, 7.5), _NO_WORDS),
-    ("sd", "full", "plain"): DrawingPreset(Strength(0.80, 7.5), Strength(0.80, 7.5), _NO_WORDS),
+    **{
+        (kind, shot, "plain"): _everywhere(alpha, guidance, _PAPER_WORDS if shot == "zero" else _NO_WORDS)
+        for kind, guidance in _GUIDANCE.items()
+        for shot, alpha in _ALPHAS.items()
+    },
     ("embedded", "zero", "plain"): DrawingPreset(Strength(0.60, 3.0), Strength(0.30, 3.0), _PAPER_WORDS),
     ("embedded", "few", "plain"): DrawingPreset(Strength(0.80, 3.0), Strength(0.80, 3.0), _NO_WORDS),
     ("embedded", "full", "plain"): DrawingPreset(Strength(0.80, 3.0), Strength(0.80, 3.0), _NO_WORDS),
     **{(kind, shot, "composed"): preset for kind, preset in _COMPOSED.items() for shot in get_args(Shot)},
 }
-"""Plain guidance of Stable Diffusion: the paper's values. Plain guidance of the embedded base was chosen on magnetic
-tiles, composed guidance on three products at zero shot (experiments/composed_guidance.md). Composed guidance with few
-and full shot, and with Stable Diffusion, is not measured."""
+"""Plain guidance of Stable Diffusion: the paper's values for version 1; for 2 and XL they are not measured. Plain
+guidance of the embedded base was chosen on magnetic tiles, composed guidance on three products at zero shot
+(experiments/composed_guidance.md). Composed guidance with few and full shot, and with Stable Diffusion, is not
+measured."""
 
 
 def drawing_preset(kind: Kind, shot: Shot, mode: GuidanceMode | None) -> tuple[GuidanceMode, DrawingPreset]:
     """Return the guidance mode, the default of the base if None, and the preset for it."""
     mode = mode or DEFAULT_MODES[kind]
     return mode, DRAWING_PRESETS[kind, shot, mode]
+
+
+DIAG_PROMPTS = ("white marks on the wall", "copper metal scratches")
+DIAG_SAMPLING = SamplingConfig(
+    guidance=20.0, steps=30, strength=0.99, mask_crop=2, negative_prompt="smooth, plain, black, dark, shadow",
+    sample_batch=1,
+)  # fmt: skip
+DIAG_SIDE = 1024
+"""Published settings of DIAG (Girella 2024), from `generate_augmented_images.py` of its authors: prompts, sampling with
+SDXL inpainting, and side in px of the square to which images are stretched. Its solver is the base's Euler; here it is
+DDIM or DPM-Solver++."""

@@ -12,16 +12,15 @@ from diffusers import (
     AutoencoderTiny,
     DDIMScheduler,
     DPMSolverMultistepScheduler,
-    StableDiffusionPipeline,
 )
 from torch import Tensor
 from tqdm import tqdm
 
 from inandout.data.images import ImageBatch
-from inandout.diffusion.base.inpainting import require_text2img
+from inandout.diffusion.pipeline import Pipeline, is_inpainting
 from inandout.diffusion.sample.config import SamplingConfig
 from inandout.diffusion.sample.guidance import Composition, Guidance, Predict, composed_guidance, plain_guidance
-from inandout.diffusion.sample.inpaint import Canvas, EncodedCanvas, composite, encode_canvas
+from inandout.diffusion.sample.inpaint import Canvas, EncodedCanvas, composite, empty_canvas, encode_canvas
 from inandout.diffusion.vae import to_images
 from inandout.errors import InputError
 from inandout.seeds import PoolStream
@@ -51,7 +50,7 @@ def image_seed(seed: int, number: int) -> int:
 
 
 def sample(
-    pipeline: StableDiffusionPipeline,
+    pipeline: Pipeline,
     prompts: Sequence[str],
     seeds: Sequence[int],
     *,
@@ -77,20 +76,19 @@ def sample(
         height: as `width`.
         config: resolved, i.e. without None.
         clip_skip: as in `prompt_states`; the value of the fine-tuning.
-        canvas: images of this size, one per prompt, to inpaint inside their masks; None generates whole images.
+        canvas: images of this size, one per prompt, to inpaint inside their masks; None generates whole images. An
+            inpainting base generates them inside a mask that covers a grey image.
         composition: composed guidance with this base; None = plain guidance.
 
     Raises:
         InputError: a prompt is too long, a side is less than 1, the base's schedule has fewer steps, `clip_skip` is out
-            of range, an inpainting base has no canvas, or a composition has a negative prompt. It is raised by the
-            call, before the first batch is requested.
+            of range, or a composition has a negative prompt. It is raised by the call, before the first batch is
+            requested.
     """
     if width < 1 or height < 1:
         raise InputError(f"{width}x{height}: width and height must be at least 1 px")
     if len(prompts) != len(seeds):
         raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds were given; give one of each per image")
-    if canvas is None:
-        require_text2img(pipeline)
     scheduler = _build_scheduler(pipeline, config)
     scale = config.guidance or 1.0
     if composition is None:
@@ -106,7 +104,7 @@ def sample(
 
 
 def _batches(
-    pipeline: StableDiffusionPipeline,
+    pipeline: Pipeline,
     scheduler: Scheduler,
     guidance: Guidance,
     prompts: Sequence[str],
@@ -120,14 +118,16 @@ def _batches(
             batch = prompts[start : start + config.sample_batch]
             noise = _noise(pipeline, seeds[start : start + config.sample_batch], size)
             part = canvas and canvas.part(start, start + len(batch))
-            encoded = part and encode_canvas(pipeline, part, noise)
-            latents = _denoise(guidance(batch), scheduler, noise, encoded)
+            encoded = encode_canvas(pipeline, part, noise) if part else None
+            if part is None and is_inpainting(pipeline):
+                encoded = empty_canvas(pipeline, noise)
+            latents = _denoise(guidance(batch), scheduler, noise, encoded, config.strength if part else 1.0)
             sampled = _decode(pipeline.vae, latents, size)
             yield sampled._replace(images=composite(part, sampled.images)) if part else sampled
             bar.update(len(batch))
 
 
-def _build_scheduler(pipeline: StableDiffusionPipeline, config: SamplingConfig) -> Scheduler:
+def _build_scheduler(pipeline: Pipeline, config: SamplingConfig) -> Scheduler:
     """Return the configured solver with the base's noise schedule, without added noise, clipping or thresholding.
 
     If the last step of the schedule is pure noise, sampling must begin there ("trailing", Lin 2024).
@@ -163,7 +163,7 @@ def _set_steps(scheduler: Scheduler, steps: int, device: torch.device) -> None:
         raise InputError(f"steps = {steps}: must be less than {trained} with the base's schedule; reduce steps")
 
 
-def _noise(pipeline: StableDiffusionPipeline, seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
+def _noise(pipeline: Pipeline, seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
     """Return standard normal latents (N, C, H, W) that cover `size`, each from its own seed."""
     width, height = (-(-side // pipeline.vae_scale_factor) for side in size)
     shape = (1, pipeline.unet.config.out_channels, height, width)
@@ -172,11 +172,19 @@ def _noise(pipeline: StableDiffusionPipeline, seeds: Sequence[int], size: tuple[
 
 
 @torch.inference_mode()
-def _denoise(predict: Predict, scheduler: Scheduler, noise: Tensor, encoded: EncodedCanvas | None) -> Tensor:
-    """Denoise latents (N, C, H, W) in fp32 from noise of this shape; with a canvas, blend them outside the masks."""
+def _denoise(
+    predict: Predict, scheduler: Scheduler, noise: Tensor, encoded: EncodedCanvas | None, strength: float
+) -> Tensor:  # fmt: skip
+    """Denoise latents (N, C, H, W) in fp32 from noise of this shape; with a canvas, blend them outside the masks.
+
+    With a strength below 1, the first steps are left out and the others begin with the noised canvas, as in diffusers.
+    """
     scheduler = deepcopy(scheduler)  # it stores its last steps
-    latents = noise * scheduler.init_noise_sigma
-    for time, next_time in zip(scheduler.timesteps, [*scheduler.timesteps[1:], None], strict=True):
+    times, latents = scheduler.timesteps, noise * scheduler.init_noise_sigma
+    if encoded and strength < 1:
+        times = times[len(times) - max(int(len(times) * strength), 1) :]
+        latents = scheduler.add_noise(encoded.latents, noise, times[:1].expand(len(noise)))
+    for time, next_time in zip(times, [*times[1:], None], strict=True):
         model_input = scheduler.scale_model_input(latents, time)
         model_input = torch.cat([model_input, encoded.conditioning], dim=1) if encoded else model_input
         latents = scheduler.step(predict(model_input, time), time, latents).prev_sample

@@ -1,17 +1,17 @@
 """Encode and decode images with the VAE, to show how a generator changes the parts it does not draw on."""
 
 import numpy as np
-from diffusers import StableDiffusionPipeline
 
 from inandout.data.colour import keep_grey
 from inandout.data.images import ImageBatch
+from inandout.diffusion.pipeline import Pipeline
 from inandout.diffusion.vae import decode, encode
 
 BATCH = 8
 """Batch size."""
 
 
-def round_trip(pipeline: StableDiffusionPipeline, images: ImageBatch) -> ImageBatch:
+def round_trip(pipeline: Pipeline, images: ImageBatch) -> ImageBatch:
     """Encode and decode images (N, H, W, 3); size is kept, and so is grey of images without colour.
 
     As in `sample`, images are padded to a multiple of the VAE's patch size and cropped back.

@@ -6,9 +6,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from inandout.classifier.config import BackboneConfig, FitConfig
 from inandout.data.config import DataConfig, Geometry, Seed, ShotConfig
-from inandout.diffusion.base.config import BaseConfig, kind_of_base
+from inandout.diffusion.base.config import BaseConfig
 from inandout.diffusion.sample.config import GuidanceMode
 from inandout.diffusion.sample.presets import drawing_preset
+from inandout.hardware import HardwareConfig
 from inandout.mixing import split_counts
 from inandout.options import Fresh, StageConfig
 from inandout.stages.pools.config import Negatives
@@ -44,6 +45,7 @@ class ClassifyConfig(StageConfig):
     fit: FitConfig = FitConfig()
     mix: MixConfig = MixConfig()
     backbone: BackboneConfig = BackboneConfig()
+    hardware: HardwareConfig = HardwareConfig()
     val_fpr: ValFpr = 0.05
     seed: Seed = 0
     training_seed: int | None = Field(
@@ -53,8 +55,10 @@ class ClassifyConfig(StageConfig):
         description="seed of the weights and of the order of images; split and pools use seed; none = seed",
     )
     ddpm_ratio: float = Field(0.0, ge=0, le=1, description="share of n_aug from diffusion: 0 = MemSeg, .5 = In&Out")
-    diffusion: Literal["ddpm", "inpaint"] = Field(
-        "ddpm", description="ddpm: whole images; inpaint: defects inpainted on good parts"
+    diffusion: Literal["ddpm", "inpaint", "diag"] = Field(
+        "ddpm",
+        description="ddpm: whole images; inpaint: defects inpainted on good parts; diag: the same without an adapter, "
+        "with the published settings of DIAG, which use the masks of all real defects",
     )
     alpha: float | None = Field(
         None,
@@ -98,10 +102,10 @@ class ClassifyConfig(StageConfig):
         return split_counts(self.mix.n_aug, self.ddpm_ratio)
 
     def resolved(self) -> "ClassifyConfig":
-        """Resolve `alpha`, `guidance_mode` and `guidance`; they are None if no diffusion image is drawn."""
-        if not self.shares()[0] or self.ddpm_pool:
+        """Resolve `alpha`, `guidance_mode` and `guidance`; they are None if no diffusion image depends on them."""
+        if not self.shares()[0] or self.ddpm_pool or self.diffusion == "diag":
             return self.model_copy(update={"alpha": None, "guidance_mode": None, "guidance": None})
-        mode, preset = drawing_preset(kind_of_base(self.base.base), self.scenario.shot, self.guidance_mode)
+        mode, preset = drawing_preset(self.base.kind(), self.scenario.shot, self.guidance_mode)
         strength = preset.inpaint if self.diffusion == "inpaint" else preset.whole
         alpha = strength.alpha if self.alpha is None else self.alpha
         guidance = strength.guidance if self.guidance is None else self.guidance
@@ -135,6 +139,7 @@ class LabelErrorsConfig(StageConfig):
     geometry: Geometry = Geometry()
     fit: FitConfig = FitConfig()
     backbone: BackboneConfig = BackboneConfig()
+    hardware: HardwareConfig = HardwareConfig()
     seed: Seed = 0
     folds: int = Field(5, ge=2, le=50, description="cross-validation folds; one classifier is trained per fold")
     fresh: Fresh = False

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import mlflow
 import numpy as np
-import torch
 from scipy.special import expit
 from sklearn.metrics import average_precision_score
 
@@ -90,13 +89,15 @@ def _fold_logits(config: LabelErrorsConfig, part: Part, fold: np.ndarray, file: 
     """Return the logits of one fold. A file keeps them, so that a killed run resumes with the next fold."""
     kept, checkpoint = file.with_suffix(".json"), file.with_suffix(".safetensors")
     if not kept.exists():
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = build_classifier(config.backbone, config.seed).to(device)
+        hardware = config.hardware.open()
+        model = build_classifier(config.backbone, config.seed).to(hardware.device)
         others = np.setdiff1d(np.arange(len(part.labels)), fold)
         fit(
-            model, part.pixels[others], part.labels[others], config.fit, seed=config.seed, checkpoint=checkpoint
+            model, part.pixels[others], part.labels[others], config.fit, seed=config.seed, checkpoint=checkpoint,
+            precision=hardware.precision,
         )  # fmt: skip
-        write_text(kept, json.dumps(predict(model, part.pixels[fold]).tolist()))
+        logits = predict(model, part.pixels[fold], precision=hardware.precision)
+        write_text(kept, json.dumps(logits.tolist()))
         checkpoint.unlink()
     return np.array(json.loads(kept.read_text(encoding="utf-8")))
 

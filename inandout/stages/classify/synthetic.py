@@ -19,6 +19,7 @@ from inandout.stages.pools.config import (
     InpaintPoolConfig,
     MemSegPoolConfig,
     RoundTripConfig,
+    diag,
     inpainting,
 )
 from inandout.stages.pools.decisions import kept_rows, load_review
@@ -128,26 +129,31 @@ def diffusion_pool_config(config: ClassifyConfig, n: int) -> DdpmPoolConfig:
     pool = DdpmPoolConfig(
         data=config.data, scenario=config.scenario, geometry=config.geometry, base=config.base,
         sampling=SamplingConfig(guidance=config.guidance),
-        drawing=DrawingConfig(alpha=config.alpha, guidance_mode=config.guidance_mode),
+        drawing=DrawingConfig(alpha=config.alpha, guidance_mode=config.guidance_mode), hardware=config.hardware,
         seed=config.seed, n_aug=n,
     )  # fmt: skip
+    if config.diffusion == "diag":
+        return diag(pool)
     return inpainting(pool, MaskConfig(), None) if config.diffusion == "inpaint" else pool
 
 
 def _round_trip(config: ClassifyConfig, n: int) -> RoundTripConfig:
-    return RoundTripConfig(data=config.data, geometry=config.geometry, base=config.base, seed=config.seed, n_aug=n)
+    return RoundTripConfig(
+        data=config.data, geometry=config.geometry, base=config.base, hardware=config.hardware, seed=config.seed,
+        n_aug=n,
+    )  # fmt: skip
 
 
 def good_image_config(config: ClassifyConfig, n: int) -> DdpmPoolConfig:
     """Return the configuration of `n` good parts for `negatives=generated`.
 
     Raises:
-        InputError: diffusion=inpaint, or the adapter of the pool cannot draw good parts.
+        InputError: diffusion=inpaint or diag, or the adapter of the pool cannot draw good parts.
     """
-    if config.diffusion == "inpaint" and not config.ddpm_pool:
+    if config.diffusion != "ddpm" and not config.ddpm_pool:
         raise InputError(
             "negatives = generated: whole generated images do not match defects inpainted on real good parts "
-            "(diffusion = inpaint); give negatives=roundtrip"
+            f"(diffusion = {config.diffusion}); give negatives=roundtrip"
         )
     return good_pool_config(diffusion_pool_config(config, n), config.ddpm_pool)
 

@@ -23,6 +23,7 @@ from inandout.data.prepare import CheckedData, read_data
 from inandout.diffusion.base.base import base_identity
 from inandout.evaluation.metrics import Scored, evaluate, ranking
 from inandout.fingerprints import Identity
+from inandout.hardware import Precision
 from inandout.mixing import mix
 from inandout.reporting.figures import contact_sheet, outline, pr_curve
 from inandout.stages.classify.config import ClassifyConfig
@@ -140,7 +141,7 @@ def _train_and_measure(config: ClassifyConfig, data: CheckedData, work: Path) ->
     real = data.take_shot(config.data, config.scenario, config.seed)
     val, test = (load_part(_rows(real, split), config.geometry) for split in ("val", "test"))
     model, val_logits = train_classifier(config, data, real, val, work)
-    test_logits = predict(model, test.pixels)
+    test_logits = predict(model, test.pixels, precision=config.hardware.open().precision)
     evaluation = evaluate(_scored(test, test_logits), _scored(val, val_logits), config.val_fpr, config.seed)
     log_values(evaluation.values)
     mlflow.set_tag("inandout.notes", " | ".join(evaluation.notes))
@@ -173,12 +174,12 @@ def train_classifier(
     negatives = synthetic_negatives(config, data, ddpm)
     train = load_part(mix(real, memseg, ddpm, config.mix.n_aug, config.ddpm_ratio, negatives), config.geometry)
     _log_inputs(config, real, train)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    mlflow.set_tags({"inandout.device": device, WEIGHTS_TAG: config.backbone.weights_identity()})
+    hardware = config.hardware.open()
+    mlflow.set_tags(hardware.tags() | {WEIGHTS_TAG: config.backbone.weights_identity()})
     started = time.monotonic()
-    logits = _train(config, model.to(device), train, val, work)
+    logits = _train(config, model.to(hardware.device), train, val, work, hardware.precision)
     mlflow.log_metric("seconds_training", time.monotonic() - started)
-    return model, predict(model, val.pixels) if logits is None else logits
+    return model, predict(model, val.pixels, precision=hardware.precision) if logits is None else logits
 
 
 def _rows(samples: Sequence[Sample], split: str) -> list[Sample]:
@@ -191,10 +192,12 @@ def load_part(samples: Sequence[Sample], geometry: Geometry) -> Part:
     return Part(list(samples), pixels, np.array([sample.label for sample in samples], np.int64))
 
 
-def _train(config: ClassifyConfig, model: DefectNet, train: Part, val: Part, work: Path) -> Logits | None:
+def _train(
+    config: ClassifyConfig, model: DefectNet, train: Part, val: Part, work: Path, precision: Precision
+) -> Logits | None:  # fmt: skip
     """Train; return the logits of `val` after the last epoch if they were computed, else None."""
     logits: Logits | None = None
-    predict_val = predictor(model, val.pixels)
+    predict_val = predictor(model, val.pixels, precision)
 
     def on_epoch(epoch: int, values: dict[str, float]) -> None:
         nonlocal logits
@@ -208,7 +211,7 @@ def _train(config: ClassifyConfig, model: DefectNet, train: Part, val: Part, wor
     is_synthetic_negative = np.array([sample.label == 0 and sample.origin != "real" for sample in train.samples])
     fit(
         model, train.pixels, train.labels, config.fit, seed=config.own_seed(), every_epoch=is_synthetic_negative,
-        checkpoint=checkpoint, on_epoch=on_epoch,
+        checkpoint=checkpoint, precision=precision, on_epoch=on_epoch,
     )  # fmt: skip
     return logits
 

@@ -18,6 +18,7 @@ from inandout.data.prepare import prepare
 from inandout.data.splits import take_shot
 from inandout.errors import InputError
 from inandout.evaluation.metrics import Scored
+from inandout.hardware import find_device
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.scores import read_scores
 from inandout.tracking.runs import STAGE, WEIGHTS, artifact_folder, artifact_names, find_run, read_config
@@ -107,8 +108,7 @@ class TrainedClassifier:
 
     def load_fastest(self) -> DefectNet:
         """Load the model on a GPU if available, in evaluation mode."""
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        return self.load().to(device).to(memory_format=torch.channels_last)
+        return self.load().to(find_device()).to(memory_format=torch.channels_last)
 
     def scores(self, split: Split = "test") -> Scored:
         """Read the logged labels and logits of a split."""

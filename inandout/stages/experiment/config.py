@@ -11,6 +11,7 @@ from inandout.classifier.config import Backbone, BackboneConfig, FitConfig, Free
 from inandout.data.config import DataConfig, Geometry, NShot, Shot, ShotConfig
 from inandout.diffusion.base.config import BaseConfig
 from inandout.errors import InputError, did_you_mean
+from inandout.hardware import AnyPrecision, Device, HardwareConfig
 from inandout.options import Fresh, StageConfig
 from inandout.parallel import ParallelConfig
 from inandout.stages.classify.config import ClassifyConfig, MixConfig, ValFpr
@@ -20,11 +21,12 @@ from inandout.stages.pools.config import Negatives
 
 Name = Literal[
     "table1", "table2", "table3", "table4", "table5", "table6",
-    "figure1", "figure2", "figure4", "figure5", "figure6", "figure7", "comparison",
+    "figure1", "figure2", "figure4", "figure5", "figure6", "figure7", "comparison", "diag",
 ]  # fmt: skip
-"""Tables and figures of the paper (except Figure 3, a diagram), and the comparison of all shots and sources."""
+"""Tables and figures of the paper (except Figure 3, a diagram), the comparison of all shots and sources, and the table
+of DIAG (Girella 2024)."""
 
-Profile = Literal["paper", "tiles", "embedded"]
+Profile = Literal["paper", "tiles", "embedded", "diag"]
 
 
 class Grid(NamedTuple):
@@ -50,7 +52,8 @@ GRIDS: dict[str, Grid] = {
     "figure5": Grid(("zero",), ("ddpm",), "images"),
     "figure6": Grid(("zero",), ("memseg", "ddpm", "inout")),
     "figure7": Grid(("zero",), ("memseg", "ddpm", "inout")),
-    "comparison": Grid(SHOTS, tuple(SOURCES)),
+    "comparison": Grid(SHOTS, tuple(source for source in SOURCES if source != "diag")),
+    "diag": Grid(("zero", "full"), ("diag",)),
 }
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -62,10 +65,15 @@ SIZES: dict[str, dict[str, Any]] = {
         "width": 64, "height": 64, "fit": "stretch", "epochs": 12, "n_augs": "100", "seeds": "0,1,2,3",
     },
     "embedded": {"epochs": 6, "n_augs": "40,60", "seeds": "0,1"},
+    "diag": {
+        "data": "data/ksdd2/KolektorSDD2", "width": 256, "height": 704, "fit": "stretch", "weights": "imagenet",
+        "optimiser": "adamw", "lr": 0.0001, "epochs": 276, "batch_size": 32, "n_augs": "80,100,120", "seeds": "0,1,2,3",
+    },
 }  # fmt: skip
 """Profile to options that differ from the defaults of `ClassifyConfig`: the paper's setup for a GPU; real magnetic
-tiles and embedded surfaces for two cores."""
-_REQUIRED = {"paper": ("base",), "tiles": ("data",), "embedded": ()}
+tiles and embedded surfaces for two cores; DIAG's setup (`train_ResNet50.py` of its authors), with AdamW for Adam, and
+with as many images as its 30 passes over all negatives and 120 defects, but drawn by frequency of use."""
+_REQUIRED = {"paper": ("base",), "tiles": ("data",), "embedded": (), "diag": ("base",)}
 """Profile to options without a value in `SIZES`."""
 
 
@@ -75,7 +83,9 @@ class SettingsConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: str | None = Field(None, min_length=1, description="dataset; required with profile=tiles")
-    base: str | None = Field(None, min_length=1, description="base, pinned by revision; required with profile=paper")
+    base: str | None = Field(
+        None, min_length=1, description="base, pinned by revision; required with profile=paper and diag"
+    )
     base_config: str | None = Field(None, description="configuration of a single-file base")
     width: int | None = Field(None, ge=32, le=4096, description="image width in px")
     height: int | None = Field(None, ge=32, le=4096, description="image height in px")
@@ -88,6 +98,8 @@ class SettingsConfig(BaseModel):
     batch_size: int | None = Field(None, ge=2, le=4096, description="images per step")
     optimiser: Optimiser | None = Field(None, description="optimiser: sgd or adamw")
     lr: float | None = Field(None, gt=0, le=10, description="learning rate")
+    device: Device | None = Field(None, description="device: auto, cpu, cuda, cuda:N or mps")
+    precision: AnyPrecision | None = Field(None, description="precision: auto, fp32, bf16 or fp16")
     negatives: Negatives | None = Field(None, description="synthetic negatives, as in classify")
     n_augs: NAugs | None = Field(None, description="numbers of synthetic positives, separated by commas")
     seeds: Seeds | None = Field(None, description="seeds of repetitions, separated by commas")
@@ -97,10 +109,14 @@ class ExperimentConfig(StageConfig):
     """Options of an experiment."""
 
     engine: ParallelConfig = ParallelConfig()
-    name: Name = Field("comparison", description="table or figure of the paper; comparison = all shots and sources")
+    name: Name = Field(
+        "comparison",
+        description="table or figure of the paper; comparison = all shots and sources; diag = table of DIAG",
+    )
     profile: Profile = Field(
         "embedded",
-        description="paper: KolektorSDD2 and Stable Diffusion; tiles: magnetic tiles; embedded: embedded surfaces",
+        description="paper: KolektorSDD2 and Stable Diffusion; tiles: magnetic tiles; embedded: embedded surfaces; "
+        "diag: KolektorSDD2 and SDXL inpainting with DIAG's settings",
     )
     given: SettingsConfig = SettingsConfig()
     gpu_tflops: float | None = Field(
@@ -161,12 +177,13 @@ class CompareConfig(StageConfig):
     fit: FitConfig = FitConfig()
     mix: MixConfig = MixConfig()
     backbone: BackboneConfig = BackboneConfig()
+    hardware: HardwareConfig = HardwareConfig()
     val_fpr: ValFpr = 0.05
     shots: Annotated[str, AfterValidator(_shots)] = Field("zero,full", description="scenarios, separated by commas")
     sources: Annotated[str, AfterValidator(_sources)] = Field(
         "none,memseg",
         description="sources of synthetic positives: some of none, memseg, ddpm, inout (half of each), inpaint, "
-        "inout-inpaint (half MemSeg, half inpaint)",
+        "inout-inpaint (half MemSeg, half inpaint), diag",
     )
     seeds: Seeds = Field("0", description="repetitions, separated by commas")
     n_shot: NShot = 5
@@ -176,7 +193,8 @@ class CompareConfig(StageConfig):
         """Return all cells of the comparison."""
         shared = ClassifyConfig(
             data=self.data, scenario=ShotConfig(n_shot=self.n_shot), geometry=self.geometry, base=self.base,
-            fit=self.fit, mix=self.mix, backbone=self.backbone, val_fpr=self.val_fpr, fresh=self.fresh,
+            fit=self.fit, mix=self.mix, backbone=self.backbone, hardware=self.hardware,
+            val_fpr=self.val_fpr, fresh=self.fresh,
         )  # fmt: skip
         shots = [shot for shot in SHOTS if shot in self.shots.split(",")]
         seeds = [int(seed) for seed in self.seeds.split(",")]
@@ -189,7 +207,7 @@ class ReportConfig(StageConfig):
     name: Name = Field(
         "comparison", description="name of the experiment; the newest run of this name and profile is reported"
     )
-    profile: Profile = Field("embedded", description="profile of the experiment: paper, tiles or embedded")
+    profile: Profile = Field("embedded", description="profile of the experiment: paper, tiles, embedded or diag")
     run: str = Field(
         "", description="run id of experiment or main, instead of name and profile; the run may be unfinished"
     )

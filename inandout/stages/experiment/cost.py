@@ -17,10 +17,12 @@ from inandout.classifier.config import Backbone, BackboneConfig, FitConfig
 from inandout.classifier.training import fit
 from inandout.data.config import Geometry
 from inandout.diffusion.base.base import open_base
-from inandout.diffusion.base.config import BaseConfig, kind_of_base
+from inandout.diffusion.base.config import BaseConfig
 from inandout.diffusion.base.hub import NotHereError
+from inandout.diffusion.prompts import Conditioning
 from inandout.diffusion.sample.config import GuidanceMode, SamplingConfig
-from inandout.diffusion.sample.presets import drawing_preset
+from inandout.diffusion.sample.presets import DIAG_SAMPLING, drawing_preset
+from inandout.hardware import HardwareConfig, find_device
 from inandout.options import known
 from inandout.reporting.tables import aligned
 from inandout.stages.classify.config import ClassifyConfig
@@ -116,7 +118,8 @@ def _table(works: Sequence[Work], gpu_tflops: float | None) -> str:
         )
         lines.append([work.name, str(work.number), f"{work.each.seconds:.3f}", local, *gpu_hours])
     hours = sum(work.number * work.each.seconds for work in works) / 3600
-    where = torch.cuda.get_device_name() if _device() == "cuda" else f"{torch.get_num_threads()} threads"
+    on_gpu = find_device().type == "cuda"
+    where = torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} threads"
     notes = [f"about {hours:.1f} hours on this machine, from steps timed now ({where})"]
     if not all(work.each.measured for work in works):
         notes.append("the base is not downloaded: its time is derived from counted operations, not measured")
@@ -134,7 +137,7 @@ def _classifying(missing: Sequence[Task[Config]], plan: Plan) -> list[Work]:
     if not configs:
         return []
     data, shared = plan.data, plan.cells[0].config
-    step = _classifier_step(shared.backbone.backbone, shared.fit, shared.geometry)
+    step = _classifier_step(shared.backbone.backbone, shared.fit, shared.geometry, shared.hardware)
     if configs[0].backbone.freeze == "all":
         images = sum(count_training_images(config, data) for config in configs)
         return [Work("classifier, images", images, step.times(1 / (_BACKWARD * configs[0].fit.batch_size)))]
@@ -142,17 +145,17 @@ def _classifying(missing: Sequence[Task[Config]], plan: Plan) -> list[Work]:
 
 
 @cache
-def _classifier_step(backbone: Backbone, config: FitConfig, size: Geometry) -> Timed:
+def _classifier_step(backbone: Backbone, config: FitConfig, size: Geometry, requested: HardwareConfig) -> Timed:
     """Time one step of `fit` on a batch of blank images with nothing frozen; an epoch is one step."""
-    count = config.batch_size
+    count, hardware = config.batch_size, requested.open()
     pixels, labels = np.zeros((count, size.height, size.width, 3), np.uint8), _alternating_labels(count)
     ends: list[float] = []
 
     def train(epochs: int) -> None:
         fit(
-            build_classifier(BackboneConfig(backbone=backbone), 0).to(_device()), pixels, labels,
-            config.model_copy(update={"epochs": epochs}), seed=0,
-            on_epoch=lambda epoch, values: ends.append(_now()),
+            build_classifier(BackboneConfig(backbone=backbone), 0).to(hardware.device), pixels, labels,
+            config.model_copy(update={"epochs": epochs}), seed=0, precision=hardware.precision,
+            on_epoch=lambda epoch, values: ends.append(_now(hardware.device)),
         )  # fmt: skip
 
     with FlopCounterMode(display=False) as counter:
@@ -161,14 +164,9 @@ def _classifier_step(backbone: Backbone, config: FitConfig, size: Geometry) -> T
     return Timed(ends[3] - ends[2], counter.get_total_flops())
 
 
-def _device() -> str:
-    """Return the device of the training."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _now() -> float:
+def _now(device: torch.device) -> float:
     """Return the time in seconds after synchronising the GPU."""
-    if _device() == "cuda":
+    if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
 
@@ -189,10 +187,13 @@ def _diffusing(missing: Sequence[Task[Config]], plan: Plan) -> list[Work]:
     if not (tunings or n_defects or n_goods):
         return []
     config = plan.cells[0].config
-    factor, pass_ = _unet(config.base, config.geometry) or _counted_unet(config)
-    sampling = SamplingConfig().resolved(kind_of_base(config.base.base))
+    pools = [*defects, *goods]
+    size = pools[0].geometry if pools else config.geometry
+    factor, pass_ = _unet(config.base, size, config.hardware) or _counted_unet(config, size)
+    sampling = SamplingConfig().resolved(config.base.kind())
     prior = pass_.times(known(sampling.steps) * _passes("plain", known(sampling.guidance)))
-    image = pass_.times(known(sampling.steps) * _image_passes(config))
+    steps = pools[0].resolved().sampling.steps if pools else sampling.steps
+    image = pass_.times(known(steps) * _image_passes(config))
     works = [
         Work("fine-tuning, images", sum(count_shown(tuning, plan.data) for tuning in tunings), pass_.times(_BACKWARD)),
         Work("prior preservation, images", missing_priors(tunings, factor), prior),
@@ -207,7 +208,9 @@ def _image_passes(config: ClassifyConfig) -> int:
 
     For a drawn mask, an image is also drawn with its defect, and in one pass without it.
     """
-    mode, preset = drawing_preset(kind_of_base(config.base.base), config.scenario.shot, config.guidance_mode)
+    if config.diffusion == "diag":
+        return _passes("plain", known(DIAG_SAMPLING.guidance))
+    mode, preset = drawing_preset(config.base.kind(), config.scenario.shot, config.guidance_mode)
     strength = preset.inpaint if config.diffusion == "inpaint" else preset.whole
     passes = _passes(mode, strength.guidance if config.guidance is None else config.guidance)
     return 2 * passes + 1 if mode == "composed" and config.diffusion == "inpaint" else passes
@@ -219,19 +222,19 @@ def _passes(mode: GuidanceMode, scale: float) -> int:
 
 
 @cache
-def _unet(base: BaseConfig, size: Geometry) -> tuple[int, Timed] | None:
+def _unet(base: BaseConfig, size: Geometry, requested: HardwareConfig) -> tuple[int, Timed] | None:
     """Return the scale factor of the VAE and the cost of one UNet pass for one image; None if it is not downloaded."""
     try:
-        pipeline = open_base(base, download=False).pipeline
+        pipeline = open_base(base, requested.open(), download=False).pipeline
     except NotHereError:
         return None
     return pipeline.vae_scale_factor, _pass(pipeline.unet, pipeline.vae_scale_factor, size, pipeline.device)
 
 
-def _counted_unet(config: ClassifyConfig) -> tuple[int, Timed]:
+def _counted_unet(config: ClassifyConfig, size: Geometry) -> tuple[int, Timed]:
     """Return the same for Stable Diffusion 1.5; seconds follow from the operations."""
-    flops = _pass(_stable_diffusion(), _FACTOR, config.geometry, torch.device("meta")).flops
-    classifier = _classifier_step(config.backbone.backbone, config.fit, config.geometry)
+    flops = _pass(_stable_diffusion(), _FACTOR, size, torch.device("meta")).flops
+    classifier = _classifier_step(config.backbone.backbone, config.fit, config.geometry, config.hardware)
     return _FACTOR, Timed(flops / classifier.flops * classifier.seconds, flops, measured=False)
 
 
@@ -247,10 +250,20 @@ def _pass(unet: UNet2DConditionModel, factor: int, size: Geometry, device: torch
     count = SamplingConfig().sample_batch
     height, width = -(-size.height // factor), -(-size.width // factor)
     height, width = (-(-side // 8) * 8 for side in (height, width))
-    latents = torch.zeros(count, unet.config.in_channels, height, width, device=device)
-    states = torch.zeros(count, 77, unet.config.cross_attention_dim, device=device)
+    dtype = unet.conv_in.weight.dtype
+    latents = torch.zeros(count, unet.config.in_channels, height, width, device=device, dtype=dtype)
+    arguments = _blank_prompts(unet, count, device).unet_arguments(height * factor, width * factor, dtype)
     with FlopCounterMode(display=False) as counter:
-        unet(latents, 1, states)
-    started = _now()
-    unet(latents, 1, states)
-    return Timed((_now() - started) / count, counter.get_total_flops() / count)
+        unet(latents, 1, **arguments)
+    started = _now(device)
+    unet(latents, 1, **arguments)
+    return Timed((_now(device) - started) / count, counter.get_total_flops() / count)
+
+
+def _blank_prompts(unet: UNet2DConditionModel, count: int, device: torch.device) -> Conditioning:
+    """Return zeros in place of encoded prompts."""
+    config, pooled = unet.config, None
+    if config.addition_embed_type == "text_time":  # SDXL: the input is a summary of the prompt, and six sizes
+        width = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+        pooled = torch.zeros(count, width, device=device)
+    return Conditioning(torch.zeros(count, 77, config.cross_attention_dim, device=device), pooled)

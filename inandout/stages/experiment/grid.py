@@ -18,7 +18,7 @@ class Source(NamedTuple):
     title: str
     """Name in tables."""
     ddpm_ratio: float
-    diffusion: Literal["ddpm", "inpaint"] = "ddpm"
+    diffusion: Literal["ddpm", "inpaint", "diag"] = "ddpm"
 
 
 SOURCES = {
@@ -28,6 +28,7 @@ SOURCES = {
     "inout": Source("In&Out", 0.5),
     "inpaint": Source("inpainting", 1.0, "inpaint"),
     "inout-inpaint": Source("In&Out, inpainting", 0.5, "inpaint"),
+    "diag": Source("DIAG", 1.0, "diag"),
 }
 
 

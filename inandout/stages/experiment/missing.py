@@ -17,7 +17,7 @@ from inandout.stages.finetune import (
     training_size,
 )
 from inandout.stages.image_cache import generated_folder
-from inandout.stages.pools.config import DdpmPoolConfig, InpaintPoolConfig
+from inandout.stages.pools.config import NO_ADAPTER, DdpmPoolConfig, InpaintPoolConfig
 from inandout.stages.pools.inpaint import inpaint_cache_key
 from inandout.stages.pools.text2img import finetune_config, resolve, text2img_cache_key
 from inandout.tracking.runs import find_finished
@@ -71,6 +71,8 @@ def missing_images(configs: Sequence[DdpmPoolConfig], data: CheckedData) -> int:
 def _drawn(config: DdpmPoolConfig, data: CheckedData) -> int:
     """Return the number of cached images of pools that differ only in `n_aug`."""
     samples = data.take_shot(config.data, config.scenario, config.seed)
+    if config.drawing.adapter == NO_ADAPTER and isinstance(config, InpaintPoolConfig):
+        return count_kept(generated_folder(inpaint_cache_key(config.resolved(), None, samples)))
     run = find_finished(finetune_fingerprint(finetune_config(config), samples))
     if run is None:
         return 0

@@ -84,7 +84,8 @@ def positive_pools(config: ClassifyConfig, data: CheckedData) -> tuple[Task[Pool
         pools.append(Task("augment", required.memseg, key))
     if required.diffusion:
         key = diffusion_fingerprint(required.diffusion, data)
-        pools.append(Task("augment", required.diffusion, key, (_finetuning(required.diffusion, data),)))
+        needs = () if required.diffusion.drawing.adapter else (_finetuning(required.diffusion, data),)
+        pools.append(Task("augment", required.diffusion, key, needs))
     return tuple(pools)
 
 

@@ -5,10 +5,18 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from inandout.data.config import DataConfig, Geometry, Seed, ShotConfig
-from inandout.diffusion.base.config import BaseConfig, kind_of_base
+from inandout.diffusion.base.config import BaseConfig
 from inandout.diffusion.sample.config import GuidanceMode, SamplingConfig
-from inandout.diffusion.sample.presets import DrawingPreset, Strength, drawing_preset
+from inandout.diffusion.sample.presets import (
+    DIAG_PROMPTS,
+    DIAG_SAMPLING,
+    DIAG_SIDE,
+    DrawingPreset,
+    Strength,
+    drawing_preset,
+)
 from inandout.errors import InputError
+from inandout.hardware import HardwareConfig
 from inandout.memseg.config import MaskConfig, MemSegConfig
 from inandout.options import Fresh, StageConfig
 from inandout.stages.config import FinetuneConfig
@@ -62,11 +70,12 @@ class DdpmConfig(StageConfig):
     base: BaseConfig = BaseConfig()
     sampling: SamplingConfig = SamplingConfig()
     drawing: DrawingConfig = DrawingConfig()
+    hardware: HardwareConfig = HardwareConfig()
     seed: Seed = 0
 
     def preset(self) -> DrawingPreset:
         """Return the defaults for base, shot and guidance mode."""
-        return drawing_preset(kind_of_base(self.base.base), self.scenario.shot, self.drawing.guidance_mode)[1]
+        return drawing_preset(self.base.kind(), self.scenario.shot, self.drawing.guidance_mode)[1]
 
     def strength(self) -> Strength:
         """Return the defaults of alpha and guidance."""
@@ -74,7 +83,7 @@ class DdpmConfig(StageConfig):
 
     def resolved(self) -> Self:
         """Replace None by the defaults for base and shot, and set prompts if no adapter is given."""
-        kind = kind_of_base(self.base.base)
+        kind = self.base.kind()
         mode = drawing_preset(kind, self.scenario.shot, self.drawing.guidance_mode)[0]
         alpha = self.strength().alpha if self.drawing.alpha is None else self.drawing.alpha
         guidance = self.strength().guidance if self.sampling.guidance is None else self.sampling.guidance
@@ -112,11 +121,12 @@ NO_ADAPTER = "none"
 
 
 Masks = Annotated[
-    Literal["drawn", "perlin", "real"] | None,
+    Literal["drawn", "perlin", "real", "all"] | None,
     Field(
         description="masks of source=inpaint: drawn = where a whole image with the defect differs from the image "
         "without it (composed guidance); perlin = Perlin noise, as in MemSeg; real = masks of real defects of the "
-        "training part (few and full shot); none = drawn with composed guidance, else perlin"
+        "training part (few and full shot); all = those of all real defects of the training part, also of those that "
+        "the shot withholds (DIAG); none = drawn with composed guidance, else perlin"
     ),
 ]
 
@@ -160,8 +170,17 @@ def inpainting(pool: DdpmPoolConfig, mask: MaskConfig, masks: Masks) -> InpaintP
     """Return the configuration of `pool` for inpainting on good parts."""
     return InpaintPoolConfig(
         data=pool.data, scenario=pool.scenario, geometry=pool.geometry, base=pool.base, sampling=pool.sampling,
-        drawing=pool.drawing, seed=pool.seed, n_aug=pool.n_aug, fresh=pool.fresh, mask=mask, masks=masks,
+        drawing=pool.drawing, hardware=pool.hardware, seed=pool.seed, n_aug=pool.n_aug, fresh=pool.fresh, mask=mask,
+        masks=masks,
     )  # fmt: skip
+
+
+def diag(pool: DdpmPoolConfig) -> InpaintPoolConfig:
+    """Return the configuration of `pool` with the published settings of DIAG: no adapter, masks of all real defects."""
+    size = Geometry(width=DIAG_SIDE, height=DIAG_SIDE, fit="stretch")
+    drawing = DrawingConfig(adapter=NO_ADAPTER, prompts="|".join(DIAG_PROMPTS))
+    settings = pool.model_copy(update={"geometry": size, "sampling": DIAG_SAMPLING, "drawing": drawing})
+    return inpainting(settings, MaskConfig(), "all")
 
 
 class MemSegPoolConfig(StageConfig):
@@ -212,7 +231,7 @@ class AugmentConfig(DdpmPoolConfig):
             )  # fmt: skip
         diffusion = DdpmPoolConfig(
             data=self.data, scenario=self.scenario, geometry=self.geometry, base=self.base, sampling=self.sampling,
-            drawing=self.drawing, seed=self.seed, n_aug=self.n_aug, fresh=self.fresh,
+            drawing=self.drawing, hardware=self.hardware, seed=self.seed, n_aug=self.n_aug, fresh=self.fresh,
         )  # fmt: skip
         return diffusion if self.source == "ddpm" else inpainting(diffusion, self.memseg.mask, self.masks)
 
@@ -226,6 +245,7 @@ class RoundTripConfig(StageConfig):
     data: DataConfig = DataConfig()
     geometry: Geometry = Geometry()
     base: BaseConfig = BaseConfig()
+    hardware: HardwareConfig = HardwareConfig()
     seed: Seed = 0
     n_aug: PoolSize = 60
     fresh: Fresh = False
@@ -236,4 +256,5 @@ class ExtendPoolConfig(StageConfig):
 
     pool: str = Field("", description="run id of a reviewed pool")
     n_aug: int = Field(20, ge=1, le=100_000, description="number of new images; they need a review as well")
+    hardware: HardwareConfig = HardwareConfig()
     fresh: Fresh = False

@@ -83,7 +83,9 @@ def _extension_config(
     pool_config = read_drawing_config(config.pool)
     if pool_config is None:
         raise InputError(f"pool = {config.pool}: its run does not record how it was drawn; generate the pool again")
-    return pool_config.with_drawing(prompts="|".join(prompts)).model_copy(update=changes)
+    return pool_config.with_drawing(prompts="|".join(prompts)).model_copy(
+        update=changes | {"hardware": config.hardware}
+    )
 
 
 def _extend(

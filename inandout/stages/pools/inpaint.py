@@ -5,22 +5,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import mlflow
 import numpy as np
 import numpy.typing as npt
-from diffusers import StableDiffusionPipeline
 
 from inandout.data.geometry import fit_image, fit_mask
 from inandout.data.images import ImageArray, Mask, read_image, read_mask, write_image
 from inandout.data.manifest import Sample, digests, fingerprint, write_manifest
-from inandout.data.prepare import prepare_shot
+from inandout.data.prepare import prepare, prepare_shot
 from inandout.diffusion.base.base import Base, base_identity, open_base
 from inandout.diffusion.lora.adapter import Adapter
 from inandout.diffusion.lora.merge import merge
+from inandout.diffusion.pipeline import Pipeline
 from inandout.diffusion.sample.generate import Kept, inpaint_generator, mask_generator
 from inandout.diffusion.sample.inpaint import Canvas, find_changed
 from inandout.diffusion.sample.sampler import image_seed
 from inandout.errors import InputError
 from inandout.fingerprints import Identity, computed_by
+from inandout.hardware import Hardware
 from inandout.memseg.masks import area_limits, draw_mask, find_foreground
 from inandout.memseg.plan import plan
 from inandout.options import known
@@ -33,6 +35,7 @@ from inandout.stages.pools.text2img import (
     composition,
     drawing_inputs,
     log_pool_state,
+    open_on_cpu,
     resolve,
 )
 from inandout.tracking.runs import run_stage
@@ -120,6 +123,8 @@ def _identity(config: InpaintPoolConfig, samples: Sequence[Sample]) -> Identity:
         inputs = {"data": fingerprint(samples), "base": base_identity(config.base), "adapter": NO_ADAPTER}
     else:
         inputs = drawing_inputs(config, samples)
+    if config.masks == "all":
+        inputs["all"] = fingerprint(prepare(config.data, config.seed))
     return Identity("augment", __name__, config, inputs, ignored=DRAWING_INPUTS)
 
 
@@ -134,24 +139,32 @@ def _resolve(config: InpaintPoolConfig) -> InpaintPoolConfig:
 def _sites(config: InpaintPoolConfig, samples: Sequence[Sample]) -> _Sites:
     training = [sample for sample in samples if sample.split == "train"]
     negatives = [sample for sample in training if sample.label == 0]
-    if config.masks != "real":
+    if config.masks not in ("real", "all"):
         return _Sites(config, negatives, [])
+    if config.masks == "all":
+        training = [sample for sample in prepare(config.data, config.seed) if sample.split == "train"]
     paths = [sample.mask for sample in training if sample.label == 1 and sample.mask]
     masks = [mask for mask in (fit_mask(read_mask(path), config.geometry) for path in paths) if mask.any()]
     if not masks:
         raise InputError(
-            f"masks = real: the training part of shot = {config.scenario.shot} has no positive with a "
+            f"masks = {config.masks}: the training part of shot = {config.scenario.shot} has no positive with a "
             "mask that is non-empty at this size; give masks=perlin"
         )
     return _Sites(config, negatives, masks)
 
 
 def _make(config: InpaintPoolConfig, samples: list[Sample], sites: _Sites, work: Path) -> None:
-    base = open_base(config.base)
     adapter = None if config.drawing.adapter == NO_ADAPTER else adapter_for(config, samples)
-    pipeline, prompts, sampling = _merged(config, base, adapter), config.drawing.prompt_list(), config.sampling
+    hardware = config.hardware.open()
+    mlflow.set_tags(hardware.tags())
+    base = open_on_cpu(config.base) if adapter else open_base(config.base, hardware)
+    pipeline, prompts, sampling = (
+        _merged(config, base, adapter, hardware),
+        config.drawing.prompt_list(),
+        config.sampling,
+    )
     skip = adapter.meta.clip_skip if adapter else 1
-    composed_of = composition(config.drawing, base, adapter) if adapter else None
+    composed_of = composition(config.drawing, base, adapter, hardware) if adapter else None
     if config.masks == "drawn":
         size = config.geometry.width, config.geometry.height
         drawn = mask_generator(pipeline, prompts, config.seed, size, sampling, skip, known(composed_of))
@@ -171,16 +184,16 @@ def inpaint_cache_key(config: InpaintPoolConfig, adapter: Adapter | None, sample
     """Return the cache key of the images of a pool; `config` is resolved."""
     return [
         "inpaint", base_identity(config.base), adapter and adapter.fingerprint, config.drawing.alpha,
-        config.drawing.guidance_mode,
+        config.drawing.guidance_mode, config.hardware.precision,
         config.drawing.prompt_list(), fingerprint(samples), config.sampling.model_dump(), config.seed,
         config.geometry.model_dump(), config.masks, config.mask.model_dump(), computed_by(__name__),
     ]  # fmt: skip
 
 
-def _merged(config: InpaintPoolConfig, base: Base, adapter: Adapter | None) -> StableDiffusionPipeline:
+def _merged(config: InpaintPoolConfig, base: Base, adapter: Adapter | None, hardware: Hardware) -> Pipeline:
     if adapter is None:
         return base.pipeline
-    return merge(base.pipeline, base.fingerprint, adapter, known(config.drawing.alpha))
+    return merge(base.pipeline, base.fingerprint, adapter, known(config.drawing.alpha), hardware)
 
 
 def _row(

@@ -87,7 +87,7 @@ def source_identity(positives: Sequence[Sample]) -> str:
 def _make_trips(
     config: RoundTripConfig, samples: Sequence[Sample], positives: Sequence[Sample], work: Path
 ) -> None:  # fmt: skip
-    base, folder = open_base(config.base), work_pool(work)
+    base, folder = open_base(config.base, config.hardware.open()), work_pool(work)
     if not {sample.base for sample in positives} <= {base.fingerprint, ""}:
         raise InputError(
             f"base = {config.base.base}: another base, with another VAE, drew the diffusion images of the mix; "

@@ -14,16 +14,18 @@ from inandout.data.images import ImageArray, read_image
 from inandout.data.manifest import Sample, digests, fingerprint, write_manifest
 from inandout.data.prepare import prepare_shot
 from inandout.diffusion.base.base import Base, base_identity, open_base
-from inandout.diffusion.base.inpainting import require_text2img
+from inandout.diffusion.base.config import BaseConfig
 from inandout.diffusion.lora.adapter import Adapter
 from inandout.diffusion.lora.merge import merge
 from inandout.diffusion.lora.safetensors_io import load_adapter
+from inandout.diffusion.pipeline import Pipeline, rebuild
 from inandout.diffusion.sample.config import SamplingConfig
 from inandout.diffusion.sample.generate import PoolState, grey_generator, text2img_generator
 from inandout.diffusion.sample.guidance import Composition
 from inandout.diffusion.sample.sampler import image_seed, sample
 from inandout.errors import InputError
 from inandout.fingerprints import Identity, computed_by
+from inandout.hardware import Hardware, HardwareConfig
 from inandout.options import known
 from inandout.reporting.figures import contact_sheet
 from inandout.stages.config import AdapterSize, FinetuneConfig
@@ -124,7 +126,8 @@ def finetune_config(config: DdpmConfig) -> FinetuneConfig:
     """Return the configuration of the fine-tuning, with the defaults of `finetune`."""
     size = AdapterSize(width=config.geometry.width, height=config.geometry.height, fit=config.geometry.fit)
     return FinetuneConfig(
-        data=config.data, scenario=config.scenario, geometry=size, base=config.base, seed=config.seed
+        data=config.data, scenario=config.scenario, geometry=size, base=config.base, hardware=config.hardware,
+        seed=config.seed,
     )  # fmt: skip
 
 
@@ -157,7 +160,11 @@ class DiffusionSetup(NamedTuple):
     config: DdpmPoolConfig
     """Resolved, with the run id or file of the adapter, so that it reproduces the images."""
     base: Base
+    """In fp32 on the CPU, where merging is exact and a GPU need not hold it."""
     adapter: Adapter
+    hardware: Hardware
+    composition: Composition | None
+    """The base on the device for composed guidance; None with plain guidance."""
 
     @property
     def sampling(self) -> SamplingConfig:
@@ -174,13 +181,12 @@ class DiffusionSetup(NamedTuple):
         """Prompts, used in rotation."""
         return self.config.drawing.prompt_list()
 
-    @property
-    def composition(self) -> Composition | None:
-        """The base for composed guidance; None with plain guidance."""
-        return composition(self.config.drawing, self.base, self.adapter)
+    def merge(self, alpha: float) -> Pipeline:
+        """Return the merged pipeline on the device."""
+        return merge(self.base.pipeline, self.base.fingerprint, self.adapter, alpha, self.hardware)
 
 
-def composition(drawing: DrawingConfig, base: Base, adapter: Adapter) -> Composition | None:
+def composition(drawing: DrawingConfig, base: Base, adapter: Adapter, hardware: Hardware) -> Composition | None:
     """Return the base and the prompts of an adapter for composed guidance; None with plain guidance.
 
     Raises:
@@ -192,15 +198,20 @@ def composition(drawing: DrawingConfig, base: Base, adapter: Adapter) -> Composi
         raise InputError(
             "guidance_mode = composed: the adapter does not record its instance prompt; give guidance_mode=plain"
         )
-    return Composition(base.pipeline, adapter.meta.instance_prompt, adapter.meta.class_prompt())
+    on_device = rebuild(base.pipeline, hardware)
+    return Composition(on_device, adapter.meta.instance_prompt, adapter.meta.class_prompt())
+
+
+def open_on_cpu(config: BaseConfig) -> Base:
+    """Open a base in fp32 on the CPU, to merge an adapter exactly."""
+    return open_base(config, HardwareConfig(device="cpu").open())
 
 
 def open_diffusion_setup(config: DdpmPoolConfig, samples: list[Sample] | None = None) -> DiffusionSetup:
     """Load base and adapter of a resolved configuration; fine-tune on `samples` if no adapter is given."""
     config = config.with_drawing(adapter=_name_adapter(config, samples))
-    adapter, base = adapter_for(config), open_base(config.base)
-    require_text2img(base.pipeline)
-    return DiffusionSetup(config, base, adapter)
+    adapter, base, hardware = adapter_for(config), open_on_cpu(config.base), config.hardware.open()
+    return DiffusionSetup(config, base, adapter, hardware, composition(config.drawing, base, adapter, hardware))
 
 
 def draw_ddpm(
@@ -225,7 +236,8 @@ def draw_ddpm(
         The rows of the new images.
     """
     config, adapter = setup.config, setup.adapter
-    merged = merge(setup.base.pipeline, setup.base.fingerprint, adapter, setup.alpha)
+    mlflow.set_tags(setup.hardware.tags())
+    merged = setup.merge(setup.alpha)
     size = config.geometry.width, config.geometry.height
     generator = text2img_generator(
         merged, setup.prompts, seed, [size], setup.sampling, adapter.meta.clip_skip, setup.composition
@@ -246,7 +258,7 @@ def text2img_cache_key(config: DdpmPoolConfig, adapter: Adapter, samples: Sequen
     """Return the cache key of the images of `draw_ddpm` with empty `before`; `config` is resolved."""
     return [
         "ddpm", base_identity(config.base), adapter.fingerprint, config.drawing.alpha,
-        config.drawing.guidance_mode, config.drawing.prompt_list(),
+        config.drawing.guidance_mode, config.drawing.prompt_list(), config.hardware.precision,
         seed, config.geometry.model_dump(), config.sampling.model_dump(), fingerprint(samples), computed_by(__name__),
     ]  # fmt: skip
 
@@ -270,16 +282,18 @@ def _ddpm_rows(setup: DiffusionSetup, state: PoolState, seed: int, label: int) -
 
 def _strip(setup: DiffusionSetup) -> ImageArray:
     """Return a strip of the first candidate of the pool at increasing alpha."""
-    config, prompt, images = setup.config, setup.prompts[0], []
-    for alpha in STRIP:
-        merged = merge(setup.base.pipeline, setup.base.fingerprint, setup.adapter, alpha)
-        drawn = sample(
-            merged, [prompt], [image_seed(config.seed, 0)], width=config.geometry.width,
-            height=config.geometry.height, config=setup.sampling, clip_skip=setup.adapter.meta.clip_skip,
-            composition=setup.composition,
-        )  # fmt: skip
-        images.append(next(drawn).images[0])
-    return contact_sheet(images, [f"{prompt} {alpha:g}" for alpha in STRIP], len(STRIP))
+    images = [_first_candidate(setup, alpha) for alpha in STRIP]
+    return contact_sheet(images, [f"{setup.prompts[0]} {alpha:g}" for alpha in STRIP], len(STRIP))
+
+
+def _first_candidate(setup: DiffusionSetup, alpha: float) -> ImageArray:
+    size, seed = setup.config.geometry, image_seed(setup.config.seed, 0)
+    drawn = sample(
+        setup.merge(alpha), setup.prompts[:1], [seed], width=size.width, height=size.height, config=setup.sampling,
+        clip_skip=setup.adapter.meta.clip_skip, composition=setup.composition,
+    )  # fmt: skip
+    image: ImageArray = next(drawn).images[0]
+    return image
 
 
 def read_drawing_config(run_id: str) -> DdpmPoolConfig | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from inandout.data.colour import is_grey, without_colour
 from inandout.data.images import ImageArray, read_image
 from inandout.data.manifest import Sample
+from inandout.diffusion.pipeline import Pipeline
 from inandout.diffusion.sample.sampler import sample
 from inandout.errors import InputError
 from inandout.review.base_preview import BasePreview, has_preview
@@ -27,19 +28,20 @@ def open_base_preview(run_id: str, pool: Sequence[Sample], folder: Path) -> Base
         return None
 
     @cache
-    def setup() -> DiffusionSetup:
-        return open_diffusion_setup(config)
+    def setup() -> tuple[DiffusionSetup, Pipeline]:
+        opened = open_diffusion_setup(config)
+        return opened, opened.merge(0)
 
-    return BasePreview(folder, lambda row: _at_zero(setup(), row))
+    return BasePreview(folder, lambda row: _at_zero(*setup(), row))
 
 
-def _at_zero(setup: DiffusionSetup, row: Sample) -> ImageArray:
+def _at_zero(setup: DiffusionSetup, pipeline: Pipeline, row: Sample) -> ImageArray:
     """Redraw the image of a row with the base only, which equals `merge` at alpha 0; grey if the image is grey."""
     if setup.base.fingerprint != row.base:
         raise InputError(f"base {setup.config.base.base}: has changed since this image was drawn; restore it")
     assert row.seed is not None
     drawn = sample(
-        setup.base.pipeline, [row.prompt], [row.seed], width=setup.config.geometry.width,
+        pipeline, [row.prompt], [row.seed], width=setup.config.geometry.width,
         height=setup.config.geometry.height,
         config=setup.sampling, clip_skip=setup.adapter.meta.clip_skip, composition=setup.composition,
     )  # fmt: skip

@@ -7,15 +7,13 @@ import mlflow
 
 from inandout.data.manifest import digests, fingerprint
 from inandout.data.prepare import prepare_shot
-from inandout.diffusion.base.base import open_base
-from inandout.diffusion.base.inpainting import require_text2img
 from inandout.options import known
 from inandout.review.app import PromptLabPage
 from inandout.review.prompt_lab import GenerationRequest, PromptLab
 from inandout.review.renderer import Renderer
 from inandout.review.session import ReviewSession
 from inandout.stages.pools.config import DdpmConfig
-from inandout.stages.pools.text2img import adapter_for, composition
+from inandout.stages.pools.text2img import adapter_for, composition, open_on_cpu
 from inandout.tracking.store import state_folder
 
 _FIRST = 4
@@ -34,17 +32,17 @@ def open_prompt_lab(config: DdpmConfig) -> OpenedPromptLab:
     """Load base and adapter of a resolved configuration; fine-tune the adapter first if none is given."""
     samples = prepare_shot(config.data, config.scenario, config.seed)
     adapter = adapter_for(config, samples)
-    base = open_base(config.base)
-    require_text2img(base.pipeline)
+    base, hardware = open_on_cpu(config.base), config.hardware.open()
     sampling, geometry = config.sampling, config.geometry
     inputs = {"data": fingerprint(samples), "base": base.fingerprint, "adapter": adapter.fingerprint}
     width, height = geometry.width, geometry.height
-    composed_of = composition(config.drawing, base, adapter)
+    composed_of = composition(config.drawing, base, adapter, hardware)
     key = hashlib.sha256(
         f"{inputs} {width}x{height} {sampling.scheduler} {sampling.steps} {config.drawing.guidance_mode}".encode()
     ).hexdigest()
     lab = PromptLab(
-        state_folder() / "prompt_lab" / key[:32], Renderer(base, adapter, width, height, sampling, composed_of).draw
+        state_folder() / "prompt_lab" / key[:32],
+        Renderer(base, adapter, width, height, sampling, composed_of, hardware).draw,
     )
     start = GenerationRequest(
         prompts=config.with_prompts(adapter.meta.instance_prompt).drawing.prompt_list()[:1],

@@ -6,8 +6,9 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from inandout.classifier.config import BackboneConfig, FitConfig
 from inandout.data.config import DataConfig, Geometry, Seed, ShotConfig
-from inandout.diffusion.base.config import BaseConfig, kind_of_base
+from inandout.diffusion.base.config import BaseConfig
 from inandout.diffusion.sample.presets import DrawingPreset, drawing_preset
+from inandout.hardware import HardwareConfig
 from inandout.options import StageConfig, known
 from inandout.parallel import ParallelConfig
 from inandout.search.config import Extra, Point, check_url
@@ -41,6 +42,7 @@ class SearchConfig(StageConfig):
     fit: FitConfig = FitConfig()
     mix: MixConfig = MixConfig()
     backbone: BackboneConfig = BackboneConfig()
+    hardware: HardwareConfig = HardwareConfig()
     val_fpr: ValFpr = 0.05
     seed: Seed = 0
     n_trials: int = Field(20, ge=1, le=10_000, description="total number of trials, including those before a resume")
@@ -102,7 +104,7 @@ class SearchConfig(StageConfig):
 
     def preset(self) -> DrawingPreset:
         """Return the defaults for base and shot."""
-        return drawing_preset(kind_of_base(self.base.base), self.scenario.shot, None)[1]
+        return drawing_preset(self.base.kind(), self.scenario.shot, None)[1]
 
     def resolved(self) -> "SearchConfig":
         """Replace None in `objective` and `held_out_alpha` by the defaults for base and shot."""
@@ -114,7 +116,7 @@ class SearchConfig(StageConfig):
         """Return one configuration per seed, at a point of the space."""
         shared = ClassifyConfig(
             data=self.data, scenario=self.scenario, geometry=self.geometry, base=self.base, fit=self.fit, mix=self.mix,
-            backbone=self.backbone, val_fpr=self.val_fpr, seed=self.seed,
+            backbone=self.backbone, hardware=self.hardware, val_fpr=self.val_fpr, seed=self.seed,
         ).with_options(**{name: int(value) if name == "n_aug" else value for name, value in point.items()})  # fmt: skip
         return [shared.model_copy(update={"training_seed": int(seed)}) for seed in seeds.split(",")]
 
@@ -130,5 +132,6 @@ class SearchConfig(StageConfig):
         """Return the configuration of held-out diffusion images; `self` is resolved."""
         return DdpmPoolConfig(
             data=self.data, scenario=self.scenario, geometry=self.geometry, base=self.base,
-            drawing=DrawingConfig(alpha=known(self.held_out_alpha)), seed=self.seed, n_aug=self.n_held_out,
+            drawing=DrawingConfig(alpha=known(self.held_out_alpha)), hardware=self.hardware,
+            seed=self.seed, n_aug=self.n_held_out,
         )  # fmt: skip

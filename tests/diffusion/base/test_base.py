@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from inandout.data.surfaces import KINDS
 from inandout.diffusion.base.base import EMBEDDED, Base, base_identity, open_base, weights_fingerprint
 from inandout.diffusion.base.config import BaseConfig
-from inandout.diffusion.base.inpainting import is_inpainting
+from inandout.diffusion.pipeline import is_inpainting
 from inandout.diffusion.pretrain.config import HELD_OUT
 from inandout.diffusion.pretrain.stream import SurfaceStream
 from inandout.diffusion.reconstruction import measure_reconstruction
@@ -114,7 +114,8 @@ def test_a_pickle_is_rejected_by_its_name_even_if_missing(tmp_path: Path, suffix
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"_class_name": "StableDiffusionXLPipeline"}, "is a StableDiffusionXLPipeline;"),
+    [({"_class_name": "StableDiffusion3Pipeline"}, "is a StableDiffusion3Pipeline;"),
+     ({"_class_name": "StableDiffusionXLPipeline"}, "model_index.json: KeyError: 'text_encoder_2'"),
      ({"_class_name": ["remote", "Own"]}, "give a StableDiffusionPipeline"),
      ({"unet": ["diffusers", "SD3Transformer2DModel"]}, "with unet diffusers.SD3Transformer2DModel;"),
      ({"unet": ["os", "UNet2DConditionModel"]}, "with unet os.UNet2DConditionModel;"),

@@ -127,7 +127,7 @@ def hub(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 def test_only_the_necessary_files_are_downloaded_once(hub: Hub) -> None:
     base = open_base(BaseConfig(base=PINNED))
     assert base.fingerprint == weights_fingerprint(tiny_pipeline())
-    assert base.kind == "sd"
+    assert base.kind == "embedded", "its VAE is that of the embedded base"
     assert hub.downloaded() == {
         "model_index.json", "scheduler/scheduler_config.json", "tokenizer/tokenizer.json",
         "tokenizer/tokenizer_config.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors",
@@ -148,6 +148,15 @@ def test_without_download_no_request_is_sent(hub: Hub) -> None:
     count = len(hub.requests)
     assert open_base(BaseConfig(base=PINNED), download=False).fingerprint == fingerprint
     assert len(hub.requests) == count
+
+
+def test_the_kind_is_known_from_two_small_files(hub: Hub) -> None:
+    config = BaseConfig(base=PINNED)
+    assert config.kind() == "embedded"
+    assert hub.downloaded() == {"model_index.json", "unet/config.json"}
+    hub.stop()
+    assert config.kind() == "embedded", "the files are in the cache"
+    assert BaseConfig(base=f"somebody/else@{REVISION}").kind() == "sd", "not known without a network"
 
 
 def test_an_interrupted_download_is_resumed(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from inandout.diffusion.base.base import base_identity, open_base, weights_fingerprint
 from inandout.diffusion.base.config import BaseConfig
-from inandout.diffusion.base.inpainting import is_inpainting
+from inandout.diffusion.pipeline import is_inpainting
 from inandout.diffusion.pretrain.networks import build_scheduler, build_text_encoder
 from inandout.diffusion.pretrain.tokenizer import build_tokenizer
 from inandout.errors import InputError

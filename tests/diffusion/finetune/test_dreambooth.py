@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from torch.utils.checkpoint import checkpoint as original_checkpoint
 
 from inandout.checkpoint import NonFiniteLossError, load_checkpoint
@@ -18,6 +19,7 @@ from inandout.diffusion.base.base import Base
 from inandout.diffusion.finetune.config import DreamBoothConfig
 from inandout.diffusion.finetune.dreambooth import (
     _flatten_parameters,
+    _gradient,
     _is_usable,
     _set_gradients,
     build_optimiser,
@@ -27,7 +29,6 @@ from inandout.diffusion.finetune.dreambooth import (
 from inandout.diffusion.finetune.dreambooth_dataset import DreamBoothDataset, Example
 from inandout.diffusion.lora.config import AdapterConfig
 from inandout.diffusion.lora.layers import adapter_tensors, add_adapter
-from inandout.errors import InputError
 from tests.diffusion.tiny import BASE, tiny_pipeline
 
 pytestmark = pytest.mark.slow
@@ -41,7 +42,7 @@ class StopError(Exception):
 
 def base_with_adapter() -> Base:
     pipeline = tiny_pipeline()
-    add_adapter(pipeline.unet, pipeline.text_encoder, AdapterConfig(network_dim=2, network_alpha=1, conv_dim=1), seed=0)
+    add_adapter(pipeline, AdapterConfig(network_dim=2, network_alpha=1, conv_dim=1), seed=0)
     return Base(pipeline, BASE, "sd")
 
 
@@ -114,11 +115,11 @@ def test_prior_weight_changes_the_adapter_and_zero_removes_the_prior_loss() -> N
 def test_the_gradient_is_that_of_the_loss_that_is_logged(monkeypatch: pytest.MonkeyPatch, prior_weight: float) -> None:
     differentiated: list[float] = []
 
-    def set_gradients(training: Any, loss: torch.Tensor) -> None:
+    def gradient(training: Any, loss: torch.Tensor) -> torch.Tensor:
         differentiated.append(loss.item())
-        _set_gradients(training, loss)
+        return _gradient(training, loss)
 
-    monkeypatch.setattr("inandout.diffusion.finetune.dreambooth._set_gradients", set_gradients)
+    monkeypatch.setattr("inandout.diffusion.finetune.dreambooth._gradient", gradient)
     _, logged = train(dataset(other_size=True), QUICK.model_copy(update={"prior_weight": prior_weight}))
     assert differentiated == pytest.approx([values["loss"] for values in logged], rel=1e-5)
 
@@ -130,7 +131,7 @@ def test_a_step_is_as_long_as_the_learning_rate() -> None:
 
     def on_step(step: int, values: dict[str, float]) -> None:
         if step == 1:
-            weights.update(adapter_tensors(base.pipeline.unet, base.pipeline.text_encoder))
+            weights.update(adapter_tensors(base.pipeline))
 
     dreambooth(base, dataset(), epochs=1, lr=0.004, config=QUICK, seed=1, on_step=on_step)
     moved = [float(tensor.abs().max()) for name, tensor in weights.items() if name.endswith("lora_B.weight")]
@@ -174,7 +175,7 @@ def test_gradients_have_the_scale_of_the_loss(
     optimised = [_flatten_parameters(parameters)] if joined else parameters
     accelerator = SimpleNamespace(scaler=scaler, num_processes=1)
     training: Any = SimpleNamespace(parameters=parameters, optimised=optimised, accelerator=accelerator)
-    _set_gradients(training, used.square().sum())
+    _set_gradients(training, _gradient(training, used.square().sum()))
     got = [number for parameter in optimised for number in parameter.grad.flatten().tolist()]
     assert got == [2 * scale, 4 * scale, 0, 0, 0]
     with torch.no_grad():
@@ -195,7 +196,7 @@ def test_the_requested_optimiser_is_built(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     parameters = [torch.nn.Parameter(torch.zeros(3))]
     names = {
-        name: type(build_optimiser(parameters, 0.1, chosen_optimiser(name))).__name__
+        name: type(build_optimiser(parameters, 0.1, chosen_optimiser(name, torch.device("cpu")))).__name__
         for name in ("auto", "adamw", "adamw8bit")
     }
     assert names == {"auto": "AdamW", "adamw": "AdamW", "adamw8bit": "AdamW8bit"}
@@ -241,10 +242,29 @@ def test_a_non_finite_loss_stops_training_and_keeps_the_checkpoint(tmp_path: Pat
     assert path.read_bytes() == kept
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_16_bit_precision_needs_a_gpu() -> None:
-    with pytest.raises(InputError, match="use fp32"):
-        train(dataset(), QUICK.model_copy(update={"precision": "bf16"}))
+@pytest.mark.parametrize("micro_batch", [1, 3])
+def test_micro_batches_have_the_losses_and_gradients_of_whole_batches(micro_batch: int) -> None:
+    _, logged = train(dataset())
+    _, logged_split = train(dataset(), QUICK.model_copy(update={"micro_batch": micro_batch}))
+    for values, of_split in zip(logged, logged_split, strict=True):
+        assert of_split == pytest.approx(values, rel=1e-3)
+
+
+def test_a_base_in_16_bits_keeps_its_precision_and_trains_an_adapter_in_fp32() -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)  # it keeps the precision of the previous training
+    base = base_with_adapter()
+    for name, parameter in base.pipeline.unet.named_parameters():
+        if "lora_" not in name:
+            parameter.data = parameter.data.bfloat16()
+    base.pipeline.text_encoder.bfloat16()
+    trained = dreambooth(base, dataset(), epochs=1, lr=0.01, config=QUICK, seed=1)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert base.pipeline.unet.conv_in.weight.dtype == torch.bfloat16
+    assert {tensor.dtype for tensor in trained.values()} == {torch.float32}
+    full = dreambooth(base_with_adapter(), dataset(), epochs=1, lr=0.01, config=QUICK, seed=1)
+    moved = [name for name in full if ".lora_B." in name and full[name].abs().max() > 0.01]
+    cosines = [torch.cosine_similarity(full[name].flatten(), trained[name].flatten(), 0) for name in moved]
+    assert moved and torch.stack(cosines).median() > 0.8
 
 
 def test_gradient_checkpointing_recomputes_and_gives_the_same_adapter(monkeypatch: pytest.MonkeyPatch) -> None:

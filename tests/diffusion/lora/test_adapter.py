@@ -19,21 +19,21 @@ def test_attaching_an_adapter_sets_its_weights() -> None:
     pipeline = tiny_pipeline()
     adapter = tiny_adapter(pipeline)
     attach_adapter(pipeline, adapter)
-    for name, tensor in adapter_tensors(pipeline.unet, pipeline.text_encoder).items():
+    for name, tensor in adapter_tensors(pipeline).items():
         assert torch.equal(tensor, adapter.tensors[name]), name
 
 
 def test_an_adapter_of_another_base_or_shape_is_rejected() -> None:
     pipeline = tiny_pipeline()
-    models, adapter = (pipeline.unet, pipeline.text_encoder), tiny_adapter(tiny_pipeline())
+    adapter = tiny_adapter(tiny_pipeline())
     with pytest.raises(InputError, match=f"trained on base {BASE}, but this base is {'f' * 32}"):
-        check_adapter("f" * 32, *models, adapter)
+        check_adapter("f" * 32, pipeline, adapter)
     with pytest.raises(InputError, match=r"conv1.*\(4, 8, 3, 2\) does not fit"):
-        check_adapter(BASE, *models, Adapter({**adapter.tensors, NAME: adapter.tensors[NAME][..., :2]}, adapter.meta))
+        check_adapter(BASE, pipeline, Adapter({**adapter.tensors, NAME: adapter.tensors[NAME][..., :2]}, adapter.meta))
     with pytest.raises(InputError, match=r"unet\.other.* is not a layer of this model"):
-        check_adapter(BASE, *models, Adapter({**adapter.tensors, "unet.other": adapter.tensors[NAME]}, adapter.meta))
+        check_adapter(BASE, pipeline, Adapter({**adapter.tensors, "unet.other": adapter.tensors[NAME]}, adapter.meta))
     with pytest.raises(InputError, match=r"does not fit"):
-        check_adapter(BASE, *models, changed(adapter, config=adapter.meta.config.model_copy(update={"conv_dim": 3})))
+        check_adapter(BASE, pipeline, changed(adapter, config=adapter.meta.config.model_copy(update={"conv_dim": 3})))
 
 
 def test_the_class_prompt_is_recorded_or_the_instance_prompt_without_its_identifier() -> None:

@@ -1,6 +1,8 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,9 +96,10 @@ def test_the_header_describes_the_adapter(tmp_path: Path) -> None:
 def test_the_header_names_stable_diffusion_1(tmp_path: Path) -> None:
     with torch.device("meta"):
         text = CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
-        models = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8), CLIPTextModel(text)
+        unet = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8)
+        models: Any = SimpleNamespace(unet=unet, text_encoder=CLIPTextModel(text))
     config, tensors = AdapterConfig(network_dim=1, conv_dim=0), {}
-    for name, layer in adapted_layers(*models, config).items():
+    for name, layer in adapted_layers(models, config).items():
         for letter, shape in zip("AB", pair_shapes(layer.weight.shape, 1), strict=True):
             tensors[f"{name}.lora_{letter}.weight"] = torch.zeros(shape)
     meta = tiny_adapter(tiny_pipeline()).meta.model_copy(update={"config": config})

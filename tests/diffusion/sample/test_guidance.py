@@ -105,7 +105,7 @@ def test_the_presets_of_stable_diffusion_with_plain_guidance_are_the_papers() ->
 
 
 def test_presets_cover_every_base_shot_and_mode() -> None:
-    assert len(DRAWING_PRESETS) == 2 * 3 * 2
+    assert len(DRAWING_PRESETS) == 4 * 3 * 2
     for kind, mode in DEFAULT_MODES.items():
         assert drawing_preset(kind, "zero", None) == (mode, DRAWING_PRESETS[kind, "zero", mode])
     assert drawing_preset("embedded", "few", "plain")[0] == "plain"

@@ -5,7 +5,7 @@ from diffusers import StableDiffusionPipeline
 
 from inandout.data.colour import is_grey
 from inandout.data.surfaces import draw_surface
-from inandout.diffusion.base.inpainting import is_inpainting
+from inandout.diffusion.pipeline import is_inpainting
 from inandout.diffusion.sample.config import SamplingConfig
 from inandout.diffusion.sample.generate import grey_generator, inpaint_generator
 from inandout.diffusion.sample.inpaint import MIN_VISIBLE_CHANGE, Canvas, composite, encode_canvas, find_fault
@@ -66,12 +66,18 @@ def test_without_noise_latents_outside_the_mask_are_the_canvas() -> None:
     assert encoded.mask.sum() == target.masks.sum() / 4 + 8, "a latent is masked if any of its four pixels is"
 
 
-def test_an_inpainting_base_is_detected_and_needs_a_canvas() -> None:
+def test_an_inpainting_base_is_detected_and_draws_whole_images_on_a_masked_grey_canvas() -> None:
     pipeline = inpainting_pipeline()
     assert is_inpainting(pipeline)
     assert not is_inpainting(tiny_pipeline())
-    with pytest.raises(InputError, match="is an inpainting model"):
-        sample(pipeline, ["background"], [0], width=32, height=32, config=SamplingConfig().resolved("embedded"))
+    config = SamplingConfig(steps=2).resolved("embedded")
+    (whole,) = sample(pipeline, ["background"], [0], width=32, height=32, config=config)
+    grey = Canvas(np.full((1, 32, 32, 3), 128, np.uint8), np.ones((1, 32, 32), np.bool_))
+    grey.images[0, 0, 0, 0] = 255  # on a canvas without colour, the result has none
+    (inside,) = sample(pipeline, ["background"], [0], width=32, height=32, config=config, canvas=grey)
+    middle = np.s_[:, 12:20, 12:20]  # a pasted image has soft edges
+    assert np.array_equal(whole.images[middle], inside.images[middle])
+    assert whole.images.std() > 5
 
 
 def test_an_inpainting_base_reads_the_surroundings_of_the_mask() -> None:

@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+
+from inandout.diffusion.sample.config import SamplingConfig
+from inandout.diffusion.sample.generate import inpaint_generator
+from inandout.diffusion.sample.inpaint import Canvas
+from inandout.diffusion.sample.window import Window, enlarge, find_window, paste
+from tests.diffusion.tiny import inpainting_pipeline
+
+HEIGHT, WIDTH = 48, 96
+
+
+def mask_of(window: Window) -> np.ndarray:
+    mask = np.zeros((HEIGHT, WIDTH), np.bool_)
+    mask[window.top : window.bottom, window.left : window.right] = True
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("defect", "padding", "expected"),
+    [
+        (Window(40, 20, 48, 24), 0, Window(40, 20, 48, 24)),  # has the aspect ratio of the image
+        (Window(40, 20, 48, 24), 2, Window(36, 18, 52, 26)),
+        (Window(40, 20, 42, 24), 0, Window(37, 20, 45, 24)),
+        (Window(0, 44, 8, 48), 4, Window(0, 36, 24, 48)),  # at the edge
+        (Window(0, 0, 96, 48), 9, Window(0, 0, 96, 48)),
+    ],
+)
+def test_a_window_encloses_the_mask_with_the_aspect_ratio_of_the_image(
+    defect: Window, padding: int, expected: Window
+) -> None:
+    assert find_window(mask_of(defect), padding) == expected
+
+
+def test_an_enlarged_window_is_pasted_back() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    masks = np.stack([mask_of(Window(40, 20, 52, 26)), mask_of(Window(2, 2, 90, 40))])
+    canvas = Canvas(images, masks)
+    windows = [find_window(mask, 2) for mask in masks]
+    large = enlarge(canvas, windows)
+    assert large.images.shape == images.shape
+    assert large.masks[0].mean() > 10 * masks[0].mean()
+    red = np.full_like(images, 0) + np.array([255, 0, 0], np.uint8)
+    pasted = paste(canvas, windows, red)
+    assert np.array_equal(pasted[~masks], images[~masks])
+    assert np.array_equal(pasted[0, 23, 46], [255, 0, 0])
+
+
+@pytest.mark.parametrize("changes", [{"mask_crop": 2}, {"strength": 0.5}])
+def test_the_generator_keeps_pixels_outside_the_mask_and_draws_other_images(changes: dict[str, float]) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    masks = np.zeros((2, 32, 32), np.bool_)
+    masks[:, 10:18, 12:20] = True
+    drawn = []
+    for config in (SamplingConfig(steps=4), SamplingConfig.model_validate({"steps": 4} | changes)):
+        generator = inpaint_generator(
+            inpainting_pipeline(), ["background"], 0, lambda numbers: Canvas(images, masks),
+            config.resolved("embedded"), 1,
+        )  # fmt: skip
+        drawn.append(np.stack([image for image, _ in generator(range(2))]))
+    assert np.array_equal(drawn[1][~masks], images[~masks])
+    assert not np.array_equal(drawn[0][masks], drawn[1][masks])
+
+
+def test_a_low_strength_keeps_the_canvas() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
+    masks = np.ones((1, 32, 32), np.bool_)
+    change = []
+    for strength in (0.1, 0.9):
+        config = SamplingConfig(steps=10, strength=strength, scheduler="ddim").resolved("embedded")
+        generator = inpaint_generator(
+            inpainting_pipeline(), ["background"], 0, lambda numbers: Canvas(image, masks), config, 1
+        )
+        (drawn, _), *_ = generator(range(1))
+        change.append(float(np.abs(drawn.astype(int) - image[0]).mean()))
+    assert change[0] < change[1]
