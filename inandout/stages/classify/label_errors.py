@@ -24,7 +24,8 @@ from inandout.errors import InputError
 from inandout.fingerprints import Identity
 from inandout.reporting.figures import contact_sheet
 from inandout.stages.classify.config import LabelErrorsConfig
-from inandout.stages.classify.train import Part, load_part, outlined
+from inandout.stages.classify.part import Part, load_part, outlined
+from inandout.stages.classify.train import mask_targets
 from inandout.tracking.logging import log_values
 from inandout.tracking.runs import WEIGHTS_TAG, artifact_folder, artifact_names, run_stage
 from inandout.tracking.store import connect
@@ -93,8 +94,10 @@ def _fold_logits(config: LabelErrorsConfig, part: Part, fold: np.ndarray, file: 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = build_classifier(config.backbone, config.seed).to(device)
         others = np.setdiff1d(np.arange(len(part.labels)), fold)
+        train = part.take(others.tolist())
         fit(
-            model, part.pixels[others], part.labels[others], config.fit, seed=config.seed, checkpoint=checkpoint
+            model, train.pixels, train.labels, config.fit, seed=config.seed,
+            masks=mask_targets(model, train, config.geometry), checkpoint=checkpoint,
         )  # fmt: skip
         write_text(kept, json.dumps(predict(model, part.pixels[fold]).tolist()))
         checkpoint.unlink()
