@@ -7,9 +7,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 from torchvision.models import get_model, get_model_weights
 
-from inandout.classifier.config import Backbone, BackboneConfig, Freeze
+from inandout.classifier.config import Backbone, BackboneConfig, Freeze, Head
+from inandout.classifier.mask_head import MaskHead
 from inandout.errors import InputError, brief
 
 
@@ -20,18 +22,35 @@ class Network(NamedTuple):
     """Arguments of torchvision's constructor. Training draws no random numbers, so that a resumed run is exact."""
     head: str
     """Name of the classification layers, which one linear layer replaces."""
+    stride_8: int
+    """Number of leading convolutional layers down to 1/8 of the image size."""
     stride_16: int
     """Number of leading convolutional layers down to 1/16 of the image size; the remaining ones end at 1/32."""
+    channels: tuple[int, int]
+    """Channels at 1/8 and at 1/16 of the image size."""
+
+
+class Prediction(NamedTuple):
+    """Logits of the two heads."""
+
+    logit: Tensor
+    """(N,) logits of the image head."""
+    cells: Tensor | None
+    """(N, h, w) logits of the mask head at 1/8 of the image size; None without this head."""
 
 
 # Zero-initialised residual branches (Goyal et al. 2017, section 5.1) keep the initial logits of random weights small;
 # pretrained weights replace these values.
 NETWORKS: dict[Backbone, Network] = {
-    "resnet50": Network({"zero_init_residual": True}, "fc", 7),
-    "resnet18": Network({"zero_init_residual": True}, "fc", 7),
-    "mobilenet_v2": Network({}, "classifier", 14),
-    "efficientnet_b0": Network({"stochastic_depth_prob": 0.0}, "classifier", 6),
+    "resnet50": Network({"zero_init_residual": True}, "fc", 6, 7, (512, 1024)),
+    "resnet18": Network({"zero_init_residual": True}, "fc", 6, 7, (128, 256)),
+    "mobilenet_v2": Network({}, "classifier", 7, 14, (32, 96)),
+    "efficientnet_b0": Network({"stochastic_depth_prob": 0.0}, "classifier", 4, 6, (40, 112)),
 }
+
+
+_MASK_HEAD = "mask_head."
+"""Prefix of the mask head's tensors in a state dict."""
 
 
 class DefectNet(nn.Module):
@@ -44,27 +63,51 @@ class DefectNet(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: Backbone = "resnet50", freeze: Freeze = "none") -> None:
+    def __init__(self, backbone: Backbone = "resnet50", freeze: Freeze = "none", head: Head = "image") -> None:
         super().__init__()
         self.backbone, self.freeze = backbone, freeze
-        head = NETWORKS[backbone].head
+        last = NETWORKS[backbone].head
         self.network = get_model(backbone, weights=None, **NETWORKS[backbone].options)
-        *_, linear = getattr(self.network, head).modules()
-        setattr(self.network, head, nn.Identity())
+        *_, linear = getattr(self.network, last).modules()
+        setattr(self.network, last, nn.Identity())
         self.last = nn.Linear(linear.in_features, 1)
+        self.mask_head = MaskHead(*NETWORKS[backbone].channels) if head == "mask" else None
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1) * 255, persistent=False)
         for module in self._frozen():
             module.requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits (N,); their sigmoid is the probability of a defect."""
-        return self.logits(self.features(images))
+        """Return logits (N,); their sigmoid is the probability of a defect.
+
+        With a mask head, they combine both heads, see `MaskHead.combine`.
+        """
+        return self.combined(*self.head_inputs(images))
+
+    def head_inputs(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return what the heads read: `features` and, with a mask head, the feature maps at 1/8 and 1/16."""
+        if self.mask_head is None:
+            return (self.features(images),)
+        fine, coarse, deepest = self.convolutions()
+        at_8 = fine(self.normalise(images))
+        at_16 = coarse(at_8)
+        return adaptive_avg_pool2d(deepest(at_16), 1).flatten(1), at_8, at_16
+
+    def heads(self, features: Tensor, *maps: Tensor) -> Prediction:
+        """Return the logits of the heads for `head_inputs`."""
+        return Prediction(self.logits(features), self.mask_head(*maps) if self.mask_head else None)
 
     def features(self, images: Tensor) -> Tensor:
         """Return the input (N, C) of the last layer: the mean of the last convolutional layer over the image."""
         features: Tensor = self.network(self.normalise(images))
         return features
+
+    def combined(self, features: Tensor, *maps: Tensor) -> Tensor:
+        """Return the logits (N,) of the classifier for `head_inputs`."""
+        prediction = self.heads(features, *maps)
+        if self.mask_head is None or prediction.cells is None:
+            return prediction.logit
+        return self.mask_head.combine(prediction.logit, prediction.cells)
 
     def logits(self, features: Tensor) -> Tensor:
         """Return logits (N,) of features (N, C)."""
@@ -75,14 +118,14 @@ class DefectNet(nn.Module):
         """Return float images with the mean and standard deviation of ImageNet's colours as zero and one."""
         return (images.float() - self.mean) / self.std
 
-    def convolutions(self) -> tuple[nn.Sequential, nn.Sequential]:
-        """Return the convolutional layers down to 1/16 of the image size, and the remaining ones, which end at 1/32."""
+    def convolutions(self) -> tuple[nn.Sequential, nn.Sequential, nn.Sequential]:
+        """Return the convolutional layers down to 1/8 of the image size, from there to 1/16, and from there to 1/32."""
         if hasattr(self.network, "features"):
             body = self.network.features
         else:
             body = nn.Sequential(*[*self.network.children()][:-2])  # all but avgpool and fc
-        split = NETWORKS[self.backbone].stride_16
-        return body[:split], body[split:]
+        _, _, at_8, at_16, _ = NETWORKS[self.backbone]
+        return body[:at_8], body[at_8:at_16], body[at_16:]
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode; frozen layers always stay in evaluation mode."""
@@ -111,7 +154,7 @@ def build_classifier(config: BackboneConfig, seed: int) -> DefectNet:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = DefectNet(config.backbone, config.freeze)
+        model = DefectNet(config.backbone, config.freeze, config.head)
     if config.weights != "none":
         state = _imagenet(config.backbone) if config.weights == "imagenet" else _from_file(Path(config.weights))
         _load_network(model, state, config.weights)
@@ -119,10 +162,16 @@ def build_classifier(config: BackboneConfig, seed: int) -> DefectNet:
 
 
 def save_classifier(model: DefectNet, path: Path) -> None:
-    """Write the state dict with torchvision's names, except for the last layer, and the name of the backbone."""
-    head = NETWORKS[model.backbone].head
-    last = {f"{head}.{name}": value for name, value in model.last.state_dict().items()}
-    save_file(model.network.state_dict() | last, path, {"backbone": model.backbone})
+    """Write the state dict with torchvision's names, except for the last layer and the mask head.
+
+    The metadata name the backbone and the head.
+    """
+    last = NETWORKS[model.backbone].head
+    tensors = model.network.state_dict()
+    tensors |= {f"{last}.{name}": value for name, value in model.last.state_dict().items()}
+    if model.mask_head:
+        tensors |= {f"{_MASK_HEAD}{name}": value for name, value in model.mask_head.state_dict().items()}
+    save_file(tensors, path, {"backbone": model.backbone, "head": "mask" if model.mask_head else "image"})
 
 
 def load_classifier(path: Path) -> DefectNet:
@@ -133,19 +182,22 @@ def load_classifier(path: Path) -> DefectNet:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            backbone = (file.metadata() or {}).get("backbone", "resnet50")  # files of older versions do not name it
-        model, head = DefectNet(backbone), f"{NETWORKS[backbone].head}."
-        model.load_state_dict(
-            {
-                f"last.{name.removeprefix(head)}" if name.startswith(head) else f"network.{name}": value
-                for name, value in load_file(path).items()
-            }
-        )
+            # Files of older versions lack metadata.
+            names: dict[str, Any] = {"backbone": "resnet50", "head": "image"} | (file.metadata() or {})
+        model, last = DefectNet(names["backbone"], head=names["head"]), f"{NETWORKS[names['backbone']].head}."
+        model.load_state_dict({_own_name(name, last): value for name, value in load_file(path).items()})
     except Exception as error:  # safetensors raises its own type and OSError, torch RuntimeError
         raise InputError(
             f"{path}: not the weights of a trained classifier ({brief(error)}); use the weights of a classify run"
         ) from error
     return model.eval().requires_grad_(False)
+
+
+def _own_name(name: str, last: str) -> str:
+    """Return the name of a saved tensor in the state dict; `last` is the prefix of the last layer in the file."""
+    if name.startswith(_MASK_HEAD):
+        return name
+    return f"last.{name.removeprefix(last)}" if name.startswith(last) else f"network.{name}"
 
 
 def _imagenet(backbone: Backbone) -> dict[str, Tensor]:
@@ -171,7 +223,8 @@ def _from_file(path: Path) -> dict[str, Tensor]:
 
 def _load_network(model: DefectNet, state: dict[str, Tensor], weights: str) -> None:
     """Load all layers except the classification layers, which have another shape."""
-    given = {name: value for name, value in state.items() if not name.startswith(f"{NETWORKS[model.backbone].head}.")}
+    heads = (f"{NETWORKS[model.backbone].head}.", _MASK_HEAD)
+    given = {name: value for name, value in state.items() if not name.startswith(heads)}
     expected = model.network.state_dict()
     required = {name for name in expected if not name.endswith("num_batches_tracked")}  # absent from old files
     wrong = {

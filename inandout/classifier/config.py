@@ -11,6 +11,7 @@ Backbone = Literal["resnet50", "resnet18", "mobilenet_v2", "efficientnet_b0"]
 
 
 Freeze = Literal["none", "norm", "all"]
+Head = Literal["image", "mask"]
 
 
 class BackboneConfig(BaseModel):
@@ -24,6 +25,10 @@ class BackboneConfig(BaseModel):
         "none",
         description="what training leaves unchanged: none; norm = statistics and parameters of the batch norm layers; "
         "all = everything but the last layer",
+    )
+    head: Head = Field(
+        "image",
+        description="what is learned: image = the label (paper); mask = also a map of the defect, from masks",
     )
 
     def inputs(self) -> dict[str, str]:

@@ -1,6 +1,7 @@
-"""Features of the classifier's last hidden layer."""
+"""Features of the classifier's last hidden layer, and the inputs of its heads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -8,8 +9,10 @@ import torch
 from torch import Tensor
 
 from inandout.classifier.backbone import DefectNet
-from inandout.classifier.pixels import Pixels
+from inandout.classifier.pixels import Pixels, allocate
 from inandout.hardware import Hardware, Precision
+
+Result = TypeVar("Result")
 
 
 def features(model: DefectNet, pixels: Pixels, batch_size: int = 32) -> npt.NDArray[np.float32]:
@@ -22,27 +25,43 @@ def features(model: DefectNet, pixels: Pixels, batch_size: int = 32) -> npt.NDAr
     return torch.cat([empty, *(batch.float().cpu() for batch in batches)]).numpy()
 
 
+def head_inputs(model: DefectNet, pixels: Pixels, batch_size: int = 32) -> list[npt.NDArray[np.float32]]:
+    """Return `DefectNet.head_inputs` of pixels (N, H, W, 3), computed in evaluation mode.
+
+    Large arrays are memory-mapped, see `allocate`.
+
+    Raises:
+        InputError: the temporary folder has too little free space.
+    """
+    arrays: list[npt.NDArray[np.float32]] = []
+    for number, batch in enumerate(evaluate_batches(model, model.head_inputs, pixels, batch_size)):
+        arrays = arrays or [allocate((len(pixels), *each.shape[1:]), np.float32) for each in batch]
+        start = number * batch_size
+        for array, each in zip(arrays, batch, strict=True):
+            array[start : start + len(each)] = each.float().cpu().numpy()
+    return arrays
+
+
 @torch.no_grad()
 def evaluate_batches(
-    model: DefectNet, function: Callable[[Tensor], Tensor], pixels: Pixels, batch_size: int
-) -> list[Tensor]:
-    """Return the results of a function of images on batches of pixels (N, H, W, 3), with `model` in evaluation mode.
+    model: DefectNet, function: Callable[[Tensor], Result], pixels: Pixels, batch_size: int
+) -> Iterator[Result]:
+    """Yield the results of a function of images on batches of pixels (N, H, W, 3), with `model` in evaluation mode.
 
-    The mode of the model is restored.
+    The mode of the model is restored after the last batch.
     """
     training = model.training
     model.eval()
-    starts = range(0, len(pixels), batch_size)
-    results = [function(to_tensor(pixels[i : i + batch_size], model.mean.device)) for i in starts]
+    for start in range(0, len(pixels), batch_size):
+        yield function(to_tensor(pixels[start : start + batch_size], model.mean.device))
     model.train(training)
-    return results
 
 
-def compute_logits(model: DefectNet, images: Tensor, precision: Precision) -> Tensor:
-    """Return logits (N,) of images (N, 3, H, W): the network computes in the precision, the last layer in fp32."""
+def compute_inputs(model: DefectNet, images: Tensor, precision: Precision) -> list[Tensor]:
+    """Return `DefectNet.head_inputs` of images (N, 3, H, W) in fp32; the network computes in the precision."""
     with Hardware(images.device, precision).autocast():
-        features = model.features(images)
-    return model.logits(features.float())
+        inputs = model.head_inputs(images)
+    return [each.float() for each in inputs]
 
 
 def to_tensor(pixels: Pixels, device: torch.device) -> Tensor:

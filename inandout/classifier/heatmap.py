@@ -1,6 +1,9 @@
-"""Grad-CAM heat maps of the defect logit (Selvaraju et al. 2017), and their localisation accuracy."""
+"""Heat maps of the classifier, and their localisation accuracy.
 
-from collections.abc import Sequence
+A mask head gives the map itself; without one, it is Grad-CAM of the defect logit (Selvaraju et al. 2017).
+"""
+
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,11 +14,13 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from inandout.classifier.backbone import DefectNet
+from inandout.classifier.features import evaluate_batches
+from inandout.classifier.mask_head import enlarge
 from inandout.classifier.pixels import Pixels
 from inandout.data.images import Mask
 
 HeatMaps = npt.NDArray[np.float32]
-"""(N, H, W), 0..1; all 0 if no activation contributes to the defect logit."""
+"""(N, H, W), 0..1; Grad-CAM is all 0 if no activation contributes to the defect logit."""
 
 DILATION = 4
 """Dilation of masks in the pointing game, in pixels; a cell of the finer maps is 16 pixels wide."""
@@ -43,21 +48,37 @@ class Pointing(NamedTuple):
 def heat_maps(model: DefectNet, pixels: Pixels, batch_size: int = 8) -> HeatMaps:
     """Return heat maps (N, H, W) of pixels (N, H, W, 3) for a model in evaluation mode.
 
-    A heat map is the mean of the maps of the last layers at 1/16 of the image size (higher resolution) and at 1/32
-    (more semantic), layer3 and layer4 of a ResNet-50, each scaled to a maximum of 1 as in pytorch-grad-cam. Without
-    hooks, so that threads can share a model.
+    With a mask head, a heat map is the probability of a defect in each pixel. Otherwise, it is the mean of the maps of
+    the last layers at 1/16 of the image size (higher resolution) and at 1/32 (more semantic), layer3 and layer4 of a
+    ResNet-50, each scaled to a maximum of 1 as in pytorch-grad-cam. Without hooks, so that threads can share a model.
     """
     batches = [np.empty((0, *pixels.shape[1:3]), np.float32)]
     for start in range(0, len(pixels), batch_size):
         batch = torch.from_numpy(np.ascontiguousarray(pixels[start : start + batch_size])).to(model.mean.device)
-        batches.append(_heat(model, batch.permute(0, 3, 1, 2)).cpu().numpy())
+        images = batch.permute(0, 3, 1, 2)
+        heat = pixel_logits(model, images).sigmoid() if model.mask_head else _grad_cam(model, images)
+        batches.append(heat.cpu().numpy())
     return np.concatenate(batches)
 
 
-def _heat(model: DefectNet, images: Tensor) -> Tensor:
-    upper, deepest = model.convolutions()
+def mask_maps(model: DefectNet, pixels: Pixels, batch_size: int = 8) -> Iterator[npt.NDArray[np.float32]]:
+    """Yield the defect logits (H, W) of each image of pixels (N, H, W, 3) from a model with a mask head."""
+    for batch in evaluate_batches(model, lambda images: pixel_logits(model, images), pixels, batch_size):
+        yield from batch.float().cpu().numpy()
+
+
+@torch.no_grad()
+def pixel_logits(model: DefectNet, images: Tensor) -> Tensor:
+    """Return the defect logits (N, H, W) of the mask head for images (N, 3, H, W)."""
+    cells = model.heads(*model.head_inputs(images)).cells
+    assert cells is not None, "the model has no mask head"
+    return enlarge(cells, int(images.shape[2]), int(images.shape[3]))
+
+
+def _grad_cam(model: DefectNet, images: Tensor) -> Tensor:
+    to_8, to_16, deepest = model.convolutions()
     with torch.no_grad():
-        x = upper(model.normalise(images))
+        x = to_16(to_8(model.normalise(images)))
     with torch.enable_grad():
         fine = x.detach().requires_grad_()
         coarse = deepest(fine)

@@ -1,6 +1,6 @@
 """Training and prediction of the classifier, independent of dataset files and MLflow."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,19 @@ from inandout.checkpoint import (
     save_checkpoint,
     unpack_optimiser,
 )
-from inandout.classifier.backbone import DefectNet
+from inandout.classifier.backbone import DefectNet, Prediction
 from inandout.classifier.config import FitConfig
-from inandout.classifier.features import compute_logits, evaluate_batches, features, to_tensor
+from inandout.classifier.features import compute_inputs, evaluate_batches, head_inputs, to_tensor
 from inandout.classifier.frequency_sampler import FrequencySampler, Indices
+from inandout.classifier.mask_head import LEARNING_RATE, mask_loss
+from inandout.classifier.mask_targets import Targets
 from inandout.classifier.pixels import Pixels
 from inandout.hardware import Precision
 
 Logits = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
-Forward = Callable[[Indices], torch.Tensor]
-"""Maps indices (B,) of training images to logits (B,)."""
+Forward = Callable[[Indices], Prediction]
+"""Maps indices (B,) of training images to the logits of the heads."""
 OnEpoch = Callable[[int, dict[str, float]], None]
 """Called after every epoch with its number, from 1, and its values, to which the callback may add.
 
@@ -44,6 +46,7 @@ def fit(
     *,
     seed: int,
     every_epoch: npt.NDArray[np.bool_] | None = None,
+    masks: Targets | None = None,
     checkpoint: Path | None = None,
     precision: Precision = "fp32",
     on_epoch: OnEpoch = lambda epoch, values: None,
@@ -58,6 +61,8 @@ def fit(
             has no momentum and no weight decay.
         seed: seed of the order of the images.
         every_epoch: (N,), marks negatives that are added to every epoch.
+        masks: targets of the mask head; required by a model with this head. Its loss is added to that of the image, and
+            its own optimiser is AdamW.
         checkpoint: written after every epoch. If the file exists, training resumes from it, with bit-identical final
             weights on the same machine with the same number of threads.
         precision: of the products and convolutions (autocast); weights and last layer stay in fp32.
@@ -71,13 +76,11 @@ def fit(
     """
     model.to(memory_format=torch.channels_last)
     sampler = FrequencySampler(labels, seed, every_epoch)
-    torch_optimiser = (torch.optim.SGD if config.optimiser == "sgd" else torch.optim.AdamW)(
-        [parameter for parameter in model.parameters() if parameter.requires_grad], lr=config.lr
-    )
+    optimisers = _optimisers(model, config)
     scaler = torch.amp.GradScaler(model.mean.device.type, enabled=precision == "fp16")
     history: list[dict[str, float]] = []
     if checkpoint is not None and checkpoint.exists():
-        history = _resume(model, torch_optimiser, scaler, sampler, checkpoint)
+        history = _resume(model, optimisers, scaler, sampler, checkpoint)
     forward = _forward(model, pixels, precision)
     for epoch, values in enumerate(history, start=1):
         on_epoch(epoch, values)
@@ -85,20 +88,26 @@ def fit(
         range(len(history) + 1, config.epochs + 1), "train", total=config.epochs, initial=len(history), unit="epoch",
         disable=None,
     ):  # fmt: skip
-        loss = _train_epoch(model, torch_optimiser, scaler, forward, labels, sampler.epoch(), config.batch_size, epoch)
+        loss = _train_epoch(
+            model, optimisers, scaler, forward, labels, masks, sampler.epoch(), config.batch_size, epoch
+        )
         _reject_non_finite(model, epoch)
         history.append({"loss": loss})
         on_epoch(epoch, history[-1])
         if checkpoint is not None:
             progress = {"history": history, "sampler": sampler.state(), "scaler": scaler.state_dict()}
-            tensors = dict(model.state_dict()) | pack_optimiser(torch_optimiser)
+            tensors = dict(model.state_dict())
+            for prefix, optimiser in optimisers.items():
+                tensors |= {f"{prefix}{name}": value for name, value in pack_optimiser(optimiser).items()}
             save_checkpoint(checkpoint, Checkpoint(tensors, progress))
     return history
 
 
 def predict(model: DefectNet, pixels: Pixels, batch_size: int = 32, precision: Precision = "fp32") -> Logits:
     """Return defect logits (N,) in evaluation mode; the mode of the model is restored afterwards."""
-    batches = evaluate_batches(model, lambda images: compute_logits(model, images, precision), pixels, batch_size)
+    batches = evaluate_batches(
+        model, lambda images: model.combined(*compute_inputs(model, images, precision)), pixels, batch_size
+    )
     return np.concatenate([np.empty(0), *(batch.double().cpu().numpy() for batch in batches)])
 
 
@@ -109,25 +118,52 @@ def predictor(model: DefectNet, pixels: Pixels, precision: Precision = "fp32") -
     """
     if model.freeze != "all":
         return lambda: predict(model, pixels, precision=precision)
-    forward, every = _forward(model, pixels, precision), np.arange(len(pixels))
-    return lambda: forward(every).detach().double().cpu().numpy()
+    inputs = head_inputs(model, pixels)
+
+    @torch.no_grad()
+    def predict_all() -> Logits:
+        batches = [model.combined(*batch).double().cpu().numpy() for batch in _batches(inputs, model.mean.device)]
+        return np.concatenate([np.empty(0), *batches])
+
+    return predict_all
 
 
 def _forward(model: DefectNet, pixels: Pixels, precision: Precision) -> Forward:
-    """Return the forward pass of training; the features of a frozen backbone are computed once."""
+    """Return the forward pass of training; the inputs of the heads of a frozen backbone are computed once."""
     device = model.mean.device
     if model.freeze != "all":
-        return lambda batch: compute_logits(model, to_tensor(pixels[batch], device), precision)
-    frozen = torch.from_numpy(features(model, pixels)).to(device)
-    return lambda batch: model.logits(frozen[torch.from_numpy(batch).to(device)])
+        return lambda batch: model.heads(*compute_inputs(model, to_tensor(pixels[batch], device), precision))
+    inputs = head_inputs(model, pixels)
+    return lambda batch: model.heads(*(torch.from_numpy(array[batch]).to(device) for array in inputs))
+
+
+def _batches(
+    inputs: list[npt.NDArray[np.float32]], device: torch.device, batch_size: int = 256
+) -> Iterator[list[torch.Tensor]]:
+    """Yield batches of arrays of equal length as tensors."""
+    for start in range(0, len(inputs[0]) if inputs else 0, batch_size):
+        yield [torch.from_numpy(array[start : start + batch_size]).to(device) for array in inputs]
+
+
+def _optimisers(model: DefectNet, config: FitConfig) -> dict[str, torch.optim.Optimizer]:
+    """Return the optimisers; the keys are prefixes of their tensors in a checkpoint."""
+    head = [*model.mask_head.parameters()] if model.mask_head else []
+    in_head = {id(parameter) for parameter in head}
+    others = [each for each in model.parameters() if each.requires_grad and id(each) not in in_head]
+    kind = torch.optim.SGD if config.optimiser == "sgd" else torch.optim.AdamW
+    optimisers: dict[str, torch.optim.Optimizer] = {"": kind(others, lr=config.lr)}
+    if head:
+        optimisers["mask_head_"] = torch.optim.AdamW(head, lr=LEARNING_RATE)
+    return optimisers
 
 
 def _train_epoch(
     model: DefectNet,
-    optimiser: torch.optim.Optimizer,
+    optimisers: Mapping[str, torch.optim.Optimizer],
     scaler: torch.amp.GradScaler,
     forward: Forward,
     labels: Labels,
+    masks: Targets | None,
     order: Indices,
     batch_size: int,
     epoch: int,
@@ -136,17 +172,22 @@ def _train_epoch(
     model.train()
     device, total = model.mean.device, 0.0
     for step, batch in enumerate(np.array_split(order, -(-len(order) // batch_size)), start=1):
-        optimiser.zero_grad()
+        model.zero_grad()
         targets = torch.from_numpy(labels[batch]).float().to(device)
-        loss = binary_cross_entropy_with_logits(forward(batch), targets)
+        prediction = forward(batch)
+        loss = binary_cross_entropy_with_logits(prediction.logit, targets)
+        if prediction.cells is not None:
+            assert masks is not None, "a model with a mask head needs masks"
+            loss = loss + mask_loss(prediction.cells, torch.from_numpy(masks[batch]).to(device))
         value = loss.item()
         if not np.isfinite(value):
             raise NonFiniteLossError(
-                f"the loss is {value} at epoch {epoch}, step {step}; lower lr (now {optimiser.param_groups[0]['lr']}) "
-                "and run it again; the last finite checkpoint is kept"
+                f"the loss is {value} at epoch {epoch}, step {step}; lower lr "
+                f"(now {optimisers[''].param_groups[0]['lr']}) and run it again; the last finite checkpoint is kept"
             )
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        scaler.step(optimiser)
+        for optimiser in optimisers.values():
+            scaler.step(optimiser)
         scaler.update()
         total += value * len(batch)
     return total / len(order)
@@ -162,14 +203,18 @@ def _reject_non_finite(model: DefectNet, epoch: int) -> None:
 
 def _resume(
     model: DefectNet,
-    optimiser: torch.optim.Optimizer,
+    optimisers: Mapping[str, torch.optim.Optimizer],
     scaler: torch.amp.GradScaler,
     sampler: FrequencySampler,
     path: Path,
 ) -> list[dict[str, float]]:
     tensors, progress = load_checkpoint(path)
     scaler.load_state_dict(progress["scaler"])
-    model.load_state_dict(unpack_optimiser(optimiser, tensors))
+    for prefix, optimiser in reversed([*optimisers.items()]):
+        own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        rest = {name: value for name, value in tensors.items() if not name.startswith(prefix)}
+        tensors = rest | unpack_optimiser(optimiser, own)
+    model.load_state_dict(tensors)
     sampler.restore(progress["sampler"])
     history: list[dict[str, Any]] = progress["history"]
     return history

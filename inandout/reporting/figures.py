@@ -42,6 +42,13 @@ def outline(image: ImageArray, mask: Mask) -> ImageArray:
     return marked
 
 
+def overlay(image: ImageArray, heat: npt.NDArray[np.float32]) -> ImageArray:
+    """Colour an image (H, W, 3) by a heat map (H, W), 0..1: unchanged at 0, more than half yellow at 1."""
+    opacity = 0.6 * heat[..., None]
+    mixed: ImageArray = np.rint((1 - opacity) * image + opacity * (255, 210, 0)).astype(np.uint8)
+    return mixed
+
+
 def pr_curve(
     logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], points: dict[str, tuple[float, float]]
 ) -> Figure:

@@ -43,8 +43,8 @@ def model_card(facts: Facts) -> str:
     """Return the model card as Markdown."""
     parts = [
         f"# Defect classifier of run {facts.run_id}",
-        f"Network {facts.config['backbone']} with one defect logit. An image is predicted as defective if its logit is "
-        "at least the threshold of the operating point in use.",
+        f"Network {facts.config['backbone']} with one defect logit{_head(facts)}. An image is predicted as defective "
+        "if its logit is at least the threshold of the operating point in use.",
         "## Training data", _bullets(_training(facts)),
         "## Evaluation", _bullets(_measurement(facts)),
         "## Operating points", points_table(facts.chosen, facts.measured), _points_note(facts),
@@ -77,6 +77,27 @@ def _training(facts: Facts) -> list[str]:
     ]
 
 
+def _head(facts: Facts) -> str:
+    """Return what the mask head contributes; "" without one."""
+    if facts.config["head"] != "mask":
+        return ""
+    weight = facts.metrics["map_weight"]
+    return f" and a map of the defect; the logit combines the image ({1 - weight:.0%}) and the map ({weight:.0%})"
+
+
+def _localisation(facts: Facts) -> list[str]:
+    """Return a sentence on where the maps point; nothing if the test part has no masks."""
+    metrics = facts.metrics
+    if "pointing" not in metrics:
+        return []
+    names = {"pixel_ap": "average precision over pixels", "aupro": "AUPRO up to 30 % false positives", "iou": "IoU"}
+    pixels = "".join(f", {name} {metrics[key]:.3f}" for key, name in names.items() if key in metrics)
+    return [
+        f"Maps: the maximum is on the defect in {metrics['pointing']:.0%} of the test images with a mask (chance: "
+        f"{metrics['pointing_chance']:.0%}){pixels}."
+    ]
+
+
 def _ddpm(facts: Facts) -> str:
     count = _count(facts, "train_ddpm_positives")
     alpha = facts.config["alpha"]
@@ -92,6 +113,7 @@ def _measurement(facts: Facts) -> list[str]:
         f"Average precision {ap_with_interval(metrics)}, one training run.",
         "With the threshold chosen on the test part, as in the paper (oracle): precision "
         f"{metrics['oracle_precision']:.3f}, recall {metrics['oracle_recall']:.3f}.",
+        *_localisation(facts),
     ]
 
 

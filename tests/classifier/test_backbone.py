@@ -9,7 +9,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision.models import ResNet50_Weights, mobilenet_v2, resnet50
 
-from inandout.classifier.backbone import NETWORKS, DefectNet, build_classifier, load_classifier, save_classifier
+from inandout.classifier.backbone import (
+    NETWORKS,
+    DefectNet,
+    Prediction,
+    build_classifier,
+    load_classifier,
+    save_classifier,
+)
 from inandout.classifier.config import Backbone, BackboneConfig, FitConfig, Freeze
 from inandout.classifier.training import fit, predict, predictor
 from inandout.errors import InputError
@@ -58,10 +65,13 @@ def test_uint8_images_give_one_logit_each_and_its_gradient_repeats(backbone: Bac
 @pytest.mark.parametrize("backbone", get_args(Backbone))
 def test_the_convolutional_layers_give_the_features(backbone: Backbone) -> None:
     model = build_classifier(BackboneConfig(backbone=backbone), 0).eval()
-    upper, deepest = model.convolutions()
+    to_8, to_16, deepest = model.convolutions()
     images = torch.randint(0, 256, (2, 3, 96, 64), dtype=torch.uint8)
-    fine = upper(model.normalise(images))
+    finest = to_8(model.normalise(images))
+    fine = to_16(finest)
     coarse = deepest(fine)
+    assert finest.shape[2:] == (12, 8)
+    assert (finest.shape[1], fine.shape[1]) == NETWORKS[backbone].channels
     assert fine.shape[2:] == (6, 4)
     assert coarse.shape[2:] == (3, 2)
     assert torch.allclose(coarse.mean((2, 3)), model.features(images), atol=1e-5)
@@ -217,7 +227,7 @@ def test_a_predictor_follows_the_weights(freeze: Freeze) -> None:
 
 
 def in_every_step(model: DefectNet):  # type: ignore[no-untyped-def]
-    return lambda batch: model(torch.from_numpy(PIXELS[batch]).permute(0, 3, 1, 2))
+    return lambda batch: Prediction(model(torch.from_numpy(PIXELS[batch]).permute(0, 3, 1, 2)), None)
 
 
 @pytest.mark.parametrize("freeze", ["none", "norm", "all"])

@@ -20,7 +20,7 @@ def facts(positives: int) -> Facts:
         run_id="abc",
         config={
             "data": "my parts.csv", "shot": "full", "width": 64, "height": 192, "fit": "crop",
-            "backbone": "mobilenet_v2", "weights": "w.safetensors", "freeze": "norm",
+            "backbone": "mobilenet_v2", "weights": "w.safetensors", "freeze": "norm", "head": "image",
             "epochs": 10, "optimiser": "adamw", "lr": 0.001, "batch_size": 8, "seed": 3,
             "alpha": 0.6,
         },

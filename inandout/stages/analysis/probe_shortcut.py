@@ -6,6 +6,7 @@ from typing import NamedTuple
 import mlflow
 import numpy as np
 
+from inandout.classifier.head_combination import score_heads
 from inandout.classifier.pixels import Pixels, load_pixels
 from inandout.classifier.training import predict
 from inandout.data.manifest import Sample, digest, fingerprint
@@ -93,6 +94,15 @@ def _probe(
         for each in perturbed
     ]
     _log(trained.config, effects)
+    if net.mask_head:
+        _log_maps(
+            [
+                measure_effect(
+                    each, measure_responses(lambda batch: score_heads(net, batch)[1], pixels, each, parts), None, seed
+                )
+                for each in perturbed
+            ]
+        )
     mlflow.log_image(_sheet(pixels, effects), artifact_file="probe.png")
     real = [*trained.rows("val", 1), *trained.rows("test", 1)]
     groups = {"good parts, untouched": effects[0].responses.before}
@@ -127,6 +137,14 @@ def _log(trained: ClassifyConfig, effects: Sequence[PerturbationEffect]) -> None
     mlflow.set_tag("inandout.answer", conclusion(effects))
     title = f"{count} real good parts of the validation and test parts; {_trained_on(trained)}:"
     mlflow.log_text("\n\n".join([title, effect_table(effects), conclusion(effects)]), "probe.md")
+
+
+def _log_maps(effects: Sequence[PerturbationEffect]) -> None:
+    """Log how the map of a mask head reacts: the same effects on its score."""
+    for effect in effects:
+        values = dict(zip(("", "_low", "_high"), effect.auroc, strict=True))
+        log_values({f"map_auroc_{effect.perturbation.key}{end}": value for end, value in values.items()})
+    mlflow.log_text(f"Score of the map of the same good parts:\n\n{effect_table(effects)}\n", "probe_maps.md")
 
 
 def _trained_on(trained: ClassifyConfig) -> str:

@@ -23,7 +23,8 @@ from inandout.errors import InputError
 from inandout.fingerprints import Identity
 from inandout.reporting.figures import contact_sheet
 from inandout.stages.classify.config import LabelErrorsConfig
-from inandout.stages.classify.train import Part, load_part, outlined
+from inandout.stages.classify.part import Part, load_part, outlined
+from inandout.stages.classify.train import mask_targets
 from inandout.tracking.logging import log_values
 from inandout.tracking.runs import WEIGHTS_TAG, artifact_folder, artifact_names, run_stage
 from inandout.tracking.store import connect
@@ -92,9 +93,10 @@ def _fold_logits(config: LabelErrorsConfig, part: Part, fold: np.ndarray, file: 
         hardware = config.hardware.open()
         model = build_classifier(config.backbone, config.seed).to(hardware.device)
         others = np.setdiff1d(np.arange(len(part.labels)), fold)
+        train = part.take(others.tolist())
         fit(
-            model, part.pixels[others], part.labels[others], config.fit, seed=config.seed, checkpoint=checkpoint,
-            precision=hardware.precision,
+            model, train.pixels, train.labels, config.fit, seed=config.seed,
+            masks=mask_targets(model, train, config.geometry), checkpoint=checkpoint, precision=hardware.precision,
         )  # fmt: skip
         logits = predict(model, part.pixels[fold], precision=hardware.precision)
         write_text(kept, json.dumps(logits.tolist()))

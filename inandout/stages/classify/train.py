@@ -13,20 +13,24 @@ import numpy as np
 import torch
 
 from inandout.classifier.backbone import DefectNet, build_classifier, save_classifier
-from inandout.classifier.pixels import Pixels, load_pixels
-from inandout.classifier.training import Labels, Logits, fit, predict, predictor
+from inandout.classifier.head_combination import fit_combination
+from inandout.classifier.mask_targets import Targets, load_targets
+from inandout.classifier.pixels import Pixels
+from inandout.classifier.training import Logits, fit, predict, predictor
 from inandout.data.config import Geometry
-from inandout.data.geometry import fit_mask, survival
-from inandout.data.images import ImageArray, read_mask
+from inandout.data.geometry import survival
 from inandout.data.manifest import Sample, fingerprint
 from inandout.data.prepare import CheckedData, read_data
 from inandout.diffusion.base.base import base_identity
+from inandout.errors import InputError
 from inandout.evaluation.metrics import Scored, evaluate, ranking
 from inandout.fingerprints import Identity
 from inandout.hardware import Precision
 from inandout.mixing import mix
-from inandout.reporting.figures import contact_sheet, outline, pr_curve
+from inandout.reporting.figures import contact_sheet, pr_curve
 from inandout.stages.classify.config import ClassifyConfig
+from inandout.stages.classify.localisation import log_localisation, log_recalls, with_maps
+from inandout.stages.classify.part import Part, load_part
 from inandout.stages.classify.scores import log_scores
 from inandout.stages.classify.synthetic import (
     good_image_config,
@@ -50,14 +54,6 @@ class Result(NamedTuple):
 
     run_id: str
     metrics: dict[str, float]
-
-
-class Part(NamedTuple):
-    """Rows with their pixels and labels."""
-
-    samples: list[Sample]
-    pixels: Pixels
-    labels: Labels
 
 
 def classify(config: ClassifyConfig, data: CheckedData | None = None) -> Result:
@@ -146,7 +142,10 @@ def _train_and_measure(config: ClassifyConfig, data: CheckedData, work: Path) ->
     log_values(evaluation.values)
     mlflow.set_tag("inandout.notes", " | ".join(evaluation.notes))
     log_scores([*val.samples, *test.samples], np.concatenate([val_logits, test_logits]))
-    _log_images(config.geometry, test, test_logits, evaluation.values)
+    _log_images(model, config.geometry, test, test_logits, evaluation.values)
+    log_localisation(model, val, test, config.geometry, config.val_fpr)
+    if "threshold" in evaluation.values:
+        log_recalls(test, test_logits, evaluation.values["threshold"], config.geometry)
     _log_model(model, test.pixels)
 
 
@@ -179,17 +178,15 @@ def train_classifier(
     started = time.monotonic()
     logits = _train(config, model.to(hardware.device), train, val, work, hardware.precision)
     mlflow.log_metric("seconds_training", time.monotonic() - started)
+    if model.mask_head:
+        combination = fit_combination(model, val.pixels, val.labels)
+        log_values({"map_weight": combination.weight})
+        logits = None
     return model, predict(model, val.pixels, precision=hardware.precision) if logits is None else logits
 
 
 def _rows(samples: Sequence[Sample], split: str) -> list[Sample]:
     return [sample for sample in samples if sample.split == split]
-
-
-def load_part(samples: Sequence[Sample], geometry: Geometry) -> Part:
-    """Load the images of `samples` and fit them to `geometry`."""
-    pixels = load_pixels([sample.image for sample in samples], geometry)
-    return Part(list(samples), pixels, np.array([sample.label for sample in samples], np.int64))
 
 
 def _train(
@@ -211,9 +208,27 @@ def _train(
     is_synthetic_negative = np.array([sample.label == 0 and sample.origin != "real" for sample in train.samples])
     fit(
         model, train.pixels, train.labels, config.fit, seed=config.own_seed(), every_epoch=is_synthetic_negative,
-        checkpoint=checkpoint, precision=precision, on_epoch=on_epoch,
+        masks=mask_targets(model, train, config.geometry), checkpoint=checkpoint, precision=precision,
+        on_epoch=on_epoch,
     )  # fmt: skip
     return logits
+
+
+def mask_targets(model: DefectNet, train: Part, geometry: Geometry) -> Targets | None:
+    """Return the targets of the mask head; None without this head.
+
+    Raises:
+        InputError: no training image has a mask with a defect.
+    """
+    if not model.mask_head:
+        return None
+    targets = load_targets(train.samples, geometry)
+    if not np.nansum(targets):
+        raise InputError(
+            "head = mask: no defect of the training images has a mask; add masks to the data set or MemSeg images "
+            "(n_aug, ddpm_ratio below 1), or use head=image"
+        )
+    return targets
 
 
 def _log_inputs(config: ClassifyConfig, real: list[Sample], train: Part) -> None:
@@ -240,7 +255,7 @@ def _caption(sample: Sample) -> str:
     return f"{sample.origin} {sample.defect or ('positive' if sample.label else 'negative')}"
 
 
-def _log_images(geometry: Geometry, test: Part, logits: Logits, values: dict[str, float]) -> None:
+def _log_images(model: DefectNet, geometry: Geometry, test: Part, logits: Logits, values: dict[str, float]) -> None:
     """Log the PR curve with its operating points, and the worst mistakes: lowest positives, then highest negatives."""
     if "ap" not in values:
         return
@@ -255,14 +270,8 @@ def _log_images(geometry: Geometry, test: Part, logits: Logits, values: dict[str
     positives = [int(i) for i in order if test.labels[i] == 1][:N_SHOWN]
     negatives = [int(i) for i in order[::-1] if test.labels[i] == 0][:N_SHOWN]
     captions = [f"{logits[i]:+.1f} {_caption(test.samples[i])}" for i in positives + negatives]
-    sheet = contact_sheet([outlined(test, i, geometry) for i in positives + negatives], captions, N_SHOWN)
+    sheet = contact_sheet(with_maps(model, test, positives + negatives, geometry), captions, N_SHOWN)
     mlflow.log_image(sheet, artifact_file="worst_mistakes.png")
-
-
-def outlined(part: Part, index: int, geometry: Geometry) -> ImageArray:
-    """Return image `index` (H, W, 3); the defect is outlined if the sample has a mask."""
-    mask = part.samples[index].mask
-    return outline(part.pixels[index], fit_mask(read_mask(mask), geometry)) if mask else part.pixels[index]
 
 
 def _log_model(model: DefectNet, pixels: Pixels) -> None:

@@ -14,11 +14,11 @@ from inandout.errors import InputError
 from inandout.evaluation.metrics import best_f1_threshold, operating_point
 from inandout.fingerprints import Identity
 from inandout.stages.classify.config import ClassifyConfig
+from inandout.stages.classify.part import load_part
 from inandout.stages.classify.scores import log_scores
 from inandout.stages.classify.train import (
     ignored_options,
     input_fingerprints,
-    load_part,
     resolve,
     run_name,
     train_classifier,

@@ -1,4 +1,4 @@
-"""A network other than ResNet-50 from training to serving."""
+"""A network other than ResNet-50, with a mask head, from training to serving."""
 
 import base64
 import io
@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from inandout.classifier.heatmap import heat_maps
+from inandout.classifier.onnx_file import open_onnx, run_onnx_maps
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.train import classify
 from inandout.stages.classify.trained_classifier import TrainedClassifier
@@ -26,11 +27,15 @@ def test_a_mobilenet_is_exported_promoted_and_served(
     tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("inandout.stages.classify.train._log_export", lambda *_: None)
-    start = {"backbone": "mobilenet_v2", "freeze": "norm"}
+    start = {"backbone": "mobilenet_v2", "freeze": "norm", "head": "mask"}
     size = {"width": SIDE, "height": SIDE}
     run_id = classify(ClassifyConfig.from_flat(data=str(tiny), n_aug=0, epochs=1, **start, **size)).run_id
     trained = TrainedClassifier.open(run_id)
-    assert export(ExportConfig(run=run_id, rounds=10)).difference < 1e-4
+    exported = export(ExportConfig(run=run_id, rounds=10))
+    assert exported.difference < 1e-4
+    pixels = trained.test_pixels(3)
+    maps = run_onnx_maps(open_onnx(exported.path), pixels)
+    assert maps == pytest.approx(heat_maps(trained.load(), pixels), abs=1e-4)
 
     version = promote(PromoteConfig(run=run_id, points="validation")).version
     model = mlflow.pyfunc.load_model(f"models:/inandout/{version}")
@@ -44,5 +49,7 @@ def test_a_mobilenet_is_exported_promoted_and_served(
     assert np.abs(served / 255 - expected).max() < 0.01
 
     card = mlflow.artifacts.load_text(f"models:/inandout/{version}/model_card.md")
-    assert "Network mobilenet_v2 with one defect logit" in card
+    assert "Network mobilenet_v2 with one defect logit and a map of the defect; the logit combines the image" in card
+    assert "Maps: the maximum is on the defect in" in card
+    assert "AUPRO up to 30 % false positives" in card
     assert "frozen norm" in card
