@@ -20,7 +20,6 @@ from inandout.data.geometry import fit_mask, survival
 from inandout.data.images import ImageArray, read_mask
 from inandout.data.manifest import Sample, fingerprint
 from inandout.data.prepare import CheckedData, read_data
-from inandout.diffusion.base.base import base_identity
 from inandout.evaluation.metrics import Scored, evaluate, ranking
 from inandout.fingerprints import Identity
 from inandout.mixing import mix
@@ -133,7 +132,11 @@ def _base_input(config: ClassifyConfig) -> dict[str, str]:
     if config.mix.negatives == "generated":
         good_image_config(config, n_ddpm)
     used = config.mix.negatives == "roundtrip" or not config.ddpm_pool
-    return {"base": base_identity(config.base)} if used else {}
+    if not used:
+        return {}
+    from inandout.diffusion.base.base import base_identity  # diffusers takes seconds to import
+
+    return {"base": base_identity(config.base)}
 
 
 def _train_and_measure(config: ClassifyConfig, data: CheckedData, work: Path) -> None:

@@ -11,7 +11,7 @@ from inandout.diffusion.sample.presets import DrawingPreset, Strength, drawing_p
 from inandout.errors import InputError
 from inandout.memseg.config import MaskConfig, MemSegConfig
 from inandout.options import Fresh, StageConfig
-from inandout.stages.config import FinetuneConfig
+from inandout.stages.config import AdapterSize, FinetuneConfig
 
 PoolSource = Annotated[
     Literal["memseg", "ddpm", "inpaint"],
@@ -97,6 +97,14 @@ class DdpmConfig(StageConfig):
     def with_drawing(self, **changes: str | float | None) -> Self:
         """Return a copy with changed fields of `drawing`."""
         return self.model_copy(update={"drawing": self.drawing.model_copy(update=changes)})
+
+
+def finetune_config(config: DdpmConfig) -> FinetuneConfig:
+    """Return the configuration of the fine-tuning, with the defaults of `finetune`."""
+    size = AdapterSize(width=config.geometry.width, height=config.geometry.height, fit=config.geometry.fit)
+    return FinetuneConfig(
+        data=config.data, scenario=config.scenario, geometry=size, base=config.base, seed=config.seed
+    )  # fmt: skip
 
 
 class DdpmPoolConfig(DdpmConfig):
