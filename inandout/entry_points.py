@@ -102,7 +102,7 @@ STAGES = {
     "classify": Stage(
         "Train and evaluate a classifier, or reuse the finished run.",
         "classify.config:ClassifyConfig",
-        "classify.train:classify",
+        "classify.train:classify_and_report",
         duration_location="experiment.duration:describe_duration",
     ),
     "export": Stage(

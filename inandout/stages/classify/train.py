@@ -35,7 +35,7 @@ from inandout.stages.classify.synthetic import (
 )
 from inandout.stages.classify.trained_classifier import TEST_TAG
 from inandout.stages.pools.pool import open_pool
-from inandout.tracking.logging import log_values, pip_requirements
+from inandout.tracking.logging import experiment_url, log_values, pip_requirements
 from inandout.tracking.runs import WEIGHTS, WEIGHTS_TAG, run_stage
 from inandout.tracking.store import connect
 
@@ -72,6 +72,22 @@ def classify(config: ClassifyConfig, data: CheckedData | None = None) -> Result:
     work = partial(_train_and_measure, config, data)
     run = run_stage(_identity(config, real), run_name(config), config.data.data, real, work)
     return Result(run.info.run_id, run.data.metrics)
+
+
+def classify_and_report(config: ClassifyConfig) -> None:
+    """Run `classify`; print the metrics and where the run is."""
+    result = classify(config)
+    print(f"\n{describe_metrics(result.metrics)}\n\n{experiment_url(mlflow.get_run(result.run_id))}")
+
+
+def describe_metrics(metrics: Mapping[str, float]) -> str:
+    """Return one sentence about the metrics of the test part; undefined ones are left out."""
+    if "ap" not in metrics:
+        return "AP is undefined; the tag inandout.notes of the run says why"
+    interval = f" (95 % {metrics['ap_low']:.3f} .. {metrics['ap_high']:.3f})"
+    honest = [f", {name} {metrics[name]:.3f}" for name in ("precision", "recall") if name in metrics]
+    where = " at the threshold of the validation part" if honest else ""
+    return f"test part: AP {metrics['ap']:.3f}{interval}{''.join(honest)}{where}"
 
 
 def resolve(config: ClassifyConfig) -> ClassifyConfig:

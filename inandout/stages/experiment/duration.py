@@ -31,7 +31,7 @@ OVERHEAD = {"classify": 9.0, "finetune": 4.0, "augment": 2.0, "negatives": 2.0}
 BACKWARD = 3
 """Cost of a training step in forward passes."""
 
-_TRAINING: dict[Backbone, float] = {"resnet50": 9.0, "resnet18": 5.5, "mobilenet_v2": 1.9, "efficientnet_b0": 4.1}
+_TRAINING: dict[Backbone, float] = {"resnet50": 8.8, "resnet18": 3.5, "mobilenet_v2": 1.6, "efficientnet_b0": 2.6}
 """Seconds of a CPU core to train on a megapixel (measured at 64x192, batches of 8, fp32)."""
 _EMBEDDED = 2.5
 """Seconds of a CPU core for a pass of the embedded UNet over a megapixel (measured at 64x192)."""
