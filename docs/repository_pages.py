@@ -1,7 +1,7 @@
 """MkDocs hook: pages of the repository outside docs/ become pages of the site, and links between them keep working.
 
 A page links as on disk, relative to its own folder. On the site docs/ is the root. Links to other files of the
-repository, such as scripts, become text.
+repository, such as scripts, become text; a missing image is an error.
 """
 
 import posixpath
@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -18,12 +19,13 @@ PAGES = (
     "inandout/diffusion/surface-diffusion/README.md",
     *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "experiments").glob("*.md")),
 )  # fmt: skip
+IMAGES = tuple(sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "experiments").glob("*.jpg")))
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages. README.md keeps its name, because docs/index.md is the first page."""
-    for name in PAGES:
+    """Add pages and images. README.md keeps its name, because docs/index.md is the first page."""
+    for name in PAGES + IMAGES:
         file = File.generated(config, name, abs_src_path=str(ROOT / name))
         if name == "README.md":
             file.dest_uri = file.url = "readme.html"
@@ -43,6 +45,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             return found[0]
         target = posixpath.normpath(posixpath.join(folder, path)).removeprefix("docs/")
         if files.get_file_from_path(target) is None:
+            if mark:
+                raise PluginError(f"{source}: the image {link} is not part of the site")
             return str(text)
         return f"{mark}[{text}]({posixpath.relpath(target, posixpath.dirname(source) or '.')}{hash_}{anchor})"
 

@@ -90,7 +90,7 @@ def build_command(name: str, stage: Stage) -> click.Command:
                 click.echo(json.dumps(config.resolved().flat(), indent=2))
                 stage.plan(config)
             else:
-                _announce(config)
+                _announce(stage, config)
                 stage.run(config)
 
     cost = " and the estimated cost" if stage.plan_location else ""
@@ -142,14 +142,17 @@ def _sentence(config: type[StageConfig], problem: Any) -> str:
     return message
 
 
-def _announce(config: StageConfig) -> None:
+def _announce(stage: Stage, config: StageConfig) -> None:
     """Print what a long stage is about to do, before the imports that take seconds."""
-    lines = config.resolved().summary()
+    resolved = config.resolved()
+    lines = resolved.summary()
     if not lines or os.environ.get("RANK", "0") != "0":  # accelerate launch starts several processes
         return
     fresh = config.flat()["fresh"]
     reuse = "finished runs are not reused" if fresh else "a finished run with the same options, data and code is reused"
     click.echo("\n".join([*lines, reuse]), err=True)
+    if duration := stage.duration(resolved):
+        click.echo(f"time: {duration}", err=True)
     import torch
 
     hardware = HardwareConfig.model_validate({name: config.flat()[name] or "auto" for name in _HARDWARE}).open()

@@ -19,6 +19,8 @@ class Stage(NamedTuple):
     run_location: str
     plan_location: str = ""
     """Location of the function that prints the estimated cost; "" = none."""
+    duration_location: str = ""
+    """Location of the function that returns a sentence about the duration; "" = none."""
 
     @property
     def config(self) -> type[StageConfig]:
@@ -34,6 +36,11 @@ class Stage(NamedTuple):
         """Print the estimated cost of `run`, if it can be estimated."""
         if self.plan_location:
             _load(self.plan_location)(config)
+
+    def duration(self, config: StageConfig) -> str:
+        """Return a sentence about the duration of `run`, "" if it is not known."""
+        text: str = _load(self.duration_location)(config) if self.duration_location else ""
+        return text
 
 
 def _load(location: str) -> Any:
@@ -61,6 +68,7 @@ STAGES = {
         "Train an adapter on the images of a product, or reuse the finished run.",
         "config:FinetuneConfig",
         "finetune:finetune",
+        duration_location="experiment.duration:describe_duration",
     ),
     "convert": Stage(
         "Convert an adapter to kohya's format, or from it for a base.", "config:ConvertConfig", "convert:convert"
@@ -69,6 +77,7 @@ STAGES = {
         "Generate a pool of synthetic positives, or reuse the finished run.",
         "pools.config:AugmentConfig",
         "pools.augment:augment",
+        duration_location="experiment.duration:describe_duration",
     ),
     "filter": Stage(
         "Keep pool images that differ from good parts and resemble real defects, if there are any.",
@@ -93,7 +102,8 @@ STAGES = {
     "classify": Stage(
         "Train and evaluate a classifier, or reuse the finished run.",
         "classify.config:ClassifyConfig",
-        "classify.train:classify",
+        "classify.train:classify_and_report",
+        duration_location="experiment.duration:describe_duration",
     ),
     "export": Stage(
         "Write, check and time a classifier as an ONNX file.", "release.config:ExportConfig", "release.export:export"

@@ -1,5 +1,6 @@
 """README and documentation: commands match the command line, links lead somewhere, the site lists every page."""
 
+import ast
 import importlib.util
 import os
 import re
@@ -207,6 +208,25 @@ def messages() -> str:
     """The source of the package, with string literals of adjacent lines joined."""
     sources = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "inandout").rglob("*.py")))
     return re.sub(r"\"\s*\n\s*f?\"", "", sources)
+
+
+def input_errors() -> Iterator[str]:
+    """Texts of the messages of `InputError` in the source, with `...` for values; messages made of values only not."""
+    for path in sorted((ROOT / "inandout").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "InputError":
+                parts = getattr(node.args[0], "values", [node.args[0]])
+                texts = [part.value if isinstance(part, ast.Constant) else "..." for part in parts]
+                if max(map(len, texts)) > len(": ...; give "):
+                    yield "".join(texts)
+
+
+def test_troubleshooting_has_a_row_for_every_error_of_a_user() -> None:
+    quotes = re.findall(r"`([^`]+)`", read("docs/troubleshooting.md"))
+    parts = {part.strip() for quote in quotes for part in quote.split("...") if len(part.strip()) > 3}
+    errors = set(input_errors())
+    assert len(errors) > 200
+    assert [error for error in errors if not any(part in error for part in parts)] == []
 
 
 def test_troubleshooting_quotes_messages_that_exist() -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 import subprocess
 import sys
 import warnings
@@ -187,9 +188,18 @@ def test_long_commands_say_first_what_they_are_about_to_do(
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("data: nowhere, 64x192")
     assert expected in "\n".join(lines[1:3])
-    assert lines[-3].startswith("a finished run")
-    assert lines[-2].startswith("device: ")
+    assert lines[-2].startswith("a finished run")
     assert lines[-1].startswith("error: nowhere")
+
+
+def test_long_commands_say_how_long_they_take_and_where_before_they_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Stage, "run", lambda stage, config: print("run"))
+    assert run("classify", "--epochs", "20") == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"time: about \d+ min on .*CPU cores?.*rough estimate.*", lines[-2])
+    assert lines[-1].startswith("device: ")
 
 
 def test_a_console_without_the_characters_of_a_path_gets_the_message(monkeypatch: pytest.MonkeyPatch) -> None:

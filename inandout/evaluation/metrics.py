@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 
 from inandout.errors import InputError
 
@@ -73,6 +72,8 @@ def ranking(logits: Floats, labels: Labels) -> dict[str, float]:
     `ap` is scikit-learn's average precision. `ap_trapezoid` is the area under the PR curve by the trapezoidal rule, as
     in the official KolektorSDD2 code; it is too high if scores are tied.
     """
+    from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
+
     precision, recall, _ = precision_recall_curve(labels, logits)
     fpr, tpr, _ = roc_curve(labels, logits, drop_intermediate=False)
     return {
@@ -143,6 +144,8 @@ def _cumulative_counts(scored: Scored, weights: Weights) -> tuple[Weights, Weigh
 
 def best_f1_threshold(logits: Floats, labels: Labels) -> float:
     """Return the threshold with the best F1; needs at least one positive. Scores equal to it count as defects."""
+    from sklearn.metrics import precision_recall_curve
+
     precision, recall, thresholds = precision_recall_curve(labels, logits)
     f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
     return float(thresholds[np.argmax(f1[:-1])])

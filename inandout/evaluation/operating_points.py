@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.stats import binomtest
+from scipy.special import betaincinv
 
 from inandout.errors import InputError
 from inandout.evaluation.metrics import Floats, Labels, Scored, honest_threshold, number_parts
@@ -109,7 +109,7 @@ def mistakes(wrong: int, of: int, tuned: bool = False) -> Mistakes | None:
 @lru_cache(maxsize=4096)
 def upper_bound(wrong: int, of: int) -> float:
     """Return the one-sided 95 % confidence bound of the error rate, 0..1, given `wrong` errors among `of` parts."""
-    return float(binomtest(wrong, of, alternative="less").proportion_ci(CONFIDENCE, method="exact").high)
+    return float(betaincinv(wrong + 1, of - wrong, CONFIDENCE)) if wrong < of else 1.0
 
 
 def simultaneous_bound(wrong: int, of: int) -> float:

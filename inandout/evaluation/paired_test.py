@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtrit
 
 from inandout.evaluation.metrics import (
     BOOTSTRAP_ROUNDS,
@@ -107,8 +107,8 @@ def _draw_weights(scored: Sequence[Scored], rng: np.random.Generator, rounds: in
 def _student_interval(differences: Floats, spread: float) -> tuple[float, float]:
     """Return the 95 % interval of the mean of two or more differences; `spread` is its deviation over test parts."""
     count = len(differences)
-    seed_margin = t.ppf(0.975, count - 1) * (differences.var(ddof=1) / count) ** 0.5
-    margin = float(np.hypot(seed_margin, norm.ppf(0.975) * spread))
+    seed_margin = stdtrit(count - 1, 0.975) * (differences.var(ddof=1) / count) ** 0.5
+    margin = float(np.hypot(seed_margin, ndtri(0.975) * spread))
     return float(differences.mean()) - margin, float(differences.mean()) + margin
 
 

@@ -7,7 +7,7 @@ and measures how the logits change (Wimmer 2024).
 
 import io
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +16,14 @@ from PIL import Image
 from inandout.classifier.pixels import Pixels
 from inandout.data.colour import keep_grey
 from inandout.data.images import ImageArray
-from inandout.diffusion.pipeline import Pipeline
-from inandout.diffusion.sample.vae_roundtrip import round_trip
 from inandout.errors import InputError
 from inandout.evaluation.metrics import BOOTSTRAP_ROUNDS, Floats, draw_parts
 from inandout.memseg.anomaly import synthesise
 from inandout.memseg.config import MemSegConfig
 from inandout.memseg.texture_bank import open_textures
+
+if TYPE_CHECKING:
+    from inandout.diffusion.pipeline import Pipeline
 
 FEWEST = 10
 """Minimum number of good parts; an interval over fewer is meaningless."""
@@ -95,8 +96,10 @@ class PerturbationEffect(NamedTuple):
         return self.auroc.low > 0.5 and self.auroc.value >= SIGNIFICANT_AUROC
 
 
-def perturbations(pipeline: Pipeline, vae_name: str) -> list[Perturbation]:
+def perturbations(pipeline: "Pipeline", vae_name: str) -> list[Perturbation]:
     """Return artefacts of generators and, for comparison, of cameras and software; `vae_name` labels the VAE."""
+    from inandout.diffusion.sample.vae_roundtrip import round_trip  # diffusers takes seconds to import
+
     return [
         Perturbation(VAE, f"VAE of {vae_name}", lambda pixels: round_trip(pipeline, pixels)),
         Perturbation("paste", "MemSeg at opacity 0", paste_nothing),

@@ -2,15 +2,17 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_dilation
-from sklearn.metrics import precision_recall_curve
 
 from inandout.data.images import ImageArray, Mask
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _MARGIN, _LINE = 6, 12
 _BACKGROUND, _TEXT = (255, 255, 255), (30, 30, 30)
@@ -51,8 +53,11 @@ def overlay(image: ImageArray, heat: npt.NDArray[np.float32]) -> ImageArray:
 
 def pr_curve(
     logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], points: dict[str, tuple[float, float]]
-) -> Figure:
+) -> "Figure":
     """Plot the precision-recall curve of logits (N,), with named operating points (recall, precision)."""
+    from matplotlib.figure import Figure
+    from sklearn.metrics import precision_recall_curve
+
     precision, recall, _ = precision_recall_curve(labels, logits)
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
@@ -65,8 +70,10 @@ def pr_curve(
     return figure
 
 
-def score_plot(groups: Mapping[str, npt.NDArray[np.float64]], threshold: float | None) -> Figure:
+def score_plot(groups: Mapping[str, npt.NDArray[np.float64]], threshold: float | None) -> "Figure":
     """Plot a histogram of the scores (N,) of each group, with common bins and a line at `threshold` unless None."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     bins = np.histogram_bin_edges(np.concatenate(list(groups.values())), 30)

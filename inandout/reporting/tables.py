@@ -3,15 +3,17 @@
 import json
 from collections.abc import Sequence
 from itertools import groupby
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from inandout.data.config import Shot
 from inandout.reporting.paper_results import DIAG, PUBLISHED, Estimate, Published
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 class Row(NamedTuple):
@@ -173,12 +175,14 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
     )
 
 
-def curves(rows: Sequence[Row], paper: bool = False) -> Figure:
+def curves(rows: Sequence[Row], paper: bool = False) -> "Figure":
     """Plot AP, precision and recall against `n_aug`, with one row of axes per shot and one line per source.
 
     Error bars show one standard deviation. With `paper`, published values are dotted lines of the same colour
     (Figures 6 and 7 of the paper).
     """
+    from matplotlib.figure import Figure
+
     lines = summarise(rows)
     shots = list(dict.fromkeys(line.shot for line in lines))
     sources = list(dict.fromkeys(line.source for line in lines))
@@ -200,7 +204,7 @@ def curves(rows: Sequence[Row], paper: bool = False) -> Figure:
 
 
 def _draw_curve(
-    axes: Axes, points: Sequence[tuple[float, Estimate | None]], colour: str, style: str, label: str
+    axes: "Axes", points: Sequence[tuple[float, Estimate | None]], colour: str, style: str, label: str
 ) -> None:
     known = [(x, estimate.mean, estimate.spread or 0.0) for x, estimate in points if estimate]
     if known:

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from sklearn.metrics import cohen_kappa_score
-
 from inandout.data.manifest import Review, Sample
 from inandout.review.decisions import Decision
 
@@ -77,8 +75,13 @@ def _agreement(
     common = sorted(set(first) & set(second))
     a, b = [first[image].decision for image in common], [second[image].decision for image in common]
     same = sum(x == y for x, y in zip(a, b, strict=True))
-    kappa = float(cohen_kappa_score(a, b, labels=CHOICES)) if len({*a, *b}) > 1 else None
-    return Agreement(names, len(common), same, kappa)
+    return Agreement(names, len(common), same, _kappa(a, b) if len({*a, *b}) > 1 else None)
+
+
+def _kappa(a: Sequence[Review], b: Sequence[Review]) -> float:
+    from sklearn.metrics import cohen_kappa_score  # the page of one reviewer needs no scikit-learn
+
+    return float(cohen_kappa_score(a, b, labels=CHOICES))
 
 
 def prompt_shares(

@@ -3,7 +3,6 @@
 import io
 
 import numpy as np
-from matplotlib import colormaps
 from PIL import Image
 
 from inandout.data.images import ImageArray
@@ -29,6 +28,8 @@ def encode_png(image: ImageArray) -> bytes:
 
 def heat_map(image: ImageArray, source: ImageArray) -> ImageArray:
     """Return a colour map (H, W, 3) of the difference between an image and its source, on a fixed scale."""
+    from matplotlib import colormaps
+
     heat = np.clip(change(image, source) / _FULL_HEAT, 0, 1)
     return np.asarray(colormaps["inferno"](heat)[:, :, :3] * 255, dtype=np.uint8)
 

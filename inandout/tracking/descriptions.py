@@ -45,6 +45,9 @@ DESCRIPTIONS = {
 _NOT_COMMANDS = {"validate", "trial", "topup", "negatives"}
 """Stages whose options are not those of a command."""
 
+_COMMANDS = {"labels": "label-errors", "probe": "probe-shortcut"}
+"""Stages that do not have the name of their command."""
+
 
 def description_tag(stage: str, run_id: str) -> dict[str, str]:
     """Return the tag with the lines that describe a run; nothing for a stage that is not in `DESCRIPTIONS`."""
@@ -53,5 +56,5 @@ def description_tag(stage: str, run_id: str) -> dict[str, str]:
     what, look_at = DESCRIPTIONS[stage]
     lines = [f"{what}.", f"Look at {look_at}."]
     if stage not in _NOT_COMMANDS:
-        lines.append(f"Run it again with `python -m inandout {stage} --config run:{run_id}`.")
+        lines.append(f"Run it again with `python -m inandout {_COMMANDS.get(stage, stage)} --config run:{run_id}`.")
     return {_TAG: "\n\n".join(lines)}

@@ -12,6 +12,7 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Run
 
 from inandout.data.manifest import Sample, write_manifest
+from inandout.tracking.views import save_views, view_page
 
 
 def log_options(values: Mapping[str, Any]) -> None:
@@ -66,10 +67,11 @@ def log_dataset(name: str, fingerprint: str, samples: Sequence[Sample]) -> None:
     mlflow.log_input(dataset, context="training")
 
 
-def experiment_url(run: Run) -> str:
-    """Return instructions to open the artifacts of a run and the runs of its experiment in the UI."""
+def experiment_url(run: Run, view: str = "classifiers") -> str:
+    """Return instructions to open the artifacts of a run, and a saved view of its experiment (key of `VIEWS`)."""
+    save_views(run.info.experiment_id)
     uri = mlflow.get_tracking_uri()
-    page = f"#/experiments/{run.info.experiment_id}/runs?workflowType=machine_learning"
+    page = view_page(run.info.experiment_id, view)
     served = uri.startswith("http")
     compare = f"{uri}/{page}" if served else f"mlflow ui --backend-store-uri {uri}"
     images = f"images: in {run.info.artifact_uri} and in the folders of the other runs next to it"

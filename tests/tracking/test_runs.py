@@ -10,11 +10,12 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from inandout.entry_points import STAGES
 from inandout.errors import InputError
 from inandout.options import StageConfig
 from inandout.processes import this_process
 from inandout.tracking import logging, runs, store
-from inandout.tracking.descriptions import DESCRIPTIONS
+from inandout.tracking.descriptions import DESCRIPTIONS, description_tag
 
 
 class Config(StageConfig):
@@ -206,6 +207,12 @@ def test_a_description_says_what_to_look_at_and_how_to_run_it_again(project: Pat
     assert len(lines) == 3
     assert lines[1].startswith("Look at `pr_curve.png`")
     assert f"python -m inandout classify --config run:{run.info.run_id}" in lines[2]
+
+
+def test_the_commands_in_the_descriptions_exist() -> None:
+    texts = [text for stage in DESCRIPTIONS for text in description_tag(stage, "id").values()]
+    commands = {command for text in texts for command in re.findall("python -m inandout ([a-z-]+)", text)}
+    assert {"label-errors", "probe-shortcut", "classify"} <= commands <= STAGES.keys()
 
 
 def test_system_metrics_are_logged_but_not_copied_to_a_run_that_reuses(

@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import mlflow
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
-from sklearn.decomposition import PCA
 
 from inandout.classifier.features import features
 from inandout.classifier.pixels import load_pixels
@@ -23,6 +21,9 @@ from inandout.stages.pools.pool import open_pool, refuse_unfit
 from inandout.tracking.logging import experiment_url, log_values
 from inandout.tracking.runs import artifact_folder, find_run, run_stage
 from inandout.tracking.store import connect
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Floats = npt.NDArray[np.float32]
 
@@ -156,8 +157,11 @@ def distance_table(rows: Sequence[Row]) -> str:
     return aligned(lines)
 
 
-def feature_map(reference: Floats, groups: Sequence[tuple[str, Floats]]) -> Figure:
+def feature_map(reference: Floats, groups: Sequence[tuple[str, Floats]]) -> "Figure":
     """Plot features (N, C) in two principal components, which are fitted to the reference and the negatives only."""
+    from matplotlib.figure import Figure
+    from sklearn.decomposition import PCA
+
     axes_of = PCA(2, svd_solver="full").fit(
         np.concatenate([reference, *(f for name, f in groups if name == NEGATIVES)])
     )

@@ -34,8 +34,8 @@ from inandout.stages.analysis.config import FilterConfig
 from inandout.stages.classify.synthetic import training_digests
 from inandout.stages.classify.trained_classifier import TrainedClassifier
 from inandout.stages.pools.decisions import DECISIONS, POOL_TAG, load_review
+from inandout.stages.pools.drawing_config import DRAWN_WITH, read_drawing_config
 from inandout.stages.pools.pool import Pool, log_pool, open_pool, pool_folder, read_pool, refuse_unfit, work_pool
-from inandout.stages.pools.text2img import DRAWN_WITH, read_drawing_config
 from inandout.tracking.logging import log_values
 from inandout.tracking.runs import artifact_folder, run_stage
 from inandout.tracking.store import connect

@@ -1,7 +1,7 @@
 """Entry point `probe-shortcut`: test whether a classifier detects defects or artifacts of the generator."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import mlflow
 import numpy as np
@@ -10,7 +10,6 @@ from inandout.classifier.head_combination import score_heads
 from inandout.classifier.pixels import Pixels, load_pixels
 from inandout.classifier.training import predict
 from inandout.data.manifest import Sample, digest, fingerprint
-from inandout.diffusion.base.base import Base, base_identity, open_base
 from inandout.diffusion.base.config import BaseConfig
 from inandout.errors import InputError
 from inandout.evaluation.shortcut_probe import (
@@ -32,6 +31,9 @@ from inandout.stages.pools.pool import open_pool
 from inandout.tracking.logging import experiment_url, log_values
 from inandout.tracking.runs import artifact_folder, run_stage
 from inandout.tracking.store import connect
+
+if TYPE_CHECKING:
+    from inandout.diffusion.base.base import Base
 
 N_SHOWN = 6
 """Number of good parts on the contact sheet."""
@@ -61,6 +63,8 @@ def probe_shortcut(config: ProbeShortcutConfig) -> Probed:
             f"run = {config.run}: its validation and test parts have {len(good)} negatives; the probe needs at "
             f"least {FEWEST}; raise val_share or test_share"
         )
+    from inandout.diffusion.base.base import base_identity  # diffusers takes seconds to import
+
     base = _base_config(config, trained.config)
     threshold = trained.threshold
     inputs = {
@@ -84,6 +88,8 @@ def _probe(
     trained: TrainedClassifier, good: Sequence[Sample], base_config: BaseConfig, threshold: float | None
 ) -> None:
     """Log table, metrics, contact sheet and plot."""
+    from inandout.diffusion.base.base import open_base
+
     base = open_base(base_config)
     _refuse_other_base(trained.config, base, base_config.base)
     net, pixels = trained.load_fastest(), load_pixels([sample.image for sample in good], trained.geometry)
@@ -112,7 +118,7 @@ def _probe(
     mlflow.log_figure(score_plot(groups, threshold), "scores.png")
 
 
-def _refuse_other_base(trained: ClassifyConfig, base: Base, name: str) -> None:
+def _refuse_other_base(trained: ClassifyConfig, base: "Base", name: str) -> None:
     """Raise InputError if another base drew the classifier's `ddpm_pool`."""
     if not trained.ddpm_pool or not trained.shares()[0]:
         return

@@ -6,53 +6,29 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import mlflow
 import numpy as np
-from scipy.special import expit
 from sklearn.metrics import average_precision_score
 
 from inandout.classifier.backbone import build_classifier
 from inandout.classifier.folds import assign_folds, label_losses
 from inandout.classifier.training import Logits, fit, predict
-from inandout.data.manifest import Sample, fingerprint, read_manifest
+from inandout.data.manifest import Sample, fingerprint
 from inandout.data.prepare import prepare
 from inandout.data.text import write_text
-from inandout.errors import InputError
 from inandout.fingerprints import Identity
 from inandout.reporting.figures import contact_sheet
 from inandout.stages.classify.config import LabelErrorsConfig
 from inandout.stages.classify.part import Part, load_part, outlined
+from inandout.stages.classify.suspects import SUSPECTS, Suspect, read_suspects
 from inandout.stages.classify.train import mask_targets
 from inandout.tracking.logging import log_values
-from inandout.tracking.runs import WEIGHTS_TAG, artifact_folder, artifact_names, run_stage
+from inandout.tracking.runs import WEIGHTS_TAG, run_stage
 from inandout.tracking.store import connect
 
-SUSPECTS = "labels.csv"
-"""Artifact: one row per image, highest loss first."""
 N_SHOWN = 32
 """Images on the contact sheet."""
-
-
-class Suspect(NamedTuple):
-    """A labelled image and its out-of-fold prediction."""
-
-    sample: Sample
-    logit: float
-    """Logit of a defect."""
-    loss: float
-    """Cross-entropy of the label, in nats; above ln 2 the prediction contradicts the label."""
-
-    @property
-    def chance(self) -> float:
-        """Probability of a defect, 0..1."""
-        return float(expit(self.logit))
-
-    @property
-    def contrary(self) -> bool:
-        """Whether the prediction contradicts the label."""
-        return (self.logit > 0) != (self.sample.label == 1)
 
 
 def find_label_errors(config: LabelErrorsConfig) -> str:
@@ -135,26 +111,3 @@ def _table(suspects: Sequence[Suspect]) -> str:
 def _caption(suspect: Suspect) -> str:
     label = "defect" if suspect.sample.label else "good"
     return f"labelled {label}, {suspect.chance:.0%} defect"
-
-
-def is_label_errors_run(run_id: str) -> bool:
-    """Return whether a run has the artifact `SUSPECTS`."""
-    try:
-        return SUSPECTS in artifact_names(run_id)
-    except mlflow.MlflowException:
-        return False
-
-
-def read_suspects(run_id: str) -> list[Suspect]:
-    """Return the labelled images of a run of `label-errors`, highest loss first.
-
-    Raises:
-        InputError: an image file of the run is missing.
-    """
-    rows = {str(sample.image): sample for sample in read_manifest(artifact_folder(run_id, "manifest.csv"))}
-    with artifact_folder(run_id, SUSPECTS).open(encoding="utf-8", newline="") as file:
-        table = list(csv.DictReader(file))
-    missing = [row["image"] for row in table if row["image"] not in rows or not Path(row["image"]).exists()]
-    if missing:
-        raise InputError(f"{missing[0]}: image of run {run_id} is missing; restore it, or run label-errors again")
-    return [Suspect(rows[row["image"]], float(row["logit"]), float(row["loss"])) for row in table]

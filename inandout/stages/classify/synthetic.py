@@ -1,4 +1,7 @@
-"""Synthetic training images of a classifier: read from existing pools, or generated with the defaults of `augment`."""
+"""Synthetic training images of a classifier: read from existing pools, or generated with the defaults of `augment`.
+
+The stages that draw with diffusion are imported where they are needed: their libraries take seconds to import.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,7 +15,7 @@ from inandout.errors import InputError
 from inandout.memseg.config import MaskConfig
 from inandout.review.updates import summarise
 from inandout.stages.classify.config import ClassifyConfig
-from inandout.stages.pools.augment import augment_memseg
+from inandout.stages.pools.augment import augment_diffusion, augment_memseg
 from inandout.stages.pools.config import (
     DdpmPoolConfig,
     DrawingConfig,
@@ -23,10 +26,7 @@ from inandout.stages.pools.config import (
     inpainting,
 )
 from inandout.stages.pools.decisions import kept_rows, load_review
-from inandout.stages.pools.inpaint import augment_inpaint, inpaint_fingerprint
-from inandout.stages.pools.negatives import good_images, good_pool_config, send_through_vae, source_identity
 from inandout.stages.pools.pool import Pool, open_pool
-from inandout.stages.pools.text2img import augment_ddpm, ddpm_fingerprint
 from inandout.tracking.runs import artifact_folder
 
 TRAINING_DIGESTS = "synthetic.txt"
@@ -84,16 +84,19 @@ def synthetic_positives(config: ClassifyConfig, data: CheckedData) -> tuple[list
 def synthetic_negatives(config: ClassifyConfig, data: CheckedData, ddpm: Sequence[Sample]) -> list[Sample]:
     """Return one synthetic negative for each diffusion image of the mix."""
     pools = required_pools(config)
+    if not (pools.good or pools.round_trip):
+        return []
+    from inandout.stages.pools.negatives import good_images, send_through_vae, source_identity
+
     if pools.good:
         # An existing pool records the dataset that its good parts are drawn for.
         samples = None if config.ddpm_pool else data.take_shot(pools.good.data, pools.good.scenario, pools.good.seed)
         return good_images(pools.good, samples).samples
-    if pools.round_trip:
-        positives = ddpm[: pools.round_trip.n_aug]
-        source = pool_source_identity(pools.diffusion, data) if pools.diffusion else source_identity(positives)
-        split = data.split(pools.round_trip.data, pools.round_trip.seed)
-        return send_through_vae(pools.round_trip, split, positives, source).samples
-    return []
+    assert pools.round_trip
+    positives = ddpm[: pools.round_trip.n_aug]
+    source = pool_source_identity(pools.diffusion, data) if pools.diffusion else source_identity(positives)
+    split = data.split(pools.round_trip.data, pools.round_trip.seed)
+    return send_through_vae(pools.round_trip, split, positives, source).samples
 
 
 def pool_source_identity(config: DdpmPoolConfig, data: CheckedData) -> str:
@@ -105,7 +108,11 @@ def diffusion_fingerprint(config: DdpmPoolConfig, data: CheckedData) -> str:
     """Return the fingerprint of a diffusion pool without generating it."""
     samples = data.take_shot(config.data, config.scenario, config.seed)
     if isinstance(config, InpaintPoolConfig):
+        from inandout.stages.pools.inpaint import inpaint_fingerprint
+
         return inpaint_fingerprint(config, samples)
+    from inandout.stages.pools.text2img import ddpm_fingerprint
+
     return ddpm_fingerprint(config, samples)
 
 
@@ -113,10 +120,7 @@ def make_pool(config: MemSegPoolConfig | DdpmPoolConfig, data: CheckedData) -> P
     """Generate a pool of synthetic positives, or reuse the finished run."""
     if isinstance(config, MemSegPoolConfig):
         return augment_memseg(config, data.split(config.data, config.seed))
-    samples = data.take_shot(config.data, config.scenario, config.seed)
-    if isinstance(config, InpaintPoolConfig):
-        return augment_inpaint(config, samples)
-    return augment_ddpm(config, samples)
+    return augment_diffusion(config, data.take_shot(config.data, config.scenario, config.seed))
 
 
 def memseg_pool(config: ClassifyConfig, n: int) -> MemSegPoolConfig:
@@ -155,6 +159,8 @@ def good_image_config(config: ClassifyConfig, n: int) -> DdpmPoolConfig:
             "negatives = generated: whole generated images do not match defects inpainted on real good parts "
             f"(diffusion = {config.diffusion}); give negatives=roundtrip"
         )
+    from inandout.stages.pools.negatives import good_pool_config
+
     return good_pool_config(diffusion_pool_config(config, n), config.ddpm_pool)
 
 

@@ -21,7 +21,6 @@ from inandout.data.config import Geometry
 from inandout.data.geometry import survival
 from inandout.data.manifest import Sample, fingerprint
 from inandout.data.prepare import CheckedData, read_data
-from inandout.diffusion.base.base import base_identity
 from inandout.errors import InputError
 from inandout.evaluation.metrics import Scored, evaluate, ranking
 from inandout.fingerprints import Identity
@@ -41,7 +40,7 @@ from inandout.stages.classify.synthetic import (
 )
 from inandout.stages.classify.trained_classifier import TEST_TAG
 from inandout.stages.pools.pool import open_pool
-from inandout.tracking.logging import log_values, pip_requirements
+from inandout.tracking.logging import experiment_url, log_values, pip_requirements
 from inandout.tracking.runs import WEIGHTS, WEIGHTS_TAG, run_stage
 from inandout.tracking.store import connect
 
@@ -70,6 +69,22 @@ def classify(config: ClassifyConfig, data: CheckedData | None = None) -> Result:
     work = partial(_train_and_measure, config, data)
     run = run_stage(_identity(config, real), run_name(config), config.data.data, real, work)
     return Result(run.info.run_id, run.data.metrics)
+
+
+def classify_and_report(config: ClassifyConfig) -> None:
+    """Run `classify`; print the metrics and where the run is."""
+    result = classify(config)
+    print(f"\n{describe_metrics(result.metrics)}\n\n{experiment_url(mlflow.get_run(result.run_id))}")
+
+
+def describe_metrics(metrics: Mapping[str, float]) -> str:
+    """Return one sentence about the metrics of the test part; undefined ones are left out."""
+    if "ap" not in metrics:
+        return "AP is undefined; the tag inandout.notes of the run says why"
+    interval = f" (95 % {metrics['ap_low']:.3f} .. {metrics['ap_high']:.3f})"
+    honest = [f", {name} {metrics[name]:.3f}" for name in ("precision", "recall") if name in metrics]
+    where = " at the threshold of the validation part" if honest else ""
+    return f"test part: AP {metrics['ap']:.3f}{interval}{''.join(honest)}{where}"
 
 
 def resolve(config: ClassifyConfig) -> ClassifyConfig:
@@ -130,7 +145,11 @@ def _base_input(config: ClassifyConfig) -> dict[str, str]:
     if config.mix.negatives == "generated":
         good_image_config(config, n_ddpm)
     used = config.mix.negatives == "roundtrip" or not config.ddpm_pool
-    return {"base": base_identity(config.base)} if used else {}
+    if not used:
+        return {}
+    from inandout.diffusion.base.base import base_identity  # diffusers takes seconds to import
+
+    return {"base": base_identity(config.base)}
 
 
 def _train_and_measure(config: ClassifyConfig, data: CheckedData, work: Path) -> None:

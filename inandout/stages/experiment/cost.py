@@ -20,13 +20,14 @@ from inandout.diffusion.base.base import open_base
 from inandout.diffusion.base.config import BaseConfig
 from inandout.diffusion.base.hub import NotHereError
 from inandout.diffusion.prompts import Conditioning
-from inandout.diffusion.sample.config import GuidanceMode, SamplingConfig
+from inandout.diffusion.sample.config import SamplingConfig
 from inandout.diffusion.sample.presets import DIAG_SAMPLING, drawing_preset
 from inandout.hardware import HardwareConfig, find_device
 from inandout.options import known
 from inandout.reporting.tables import aligned
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.config import FinetuneConfig
+from inandout.stages.experiment.duration import BACKWARD, OVERHEAD, image_passes, passes
 from inandout.stages.experiment.missing import (
     count_shown,
     count_training_images,
@@ -40,10 +41,6 @@ from inandout.stages.pools.text2img import STRIP
 
 GPU_SHARE = 0.3
 """Assumed utilisation of a GPU's peak, 0..1."""
-OVERHEAD = {"classify": 9.0, "finetune": 4.0, "augment": 2.0, "negatives": 2.0}
-"""Seconds of a run outside training and drawing: reading, evaluating, logging (measured on two CPU cores)."""
-_BACKWARD = 3
-"""Cost of a training step in forward passes."""
 _FACTOR = 8
 """Scale factor of the VAE of Stable Diffusion: image pixels per latent pixel along a side."""
 
@@ -140,7 +137,7 @@ def _classifying(missing: Sequence[Task[Config]], plan: Plan) -> list[Work]:
     step = _classifier_step(shared.backbone.backbone, shared.fit, shared.geometry, shared.hardware)
     if configs[0].backbone.freeze == "all":
         images = sum(count_training_images(config, data) for config in configs)
-        return [Work("classifier, images", images, step.times(1 / (_BACKWARD * configs[0].fit.batch_size)))]
+        return [Work("classifier, images", images, step.times(1 / (BACKWARD * configs[0].fit.batch_size)))]
     return [Work("classifier, training steps", sum(training_steps(config, data) for config in configs), step)]
 
 
@@ -191,11 +188,11 @@ def _diffusing(missing: Sequence[Task[Config]], plan: Plan) -> list[Work]:
     size = pools[0].geometry if pools else config.geometry
     factor, pass_ = _unet(config.base, size, config.hardware) or _counted_unet(config, size)
     sampling = SamplingConfig().resolved(config.base.kind())
-    prior = pass_.times(known(sampling.steps) * _passes("plain", known(sampling.guidance)))
+    prior = pass_.times(known(sampling.steps) * passes("plain", known(sampling.guidance)))
     steps = pools[0].resolved().sampling.steps if pools else sampling.steps
     image = pass_.times(known(steps) * _image_passes(config))
     works = [
-        Work("fine-tuning, images", sum(count_shown(tuning, plan.data) for tuning in tunings), pass_.times(_BACKWARD)),
+        Work("fine-tuning, images", sum(count_shown(tuning, plan.data) for tuning in tunings), pass_.times(BACKWARD)),
         Work("prior preservation, images", missing_priors(tunings, factor), prior),
         Work("diffusion, images", n_defects, image),
         Work("good parts, images", n_goods, image),
@@ -204,21 +201,13 @@ def _diffusing(missing: Sequence[Task[Config]], plan: Plan) -> list[Work]:
 
 
 def _image_passes(config: ClassifyConfig) -> int:
-    """Return the number of UNet passes per step and diffusion image.
-
-    For a drawn mask, an image is also drawn with its defect, and in one pass without it.
-    """
+    """Return the number of UNet passes per step and diffusion image."""
     if config.diffusion == "diag":
-        return _passes("plain", known(DIAG_SAMPLING.guidance))
+        return passes("plain", known(DIAG_SAMPLING.guidance))
     mode, preset = drawing_preset(config.base.kind(), config.scenario.shot, config.guidance_mode)
     strength = preset.inpaint if config.diffusion == "inpaint" else preset.whole
-    passes = _passes(mode, strength.guidance if config.guidance is None else config.guidance)
-    return 2 * passes + 1 if mode == "composed" and config.diffusion == "inpaint" else passes
-
-
-def _passes(mode: GuidanceMode, scale: float) -> int:
-    """Return the number of UNet passes per step and image."""
-    return 3 if mode == "composed" else 2 if scale > 1 else 1
+    guidance = strength.guidance if config.guidance is None else config.guidance
+    return image_passes(mode, guidance, mode == "composed" and config.diffusion == "inpaint")
 
 
 @cache

@@ -17,9 +17,9 @@ from inandout.stages.finetune import (
     training_size,
 )
 from inandout.stages.image_cache import generated_folder
-from inandout.stages.pools.config import NO_ADAPTER, DdpmPoolConfig, InpaintPoolConfig
+from inandout.stages.pools.config import NO_ADAPTER, DdpmPoolConfig, InpaintPoolConfig, finetune_config
 from inandout.stages.pools.inpaint import inpaint_cache_key
-from inandout.stages.pools.text2img import finetune_config, resolve, text2img_cache_key
+from inandout.stages.pools.text2img import resolve, text2img_cache_key
 from inandout.tracking.runs import find_finished
 
 

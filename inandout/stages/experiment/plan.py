@@ -14,9 +14,8 @@ from inandout.stages.config import FinetuneConfig
 from inandout.stages.experiment.grid import Cell
 from inandout.stages.finetune import finetune_fingerprint
 from inandout.stages.pools.augment import memseg_fingerprint
-from inandout.stages.pools.config import DdpmPoolConfig, MemSegPoolConfig, RoundTripConfig
+from inandout.stages.pools.config import DdpmPoolConfig, MemSegPoolConfig, RoundTripConfig, finetune_config
 from inandout.stages.pools.negatives import good_fingerprint, round_trip_fingerprint
-from inandout.stages.pools.text2img import finetune_config
 from inandout.tracking.runs import find_finished
 
 PoolConfigs = MemSegPoolConfig | DdpmPoolConfig

@@ -10,12 +10,11 @@ from inandout.memseg.pool import write_pool
 from inandout.memseg.texture_bank import FolderTextures, open_textures
 from inandout.stages.pools.config import (
     AugmentConfig,
+    DdpmPoolConfig,
     InpaintPoolConfig,
     MemSegPoolConfig,
 )
-from inandout.stages.pools.inpaint import augment_inpaint
 from inandout.stages.pools.pool import Pool, log_pool, open_pool, work_pool
-from inandout.stages.pools.text2img import augment_ddpm
 from inandout.tracking.runs import run_stage
 from inandout.tracking.store import connect
 
@@ -25,7 +24,23 @@ def augment(config: AugmentConfig) -> Pool:
     pool = config.source_config()
     if isinstance(pool, MemSegPoolConfig):
         return augment_memseg(pool)
-    return augment_inpaint(pool) if isinstance(pool, InpaintPoolConfig) else augment_ddpm(pool)
+    return augment_diffusion(pool)
+
+
+def augment_diffusion(config: DdpmPoolConfig, samples: list[Sample] | None = None) -> Pool:
+    """Generate a pool of whole images, or of defects that are inpainted on good parts.
+
+    Args:
+        config: options of the pool.
+        samples: the split dataset after the shot; None = read it and split it by the seed of the pool.
+    """
+    if isinstance(config, InpaintPoolConfig):
+        from inandout.stages.pools.inpaint import augment_inpaint  # diffusers takes seconds to import
+
+        return augment_inpaint(config, samples)
+    from inandout.stages.pools.text2img import augment_ddpm
+
+    return augment_ddpm(config, samples)
 
 
 def augment_memseg(config: MemSegPoolConfig, samples: list[Sample] | None = None) -> Pool:

@@ -19,7 +19,7 @@ from inandout.errors import InputError
 from inandout.hardware import HardwareConfig
 from inandout.memseg.config import MaskConfig, MemSegConfig
 from inandout.options import Fresh, StageConfig
-from inandout.stages.config import FinetuneConfig
+from inandout.stages.config import AdapterSize, FinetuneConfig
 
 PoolSource = Annotated[
     Literal["memseg", "ddpm", "inpaint"],
@@ -106,6 +106,15 @@ class DdpmConfig(StageConfig):
     def with_drawing(self, **changes: str | float | None) -> Self:
         """Return a copy with changed fields of `drawing`."""
         return self.model_copy(update={"drawing": self.drawing.model_copy(update=changes)})
+
+
+def finetune_config(config: DdpmConfig) -> FinetuneConfig:
+    """Return the configuration of the fine-tuning, with the defaults of `finetune`."""
+    size = AdapterSize(width=config.geometry.width, height=config.geometry.height, fit=config.geometry.fit)
+    return FinetuneConfig(
+        data=config.data, scenario=config.scenario, geometry=size, base=config.base, hardware=config.hardware,
+        seed=config.seed,
+    )  # fmt: skip
 
 
 class DdpmPoolConfig(DdpmConfig):

@@ -11,7 +11,7 @@ from inandout.errors import InputError
 from inandout.review.decisions import Decision, merge_logs, parse
 from inandout.review.session import identity_of
 from inandout.review.summary import apply_decisions, certified_prompts, images_needed, joint_decisions
-from inandout.stages.pools.text2img import DRAWN_WITH
+from inandout.stages.pools.drawing_config import DRAWN_WITH
 from inandout.tracking.runs import STAGE, artifact_folder, artifact_names, find_run
 
 POOL_TAG = "inandout.pool"

@@ -18,8 +18,9 @@ from inandout.review.summary import certified_prompts
 from inandout.stages.pools.augment import draw_memseg
 from inandout.stages.pools.config import DdpmPoolConfig, ExtendPoolConfig, MemSegPoolConfig
 from inandout.stages.pools.decisions import DECISIONS, POOL_TAG, load_review
+from inandout.stages.pools.drawing_config import read_drawing_config
 from inandout.stages.pools.pool import Pool, log_pool, open_pool, pool_folder, read_pool, work_pool
-from inandout.stages.pools.text2img import draw_ddpm, open_diffusion_setup, read_drawing_config
+from inandout.stages.pools.text2img import draw_ddpm, open_diffusion_setup
 from inandout.tracking.runs import read_config, run_stage
 from inandout.tracking.store import connect
 

@@ -28,9 +28,9 @@ from inandout.memseg.plan import plan
 from inandout.options import known
 from inandout.stages.image_cache import generate
 from inandout.stages.pools.config import NO_ADAPTER, InpaintPoolConfig
+from inandout.stages.pools.drawing_config import DRAWING_INPUTS
 from inandout.stages.pools.pool import Pool, log_pool, open_pool, work_pool
 from inandout.stages.pools.text2img import (
-    DRAWING_INPUTS,
     adapter_for,
     composition,
     drawing_inputs,

@@ -21,13 +21,12 @@ from inandout.memseg.plan import plan
 from inandout.stages.config import FinetuneConfig
 from inandout.stages.finetune import find_adapter
 from inandout.stages.pools.config import DdpmPoolConfig, RoundTripConfig
+from inandout.stages.pools.drawing_config import DRAWING_INPUTS, read_drawing_config
 from inandout.stages.pools.pool import Pool, log_pool, open_pool, work_pool
 from inandout.stages.pools.text2img import (
-    DRAWING_INPUTS,
     draw_ddpm,
     drawing_inputs,
     open_diffusion_setup,
-    read_drawing_config,
     resolve,
 )
 from inandout.tracking.runs import run_stage

@@ -1,6 +1,5 @@
 """Pools of whole images from a fine-tuned diffusion model (paper, sections 3 and 4)."""
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,18 +27,14 @@ from inandout.fingerprints import Identity, computed_by
 from inandout.hardware import Hardware, HardwareConfig
 from inandout.options import known
 from inandout.reporting.figures import contact_sheet
-from inandout.stages.config import AdapterSize, FinetuneConfig
 from inandout.stages.finetune import find_adapter, finetune, finetune_fingerprint
 from inandout.stages.image_cache import generate
-from inandout.stages.pools.config import DdpmConfig, DdpmPoolConfig, DrawingConfig
+from inandout.stages.pools.config import DdpmConfig, DdpmPoolConfig, DrawingConfig, finetune_config
+from inandout.stages.pools.drawing_config import DRAWING_INPUTS, DRAWN_WITH
 from inandout.stages.pools.pool import Pool, log_pool, open_pool, work_pool
-from inandout.tracking.runs import artifact_folder, artifact_names, run_stage
+from inandout.tracking.runs import run_stage
 from inandout.tracking.store import connect
 
-DRAWN_WITH = "drawn_with.json"
-"""Artifact of a diffusion pool: the configuration that reproduces its images."""
-DRAWING_INPUTS = ("data", "base", "base_config", "adapter")
-"""Options that `drawing_inputs` covers."""
 STRIP = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """Values of alpha on the strip of the first image of a pool."""
 
@@ -120,15 +115,6 @@ def _given_adapter(config: DdpmConfig) -> Adapter:
             f"shot={adapter.meta.shot}, or another adapter"
         )
     return adapter
-
-
-def finetune_config(config: DdpmConfig) -> FinetuneConfig:
-    """Return the configuration of the fine-tuning, with the defaults of `finetune`."""
-    size = AdapterSize(width=config.geometry.width, height=config.geometry.height, fit=config.geometry.fit)
-    return FinetuneConfig(
-        data=config.data, scenario=config.scenario, geometry=size, base=config.base, hardware=config.hardware,
-        seed=config.seed,
-    )  # fmt: skip
 
 
 def adapter_run(config: DdpmConfig, samples: list[Sample] | None = None) -> str:
@@ -294,10 +280,3 @@ def _first_candidate(setup: DiffusionSetup, alpha: float) -> ImageArray:
     )  # fmt: skip
     image: ImageArray = next(drawn).images[0]
     return image
-
-
-def read_drawing_config(run_id: str) -> DdpmPoolConfig | None:
-    """Read the resolved configuration that drew the images of a run; None if the run does not record it."""
-    if DRAWN_WITH not in artifact_names(run_id):
-        return None
-    return DdpmPoolConfig.from_flat(**json.loads(artifact_folder(run_id, DRAWN_WITH).read_text(encoding="utf-8")))

@@ -4,15 +4,18 @@ import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from inandout.data.colour import is_grey, without_colour
 from inandout.data.images import ImageArray, read_image
 from inandout.data.manifest import Sample
-from inandout.diffusion.pipeline import Pipeline
-from inandout.diffusion.sample.sampler import sample
 from inandout.errors import InputError
 from inandout.review.base_preview import BasePreview, has_preview
-from inandout.stages.pools.text2img import DiffusionSetup, open_diffusion_setup, read_drawing_config
+from inandout.stages.pools.drawing_config import read_drawing_config
+
+if TYPE_CHECKING:
+    from inandout.diffusion.pipeline import Pipeline
+    from inandout.stages.pools.text2img import DiffusionSetup
 
 
 def open_base_preview(run_id: str, pool: Sequence[Sample], folder: Path) -> BasePreview | None:
@@ -28,15 +31,19 @@ def open_base_preview(run_id: str, pool: Sequence[Sample], folder: Path) -> Base
         return None
 
     @cache
-    def setup() -> tuple[DiffusionSetup, Pipeline]:
+    def setup() -> tuple["DiffusionSetup", "Pipeline"]:
+        from inandout.stages.pools.text2img import open_diffusion_setup  # diffusers takes seconds to import
+
         opened = open_diffusion_setup(config)
         return opened, opened.merge(0)
 
     return BasePreview(folder, lambda row: _at_zero(*setup(), row))
 
 
-def _at_zero(setup: DiffusionSetup, pipeline: Pipeline, row: Sample) -> ImageArray:
+def _at_zero(setup: "DiffusionSetup", pipeline: "Pipeline", row: Sample) -> ImageArray:
     """Redraw the image of a row with the base only, which equals `merge` at alpha 0; grey if the image is grey."""
+    from inandout.diffusion.sample.sampler import sample
+
     if setup.base.fingerprint != row.base:
         raise InputError(f"base {setup.config.base.base}: has changed since this image was drawn; restore it")
     assert row.seed is not None

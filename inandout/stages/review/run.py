@@ -21,13 +21,12 @@ from inandout.review.server import new_token, serve
 from inandout.review.session import ReviewSession, build_label_session, build_session
 from inandout.review.summary import joint_decisions
 from inandout.review.updates import summarise
-from inandout.stages.classify.label_errors import is_label_errors_run, read_suspects
+from inandout.stages.classify.suspects import is_label_errors_run, read_suspects
 from inandout.stages.pools.decisions import DECISIONS, POOL_TAG, decisions_on
+from inandout.stages.pools.drawing_config import DRAWING_INPUTS
 from inandout.stages.pools.pool import pool_folder, read_pool
-from inandout.stages.pools.text2img import DRAWING_INPUTS
 from inandout.stages.review.base_preview import open_base_preview
 from inandout.stages.review.config import ReviewConfig
-from inandout.stages.review.prompt_lab import open_prompt_lab, save_prompt_lab
 from inandout.stages.review.relabel import CORRECTED, WITHOUT, log_relabelled
 from inandout.tracking.runs import artifact_folder, open_run, read_config
 from inandout.tracking.store import connect, state_folder
@@ -97,6 +96,8 @@ def _folder_of(session: ReviewSession) -> Path:
 
 
 def _run_prompt_lab(config: ReviewConfig) -> None:
+    from inandout.stages.review.prompt_lab import open_prompt_lab, save_prompt_lab  # diffusers takes seconds to import
+
     config = config.resolved()
     opened = open_prompt_lab(config)
     identity = Identity("review", __name__, config, opened.inputs, ignored=DRAWING_INPUTS)

@@ -77,7 +77,7 @@ def search(config: SearchConfig) -> str:
                 raise task.error
         with shared.lock():
             sentence = _finish(shared, config, data)
-    print(f"\n{sentence}\n\n{experiment_url(run)}")
+    print(f"\n{sentence}\n\n{experiment_url(run, 'trials')}")
     return sentence
 
 

@@ -17,7 +17,7 @@ from inandout.data.config import Geometry
 from inandout.data.manifest import digest, read_manifest
 from inandout.errors import InputError
 from inandout.stages.classify.config import ClassifyConfig
-from inandout.stages.classify.train import Result, classify
+from inandout.stages.classify.train import Result, classify, describe_metrics
 from inandout.stages.classify.trained_classifier import TrainedClassifier
 from inandout.stages.experiment.compare import compare
 from inandout.stages.experiment.config import CompareConfig
@@ -33,6 +33,13 @@ SMALL = {"n_aug": 4, "width": SIDE, "height": SIDE, "epochs": 2, "batch_size": 8
 
 def train(tiny: Path, **changes: object) -> Result:
     return classify(ClassifyConfig.from_flat(**{"data": str(tiny)} | SMALL | changes))
+
+
+def test_the_sentence_about_a_run_leaves_out_what_is_undefined() -> None:
+    ap = {"ap": 0.5, "ap_low": 0.4, "ap_high": 0.6}
+    assert describe_metrics(ap) == "test part: AP 0.500 (95 % 0.400 .. 0.600)"
+    assert "precision 0.700, recall 0.200 at the threshold" in describe_metrics(ap | {"precision": 0.7, "recall": 0.2})
+    assert describe_metrics({}).startswith("AP is undefined")
 
 
 def scores(run_id: str) -> list[dict[str, str]]:

@@ -1,0 +1,150 @@
+"""Rough duration of a stage, from its options and the number of images; importing it loads no model library.
+
+The announcement of a command prints it. `cost.py` times steps on the machine instead, for a dry run of `experiment`.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from inandout.classifier.config import Backbone
+from inandout.data.config import EMBEDDED, DataConfig, ShotConfig, Size, SurfacesConfig
+from inandout.data.readers import scan_data
+from inandout.diffusion.base.config import BaseConfig
+from inandout.diffusion.sample.config import GuidanceMode, SamplingConfig
+from inandout.memseg.config import MaskConfig
+from inandout.options import known
+from inandout.processes import allowed_cores
+from inandout.stages.classify.config import ClassifyConfig
+from inandout.stages.config import FinetuneConfig
+from inandout.stages.pools.config import (
+    AugmentConfig,
+    DdpmPoolConfig,
+    DrawingConfig,
+    InpaintPoolConfig,
+    MemSegPoolConfig,
+    finetune_config,
+    inpainting,
+)
+
+OVERHEAD = {"classify": 9.0, "finetune": 4.0, "augment": 2.0, "negatives": 2.0}
+"""Seconds of a run outside training and drawing: reading, evaluating, logging (measured on two CPU cores)."""
+BACKWARD = 3
+"""Cost of a training step in forward passes."""
+
+_TRAINING: dict[Backbone, float] = {"resnet50": 8.8, "resnet18": 3.5, "mobilenet_v2": 1.6, "efficientnet_b0": 2.6}
+"""Seconds of a CPU core to train on a megapixel (measured at 64x192, batches of 8, fp32)."""
+_EMBEDDED = 2.5
+"""Seconds of a CPU core for a pass of the embedded UNet over a megapixel (measured at 64x192)."""
+_STABLE_DIFFUSION = 14 * _EMBEDDED
+"""The same for Stable Diffusion 1.5, which needs 14 times as many operations."""
+_SCALING = 0.75
+"""Assumed speed-up: c cores are c ** 0.75 times as fast as one."""
+
+
+class _Counts(NamedTuple):
+    """Number of real images to train on."""
+
+    good: float
+    defects: float
+    """All of them, before the shot."""
+
+
+def describe_duration(config: ClassifyConfig | AugmentConfig | FinetuneConfig) -> str:
+    """Return a sentence about the duration of `classify`, `augment` or `finetune`, if nothing is reused.
+
+    Args:
+        config: resolved configuration.
+
+    Raises:
+        InputError: the dataset cannot be read.
+    """
+    counts, cores = _count_training(config.data), allowed_cores()
+    if isinstance(config, ClassifyConfig):
+        seconds = _classify(config, counts)
+    elif isinstance(config, FinetuneConfig):
+        seconds = _finetune(config, counts)
+    else:
+        pool = config.source_config().resolved()
+        seconds = OVERHEAD["augment"] if isinstance(pool, MemSegPoolConfig) else _draw(pool, counts)
+    text = f"{_text(seconds / cores**_SCALING)} on {cores} CPU core{'s' * (cores > 1)} (a rough estimate)"
+    return f"{text}; less on a GPU, or if finished parts are reused"
+
+
+def passes(mode: GuidanceMode, scale: float) -> int:
+    """Return the number of UNet passes per step and image."""
+    return 3 if mode == "composed" else 2 if scale > 1 else 1
+
+
+def image_passes(mode: GuidanceMode, scale: float, drawn_mask: bool) -> int:
+    """Return the number of UNet passes per step and diffusion image.
+
+    For a drawn mask, an image is also drawn with its defect, and in one pass without it.
+    """
+    return 2 * passes(mode, scale) + 1 if drawn_mask else passes(mode, scale)
+
+
+def _count_training(config: DataConfig) -> _Counts:
+    if config.data == EMBEDDED:
+        surfaces, share = SurfacesConfig(), 1 - config.val_share
+        return _Counts(share * surfaces.train_negatives, share * surfaces.train_positives)
+    samples = scan_data(Path(config.data)).samples
+    splits = {sample.split for sample in samples}
+    share = (1.0 if "val" in splits else 1 - config.val_share) * (1 - config.test_share if "" in splits else 1.0)
+    labels = [sample.label for sample in samples if sample.split in ("", "train")]
+    return _Counts(share * labels.count(0), share * labels.count(1))
+
+
+def _defects(scenario: ShotConfig, counts: _Counts) -> float:
+    """Return the number of real defects to train on."""
+    return {"zero": 0.0, "few": float(scenario.n_shot), "full": counts.defects}[scenario.shot]
+
+
+def _classify(config: ClassifyConfig, counts: _Counts) -> float:
+    n_ddpm = config.shares()[0]
+    drawn = n_ddpm if config.mix.negatives == "generated" else 0
+    images = 2 * (_defects(config.scenario, counts) + config.mix.n_aug)
+    images += n_ddpm if config.mix.negatives != "none" else 0
+    shown = config.fit.epochs * images
+    if config.backbone.freeze == "all":  # the features of an image are computed once
+        shown = (counts.good + images / 2) / BACKWARD
+    seconds = OVERHEAD["classify"] + shown * _megapixels(config.geometry) * _TRAINING[config.backbone.backbone]
+    if not n_ddpm or config.ddpm_pool:
+        return seconds
+    pool = DdpmPoolConfig(
+        data=config.data, scenario=config.scenario, geometry=config.geometry, base=config.base, seed=config.seed,
+        n_aug=n_ddpm + drawn, drawing=DrawingConfig(alpha=config.alpha, guidance_mode=config.guidance_mode),
+        sampling=SamplingConfig(guidance=config.guidance),
+    )  # fmt: skip
+    pool = inpainting(pool, MaskConfig(), None) if config.diffusion == "inpaint" else pool
+    return seconds + _draw(pool.resolved(), counts)
+
+
+def _draw(pool: DdpmPoolConfig, counts: _Counts) -> float:
+    drawn_mask = isinstance(pool, InpaintPoolConfig) and pool.masks == "drawn"
+    mode, guidance, steps = pool.drawing.guidance_mode, pool.sampling.guidance, pool.sampling.steps
+    shown = pool.n_aug * known(steps) * image_passes(known(mode), known(guidance), drawn_mask)
+    seconds = OVERHEAD["augment"] + shown * _megapixels(pool.geometry) * _unet(pool.base)
+    return seconds if pool.drawing.adapter else seconds + _finetune(finetune_config(pool).resolved(), counts)
+
+
+def _finetune(config: FinetuneConfig, counts: _Counts) -> float:
+    defects = _defects(config.scenario, counts)
+    instances = min(config.n_negatives, counts.good) if config.scenario.shot == "zero" else defects
+    n_prior, sampling = known(config.n_prior), SamplingConfig().resolved(config.base.kind())
+    trained = known(config.epochs) * config.training.repeats * instances * (2 if n_prior else 1) * BACKWARD
+    drawn = n_prior * known(sampling.steps) * passes("plain", known(sampling.guidance))
+    return OVERHEAD["finetune"] + (trained + drawn) * _megapixels(config.geometry) * _unet(config.base)
+
+
+def _megapixels(size: Size) -> float:
+    return size.width * size.height / 1e6
+
+
+def _unet(base: BaseConfig) -> float:
+    return _EMBEDDED if base.kind() == "embedded" else _STABLE_DIFFUSION
+
+
+def _text(seconds: float) -> str:
+    if seconds < 45:
+        return "less than a minute"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.0f} hours"
