@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from inandout.config_file import read_options
 from inandout.entry_points import ALIASES, STAGES, Stage
-from inandout.errors import InputError, did_you_mean
+from inandout.errors import InputError, did_you_mean, explain
 from inandout.options import Option, StageConfig
 
 _VERBOSE = "show warnings and logs of other libraries"
@@ -129,6 +129,8 @@ def _parse(config: type[StageConfig], given: dict[str, Any]) -> StageConfig:
         return config.from_flat(**values)
     except ValidationError as error:
         raise InputError("\n".join(_sentence(config, problem) for problem in error.errors())) from error
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def _sentence(config: type[StageConfig], problem: Any) -> str:
@@ -179,7 +181,7 @@ def _logs_of_libraries(shown: bool) -> Iterator[None]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; an `InputError` becomes a message on stderr and exit code 2."""
+    """Run the command line; an error that a user can fix becomes a message on stderr and exit code 2."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # consoles of few characters
@@ -189,8 +191,11 @@ def main(arguments: list[str] | None = None) -> None:
     group.add_command(_write_mlproject)
     try:
         group.main(arguments, standalone_mode=True, prog_name="inandout")
-    except InputError as error:
-        click.echo(f"error: {error}", err=True)
+    except Exception as error:
+        sentence = explain(error)
+        if sentence is None:
+            raise
+        click.echo(f"error: {sentence}", err=True)
         sys.exit(2)
 
 
