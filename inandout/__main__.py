@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from inandout.config_file import read_options
 from inandout.entry_points import ALIASES, STAGES, Stage
-from inandout.errors import InputError, did_you_mean
+from inandout.errors import InputError, did_you_mean, explain
 from inandout.hardware import HardwareConfig, explain_memory, is_out_of_memory
 from inandout.options import Option, StageConfig
 
@@ -130,6 +130,8 @@ def _parse(config: type[StageConfig], given: dict[str, Any]) -> StageConfig:
         return config.from_flat(**values)
     except ValidationError as error:
         raise InputError("\n".join(_sentence(config, problem) for problem in error.errors())) from error
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def _sentence(config: type[StageConfig], problem: Any) -> str:
@@ -188,7 +190,7 @@ def _logs_of_libraries(shown: bool) -> Iterator[None]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; an `InputError` becomes a message on stderr and exit code 2."""
+    """Run the command line; an error that a user can fix becomes a message on stderr and exit code 2."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # consoles of few characters
@@ -198,10 +200,11 @@ def main(arguments: list[str] | None = None) -> None:
     group.add_command(_write_mlproject)
     try:
         group.main(arguments, standalone_mode=True, prog_name="inandout")
-    except (InputError, RuntimeError, MemoryError) as error:
-        if not isinstance(error, InputError) and not is_out_of_memory(error):
+    except Exception as error:
+        sentence = str(explain_memory(error)) if is_out_of_memory(error) else explain(error)
+        if sentence is None:
             raise
-        click.echo(f"error: {error if isinstance(error, InputError) else explain_memory(error)}", err=True)
+        click.echo(f"error: {sentence}", err=True)
         sys.exit(2)
 
 

@@ -4,14 +4,19 @@ A configuration consists of nested pydantic models, each defined beside the code
 field of a model at any depth.
 """
 
+import math
+import sys
 from functools import cache, reduce
 from operator import getitem
-from typing import Annotated, Any, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, NamedTuple, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
 Value = TypeVar("Value")
+
+MAX_TEXT = 6000
+"""Maximum number of characters of an option, as of a parameter in MLflow."""
 
 Fresh = Annotated[bool, Field(description="run again even if a finished run has the same fingerprint")]
 
@@ -50,7 +55,8 @@ class StageConfig(BaseModel):
         for name, value in values.items():
             if name not in options:
                 raise ValueError(f"{cls.__name__} has no option {name!r}; it has {', '.join(options)}")
-            reduce(lambda place, part: place.setdefault(part, {}), options[name].parts, nested)[name] = value
+            place = reduce(lambda place, part: place.setdefault(part, {}), options[name].parts, nested)
+            place[name] = _normal(name, value, options[name].field)
         return cls.model_validate(nested)
 
     def flat(self) -> dict[str, Any]:
@@ -74,6 +80,28 @@ class StageConfig(BaseModel):
     def summary(self) -> list[str]:
         """Return lines that say what the stage is about to do, for stages that take minutes; `self` is resolved."""
         return []
+
+
+def _normal(name: str, value: Any, field: FieldInfo) -> Any:
+    """Return the value of an option, 0.0 for -0.0.
+
+    Raises:
+        ValueError: a text is too long or cannot be stored, or a number is not finite or too small to calculate with.
+    """
+    if isinstance(value, str):
+        if len(value) > MAX_TEXT:
+            raise ValueError(f"{name} has {len(value):,} characters; at most {MAX_TEXT:,} are allowed")
+        if wrong := next((char for char in value if char == "\0" or "\ud800" <= char <= "\udfff"), ""):
+            raise ValueError(f"{name} = {value[:100]!r}: the character {wrong!r} is not text; remove it")
+    if float not in (field.annotation, *get_args(field.annotation)) or isinstance(value, bool):
+        return value
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return value  # pydantic says what is allowed
+    if not math.isfinite(number) or 0 < abs(number) < sys.float_info.min:
+        raise ValueError(f"{name} = {value}: is infinite, no number, or too close to 0; give an ordinary number")
+    return value if number else 0.0
 
 
 @cache

@@ -34,6 +34,26 @@ class Config(StageConfig):
     number: Annotated[int, Field(ge=0, description="a number")] = 3
 
 
+@pytest.mark.parametrize("low", ["-0.0", "-0", -0.0, "0", "-0e5"])
+def test_negative_zero_is_zero(low: object) -> None:
+    config = Config.from_flat(low=low)
+    assert str(config.outer.limits.low) == "0.0"
+    assert config.flat() == Config.from_flat(low=0).flat()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("low", "1e-320", "too close to 0"), ("high", "nan", "no number"), ("high", float("-inf"), "is infinite"),
+        ("outer", "a\0b", "the character '.x00' is not text"), ("outer", "\udcff", "is not text; remove it"),
+        ("outer", "x" * 6001, "has 6,001 characters; at most 6,000"),
+    ],
+)  # fmt: skip
+def test_a_value_that_cannot_be_stored_or_calculated_with_is_refused(name: str, value: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Config.from_flat(**{name: value})
+
+
 def test_options_are_the_fields_of_all_nested_models() -> None:
     assert {name: option.parts for name, option in Config.options().items()} == {
         "low": ("outer", "limits"), "high": ("outer", "limits"), "outer": ("outer",), "number": ()

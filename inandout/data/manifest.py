@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from inandout.data.file_cache import FileCache
-from inandout.data.text import clean_row, decode_text, locate, path_problem, read_table
+from inandout.data.text import clean_row, decode_text, locate, path_problem, read_table, to_cell
 from inandout.errors import InputError
 
 Split = Literal["", "train", "val", "test"]
@@ -229,7 +229,7 @@ def _to_row(sample: Sample, folder: Path) -> dict[str, str]:
         value = getattr(sample, name)
         if value is not None and value.is_relative_to(folder):
             row[name] = value.relative_to(folder).as_posix()
-    return row
+    return {name: to_cell(cell) for name, cell in row.items()}
 
 
 def _reject_duplicates(path: Path, samples: Sequence[Sample]) -> None:

@@ -102,10 +102,23 @@ def clean_row(row: dict[str, str]) -> dict[str, str]:
     return {name: _clean(name, value) for name, value in row.items()}
 
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
+
+
+def to_cell(text: str) -> str:
+    """Return text for a CSV cell that spreadsheets do not run as a formula: `'` stands before one."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def from_cell(cell: str) -> str:
+    """Return the text of which `to_cell` made the cell."""
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA) else cell
+
+
 def _clean(name: str, value: str) -> str:
     if name == "prompt":
-        return value
-    plain = value.strip()
+        return from_cell(value)
+    plain = from_cell(value.strip())
     lower = plain.lower()
     if name == "label":
         return _LABELS.get(lower, plain)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning
@@ -14,12 +14,18 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from inandout.errors import InputError, brief
 from inandout.search.journal import DurableJournal
 
 HEARTBEAT, GRACE = 60, 180
 """Seconds between heartbeats of a trial in a database, and seconds without one after which it counts as dead."""
+
+_LOST = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
+"""PostgreSQL ends the session of a lost machine, and so its lock, after a minute instead of two hours."""
+_ENGINE: dict[str, Any] = {"poolclass": NullPool, "connect_args": {"options": _LOST, "connect_timeout": 10}}
+"""Connections are closed after use, so none is idle for hours."""
 
 Lock = Callable[[], AbstractContextManager[object]]
 
@@ -52,7 +58,7 @@ def open_store(url: str, folder: Path, name: str) -> Store:
     if find_spec("psycopg") is None:
         raise InputError(f"storage = {url}: needs psycopg; pip install 'inandout[postgres]'")
     try:
-        engine = create_engine(url, pool_pre_ping=True)
+        engine = create_engine(url, **_ENGINE)
         key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
         with _advisory_lock(engine, 0):  # all studies share the tables
             storage = _open_database(url)
@@ -64,9 +70,7 @@ def open_store(url: str, folder: Path, name: str) -> Store:
 def _open_database(url: str) -> RDBStorage:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats are experimental since Optuna 2.9
-        return RDBStorage(
-            url, engine_kwargs={"pool_pre_ping": True}, heartbeat_interval=HEARTBEAT, grace_period=GRACE
-        )  # fmt: skip
+        return RDBStorage(url, engine_kwargs=_ENGINE, heartbeat_interval=HEARTBEAT, grace_period=GRACE)
 
 
 @contextmanager

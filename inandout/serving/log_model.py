@@ -9,6 +9,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType, ColSpec
 
+import inandout
 from inandout.classifier.backbone import DefectNet
 from inandout.classifier.heatmap import Pointing, heat_maps, pointing
 from inandout.classifier.pixels import load_pixels
@@ -38,7 +39,8 @@ def log_servable(weights: Path, settings: Settings, score: Pointing | None) -> s
         path.write_text(settings.model_dump_json(indent=2), encoding="utf-8")
         logged = mlflow.pyfunc.log_model(
             name="servable", python_model=str(CODE), artifacts={"settings": str(path), "weights": str(weights)},
-            signature=signature(settings.default), pip_requirements=pip_requirements(),
+            signature=signature(settings.default),
+            pip_requirements=[*pip_requirements(), f"inandout=={inandout.__version__}"],
         )  # fmt: skip
     if score:
         values = {"pointing": score.hits, "pointing_chance": score.chance, "pointing_energy": score.energy}

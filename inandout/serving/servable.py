@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from inandout.classifier.backbone import load_classifier
 from inandout.classifier.heatmap import heat_maps
 from inandout.classifier.training import predict
 from inandout.errors import InputError
+from inandout.serving.guard import SERVER, guard_server
 from inandout.serving.request_images import prepare_rows
 from inandout.serving.settings import Settings
 
@@ -43,7 +45,9 @@ class Servable(PythonModel):
     """A classifier with its preprocessing, operating points and heat maps."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load weights and settings."""
+        """Load weights and settings; in MLflow's server, guard its application."""
+        if SERVER in sys.modules:
+            guard_server()
         settings = Path(context.artifacts["settings"])
         self.settings = Settings.model_validate_json(settings.read_text(encoding="utf-8"))
         self.model = load_classifier(Path(context.artifacts["weights"]))

@@ -1,7 +1,10 @@
 """Log options, datasets and metrics to runs."""
 
+import contextlib
+import os
+import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,26 @@ from mlflow.entities import Run
 
 from inandout.data.manifest import Sample, write_manifest
 from inandout.tracking.views import save_views, view_page
+
+
+@contextlib.contextmanager
+def temporary_files_in(folder: Path) -> Iterator[None]:
+    """Make temporary files in `folder`, where the next attempt finds and removes them after a kill.
+
+    Logging a model needs twice its size. TMPDIR has precedence.
+    """
+    if any(name in os.environ for name in ("TMPDIR", "TEMP", "TMP")):
+        yield
+        return
+    before = tempfile.tempdir
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    tempfile.tempdir = str(folder.resolve())
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def log_options(values: Mapping[str, Any]) -> None:

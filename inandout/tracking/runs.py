@@ -1,5 +1,6 @@
 """Open, find, reuse and read MLflow runs."""
 
+import contextlib
 import json
 import os
 import sys
@@ -20,8 +21,8 @@ from inandout.fingerprints import Identity, code_fingerprint
 from inandout.hardware import explain_memory, is_out_of_memory
 from inandout.processes import this_process
 from inandout.tracking.descriptions import description_tag
-from inandout.tracking.logging import log_dataset, log_options
-from inandout.tracking.store import EXPERIMENT, LOCATION, PROCESS_TAG, stage_lock
+from inandout.tracking.logging import log_dataset, log_options, temporary_files_in
+from inandout.tracking.store import EXPERIMENT, LOCATION, PROCESS_TAG, free_reserve, stage_lock
 
 WEIGHTS = "classifier.safetensors"
 """Artifact of `classify`: state dict of the classifier, also accepted by the option `weights`. A logged `pt2` model
@@ -79,7 +80,7 @@ def run_stage(
             return found
         if any(folder.iterdir()):
             print(f"{stage}: resuming unfinished work", file=sys.stderr)
-        with open_run(stage, values, key, name) as run:
+        with temporary_files_in(folder / "tmp"), open_run(stage, values, key, name) as run:
             mlflow.set_tag("inandout.code", code_fingerprint(identity.module))
             log_dataset(data, identity.inputs["data"], samples)
             work(folder)
@@ -106,26 +107,37 @@ def open_run(
     active, location = mlflow.active_run(), LOCATION.get()
     experiment, parent = (location.experiment_id, location.run_id) if location and not active else (None, None)
     run = mlflow.start_run(
-        run_id, run_name=name, nested=active is not None, experiment_id=experiment, parent_run_id=parent
+        run_id, run_name=name, nested=active is not None, experiment_id=experiment, parent_run_id=parent,
+        tags={STAGE: stage, PROCESS_TAG: this_process()},
     )  # fmt: skip
     try:
         _refuse_proxied_artifacts(run)
-        mlflow.set_tags({STAGE: stage, PROCESS_TAG: this_process()} | description_tag(stage, run.info.run_id))
+        mlflow.set_tags(description_tag(stage, run.info.run_id))
         log_options(values)
         started = time.monotonic()
         yield run
         mlflow.log_metric("seconds", time.monotonic() - started)
         mlflow.set_tag(_FILES, count_files(mlflow.get_run(run.info.run_id)))
         mlflow.set_tag(FINGERPRINT, fingerprint)
+        mlflow.end_run()
     except (KeyboardInterrupt, SystemExit):
-        mlflow.end_run("KILLED")
+        _end_run(run.info.run_id, "KILLED")
         raise
     except BaseException as error:
-        mlflow.end_run("FAILED")
+        _end_run(run.info.run_id, "FAILED")
         if is_out_of_memory(error):
             raise explain_memory(error) from error
         raise
-    mlflow.end_run()
+
+
+def _end_run(run_id: str, status: str) -> None:
+    """End a run that did not finish, even on a full disk; if the store refuses, the next command closes the run."""
+    try:
+        mlflow.end_run(status)
+    except Exception:  # the reason of the failure is raised, not this one
+        free_reserve()
+        with contextlib.suppress(Exception):
+            mlflow.MlflowClient().set_terminated(run_id, status)
 
 
 def find_finished(fingerprint: str) -> Run | None:

@@ -1,5 +1,6 @@
 """Tracking store: experiment, state folder, locks, and runs of other processes."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -14,9 +15,10 @@ from urllib.parse import urlsplit
 
 import mlflow
 from filelock import FileLock
+from mlflow.environment_variables import MLFLOW_ENABLE_ASYNC_LOGGING
 from sqlalchemy.exc import SQLAlchemyError
 
-from inandout.errors import InputError, brief
+from inandout.errors import InputError, brief, is_disk_full
 from inandout.processes import is_dead, this_process
 from inandout.tracking.database import database_path, make_database
 
@@ -26,6 +28,8 @@ EXPERIMENT = "inandout"
 
 PROCESS_TAG = "inandout.process"
 """Run tag: the process that executes the run."""
+_RESERVE, _RESERVE_BYTES = "reserve", 256 * 1024
+"""File in the state folder, for the last entries of a run on a full disk."""
 
 
 class RunLocation(NamedTuple):
@@ -93,7 +97,7 @@ def stage_lock(fingerprint: str, fresh: bool) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         yield folder
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # Windows keeps files that are mapped; `clean` removes them
 
 
 def lock_is_taken(lock: FileLock) -> bool:
@@ -112,19 +116,35 @@ def connect() -> None:
     """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one bar per artifact
     os.environ.setdefault("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
+    if MLFLOW_ENABLE_ASYNC_LOGGING.get():
+        raise InputError("MLFLOW_ENABLE_ASYNC_LOGGING = true: results are read as soon as they are logged; unset it")
     uri = mlflow.get_tracking_uri()
     try:
         _refuse_silent_server(uri)
         state = state_folder()
         state.mkdir(parents=True, exist_ok=True)
         with FileLock(state / "store.lock"):
+            _keep_reserve(state / _RESERVE)
             make_database(uri)
             _open_experiment()
     except (mlflow.MlflowException, SQLAlchemyError, OSError) as error:
+        if is_disk_full(error):
+            raise
         raise InputError(
             f"MLFLOW_TRACKING_URI = {_without_password(uri)}: the tracking store cannot be used ({brief(error)}); "
             "check that it exists, is writable and belongs to this version of MLflow, or set another one"
         ) from error
+
+
+def _keep_reserve(path: Path) -> None:
+    if not path.exists():
+        path.write_bytes(bytes(_RESERVE_BYTES))
+
+
+def free_reserve() -> None:
+    """Remove the reserve of disk space, so that a run can be closed on a full disk; `connect` makes a new one."""
+    with contextlib.suppress(OSError):
+        (state_folder() / _RESERVE).unlink()
 
 
 def _open_experiment() -> None:

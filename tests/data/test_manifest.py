@@ -243,3 +243,18 @@ def test_only_regular_files_are_hashed(tmp_path: Path) -> None:
     for name in ("folder", "pipe", "missing", "x" * 300, "a\0b"):
         with pytest.raises(InputError, match=r"not a regular file|cannot be read"):
             digest(tmp_path / name)
+
+
+def test_a_spreadsheet_runs_no_cell_and_every_text_comes_back(tmp_path: Path) -> None:
+    texts = ["=1+1", "+1", "-1", "@x", "'=1", "''", "it's", "'a", "\t=1"]
+    names = [f"{text}{number}.png".strip() for number, text in enumerate(texts)]
+    for name in names:
+        (tmp_path / name).touch()
+    rows = [
+        Sample(image=tmp_path / name, label=1, defect=text.strip(), group=text.strip(), prompt=text)
+        for name, text in zip(names, texts, strict=True)
+    ]
+    write_manifest(rows, tmp_path / "all.csv")
+    cells = [cell for row in csv.reader((tmp_path / "all.csv").read_text().splitlines()) for cell in row]
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t"))]
+    assert read_manifest(tmp_path / "all.csv") == rows

@@ -15,6 +15,9 @@ from inandout.search.storage import open_store
         ("postgresql://me@host/db", "only postgresql"),
         ("postgresql+psycopg://me:secret@host/db", "password"),
         ("postgresql+psycopg://me@host/db?password=secret", "password"),
+        ("postgresql+psycopg://me@host/db?sslpassword=secret", "password"),
+        ("postgresql+psycopg://me@host/db?options=secret", "allowed are application_name"),
+        ("postgresql+psycopg://me@host/db#secret", "allowed are"),
     ],
 )
 def test_invalid_urls_and_passwords_are_refused(url: str, message: str) -> None:

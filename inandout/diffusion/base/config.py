@@ -127,9 +127,15 @@ def _library_and_class(part: str, value: object) -> list[str]:
 
 
 def _is_allowed(part: str, class_name: str) -> bool:
-    if part == "scheduler":
-        import diffusers  # slow, and only a base in a folder needs it
+    return class_name in (_SCHEDULERS if part == "scheduler" else _XL_CLASSES[part])
 
-        found = getattr(diffusers, class_name, None) if class_name.endswith("Scheduler") else None
-        return isinstance(found, type) and issubclass(found, diffusers.SchedulerMixin)
-    return class_name in _XL_CLASSES[part]
+
+_SCHEDULERS = frozenset(
+    f"{name}Scheduler"
+    for name in (
+        "DDIM", "DDPM", "DEISMultistep", "DPMSolverMultistep", "DPMSolverSDE", "DPMSolverSinglestep",
+        "EulerAncestralDiscrete", "EulerDiscrete", "HeunDiscrete", "KDPM2AncestralDiscrete", "KDPM2Discrete", "LCM",
+        "LMSDiscrete", "PNDM", "TCD", "UniPCMultistep",
+    )
+)  # fmt: skip
+"""Schedulers of Stable Diffusion in diffusers; drawing replaces them, so their settings matter alone."""

@@ -16,6 +16,7 @@ from inandout.classifier.features import features
 from inandout.classifier.pixels import load_pixels
 from inandout.data.images import read_image
 from inandout.data.manifest import Sample, digest, digests, fingerprint, write_manifest
+from inandout.data.text import to_cell
 from inandout.errors import InputError
 from inandout.evaluation.conformal_filter import (
     FilterResult,
@@ -221,7 +222,8 @@ def _table(rows: Sequence[Sample], judged: _Judged) -> str:
     for number, row in enumerate(rows):
         positive = "" if judged.positives is None else f"{judged.positives[number]:.6g}"
         distances = [f"{judged.negatives[number]:.6g}", positive, f"{judged.sources[number]:.6g}"]
-        writer.writerow([row.image.name, judged.results[number], *distances, row.prompt, row.seed])
+        name, prompt = to_cell(row.image.name), to_cell(row.prompt)
+        writer.writerow([name, judged.results[number], *distances, prompt, row.seed])
     return text.getvalue()
 
 

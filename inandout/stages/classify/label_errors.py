@@ -16,7 +16,7 @@ from inandout.classifier.folds import assign_folds, label_losses
 from inandout.classifier.training import Logits, fit, predict
 from inandout.data.manifest import Sample, fingerprint
 from inandout.data.prepare import prepare
-from inandout.data.text import write_text
+from inandout.data.text import to_cell, write_text
 from inandout.fingerprints import Identity
 from inandout.reporting.figures import contact_sheet
 from inandout.stages.classify.config import LabelErrorsConfig
@@ -104,7 +104,7 @@ def _table(suspects: Sequence[Suspect]) -> str:
     for rank, suspect in enumerate(suspects, start=1):
         row = suspect.sample
         values = [repr(suspect.logit), repr(suspect.loss), int(suspect.contrary)]
-        writer.writerow([rank, row.image, row.label, row.defect, row.split, *values])
+        writer.writerow([rank, row.image, row.label, to_cell(row.defect), row.split, *values])
     return text.getvalue()
 
 

@@ -8,6 +8,7 @@ import mlflow
 import numpy as np
 
 from inandout.data.manifest import Sample, Split
+from inandout.data.text import from_cell, to_cell
 from inandout.evaluation.metrics import Floats, Scored
 from inandout.tracking.runs import artifact_folder
 
@@ -19,7 +20,8 @@ def log_scores(samples: Sequence[Sample], logits: Floats) -> None:
     writer.writerow(["image", "split", "label", "defect", "group", "logit"])
     for sample, score in zip(samples, logits, strict=True):
         name = "/".join(sample.image.parts[-3:])
-        writer.writerow([name, sample.split, sample.label, sample.defect, sample.group, repr(float(score))])
+        texts = [to_cell(text) for text in (name, sample.split, sample.defect, sample.group)]
+        writer.writerow([*texts[:2], sample.label, *texts[2:], repr(float(score))])
     mlflow.log_text(text.getvalue(), "scores.csv")
 
 
@@ -28,4 +30,4 @@ def read_scores(run_id: str, split: Split = "test") -> Scored:
     with artifact_folder(run_id, "scores.csv").open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == split]
     labels = np.array([int(row["label"]) for row in rows], np.int64)
-    return Scored(labels, np.array([float(row["logit"]) for row in rows]), [row["group"] for row in rows])
+    return Scored(labels, np.array([float(row["logit"]) for row in rows]), [from_cell(row["group"]) for row in rows])

@@ -1,0 +1,82 @@
+"""Kill every stage that writes at random moments, repeat the command, and compare with an undisturbed run."""
+
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.torture.forked import Command, run
+from benchmarks.torture.outcome import Outcome, unclear
+from benchmarks.torture.project import ADAPTER, FIT, SIZE, TUNE, differences, restore, run_ids, snapshot
+
+DRAW = ["--prompts", "skt background", "--steps", "2", "--guidance-mode", "plain", "--alpha", "0.5"]
+STAGES: dict[str, Callable[[Path], list[str]]] = {
+    "surfaces": lambda _: [
+        "surfaces", *SIZE, "--out", "data/new", "--train-negatives", "30", "--train-positives", "9",
+        "--test-negatives", "9", "--test-positives", "9",
+    ],
+    "check": lambda _: ["check", *SIZE, "--data", "data/parts.csv", "--write", "usable.csv"],
+    "classify": lambda _: ["classify", *FIT, "--n-aug", "4", "--seed", "1"],
+    "augment memseg": lambda _: ["augment", *SIZE, "--data", "data/parts.csv", "--source", "memseg", "--n-aug", "12"],
+    "finetune": lambda _: ["finetune", *ADAPTER, "--seed", "1"],
+    "augment ddpm": lambda project: [
+        "augment", *TUNE, *DRAW, "--source", "ddpm", "--n-aug", "8", "--adapter", run_ids(project, "finetune")[0],
+    ],
+    "augment inpaint": lambda project: [
+        "augment", *TUNE, *DRAW, "--source", "inpaint", "--n-aug", "6", "--adapter", run_ids(project, "finetune")[0],
+    ],
+    "main": lambda _: ["main", *FIT, "--n-aug", "4", "--sources", "none,memseg", "--shots", "full", "--base", "base"],
+    "search": lambda _: [
+        "search", *FIT, "--n-aug", "4", "--base", "base", "--n-trials", "3", "--seeds", "0", "--fresh-seeds", "7",
+        "--n-held-out", "4", "--epochs", "1",
+    ],
+    "promote": lambda project: ["promote", "--run", run_ids(project, "classify")[0], "--points", "validation"],
+    "export": lambda project: ["export", "--run", run_ids(project, "classify")[0], "--rounds", "10"],
+}  # fmt: skip
+"""Stage to its command in a copy of the template."""
+
+
+def kill_stages(count: int, seed: int, template: Path, project: Path, only: list[str] | None = None) -> list[Outcome]:
+    """Kill `count` times in all, each stage as often as the others."""
+    names = only or list(STAGES)
+    return [
+        kill_stage(name, len(range(number, count, len(names))), seed, template, project)
+        for number, name in enumerate(names)
+    ]
+
+
+def kill_stage(name: str, count: int, seed: int, template: Path, project: Path) -> Outcome:
+    """Kill one stage `count` times; what differs between two undisturbed runs is not compared."""
+    outcome = Outcome(f"kill {name}")
+    if not count:
+        return outcome
+    wanted, seconds, volatile = undisturbed(name, template, project)
+    rng = random.Random(f"{name} {seed}")
+    for _ in range(count):
+        moment = rng.uniform(0, seconds)
+        restore(template, project)
+        command = Command(project, STAGES[name](project))
+        ended = command.wait(moment) or command.kill()
+        what = f"after {moment:.2f} of {seconds:.2f} s (code {ended.code})"
+        again = run(project, STAGES[name](project)) if ended.code else ended
+        if again.code:
+            outcome.count(what, lost=f"code {again.code}: {again.message[-1500:]}", unclear=unclear(again.message))
+            continue
+        changed = set(differences(wanted, snapshot(project))) - volatile
+        outcome.count(what, lost=f"differs: {sorted(changed)[:8]}" if changed else "")
+    outcome.remark = f"not compared: {len(volatile)} of {len(wanted)} files"
+    if volatile:
+        outcome.notes.append(f"{outcome.part}: not compared: {', '.join(sorted(volatile))}")
+    return outcome
+
+
+def undisturbed(name: str, template: Path, project: Path) -> tuple[dict[str, str], float, set[str]]:
+    """Return the result of a stage, its seconds, and what differs when it is run twice."""
+    results = []
+    for _ in range(2):
+        restore(template, project)
+        ended = run(project, STAGES[name](project))
+        assert ended.code == 0, f"{name}: {ended.message}"
+        results.append(snapshot(project))
+    shutil.rmtree(project)
+    return results[0], ended.seconds, set(differences(*results))
