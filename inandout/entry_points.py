@@ -95,6 +95,11 @@ STAGES = {
         "classify.config:ClassifyConfig",
         "classify.train:classify",
     ),
+    "nearest": Stage(
+        "Score the test part by distances to good parts, a baseline that never sees a defect.",
+        "classify.config:NearestConfig",
+        "classify.nearest:nearest",
+    ),
     "export": Stage(
         "Write, check and time a classifier as an ONNX file.", "release.config:ExportConfig", "release.export:export"
     ),

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,15 @@ def outline(image: ImageArray, mask: Mask) -> ImageArray:
     marked = image.copy()
     marked[binary_dilation(mask, iterations=3) & ~binary_dilation(mask, iterations=2)] = (230, 30, 30)
     return marked
+
+
+def heat_overlay(image: ImageArray, heat: npt.NDArray[np.floating[Any]]) -> ImageArray:
+    """Blend red into an image (H, W, 3) by a map (h, w) of 0..1, which is resized to the image."""
+    size = (image.shape[1], image.shape[0])
+    resized = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+    red = np.array([230, 30, 30], np.float32)
+    weight = 0.7 * resized.clip(0, 1)[..., None]
+    return np.asarray((1 - weight) * image + weight * red).round().astype(np.uint8)
 
 
 def pr_curve(

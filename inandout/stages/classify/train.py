@@ -141,15 +141,16 @@ def _train_and_measure(config: ClassifyConfig, data: CheckedData, work: Path) ->
     val, test = (load_part(_rows(real, split), config.geometry) for split in ("val", "test"))
     model, val_logits = train_classifier(config, data, real, val, work)
     test_logits = predict(model, test.pixels)
-    evaluation = evaluate(_scored(test, test_logits), _scored(val, val_logits), config.val_fpr, config.seed)
+    evaluation = evaluate(scored_part(test, test_logits), scored_part(val, val_logits), config.val_fpr, config.seed)
     log_values(evaluation.values)
     mlflow.set_tag("inandout.notes", " | ".join(evaluation.notes))
     log_scores([*val.samples, *test.samples], np.concatenate([val_logits, test_logits]))
-    _log_images(config.geometry, test, test_logits, evaluation.values)
+    log_images(config.geometry, test, test_logits, evaluation.values)
     _log_model(model, test.pixels)
 
 
-def _scored(part: Part, logits: Logits) -> Scored:
+def scored_part(part: Part, logits: Logits) -> Scored:
+    """Return the labels, logits (N,) and physical parts of a part."""
     return Scored(part.labels, logits, [sample.group for sample in part.samples])
 
 
@@ -237,7 +238,7 @@ def _caption(sample: Sample) -> str:
     return f"{sample.origin} {sample.defect or ('positive' if sample.label else 'negative')}"
 
 
-def _log_images(geometry: Geometry, test: Part, logits: Logits, values: dict[str, float]) -> None:
+def log_images(geometry: Geometry, test: Part, logits: Logits, values: dict[str, float]) -> None:
     """Log the PR curve with its operating points, and the worst mistakes: lowest positives, then highest negatives."""
     if "ap" not in values:
         return
