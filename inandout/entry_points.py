@@ -105,6 +105,11 @@ STAGES = {
         "classify.train:classify_and_report",
         duration_location="experiment.duration:describe_duration",
     ),
+    "nearest": Stage(
+        "Score the test part by distances to good parts, a baseline that never sees a defect.",
+        "classify.config:NearestConfig",
+        "classify.nearest:nearest",
+    ),
     "export": Stage(
         "Write, check and time a classifier as an ONNX file.", "release.config:ExportConfig", "release.export:export"
     ),

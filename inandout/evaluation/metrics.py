@@ -56,7 +56,7 @@ def evaluate(test: Scored, val: Scored, max_fpr: float, seed: int) -> Evaluation
     if len(np.unique(test.labels)) < 2:
         note = "the test part has one class only: average precision, precision and recall are undefined"
         return Evaluation({}, (note,))
-    values = ranking(test.logits, test.labels) | bootstrap_ap(test, seed)
+    values = ranking(test.logits, test.labels) | bootstrap_intervals(test, seed)
     values |= operating_point(test.logits, test.labels, best_f1_threshold(test.logits, test.labels), "oracle_")
     notes = ["all test scores are equal: the classifier separates nothing and AP is the share of positives"]
     notes = notes if np.ptp(test.logits) == 0 else []
@@ -72,23 +72,27 @@ def ranking(logits: Floats, labels: Labels) -> dict[str, float]:
     `ap` is scikit-learn's average precision. `ap_trapezoid` is the area under the PR curve by the trapezoidal rule, as
     in the official KolektorSDD2 code; it is too high if scores are tied.
     """
-    from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
+    from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
     precision, recall, _ = precision_recall_curve(labels, logits)
     fpr, tpr, _ = roc_curve(labels, logits, drop_intermediate=False)
     return {
         "ap": float(average_precision_score(labels, logits)),
         "ap_trapezoid": float(auc(recall, precision)),
+        "auroc": float(roc_auc_score(labels, logits)),
         "recall_at_fpr_1": float(tpr[fpr <= 0.01].max()),
         "fpr_at_recall_95": float(fpr[tpr >= 0.95].min()),
     }
 
 
-def bootstrap_ap(test: Scored, seed: int, rounds: int = BOOTSTRAP_ROUNDS) -> dict[str, float]:
-    """Return the 95 % bootstrap percentile interval of AP over test parts."""
+def bootstrap_intervals(test: Scored, seed: int, rounds: int = BOOTSTRAP_ROUNDS) -> dict[str, float]:
+    """Return the 95 % bootstrap percentile intervals of AP and AUROC over test parts."""
     weights = draw_parts(test.labels, test.groups, np.random.default_rng(seed), rounds)
-    low, high = np.quantile(average_precisions(test, weights), [0.025, 0.975])
-    return {"ap_low": float(low), "ap_high": float(high)}
+    intervals = {}
+    for name, metric in (("ap", average_precisions), ("auroc", aurocs)):
+        low, high = np.quantile(metric(test, weights), [0.025, 0.975])
+        intervals |= {f"{name}_low": float(low), f"{name}_high": float(high)}
+    return intervals
 
 
 def draw_parts(labels: Labels, groups: Sequence[str], rng: np.random.Generator, rounds: int) -> Weights:
@@ -124,6 +128,15 @@ def average_precisions(scored: Scored, weights: Weights) -> Floats:
     precision = hits / np.maximum(hits + alarms, 1)
     averages: Floats = (np.diff(hits, axis=1, prepend=0) * precision).sum(axis=1) / hits[:, -1]
     return averages
+
+
+def aurocs(scored: Scored, weights: Weights) -> Floats:
+    """Return the area under the ROC curve (R,) for each of R weightings (R, N) of the images; ties count half."""
+    hits, alarms = _cumulative_counts(scored, weights)
+    steps = np.diff(alarms, axis=1, prepend=0)
+    middle = hits - np.diff(hits, axis=1, prepend=0) / 2
+    areas: Floats = (steps * middle).sum(axis=1) / (hits[:, -1] * alarms[:, -1])
+    return areas
 
 
 def recalls_at_fpr(scored: Scored, weights: Weights, max_fpr: float) -> Floats:

@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,9 +44,11 @@ def outline(image: ImageArray, mask: Mask) -> ImageArray:
     return marked
 
 
-def overlay(image: ImageArray, heat: npt.NDArray[np.float32]) -> ImageArray:
-    """Colour an image (H, W, 3) by a heat map (H, W), 0..1: unchanged at 0, more than half yellow at 1."""
-    opacity = 0.6 * heat[..., None]
+def overlay(image: ImageArray, heat: npt.NDArray[np.floating[Any]]) -> ImageArray:
+    """Colour an image (H, W, 3) by a map (h, w) that is resized to it: unchanged at 0, more than half yellow at 1."""
+    size = (image.shape[1], image.shape[0])
+    resized = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+    opacity = 0.6 * resized.clip(0, 1)[..., None]
     mixed: ImageArray = np.rint((1 - opacity) * image + opacity * (255, 210, 0)).astype(np.uint8)
     return mixed
 

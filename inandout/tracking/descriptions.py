@@ -22,6 +22,10 @@ DESCRIPTIONS = {
         "Classifier, trained on real and synthetic images",
         "`pr_curve.png`, `worst_mistakes.png`, and the metrics `ap` and `recall` of the test part",
     ),
+    "nearest": Description(
+        "Nearest-neighbour baseline, which never sees a defect",
+        "`distance_maps.png`, `worst_mistakes.png`, and the metrics `ap` and `auroc` of the test part",
+    ),
     "validate": Description("Classifier of a trial, evaluated on the validation part", "the metric `val_ap`"),
     "finetune": Description(
         "Adapter of a Stable Diffusion, trained by DreamBooth", "`instances.png`, `prior.png` and the curve of `loss`"

@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from inandout.errors import InputError
 from inandout.evaluation.metrics import (
     Scored,
+    aurocs,
     average_precisions,
     best_f1_threshold,
-    bootstrap_ap,
+    bootstrap_intervals,
     draw_parts,
     evaluate,
     honest_threshold,
@@ -21,7 +23,9 @@ NOTHING = Scored(np.empty(0, np.int64), np.empty(0))
 
 def test_a_perfect_ranking_scores_one() -> None:
     values = ranking(LABELS + 0.1 * np.arange(10), LABELS)
-    assert values == {"ap": 1.0, "ap_trapezoid": 1.0, "recall_at_fpr_1": 1.0, "fpr_at_recall_95": 0.0}
+    assert values == {
+        "ap": 1.0, "ap_trapezoid": 1.0, "auroc": 1.0, "recall_at_fpr_1": 1.0, "fpr_at_recall_95": 0.0,
+    }  # fmt: skip
 
 
 def test_average_precision_by_hand() -> None:
@@ -123,11 +127,11 @@ def test_the_bootstrap_interval_contains_the_value_and_is_seeded() -> None:
     labels = (np.arange(200) < 40).astype(np.int64)
     logits = rng.normal(size=200) + labels
     test = Scored(labels, logits)
-    interval = bootstrap_ap(test, 0)
+    interval = bootstrap_intervals(test, 0)
     assert interval["ap_low"] < ranking(logits, labels)["ap"] < interval["ap_high"]
     assert 0.05 < interval["ap_high"] - interval["ap_low"] < 0.4
-    assert bootstrap_ap(test, 0) == interval
-    assert bootstrap_ap(test, 1) != interval
+    assert bootstrap_intervals(test, 0) == interval
+    assert bootstrap_intervals(test, 1) != interval
 
 
 def test_the_bootstrap_interval_misses_the_truth_in_about_5_percent() -> None:
@@ -138,7 +142,7 @@ def test_the_bootstrap_interval_misses_the_truth_in_about_5_percent() -> None:
     truth = ranking(population + rng.normal(size=len(population)), population)["ap"]
     missed = 0
     for seed in range(200):
-        interval = bootstrap_ap(Scored(labels, labels + rng.normal(size=len(labels))), seed, rounds=100)
+        interval = bootstrap_intervals(Scored(labels, labels + rng.normal(size=len(labels))), seed, rounds=100)
         missed += not interval["ap_low"] <= truth <= interval["ap_high"]
     assert 3 <= missed <= 22
 
@@ -164,3 +168,16 @@ def test_weighted_metrics_equal_metrics_of_repeated_images_with_ties() -> None:
         values = ranking(np.repeat(logits, row), np.repeat(labels, row))
         assert average == pytest.approx(values["ap"])
         assert recall == pytest.approx(values["recall_at_fpr_1"])
+
+
+def test_the_auroc_of_each_weighting_is_scikit_learns_with_ties() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.array([0, 1] * 20)
+    scored = Scored(labels, rng.integers(0, 5, 40).astype(float) + labels)
+    weights = rng.integers(0, 3, (3, 40))
+    weights[0] = 1
+    expected = [roc_auc_score(labels, scored.logits, sample_weight=row) for row in weights]
+    assert aurocs(scored, weights) == pytest.approx(expected)
+    assert ranking(scored.logits, labels)["auroc"] == pytest.approx(expected[0])
+    interval = bootstrap_intervals(scored, 0)
+    assert interval["auroc_low"] < expected[0] < interval["auroc_high"]

@@ -1,4 +1,4 @@
-"""Configurations of `classify` and `label-errors`."""
+"""Configurations of `classify`, `nearest` and `label-errors`."""
 
 from typing import Annotated, Literal
 
@@ -130,6 +130,19 @@ class ClassifyConfig(StageConfig):
     def own_seed(self) -> int:
         """Return `training_seed`, or `seed` if it is None."""
         return self.seed if self.training_seed is None else self.training_seed
+
+
+class NearestConfig(StageConfig):
+    """Options of the nearest-neighbour baseline. Nothing is trained, so `freeze` has no effect."""
+
+    data: DataConfig = DataConfig()
+    geometry: Geometry = Geometry()
+    backbone: BackboneConfig = BackboneConfig()
+    hardware: HardwareConfig = HardwareConfig()
+    val_fpr: ValFpr = 0.05
+    seed: Seed = 0
+    patches: int = Field(2000, ge=1, le=100_000, description="maximum number of patches of good parts to compare with")
+    fresh: Fresh = False
 
 
 class LabelErrorsConfig(StageConfig):

@@ -3,7 +3,7 @@
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from inandout.classifier.pixels import Pixels
 from inandout.classifier.training import Logits, fit, predict, predictor
 from inandout.data.config import Geometry
 from inandout.data.geometry import survival
+from inandout.data.images import ImageArray
 from inandout.data.manifest import Sample, fingerprint
 from inandout.data.prepare import CheckedData, read_data
 from inandout.errors import InputError
@@ -157,18 +158,19 @@ def _train_and_measure(config: ClassifyConfig, data: CheckedData, work: Path) ->
     val, test = (load_part(_rows(real, split), config.geometry) for split in ("val", "test"))
     model, val_logits = train_classifier(config, data, real, val, work)
     test_logits = predict(model, test.pixels, precision=config.hardware.open().precision)
-    evaluation = evaluate(_scored(test, test_logits), _scored(val, val_logits), config.val_fpr, config.seed)
+    evaluation = evaluate(scored_part(test, test_logits), scored_part(val, val_logits), config.val_fpr, config.seed)
     log_values(evaluation.values)
     mlflow.set_tag("inandout.notes", " | ".join(evaluation.notes))
     log_scores([*val.samples, *test.samples], np.concatenate([val_logits, test_logits]))
-    _log_images(model, config.geometry, test, test_logits, evaluation.values)
+    log_images(test, test_logits, evaluation.values, lambda indices: with_maps(model, test, indices, config.geometry))
     log_localisation(model, val, test, config.geometry, config.val_fpr)
     if "threshold" in evaluation.values:
         log_recalls(test, test_logits, evaluation.values["threshold"], config.geometry)
     _log_model(model, test.pixels)
 
 
-def _scored(part: Part, logits: Logits) -> Scored:
+def scored_part(part: Part, logits: Logits) -> Scored:
+    """Return the labels, logits (N,) and physical parts of a part."""
     return Scored(part.labels, logits, [sample.group for sample in part.samples])
 
 
@@ -274,8 +276,13 @@ def _caption(sample: Sample) -> str:
     return f"{sample.origin} {sample.defect or ('positive' if sample.label else 'negative')}"
 
 
-def _log_images(model: DefectNet, geometry: Geometry, test: Part, logits: Logits, values: dict[str, float]) -> None:
-    """Log the PR curve with its operating points, and the worst mistakes: lowest positives, then highest negatives."""
+def log_images(
+    test: Part, logits: Logits, values: dict[str, float], show: Callable[[list[int]], list[ImageArray]]
+) -> None:
+    """Log the PR curve with its operating points, and the worst mistakes: lowest positives, then highest negatives.
+
+    `show` returns the images (H, W, 3) of some indices.
+    """
     if "ap" not in values:
         return
     names = {"honest threshold": "", "best F1 on test (oracle)": "oracle_"}
@@ -289,7 +296,7 @@ def _log_images(model: DefectNet, geometry: Geometry, test: Part, logits: Logits
     positives = [int(i) for i in order if test.labels[i] == 1][:N_SHOWN]
     negatives = [int(i) for i in order[::-1] if test.labels[i] == 0][:N_SHOWN]
     captions = [f"{logits[i]:+.1f} {_caption(test.samples[i])}" for i in positives + negatives]
-    sheet = contact_sheet(with_maps(model, test, positives + negatives, geometry), captions, N_SHOWN)
+    sheet = contact_sheet(show(positives + negatives), captions, N_SHOWN)
     mlflow.log_image(sheet, artifact_file="worst_mistakes.png")
 
 
