@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from inandout.data.config import EMBEDDED, DataConfig, Geometry, Seed, ShotConfig, Size, SurfacesConfig
+from inandout.data.config import EMBEDDED, DataConfig, Geometry, Seed, ShotConfig, Size, SurfacesConfig, Window
 from inandout.diffusion.base.config import BaseConfig, kind_of_base
 from inandout.diffusion.finetune.config import DreamBoothConfig
 from inandout.diffusion.finetune.presets import N_NEGATIVES, PRESETS
@@ -63,6 +63,7 @@ class FinetuneConfig(StageConfig):
     )
     n_negatives: int = Field(N_NEGATIVES, ge=1, le=100_000, description="zero shot: number of good images to train on")
     instance_prompt: str = Field("skt background", min_length=1, description="instance prompt: names the product")
+    window: Window = None
     prior_prompt: str = Field("background", min_length=1, description="class prompt: names the class of the product")
     clip_skip: int = Field(
         1, ge=1, le=24, description="layer of the text encoder, counted from the last (paper's files: 2)"

@@ -131,7 +131,7 @@ def diffusion_pool_config(config: ClassifyConfig, n: int) -> DdpmPoolConfig:
         drawing=DrawingConfig(alpha=config.alpha, guidance_mode=config.guidance_mode),
         seed=config.seed, n_aug=n,
     )  # fmt: skip
-    return inpainting(pool, MaskConfig(), None) if config.diffusion == "inpaint" else pool
+    return inpainting(pool, MaskConfig(), None, config.mix.window) if config.diffusion == "inpaint" else pool
 
 
 def _round_trip(config: ClassifyConfig, n: int) -> RoundTripConfig:

@@ -124,7 +124,8 @@ def finetune_config(config: DdpmConfig) -> FinetuneConfig:
     """Return the configuration of the fine-tuning, with the defaults of `finetune`."""
     size = AdapterSize(width=config.geometry.width, height=config.geometry.height, fit=config.geometry.fit)
     return FinetuneConfig(
-        data=config.data, scenario=config.scenario, geometry=size, base=config.base, seed=config.seed
+        data=config.data, scenario=config.scenario, geometry=size, base=config.base, seed=config.seed,
+        window=config.learned_window(),
     )  # fmt: skip
 
 
