@@ -22,6 +22,8 @@ class PoolStream(IntEnum):
     """Seed of each diffusion image."""
     HELD_OUT = 3
     """Seed of the held-out pools that a search validates on."""
+    WINDOWS = 4
+    """Place of the window of each image."""
 
 
 @unique

@@ -75,6 +75,16 @@ class Geometry(Size):
         return left, top, left + box_width, top + box_height
 
 
+Window = Annotated[
+    int | None,
+    Field(
+        ge=16,
+        le=4096,
+        description="side in pixels of a square of the image, with the defect, that diffusion learns or inpaints at "
+        "the base's own size; none = the whole image",
+    ),
+]
+
 SURFACES = ("brushed", "ground", "grained", "woven", "concrete", "cast", "wooden", "ceramic")
 """Materials of the embedded dataset."""
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from inandout.data.config import EMBEDDED, DataConfig, Geometry, Seed, ShotConfig, Size, SurfacesConfig
+from inandout.data.config import EMBEDDED, DataConfig, Geometry, Seed, ShotConfig, Size, SurfacesConfig, Window
 from inandout.diffusion.base.config import TRAINED_SIZE, BaseConfig
 from inandout.diffusion.finetune.config import DreamBoothConfig
 from inandout.diffusion.finetune.presets import N_NEGATIVES, PRESETS
@@ -45,6 +45,12 @@ class AdapterSize(Size):
     )
 
 
+def drawn_size(size: Size, window: Window, base: BaseConfig) -> Size:
+    """Return the size of the images that a base learns or draws: `size`, or its own size for a window."""
+    own = TRAINED_SIZE[base.kind()]
+    return size if window is None else Size(width=own, height=own)
+
+
 class FinetuneConfig(StageConfig):
     """Options of one adapter. None = default for base and shot (`inandout/diffusion/finetune/presets.py`)."""
 
@@ -65,6 +71,7 @@ class FinetuneConfig(StageConfig):
     )
     n_negatives: int = Field(N_NEGATIVES, ge=1, le=100_000, description="zero shot: number of good images to train on")
     instance_prompt: str = Field("skt background", min_length=1, description="instance prompt: names the product")
+    window: Window = None
     prior_prompt: str = Field("background", min_length=1, description="class prompt: names the class of the product")
     clip_skip: int = Field(
         1,
@@ -90,7 +97,7 @@ class FinetuneConfig(StageConfig):
         size, shot = self.geometry, self.scenario.shot
         images = f"up to {self.n_negatives} good images" if shot == "zero" else "the training positives"
         trained = TRAINED_SIZE[self.base.kind()]
-        small = size.width * size.height < trained**2 / 4
+        small = size.width * size.height < trained**2 / 4 and self.window is None
         return [
             f"data: {self.data.name()}, {size.width}x{size.height}, shot={shot}, seed={self.seed}",
             f"finetune: base {self.base.base} on {images} as {self.instance_prompt!r}, {self.epochs} epochs of "

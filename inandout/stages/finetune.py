@@ -10,8 +10,8 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from inandout.data.config import Geometry, Shot, Size
-from inandout.data.geometry import fit_image
-from inandout.data.images import ImageArray, read_image
+from inandout.data.geometry import fit_image, fit_mask
+from inandout.data.images import ImageArray, read_image, read_mask
 from inandout.data.manifest import Sample, fingerprint
 from inandout.data.prepare import prepare_shot
 from inandout.diffusion.base.base import Base, base_identity, open_base
@@ -25,10 +25,12 @@ from inandout.diffusion.lora.safetensors_io import save_adapter
 from inandout.diffusion.prompts import check_prompt
 from inandout.diffusion.sample.config import SamplingConfig
 from inandout.diffusion.sample.generate import text2img_generator
+from inandout.diffusion.window import crop, own_size, random_window, window_around
 from inandout.fingerprints import Identity, code_fingerprint, computed_by
 from inandout.hardware import Hardware, find_device
 from inandout.options import known
 from inandout.reporting.figures import contact_sheet
+from inandout.seeds import PoolStream, generator
 from inandout.stages.config import AdapterSize, FinetuneConfig
 from inandout.stages.image_cache import generate
 from inandout.stages.latent_cache import encode_once
@@ -148,6 +150,11 @@ def _load_inputs(config: FinetuneConfig, samples: Sequence[Sample]) -> _Training
     for prompt in (config.instance_prompt, config.prior_prompt):
         check_prompt(base.pipeline.tokenizer, prompt)
     images = fit_images([read_image(sample.image) for sample in instances], config.geometry, base)
+    if config.window:
+        images = [
+            _cut(image, sample, config, place, own_size(base.pipeline))
+            for place, (image, sample) in enumerate(zip(images, instances, strict=True))
+        ]
     with _processes(config).main_process_first():
         prior = prior_images(config, base, sorted({image.shape[1::-1] for image in images}))
     return _TrainingInputs(hardware, base, instances, images, prior)
@@ -173,6 +180,18 @@ def fit_images(images: Sequence[ImageArray], requested: AdapterSize, base: Base)
     width, height = training_size(requested, factor)
     size = Geometry(width=width, height=height, fit=requested.fit)
     return [fit_image(image, size) for image in images]
+
+
+def _cut(image: ImageArray, sample: Sample, config: FinetuneConfig, place: int, side: int) -> ImageArray:
+    """Return the window of a fitted image: around the defect, or at a random place if it has none or no mask."""
+    window = known(config.window)
+    if sample.mask is not None:
+        size = Geometry.model_construct(width=image.shape[1], height=image.shape[0], fit=config.geometry.fit)
+        mask = fit_mask(read_mask(sample.mask), size)
+        if mask.any():
+            return crop(image, window_around(mask, window), side)
+    rng = generator(config.seed, PoolStream.WINDOWS, place)
+    return crop(image, random_window(image, window, None, rng), side)
 
 
 def training_size(requested: Size, factor: int) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from inandout.classifier.config import BackboneConfig, FitConfig
-from inandout.data.config import DataConfig, Geometry, Seed, ShotConfig
+from inandout.data.config import DataConfig, Geometry, Seed, ShotConfig, Window
 from inandout.diffusion.base.config import BaseConfig
 from inandout.diffusion.sample.config import GuidanceMode
 from inandout.diffusion.sample.presets import drawing_preset
@@ -27,6 +27,7 @@ class MixConfig(BaseModel):
         "label: none (paper); roundtrip = real good parts through the VAE of the base; generated = good parts drawn by "
         "diffusion; no effect without diffusion images",
     )
+    window: Window = None
 
 
 ValFpr = Annotated[

@@ -138,7 +138,7 @@ def diffusion_pool_config(config: ClassifyConfig, n: int) -> DdpmPoolConfig:
     )  # fmt: skip
     if config.diffusion == "diag":
         return diag(pool)
-    return inpainting(pool, MaskConfig(), None) if config.diffusion == "inpaint" else pool
+    return inpainting(pool, MaskConfig(), None, config.mix.window) if config.diffusion == "inpaint" else pool
 
 
 def _round_trip(config: ClassifyConfig, n: int) -> RoundTripConfig:

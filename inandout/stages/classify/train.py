@@ -135,6 +135,8 @@ def ignored_options(config: ClassifyConfig, inputs: Mapping[str, str]) -> set[st
         ignored |= {"negatives"}
     if not config.shares()[0] or config.ddpm_pool:
         ignored |= {"diffusion"}
+    if config.diffusion != "inpaint" or config.ddpm_pool or not config.shares()[0]:
+        ignored |= {"window"}
     return ignored
 
 

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from inandout.classifier.backbone import build_classifier
 from inandout.classifier.config import Backbone, BackboneConfig, FitConfig
 from inandout.classifier.training import fit
-from inandout.data.config import Geometry
+from inandout.data.config import Size
 from inandout.diffusion.base.base import open_base
 from inandout.diffusion.base.config import BaseConfig
 from inandout.diffusion.base.hub import NotHereError
@@ -26,7 +26,7 @@ from inandout.hardware import HardwareConfig, find_device
 from inandout.options import known
 from inandout.reporting.tables import aligned
 from inandout.stages.classify.config import ClassifyConfig
-from inandout.stages.config import FinetuneConfig
+from inandout.stages.config import FinetuneConfig, drawn_size
 from inandout.stages.experiment.duration import BACKWARD, OVERHEAD, image_passes, passes
 from inandout.stages.experiment.missing import (
     count_shown,
@@ -142,7 +142,7 @@ def _classifying(missing: Sequence[Task[Config]], plan: Plan) -> list[Work]:
 
 
 @cache
-def _classifier_step(backbone: Backbone, config: FitConfig, size: Geometry, requested: HardwareConfig) -> Timed:
+def _classifier_step(backbone: Backbone, config: FitConfig, size: Size, requested: HardwareConfig) -> Timed:
     """Time one step of `fit` on a batch of blank images with nothing frozen; an epoch is one step."""
     count, hardware = config.batch_size, requested.open()
     pixels, labels = np.zeros((count, size.height, size.width, 3), np.uint8), _alternating_labels(count)
@@ -185,7 +185,7 @@ def _diffusing(missing: Sequence[Task[Config]], plan: Plan) -> list[Work]:
         return []
     config = plan.cells[0].config
     pools = [*defects, *goods]
-    size = pools[0].geometry if pools else config.geometry
+    size = drawn_size(pools[0].geometry, pools[0].learned_window(), config.base) if pools else config.geometry
     factor, pass_ = _unet(config.base, size, config.hardware) or _counted_unet(config, size)
     sampling = SamplingConfig().resolved(config.base.kind())
     prior = pass_.times(known(sampling.steps) * passes("plain", known(sampling.guidance)))
@@ -211,7 +211,7 @@ def _image_passes(config: ClassifyConfig) -> int:
 
 
 @cache
-def _unet(base: BaseConfig, size: Geometry, requested: HardwareConfig) -> tuple[int, Timed] | None:
+def _unet(base: BaseConfig, size: Size, requested: HardwareConfig) -> tuple[int, Timed] | None:
     """Return the scale factor of the VAE and the cost of one UNet pass for one image; None if it is not downloaded."""
     try:
         pipeline = open_base(base, requested.open(), download=False).pipeline
@@ -220,7 +220,7 @@ def _unet(base: BaseConfig, size: Geometry, requested: HardwareConfig) -> tuple[
     return pipeline.vae_scale_factor, _pass(pipeline.unet, pipeline.vae_scale_factor, size, pipeline.device)
 
 
-def _counted_unet(config: ClassifyConfig, size: Geometry) -> tuple[int, Timed]:
+def _counted_unet(config: ClassifyConfig, size: Size) -> tuple[int, Timed]:
     """Return the same for Stable Diffusion 1.5; seconds follow from the operations."""
     flops = _pass(_stable_diffusion(), _FACTOR, size, torch.device("meta")).flops
     classifier = _classifier_step(config.backbone.backbone, config.fit, config.geometry, config.hardware)
@@ -234,7 +234,7 @@ def _stable_diffusion() -> UNet2DConditionModel:
 
 
 @torch.no_grad()
-def _pass(unet: UNet2DConditionModel, factor: int, size: Geometry, device: torch.device) -> Timed:
+def _pass(unet: UNet2DConditionModel, factor: int, size: Size, device: torch.device) -> Timed:
     """Run a batch at the classifier's image size; return the cost per image."""
     count = SamplingConfig().sample_batch
     height, width = -(-size.height // factor), -(-size.width // factor)

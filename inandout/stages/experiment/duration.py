@@ -15,7 +15,7 @@ from inandout.memseg.config import MaskConfig
 from inandout.options import known
 from inandout.processes import allowed_cores
 from inandout.stages.classify.config import ClassifyConfig
-from inandout.stages.config import FinetuneConfig
+from inandout.stages.config import FinetuneConfig, drawn_size
 from inandout.stages.pools.config import (
     AugmentConfig,
     DdpmPoolConfig,
@@ -115,7 +115,7 @@ def _classify(config: ClassifyConfig, counts: _Counts) -> float:
         n_aug=n_ddpm + drawn, drawing=DrawingConfig(alpha=config.alpha, guidance_mode=config.guidance_mode),
         sampling=SamplingConfig(guidance=config.guidance),
     )  # fmt: skip
-    pool = inpainting(pool, MaskConfig(), None) if config.diffusion == "inpaint" else pool
+    pool = inpainting(pool, MaskConfig(), None, config.mix.window) if config.diffusion == "inpaint" else pool
     return seconds + _draw(pool.resolved(), counts)
 
 
@@ -123,7 +123,8 @@ def _draw(pool: DdpmPoolConfig, counts: _Counts) -> float:
     drawn_mask = isinstance(pool, InpaintPoolConfig) and pool.masks == "drawn"
     mode, guidance, steps = pool.drawing.guidance_mode, pool.sampling.guidance, pool.sampling.steps
     shown = pool.n_aug * known(steps) * image_passes(known(mode), known(guidance), drawn_mask)
-    seconds = OVERHEAD["augment"] + shown * _megapixels(pool.geometry) * _unet(pool.base)
+    size = drawn_size(pool.geometry, pool.learned_window(), pool.base)
+    seconds = OVERHEAD["augment"] + shown * _megapixels(size) * _unet(pool.base)
     return seconds if pool.drawing.adapter else seconds + _finetune(finetune_config(pool).resolved(), counts)
 
 
@@ -133,7 +134,8 @@ def _finetune(config: FinetuneConfig, counts: _Counts) -> float:
     n_prior, sampling = known(config.n_prior), SamplingConfig().resolved(config.base.kind())
     trained = known(config.epochs) * config.training.repeats * instances * (2 if n_prior else 1) * BACKWARD
     drawn = n_prior * known(sampling.steps) * passes("plain", known(sampling.guidance))
-    return OVERHEAD["finetune"] + (trained + drawn) * _megapixels(config.geometry) * _unet(config.base)
+    size = drawn_size(config.geometry, config.window, config.base)
+    return OVERHEAD["finetune"] + (trained + drawn) * _megapixels(size) * _unet(config.base)
 
 
 def _megapixels(size: Size) -> float:

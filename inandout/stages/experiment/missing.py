@@ -8,7 +8,7 @@ from inandout.diffusion.lora.safetensors_io import load_adapter
 from inandout.diffusion.sample.generate import count_kept
 from inandout.options import known
 from inandout.stages.classify.config import ClassifyConfig
-from inandout.stages.config import FinetuneConfig
+from inandout.stages.config import FinetuneConfig, drawn_size
 from inandout.stages.finetune import (
     choose_instances,
     find_adapter,
@@ -54,7 +54,9 @@ def missing_priors(tunings: Sequence[FinetuneConfig], factor: int) -> int:
     """
     most: dict[Path, int] = {}
     for tuning in tunings:
-        folder = generated_folder(prior_cache_key(tuning, [training_size(tuning.geometry, factor)]))
+        folder = generated_folder(
+            prior_cache_key(tuning, [training_size(drawn_size(tuning.geometry, tuning.window, tuning.base), factor)])
+        )
         most[folder] = max(most.get(folder, 0), known(tuning.resolved().n_prior))
     return sum(max(n - count_kept(folder), 0) for folder, n in most.items())
 

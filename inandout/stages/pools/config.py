@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from inandout.data.config import DataConfig, Geometry, Seed, ShotConfig
+from inandout.data.config import DataConfig, Geometry, Seed, ShotConfig, Window
 from inandout.diffusion.base.config import BaseConfig
 from inandout.diffusion.sample.config import GuidanceMode, SamplingConfig
 from inandout.diffusion.sample.presets import (
@@ -81,6 +81,10 @@ class DdpmConfig(StageConfig):
         """Return the defaults of alpha and guidance."""
         return self.preset().whole
 
+    def learned_window(self) -> Window:
+        """Return the window of the fine-tuning."""
+        return None
+
     def resolved(self) -> Self:
         """Replace None by the defaults for base and shot, and set prompts if no adapter is given."""
         kind = self.base.kind()
@@ -113,7 +117,7 @@ def finetune_config(config: DdpmConfig) -> FinetuneConfig:
     size = AdapterSize(width=config.geometry.width, height=config.geometry.height, fit=config.geometry.fit)
     return FinetuneConfig(
         data=config.data, scenario=config.scenario, geometry=size, base=config.base, hardware=config.hardware,
-        seed=config.seed,
+        seed=config.seed, window=config.learned_window(),
     )  # fmt: skip
 
 
@@ -146,10 +150,15 @@ class InpaintPoolConfig(DdpmPoolConfig):
     source: PoolSource = "inpaint"
     mask: MaskConfig = MaskConfig()
     masks: Masks = None
+    window: Window = None
 
     def strength(self) -> Strength:
         """Return the defaults of alpha and guidance."""
         return self.preset().inpaint
+
+    def learned_window(self) -> Window:
+        """Return the window of the fine-tuning: the one that is inpainted."""
+        return self.window
 
     def resolved(self) -> Self:
         """Resolve as for whole images, and `masks`; without an adapter, `alpha` is None and guidance is plain.
@@ -175,12 +184,12 @@ class InpaintPoolConfig(DdpmPoolConfig):
         return resolved.with_drawing(alpha=None)
 
 
-def inpainting(pool: DdpmPoolConfig, mask: MaskConfig, masks: Masks) -> InpaintPoolConfig:
+def inpainting(pool: DdpmPoolConfig, mask: MaskConfig, masks: Masks, window: Window) -> InpaintPoolConfig:
     """Return the configuration of `pool` for inpainting on good parts."""
     return InpaintPoolConfig(
         data=pool.data, scenario=pool.scenario, geometry=pool.geometry, base=pool.base, sampling=pool.sampling,
         drawing=pool.drawing, hardware=pool.hardware, seed=pool.seed, n_aug=pool.n_aug, fresh=pool.fresh, mask=mask,
-        masks=masks,
+        masks=masks, window=window,
     )  # fmt: skip
 
 
@@ -189,7 +198,7 @@ def diag(pool: DdpmPoolConfig) -> InpaintPoolConfig:
     size = Geometry(width=DIAG_SIDE, height=DIAG_SIDE, fit="stretch")
     drawing = DrawingConfig(adapter=NO_ADAPTER, prompts="|".join(DIAG_PROMPTS))
     settings = pool.model_copy(update={"geometry": size, "sampling": DIAG_SAMPLING, "drawing": drawing})
-    return inpainting(settings, MaskConfig(), "all")
+    return inpainting(settings, MaskConfig(), "all", None)
 
 
 class MemSegPoolConfig(StageConfig):
@@ -209,6 +218,7 @@ class AugmentConfig(DdpmPoolConfig):
 
     memseg: MemSegConfig = MemSegConfig()
     masks: Masks = None
+    window: Window = None
     source: PoolSource = "memseg"
 
     def resolved(self) -> Self:
@@ -242,7 +252,7 @@ class AugmentConfig(DdpmPoolConfig):
             data=self.data, scenario=self.scenario, geometry=self.geometry, base=self.base, sampling=self.sampling,
             drawing=self.drawing, hardware=self.hardware, seed=self.seed, n_aug=self.n_aug, fresh=self.fresh,
         )  # fmt: skip
-        return diffusion if self.source == "ddpm" else inpainting(diffusion, self.memseg.mask, self.masks)
+        return diffusion if self.source == "ddpm" else inpainting(diffusion, self.memseg.mask, self.masks, self.window)
 
 
 Negatives = Literal["none", "roundtrip", "generated"]

@@ -1,6 +1,5 @@
 """Pools of defects inpainted on real good parts, inside a mask, as in DIAG (Girella 2024)."""
 
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,12 +19,14 @@ from inandout.diffusion.pipeline import Pipeline
 from inandout.diffusion.sample.generate import Kept, inpaint_generator, mask_generator
 from inandout.diffusion.sample.inpaint import Canvas, find_changed
 from inandout.diffusion.sample.sampler import image_seed
+from inandout.diffusion.window import Window, crop, crop_mask, own_size, paste, random_window, window_around
 from inandout.errors import InputError
 from inandout.fingerprints import Identity, computed_by
 from inandout.hardware import Hardware
 from inandout.memseg.masks import area_limits, draw_mask, find_foreground
 from inandout.memseg.plan import plan
 from inandout.options import known
+from inandout.seeds import PoolStream, generator
 from inandout.stages.image_cache import generate
 from inandout.stages.pools.config import NO_ADAPTER, InpaintPoolConfig
 from inandout.stages.pools.drawing_config import DRAWING_INPUTS
@@ -51,6 +52,8 @@ class _Sites(NamedTuple):
     """Masks (H, W) of real defects; empty with other masks."""
     drawn: Callable[[range], npt.NDArray[np.bool_]] | None = None
     """Draws the masks (N, H, W) of candidates, if masks=drawn."""
+    side: int = 0
+    """Side in px at which windows are drawn, with option `window`."""
 
     def negative(self, number: int) -> int:
         """Return the index of the good part of candidate `number`."""
@@ -68,18 +71,43 @@ class _Sites(NamedTuple):
         return self._given(number) if self.drawn is None else find_changed(image, self.part(number))
 
     def _given(self, number: int) -> Mask:
-        rng = np.random.default_rng(image_seed(self.config.seed, number))
         if self.real:
-            return self.real[rng.integers(len(self.real))]
+            mask = self._real(number)
+            return mask if self.config.window is None else crop_mask(mask, self._window(number), self.side)
         part = self.part(number)
         foreground = find_foreground(part, self.config.mask)
         pixels = part.shape[0] * part.shape[1] if foreground is None else int(np.count_nonzero(foreground))
         limits = area_limits(pixels, self.config.mask)
-        return draw_mask(self.config.geometry.width, self.config.geometry.height, foreground, limits, rng)
+        return draw_mask(part.shape[1], part.shape[0], foreground, limits, self._rng(number))
+
+    def _real(self, number: int) -> Mask:
+        return self.real[self._rng(number).integers(len(self.real))]
+
+    def _rng(self, number: int) -> np.random.Generator:
+        return np.random.default_rng(image_seed(self.config.seed, number))
 
     def part(self, number: int) -> ImageArray:
-        """Return the good part (H, W, 3) of candidate `number`."""
+        """Return what candidate `number` is drawn on: a good part (H, W, 3), or its window."""
+        whole = self._whole(number)
+        return whole if self.config.window is None else crop(whole, self._window(number), self.side)
+
+    def _whole(self, number: int) -> ImageArray:
         return fit_image(read_image(self.negatives[self.negative(number)].image), self.config.geometry)
+
+    def _window(self, number: int) -> Window:
+        side = known(self.config.window)
+        if self.real:
+            return window_around(self._real(number), side)
+        whole = self._whole(number)
+        rng = generator(self.config.seed, PoolStream.WINDOWS, number)
+        return random_window(whole, side, find_foreground(whole, self.config.mask), rng)
+
+    def finish(self, number: int, drawn: ImageArray) -> tuple[ImageArray, Mask]:
+        """Return the whole image (H, W, 3) and the mask (H, W) of a drawn candidate."""
+        mask = self.mask(number, drawn)
+        if self.config.window is None:
+            return drawn, mask
+        return paste(self._whole(number), self._window(number), drawn, mask)
 
     def canvas(self, numbers: range) -> Canvas:
         """Return good parts and masks of candidates."""
@@ -165,8 +193,10 @@ def _make(config: InpaintPoolConfig, samples: list[Sample], sites: _Sites, work:
     )
     skip = adapter.meta.clip_skip if adapter else 1
     composed_of = composition(config.drawing, base, adapter, hardware) if adapter else None
+    if config.window:
+        sites = sites._replace(side=own_size(base.pipeline))
     if config.masks == "drawn":
-        size = config.geometry.width, config.geometry.height
+        size = (sites.side, sites.side) if config.window else (config.geometry.width, config.geometry.height)
         drawn = mask_generator(pipeline, prompts, config.seed, size, sampling, skip, known(composed_of))
         sites = sites._replace(drawn=drawn)
     generator = inpaint_generator(pipeline, prompts, config.seed, sites.canvas, sampling, skip, composed_of)
@@ -186,7 +216,7 @@ def inpaint_cache_key(config: InpaintPoolConfig, adapter: Adapter | None, sample
         "inpaint", base_identity(config.base), adapter and adapter.fingerprint, config.drawing.alpha,
         config.drawing.guidance_mode, config.hardware.precision,
         config.drawing.prompt_list(), fingerprint(samples), config.sampling.model_dump(), config.seed,
-        config.geometry.model_dump(), config.masks, config.mask.model_dump(), computed_by(__name__),
+        config.geometry.model_dump(), config.masks, config.mask.model_dump(), config.window, computed_by(__name__),
     ]  # fmt: skip
 
 
@@ -205,10 +235,11 @@ def _row(
     adapter: Adapter | None,
     folder: Path,
 ) -> Sample:
-    """Copy an image and its mask to the pool; return its manifest row."""
-    image = Path(shutil.copy(generated.path, folder))
-    mask = folder / f"{image.stem}_mask.png"
-    write_image(mask, sites.mask(generated.number, read_image(image)))
+    """Write an image and its mask to the pool; return its manifest row."""
+    whole, changed = sites.finish(generated.number, read_image(generated.path))
+    image, mask = folder / generated.path.name, folder / f"{generated.path.stem}_mask.png"
+    write_image(image, whole)
+    write_image(mask, changed)
     negative = sites.negative(generated.number)
     learned = [source for source in (adapter.meta.sources if adapter else ()) if source != contents[negative]]
     return Sample(

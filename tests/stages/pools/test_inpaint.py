@@ -134,6 +134,25 @@ def test_drawn_masks_hold_what_differs_from_the_good_part(tiny: Path, tiny_base:
         make(tiny, tiny_base, adapter, guidance_mode="plain", masks="drawn")
 
 
+@pytest.mark.parametrize("masks", ["drawn", "perlin", "real"])
+def test_a_window_is_drawn_at_the_base_size_and_pasted_on_the_part(
+    masks: str, tiny: Path, tiny_base: Path, project: Path
+) -> None:
+    shot = {"shot": "full", "val_share": 0} if masks == "real" else {}
+    where = {"data": str(tiny), "base": str(tiny_base), "window": 16}
+    adapter = finetune(FinetuneConfig.from_flat(**where | QUICK | shot)).adapter
+    given = {"masks": masks, "guidance_mode": "composed", "prompts": "skt background cracked", "window": 24, "n_aug": 3}
+    pool = make(tiny, tiny_base, adapter, **given | shot)
+    parts = {digest(sample.image): sample.image for sample in read_manifest(tiny)}
+    for sample in pool.samples:
+        assert sample.mask is not None
+        before, after, mask = read_image(parts[sample.sources[0]]), read_image(sample.image), read_mask(sample.mask)
+        rows, columns = np.nonzero(mask)
+        assert 0 < np.ptp(rows) < 24 and 0 < np.ptp(columns) < 24
+        change = np.abs(after.astype(int) - before).max(axis=2)
+        assert after.shape == (SIDE, SIDE, 3) and (change[~mask] < 6).all() and change[mask].any()
+
+
 def test_a_drawn_mask_stays_on_the_object() -> None:
     mask, foreground = np.zeros((4, 4), bool), np.zeros((4, 4), bool)
     mask[0], foreground[:, 0] = True, True
