@@ -14,7 +14,7 @@ from inandout.data.geometry import fit_image
 from inandout.data.images import ImageArray, read_image
 from inandout.data.manifest import Sample, fingerprint
 from inandout.data.prepare import prepare_shot
-from inandout.diffusion.base.base import Base, base_identity, open_base
+from inandout.diffusion.base.base import Base, base_identity
 from inandout.diffusion.callbacks import OnStep
 from inandout.diffusion.finetune.buckets import bucket_of
 from inandout.diffusion.finetune.dreambooth import chosen_optimiser, processes
@@ -32,6 +32,7 @@ from inandout.reporting.figures import contact_sheet
 from inandout.stages.config import AdapterSize, FinetuneConfig
 from inandout.stages.image_cache import generate
 from inandout.stages.latent_cache import encode_once
+from inandout.stages.resolved_base import open_resolved_base
 from inandout.tracking.logging import log_values, mean_logger
 from inandout.tracking.runs import artifact_folder, current_commit, run_stage
 from inandout.tracking.store import connect
@@ -144,7 +145,7 @@ def _load_inputs(config: FinetuneConfig, samples: Sequence[Sample]) -> _Training
     """Load, generate and check the inputs of the training."""
     instances = choose_instances(samples, config.scenario.shot, config.n_negatives, config.seed)
     hardware = config.hardware.open()
-    base = open_base(config.base, hardware)
+    base = open_resolved_base(config.base, hardware)
     for prompt in (config.instance_prompt, config.prior_prompt):
         check_prompt(base.pipeline.tokenizer, prompt)
     images = fit_images([read_image(sample.image) for sample in instances], config.geometry, base)
