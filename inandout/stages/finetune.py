@@ -186,15 +186,22 @@ def prior_images(config: FinetuneConfig, base: Base, sizes: Sequence[tuple[int, 
     n = known(config.n_prior)
     if n == 0:
         return []
-    sampling = SamplingConfig().resolved(base.kind)
+    sampling = _prior_sampling(config)
     generator = text2img_generator(base.pipeline, [config.prior_prompt], config.seed, sizes, sampling, config.clip_skip)
     kept = generate(prior_cache_key(config, sizes), n, generator, sampling.sample_batch, [], "prior").kept
     return [read_image(image.path) for image in kept]
 
 
+def _prior_sampling(config: FinetuneConfig) -> SamplingConfig:
+    """Return the settings of prior images; as many are in memory at a time as in the training."""
+    settings = SamplingConfig().resolved(config.base.kind())
+    most = config.training.micro_batch or settings.sample_batch
+    return settings.model_copy(update={"sample_batch": min(settings.sample_batch, most)})
+
+
 def prior_cache_key(config: FinetuneConfig, sizes: Sequence[tuple[int, int]]) -> list[object]:
     """Return the cache key of `prior_images`: equal for fine-tunings with the same seed and sizes."""
-    sampling = SamplingConfig().resolved(config.base.kind())
+    sampling = _prior_sampling(config)
     return [
         "prior", base_identity(config.base), config.prior_prompt, config.seed, config.clip_skip, sizes,
         config.hardware.precision, sampling.model_dump(), computed_by(text2img_generator.__module__),
