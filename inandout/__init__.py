@@ -15,6 +15,7 @@ __all__ = [
     "DreamBoothConfig",
     "FitConfig",
     "Geometry",
+    "HardwareConfig",
     "InputError",
     "MemSegConfig",
     "Sample",
@@ -51,6 +52,7 @@ _MODULES = {
     "DreamBoothConfig": "diffusion.finetune.config",
     "FitConfig": "classifier.config",
     "Geometry": "data.config",
+    "HardwareConfig": "hardware",
     "InputError": "errors",
     "MemSegConfig": "memseg.config",
     "Sample": "data.manifest",
@@ -101,6 +103,7 @@ if TYPE_CHECKING:
     from inandout.errors import InputError
     from inandout.evaluation.metrics import Scored, evaluate
     from inandout.evaluation.paired_test import paired_difference
+    from inandout.hardware import HardwareConfig
     from inandout.memseg.anomaly import synthesise
     from inandout.memseg.config import MemSegConfig
     from inandout.memseg.pool import write_pool

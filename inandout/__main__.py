@@ -17,6 +17,7 @@ import click
 from pydantic import ValidationError
 
 from inandout.config_file import read_options
+from inandout.diffusion.base.config import BaseConfig
 from inandout.entry_points import ALIASES, STAGES, Stage
 from inandout.errors import InputError, did_you_mean, explain
 from inandout.hardware import HardwareConfig, explain_memory, is_out_of_memory
@@ -90,6 +91,7 @@ def build_command(name: str, stage: Stage) -> click.Command:
                 click.echo(json.dumps(config.resolved().flat(), indent=2))
                 stage.plan(config)
             else:
+                _fetch_configuration(config)
                 _announce(stage, config)
                 stage.run(config)
 
@@ -142,6 +144,13 @@ def _sentence(config: type[StageConfig], problem: Any) -> str:
         if problem["loc"] == (*option.parts, name):
             return f"{name} = {problem['input']!r}: {message} ({option.field.description})"
     return message
+
+
+def _fetch_configuration(config: StageConfig) -> None:
+    """Download the configuration of a base on the hub, on which defaults depend."""
+    options = config.flat()
+    if options.get("base"):
+        BaseConfig(base=options["base"], base_config=options.get("base_config") or "").fetch_configuration()
 
 
 def _announce(stage: Stage, config: StageConfig) -> None:

@@ -149,20 +149,28 @@ def _crash_error(detail: str) -> InputError:
 
 
 def _init_worker(threads: int, started: Any) -> None:
-    """Set the number of threads and the GPU, and make the worker exit cleanly on SIGTERM and when its parent dies.
-
-    Workers take the GPUs in turn: `started` counts them. The option device=cuda means the GPU of the worker.
-    """
+    """Set the number of threads and the GPU, and make the worker exit cleanly on SIGTERM and when its parent dies."""
     import torch  # takes seconds; the configuration of workers does not need it
 
     torch.set_num_threads(threads)
+    take_gpu(started)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent ends its workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def take_gpu(started: Any) -> None:
+    """Make the next GPU the current one of this process, which the option device=cuda means.
+
+    Args:
+        started: counts the processes that called this, a `multiprocessing.Value`.
+    """
+    import torch
+
     with started.get_lock():
         number, started.value = started.value, started.value + 1
     if torch.cuda.is_available():
         torch.cuda.set_device(number % torch.cuda.device_count())
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent ends its workers
-    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:

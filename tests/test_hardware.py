@@ -1,5 +1,6 @@
 """Devices and precisions, with and without a (simulated) GPU, and errors of memory."""
 
+import multiprocessing
 import pickle
 from typing import Any
 
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 
 from inandout.errors import InputError
 from inandout.hardware import HardwareConfig, OutOfMemoryError, explain_memory, find_device, is_out_of_memory
+from inandout.parallel import take_gpu
 
 
 def simulate(monkeypatch: pytest.MonkeyPatch, gpus: int, bf16: bool = True) -> list[Any]:
@@ -49,6 +51,17 @@ def test_a_numbered_gpu_becomes_the_current_one(monkeypatch: pytest.MonkeyPatch)
     assert current == []
     find_device("cuda:3")
     assert current == [torch.device("cuda:3")]
+
+
+def test_workers_take_the_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = multiprocessing.Value("i", 0)
+    current = simulate(monkeypatch, 3)
+    for _ in range(5):
+        take_gpu(started)
+    assert current == [0, 1, 2, 0, 1]
+    current = simulate(monkeypatch, 0)
+    take_gpu(started)
+    assert current == []
 
 
 @pytest.mark.parametrize(

@@ -87,12 +87,14 @@ def _torch() -> Finding:
     """Describe the device that training uses, and its precisions."""
     import torch
 
-    if torch.cuda.is_available():
-        memory = torch.cuda.get_device_properties(0).total_memory / _GB
-        precisions = "fp32, fp16, bf16" if torch.cuda.is_bf16_supported() else "fp32, fp16"
-        count = torch.cuda.device_count()
-        return Finding("device", f"{count} x {torch.cuda.get_device_name(0)}, {memory:.0f} GB; {precisions}")
-    text = f"CPU, {torch.get_num_threads()} threads; fp32"
+    from inandout.hardware import HardwareConfig
+
+    device, precision = HardwareConfig().open()
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory / _GB
+        name = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(device)}"
+        return Finding("device", f"{name}, {memory:.0f} GB; precision=auto is {precision}")
+    text = f"CPU, {torch.get_num_threads()} threads; precision=auto is {precision}"
     if shutil.which("nvidia-smi"):
         return Finding(
             "device", text, f"torch {torch.__version__} does not see the GPU; install a build for its driver", False

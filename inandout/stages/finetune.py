@@ -14,7 +14,7 @@ from inandout.data.geometry import fit_image, fit_mask
 from inandout.data.images import ImageArray, read_image, read_mask
 from inandout.data.manifest import Sample, fingerprint
 from inandout.data.prepare import prepare_shot
-from inandout.diffusion.base.base import Base, base_identity, open_base
+from inandout.diffusion.base.base import Base, base_identity
 from inandout.diffusion.callbacks import OnStep
 from inandout.diffusion.finetune.buckets import bucket_of
 from inandout.diffusion.finetune.dreambooth import chosen_optimiser, processes
@@ -34,6 +34,7 @@ from inandout.seeds import PoolStream, generator
 from inandout.stages.config import AdapterSize, FinetuneConfig
 from inandout.stages.image_cache import generate
 from inandout.stages.latent_cache import encode_once
+from inandout.stages.resolved_base import open_resolved_base
 from inandout.tracking.logging import log_values, mean_logger
 from inandout.tracking.runs import artifact_folder, current_commit, run_stage
 from inandout.tracking.store import connect
@@ -146,7 +147,7 @@ def _load_inputs(config: FinetuneConfig, samples: Sequence[Sample]) -> _Training
     """Load, generate and check the inputs of the training."""
     instances = choose_instances(samples, config.scenario.shot, config.n_negatives, config.seed)
     hardware = config.hardware.open()
-    base = open_base(config.base, hardware)
+    base = open_resolved_base(config.base, hardware)
     for prompt in (config.instance_prompt, config.prior_prompt):
         check_prompt(base.pipeline.tokenizer, prompt)
     images = fit_images([read_image(sample.image) for sample in instances], config.geometry, base)
@@ -204,15 +205,22 @@ def prior_images(config: FinetuneConfig, base: Base, sizes: Sequence[tuple[int, 
     n = known(config.n_prior)
     if n == 0:
         return []
-    sampling = SamplingConfig().resolved(base.kind)
+    sampling = _prior_sampling(config)
     generator = text2img_generator(base.pipeline, [config.prior_prompt], config.seed, sizes, sampling, config.clip_skip)
     kept = generate(prior_cache_key(config, sizes), n, generator, sampling.sample_batch, [], "prior").kept
     return [read_image(image.path) for image in kept]
 
 
+def _prior_sampling(config: FinetuneConfig) -> SamplingConfig:
+    """Return the settings of prior images; as many are in memory at a time as in the training."""
+    settings = SamplingConfig().resolved(config.base.kind())
+    most = config.training.micro_batch or settings.sample_batch
+    return settings.model_copy(update={"sample_batch": min(settings.sample_batch, most)})
+
+
 def prior_cache_key(config: FinetuneConfig, sizes: Sequence[tuple[int, int]]) -> list[object]:
     """Return the cache key of `prior_images`: equal for fine-tunings with the same seed and sizes."""
-    sampling = SamplingConfig().resolved(config.base.kind())
+    sampling = _prior_sampling(config)
     return [
         "prior", base_identity(config.base), config.prior_prompt, config.seed, config.clip_skip, sizes,
         config.hardware.precision, sampling.model_dump(), computed_by(text2img_generator.__module__),

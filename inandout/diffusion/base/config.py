@@ -45,9 +45,9 @@ class BaseConfig(BaseModel):
     )
 
     def kind(self) -> Kind:
-        """Return the kind of the base from its configuration, without loading it.
+        """Return the kind of the base from its configuration, without loading it and without a network.
 
-        A base on the hub whose configuration is not in the cache and cannot be downloaded counts as Stable Diffusion 1.
+        A base on the hub whose configuration is not in the cache counts as Stable Diffusion 1; `open_base` checks it.
 
         Raises:
             InputError: a folder holds another kind of model.
@@ -55,19 +55,26 @@ class BaseConfig(BaseModel):
         name = self.base_config or self.base
         if name == "embedded":
             return "embedded"
-        folder = Path(name)
-        if not folder.is_dir():
-            from inandout.diffusion.base.hub import NotHereError, fetch, is_hub_id  # only a base on the hub needs it
-
-            if not is_hub_id(name):
-                return "sd"
-            try:
-                folder = fetch(name, ("model_index.json", "unet/config.json"))
-            except NotHereError:
-                return "sd"
-        if not (folder / "model_index.json").is_file():
+        folder = Path(name) if Path(name).is_dir() else _hub_folder(name, download=False)
+        if folder is None or not (folder / "model_index.json").is_file():
             return "sd"
         return _kind_of_folder(folder, name)
+
+    def fetch_configuration(self) -> None:
+        """Download the configuration of a base on the hub, for `kind`; do nothing if that is not possible."""
+        name = self.base_config or self.base
+        if name != "embedded" and not Path(name).is_dir():
+            _hub_folder(name, download=True)
+
+
+def _hub_folder(name: str, download: bool) -> Path | None:
+    """Return the folder with the configuration of a base on the hub; None if it is not there."""
+    from inandout.diffusion.base.hub import fetch, is_hub_id  # only a base on the hub needs it
+
+    try:
+        return fetch(name, ("model_index.json", "unet/config.json"), download) if is_hub_id(name) else None
+    except InputError:  # `open_base` reports it
+        return None
 
 
 def choose_kind(vae: str, second_encoder: bool, linear_projection: bool) -> Kind:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -22,21 +22,17 @@ from inandout.checkpoint import (
     save_checkpoint,
     unpack_optimiser,
 )
-from inandout.data.images import Mask
 from inandout.diffusion.base.base import Base
 from inandout.diffusion.callbacks import OnStep, set_learning_rate
+from inandout.diffusion.finetune.batch import Batch, load_batch
 from inandout.diffusion.finetune.config import DreamBoothConfig, Optimiser
 from inandout.diffusion.finetune.dreambooth_dataset import DreamBoothDataset, make_batches
 from inandout.diffusion.finetune.dreambooth_loss import denoising_errors, dreambooth_loss
-from inandout.diffusion.finetune.random_masks import random_mask
 from inandout.diffusion.lora.layers import adapter_parameters, adapter_tensors, set_adapter_tensors
 from inandout.diffusion.lr_schedules import cosine_with_restarts
-from inandout.diffusion.pipeline import adaptable_models, hardware_of, is_inpainting, text_encoders, weight_type
+from inandout.diffusion.pipeline import adaptable_models, hardware_of, text_encoders, weight_type
 from inandout.diffusion.prompts import encode_prompts
-from inandout.diffusion.snr_weighting import draw_times
-from inandout.diffusion.vae import encode_masked
 from inandout.hardware import Hardware
-from inandout.seeds import DreamBoothStream, generator
 
 MAX_GRADIENT_NORM = 1.0
 """Gradients with a larger norm are clipped to this norm (paper)."""
@@ -208,23 +204,6 @@ def _is_usable(gradient_norm: float, scaler: torch.amp.GradScaler | None) -> boo
     return math.isfinite(gradient_norm) or (scaler is not None and scaler.get_scale() >= 1)
 
 
-class _Batch(NamedTuple):
-    """Tensors of a process' share of a batch, on its device."""
-
-    latents: Tensor
-    noise: Tensor
-    times: Tensor
-    prior: Tensor
-    """(N,), 1 for images of the class prompt, else 0."""
-    valid: Tensor
-    """(N,), 0 for images that pad the share, else 1."""
-    masked: Tensor | None
-    """(N, 1 + C, h, w), see `encode_masked`; None unless the base is an inpainting model."""
-
-    def part(self, start: int, stop: int) -> "_Batch":
-        return _Batch(*(value if value is None else value[start:stop] for value in self))
-
-
 def _backward(
     training: _Training, batch: Sequence[int], step: int, seed: int, config: DreamBoothConfig
 ) -> dict[str, float]:
@@ -232,7 +211,7 @@ def _backward(
 
     The loss of this process is that of its share; the mean over the processes is the loss of the batch.
     """
-    shared = _load_batch(training, batch, step, seed)
+    shared = load_batch(training.base.pipeline, training.dataset, batch, step, seed, training.accelerator)
     size = config.micro_batch or len(shared.latents)
     errors, total = [], None
     for start in range(0, len(shared.latents), size):
@@ -245,45 +224,6 @@ def _backward(
     assert total is not None
     _set_gradients(training, total)
     return _means(torch.cat(errors), shared.valid, shared.prior, config.prior_weight, training.accelerator)
-
-
-def _load_batch(training: _Training, batch: Sequence[int], step: int, seed: int) -> _Batch:
-    """Return this process' share of a batch, with noise and timesteps that depend on seed and step alone."""
-    accelerator, dataset = training.accelerator, training.dataset
-    random = torch.Generator().manual_seed((seed << 20) + step)
-    latents = torch.stack([dataset.examples[index].latent for index in batch])
-    noise = torch.randn(latents.shape, generator=random)
-    times = draw_times(len(batch), training.scheduler.config.num_train_timesteps, random)
-    share = _share(len(batch), accelerator)
-    indices = [position % len(batch) for position in share]
-    valid = torch.tensor([float(position < len(batch)) for position in share])
-    prior = torch.tensor([float(dataset.examples[batch[position]].prior) for position in indices])
-    masked = None
-    if is_inpainting(training.base.pipeline):
-        masks = _random_masks(training, batch, step, seed)
-        masked = _encode_masked(training, [batch[i] for i in indices], [masks[i] for i in indices])
-    moved = (tensor[indices].to(accelerator.device) for tensor in (latents, noise, times))
-    return _Batch(*moved, prior=prior, valid=valid, masked=masked)
-
-
-def _random_masks(training: _Training, batch: Sequence[int], step: int, seed: int) -> list[Mask]:
-    """Return a random mask (H, W) for each image of a batch; it depends on seed and step alone."""
-    rng = generator(seed, DreamBoothStream.MASKS, step)
-    images = [training.dataset.examples[index].image for index in batch]
-    return [random_mask(image.shape[1], image.shape[0], rng) for image in images if image is not None]
-
-
-@torch.no_grad()
-def _encode_masked(training: _Training, indices: Sequence[int], masks: Sequence[Mask]) -> Tensor:
-    """Return mask and masked latents of images, encoded one by one."""
-    images = [training.dataset.examples[index].image for index in indices]
-    vae = training.base.pipeline.vae
-    encoded = [
-        encode_masked(vae, image[None], mask[None])
-        for image, mask in zip(images, masks, strict=True)
-        if image is not None
-    ]
-    return torch.cat(encoded).to(training.accelerator.device)
 
 
 def _gradient(training: _Training, loss: Tensor) -> Tensor:
@@ -306,13 +246,7 @@ def _set_gradients(training: _Training, vector: Tensor) -> None:
         parameter.grad = gradient.view_as(parameter)
 
 
-def _share(count: int, accelerator: Accelerator) -> range:
-    """Return this process' positions in a batch: the same number for every process, so some may lie beyond the end."""
-    each = -(-count // accelerator.num_processes)
-    return range(accelerator.process_index * each, (accelerator.process_index + 1) * each)
-
-
-def _errors(training: _Training, batch: _Batch) -> Tensor:
+def _errors(training: _Training, batch: Batch) -> Tensor:
     """Return min-SNR weighted squared errors (N,). Each of the two prompts is encoded once."""
     dataset, scheduler, pipeline = training.dataset, training.scheduler, training.base.pipeline
     prompts = [dataset.instance_prompt, dataset.prior_prompt][: 1 + int(batch.prior.max())]

@@ -12,7 +12,7 @@ from inandout.data.geometry import fit_image, fit_mask
 from inandout.data.images import ImageArray, Mask, read_image, read_mask, write_image
 from inandout.data.manifest import Sample, digests, fingerprint, write_manifest
 from inandout.data.prepare import prepare, prepare_shot
-from inandout.diffusion.base.base import Base, base_identity, open_base
+from inandout.diffusion.base.base import Base, base_identity
 from inandout.diffusion.lora.adapter import Adapter
 from inandout.diffusion.lora.merge import merge
 from inandout.diffusion.pipeline import Pipeline
@@ -39,6 +39,7 @@ from inandout.stages.pools.text2img import (
     open_on_cpu,
     resolve,
 )
+from inandout.stages.resolved_base import open_resolved_base
 from inandout.tracking.runs import run_stage
 from inandout.tracking.store import connect
 
@@ -185,7 +186,7 @@ def _make(config: InpaintPoolConfig, samples: list[Sample], sites: _Sites, work:
     adapter = None if config.drawing.adapter == NO_ADAPTER else adapter_for(config, samples)
     hardware = config.hardware.open()
     mlflow.set_tags(hardware.tags())
-    base = open_on_cpu(config.base) if adapter else open_base(config.base, hardware)
+    base = open_on_cpu(config.base) if adapter else open_resolved_base(config.base, hardware)
     pipeline, prompts, sampling = (
         _merged(config, base, adapter, hardware),
         config.drawing.prompt_list(),

@@ -12,7 +12,7 @@ from inandout.data.geometry import fit_image
 from inandout.data.images import ImageArray, read_image
 from inandout.data.manifest import Sample, digests, fingerprint, write_manifest
 from inandout.data.prepare import prepare_shot
-from inandout.diffusion.base.base import Base, base_identity, open_base
+from inandout.diffusion.base.base import Base, base_identity
 from inandout.diffusion.base.config import BaseConfig
 from inandout.diffusion.lora.adapter import Adapter
 from inandout.diffusion.lora.merge import merge
@@ -32,6 +32,7 @@ from inandout.stages.image_cache import generate
 from inandout.stages.pools.config import DdpmConfig, DdpmPoolConfig, DrawingConfig, finetune_config
 from inandout.stages.pools.drawing_config import DRAWING_INPUTS, DRAWN_WITH
 from inandout.stages.pools.pool import Pool, log_pool, open_pool, work_pool
+from inandout.stages.resolved_base import open_resolved_base
 from inandout.tracking.runs import run_stage
 from inandout.tracking.store import connect
 
@@ -190,7 +191,7 @@ def composition(drawing: DrawingConfig, base: Base, adapter: Adapter, hardware: 
 
 def open_on_cpu(config: BaseConfig) -> Base:
     """Open a base in fp32 on the CPU, to merge an adapter exactly."""
-    return open_base(config, HardwareConfig(device="cpu").open())
+    return open_resolved_base(config, HardwareConfig(device="cpu").open())
 
 
 def open_diffusion_setup(config: DdpmPoolConfig, samples: list[Sample] | None = None) -> DiffusionSetup:

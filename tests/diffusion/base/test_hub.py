@@ -16,6 +16,8 @@ from inandout.diffusion.base.base import base_identity, open_base, weights_finge
 from inandout.diffusion.base.config import BaseConfig
 from inandout.diffusion.base.hub import NotHereError, fetch
 from inandout.errors import InputError
+from inandout.hardware import HardwareConfig
+from inandout.stages.resolved_base import open_resolved_base
 from tests.diffusion.tiny import tiny_pipeline
 
 NAME, REVISION = "somebody/tiny-surfaces", "0123456789abcdef0123456789abcdef01234567"
@@ -152,11 +154,19 @@ def test_without_download_no_request_is_sent(hub: Hub) -> None:
 
 def test_the_kind_is_known_from_two_small_files(hub: Hub) -> None:
     config = BaseConfig(base=PINNED)
-    assert config.kind() == "embedded"
+    assert config.kind() == "sd", "not known, and no request is sent"
+    assert hub.requests == []
+    config.fetch_configuration()
     assert hub.downloaded() == {"model_index.json", "unet/config.json"}
     hub.stop()
     assert config.kind() == "embedded", "the files are in the cache"
-    assert BaseConfig(base=f"somebody/else@{REVISION}").kind() == "sd", "not known without a network"
+
+
+def test_a_base_of_another_kind_than_the_defaults_is_opened_by_the_next_call(hub: Hub) -> None:
+    hardware = HardwareConfig(device="cpu").open()
+    with pytest.raises(InputError, match=r"is of kind embedded, .*; run the same again"):
+        open_resolved_base(BaseConfig(base=PINNED), hardware)
+    assert open_resolved_base(BaseConfig(base=PINNED), hardware).kind == "embedded"
 
 
 def test_an_interrupted_download_is_resumed(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
