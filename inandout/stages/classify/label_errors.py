@@ -24,8 +24,8 @@ from inandout.errors import InputError
 from inandout.fingerprints import Identity
 from inandout.reporting.figures import contact_sheet
 from inandout.stages.classify.config import LabelErrorsConfig
+from inandout.stages.classify.mask_targets import mask_targets
 from inandout.stages.classify.part import Part, load_part, outlined
-from inandout.stages.classify.train import mask_targets
 from inandout.tracking.logging import log_values
 from inandout.tracking.runs import WEIGHTS_TAG, artifact_folder, artifact_names, run_stage
 from inandout.tracking.store import connect

@@ -14,7 +14,6 @@ import torch
 
 from inandout.classifier.backbone import DefectNet, build_classifier, save_classifier
 from inandout.classifier.head_combination import fit_combination
-from inandout.classifier.mask_targets import Targets, load_targets
 from inandout.classifier.pixels import Pixels
 from inandout.classifier.training import Logits, fit, predict, predictor
 from inandout.data.config import Geometry
@@ -22,13 +21,13 @@ from inandout.data.geometry import survival
 from inandout.data.manifest import Sample, fingerprint
 from inandout.data.prepare import CheckedData, read_data
 from inandout.diffusion.base.base import base_identity
-from inandout.errors import InputError
 from inandout.evaluation.metrics import Scored, evaluate, ranking
 from inandout.fingerprints import Identity
 from inandout.mixing import mix
 from inandout.reporting.figures import contact_sheet, pr_curve
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.localisation import log_localisation, log_recalls, with_maps
+from inandout.stages.classify.mask_targets import mask_targets
 from inandout.stages.classify.part import Part, load_part
 from inandout.stages.classify.scores import log_scores
 from inandout.stages.classify.synthetic import (
@@ -208,23 +207,6 @@ def _train(config: ClassifyConfig, model: DefectNet, train: Part, val: Part, wor
         masks=mask_targets(model, train, config.geometry), checkpoint=checkpoint, on_epoch=on_epoch,
     )  # fmt: skip
     return logits
-
-
-def mask_targets(model: DefectNet, train: Part, geometry: Geometry) -> Targets | None:
-    """Return the targets of the mask head; None without this head.
-
-    Raises:
-        InputError: no training image has a mask with a defect.
-    """
-    if not model.mask_head:
-        return None
-    targets = load_targets(train.samples, geometry)
-    if not np.nansum(targets):
-        raise InputError(
-            "head = mask: no defect of the training images has a mask; add masks to the data set or MemSeg images "
-            "(n_aug, ddpm_ratio below 1), or use head=image"
-        )
-    return targets
 
 
 def _log_inputs(config: ClassifyConfig, real: list[Sample], train: Part) -> None:
