@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from inandout.data.annotations.export import Format
 from inandout.data.config import DataConfig, Geometry, Seed, ShotConfig
 from inandout.diffusion.base.config import BaseConfig, kind_of_base
 from inandout.diffusion.sample.config import GuidanceMode, SamplingConfig
@@ -237,3 +238,11 @@ class ExtendPoolConfig(StageConfig):
     pool: str = Field("", description="run id of a reviewed pool")
     n_aug: int = Field(20, ge=1, le=100_000, description="number of new images; they need a review as well")
     fresh: Fresh = False
+
+
+class ExportPoolConfig(StageConfig):
+    """Options of `export-pool`."""
+
+    pool: str = Field("", description="folder or run id of the pool")
+    format: Format = Field("coco", description="coco, yolo, mvtec or datumaro")
+    out: str = Field("exported_pool", min_length=1, description="folder to write; must be new")
