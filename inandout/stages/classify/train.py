@@ -177,9 +177,7 @@ def train_classifier(
     logits = _train(config, model.to(device), train, val, work)
     mlflow.log_metric("seconds_training", time.monotonic() - started)
     if model.mask_head:
-        combination = fit_combination(model, val.pixels, val.labels)
-        log_values({"map_weight": combination.weight})
-        logits = None
+        logits = _combine_heads(model, val, config.fit.epochs)
     return model, predict(model, val.pixels) if logits is None else logits
 
 
@@ -206,6 +204,16 @@ def _train(config: ClassifyConfig, model: DefectNet, train: Part, val: Part, wor
         model, train.pixels, train.labels, config.fit, seed=config.own_seed(), every_epoch=is_synthetic_negative,
         masks=mask_targets(model, train, config.geometry), checkpoint=checkpoint, on_epoch=on_epoch,
     )  # fmt: skip
+    return logits
+
+
+def _combine_heads(model: DefectNet, val: Part, step: int) -> Logits:
+    """Combine the heads on the validation part; log the weight of the map and `val_ap`, and return the logits (N,)."""
+    values = {"map_weight": fit_combination(model, val.pixels, val.labels).weight}
+    logits = predict(model, val.pixels)
+    if 0 < val.labels.sum() < len(val.labels):
+        values["val_ap"] = ranking(logits, val.labels)["ap"]
+    log_values(values, step)
     return logits
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score
 
 from inandout.classifier.backbone import build_classifier
 from inandout.classifier.config import BackboneConfig
@@ -52,6 +53,8 @@ def test_both_heads_log_where_defects_are(tiny: Path, project: Path) -> None:
     trained = TrainedClassifier.open(mask.run_id)
     logits = predict(trained.load(), trained.test_pixels(len(trained.test)))
     assert logits == pytest.approx(trained.scores().logits, abs=1e-4)
+    val = trained.scores("val")
+    assert mask.metrics["val_ap"] == pytest.approx(average_precision_score(val.labels, val.logits))
     assert "maps.png" not in artifact_names(image.run_id)
 
 
