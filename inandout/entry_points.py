@@ -94,6 +94,11 @@ STAGES = {
         "pools.config:ExtendPoolConfig",
         "pools.extend_pool:extend_pool",
     ),
+    "export-pool": Stage(
+        "Write a pool with its masks in the format of COCO, YOLO, MVTec-AD or Datumaro.",
+        "pools.config:ExportPoolConfig",
+        "pools.export_pool:export_pool",
+    ),
     "label-errors": Stage(
         "Rank the labels of a dataset by the out-of-fold loss of classifiers.",
         "classify.config:LabelErrorsConfig",

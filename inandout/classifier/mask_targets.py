@@ -7,10 +7,7 @@ import numpy.typing as npt
 import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
-from inandout.data.config import Geometry
-from inandout.data.geometry import fit_mask
-from inandout.data.images import Mask, read_mask
-from inandout.data.manifest import Sample
+from inandout.data.images import Mask
 
 Targets = npt.NDArray[np.float32]
 """(N, h, w) share of each cell in the mask, 0..1, at 1/8 of the image size; NaN everywhere if the mask is unknown."""
@@ -19,19 +16,11 @@ CELL = 8
 """Width of a cell in pixels."""
 
 
-def load_targets(samples: Sequence[Sample], geometry: Geometry) -> Targets:
-    """Return targets (N, h, w) of N samples.
-
-    Good parts have an empty target. The mask of a defect without a mask file is unknown.
-    """
-    size = -(-geometry.height // CELL), -(-geometry.width // CELL)
-    targets = np.zeros((len(samples), *size), np.float32)
-    for target, sample in zip(targets, samples, strict=True):
-        if sample.label == 1:
-            target[:] = _cells(fit_mask(read_mask(sample.mask), geometry), size) if sample.mask else np.nan
+def to_targets(masks: Sequence[Mask | None], height: int, width: int) -> Targets:
+    """Return the targets (N, h, w) of N masks (height, width); None = the mask is unknown."""
+    size = -(-height // CELL), -(-width // CELL)
+    targets = np.full((len(masks), *size), np.nan, np.float32)
+    for target, mask in zip(targets, masks, strict=True):
+        if mask is not None:
+            target[:] = adaptive_avg_pool2d(torch.from_numpy(mask[None]).float(), size)[0].numpy()
     return targets
-
-
-def _cells(mask: Mask, size: tuple[int, int]) -> npt.NDArray[np.float32]:
-    cells: npt.NDArray[np.float32] = adaptive_avg_pool2d(torch.from_numpy(mask[None]).float(), size)[0].numpy()
-    return cells

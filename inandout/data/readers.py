@@ -10,6 +10,9 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from inandout.data.annotations.coco import coco_files, read_coco
+from inandout.data.annotations.labelme import labelme_folders, read_labelme
+from inandout.data.annotations.yolo import read_yolo, yolo_folders
 from inandout.data.check import Problem, describe
 from inandout.data.layouts import (
     Scan,
@@ -38,7 +41,8 @@ LAYOUTS = (
     "MVTec-AD (train/good, test/good, test/KIND, ground_truth/KIND/NAME_mask.png), MVTec LOCO, MVTec AD 2, BTAD; "
     "VisA (Data/Images/Normal, Data/Images/Anomaly, Data/Masks/Anomaly); KolektorSDD (kos01/Part0.jpg, "
     "kos01/Part0_label.bmp); or folders good/ and defect/ (or defect/KIND/), optionally with masks of the same names "
-    "in mask/"
+    "in mask/; or annotations of COCO (annotations/NAME.json), YOLO (images/ and labels/) or LabelMe (NAME.json beside "
+    "NAME.png)"
 )
 
 _log = logging.getLogger(__name__)
@@ -56,6 +60,10 @@ def scan_data(path: Path) -> Scan:
         return Scan(read_manifest(path), [])
     if (layout := mvtec_layout(path)) is not None:
         scan = read_mvtec(path, layout)
+    elif coco_files(path):
+        scan = read_coco(path)
+    elif yolo_folders(path):
+        scan = read_yolo(path)
     elif (path / "Data" / "Images" / "Normal").is_dir():
         scan = read_visa(path)
     elif (path / "train").is_dir() and (path / "test").is_dir() and not _nested_only(path / "train"):
@@ -64,6 +72,8 @@ def scan_data(path: Path) -> Scan:
         scan = read_folders(path)
     elif ksdd_parts(path):
         scan = read_ksdd(path)
+    elif labelme_folders(path):
+        scan = read_labelme(path)
     else:
         where = "" if path.is_absolute() else f" in {Path.cwd()}"
         raise InputError(f"{path}: {'unknown layout' if path.exists() else f'no such folder{where}'}; give {LAYOUTS}")

@@ -115,6 +115,23 @@ def paste_nothing(pixels: Pixels) -> Pixels:
     return np.stack([synthesise(image, seed, transparent, textures).image for seed, image in enumerate(pixels)])
 
 
+def paste_neighbour(pixels: Pixels) -> Pixels:
+    """Paste a region of the next image at the same place, inside a mask of MemSeg and with the mean of the old region.
+
+    Each image is a good part outside and inside the mask; only the seam is new. A single image is returned unchanged.
+    """
+    textures, pasted = open_textures(""), pixels.copy()
+    for seed, (image, neighbour) in enumerate(zip(pasted, np.roll(pixels, -1, axis=0), strict=True)):
+        mask = synthesise(image, seed, MemSegConfig(), textures).mask
+        region = neighbour[mask].astype(np.float64)
+        image[mask] = np.clip(np.rint(region + image[mask].mean(0) - region.mean(0)), 0, 255)
+    return pasted
+
+
+SEAM = Perturbation("seam", "region of another good part", paste_neighbour)
+"""The edge of a paste, for maps of defects."""
+
+
 def jpeg(pixels: Pixels) -> Pixels:
     """Compress and decompress images as JPEG."""
     return keep_grey(pixels, np.stack([_compressed(image) for image in pixels]))

@@ -11,12 +11,9 @@ from inandout.classifier.config import Backbone, BackboneConfig, FitConfig, Free
 from inandout.classifier.head_combination import choose_combination, fit_combination, score_heads
 from inandout.classifier.heatmap import heat_maps, mask_maps, pointing
 from inandout.classifier.mask_head import Combination, MaskHead, enlarge, map_scores, mask_loss
-from inandout.classifier.mask_targets import Targets, load_targets
+from inandout.classifier.mask_targets import Targets, to_targets
 from inandout.classifier.onnx_file import largest_difference
 from inandout.classifier.training import fit, predict, predictor
-from inandout.data.config import Geometry
-from inandout.data.images import write_image
-from inandout.data.manifest import Sample
 from inandout.data.surfaces.drawing import draw_surface
 from inandout.errors import InputError
 from tests.conftest import draw
@@ -95,32 +92,20 @@ def test_the_loss_falls_as_the_map_approaches_the_mask() -> None:
     assert mask_loss(good, targets) < 0.1 < mask_loss(torch.zeros(2, 4, 4), targets) < mask_loss(-good, targets)
 
 
-def test_targets_are_the_share_of_a_cell_and_unknown_without_a_mask(tmp_path: Path) -> None:
+def test_targets_are_the_share_of_a_cell_and_unknown_without_a_mask() -> None:
     mask = np.zeros((32, 40), bool)
     mask[8:12, 16:24] = True
-    write_image(tmp_path / "mask.png", mask)
-    write_image(tmp_path / "empty.png", np.zeros((32, 40), bool))
-    image = tmp_path / "image.png"
-    samples = [
-        Sample(image=image, mask=tmp_path / "mask.png", label=1),
-        Sample(image=image, mask=tmp_path / "empty.png", label=1),
-        Sample(image=image, label=1),
-        Sample(image=image, label=0),
-    ]
-    targets = load_targets(samples, Geometry(width=40, height=32))
-    assert targets.shape == (4, 4, 5)
-    assert targets[0, 1, 2] == 0.5
-    assert targets[0].sum() == 0.5
+    targets = to_targets([mask, np.zeros_like(mask), None], 32, 40)
+    assert targets.shape == (3, 4, 5)
+    assert targets[0, 1, 2] == targets[0].sum() == 0.5
+    assert not targets[1].any()
     assert np.isnan(targets[2]).all()
-    assert not targets[[1, 3]].any()
 
 
-def test_a_defect_of_one_pixel_is_in_the_targets_of_an_odd_size(tmp_path: Path) -> None:
+def test_a_defect_of_one_pixel_is_in_the_targets_of_an_odd_size() -> None:
     mask = np.zeros((100, 68), bool)
     mask[99, 67] = True
-    write_image(tmp_path / "mask.png", mask)
-    sample = Sample(image=tmp_path / "i.png", mask=tmp_path / "mask.png", label=1)
-    (target,) = load_targets([sample], Geometry(width=68, height=100))
+    (target,) = to_targets([mask], 100, 68)
     assert target.shape == (13, 9)
     assert target[12, 8] > 0
 

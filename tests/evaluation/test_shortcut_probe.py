@@ -16,6 +16,7 @@ from inandout.evaluation.shortcut_probe import (
     jpeg,
     measure_effect,
     measure_responses,
+    paste_neighbour,
     paste_nothing,
     perturbations,
     resize,
@@ -129,6 +130,18 @@ def test_every_perturbation_keeps_size_and_grey_and_the_vae_accepts_any_size() -
             assert (changed.shape, changed.dtype) == (pixels.shape, np.dtype(np.uint8)), perturbation.key
             assert is_grey(changed) == grey, perturbation.key
             assert np.array_equal(changed, pixels) == (perturbation.key == "paste"), perturbation.key
+
+
+def test_a_region_of_another_part_has_the_mean_of_the_old_one() -> None:
+    pixels = np.random.default_rng(0).integers(60, 200, (3, 40, 36, 1), np.uint8).repeat(3, axis=3)
+    pasted = paste_neighbour(pixels)
+    assert is_grey(pasted)
+    for before, after, neighbour in zip(pixels, pasted, np.roll(pixels, -1, axis=0), strict=True):
+        changed = (before != after).any(axis=2)
+        assert 0 < changed.mean() < 0.9
+        shift = after[changed].astype(int) - neighbour[changed]
+        assert np.ptp(shift) <= 1, "the region of the neighbour, shifted by a constant"
+    assert np.array_equal(paste_neighbour(pixels[:1]), pixels[:1])
 
 
 def test_jpeg_and_resize_preserve_smooth_images() -> None:

@@ -14,6 +14,7 @@ from inandout.diffusion.base.config import BaseConfig
 from inandout.errors import InputError
 from inandout.evaluation.shortcut_probe import (
     FEWEST,
+    SEAM,
     Perturbation,
     PerturbationEffect,
     amplified,
@@ -101,14 +102,13 @@ def _probe(
     ]
     _log(trained.config, effects)
     if net.mask_head:
-        _log_maps(
-            [
-                measure_effect(
-                    each, measure_responses(lambda batch: score_heads(net, batch)[1], pixels, each, parts), None, seed
-                )
-                for each in perturbed
-            ]
-        )
+        of_map = [
+            measure_effect(
+                each, measure_responses(lambda batch: score_heads(net, batch)[1], pixels, each, parts), None, seed
+            )
+            for each in [*perturbed, SEAM]
+        ]
+        _log_maps(of_map)
     mlflow.log_image(_sheet(pixels, effects), artifact_file="probe.png")
     real = [*trained.rows("val", 1), *trained.rows("test", 1)]
     groups = {"good parts, untouched": effects[0].responses.before}
@@ -146,11 +146,11 @@ def _log(trained: ClassifyConfig, effects: Sequence[PerturbationEffect]) -> None
 
 
 def _log_maps(effects: Sequence[PerturbationEffect]) -> None:
-    """Log how the map of a mask head reacts: the same effects on its score."""
+    """Log how the highest logit of the map of a mask head changes."""
     for effect in effects:
-        values = dict(zip(("", "_low", "_high"), effect.auroc, strict=True))
-        log_values({f"map_auroc_{effect.perturbation.key}{end}": value for end, value in values.items()})
-    mlflow.log_text(f"Score of the map of the same good parts:\n\n{effect_table(effects)}\n", "probe_maps.md")
+        values = zip(("", "_low", "_high"), effect.auroc, strict=True)
+        log_values({f"map_auroc_{effect.perturbation.key}{end}": value for end, value in values})
+    mlflow.log_text(f"Highest logit of the map of the same good parts:\n\n{effect_table(effects)}\n", "probe_maps.md")
 
 
 def _trained_on(trained: ClassifyConfig) -> str:

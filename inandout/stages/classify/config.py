@@ -124,8 +124,8 @@ class ClassifyConfig(StageConfig):
         return [
             f"data: {self.data.name()}, {size.width}x{size.height}, shot={self.scenario.shot}, seed={self.seed}",
             f"synthetic positives: {', '.join(positives) or 'none'}; missing pools and adapters are made first",
-            f"classify: {self.backbone.backbone} from weights={self.backbone.weights}, {fit.epochs} epochs in batches "
-            f"of {fit.batch_size}",
+            f"classify: {self.backbone.backbone} from weights={self.backbone.weights}, head={self.backbone.head}, "
+            f"{fit.epochs} epochs in batches of {fit.batch_size}",
         ]
 
     def own_seed(self) -> int:

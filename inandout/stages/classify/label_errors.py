@@ -20,9 +20,9 @@ from inandout.data.text import to_cell, write_text
 from inandout.fingerprints import Identity
 from inandout.reporting.figures import contact_sheet
 from inandout.stages.classify.config import LabelErrorsConfig
+from inandout.stages.classify.mask_targets import mask_targets
 from inandout.stages.classify.part import Part, load_part, outlined
 from inandout.stages.classify.suspects import SUSPECTS, Suspect, read_suspects
-from inandout.stages.classify.train import mask_targets
 from inandout.tracking.logging import log_values
 from inandout.tracking.runs import WEIGHTS_TAG, run_stage
 from inandout.tracking.store import connect

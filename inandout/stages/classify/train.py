@@ -14,7 +14,6 @@ import torch
 
 from inandout.classifier.backbone import DefectNet, build_classifier, save_classifier
 from inandout.classifier.head_combination import fit_combination
-from inandout.classifier.mask_targets import Targets, load_targets
 from inandout.classifier.pixels import Pixels
 from inandout.classifier.training import Logits, fit, predict, predictor
 from inandout.data.config import Geometry
@@ -22,7 +21,6 @@ from inandout.data.geometry import survival
 from inandout.data.images import ImageArray
 from inandout.data.manifest import Sample, fingerprint
 from inandout.data.prepare import CheckedData, read_data
-from inandout.errors import InputError
 from inandout.evaluation.metrics import Scored, evaluate, ranking
 from inandout.fingerprints import Identity
 from inandout.hardware import Precision
@@ -30,6 +28,7 @@ from inandout.mixing import mix
 from inandout.reporting.figures import contact_sheet, pr_curve
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.localisation import log_localisation, log_recalls, with_maps
+from inandout.stages.classify.mask_targets import mask_targets
 from inandout.stages.classify.part import Part, load_part
 from inandout.stages.classify.scores import log_scores
 from inandout.stages.classify.synthetic import (
@@ -202,9 +201,7 @@ def train_classifier(
     logits = _train(config, model.to(hardware.device), train, val, work, hardware.precision)
     mlflow.log_metric("seconds_training", time.monotonic() - started)
     if model.mask_head:
-        combination = fit_combination(model, val.pixels, val.labels)
-        log_values({"map_weight": combination.weight})
-        logits = None
+        logits = _combine_heads(model, val, config.fit.epochs)
     return model, predict(model, val.pixels, precision=hardware.precision) if logits is None else logits
 
 
@@ -237,21 +234,14 @@ def _train(
     return logits
 
 
-def mask_targets(model: DefectNet, train: Part, geometry: Geometry) -> Targets | None:
-    """Return the targets of the mask head; None without this head.
-
-    Raises:
-        InputError: no training image has a mask with a defect.
-    """
-    if not model.mask_head:
-        return None
-    targets = load_targets(train.samples, geometry)
-    if not np.nansum(targets):
-        raise InputError(
-            "head = mask: no defect of the training images has a mask; add masks to the data set or MemSeg images "
-            "(n_aug, ddpm_ratio below 1), or use head=image"
-        )
-    return targets
+def _combine_heads(model: DefectNet, val: Part, step: int) -> Logits:
+    """Combine the heads on the validation part; log the weight of the map and `val_ap`, and return the logits (N,)."""
+    values = {"map_weight": fit_combination(model, val.pixels, val.labels).weight}
+    logits = predict(model, val.pixels)
+    if 0 < val.labels.sum() < len(val.labels):
+        values["val_ap"] = ranking(logits, val.labels)["ap"]
+    log_values(values, step)
+    return logits
 
 
 def _log_inputs(config: ClassifyConfig, real: list[Sample], train: Part) -> None:

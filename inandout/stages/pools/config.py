@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from inandout.data.annotations.export import Format
 from inandout.data.config import DataConfig, Geometry, Seed, ShotConfig, Window
 from inandout.diffusion.base.config import BaseConfig
 from inandout.diffusion.sample.config import GuidanceMode, SamplingConfig
@@ -277,3 +278,11 @@ class ExtendPoolConfig(StageConfig):
     n_aug: int = Field(20, ge=1, le=100_000, description="number of new images; they need a review as well")
     hardware: HardwareConfig = HardwareConfig()
     fresh: Fresh = False
+
+
+class ExportPoolConfig(StageConfig):
+    """Options of `export-pool`."""
+
+    pool: str = Field("", description="folder or run id of the pool")
+    format: Format = Field("coco", description="coco, yolo, mvtec or datumaro")
+    out: str = Field("exported_pool", min_length=1, description="folder to write; must be new")

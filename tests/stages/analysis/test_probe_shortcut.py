@@ -97,3 +97,13 @@ def test_invalid_runs_raise_an_error(tiny: Path, tiny_base: Path, project: Path,
         patched.setattr("inandout.stages.analysis.probe_shortcut.FEWEST", 2)
         with pytest.raises(InputError, match=r"another base drew the diffusion images of pool .*; give base="):
             probe_shortcut(ProbeShortcutConfig(run=foreign))
+
+
+def test_the_map_of_a_mask_head_is_probed_too(tiny: Path, tiny_base: Path, project: Path) -> None:
+    frozen = {"head": "mask", "backbone": "resnet18", "freeze": "all", "n_aug": 4}
+    run_id = probe_shortcut(ProbeShortcutConfig(run=train(tiny, tiny_base, **frozen).run_id)).run_id
+    values = mlflow.get_run(run_id).data.metrics
+    assert values["map_auroc_paste"] == values["map_auroc_paste_high"] == 0.5
+    assert 0 <= values["map_auroc_seam_low"] <= values["map_auroc_seam"] <= values["map_auroc_seam_high"] <= 1
+    table = mlflow.artifacts.load_text(f"runs:/{run_id}/probe_maps.md")
+    assert [line.split(" | ")[0] for line in table.splitlines()[4:]][-1].strip("| ") == "region of another good part"

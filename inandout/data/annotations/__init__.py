@@ -1,0 +1,1 @@
+"""Annotations of other programs: COCO, YOLO, LabelMe and Datumaro."""
