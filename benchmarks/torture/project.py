@@ -24,13 +24,14 @@ _VOLATILE = re.compile(r"seconds|system/|_ms$")
 
 
 def make_template(template: Path, folder: Path) -> None:
-    """Make a project in `folder` with a dataset, a base, a classifier and an adapter, and move it to `template`.
+    """Make a project in `folder` with data, a base, a classifier, an adapter and a pool; move it to `template`.
 
     Copies belong into `folder`, because MLflow stores absolute paths.
     """
     _write_data(folder / "data")
     tiny_pipeline().save_pretrained(folder / "base")
-    for command in (["classify", *FIT, "--n-aug", "0"], ["finetune", *ADAPTER]):
+    pool = ["augment", *SIZE, "--data", "data/parts.csv", "--source", "memseg", "--n-aug", "4"]
+    for command in (["classify", *FIT, "--n-aug", "0"], ["finetune", *ADAPTER], pool):
         ended = run(folder, command)
         assert ended.code == 0, ended.message
     folder.rename(template)
