@@ -165,7 +165,10 @@ def _kinds(folder: Path) -> Iterator[Kind]:
 
 
 def _read_options(path: Path) -> object:
-    return ClassifyConfig.from_flat(**read_options(str(path), "classify", ClassifyConfig))
+    try:
+        return ClassifyConfig.from_flat(**read_options(str(path), "classify", ClassifyConfig))
+    except ValueError as error:  # the command line makes a sentence of it
+        raise InputError(str(error)) from error
 
 
 def _weights(folder: Path) -> Iterator[Kind]:

@@ -36,14 +36,17 @@ STAGES: dict[str, Callable[[Path], list[str]]] = {
 """Stage to its command in a copy of the template."""
 
 
-WEIGHTS = {"surfaces": 3, "check": 2, "augment memseg": 3, "finetune": 3, "augment ddpm": 3, "augment inpaint": 2}
-"""How often a quick stage is killed relative to the others."""
+WEIGHTS = {
+    "surfaces": 6, "check": 4, "augment memseg": 6, "finetune": 6, "augment ddpm": 6, "augment inpaint": 4,
+    "classify": 3, "main": 2, "promote": 2, "export": 2, "search": 1,
+}  # fmt: skip
+"""How often a stage is killed relative to the others."""
 
 
 def kill_stages(count: int, seed: int, template: Path, project: Path, only: list[str]) -> Iterator[Outcome]:
     """Kill `count` times in all."""
     names = [name for name in STAGES if name in (only or STAGES)]
-    turns = [name for name in names for _ in range(WEIGHTS.get(name, 1))]
+    turns = [name for name in names for _ in range(WEIGHTS[name])]
     for name in names:
         share = sum(turns[number % len(turns)] == name for number in range(count))
         yield kill_stage(name, share, seed, template, project)

@@ -21,7 +21,7 @@ def run_parts(options: argparse.Namespace, folder: Path) -> list[Outcome]:
     """Run the parts with the numbers of attempts in `options`, and print each outcome when it is known."""
     outcomes = []
     for outcome in _each(options, folder):
-        print(table([outcome]).splitlines()[-1], file=sys.stderr, flush=True)
+        print("\n".join([table([outcome]).splitlines()[-1], *outcome.notes]), file=sys.stderr, flush=True)
         outcomes.append(outcome)
     return outcomes
 

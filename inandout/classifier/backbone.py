@@ -5,12 +5,14 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 
+from inandout.checkpoint import write_tensors
 from inandout.classifier.config import Backbone, BackboneConfig, Freeze
 from inandout.errors import InputError, brief
+from inandout.files import require_regular
 
 
 class Network(NamedTuple):
@@ -122,7 +124,7 @@ def save_classifier(model: DefectNet, path: Path) -> None:
     """Write the state dict with torchvision's names, except for the last layer, and the name of the backbone."""
     head = NETWORKS[model.backbone].head
     last = {f"{head}.{name}": value for name, value in model.last.state_dict().items()}
-    save_file(model.network.state_dict() | last, path, {"backbone": model.backbone})
+    write_tensors(path, model.network.state_dict() | last, {"backbone": model.backbone})
 
 
 def load_classifier(path: Path) -> DefectNet:
@@ -131,6 +133,7 @@ def load_classifier(path: Path) -> DefectNet:
     Raises:
         InputError: the file was not written by `save_classifier`.
     """
+    require_regular(path)
     try:
         with safe_open(path, framework="pt") as file:
             backbone = (file.metadata() or {}).get("backbone", "resnet50")  # files of older versions do not name it
@@ -163,6 +166,7 @@ def _imagenet(backbone: Backbone) -> dict[str, Tensor]:
 def _from_file(path: Path) -> dict[str, Tensor]:
     if path.suffix != ".safetensors":
         raise InputError(f"weights={str(path)!r}: must be 'none', 'imagenet' or the path of a .safetensors file")
+    require_regular(path)
     try:
         return load_file(path)
     except Exception as error:  # safetensors raises its own type and OSError
