@@ -1,6 +1,5 @@
 """Checkpoints: one safetensors file, replaced atomically, never a pickle."""
 
-import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from inandout.errors import InputError
+from inandout.files import replacing, require_regular
 
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 """File extensions that are never opened."""
@@ -43,23 +43,19 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: dict[str, s
     Raises:
         InputError: the file cannot be written; an existing file stays unchanged.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(on_cpu, temporary, metadata=header)
-        with temporary.open("r+b") as file:  # Windows flushes writable files only
-            _sort_header(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            save_file(on_cpu, temporary, metadata=header)
+            with temporary.open("r+b") as file:  # Windows flushes writable files only
+                _sort_header(file)
+                file.flush()
+                os.fsync(file.fileno())
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"{path}: cannot be written ({error}), an existing file is unchanged; use an existing folder, or free disk "
             "space and repeat the command"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):  # renamed on success, never created if the folder is missing
-            temporary.unlink()
 
 
 def _sort_header(file: BinaryIO) -> None:
@@ -88,6 +84,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         InputError: the file is not a checkpoint of this package.
     """
+    require_regular(path)
     try:
         with safe_open(path, framework="pt") as file:
             progress = json.loads((file.metadata() or {})["progress"])

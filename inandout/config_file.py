@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from inandout.errors import InputError, brief, did_you_mean
+from inandout.files import require_regular
 from inandout.options import StageConfig
 
 RUN = "run:"
@@ -40,9 +41,10 @@ def read_options(source: str, command: str, config: type[StageConfig]) -> dict[s
 def _of_file(path: Path) -> dict[Any, Any]:
     import yaml
 
+    require_regular(path)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"config = {path}: cannot be read as YAML ({brief(error)}); give another file") from error
     if not isinstance(values, dict):
         raise InputError(f"config = {path}: does not map options to values; write lines such as epochs: 5")

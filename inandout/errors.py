@@ -5,6 +5,9 @@ import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 
+_LONG = re.compile(r"\S{500,}")
+"""A value that is too long to be read in a message."""
+
 
 class InputError(ValueError):
     """A value, file or environment provided by the user cannot be used.
@@ -12,6 +15,9 @@ class InputError(ValueError):
     The message is one sentence: the value, the allowed range and the fix. The command line prints it without a
     traceback and exits with status 2.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_LONG.sub(lambda word: f"{word[0][:150]}...{word[0][-50:]}", message))
 
 
 def brief(error: BaseException) -> str:

@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "inandout"
 
 LAYERS = [
-    {"errors", "processes", "options", "seeds"},
+    {"errors", "files", "processes", "options", "seeds"},
     {"hardware"},
     {"data", "checkpoint", "parallel", "fingerprints", "mlproject"},
     {"memseg", "classifier", "diffusion"},

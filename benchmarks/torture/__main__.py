@@ -29,8 +29,6 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         outcomes = run_parts(options, Path(folder))
-    for outcome in outcomes:
-        print("\n".join(outcome.notes), file=sys.stderr)
     print(f"{table(outcomes)}\n\n{(time.monotonic() - started) / 60:.0f} minutes")
     sys.exit(any(outcome.lost or outcome.unclear for outcome in outcomes))
 

@@ -6,6 +6,7 @@ import os
 import pkgutil
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -49,7 +50,7 @@ class Command:
     """A running command; `folder` is its working directory."""
 
     def __init__(self, folder: Path, arguments: Sequence[str], prepare: Callable[[], None] = lambda: None) -> None:
-        self.log = folder.with_name(f"{folder.name}.{time.monotonic_ns()}.log")
+        self.log = Path(tempfile.gettempdir()) / f"torture.{os.getpid()}.{time.monotonic_ns()}.log"
         self.started = time.monotonic()
         self.pid = os.fork()
         if self.pid == 0:

@@ -2,7 +2,7 @@
 
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.torture.forked import Command, run
@@ -36,13 +36,20 @@ STAGES: dict[str, Callable[[Path], list[str]]] = {
 """Stage to its command in a copy of the template."""
 
 
-def kill_stages(count: int, seed: int, template: Path, project: Path, only: list[str] | None = None) -> list[Outcome]:
-    """Kill `count` times in all, each stage as often as the others."""
-    names = only or list(STAGES)
-    return [
-        kill_stage(name, len(range(number, count, len(names))), seed, template, project)
-        for number, name in enumerate(names)
-    ]
+WEIGHTS = {
+    "surfaces": 6, "check": 4, "augment memseg": 6, "finetune": 6, "augment ddpm": 6, "augment inpaint": 4,
+    "classify": 3, "main": 2, "promote": 2, "export": 2, "search": 1,
+}  # fmt: skip
+"""How often a stage is killed relative to the others."""
+
+
+def kill_stages(count: int, seed: int, template: Path, project: Path, only: list[str]) -> Iterator[Outcome]:
+    """Kill `count` times in all."""
+    names = [name for name in STAGES if name in (only or STAGES)]
+    turns = [name for name in names for _ in range(WEIGHTS[name])]
+    for name in names:
+        share = sum(turns[number % len(turns)] == name for number in range(count))
+        yield kill_stage(name, share, seed, template, project)
 
 
 def kill_stage(name: str, count: int, seed: int, template: Path, project: Path) -> Outcome:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-MAX_SENTENCE = 600
+MAX_SENTENCE = 1000
 """Characters of a clear message."""
 
 

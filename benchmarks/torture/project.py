@@ -19,18 +19,19 @@ FIT = [*SIZE, "--data", "data/parts.csv", "--backbone", "resnet18", "--epochs", 
 TUNE = [*SIZE, "--data", "data/parts.csv", "--base", "base"]
 ADAPTER = [*TUNE, "--epochs", "2", "--n-prior", "2", "--repeats", "1", "--n-negatives", "3", "--batch-size", "4"]
 _IDENTIFIERS = re.compile(rb"\bm-[0-9a-f]{32}\b|\b[0-9a-f]{32}\b")
-_VOLATILE = re.compile(r"seconds|system/|_ms$")
-"""Metrics that measure time."""
+_VOLATILE = re.compile(r"seconds|system/|_ms$|_drawn$")
+"""Metrics of the work of one process: time, and the images that it drew itself."""
 
 
 def make_template(template: Path, folder: Path) -> None:
-    """Make a project in `folder` with a dataset, a base, a classifier and an adapter, and move it to `template`.
+    """Make a project in `folder` with data, a base, a classifier, an adapter and a pool; move it to `template`.
 
     Copies belong into `folder`, because MLflow stores absolute paths.
     """
     _write_data(folder / "data")
     tiny_pipeline().save_pretrained(folder / "base")
-    for command in (["classify", *FIT, "--n-aug", "0"], ["finetune", *ADAPTER]):
+    pool = ["augment", *SIZE, "--data", "data/parts.csv", "--source", "memseg", "--n-aug", "4"]
+    for command in (["classify", *FIT, "--n-aug", "0"], ["finetune", *ADAPTER], pool):
         ended = run(folder, command)
         assert ended.code == 0, ended.message
     folder.rename(template)
@@ -104,8 +105,7 @@ def snapshot(project: Path) -> dict[str, str]:
                 if path.is_file():
                     found[f"{name}/{path.relative_to(folder)}"] = _digest(path)
             metrics = database.execute("SELECT key, value FROM latest_metrics WHERE run_uuid = ?", (run_id,))
-            kept = sorted((key, value) for key, value in metrics if not _VOLATILE.search(key))
-            found[f"{name} metrics"] = repr(kept)
+            found |= {f"{name} metric {key}": repr(value) for key, value in metrics if not _VOLATILE.search(key)}
         running = database.execute("SELECT COUNT(*) FROM runs WHERE status = 'RUNNING'").fetchone()
         versions = database.execute("SELECT name, version FROM model_versions").fetchall()
         aliases = database.execute("SELECT name, alias, version FROM registered_model_aliases").fetchall()

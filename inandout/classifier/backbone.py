@@ -5,14 +5,16 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 from torchvision.models import get_model, get_model_weights
 
+from inandout.checkpoint import write_tensors
 from inandout.classifier.config import Backbone, BackboneConfig, Freeze, Head
 from inandout.classifier.mask_head import MaskHead
 from inandout.errors import InputError, brief
+from inandout.files import require_regular
 
 
 class Network(NamedTuple):
@@ -171,7 +173,7 @@ def save_classifier(model: DefectNet, path: Path) -> None:
     tensors |= {f"{last}.{name}": value for name, value in model.last.state_dict().items()}
     if model.mask_head:
         tensors |= {f"{_MASK_HEAD}{name}": value for name, value in model.mask_head.state_dict().items()}
-    save_file(tensors, path, {"backbone": model.backbone, "head": "mask" if model.mask_head else "image"})
+    write_tensors(path, tensors, {"backbone": model.backbone, "head": "mask" if model.mask_head else "image"})
 
 
 def load_classifier(path: Path) -> DefectNet:
@@ -180,6 +182,7 @@ def load_classifier(path: Path) -> DefectNet:
     Raises:
         InputError: the file was not written by `save_classifier`.
     """
+    require_regular(path)
     try:
         with safe_open(path, framework="pt") as file:
             # Files of older versions lack metadata.
@@ -215,6 +218,7 @@ def _imagenet(backbone: Backbone) -> dict[str, Tensor]:
 def _from_file(path: Path) -> dict[str, Tensor]:
     if path.suffix != ".safetensors":
         raise InputError(f"weights={str(path)!r}: must be 'none', 'imagenet' or the path of a .safetensors file")
+    require_regular(path)
     try:
         return load_file(path)
     except Exception as error:  # safetensors raises its own type and OSError

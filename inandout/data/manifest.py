@@ -1,10 +1,8 @@
 """The manifest, a CSV file with one row per image. Stages read and write manifests."""
 
-import contextlib
 import csv
 import hashlib
 import json
-import os
 import stat
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -16,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from inandout.data.file_cache import FileCache
 from inandout.data.text import clean_row, decode_text, locate, path_problem, read_table, to_cell
 from inandout.errors import InputError
+from inandout.files import replacing, require_regular
 
 Split = Literal["", "train", "val", "test"]
 Origin = Literal["real", "memseg", "ddpm", "inpaint", "roundtrip"]
@@ -81,6 +80,7 @@ def read_manifest(path: Path) -> list[Sample]:
             fewer cells than the header, a value is out of range, or an image is listed twice. Invalid rows are
             reported together.
     """
+    require_regular(path)
     try:
         text = decode_text(path.read_bytes())
     except FileNotFoundError as error:
@@ -133,21 +133,16 @@ def write_manifest(samples: Iterable[Sample], path: Path) -> None:
     Raises:
         InputError: the file cannot be written; an existing manifest is left unchanged.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
+        with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(Sample.model_fields))
             writer.writeheader()
             for sample in samples:
                 writer.writerow(_to_row(sample, path.parent.resolve()))
-        temporary.replace(path)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be written ({error.strerror}); give a file in an existing folder with free space"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):  # already renamed, or never created
-            temporary.unlink()
 
 
 def digest(path: Path) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from inandout.errors import InputError
+from inandout.files import replacing
 
 csv.field_size_limit(2**31 - 1)  # a synthetic image may have thousands of sources; the default is 131072 characters
 
@@ -37,9 +38,8 @@ class Table(NamedTuple):
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text with `\n` line ends to a temporary file, and rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def decode_text(content: bytes) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from inandout.errors import InputError
+from inandout.files import require_regular
 
 MAX_BYTES = 8 * 2**30
 """Maximum uncompressed size; KolektorSDD2 has under 1 GiB."""
@@ -28,6 +29,7 @@ def safe_unzip(archive: Path, folder: Path, max_bytes: int = MAX_BYTES, max_memb
     """
     if folder.exists():
         raise InputError(f"{folder}: already exists; remove it or choose another folder")
+    require_regular(archive)
     unfinished = folder.with_name(f".{folder.name}.unpacking")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:

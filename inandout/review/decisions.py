@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, 
 
 from inandout.data.manifest import Review
 from inandout.errors import InputError
+from inandout.files import require_regular
 
 Reviewer = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=300)]
 """Name of a person."""
@@ -129,6 +130,7 @@ class DecisionLog:
 
         If the file was removed, truncated or replaced, write the decisions that it lacks again.
         """
+        require_regular(self.path)
         try:
             with self.path.open("rb") as file:
                 file.seek(self._end - len(self._last))

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import tempfile
 from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +14,7 @@ from inandout.data.config import KINDS, MIXED, SurfacesConfig
 from inandout.data.images import write_image
 from inandout.data.surfaces.drawing import Surface, draw_surface
 from inandout.errors import InputError
+from inandout.files import replacing
 
 RECORD = "surfaces.json"
 """File name of the dataset's metadata: configuration, `drawing_fingerprint` and one row per image."""
@@ -59,12 +59,10 @@ def write_surfaces(folder: Path, config: SurfacesConfig) -> bool:
         return False
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-            unfinished = Path(temporary) / "surfaces"
+        with replacing(folder) as unfinished:
             _write_all(unfinished, config)
             if os.name == "nt" and folder.is_dir():
                 folder.rmdir()  # Windows cannot rename to an empty folder
-            unfinished.rename(folder)
     except OSError as error:
         if folder.is_dir() and any(folder.iterdir()):  # created by another process in the meantime
             _check_same(folder, config)

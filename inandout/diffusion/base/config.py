@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from inandout.errors import InputError, brief
+from inandout.files import require_regular
 
 _PIPELINES = ("StableDiffusionPipeline", "StableDiffusionInpaintPipeline")
 _XL_PIPELINES = ("StableDiffusionXLPipeline", "StableDiffusionXLInpaintPipeline")
@@ -103,6 +104,7 @@ def check_configuration(folder: Path, name: str) -> dict[str, list[str]]:
     Raises:
         InputError: `model_index.json` is missing or lists other components.
     """
+    require_regular(folder / "model_index.json")
     try:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
         kind = index["_class_name"]

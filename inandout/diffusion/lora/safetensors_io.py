@@ -15,6 +15,7 @@ from inandout.checkpoint import refuse_pickle, write_tensors
 from inandout.diffusion.lora.adapter import Adapter, AdapterMeta
 from inandout.diffusion.lora.layers import peft_configs
 from inandout.errors import InputError
+from inandout.files import require_regular
 
 META = "inandout"
 """Key of the `AdapterMeta` in the file's header."""
@@ -84,6 +85,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         InputError: the file is a pickle, cannot be read, or holds non-finite values.
     """
     refuse_pickle(path)
+    require_regular(path)
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

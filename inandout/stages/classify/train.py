@@ -16,7 +16,6 @@ from inandout.classifier.backbone import DefectNet, build_classifier, save_class
 from inandout.classifier.head_combination import fit_combination
 from inandout.classifier.pixels import Pixels
 from inandout.classifier.training import Logits, fit, predict, predictor
-from inandout.data.config import Geometry
 from inandout.data.geometry import survival
 from inandout.data.images import ImageArray
 from inandout.data.manifest import Sample, fingerprint
@@ -201,7 +200,7 @@ def train_classifier(
     logits = _train(config, model.to(hardware.device), train, val, work, hardware.precision)
     mlflow.log_metric("seconds_training", time.monotonic() - started)
     if model.mask_head:
-        logits = _combine_heads(model, val, config.fit.epochs)
+        logits = _combine_heads(model, val, config.fit.epochs, hardware.precision)
     return model, predict(model, val.pixels, precision=hardware.precision) if logits is None else logits
 
 
@@ -234,10 +233,10 @@ def _train(
     return logits
 
 
-def _combine_heads(model: DefectNet, val: Part, step: int) -> Logits:
+def _combine_heads(model: DefectNet, val: Part, step: int, precision: Precision) -> Logits:
     """Combine the heads on the validation part; log the weight of the map and `val_ap`, and return the logits (N,)."""
     values = {"map_weight": fit_combination(model, val.pixels, val.labels).weight}
-    logits = predict(model, val.pixels)
+    logits = predict(model, val.pixels, precision=precision)
     if 0 < val.labels.sum() < len(val.labels):
         values["val_ap"] = ranking(logits, val.labels)["ap"]
     log_values(values, step)

@@ -1,6 +1,5 @@
 """Entry point `export`: write a classifier as an ONNX file, compare it with torch, and measure its latency."""
 
-import os
 import platform
 import shutil
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from inandout.data.manifest import digest, fingerprint
 from inandout.errors import InputError, brief
 from inandout.evaluation.operating_points import OperatingPoint, choose_point, parse_rule
+from inandout.files import replacing
 from inandout.fingerprints import Identity
 from inandout.serving.export import CHECKED, write_export
 from inandout.serving.latency import BATCHES, latency_table, measure_latency
@@ -78,14 +78,11 @@ def _refuse_unclear(config: ExportConfig, out: Path) -> None:
 
 
 def _copy(source: Path, out: Path) -> None:
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        shutil.copyfile(source, temporary)
-        temporary.replace(out)
+        with replacing(out) as temporary:
+            shutil.copyfile(source, temporary)
     except OSError as error:
         raise InputError(f"out = {out}: cannot be written ({error.strerror}); free some space") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _from_run(config: ExportConfig) -> tuple[TrainedClassifier, OperatingPoint]:
