@@ -46,6 +46,7 @@ STAGES = {
         "Compare classifiers with and without synthetic defects over seeds, in one table.",
         "experiment.config:CompareConfig",
         "experiment.compare:compare",
+        "experiment.compare:plan",
     ),
     "check": Stage("Print the problems of a dataset and its numbers of images.", "config:CheckConfig", "data:check"),
     "surfaces": Stage(
@@ -125,7 +126,7 @@ STAGES = {
         "experiment.run:plan",
     ),
     "report": Stage(
-        "Report the finished cells of an experiment as Markdown, LaTeX, CSV and PNG.",
+        "Report the finished cells of an experiment as HTML, Markdown, LaTeX, CSV and PNG.",
         "experiment.config:ReportConfig",
         "experiment.report:report",
     ),

@@ -15,10 +15,11 @@ from scipy.special import expit
 from sklearn.metrics import average_precision_score
 
 from inandout.classifier.backbone import build_classifier
-from inandout.classifier.folds import assign_folds, label_losses
+from inandout.classifier.label_losses import label_losses
 from inandout.classifier.training import Logits, fit, predict
 from inandout.data.manifest import Sample, fingerprint, read_manifest
 from inandout.data.prepare import prepare
+from inandout.data.splits import assign_folds
 from inandout.data.text import write_text
 from inandout.errors import InputError
 from inandout.fingerprints import Identity

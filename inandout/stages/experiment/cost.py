@@ -38,7 +38,7 @@ from inandout.stages.pools.text2img import STRIP
 
 GPU_SHARE = 0.3
 """Assumed utilisation of a GPU's peak, 0..1."""
-OVERHEAD = {"classify": 9.0, "finetune": 4.0, "augment": 2.0, "negatives": 2.0}
+OVERHEAD = {"classify": 9.0, "nearest": 60.0, "finetune": 4.0, "augment": 2.0, "negatives": 2.0}
 """Seconds of a run outside training and drawing: reading, evaluating, logging (measured on two CPU cores)."""
 _BACKWARD = 3
 """Cost of a training step in forward passes."""
@@ -80,7 +80,7 @@ def estimate(plan: Plan, gpu_tflops: float | None) -> str:
     """
     missing = plan.missing()
     finished = len(plan.goals) - len({goal.identity for goal in plan.goals} & {task.identity for task in missing})
-    name = "cells" if any(goal.stage == "classify" for goal in plan.goals) else "pools"
+    name = "cells" if any(goal.stage in ("classify", "nearest") for goal in plan.goals) else "pools"
     text = f"{len(plan.goals)} {name}, {finished} finished and reused"
     if not missing:
         return text
