@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 
-from inandout.data.duplicates import near_duplicates
 from inandout.data.manifest import Origin, Sample, digests
 from inandout.errors import InputError
 
@@ -35,7 +34,7 @@ def mix(
     Raises:
         InputError: a pool is too small; an image has the wrong origin or label, was rejected in review, lacks its
             sources, or is or derives from a validation or test image; or a class of the mix is empty. An image of
-            another generator (origin "other") needs no sources, but must not resemble a validation or test image.
+            another generator (origin "other") needs no sources; see `inandout.data.duplicates.refuse_copies`.
     """
     training = [sample for sample in real if sample.split == "train"]
     real_negatives = sum(sample.label == 0 for sample in training)
@@ -83,18 +82,4 @@ def _refuse_leaks(real: Sequence[Sample], synthetic: Sequence[Sample]) -> None:
             raise InputError(
                 f"{sample.image}: was made from an image outside the training part; make the pool again with the same "
                 "data, val_share and seed"
-            )
-    _refuse_copies([sample for sample in real if sample.split != "train"], [s for s in synthetic if not s.sources])
-
-
-def _refuse_copies(held_out: Sequence[Sample], synthetic: Sequence[Sample]) -> None:
-    """Raise an InputError if an image without sources is a near-duplicate of a held-out image."""
-    if not synthetic:
-        return
-    images = [sample.image for sample in (*held_out, *synthetic)]
-    for first, second in near_duplicates(images):
-        if first < len(held_out) <= second:
-            raise InputError(
-                f"{images[second]}: is a near-duplicate of {images[first]}, which is held out for validation or test; "
-                "remove it from the pool"
             )

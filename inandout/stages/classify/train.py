@@ -16,6 +16,7 @@ from inandout.classifier.backbone import DefectNet, build_classifier, save_class
 from inandout.classifier.pixels import Pixels, load_pixels
 from inandout.classifier.training import Labels, Logits, fit, predict, predictor
 from inandout.data.config import Geometry
+from inandout.data.duplicates import refuse_copies
 from inandout.data.geometry import fit_mask, survival
 from inandout.data.images import ImageArray, read_mask
 from inandout.data.manifest import Sample, digest, fingerprint
@@ -181,6 +182,7 @@ def train_classifier(
     """
     model = _initial_model(config, real)
     memseg, ddpm = synthetic_positives(config, data)
+    refuse_copies([s for s in real if s.split != "train"], [s for s in ddpm[: config.mix.n_aug] if not s.sources])
     negatives = synthetic_negatives(config, data, ddpm)
     train = load_part(mix(real, memseg, ddpm, config.mix.n_aug, config.ddpm_ratio, negatives), config.geometry)
     _log_inputs(config, real, train)

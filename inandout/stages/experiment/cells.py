@@ -107,8 +107,10 @@ def _measure(location: RunLocation, data: CheckedData, cell: Cell) -> Result:
     with nested_under(location):
         if cell.kind == "nearest":
             return nearest(cell.nearest(), data)
-        start = {"start": classify(cell.first, data).run_id} if cell.first else {}
-        return classify(cell.config.with_options(**start) if start else cell.config, data)
+        config = cell.config
+        if cell.first:
+            config = config.with_options(start=classify(cell.first, data).run_id)
+        return classify(config, data)
 
 
 def _seconds_trained(result: Result) -> float | None:
