@@ -16,8 +16,7 @@ _DRAWS = 400
 class Assumptions(NamedTuple):
     """What the power depends on besides the numbers of parts and seeds.
 
-    Scores are binormal: normal with the same variance for good and defective parts. With MobileNetV2 features on the
-    datasets of `experiments/nearest_neighbour.md`, measured values are near the defaults.
+    Scores are binormal: normal with the same variance for good and defective parts.
     """
 
     ap: float = 0.7
@@ -28,17 +27,20 @@ class Assumptions(NamedTuple):
     """Standard deviation of AP over seeds."""
 
 
-def detectable_difference(positives: int, negatives: int, seeds: int, assumed: Assumptions, seed: int = 0) -> float:
+def detectable_difference(
+    positives: int, negatives: int, seeds: int, assumed: Assumptions, images_per_part: float = 1.0, seed: int = 0
+) -> float:
     """Return the difference of AP that is found with a probability of `POWER`.
 
     Args:
-        positives: defective parts in the test part, 1 or more; with cross-validation, in all folds.
-        negatives: good parts, 1 or more.
+        positives: defective images in the test part, 1 or more; with cross-validation, in all folds.
+        negatives: good images, 1 or more.
         seeds: training runs of each source, 1 or more.
         assumed: see `Assumptions`.
+        images_per_part: number of images with the same score, 1 or more; multiplies the variance over images.
         seed: seed of the simulation.
     """
-    parts = float(np.std(simulated_differences(positives, negatives, assumed, _DRAWS, seed)))
+    parts = float(np.std(simulated_differences(positives, negatives, assumed, _DRAWS, seed))) * images_per_part**0.5
     training = assumed.seed_spread * (2 / seeds) ** 0.5  # of the mean difference
     margin = norm.ppf(0.975) * parts
     if seeds > 1:

@@ -14,6 +14,7 @@ def test_more_parts_seeds_and_correlation_show_smaller_differences() -> None:
     assert detectable_difference(40, 120, 8, assumed) < usual
     assert detectable_difference(40, 120, 4, assumed._replace(correlation=0.95)) < usual
     assert detectable_difference(40, 120, 4, assumed._replace(seed_spread=0.1)) > usual
+    assert detectable_difference(40, 120, 4, assumed, images_per_part=4) > usual
 
 
 @pytest.mark.parametrize(("ap", "prevalence"), [(0.7, 0.25), (0.9, 0.5)])

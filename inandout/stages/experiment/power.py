@@ -6,9 +6,8 @@ from itertools import combinations
 import numpy as np
 from scipy.stats import spearmanr
 
-from inandout.data.manifest import Sample
 from inandout.data.prepare import CheckedData
-from inandout.evaluation.metrics import number_parts
+from inandout.evaluation.metrics import Labels, number_parts
 from inandout.evaluation.power import POWER, Assumptions, detectable_difference
 from inandout.reporting.tables import Row, mean_over_folds
 from inandout.stages.classify.scores import read_scores
@@ -16,40 +15,37 @@ from inandout.stages.experiment.grid import Cell
 
 
 def power(cells: Sequence[Cell], data: CheckedData, expected_ap: float) -> str:
-    """Return a sentence on the detectable difference of AP between two sources of `cells`.
-
-    Images of one group count as one part. If a label has more images than groups, the second number counts images: the
-    truth lies between, as the images of a group differ more or less.
-    """
+    """Return a sentence on the detectable difference of AP between two sources of `cells`."""
     first = cells[0].config
-    seeds = len({cell.config.seed for cell in cells})
     samples = data.split(first.data, first.seed)
-    test = list(samples) if _covers_all(cells) else [sample for sample in samples if sample.split == "test"]
+    covers_all = len({cell.config.data.fold for cell in cells}) > 1
+    test = [sample for sample in samples if covers_all or sample.split == "test"]
+    labels = np.array([sample.label for sample in test], np.int64)
     assumed = Assumptions(ap=expected_ap)
-    positives, negatives = (_count_parts(test, label) for label in (1, 0))
+    found = _detectable([(labels, [sample.group for sample in test])], len({c.config.seed for c in cells}), assumed)
+    return (
+        f"power: {found}. Assumed: AP {assumed.ap:g}, correlation of scores {assumed.correlation:g}, standard "
+        f"deviation of AP over seeds {assumed.seed_spread:g}"
+    )
+
+
+def _detectable(tests: Sequence[tuple[Labels, Sequence[str]]], seeds: int, assumed: Assumptions) -> str:
+    """Return the detectable difference for labels and groups of test parts; two numbers if parts have several images.
+
+    The second number is for parts whose images all have the same score. The truth lies between.
+    """
+    positives, negatives = (sum(int((labels == label).sum()) for labels, _ in tests) for label in (1, 0))
+    parts = sum(len(np.unique(number_parts(groups, len(labels))[labels == 1])) for labels, groups in tests)
     found = detectable_difference(positives, negatives, seeds, assumed)
+    plural = "s" * (seeds > 1)
     text = (
-        f"power: with {positives} defective and {negatives} good parts and {seeds} seed{'s' * (seeds > 1)}, a "
+        f"with {positives} defective images of {parts} parts, {negatives} good images and {seeds} seed{plural}, a "
         f"difference of AP of {found:.3f} is found in {POWER:.0%} of comparisons (two-sided 5 %)"
     )
-    images = [sum(sample.label == label for sample in test) for label in (1, 0)]
-    if images != [positives, negatives]:
-        as_parts = detectable_difference(*images, seeds, assumed)
-        text += f"; {as_parts:.3f} if all {images[0]} and {images[1]} images were independent"
-    return (
-        f"{text}. Assumed: AP {assumed.ap:g}, correlation of scores {assumed.correlation:g}, standard deviation of AP "
-        f"over seeds {assumed.seed_spread:g}"
-    )
-
-
-def _covers_all(cells: Sequence[Cell]) -> bool:
-    """Return whether the folds of the cells together test every part."""
-    return len({cell.config.data.fold for cell in cells}) > 1
-
-
-def _count_parts(samples: Sequence[Sample], label: int) -> int:
-    groups = [sample.group for sample in samples if sample.label == label]
-    return len(set(number_parts(groups, len(groups)).tolist()))
+    if parts == positives:
+        return text
+    grouped = detectable_difference(positives, negatives, seeds, assumed, positives / parts)
+    return f"{text}, or {grouped:.3f} if the images of a part do not differ"
 
 
 def measured_power(rows: Sequence[Row]) -> str:
@@ -70,20 +66,13 @@ def measured_power(rows: Sequence[Row]) -> str:
         correlation=float(np.clip(_mean_correlation([*first.values()]), 0, 0.99)),
         seed_spread=float(np.mean(spreads)) if spreads else Assumptions().seed_spread,
     )
-    folds = {row.fold: row.run_id for row in defined}
-    scores = [read_scores(run_id) for run_id in folds.values()]
-    positives, negatives = (
-        sum(len(set(number_parts(s.groups, len(s.labels))[s.labels == label].tolist())) for s in scores)
-        for label in (1, 0)
-    )
-    seeds = max(map(len, by_source.values()))
-    found = detectable_difference(positives, negatives, seeds, assumed)
-    plural, source = "s" * (seeds > 1), "" if spreads else " (assumed)"
+    scores = [read_scores(run_id) for run_id in {row.fold: row.run_id for row in defined}.values()]
+    tests = [(scored.labels, scored.groups) for scored in scores]
+    found = _detectable(tests, max(map(len, by_source.values())), assumed)
     return (
-        f"With {positives} defective and {negatives} good parts and {seeds} seed{plural}, a difference of AP of "
-        f"{found:.3f} is found in {POWER:.0%} of comparisons (two-sided 5 %). Measured: mean AP {assumed.ap:.2f}, "
-        f"correlation of scores {assumed.correlation:.2f}, standard deviation of AP over seeds "
-        f"{assumed.seed_spread:.3f}{source}."
+        f"{found[0].upper()}{found[1:]}. Measured: mean AP {assumed.ap:.2f}, correlation of scores "
+        f"{assumed.correlation:.2f}, standard deviation of AP over seeds {assumed.seed_spread:.3f}"
+        f"{'' if spreads else ' (assumed)'}."
     )
 
 

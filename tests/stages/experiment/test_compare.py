@@ -175,9 +175,9 @@ def test_folds_exclude_a_single_fold() -> None:
 def test_a_dry_run_states_the_power(tiny: Path, project: Path) -> None:
     connect()
     text = plan(config(tiny, sources="none,memseg", seeds="0,1"))
-    assert "power: with 6 defective and 8 good parts and 2 seeds, a difference of AP of " in text
+    assert "power: with 6 defective images of 6 parts, 8 good images and 2 seeds, a difference of AP of " in text
     folds = plan(config(tiny, sources="none,memseg", seeds="0,1", folds=2, expected_ap=0.9))
-    assert "power: with 14 defective and 28 good parts" in folds
+    assert "power: with 14 defective images of 14 parts, 28 good images" in folds
     assert "AP 0.9, correlation" in folds
 
 
@@ -206,7 +206,7 @@ def test_the_page_of_a_comparison_has_all_sections(tiny: Path, project: Path) ->
     for title in ("Results", "What it means for a plant", "Differences", "Power", "Worth in real defects", "Controls"):
         assert f"## {title}\n" in text
     assert "full shot, n_aug 4, MemSeg against none, equal steps: AP" in text
-    assert "With 6 defective and 8 good parts and 1 seed, a difference of AP of" in text
+    assert "With 6 defective images of 6 parts, 8 good images and 1 seed, a difference of AP of" in text
     assert "paper's AP" not in text
     (reported,) = runs("report")
     page = artifact_folder(reported.info.run_id, "results.html").read_text(encoding="utf-8")
