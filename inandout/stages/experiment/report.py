@@ -25,13 +25,13 @@ from inandout.reporting.tables import (
     unpack,
 )
 from inandout.stages.experiment.config import CompareConfig, ExperimentConfig, ReportConfig
-from inandout.stages.experiment.grid import CONTROLS, ROWS
+from inandout.stages.experiment.grid import CONTROLS, ROWS, SOURCES
 from inandout.stages.experiment.paired_tests import conclusion, list_tests, paired_tests
 from inandout.stages.experiment.power import measured_power
 from inandout.stages.experiment.sheets import sheets
 from inandout.stages.experiment.worth import learning_curve
 from inandout.tracking.logging import experiment_url
-from inandout.tracking.runs import STAGE, artifact_folder, open_run, read_config
+from inandout.tracking.runs import STAGE, WEIGHTS_TAG, artifact_folder, open_run, read_config
 from inandout.tracking.store import connect
 
 EXPERIMENT_TAG = "inandout.experiment"
@@ -92,6 +92,7 @@ def _sections(rows: Sequence[Row], remarks: Sequence[str], paper: bool) -> list[
             "Results", _paragraphs(markdown_table(table, paper), note, *remarks),
             (("Metrics against n_aug, with one standard deviation.", curves(table, paper)),) if several else (),
         ),
+        Section("Setup", _setup(table)),
         Section("What it means for a plant", _escapes(table)),
     ]  # fmt: skip
     if tests:
@@ -112,6 +113,24 @@ def _sections(rows: Sequence[Row], remarks: Sequence[str], paper: bool) -> list[
     return found
 
 
+def _setup(rows: Sequence[Row]) -> str:
+    """Return one sentence on dataset, network and training, read from a typical classifier."""
+    special = {SOURCES[name].title for name in ("nearest", "none-steps", "two-stage")}
+    typical = next((row for row in rows if row.source not in special), rows[0])
+    run = mlflow.get_run(typical.run_id).data
+    given = {name: run.params.get(name, "-") for name in _SETUP}
+    return (
+        f"Data {Path(given['data']).name}, images of {given['width']}x{given['height']} ({given['fit']}); "
+        f"{given['backbone']} from weights {Path(given['weights']).name} ({run.tags.get(WEIGHTS_TAG, '-')}), "
+        f"freeze={given['freeze']}; {given['optimiser']}, lr {given['lr']}, {given['epochs']} epochs, batches of "
+        f"{given['batch_size']}; few shot: {given['n_shot']} real defects."
+    )
+
+
+_SETUP = (
+    "data", "width", "height", "fit", "backbone", "weights", "freeze", "optimiser", "lr", "epochs", "batch_size",
+    "n_shot",
+)  # fmt: skip
 _CONTROL_NOTES = {
     "none": "no synthetic positives; negatives are sampled as often as positives (balanced), as in all rows",
     "none, equal steps": "the same with as many training steps as with n_aug synthetic positives",
