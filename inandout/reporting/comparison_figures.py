@@ -19,11 +19,12 @@ def forest_plot(differences: Mapping[str, Difference], label: str) -> Figure:
     """
     figure = Figure(figsize=(8, 1.2 + 0.28 * len(differences)), layout="constrained")
     axes = figure.subplots()
-    for height, found in enumerate(reversed(differences.values())):
+    upwards = list(differences.items())[::-1]
+    for height, (_, found) in enumerate(upwards):
         colour = _COLOURS[found.verdict()]
         axes.plot([found.low, found.high], [height, height], color=colour)
         axes.plot(found.mean, height, "o", color=colour)
-    axes.set_yticks(range(len(differences)), [*reversed(differences)], fontsize="small")
+    axes.set_yticks(range(len(upwards)), [question for question, _ in upwards], fontsize="small")
     axes.axvline(0, color="0.7", linestyle=":")
     axes.set(xlabel=label, ylim=(-0.8, len(differences) - 0.2))
     return figure
