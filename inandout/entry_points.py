@@ -53,6 +53,7 @@ STAGES = {
         "Compare classifiers with and without synthetic defects over seeds, in one table.",
         "experiment.config:CompareConfig",
         "experiment.compare:compare",
+        "experiment.compare:plan",
     ),
     "check": Stage("Print the problems of a dataset and its numbers of images.", "config:CheckConfig", "data:check"),
     "surfaces": Stage(
@@ -140,7 +141,7 @@ STAGES = {
         "experiment.run:plan",
     ),
     "report": Stage(
-        "Report the finished cells of an experiment as Markdown, LaTeX, CSV and PNG.",
+        "Report the finished cells of an experiment as HTML, Markdown, LaTeX, CSV and PNG.",
         "experiment.config:ReportConfig",
         "experiment.report:report",
     ),

@@ -26,19 +26,20 @@ def mix(
     Args:
         real: a split manifest; only its training part is used.
         memseg: pool of MemSeg images.
-        ddpm: pool of diffusion images.
+        ddpm: pool of diffusion images, or of another generator.
         n_aug: number of synthetic positives, 0 or more.
         ddpm_ratio: share of the synthetic positives taken from `ddpm`, 0..1; see `split_counts` for the rounding.
         negatives: pool of synthetic negatives; as many are used as images from `ddpm`. May be empty.
 
     Raises:
         InputError: a pool is too small; an image has the wrong origin or label, was rejected in review, lacks its
-            sources, or is or derives from a validation or test image; or a class of the mix is empty.
+            sources, or is or derives from a validation or test image; or a class of the mix is empty. An image of
+            another generator (origin "other") needs no sources; see `inandout.data.duplicates.refuse_copies`.
     """
     training = [sample for sample in real if sample.split == "train"]
     real_negatives = sum(sample.label == 0 for sample in training)
     n_ddpm, n_memseg = split_counts(n_aug, ddpm_ratio)
-    synthetic = _take(ddpm, ("ddpm", "inpaint"), 1, n_ddpm) + _take(memseg, ("memseg",), 1, n_memseg)
+    synthetic = _take(ddpm, ("ddpm", "inpaint", "other"), 1, n_ddpm) + _take(memseg, ("memseg",), 1, n_memseg)
     synthetic += _take(negatives, ("roundtrip", "ddpm"), 0, n_ddpm) if negatives else []
     _refuse_leaks(real, synthetic)
     mixed = [*training, *synthetic]
@@ -73,7 +74,7 @@ def _refuse_leaks(real: Sequence[Sample], synthetic: Sequence[Sample]) -> None:
     contents = dict(zip(digests([sample.image for sample in real]), real, strict=True))
     allowed = {content for content, sample in contents.items() if sample.split == "train"}
     for sample, content in zip(synthetic, digests([sample.image for sample in synthetic]), strict=True):
-        if not sample.sources:
+        if not sample.sources and sample.origin != "other":
             raise InputError(f"{sample.image}: its row lists no source images (sources); make the pool again")
         if content in contents:
             raise InputError(f"{sample.image}: duplicates {contents[content].image} of the data set; remove its row")

@@ -123,3 +123,12 @@ def test_the_mix_has_as_many_synthetic_negatives_as_diffusion_images(real: list[
     leak = [sample.with_(label=0) for sample in pool("roundtrip", 1, digest(real[3].image))]
     with pytest.raises(InputError, match="outside the training part"):
         mix(real, [], pool("ddpm", 1, source), 1, 1.0, leak)
+
+
+def test_an_image_of_another_generator_needs_no_sources_but_known_ones_are_checked(
+    real: list[Sample], pool: Pool
+) -> None:
+    others = [sample.with_(sources=()) for sample in pool("other", 3, "")]
+    assert [sample.origin for sample in mix(real, [], others, 3, 1.0)][2:] == ["other"] * 3
+    with pytest.raises(InputError, match="outside the training part"):
+        mix(real, [], pool("other", 1, digest(real[4].image)), 1, 1.0)

@@ -29,6 +29,25 @@ class DataConfig(BaseModel):
     )
     test_share: float = Field(0.35, gt=0, lt=1, description="share of the test split, if the dataset has no split")
     val_share: float = Field(0.2, ge=0, le=0.5, description="share of the training split held out for validation")
+    fold: str = Field(
+        "", description="test on fold K of N and train on the others, as 2/5; empty = the split of the dataset"
+    )
+
+    @field_validator("fold")
+    @classmethod
+    def _is_a_fold(cls, fold: str) -> str:
+        number, slash, folds = fold.partition("/")
+        valid = (
+            slash and number.isdigit() and folds.isdigit() and 1 <= int(number) <= int(folds) and 2 <= int(folds) <= 50
+        )
+        if fold and not valid:
+            raise ValueError("must be K/N with 1 <= K <= N and 2 <= N <= 50, for example 2/5")
+        return fold
+
+    def fold_numbers(self) -> tuple[int, int] | None:
+        """Return K and N of `fold`, or None if it is empty."""
+        number, _, folds = self.fold.partition("/")
+        return (int(number), int(folds)) if self.fold else None
 
     def name(self) -> str:
         """Return the dataset for progress messages."""

@@ -20,6 +20,7 @@ from scipy.sparse.csgraph import connected_components
 
 from inandout.data.images import ImageArray, read_image
 from inandout.data.manifest import Sample, digests
+from inandout.errors import InputError
 
 SIMILAR = 0.8
 """Minimum similarity of near-duplicates.
@@ -136,6 +137,17 @@ def group_near_duplicates(samples: Sequence[Sample], threshold: float = SIMILAR)
     names = {component: _name([samples[i] for i in rows]) for component, rows in members.items() if len(rows) > 1}
     group_of = {i: names[component] for component, rows in members.items() if len(rows) > 1 for i in rows}
     return [sample.with_(group=group_of.get(i, sample.group)) for i, sample in enumerate(samples)]
+
+
+def refuse_copies(held_out: Sequence[Sample], images: Sequence[Sample]) -> None:
+    """Raise an InputError if one of `images` is a near-duplicate of a validation or test image."""
+    paths = [sample.image for sample in (*held_out, *images)]
+    for first, second in near_duplicates(paths) if images else []:
+        if first < len(held_out) <= second:
+            raise InputError(
+                f"{paths[second]}: is a near-duplicate of {paths[first]}, which is held out for validation or test; "
+                "remove it from the pool"
+            )
 
 
 def _components(samples: Sequence[Sample], pairs: Pairs) -> dict[int, list[int]]:

@@ -17,8 +17,9 @@ from inandout.errors import InputError
 from inandout.files import replacing, require_regular
 
 Split = Literal["", "train", "val", "test"]
-Origin = Literal["real", "memseg", "ddpm", "inpaint", "roundtrip"]
-"""How the image was made; roundtrip: a real image encoded and decoded by the VAE of a base model."""
+Origin = Literal["real", "memseg", "ddpm", "inpaint", "roundtrip", "other"]
+"""How the image was made; roundtrip: a real image encoded and decoded by the VAE of a base model; other: by another
+generator, perhaps without a record of its sources."""
 Review = Literal["", "keep", "reject", "unsure"]
 
 

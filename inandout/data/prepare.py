@@ -10,7 +10,7 @@ from inandout.data.config import EMBEDDED, DataConfig, ShotConfig
 from inandout.data.duplicates import group_near_duplicates
 from inandout.data.manifest import Sample
 from inandout.data.readers import scan_data
-from inandout.data.splits import cut_validation, split_test, take_shot
+from inandout.data.splits import cut_validation, split_test, take_fold, take_shot
 from inandout.data.surfaces import SurfacesConfig, drawing_fingerprint, write_surfaces
 from inandout.errors import InputError
 
@@ -58,7 +58,9 @@ class CheckedData(NamedTuple):
 
     def split(self, config: DataConfig, seed: int) -> list[Sample]:
         """Return all samples, split into training, validation and test parts."""
-        return cut_validation(split_test(self.samples, config.test_share, seed), config.val_share, seed)
+        fold = config.fold_numbers()
+        samples = take_fold(self.samples, *fold) if fold else split_test(self.samples, config.test_share, seed)
+        return cut_validation(samples, config.val_share, seed)
 
     def take_shot(self, config: DataConfig, scenario: ShotConfig, seed: int) -> list[Sample]:
         """Run `split`, and keep the real positives that `scenario` allows."""

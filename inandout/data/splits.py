@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
+from sklearn.model_selection import StratifiedGroupKFold
 
 from inandout.data.config import Shot
 from inandout.data.manifest import Sample, Split
@@ -28,6 +30,51 @@ def split_test(samples: Sequence[Sample], share: float, seed: int) -> list[Sampl
         raise InputError(f"{without} of {len(samples)} rows have no split; set the split of all rows or of none")
     training = [sample.with_(split="train") for sample in samples]
     return _move(training, "train", "test", share, seed)
+
+
+def take_fold(samples: Sequence[Sample], number: int, folds: int) -> list[Sample]:
+    """Divide all images anew: fold `number` of `folds`, counted from 1, is the test split, the rest the training split.
+
+    The folds depend on no seed, so that all runs share them. Their rows together test every image once.
+
+    Args:
+        samples: all rows; their splits are ignored.
+        number: 1..`folds`.
+        folds: 2 or more.
+
+    Raises:
+        InputError: a label has fewer groups than `folds`.
+    """
+    labels = np.array([sample.label for sample in samples], np.int64)
+    test = set(assign_folds(labels, _group_names(samples), folds, 0)[number - 1].tolist())
+    return [sample.with_(split="test" if i in test else "train") for i, sample in enumerate(samples)]
+
+
+def assign_folds(
+    labels: npt.NDArray[np.int64], groups: Sequence[str], folds: int, seed: int
+) -> list[npt.NDArray[np.intp]]:
+    """Assign images to stratified folds by whole groups.
+
+    Args:
+        labels: (N,) of 0 and 1.
+        groups: N names; images of one physical part share a name.
+        folds: 2 or more.
+        seed: seed of the random assignment.
+
+    Returns:
+        Indices of the images of each fold; each image is in one fold.
+
+    Raises:
+        InputError: a label has fewer groups than `folds`.
+    """
+    for label, name in ((0, "good"), (1, "defect")):
+        count = len({group for group, image_label in zip(groups, labels, strict=True) if image_label == label})
+        if count < folds:
+            raise InputError(
+                f"folds = {folds}, but only {count} parts are labelled {name}; lower folds (minimum 2) or add images"
+            )
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    return [held_out for _, held_out in splitter.split(np.zeros(len(labels)), labels, groups)]
 
 
 def cut_validation(samples: Sequence[Sample], share: float, seed: int) -> list[Sample]:

@@ -88,7 +88,7 @@ def ranking(logits: Floats, labels: Labels) -> dict[str, float]:
 def bootstrap_intervals(test: Scored, seed: int, rounds: int = BOOTSTRAP_ROUNDS) -> dict[str, float]:
     """Return the 95 % bootstrap percentile intervals of AP and AUROC over test parts."""
     weights = draw_parts(test.labels, test.groups, np.random.default_rng(seed), rounds)
-    intervals = {}
+    intervals: dict[str, float] = {}
     for name, metric in (("ap", average_precisions), ("auroc", aurocs)):
         low, high = np.quantile(metric(test, weights), [0.025, 0.975])
         intervals |= {f"{name}_low": float(low), f"{name}_high": float(high)}

@@ -20,8 +20,12 @@ Metric = Callable[[Scored, Weights], Floats]
 """Maps the scores of N images and R weightings (R, N) to R values."""
 
 
-_TestKey = tuple[bytes, tuple[str, ...]]
-"""Identifies a test part by its labels and groups."""
+Repeat = tuple[int, str]
+"""Seed and fold of a pair of classifiers."""
+
+
+_TestKey = tuple[bytes, tuple[str, ...], str]
+"""Identifies a test part by its labels, groups and fold."""
 
 
 class Difference(NamedTuple):
@@ -61,6 +65,8 @@ def paired_difference(
     metric: Metric = average_precisions,
     seed: int = 0,
     rounds: int = BOOTSTRAP_ROUNDS,
+    *,
+    runs: Sequence[Repeat] | None = None,
 ) -> Difference:
     """Return the mean difference of a metric between `ours` and `theirs`, and its 95 % interval.
 
@@ -71,12 +77,20 @@ def paired_difference(
     seeds is far too narrow, and with two seeds Welch-Satterthwaite degrees of freedom miss in 12 % of the cases. With
     one seed, it is the percentile interval over test parts.
 
+    In cross-validation a seed has one pair per fold. The difference of a seed is the mean over its folds, and the
+    bootstrap draws parts within each fold, so the interval counts all parts. The training sets of the folds overlap,
+    but the test parts do not: given the trained classifiers, the scores of different parts are independent, and the
+    variances of the folds add up. The interval therefore holds for these training sets, as with a single split. It
+    does not include the variance of drawing other training sets, of which K folds allow no unbiased estimate (Bengio
+    and Grandvalet 2004).
+
     Args:
-        ours: scores of one classifier per seed.
+        ours: scores of one classifier per seed, or per seed and fold.
         theirs: scores for the same seeds in the same order; both classifiers of a pair have the same test images.
         metric: see `METRICS`.
         seed: seed of the bootstrap.
         rounds: rounds of the bootstrap.
+        runs: seed and fold of each pair; None = every pair has its own seed.
 
     Raises:
         ValueError: the pairs do not match.
@@ -86,22 +100,31 @@ def paired_difference(
     ):
         raise ValueError("both sides need the same seeds with the same test images")
     pairs = list(zip(ours, theirs, strict=True))
-    weights = _draw_weights(ours, np.random.default_rng(seed), rounds)
+    runs = [(number, "") for number in range(len(pairs))] if runs is None else runs
+    weights = draw_weights(ours, runs, np.random.default_rng(seed), rounds)
     differences = np.array(
         [_differences(*pair, metric, np.ones((1, len(pair[0].labels)), np.int64))[0] for pair in pairs]
     )
-    resampled = np.mean([_differences(*pair, metric, weights[_test_key(pair[0])]) for pair in pairs], axis=0)
-    if len(pairs) == 1:
+    owners = np.array([run_seed for run_seed, _ in runs])
+    differences = np.array([differences[owners == owner].mean() for owner in np.unique(owners)])
+    resampled = np.mean(
+        [_differences(*pair, metric, drawn) for pair, drawn in zip(pairs, weights, strict=True)], axis=0
+    )
+    if len(differences) == 1:
         low, high = np.quantile(resampled, [0.025, 0.975])
     else:
         low, high = _student_interval(differences, float(resampled.std()))
     return Difference(float(differences.mean()), float(low), float(high))
 
 
-def _draw_weights(scored: Sequence[Scored], rng: np.random.Generator, rounds: int) -> dict[_TestKey, Weights]:
-    """Return bootstrap weights for every test part; seeds with the same test part share its draws."""
-    by_test = {_test_key(scores): scores for scores in scored}
-    return {key: draw_parts(scores.labels, scores.groups, rng, rounds) for key, scores in by_test.items()}
+def draw_weights(
+    scored: Sequence[Scored], runs: Sequence[Repeat], rng: np.random.Generator, rounds: int
+) -> list[Weights]:
+    """Return bootstrap weights of each test part; seeds with the same test part share its draws, folds never do."""
+    keys = [_test_key(scores, fold) for scores, (_, fold) in zip(scored, runs, strict=True)]
+    by_test = dict(zip(keys, scored, strict=True))
+    drawn = {key: draw_parts(scores.labels, scores.groups, rng, rounds) for key, scores in by_test.items()}
+    return [drawn[key] for key in keys]
 
 
 def _student_interval(differences: Floats, spread: float) -> tuple[float, float]:
@@ -112,25 +135,46 @@ def _student_interval(differences: Floats, spread: float) -> tuple[float, float]
     return float(differences.mean()) - margin, float(differences.mean()) + margin
 
 
-def _test_key(scored: Scored) -> _TestKey:
-    return scored.labels.tobytes(), tuple(scored.groups)
+def _test_key(scored: Scored, fold: str) -> _TestKey:
+    return scored.labels.tobytes(), tuple(scored.groups), fold
 
 
 def _differences(ours: Scored, theirs: Scored, metric: Metric, weights: Weights) -> Floats:
     return metric(ours, weights) - metric(theirs, weights)
 
 
-def paired_test(question: str, pairs: Sequence[tuple[Scored, Scored]]) -> str:
-    """Return one line per metric: "zero shot, In&Out against MemSeg: AP +0.034 (95 % -0.010 .. +0.080, 4 seeds): ...".
+class Comparison(NamedTuple):
+    """Differences of two sources."""
+
+    question: str
+    """For example "zero shot, In&Out against MemSeg"."""
+    seeds: int
+    folds: int
+    differences: dict[str, Difference]
+    """Keys of `METRICS` to differences."""
+
+    def lines(self) -> str:
+        """Return a line per metric: "- zero shot, A against B: AP +0.034 (95 % -0.010 .. +0.080, 4 seeds): ..."."""
+        seeds = f"{self.seeds} seeds" if self.seeds > 1 else "1 seed, so without training variance"
+        seeds += f", {self.folds} folds" * (self.folds > 1)
+        return "\n".join(
+            f"- {self.question}: {name} {found.mean:+.3f} (95 % {found.low:+.3f} .. {found.high:+.3f}, {seeds}): "
+            f"{found.verdict()}"
+            for name, found in self.differences.items()
+        )
+
+
+def paired_test(
+    question: str, pairs: Sequence[tuple[Scored, Scored]], runs: Sequence[Repeat] | None = None
+) -> Comparison:
+    """Return the paired differences of all `METRICS`.
 
     Args:
-        question: text before the colon.
-        pairs: scores of ours and theirs, one pair per seed.
+        question: names both sides.
+        pairs: scores of ours and theirs, one pair per seed, or per seed and fold.
+        runs: seed and fold of each pair; None = every pair has its own seed.
     """
-    lines = []
-    for name, metric in METRICS.items():
-        difference = paired_difference([a for a, _ in pairs], [b for _, b in pairs], metric)
-        seeds = f"{len(pairs)} seeds" if len(pairs) > 1 else "1 seed, so without training variance"
-        interval = f"95 % {difference.low:+.3f} .. {difference.high:+.3f}, {seeds}"
-        lines.append(f"- {question}: {name} {difference.mean:+.3f} ({interval}): {difference.verdict()}")
-    return "\n".join(lines)
+    count = len({seed for seed, _ in runs} if runs else pairs)
+    ours, theirs = [a for a, _ in pairs], [b for _, b in pairs]
+    differences = {name: paired_difference(ours, theirs, metric, runs=runs) for name, metric in METRICS.items()}
+    return Comparison(question, count, len(pairs) // count, differences)

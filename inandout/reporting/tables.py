@@ -26,6 +26,10 @@ class Row(NamedTuple):
     seed: int
     run_id: str
     metrics: dict[str, float]
+    fold: str = ""
+    """K/N of cross-validation; empty = the split of the dataset."""
+    n_shot: int = 0
+    """Number of real positives of a point of the learning curve; 0 = a row of the table."""
 
 
 class Line(NamedTuple):
@@ -65,7 +69,7 @@ def unpack(text: str) -> list[Row]:
 def summarise(rows: Sequence[Row]) -> list[Line]:
     """Return mean and standard deviation over seeds, in order of appearance."""
     cells: dict[tuple[Shot, str, int], list[Row]] = {}
-    for row in rows:
+    for row in mean_over_folds(rows):
         cells.setdefault((row.shot, row.source, row.n_aug), []).append(row)
     return [
         Line(
@@ -74,6 +78,23 @@ def summarise(rows: Sequence[Row]) -> list[Line]:
         )
         for cell, seeds in cells.items()
     ]  # fmt: skip
+
+
+def mean_over_folds(rows: Sequence[Row]) -> list[Row]:
+    """Return one row per shot, source, `n_aug`, seed and `n_shot`, with the means of metrics that all folds define."""
+    cells: dict[tuple[object, ...], list[Row]] = {}
+    for row in rows:
+        cells.setdefault((row.shot, row.source, row.n_aug, row.seed, row.n_shot), []).append(row)
+    return [
+        folds[0]._replace(
+            metrics={
+                name: float(np.mean([row.metrics[name] for row in folds]))
+                for name in folds[0].metrics
+                if all(name in row.metrics for row in folds)
+            }
+        )
+        for folds in cells.values()
+    ]
 
 
 def _estimate(values: Sequence[float | None]) -> Estimate | None:

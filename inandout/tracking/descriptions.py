@@ -16,8 +16,8 @@ _POOL = "`pool.png`, `gallery/index.html`, and the metrics `share_in_*`: how man
 
 DESCRIPTIONS = {
     "main": Description("Comparison of classifiers with and without synthetic defects", "the table in `results.md`"),
-    "experiment": Description("Table or figure of an experiment", "`results.md`, `results.png` or `figure.png`"),
-    "report": Description("Report of the finished cells of an experiment", "`results.md` and `results.png`"),
+    "experiment": Description("Table or figure of an experiment", "`results.html` or `figure.png`"),
+    "report": Description("Report of the finished cells of an experiment", "`results.html`"),
     "classify": Description(
         "Classifier, trained on real and synthetic images",
         "`pr_curve.png`, `worst_mistakes.png`, and the metrics `ap` and `recall` of the test part",

@@ -114,7 +114,36 @@ def test_unpaired_test_images_are_refused() -> None:
 
 
 def test_the_text_names_both_sides_the_interval_and_the_seeds() -> None:
-    text = paired_test("zero shot, In&Out against MemSeg", [(scored(0, 2.0), scored(0, 0.5))])
+    text = paired_test("zero shot, In&Out against MemSeg", [(scored(0, 2.0), scored(0, 0.5))]).lines()
     assert text.startswith("- zero shot, In&Out against MemSeg: AP +0.")
     assert "1 seed, so without training variance" in text
     assert text.count("\n") == len(METRICS) - 1
+
+
+def test_the_folds_of_a_seed_count_as_one_run_and_their_parts_add_up() -> None:
+    ours, theirs = [scored(i, 1.5) for i in range(6)], [scored(10 + i, 1.0) for i in range(6)]
+    folds = [(seed, f"{fold}/3") for seed in (0, 1) for fold in (1, 2, 3)]
+    found = paired_difference(ours, theirs, rounds=200, runs=folds)
+    apart = paired_difference(ours, theirs, rounds=200)
+    assert found.mean == pytest.approx(apart.mean)
+    assert found.high - found.low != pytest.approx(apart.high - apart.low, rel=0.01)
+    one = paired_difference(ours[:1], theirs[:1], rounds=400)
+    three = paired_difference(ours[:3], theirs[:3], rounds=400, runs=folds[:3])
+    ratio = (one.high - one.low) / (three.high - three.low)
+    assert ratio == pytest.approx(3**0.5, rel=0.35), "three folds have three times the parts, and one seed"
+
+
+def test_the_interval_of_cross_validation_misses_in_about_5_percent() -> None:
+    """Equal methods; two seeds with five folds of 8 defective and 24 good parts each."""
+    rng, labels, missed = np.random.default_rng(1), np.array([1] * 8 + [0] * 24, np.int64), 0
+    runs = [(seed, f"{fold}/5") for seed in (0, 1) for fold in range(1, 6)]
+    for _ in range(120):
+        difficulty = {fold: rng.normal(size=(3, len(labels))) for _, fold in runs}
+        sides = [
+            [Scored(labels, difficulty[fold][0] + difficulty[fold][side] + 0.3 * rng.normal(size=32) + labels)
+             for _, fold in runs]
+            for side in (1, 2)
+        ]  # fmt: skip
+        found = paired_difference(sides[0], sides[1], rounds=80, runs=runs)
+        missed += not found.low <= 0 <= found.high
+    assert missed <= 12

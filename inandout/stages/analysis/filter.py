@@ -162,7 +162,7 @@ def _judge(
     to_positives = nearest(pool_features, reference.real.positives) if len(reference.real.positives) else None
     index = {content: number for number, content in enumerate(reference.contents)}
     to_sources = [
-        nearest(feature[None], reference.train[[index[source] for source in row.sources]])[0]
+        nearest(feature[None], reference.train[[index[source] for source in row.sources]])[0] if row.sources else np.nan
         for feature, row in zip(pool_features, rows, strict=True)
     ]
     results = apply_thresholds(to_negatives, to_positives, thresholds)
@@ -179,7 +179,7 @@ def _distances_to_negatives(pool_features: Features, reference: _ReferenceFeatur
 
 def _is_canvas(content: str, group: str, row: Sample) -> bool:
     """Return whether `row` was drawn on the image with this digest, or on another image of the same physical part."""
-    return row.origin != "ddpm" and (content == row.sources[0] or (group != "" and group == row.group))
+    return row.origin not in ("ddpm", "other") and (content == row.sources[0] or (group != "" and group == row.group))
 
 
 def _log(rows: Sequence[Sample], judged: _Judged, thresholds: Thresholds, reference: _ReferenceFeatures) -> None:
@@ -187,7 +187,7 @@ def _log(rows: Sequence[Sample], judged: _Judged, thresholds: Thresholds, refere
     mlflow.log_text(_table(rows, judged), TABLE)
     mlflow.log_image(_sheet(rows, judged), artifact_file="filter.png")
     log_values({f"images_{name}": float(counts[name]) for name in ("kept", "good", "unlike")})
-    log_values({"threshold_negatives": thresholds.negatives, "median_novelty": float(np.median(judged.sources))})
+    log_values({"threshold_negatives": thresholds.negatives, "median_novelty": float(np.nanmedian(judged.sources))})
     if thresholds.positives is not None:
         log_values({"threshold_positives": thresholds.positives})
     near_defects = (

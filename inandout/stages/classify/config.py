@@ -79,6 +79,11 @@ class ClassifyConfig(StageConfig):
     ddpm_pool: str = Field(
         "", description="folder or run id of a diffusion pool; empty = generate it with the defaults of augment"
     )
+    start: str = Field(
+        "",
+        description="run id of a classify run whose whole network, last layer included, is trained further, "
+        "instead of weights",
+    )
     reviewed: bool = Field(
         False,
         description="from ddpm_pool and memseg_pool, use only images that reviewers kept",
@@ -121,11 +126,12 @@ class ClassifyConfig(StageConfig):
             positives.append(f"{n_ddpm} of pool {self.ddpm_pool}")
         elif n_ddpm:
             positives.append(f"{n_ddpm} {self.diffusion} (base {self.base.base}, alpha {self.alpha:g})")
+        origin = f"run {self.start}" if self.start else f"weights={self.backbone.weights}"
         return [
             f"data: {self.data.name()}, {size.width}x{size.height}, shot={self.scenario.shot}, seed={self.seed}",
             f"synthetic positives: {', '.join(positives) or 'none'}; missing pools and adapters are made first",
-            f"classify: {self.backbone.backbone} from weights={self.backbone.weights}, head={self.backbone.head}, "
-            f"{fit.epochs} epochs in batches of {fit.batch_size}",
+            f"classify: {self.backbone.backbone} from {origin}, head={self.backbone.head}, {fit.epochs} epochs in "
+            f"batches of {fit.batch_size}",
         ]
 
     def own_seed(self) -> int:

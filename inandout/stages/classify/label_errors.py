@@ -12,10 +12,11 @@ import numpy as np
 from sklearn.metrics import average_precision_score
 
 from inandout.classifier.backbone import build_classifier
-from inandout.classifier.folds import assign_folds, label_losses
+from inandout.classifier.label_losses import label_losses
 from inandout.classifier.training import Logits, fit, predict
 from inandout.data.manifest import Sample, fingerprint
 from inandout.data.prepare import prepare
+from inandout.data.splits import assign_folds
 from inandout.data.text import to_cell, write_text
 from inandout.fingerprints import Identity
 from inandout.reporting.figures import contact_sheet

@@ -13,6 +13,10 @@ def _n_augs(text: str) -> str:
     return _numbers(text, 1, 100_000, "number of synthetic positives")
 
 
+def _n_shots(text: str) -> str:
+    return _numbers(text, 1, 100_000, "number of real positives") if text else text
+
+
 def _numbers(text: str, least: int, most: int, what: str) -> str:
     for part in text.split(","):
         if not part.strip().isdigit() or not least <= int(part) <= most:
@@ -35,3 +39,6 @@ Seeds = Annotated[str, AfterValidator(_seeds)]
 
 NAugs = Annotated[str, AfterValidator(_n_augs)]
 """Distinct numbers of synthetic positives, separated by commas."""
+
+NShots = Annotated[str, AfterValidator(_n_shots)]
+"""Distinct numbers of real positives, separated by commas; may be empty."""

@@ -3,12 +3,14 @@
 The stages that draw with diffusion are imported where they are needed: their libraries take seconds to import.
 """
 
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import mlflow
 
-from inandout.data.manifest import Sample, digests
+from inandout.data.manifest import Sample, digests, write_manifest
 from inandout.data.prepare import CheckedData
 from inandout.diffusion.sample.config import SamplingConfig
 from inandout.errors import InputError
@@ -31,16 +33,23 @@ from inandout.tracking.runs import artifact_folder
 
 TRAINING_DIGESTS = "synthetic.txt"
 """Artifact of `classify`: digests of the synthetic training images, one per line."""
+SYNTHETIC_ROWS = "synthetic.csv"
+"""Artifact of `classify`: the manifest of the synthetic training images, if there are any."""
 
 
-def log_training_digests(training: Sequence[Sample]) -> None:
-    """Log `TRAINING_DIGESTS`."""
-    synthetic = digests([sample.image for sample in training if sample.origin != "real"])
-    mlflow.log_text("".join(f"{digest}\n" for digest in synthetic), TRAINING_DIGESTS)
+def log_synthetic(training: Sequence[Sample]) -> None:
+    """Log `TRAINING_DIGESTS` and `SYNTHETIC_ROWS`."""
+    synthetic = [sample for sample in training if sample.origin != "real"]
+    contents = digests([sample.image for sample in synthetic])
+    mlflow.log_text("".join(f"{digest}\n" for digest in contents), TRAINING_DIGESTS)
+    if synthetic:
+        with tempfile.TemporaryDirectory() as folder:
+            write_manifest(synthetic, Path(folder) / SYNTHETIC_ROWS)
+            mlflow.log_artifact(str(Path(folder) / SYNTHETIC_ROWS))
 
 
 def training_digests(run_id: str) -> set[str]:
-    """Read the digests that `log_training_digests` logged."""
+    """Read the digests that `log_synthetic` logged."""
     return set(artifact_folder(run_id, TRAINING_DIGESTS).read_text(encoding="utf-8").split())
 
 

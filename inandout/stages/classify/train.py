@@ -16,10 +16,12 @@ from inandout.classifier.backbone import DefectNet, build_classifier, save_class
 from inandout.classifier.head_combination import fit_combination
 from inandout.classifier.pixels import Pixels
 from inandout.classifier.training import Logits, fit, predict, predictor
+from inandout.data.duplicates import refuse_copies
 from inandout.data.geometry import survival
 from inandout.data.images import ImageArray
-from inandout.data.manifest import Sample, fingerprint
+from inandout.data.manifest import Sample, digest, fingerprint
 from inandout.data.prepare import CheckedData, read_data
+from inandout.errors import InputError
 from inandout.evaluation.metrics import Scored, evaluate, ranking
 from inandout.fingerprints import Identity
 from inandout.hardware import Precision
@@ -32,12 +34,12 @@ from inandout.stages.classify.part import Part, load_part
 from inandout.stages.classify.scores import log_scores
 from inandout.stages.classify.synthetic import (
     good_image_config,
-    log_training_digests,
+    log_synthetic,
     pool_rows,
     synthetic_negatives,
     synthetic_positives,
 )
-from inandout.stages.classify.trained_classifier import TEST_TAG
+from inandout.stages.classify.trained_classifier import TEST_TAG, TrainedClassifier
 from inandout.stages.pools.pool import open_pool
 from inandout.tracking.logging import experiment_url, log_values, pip_requirements
 from inandout.tracking.runs import WEIGHTS, WEIGHTS_TAG, run_stage
@@ -115,7 +117,7 @@ def refuse_impossible(config: ClassifyConfig, data: CheckedData) -> None:
     real = data.take_shot(config.data, config.scenario, config.seed)
     if config.mix.n_aug == 0:
         mix(real, [], [], 0, 0.0)
-    build_classifier(config.backbone, config.own_seed())
+    _initial_model(config, real)
     _base_input(config)
 
 
@@ -123,12 +125,21 @@ def input_fingerprints(config: ClassifyConfig) -> dict[str, str]:
     """Return fingerprints of the inputs other than the dataset: existing pools, weights and base."""
     pools = [name for name in ("memseg_pool", "ddpm_pool") if getattr(config, name)]
     known = {name: fingerprint(pool_rows(config, name)) for name in pools}
-    return known | config.backbone.inputs() | _base_input(config)
+    return known | _start_inputs(config) | _base_input(config)
+
+
+def _start_inputs(config: ClassifyConfig) -> dict[str, str]:
+    """Return the digest of the file that the network is initialised from, or nothing if it is not a file."""
+    if not config.start:
+        return config.backbone.inputs()
+    return {"start": digest(TrainedClassifier.open(config.start, "start").weights)}
 
 
 def ignored_options(config: ClassifyConfig, inputs: Mapping[str, str]) -> set[str]:
     """Return options that the fingerprint leaves out: an input covers them, or they have no effect."""
     ignored = {"base", "base_config"} | (inputs.keys() & config.options().keys())
+    if config.start:
+        ignored |= {"weights"}
     if not config.shares()[0]:
         ignored |= {"negatives"}
     if not config.shares()[0] or config.ddpm_pool:
@@ -189,19 +200,44 @@ def train_classifier(
     Returns:
         The classifier and its logits (N,) on `val`.
     """
-    model = build_classifier(config.backbone, config.own_seed())
+    model = _initial_model(config, real)
     memseg, ddpm = synthetic_positives(config, data)
+    refuse_copies([s for s in real if s.split != "train"], [s for s in ddpm[: config.mix.n_aug] if not s.sources])
     negatives = synthetic_negatives(config, data, ddpm)
     train = load_part(mix(real, memseg, ddpm, config.mix.n_aug, config.ddpm_ratio, negatives), config.geometry)
     _log_inputs(config, real, train)
     hardware = config.hardware.open()
-    mlflow.set_tags(hardware.tags() | {WEIGHTS_TAG: config.backbone.weights_identity()})
+    weights = config.start or config.backbone.weights_identity()
+    mlflow.set_tags(hardware.tags() | {WEIGHTS_TAG: weights})
     started = time.monotonic()
     logits = _train(config, model.to(hardware.device), train, val, work, hardware.precision)
     mlflow.log_metric("seconds_training", time.monotonic() - started)
     if model.mask_head:
         logits = _combine_heads(model, val, config.fit.epochs, hardware.precision)
     return model, predict(model, val.pixels, precision=hardware.precision) if logits is None else logits
+
+
+def _initial_model(config: ClassifyConfig, real: Sequence[Sample]) -> DefectNet:
+    """Build the network with its initial weights: those of `backbone`, or of the classifier `start`.
+
+    Raises:
+        InputError: `start` has another backbone, or another test part, so that it may have seen this one.
+    """
+    model = build_classifier(config.backbone, config.own_seed())
+    if config.start:
+        started = TrainedClassifier.open(config.start, "start")
+        if started.test_fingerprint != fingerprint(_rows(real, "test")):
+            raise InputError(
+                f"start = {config.start}: was trained with another test part; give a classifier of the same data, "
+                "seed and fold"
+            )
+        had, wanted = started.config.backbone, config.backbone
+        if (had.backbone, had.head) != (wanted.backbone, wanted.head):
+            raise InputError(
+                f"start = {config.start}: has backbone={had.backbone} and head={had.head}; give these, or another run"
+            )
+        model.load_state_dict(started.load().state_dict())
+    return model
 
 
 def _rows(samples: Sequence[Sample], split: str) -> list[Sample]:
@@ -248,7 +284,7 @@ def _log_inputs(config: ClassifyConfig, real: list[Sample], train: Part) -> None
     counts = Counter(f"n_{s.split}_{'positives' if s.label else 'negatives'}" for s in real if s.split != "train")
     counts += Counter(f"n_train_{s.origin}_{'positives' if s.label else 'negatives'}" for s in train.samples)
     mlflow.log_params(counts)
-    log_training_digests(train.samples)
+    log_synthetic(train.samples)
     mlflow.set_tags(
         {"inandout.survival": survival(real, config.geometry).sentence(), TEST_TAG: fingerprint(_rows(real, "test"))}
     )

@@ -13,10 +13,12 @@ from inandout.data.prepare import CheckedData
 from inandout.errors import InputError
 from inandout.parallel import ParallelConfig, run_all
 from inandout.reporting.tables import Row, pack
+from inandout.stages.classify.nearest import nearest
 from inandout.stages.classify.train import Result, classify, refuse_impossible
 from inandout.stages.experiment.cost import cell_seconds
 from inandout.stages.experiment.grid import ROWS, Cell
 from inandout.stages.experiment.plan import plan_cells
+from inandout.stages.pools.pool import open_pool
 from inandout.tracking.store import RunLocation, nested_under, run_location
 
 
@@ -29,11 +31,28 @@ def refuse_impossible_cells(cells: Sequence[Cell], data: CheckedData) -> None:
     if not cells:
         raise InputError("nothing to compare: zero shots need n_aug of 1 or more")
     for cell in cells:
-        refuse_impossible(cell.config, data)
+        if cell.kind != "nearest":
+            refuse_impossible(cell.config, data)
+
+
+def pool_remarks(cells: Sequence[Cell]) -> list[str]:
+    """Return one sentence for each existing pool that has images without a record of their sources."""
+    remarks = []
+    for source, pool in dict.fromkeys((cell.source, cell.config.ddpm_pool) for cell in cells if cell.config.ddpm_pool):
+        samples = open_pool(pool).samples
+        unknown = sum(not sample.sources for sample in samples)
+        if unknown:
+            remarks.append(
+                f"{source}: {unknown} of {len(samples)} images have no record of their sources; near-duplicates of "
+                "held-out images are refused, but whether the generator has seen test parts is not known"
+            )
+    return remarks
 
 
 def measure_cells(cells: Sequence[Cell], data: CheckedData, parallel: ParallelConfig) -> list[Row]:
     """Train and evaluate every cell, or reuse its finished run; log finished cells to `rows.json` of the active run.
+
+    Cells that take least time come first.
 
     Args:
         cells: cells of one dataset.
@@ -46,24 +65,30 @@ def measure_cells(cells: Sequence[Cell], data: CheckedData, parallel: ParallelCo
     work: Callable[[Cell], Result] = partial(_measure, run_location(), data)
     rows: dict[int, Row] = {}
     failures: list[str] = []
-    clock = _Clock(cell_seconds(plan_cells(cells, data)), parallel)
+    estimates = cell_seconds(plan_cells(cells, data))
+    order = sorted(range(len(cells)), key=lambda number: estimates[number])
+    clock = _Clock(estimates, parallel)
     _say(f"[0/{len(cells)}] {clock.left()}".rstrip())
-    every = tqdm(run_all(work, cells, parallel), "cells", total=len(cells), unit="cell", disable=None)
+    tasks = run_all(work, [cells[number] for number in order], parallel)
+    every = tqdm(tasks, "cells", total=len(cells), unit="cell", disable=None)
     for done, task in enumerate(every, start=1):
-        cell = cells[task.number]
-        clock.pending.discard(task.number)
+        number = order[task.number]
+        cell = cells[number]
+        clock.pending.discard(number)
         if task.error is not None:
             failures.append(f"{cell.name()}: {task.error}")
             _say(f"[{done}/{len(cells)}] failed: {failures[-1]}")
             continue
         config, result = cell.config, task.result
-        rows[task.number] = Row(
-            config.scenario.shot, cell.source, config.mix.n_aug, config.seed, result.run_id, result.metrics
+        n_shot = config.scenario.n_shot if cell.on_curve else 0
+        rows[number] = Row(
+            config.scenario.shot, cell.source, cell.n_aug, config.seed, result.run_id, result.metrics,
+            config.data.fold, n_shot,
         )  # fmt: skip
-        clock.add(task.number, _seconds_trained(result))
+        clock.add(number, _seconds_trained(result))
         ap = f"{cell.name()}: AP {result.metrics.get('ap', float('nan')):.3f}"
         _say(", ".join(part for part in (f"[{done}/{len(cells)}] {ap}", clock.left()) if part))
-        mlflow.log_text(pack([rows[number] for number in sorted(rows)]), ROWS)
+        mlflow.log_text(pack([rows[key] for key in sorted(rows)]), ROWS)
     if failures:
         raise InputError(
             f"{len(failures)} of {len(cells)} cells failed, the first with: {failures[0]}; run the same command to "
@@ -80,7 +105,12 @@ def _say(line: str) -> None:
 
 def _measure(location: RunLocation, data: CheckedData, cell: Cell) -> Result:
     with nested_under(location):
-        return classify(cell.config, data)
+        if cell.kind == "nearest":
+            return nearest(cell.nearest(), data)
+        config = cell.config
+        if cell.first:
+            config = config.with_options(start=classify(cell.first, data).run_id)
+        return classify(config, data)
 
 
 def _seconds_trained(result: Result) -> float | None:

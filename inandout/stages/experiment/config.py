@@ -1,11 +1,11 @@
 """Configurations of `main`, `report` and `experiment`.
 
-An experiment is a table or figure of the paper, or our comparison, at one of three sizes.
+An experiment is a table or figure of the paper, or our comparison, with the options of a profile.
 """
 
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from inandout.classifier.config import Backbone, BackboneConfig, FitConfig, Freeze, Head, Optimiser
 from inandout.data.config import DataConfig, Geometry, NShot, Shot, ShotConfig
@@ -15,18 +15,18 @@ from inandout.hardware import AnyPrecision, Device, HardwareConfig
 from inandout.options import Fresh, StageConfig
 from inandout.parallel import ParallelConfig
 from inandout.stages.classify.config import ClassifyConfig, MixConfig, ValFpr
-from inandout.stages.classify.number_lists import NAugs, Seeds, without_repeats
-from inandout.stages.experiment.grid import SHOTS, SOURCES, Cell, build_cells
+from inandout.stages.classify.number_lists import NAugs, NShots, Seeds, without_repeats
+from inandout.stages.experiment.grid import SHOTS, SOURCES, SYNTHESES, Cell, build_cells, parse_pools
 from inandout.stages.pools.config import Negatives
 
 Name = Literal[
     "table1", "table2", "table3", "table4", "table5", "table6",
-    "figure1", "figure2", "figure4", "figure5", "figure6", "figure7", "comparison", "diag",
+    "figure1", "figure2", "figure4", "figure5", "figure6", "figure7", "comparison", "anchors", "diag",
 ]  # fmt: skip
-"""Tables and figures of the paper (except Figure 3, a diagram), the comparison of all shots and sources, and the table
-of DIAG (Girella 2024)."""
+"""Tables and figures of the paper (except Figure 3, a diagram), the comparison of all shots and sources, the same with
+all controls (anchors), and the table of DIAG (Girella 2024)."""
 
-Profile = Literal["paper", "tiles", "embedded", "diag"]
+Profile = Literal["paper", "tiles", "embedded", "magnetic_tile", "solar_cells", "kolektor_sdd", "diag"]
 
 
 class Grid(NamedTuple):
@@ -52,10 +52,14 @@ GRIDS: dict[str, Grid] = {
     "figure5": Grid(("zero",), ("ddpm",), "images"),
     "figure6": Grid(("zero",), ("memseg", "ddpm", "inout")),
     "figure7": Grid(("zero",), ("memseg", "ddpm", "inout")),
-    "comparison": Grid(SHOTS, tuple(source for source in SOURCES if source != "diag")),
+    "comparison": Grid(SHOTS, SYNTHESES),
+    "anchors": Grid(SHOTS, ("nearest", "none", "none-steps", *SYNTHESES[1:], "two-stage")),
     "diag": Grid(("zero", "full"), ("diag",)),
 }
 
+_IMAGENET = {
+    "fit": "stretch", "backbone": "mobilenet_v2", "batch_size": 16, "n_augs": "100", "seeds": "0,1,2,3",
+}  # fmt: skip
 SIZES: dict[str, dict[str, Any]] = {
     "paper": {
         "data": "data/ksdd2/KolektorSDD2", "width": 200, "height": 600, "weights": "imagenet", "optimiser": "sgd",
@@ -65,16 +69,54 @@ SIZES: dict[str, dict[str, Any]] = {
         "width": 64, "height": 64, "fit": "stretch", "epochs": 12, "n_augs": "100", "seeds": "0,1,2,3",
     },
     "embedded": {"epochs": 6, "n_augs": "40,60", "seeds": "0,1"},
+    "magnetic_tile": _IMAGENET | {
+        "width": 160, "height": 160, "freeze": "all", "lr": 0.03, "epochs": 50, "curve": "1,2,5,10,20,50,100",
+    },
+    "solar_cells": _IMAGENET | {
+        "width": 160, "height": 160, "freeze": "norm", "lr": 0.00002, "epochs": 8, "curve": "1,2,5,10,20,50,100",
+    },
+    "kolektor_sdd": _IMAGENET | {
+        "width": 256, "height": 640, "freeze": "all", "lr": 0.03, "epochs": 50, "curve": "1,2,5,10,20",
+    },
     "diag": {
         "data": "data/ksdd2/KolektorSDD2", "width": 256, "height": 704, "fit": "stretch", "weights": "imagenet",
         "optimiser": "adamw", "lr": 0.0001, "epochs": 276, "batch_size": 32, "n_augs": "80,100,120", "seeds": "0,1,2,3",
     },
 }  # fmt: skip
 """Profile to options that differ from the defaults of `ClassifyConfig`: the paper's setup for a GPU; real magnetic
-tiles and embedded surfaces for two cores; DIAG's setup (`train_ResNet50.py` of its authors), with AdamW for Adam, and
-with as many images as its 30 passes over all negatives and 120 defects, but drawn by frequency of use."""
-_REQUIRED = {"paper": ("base",), "tiles": ("data",), "embedded": (), "diag": ("base",)}
+tiles at 64x64 and embedded surfaces for two cores; three real datasets with a network that has seen photographs; and
+DIAG's setup (`train_ResNet50.py` of its authors), with AdamW for Adam, and with as many images as its 30 passes over
+all negatives and 120 defects, but drawn by frequency of use. The recipes of the real datasets were chosen on validation
+parts, for the source none (experiments/recipes.md)."""
+_REAL = ("data", "weights")
+_REQUIRED: dict[str, tuple[str, ...]] = {
+    "paper": ("base",), "tiles": ("data",), "embedded": (), "magnetic_tile": _REAL, "solar_cells": _REAL,
+    "kolektor_sdd": _REAL, "diag": ("base",),
+}  # fmt: skip
 """Profile to options without a value in `SIZES`."""
+
+
+def _pools(text: str) -> str:
+    parse_pools(text)
+    return text
+
+
+Pools = Annotated[str, AfterValidator(_pools)]
+
+
+def _not_one(folds: int) -> int:
+    if folds == 1:
+        raise ValueError("one fold has no training part; give 0, or 2 to 50")
+    return folds
+
+
+Folds = Annotated[int, AfterValidator(_not_one), Field(ge=0, le=50)]
+ExpectedAp = Annotated[
+    float, Field(gt=0, lt=1, description="dry run: AP at which the detectable difference is computed")
+]
+_POOL = "existing pools as further sources, NAME=FOLDER separated by commas; a folder of images will do"
+_FOLDS = "test every part once, in cross-validation by whole groups; 0 = the split of the dataset"
+_CURVE = "numbers of real positives of a learning curve, such as 1,2,5,10, to say how many each source is worth"
 
 
 class SettingsConfig(BaseModel):
@@ -82,7 +124,7 @@ class SettingsConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    data: str | None = Field(None, min_length=1, description="dataset; required with profile=tiles")
+    data: str | None = Field(None, min_length=1, description="dataset; required with profiles of real data")
     base: str | None = Field(
         None, min_length=1, description="base, pinned by revision; required with profile=paper and diag"
     )
@@ -104,6 +146,10 @@ class SettingsConfig(BaseModel):
     negatives: Negatives | None = Field(None, description="synthetic negatives, as in classify")
     n_augs: NAugs | None = Field(None, description="numbers of synthetic positives, separated by commas")
     seeds: Seeds | None = Field(None, description="seeds of repetitions, separated by commas")
+    n_shot: NShot | None = Field(None, description="number of real positives for shot=few")
+    pool: Pools | None = Field(None, description=_POOL)
+    folds: Folds | None = Field(None, description=_FOLDS)
+    curve: NShots | None = Field(None, description=_CURVE)
 
 
 class ExperimentConfig(StageConfig):
@@ -112,12 +158,14 @@ class ExperimentConfig(StageConfig):
     engine: ParallelConfig = ParallelConfig()
     name: Name = Field(
         "comparison",
-        description="table or figure of the paper; comparison = all shots and sources; diag = table of DIAG",
+        description="table or figure of the paper; comparison = all shots and sources; anchors = with controls; "
+        "diag = table of DIAG",
     )
     profile: Profile = Field(
         "embedded",
-        description="paper: KolektorSDD2 and Stable Diffusion; tiles: magnetic tiles; embedded: embedded surfaces; "
-        "diag: KolektorSDD2 and SDXL inpainting with DIAG's settings",
+        description="paper: KolektorSDD2 and Stable Diffusion; tiles: magnetic tiles at 64x64; embedded: embedded "
+        "surfaces; magnetic_tile, solar_cells, kolektor_sdd: real data with MobileNetV2 and given weights; diag: "
+        "KolektorSDD2 and SDXL inpainting with DIAG's settings",
     )
     given: SettingsConfig = SettingsConfig()
     gpu_tflops: float | None = Field(
@@ -126,6 +174,8 @@ class ExperimentConfig(StageConfig):
         le=100_000,
         description="dry run: also estimate the time on a GPU with this peak at 30 % utilisation",
     )
+
+    expected_ap: ExpectedAp = 0.7
 
     def settings(self) -> dict[str, Any]:
         """Return the options that all cells share, with `n_augs` and `seeds`.
@@ -144,9 +194,16 @@ class ExperimentConfig(StageConfig):
         grid, shared = GRIDS[self.name], self.settings()
         n_augs = [int(number) for number in shared.pop("n_augs").split(",")]
         seeds = [int(seed) for seed in shared.pop("seeds").split(",")]
+        pools, folds = parse_pools(shared.pop("pool", "")), shared.pop("folds", 0)
+        curve = [int(number) for number in shared.pop("curve", "").split(",") if number]
         if grid.shows != "metrics":
-            n_augs, seeds = [max(n_augs)], seeds[:1]
-        return list(build_cells(grid.shots, grid.sources, n_augs, seeds, ClassifyConfig.from_flat(**shared)))
+            n_augs, seeds, pools, folds, curve = [max(n_augs)], seeds[:1], {}, 0, []
+        return list(
+            build_cells(
+                grid.shots, grid.sources, n_augs, seeds, ClassifyConfig.from_flat(**shared), pools=pools, folds=folds,
+                curve=curve,
+            )
+        )  # fmt: skip
 
 
 def _shots(text: str) -> str:
@@ -184,11 +241,22 @@ class CompareConfig(StageConfig):
     sources: Annotated[str, AfterValidator(_sources)] = Field(
         "none,memseg",
         description="sources of synthetic positives: some of none, memseg, ddpm, inout (half of each), inpaint, "
-        "inout-inpaint (half MemSeg, half inpaint), diag",
+        "inout-inpaint (half MemSeg, half inpaint), two-stage (MemSeg, then ddpm), diag, and the controls none-steps "
+        "(none, as many steps) and nearest (distance to good parts)",
     )
+    pool: Pools = Field("", description=_POOL)
+    folds: Folds = Field(0, description=_FOLDS)
+    curve: NShots = Field("", description=_CURVE)
+    expected_ap: ExpectedAp = 0.7
     seeds: Seeds = Field("0", description="repetitions, separated by commas")
     n_shot: NShot = 5
     fresh: Fresh = False
+
+    @model_validator(mode="after")
+    def _one_way_to_choose_folds(self) -> "CompareConfig":
+        if self.folds and self.data.fold:
+            raise ValueError(f"folds = {self.folds} tests on every fold; remove fold = {self.data.fold}, or folds")
+        return self
 
     def cells(self) -> list[Cell]:
         """Return all cells of the comparison."""
@@ -199,7 +267,13 @@ class CompareConfig(StageConfig):
         )  # fmt: skip
         shots = [shot for shot in SHOTS if shot in self.shots.split(",")]
         seeds = [int(seed) for seed in self.seeds.split(",")]
-        return list(build_cells(shots, self.sources.split(","), [self.mix.n_aug], seeds, shared))
+        return list(
+            build_cells(
+                shots, self.sources.split(","), [self.mix.n_aug], seeds, shared,
+                pools=parse_pools(self.pool), folds=self.folds,
+                curve=[int(number) for number in self.curve.split(",") if number],
+            )
+        )  # fmt: skip
 
 
 class ReportConfig(StageConfig):
@@ -208,7 +282,7 @@ class ReportConfig(StageConfig):
     name: Name = Field(
         "comparison", description="name of the experiment; the newest run of this name and profile is reported"
     )
-    profile: Profile = Field("embedded", description="profile of the experiment: paper, tiles, embedded or diag")
+    profile: Profile = Field("embedded", description="profile of the experiment")
     run: str = Field(
         "", description="run id of experiment or main, instead of name and profile; the run may be unfinished"
     )

@@ -79,7 +79,7 @@ def estimate(plan: Plan, gpu_tflops: float | None) -> str:
     """
     missing = plan.missing()
     finished = len(plan.goals) - len({goal.identity for goal in plan.goals} & {task.identity for task in missing})
-    name = "cells" if any(goal.stage == "classify" for goal in plan.goals) else "pools"
+    name = "cells" if any(goal.stage in ("classify", "nearest") for goal in plan.goals) else "pools"
     text = f"{len(plan.goals)} {name}, {finished} finished and reused"
     if not missing:
         return text

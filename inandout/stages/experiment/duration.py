@@ -26,7 +26,7 @@ from inandout.stages.pools.config import (
     inpainting,
 )
 
-OVERHEAD = {"classify": 9.0, "finetune": 4.0, "augment": 2.0, "negatives": 2.0}
+OVERHEAD = {"classify": 9.0, "nearest": 60.0, "finetune": 4.0, "augment": 2.0, "negatives": 2.0}
 """Seconds of a run outside training and drawing: reading, evaluating, logging (measured on two CPU cores)."""
 BACKWARD = 3
 """Cost of a training step in forward passes."""

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from inandout.data.prepare import CheckedData
-from inandout.stages.classify.config import ClassifyConfig
+from inandout.stages.classify.config import ClassifyConfig, NearestConfig
+from inandout.stages.classify.nearest import nearest_fingerprint
 from inandout.stages.classify.synthetic import diffusion_fingerprint, pool_source_identity, required_pools
 from inandout.stages.classify.train import classify_fingerprint
 from inandout.stages.config import FinetuneConfig
 from inandout.stages.experiment.grid import Cell
+from inandout.stages.experiment.missing import training_steps
 from inandout.stages.finetune import finetune_fingerprint
 from inandout.stages.pools.augment import memseg_fingerprint
 from inandout.stages.pools.config import DdpmPoolConfig, MemSegPoolConfig, RoundTripConfig, finetune_config
@@ -19,7 +21,7 @@ from inandout.stages.pools.negatives import good_fingerprint, round_trip_fingerp
 from inandout.tracking.runs import find_finished
 
 PoolConfigs = MemSegPoolConfig | DdpmPoolConfig
-Config = ClassifyConfig | PoolConfigs | RoundTripConfig | FinetuneConfig
+Config = ClassifyConfig | NearestConfig | PoolConfigs | RoundTripConfig | FinetuneConfig
 Wanted = TypeVar("Wanted", bound=Config, covariant=True)
 
 
@@ -65,11 +67,39 @@ def add_missing(task: Task[Config], missing: dict[str, Task[Config]]) -> None:
 
 def plan_cells(cells: Sequence[Cell], data: CheckedData) -> Plan:
     """Return the plan that trains and evaluates every cell."""
-    return Plan(data, cells, [training(cell.config, data) for cell in cells])
+    return Plan(data, cells, [_cell_task(cell, data) for cell in cells])
 
 
-def training(config: ClassifyConfig, data: CheckedData) -> Task[ClassifyConfig]:
-    """Return the task of a classifier without existing pools."""
+def equal_steps(cells: Sequence[Cell], data: CheckedData) -> list[Cell]:
+    """Return the cells; those of `none-steps` with the epochs that have as many steps as with `n_aug` synthetic images.
+
+    The number of steps is rounded up to whole epochs.
+    """
+    return [_with_equal_steps(cell, data) if cell.kind == "none-steps" else cell for cell in cells]
+
+
+def _with_equal_steps(cell: Cell, data: CheckedData) -> Cell:
+    epochs = cell.config.fit.epochs
+    wanted = training_steps(cell.config.with_options(n_aug=cell.n_aug, ddpm_ratio=1.0), data)
+    per_epoch = training_steps(cell.config, data) // epochs
+    return cell._replace(config=cell.config.with_options(epochs=min(-(-wanted // per_epoch), 10_000)))
+
+
+def _cell_task(cell: Cell, data: CheckedData) -> Task[Config]:
+    if cell.kind == "nearest":
+        return Task("nearest", cell.nearest(), nearest_fingerprint(cell.nearest(), data))
+    if cell.first is None:
+        return _training(cell.config, data)
+    first = _training(cell.first, data)
+    run = None if cell.first.fresh else find_finished(first.identity)
+    if run is not None:
+        return _training(cell.config.with_options(start=run.info.run_id), data)
+    second = _training(cell.config, data)  # its fingerprint includes the weights of the first, which do not exist yet
+    return second._replace(identity=f"{second.identity} after {first.identity}", needs=(first, *second.needs))
+
+
+def _training(config: ClassifyConfig, data: CheckedData) -> Task[ClassifyConfig]:
+    """Return the task of a classifier with the pools that it needs."""
     needs = (*positive_pools(config, data), *_negative_pools(config, data))
     return Task("classify", config, classify_fingerprint(config, data), needs)
 

@@ -12,10 +12,11 @@ from inandout.reporting.figures import contact_sheet
 from inandout.stages.analysis.config import DistanceConfig
 from inandout.stages.analysis.distance import distance
 from inandout.stages.classify.synthetic import make_pool
-from inandout.stages.experiment.cells import measure_cells, refuse_impossible_cells
+from inandout.stages.experiment.cells import measure_cells, pool_remarks, refuse_impossible_cells
 from inandout.stages.experiment.config import GRIDS, ExperimentConfig
 from inandout.stages.experiment.cost import estimate
-from inandout.stages.experiment.plan import Plan, plan_cells, positive_pools
+from inandout.stages.experiment.plan import Plan, equal_steps, plan_cells, positive_pools
+from inandout.stages.experiment.power import power
 from inandout.stages.experiment.report import EXPERIMENT_TAG, FIGURE, log_report
 from inandout.tracking.logging import experiment_url, log_dataset
 from inandout.tracking.runs import artifact_folder, open_run
@@ -32,13 +33,15 @@ def experiment(config: ExperimentConfig) -> str:
     cells, data, first = planned.cells, planned.data, planned.cells[0].config
     refuse_impossible_cells(cells, data)
     samples = data.take_shot(first.data, first.scenario, first.seed)
-    key = Identity("experiment", __name__, config, {"data": fingerprint(samples)}, ignored=["data"]).fingerprint
+    key = Identity(
+        "experiment", __name__, config, {"data": fingerprint(samples)}, ignored=["data", "expected_ap"]
+    ).fingerprint
     with open_run("experiment", config.flat(), key, f"experiment {config.name} {config.profile}") as run:
         mlflow.set_tag(EXPERIMENT_TAG, f"{config.name} {config.profile}")
         log_dataset(first.data.data, fingerprint(samples), samples)
         shows = GRIDS[config.name].shows
         if shows == "metrics":
-            text = log_report(measure_cells(cells, data, config.engine))
+            text = log_report(measure_cells(cells, data, config.engine), run.info.run_id, pool_remarks(cells))
         else:
             text = _feature_space(planned) if shows == "features" else _images(planned)
     print(f"\n{text}\n\n{experiment_url(run)}")
@@ -46,9 +49,12 @@ def experiment(config: ExperimentConfig) -> str:
 
 
 def plan(config: ExperimentConfig) -> str:
-    """Print the estimated cost of `experiment` without training or drawing."""
+    """Print the estimated cost and power of `experiment` without training or drawing."""
     connect()
-    text = estimate(plan_experiment(config), config.gpu_tflops)
+    planned = plan_experiment(config)
+    text = estimate(planned, config.gpu_tflops)
+    if GRIDS[config.name].shows == "metrics":
+        text += f"\n\n{power(planned.cells, planned.data, config.expected_ap)}"
     print(text)
     return text
 
@@ -58,7 +64,7 @@ def plan_experiment(config: ExperimentConfig) -> Plan:
     cells = config.cells()
     data = read_data(cells[0].config.data.data)
     if GRIDS[config.name].shows != "images":
-        return plan_cells(cells, data)
+        return plan_cells(equal_steps(cells, data), data)
     return Plan(data, cells, positive_pools(cells[0].config, data))
 
 

@@ -8,7 +8,7 @@ import mlflow
 
 from inandout.data.config import Geometry
 from inandout.data.geometry import fit_image
-from inandout.data.images import read_image
+from inandout.data.images import IMAGE_SUFFIXES, read_image
 from inandout.data.manifest import Sample, read_manifest
 from inandout.errors import InputError
 from inandout.evaluation.product_statistics import FEWEST, ProductShares, product_shares
@@ -32,11 +32,20 @@ class Pool(NamedTuple):
 
 
 def read_pool(folder: Path, run_id: str = "") -> Pool:
-    """Read the pool in a folder."""
+    """Read the pool in a folder: its `manifest.csv`, or the images of another generator.
+
+    Images without a manifest are positives of origin "other", in the order of their names.
+    """
     path = folder / "manifest.csv"
-    if not path.exists():
-        raise InputError(f"{folder}: is not a pool because it has no manifest.csv; give a folder that `augment` wrote")
-    return Pool(read_manifest(path), run_id)
+    if path.exists():
+        return Pool(read_manifest(path), run_id)
+    images = sorted(file.absolute() for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+    if not images:
+        raise InputError(
+            f"{folder}: is not a pool because it has no manifest.csv and no images; give a folder that `augment` "
+            "wrote, or a folder of images"
+        )
+    return Pool([Sample(image=image, label=1, origin="other") for image in images], run_id)
 
 
 def open_pool(where: str) -> Pool:

@@ -15,6 +15,7 @@ from inandout.classifier.backbone import DefectNet
 from inandout.classifier.frequency_sampler import FrequencySampler
 from inandout.data.prepare import CheckedData, read_data
 from inandout.errors import InputError
+from inandout.evaluation.paired_test import Comparison, Difference
 from inandout.parallel import ParallelConfig, run_all
 from inandout.reporting.tables import unpack
 from inandout.stages.classify.config import ClassifyConfig
@@ -148,10 +149,10 @@ def test_a_cell_takes_the_time_of_all_that_it_needs_and_a_finished_one_none(tiny
 
 
 def test_the_conclusion_counts_significant_differences_and_asks_for_more_seeds() -> None:
-    none, better = "a: AP +0.1 (95 % ..): no significant difference", "b: AP +0.1 (95 % ..): better"
-    assert conclusion(f"{none}\n{better}", 4) == "1 of 2 differences are significant."
-    assert conclusion(none, 1).startswith("No difference is significant; one seed")
-    assert conclusion("", 1) == ""
+    none, better = (Comparison("a", 1, 1, {"AP": Difference(0.1, low, 0.3)}) for low in (-0.1, 0.05))
+    assert conclusion([none, better], 4) == "1 of 2 differences are significant."
+    assert conclusion([none], 1).startswith("No difference is significant; one seed")
+    assert conclusion([], 1) == ""
 
 
 @pytest.mark.parametrize("name", ["figure2", "figure4", "figure5"])
@@ -338,6 +339,7 @@ def test_every_name_has_its_cells_and_a_profile_requires_its_options(tiny: Path)
     assert {name: len(config(tiny, name=name).cells()) for name in GRIDS} == {
         "table1": 8, "table2": 4, "table3": 8, "table4": 4, "table5": 6, "table6": 8,
         "figure1": 1, "figure2": 1, "figure4": 1, "figure5": 1, "figure6": 12, "figure7": 12, "comparison": 64,
+        "anchors": 90,
     }  # fmt: skip
     with pytest.raises(InputError, match="profile = tiles: requires option data"):
         ExperimentConfig.from_flat(profile="tiles").cells()

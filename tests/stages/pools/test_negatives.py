@@ -130,7 +130,7 @@ def test_the_option_is_part_of_the_fingerprint_and_of_every_cell_of_a_comparison
     tiny: Path, tiny_base: Path, project: Path
 ) -> None:
     shared = {"data": str(tiny), "base": str(tiny_base), "sources": "memseg,inout"}
-    cells = [cell for _, cell in CompareConfig.from_flat(**shared, negatives="roundtrip").cells()]
+    cells = [cell.config for cell in CompareConfig.from_flat(**shared, negatives="roundtrip").cells()]
     assert {cell.mix.negatives for cell in cells} == {"roundtrip"}
     ignored = {cell.ddpm_ratio: "negatives" in ignored_options(cell, {}) for cell in cells}
     assert ignored == {0.0: True, 0.5: False}

@@ -1,0 +1,230 @@
+"""Rows of a comparison besides the paper's sources: controls, pools of others, two stages, folds, power."""
+
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+
+from inandout.data.images import write_image
+from inandout.data.manifest import read_manifest
+from inandout.data.prepare import read_data
+from inandout.errors import InputError
+from inandout.stages.classify.config import ClassifyConfig
+from inandout.stages.classify.train import classify
+from inandout.stages.experiment.cells import pool_remarks
+from inandout.stages.experiment.compare import compare, plan
+from inandout.stages.experiment.config import CompareConfig, ExperimentConfig, ReportConfig
+from inandout.stages.experiment.grid import SOURCES, build_cells
+from inandout.stages.experiment.missing import training_steps
+from inandout.stages.experiment.paired_tests import _questions, pairs_of
+from inandout.stages.experiment.plan import equal_steps
+from inandout.stages.experiment.report import report
+from inandout.tracking.runs import STAGE, artifact_folder
+from inandout.tracking.store import connect
+from tests.conftest import SIDE, draw, shrink_presets
+
+pytestmark = pytest.mark.slow
+
+SMALL = {"n_aug": 4, "width": SIDE, "height": SIDE, "epochs": 2, "batch_size": 8, "backbone": "resnet18"}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip the export of the model and most bootstrap rounds."""
+    monkeypatch.setattr("inandout.stages.classify.train._log_export", lambda model, pixels: None)
+    monkeypatch.setattr("inandout.evaluation.paired_test.paired_difference.__defaults__", (0, 20))
+
+
+def config(tiny: Path, **changes: object) -> CompareConfig:
+    frozen = {"data": str(tiny), "freeze": "all", "shots": "full"}
+    return CompareConfig.from_flat(**frozen | SMALL | changes)
+
+
+def runs(stage: str) -> list[mlflow.entities.Run]:
+    found = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    return [run for run in found if run.data.tags.get(STAGE) == stage]
+
+
+def results(stage: str = "main") -> str:
+    (run,) = runs(stage)
+    return artifact_folder(run.info.run_id, "results.md").read_text(encoding="utf-8")
+
+
+def other_pool(folder: Path, count: int = 5) -> Path:
+    """Write images of another generator, without a manifest."""
+    folder.mkdir()
+    for number in range(count):
+        write_image(folder / f"{number}.png", draw(500 + number, True)[0])
+    return folder
+
+
+def test_the_controls_and_a_pool_of_another_generator_are_rows(tiny: Path, project: Path, tmp_path: Path) -> None:
+    folder = other_pool(tmp_path / "theirs")
+    rows = compare(config(tiny, sources="none,none-steps,nearest", pool=f"theirs={folder}"))
+    assert [(row.source, row.n_aug) for row in rows] == [
+        ("none", 0), ("none, equal steps", 4), ("nearest neighbour", 0), ("theirs", 4),
+    ]  # fmt: skip
+    text = results()
+    assert "theirs: 5 of 5 images have no record of their sources" in text
+    assert "theirs against none, equal steps: AP" in text
+    assert "theirs against nearest neighbour: AP" in text
+    by_source = {row.source: mlflow.get_run(row.run_id).data for row in rows}
+    assert by_source["theirs"].params["n_train_other_positives"] == "4"
+    assert int(by_source["none, equal steps"].params["epochs"]) > 2
+    assert by_source["nearest neighbour"].tags[STAGE] == "nearest"
+
+
+def test_equal_steps_are_those_of_the_classifier_with_synthetic_positives(tiny: Path) -> None:
+    asked = config(tiny, sources="none-steps,memseg", shots="few,full", n_aug=40, epochs=3, seeds="0,1")
+    data = read_data(str(tiny))
+    cells = equal_steps(asked.cells(), data)
+    memseg = {(c.config.scenario.shot, c.config.seed): c.config for c in cells if c.source == "MemSeg"}
+    control = {(c.config.scenario.shot, c.config.seed): c.config for c in cells if c.kind == "none-steps"}
+    assert memseg.keys() == control.keys()
+    for key, one in control.items():
+        assert one.mix.n_aug == 0
+        per_epoch = training_steps(one, data) // one.fit.epochs
+        assert 0 <= training_steps(one, data) - training_steps(memseg[key], data) < per_epoch
+
+
+def test_an_image_of_another_generator_that_copies_a_test_part_is_refused(
+    tiny: Path, project: Path, tmp_path: Path
+) -> None:
+    folder = other_pool(tmp_path / "theirs")
+    held_out = next(sample for sample in read_manifest(tiny) if sample.split == "test" and sample.label)
+    image = draw(int(held_out.image.stem), True)[0]
+    write_image(folder / "0.png", np.minimum(image + 3, 255).astype(np.uint8))
+    with pytest.raises(InputError, match=r"0\.png: is a near-duplicate of .* held out"):
+        compare(config(tiny, sources="none", pool=f"theirs={folder}"))
+
+
+@pytest.mark.parametrize(
+    ("pool", "message"),
+    [
+        ("theirs", "does not have the form NAME=FOLDER"),
+        ("memseg=x", "the name 'memseg' is in use"),
+        ("a=x,a=y", "the name 'a' is in use"),
+    ],
+)
+def test_a_pool_needs_a_name_of_its_own(pool: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CompareConfig.from_flat(pool=pool)
+
+
+def test_two_stages_continue_the_whole_first_classifier(
+    tiny: Path, tiny_base: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shrink_presets(monkeypatch)
+    asked = config(tiny, sources="two-stage", base=str(tiny_base), shots="zero")
+    assert "training steps" not in plan(asked)
+    (row,) = compare(asked)
+    first, second = sorted(runs("classify"), key=lambda run: int(run.info.start_time))
+    assert second.data.params["start"] == first.info.run_id
+    assert (first.data.params["ddpm_ratio"], second.data.params["ddpm_ratio"]) == ("0.0", "1.0")
+    assert [run.data.params["epochs"] for run in (first, second)] == ["1", "1"], "together as many as asked for"
+    assert row.run_id == second.info.run_id
+    assert "1 cells, 1 finished" in plan(asked)
+    kept = read_weights(first.info.run_id)
+    monkeypatch.setattr("inandout.stages.classify.train.fit", lambda *_, **__: [])
+    asked_again = ClassifyConfig.from_flat(data=str(tiny), start=first.info.run_id, freeze="all", **SMALL)
+    assert kept == read_weights(classify(asked_again).run_id), "untrained, the network is that of the first stage"
+
+
+def read_weights(run_id: str) -> dict[str, list[float]]:
+    from safetensors.torch import load_file
+
+    tensors = load_file(artifact_folder(run_id, "classifier.safetensors"))
+    return {name: tensor.flatten().tolist() for name, tensor in tensors.items()}
+
+
+def test_a_start_of_another_fold_or_backbone_is_refused(tiny: Path, project: Path) -> None:
+    def one(**changes: object) -> ClassifyConfig:
+        return ClassifyConfig.from_flat(**{"data": str(tiny), "freeze": "all"} | SMALL | {"n_aug": 0} | changes)
+
+    start = classify(one(fold="1/2")).run_id
+    with pytest.raises(InputError, match="was trained with another test part"):
+        classify(one(fold="2/2", start=start))
+    with pytest.raises(InputError, match="is a resnet18"):
+        classify(one(fold="1/2", start=start, backbone="mobilenet_v2"))
+
+
+def test_folds_test_every_part_once_and_are_averaged(tiny: Path, project: Path) -> None:
+    rows = compare(config(tiny, sources="none,nearest", folds=2))
+    assert [(row.source, row.fold) for row in rows] == [
+        ("none", "1/2"), ("none", "2/2"), ("nearest neighbour", "1/2"), ("nearest neighbour", "2/2"),
+    ]  # fmt: skip
+    pairs = pairs_of(rows, "none", "nearest neighbour")
+    assert pairs.runs == [(0, "1/2"), (0, "2/2")]
+    assert sum(len(ours.labels) for ours, _ in pairs.scores) == len(read_manifest(tiny))
+    groups = [set(ours.groups) for ours, _ in pairs.scores]
+    assert not groups[0] & groups[1]
+    mean = np.mean([row.metrics["ap"] for row in rows if row.source == "none"])
+    assert any(line.startswith("| full | none") and f"{mean:.3f}" in line for line in results().splitlines())
+    assert "nearest neighbour against none: AP" in results()
+    assert "1 seed, so without training variance, 2 folds" in results()
+
+
+def test_folds_exclude_a_single_fold() -> None:
+    with pytest.raises(ValueError, match="folds = 2 tests on every fold"):
+        CompareConfig.from_flat(folds=2, fold="1/3")
+    with pytest.raises(ValueError, match="one fold has no training part"):
+        CompareConfig.from_flat(folds=1)
+
+
+def test_a_dry_run_states_the_power(tiny: Path, project: Path) -> None:
+    connect()
+    text = plan(config(tiny, sources="none,memseg", seeds="0,1"))
+    assert "power: with 6 defective images of 6 parts, 8 good images and 2 seeds, a difference of AP of " in text
+    folds = plan(config(tiny, sources="none,memseg", seeds="0,1", folds=2, expected_ap=0.9))
+    assert "power: with 14 defective images of 14 parts, 28 good images" in folds
+    assert "AP 0.9, correlation" in folds
+
+
+def test_each_source_of_defects_is_compared_with_the_controls() -> None:
+    steps, nearest = SOURCES["none-steps"].title, SOURCES["nearest"].title
+    assert _questions(["none", steps, nearest, "MemSeg", "In&Out"]) == [
+        ("In&Out", "none"), ("In&Out", steps), ("In&Out", nearest), ("In&Out", "MemSeg"),
+        ("MemSeg", steps), ("MemSeg", nearest),
+    ]  # fmt: skip
+    assert _questions(["none", "MemSeg"]) == [("MemSeg", "none")]
+    assert _questions(["none", nearest]) == [(nearest, "none")]
+
+
+def test_generated_pools_need_no_remark() -> None:
+    assert pool_remarks(list(build_cells(["full"], ["none", "memseg"], [4], [0], ClassifyConfig()))) == []
+
+
+def test_the_page_of_a_comparison_has_all_sections(tiny: Path, project: Path) -> None:
+    asked = config(tiny, sources="none,none-steps,memseg", curve="1,3")
+    rows = compare(asked)
+    assert [(row.n_shot, row.seed) for row in rows if row.n_shot] == [(1, 0), (3, 0)]
+    assert "worth in real defects" in results()
+    assert "| few " not in results().partition("worth")[0], "points of the curve are no rows of the table"
+    (run,) = runs("main")
+    text = report(ReportConfig(run=run.info.run_id))
+    for title in ("Results", "What it means for a plant", "Differences", "Power", "Worth in real defects", "Controls"):
+        assert f"## {title}\n" in text
+    assert "full shot, n_aug 4, MemSeg against none, equal steps: AP" in text
+    assert "With 6 defective images of 6 parts, 8 good images and 1 seed, a difference of AP of" in text
+    assert "Data tiny.csv, images of 32x32 (crop); resnet18 from weights none (none), freeze=all; adamw" in text
+    assert "paper's AP" not in text
+    (reported,) = runs("report")
+    page = artifact_folder(reported.info.run_id, "results.html").read_text(encoding="utf-8")
+    assert "full shot, MemSeg, seed 0: best and worst of 4" in page
+    assert f"--data {tiny} " in page
+    assert "--curve 1,3" in page
+    assert f"report --run {run.info.run_id}" in page
+    assert page.count("data:image/png") == 2 + 1 + 1, "two forests, the curve, and a sheet"
+
+
+def test_the_experiment_anchors_has_every_control(tiny: Path) -> None:
+    options = {"name": "anchors", "profile": "magnetic_tile", "data": str(tiny), "weights": "none", "n_shot": 3}
+    small = {"width": SIDE, "height": SIDE, "epochs": 2, "n_augs": "4", "seeds": "0", "curve": "1"}
+    cells = ExperimentConfig.from_flat(**options | small).cells()
+    assert [cell.source for cell in cells if cell.config.scenario.shot == "zero"] == [
+        "nearest neighbour", "MemSeg", "DDPM", "In&Out", "inpainting", "In&Out, inpainting", "MemSeg, then DDPM",
+    ]  # fmt: skip
+    assert {cell.config.backbone.freeze for cell in cells} == {"all"}
+    with pytest.raises(InputError, match="profile = solar_cells: requires option weights"):
+        ExperimentConfig.from_flat(profile="solar_cells", name="anchors", data="x").cells()
