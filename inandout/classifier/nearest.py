@@ -80,13 +80,10 @@ def _patch_features(model: DefectNet, pixels: Pixels, batch_size: int = 16) -> I
     Each is the mean over 3x3 positions. The coarser layer is resized to the finer one.
     """
     model.eval()
-    layers, _ = model.convolutions()
+    down_to_8, down_to_16, _ = model.convolutions()
     for start in range(0, len(pixels), batch_size):
-        x = model.normalise(to_tensor(pixels[start : start + batch_size], model.mean.device))
-        by_size: dict[tuple[int, ...], Tensor] = {}
-        for layer in layers:
-            x = layer(x)
-            by_size[tuple(x.shape[2:])] = x
-        fine, coarse = (avg_pool2d(each, 3, 1, 1, count_include_pad=False) for each in list(by_size.values())[-2:])
+        at_8 = down_to_8(model.normalise(to_tensor(pixels[start : start + batch_size], model.mean.device)))
+        maps = (at_8, down_to_16(at_8))
+        fine, coarse = (avg_pool2d(each, 3, 1, 1, count_include_pad=False) for each in maps)
         size = (int(fine.shape[2]), int(fine.shape[3]))
         yield torch.cat([fine, interpolate(coarse, size, mode="bilinear", align_corners=False)], 1)

@@ -187,8 +187,8 @@ def _cut(image: ImageArray, sample: Sample, config: FinetuneConfig, place: int, 
     """Return the window of a fitted image: around the defect, or at a random place if it has none or no mask."""
     window = known(config.window)
     if sample.mask is not None:
-        size = Geometry.model_construct(width=image.shape[1], height=image.shape[0], fit=config.geometry.fit)
-        mask = fit_mask(read_mask(sample.mask), size)
+        fit = "stretch" if config.geometry.fit == "stretch" else "crop"  # buckets crop as well
+        mask = fit_mask(read_mask(sample.mask), Geometry(width=image.shape[1], height=image.shape[0], fit=fit))
         if mask.any():
             return crop(image, window_around(mask, window), side)
     rng = generator(config.seed, PoolStream.WINDOWS, place)

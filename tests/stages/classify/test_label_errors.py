@@ -17,7 +17,8 @@ from inandout.data.prepare import prepare
 from inandout.errors import InputError
 from inandout.stages.classify import label_errors as stage
 from inandout.stages.classify.config import LabelErrorsConfig
-from inandout.stages.classify.label_errors import SUSPECTS, find_label_errors, read_suspects
+from inandout.stages.classify.label_errors import find_label_errors
+from inandout.stages.classify.suspects import SUSPECTS, read_suspects
 from inandout.stages.review import run as review_stage
 from inandout.stages.review.config import ReviewConfig
 from inandout.stages.review.run import review
