@@ -9,8 +9,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "inandout"
 
 LAYERS = [
-    {"errors", "files", "processes", "options", "seeds"},
-    {"hardware"},
+    {"errors", "processes", "options", "seeds"},
+    {"files", "hardware"},
     {"data", "checkpoint", "parallel", "fingerprints", "mlproject"},
     {"memseg", "classifier", "diffusion"},
     {"mixing", "evaluation"},

@@ -25,7 +25,7 @@ from inandout.diffusion.lora.safetensors_io import save_adapter
 from inandout.diffusion.prompts import check_prompt
 from inandout.diffusion.sample.config import SamplingConfig
 from inandout.diffusion.sample.generate import text2img_generator
-from inandout.diffusion.window import crop, own_size, random_window, window_around
+from inandout.diffusion.sample.square_window import crop, own_size, random_window, window_around
 from inandout.fingerprints import Identity, code_fingerprint, computed_by
 from inandout.hardware import Hardware, find_device
 from inandout.options import known

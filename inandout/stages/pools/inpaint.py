@@ -19,7 +19,15 @@ from inandout.diffusion.pipeline import Pipeline
 from inandout.diffusion.sample.generate import Kept, inpaint_generator, mask_generator
 from inandout.diffusion.sample.inpaint import Canvas, find_changed
 from inandout.diffusion.sample.sampler import image_seed
-from inandout.diffusion.window import Window, crop, crop_mask, own_size, paste, random_window, window_around
+from inandout.diffusion.sample.square_window import (
+    Window,
+    crop,
+    crop_mask,
+    own_size,
+    paste,
+    random_window,
+    window_around,
+)
 from inandout.errors import InputError
 from inandout.fingerprints import Identity, computed_by
 from inandout.hardware import Hardware

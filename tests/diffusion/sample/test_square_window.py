@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from inandout.diffusion.window import Window, crop, crop_mask, own_size, paste, random_window, window_around
+from inandout.diffusion.sample.square_window import (
+    Window,
+    crop,
+    crop_mask,
+    own_size,
+    paste,
+    random_window,
+    window_around,
+)
 from inandout.errors import InputError
 from tests.diffusion.tiny import tiny_pipeline
 
