@@ -9,7 +9,6 @@ from inandout.classifier.backbone import DefectNet, build_classifier
 from inandout.classifier.config import BackboneConfig, FitConfig, Optimiser
 from inandout.classifier.training import fit, predict
 from inandout.errors import InputError
-from inandout.hardware import Precision
 from tests.conftest import draw
 
 pytestmark = pytest.mark.slow
@@ -23,11 +22,7 @@ class StopError(Exception):
 
 
 def train(
-    epochs: int,
-    checkpoint: Path | None = None,
-    stop_after: int | None = None,
-    optimiser: Optimiser = "adamw",
-    precision: Precision = "fp32",
+    epochs: int, checkpoint: Path | None = None, stop_after: int | None = None, optimiser: Optimiser = "adamw"
 ) -> DefectNet:
     def on_epoch(epoch: int, values: dict[str, float]) -> None:
         if epoch == stop_after:
@@ -36,7 +31,7 @@ def train(
     model = build_classifier(BackboneConfig(), 0)
     fit(
         model, PIXELS, LABELS, FitConfig(epochs=epochs, batch_size=4, optimiser=optimiser, lr=0.01), seed=0,
-        checkpoint=checkpoint, precision=precision, on_epoch=on_epoch,
+        checkpoint=checkpoint, on_epoch=on_epoch,
     )  # fmt: skip
     return model
 
@@ -54,13 +49,26 @@ def test_a_resumed_run_ends_with_bit_identical_weights(tmp_path: Path, optimiser
         assert torch.equal(tensor, resumed[name]), name
 
 
-def test_a_16_bit_training_keeps_weights_in_fp32_and_resumes_bit_for_bit(tmp_path: Path) -> None:
-    """With fp16, the scale of the loss is resumed, too."""
-    expected, path = train(2, precision="fp16").state_dict(), tmp_path / "checkpoint.safetensors"
+def test_an_fp16_training_keeps_weights_in_fp32_and_resumes_with_the_scale_of_the_loss(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+
+    def train_fp16(checkpoint: Path | None = None, stop_after: int | None = None) -> dict[str, torch.Tensor]:
+        def on_epoch(epoch: int, values: dict[str, float]) -> None:
+            if epoch == stop_after:
+                raise StopError
+
+        model, config = build_classifier(BackboneConfig(backbone="resnet18"), 0), FitConfig(epochs=2, batch_size=4)
+        fit(
+            model, PIXELS[8:12, :16, :16], LABELS[8:12], config, seed=0, checkpoint=checkpoint, precision="fp16",
+            on_epoch=on_epoch,
+        )  # fmt: skip
+        return model.state_dict()
+
+    expected = train_fp16()
     with pytest.raises(StopError):
-        train(2, path, 1, precision="fp16")
+        train_fp16(path, stop_after=2)
     assert load_checkpoint(path).progress["scaler"]["scale"] > 0
-    resumed = train(2, path, precision="fp16").state_dict()
+    resumed = train_fp16(path)
     assert {tensor.dtype for tensor in resumed.values() if tensor.is_floating_point()} == {torch.float32}
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in expected.items())
 
