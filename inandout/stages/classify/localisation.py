@@ -28,12 +28,12 @@ def log_localisation(model: DefectNet, val: Part, test: Part, geometry: Geometry
     `pointing` and `pointing_chance` are measured for every classifier, on Grad-CAM without a mask head. A mask head
     also gives `pixel_ap`, `aupro`, and `iou` at `map_threshold`, a logit chosen on the validation part: the best IoU if
     it has masks of defects, else the threshold that the highest pixel of at most `max_fpr` of its good images reaches.
-    Nothing is logged without masks.
+    Nothing is logged without masks. The model is in evaluation mode.
     """
-    masks = {i: mask for i in np.flatnonzero(test.labels) if (mask := test.mask(int(i), geometry)) is not None}
-    visible = [int(i) for i, mask in masks.items() if mask.any()]
+    masks = {int(i): test.mask(int(i), geometry) for i in np.flatnonzero(test.labels)}
+    visible = {i: mask for i, mask in masks.items() if mask is not None and mask.any()}
     if visible:
-        score = pointing(heat_maps(model, test.pixels[visible]), [masks[np.intp(i)] for i in visible])
+        score = pointing(heat_maps(model, test.pixels[list(visible)]), list(visible.values()))
         log_values({"pointing": score.hits, "pointing_chance": score.chance, "pointing_energy": score.energy})
     if model.mask_head:
         _log_pixels(model, val, test, geometry, max_fpr)
