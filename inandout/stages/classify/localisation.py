@@ -19,7 +19,7 @@ from inandout.stages.classify.part import Part, outlined
 from inandout.tracking.logging import log_values
 
 N_SHOWN = 8
-"""Images of each label on the sheet of maps."""
+"""Columns of the sheet of maps, and the maximum number of images of each label on it."""
 
 
 def log_localisation(model: DefectNet, val: Part, test: Part, geometry: Geometry, max_fpr: float) -> None:
@@ -103,16 +103,10 @@ def with_maps(model: DefectNet, part: Part, indices: Sequence[int], geometry: Ge
 
 
 def _sheet(model: DefectNet, test: Part, geometry: Geometry) -> ImageArray:
-    """Return a contact sheet of defects and good parts, evenly spaced in the test part, above their maps."""
-    rows: list[ImageArray] = []
-    captions: list[str] = []
-    for label, name in ((1, "defect"), (0, "good")):
-        found = np.flatnonzero(test.labels == label)
-        chosen = (
-            [int(found[i]) for i in np.unique(np.linspace(0, len(found) - 1, N_SHOWN).astype(int))]
-            if len(found)
-            else []
-        )
-        rows += [outlined(test, i, geometry) for i in chosen] + with_maps(model, test, chosen, geometry)
-        captions += [test.samples[i].defect or name for i in chosen] + ["map"] * len(chosen)
-    return contact_sheet(rows, captions, min(N_SHOWN, len(rows)))
+    """Return a contact sheet of defects and good parts, evenly spaced in the test part, each with its map beside it."""
+    found = [np.flatnonzero(test.labels == label) for label in (1, 0)]
+    chosen = [int(i) for each in found for i in each[:: -(-len(each) // N_SHOWN) or 1]]
+    maps = with_maps(model, test, chosen, geometry)
+    images = [image for i, heat in zip(chosen, maps, strict=True) for image in (outlined(test, i, geometry), heat)]
+    names = [test.samples[i].defect or ("defect" if test.labels[i] else "good") for i in chosen]
+    return contact_sheet(images, [caption for name in names for caption in (name, "map")], N_SHOWN)
