@@ -19,7 +19,7 @@ from inandout.stages.classify.part import Part, outlined
 from inandout.tracking.logging import log_values
 
 N_SHOWN = 8
-"""Images of each label on the sheet of maps."""
+"""Columns of the sheet of maps, and the maximum number of images of each label on it."""
 
 
 def log_localisation(model: DefectNet, val: Part, test: Part, geometry: Geometry, max_fpr: float) -> None:
@@ -28,12 +28,12 @@ def log_localisation(model: DefectNet, val: Part, test: Part, geometry: Geometry
     `pointing` and `pointing_chance` are measured for every classifier, on Grad-CAM without a mask head. A mask head
     also gives `pixel_ap`, `aupro`, and `iou` at `map_threshold`, a logit chosen on the validation part: the best IoU if
     it has masks of defects, else the threshold that the highest pixel of at most `max_fpr` of its good images reaches.
-    Nothing is logged without masks.
+    Nothing is logged without masks. The model is in evaluation mode.
     """
-    masks = {i: mask for i in np.flatnonzero(test.labels) if (mask := test.mask(int(i), geometry)) is not None}
-    visible = [int(i) for i, mask in masks.items() if mask.any()]
+    masks = {int(i): test.mask(int(i), geometry) for i in np.flatnonzero(test.labels)}
+    visible = {i: mask for i, mask in masks.items() if mask is not None and mask.any()}
     if visible:
-        score = pointing(heat_maps(model, test.pixels[visible]), [masks[np.intp(i)] for i in visible])
+        score = pointing(heat_maps(model, test.pixels[list(visible)]), list(visible.values()))
         log_values({"pointing": score.hits, "pointing_chance": score.chance, "pointing_energy": score.energy})
     if model.mask_head:
         _log_pixels(model, val, test, geometry, max_fpr)
@@ -103,16 +103,10 @@ def with_maps(model: DefectNet, part: Part, indices: Sequence[int], geometry: Ge
 
 
 def _sheet(model: DefectNet, test: Part, geometry: Geometry) -> ImageArray:
-    """Return a contact sheet of defects and good parts, evenly spaced in the test part, above their maps."""
-    rows: list[ImageArray] = []
-    captions: list[str] = []
-    for label, name in ((1, "defect"), (0, "good")):
-        found = np.flatnonzero(test.labels == label)
-        chosen = (
-            [int(found[i]) for i in np.unique(np.linspace(0, len(found) - 1, N_SHOWN).astype(int))]
-            if len(found)
-            else []
-        )
-        rows += [outlined(test, i, geometry) for i in chosen] + with_maps(model, test, chosen, geometry)
-        captions += [test.samples[i].defect or name for i in chosen] + ["map"] * len(chosen)
-    return contact_sheet(rows, captions, min(N_SHOWN, len(rows)))
+    """Return a contact sheet of defects and good parts, evenly spaced in the test part, each with its map beside it."""
+    found = [np.flatnonzero(test.labels == label) for label in (1, 0)]
+    chosen = [int(i) for each in found for i in each[:: -(-len(each) // N_SHOWN) or 1]]
+    maps = with_maps(model, test, chosen, geometry)
+    images = [image for i, heat in zip(chosen, maps, strict=True) for image in (outlined(test, i, geometry), heat)]
+    names = [test.samples[i].defect or ("defect" if test.labels[i] else "good") for i in chosen]
+    return contact_sheet(images, [caption for name in names for caption in (name, "map")], N_SHOWN)

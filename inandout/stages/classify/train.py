@@ -168,6 +168,7 @@ def _train_and_measure(config: ClassifyConfig, data: CheckedData, work: Path) ->
     real = data.take_shot(config.data, config.scenario, config.seed)
     val, test = (load_part(_rows(real, split), config.geometry) for split in ("val", "test"))
     model, val_logits = train_classifier(config, data, real, val, work)
+    model.eval()
     test_logits = predict(model, test.pixels, precision=config.hardware.open().precision)
     evaluation = evaluate(scored_part(test, test_logits), scored_part(val, val_logits), config.val_fpr, config.seed)
     log_values(evaluation.values)
