@@ -7,7 +7,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torchvision.models import get_model, get_model_weights
 
 from inandout.classifier.config import Backbone, BackboneConfig, Freeze
 from inandout.errors import InputError, brief
@@ -45,6 +44,8 @@ class DefectNet(nn.Module):
     std: Tensor
 
     def __init__(self, backbone: Backbone = "resnet50", freeze: Freeze = "none") -> None:
+        from torchvision.models import get_model  # takes a second to import
+
         super().__init__()
         self.backbone, self.freeze = backbone, freeze
         head = NETWORKS[backbone].head
@@ -149,6 +150,8 @@ def load_classifier(path: Path) -> DefectNet:
 
 
 def _imagenet(backbone: Backbone) -> dict[str, Tensor]:
+    from torchvision.models import get_model_weights
+
     weights = get_model_weights(backbone)["IMAGENET1K_V1"]
     try:
         state: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)
