@@ -31,7 +31,7 @@ ANSWER_ROUNDS, SECONDS = 3, 5.0
 RUN = "0" * 32
 ANSWERS = [["clean"], ["rollback"], ["report"], ["review", "--pool", RUN], ["extend-pool", "--pool", RUN]]
 ANSWERS += [[name, "--run", RUN] for name in ("promote", "export", "probe-shortcut")]
-ANSWERS += [["filter", "--pool", RUN, "--run", RUN], ["distance", "--pools", RUN, "--run", RUN]]
+ANSWERS += [["filter", "--pool", RUN, "--run", RUN], ["distance", "--pools", RUN, "--model", RUN]]
 
 
 def seconds(arguments: list[str]) -> float:

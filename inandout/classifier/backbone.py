@@ -8,7 +8,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
-from torchvision.models import get_model, get_model_weights
 
 from inandout.checkpoint import write_tensors
 from inandout.classifier.config import Backbone, BackboneConfig, Freeze, Head
@@ -66,6 +65,8 @@ class DefectNet(nn.Module):
     std: Tensor
 
     def __init__(self, backbone: Backbone = "resnet50", freeze: Freeze = "none", head: Head = "image") -> None:
+        from torchvision.models import get_model  # takes a second to import
+
         super().__init__()
         self.backbone, self.freeze = backbone, freeze
         last = NETWORKS[backbone].head
@@ -204,6 +205,8 @@ def _own_name(name: str, last: str) -> str:
 
 
 def _imagenet(backbone: Backbone) -> dict[str, Tensor]:
+    from torchvision.models import get_model_weights
+
     weights = get_model_weights(backbone)["IMAGENET1K_V1"]
     try:
         state: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)

@@ -9,7 +9,6 @@ import mlflow
 
 from inandout.data.manifest import Sample, digests, fingerprint, write_manifest
 from inandout.data.prepare import prepare, prepare_shot
-from inandout.diffusion.sample.sampler import image_seed
 from inandout.errors import InputError
 from inandout.fingerprints import Identity
 from inandout.review.decisions import Decision
@@ -20,7 +19,6 @@ from inandout.stages.pools.config import DdpmPoolConfig, ExtendPoolConfig, MemSe
 from inandout.stages.pools.decisions import DECISIONS, POOL_TAG, load_review
 from inandout.stages.pools.drawing_config import read_drawing_config
 from inandout.stages.pools.pool import Pool, log_pool, open_pool, pool_folder, read_pool, work_pool
-from inandout.stages.pools.text2img import draw_ddpm, open_diffusion_setup
 from inandout.tracking.runs import read_config, run_stage
 from inandout.tracking.store import connect
 
@@ -109,6 +107,9 @@ def _draw(
     extension: DdpmPoolConfig | MemSegPoolConfig, samples: Sequence[Sample], old: Sequence[Sample], folder: Path
 ) -> list[Sample]:  # fmt: skip
     """Draw new images, with a seed that no earlier pool used."""
+    from inandout.diffusion.sample.sampler import image_seed  # diffusers takes seconds to import
+    from inandout.stages.pools.text2img import draw_ddpm, open_diffusion_setup
+
     folder.mkdir(exist_ok=True)
     seed = image_seed(extension.seed, len(old))
     if isinstance(extension, MemSegPoolConfig):
