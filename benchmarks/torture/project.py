@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.torture.forked import run
+from benchmarks.torture.forked import apart, run
 from inandout.data.images import write_image
 from inandout.data.manifest import Sample, write_manifest
 from tests.diffusion.tiny import tiny_pipeline
@@ -29,7 +29,7 @@ def make_template(template: Path, folder: Path) -> None:
     Copies belong into `folder`, because MLflow stores absolute paths.
     """
     _write_data(folder / "data")
-    tiny_pipeline().save_pretrained(folder / "base")
+    apart(lambda: tiny_pipeline().save_pretrained(folder / "base"))
     pool = ["augment", *SIZE, "--data", "data/parts.csv", "--source", "memseg", "--n-aug", "4"]
     for command in (["classify", *FIT, "--n-aug", "0"], ["finetune", *ADAPTER], pool):
         ended = run(folder, command)

@@ -96,6 +96,7 @@ def test_every_format_of_mlflow_is_answered(client: TestClient) -> None:
         (b'{"params": {"rule": "a", "rule": "b"}}', "the key 'rule' is repeated"),
         (b"[" * 9999, "nested too deeply"),
         (b'{"dataframe_records": [{"image": NaN}]}', "NaN is no JSON number"),
+        ({"dataframe_records": [{}] * 257}, "257 images in the request; send 1 to 256"),
         ({"dataframe_records": [{"image": {}}]}, "image 0: image is an object; send base64 text"),
     ],
 )
