@@ -123,7 +123,7 @@ def test_one_request_is_computed_at_a_time_and_few_bodies_are_read(monkeypatch: 
     """A client that sends slowly is refused, and waiting has an end."""
     monkeypatch.setattr(guard, "MAX_BODIES", 2)
     monkeypatch.setattr(guard, "MAX_READ_SECONDS", 0.05)
-    body = json.dumps({"dataframe_records": []}).encode()
+    body = json.dumps({"dataframe_records": [{"image": small_png()}]}).encode()
     answers: list[int] = []
     active, most, read = 0, 0, 0
 
@@ -154,6 +154,7 @@ def test_one_request_is_computed_at_a_time_and_few_bodies_are_read(monkeypatch: 
     async def ask_all() -> None:
         nonlocal read
         await ask(slow=True)
+        monkeypatch.setattr(guard, "MAX_READ_SECONDS", 30.0)
         read = 0
         four = [asyncio.create_task(ask()) for _ in range(4)]
         await asyncio.sleep(0.1)
