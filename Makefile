@@ -5,19 +5,20 @@ BIN := $(VENV)/bin
 
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadgroup
 
-.PHONY: help demo test test-fast docs clean
+.PHONY: help demo test test-fast torture docs clean
 
 help:
 	@echo "make demo   install into $(VENV), run the whole method on embedded data (10 to 15 minutes on 2 cores)"
 	@echo "make test   install into $(VENV), then lint, types and tests (20 minutes on 2 cores)"
 	@echo "make test-fast  the tests that train nothing and start no server or browser (2 minutes on 2 cores)"
+	@echo "make torture  kill commands, fill disks, send malformed requests, read hostile files (40 minutes on 2 cores)"
 	@echo "make docs   install MkDocs into $(VENV), build the site into site/; links and names must resolve"
 	@echo "make clean  remove $(VENV); runs, images and models in mlflow.db and mlruns/ stay"
 
 demo: $(VENV)/installed
 	@echo "== The whole method on embedded surfaces: MemSeg, diffusion and both, without and with real defects."
 	$(BIN)/python -m inandout surfaces --width 64 --height 64 --out data/demo
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mlflow run . --env-manager local --experiment-name inandout \
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/mlflow run . --env-manager local --experiment-name inandout \
 		-P data=data/demo -P width=64 -P height=64 -P epochs=5 -P n_aug=40 -P sources=none,memseg,inpaint,inout-inpaint
 	@echo "== Next, your own images: one folder with good/ and defect/, or a CSV manifest"
 	@echo "$(BIN)/python -m inandout check --data FOLDER"
@@ -46,6 +47,9 @@ $(VENV)/installed: requirements.lock pyproject.toml
 $(VENV)/installed-dev: requirements-dev.lock $(VENV)/installed
 	$(BIN)/pip install --quiet -r requirements-dev.lock
 	@touch $@
+
+torture: $(VENV)/installed $(VENV)/installed-dev
+	$(BIN)/python -m benchmarks.torture
 
 docs: $(VENV)/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

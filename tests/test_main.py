@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from inandout.__main__ import main
 from inandout.entry_points import STAGES, Stage
@@ -209,3 +210,32 @@ def test_a_console_without_the_characters_of_a_path_gets_the_message(monkeypatch
     assert run("--help") == 0
     print("Pr\u00fcfung")
     assert written.getvalue().endswith(b"Pr\\xfcfung\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OSError(28, "No space left on device", "a.png"), "the disk is full (OSError: [Errno 28]"),
+        (RuntimeError("PytorchStreamWriter failed writing file data/0"), "the disk is full (RuntimeError"),
+        (PermissionError(13, "Permission denied", "a"), "the system refused a file or connection (PermissionError"),
+        (ConnectionResetError("reset by peer"), "the system refused a file or connection (ConnectionResetError"),
+        (OperationalError("INSERT", {}, Exception("locked")), "the tracking store refused a request (OperationalError"),
+    ],
+)
+def test_what_disk_network_and_store_refuse_is_one_sentence(
+    error: Exception, sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Stage, "run", refuse)
+    assert run("check") == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: {sentence}")
+    assert message.count("\n") == 1
+
+
+def test_a_mistake_in_the_code_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Stage, "run", lambda *_: [][0])
+    with pytest.raises(IndexError):
+        main(["check"])

@@ -2,22 +2,25 @@
 
 import contextlib
 import importlib
+import json
 import os
 import pkgutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 TIMEOUT = 300.0
 """Seconds until a command counts as hanging."""
 SETTINGS = {
-    "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false", "MLFLOW_LOGGING_LEVEL": "ERROR", "PYTHONWARNINGS": "ignore",
-    "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db", "GIT_PYTHON_REFRESH": "quiet", "CUDA_VISIBLE_DEVICES": "",
+    "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false", "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db", "PYTHONWARNINGS": "ignore", "GIT_PYTHON_REFRESH": "quiet",
+    "CUDA_VISIBLE_DEVICES": "", "MLFLOW_DISABLE_TELEMETRY": "true",
 }  # fmt: skip
 
 
@@ -89,6 +92,23 @@ def run(folder: Path, arguments: Sequence[str], prepare: Callable[[], None] = la
     return command.wait() or command.kill()
 
 
+def apart(work: Callable[[], dict[str, Any] | None]) -> dict[str, Any] | None:
+    """Return the JSON-compatible result of `work`, which runs in a forked process: it may start threads."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "result.json"
+        child = os.fork()
+        if child == 0:
+            try:
+                path.write_text(json.dumps(work()))
+            except BaseException:
+                traceback.print_exc()
+            os._exit(not path.exists())
+        _, status = os.waitpid(child, 0)
+        assert status == 0, "the work failed"
+        result: dict[str, Any] | None = json.loads(path.read_text())
+        return result
+
+
 def _run(folder: Path, arguments: Sequence[str], log: Path, prepare: Callable[[], None]) -> None:
     """Be the child: run the command line, never return."""
     code = 1
@@ -99,8 +119,11 @@ def _run(folder: Path, arguments: Sequence[str], log: Path, prepare: Callable[[]
         os.dup2(output, 2)
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
         os.chdir(folder)
+        from tqdm import tqdm
+
         from inandout.__main__ import main
 
+        tqdm.set_lock(threading.RLock())  # the default is shared with processes that were killed while they held it
         prepare()
         main(list(arguments))
         code = 0

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.torture.bad_requests import send_all
-from benchmarks.torture.forked import run
+from benchmarks.torture.forked import apart, run
 from benchmarks.torture.full_disk import fill_disks
 from benchmarks.torture.hostile_files import read_hostile
 from benchmarks.torture.kills import kill_stages
@@ -29,7 +29,10 @@ def run_parts(options: argparse.Namespace, folder: Path) -> list[Outcome]:
 def _each(options: argparse.Namespace, folder: Path) -> Iterator[Outcome]:
     template, project = folder / "template", folder / "project"
     only = [name for name in options.stages.split(",") if name]
-    yield read_hostile(options.files, options.seed, folder / "files")
+    if options.files:
+        found = apart(lambda: vars(read_hostile(options.files, options.seed, folder / "files")))
+        assert found is not None
+        yield Outcome(**found)
     if options.kills or options.pairs or options.requests:
         make_template(template, project)
     yield from kill_stages(options.kills - options.kills // 10, options.seed, template, project, only)

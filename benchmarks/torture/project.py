@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.torture.forked import run
+from benchmarks.torture.forked import apart, run
 from inandout.data.images import write_image
 from inandout.data.manifest import Sample, write_manifest
 from tests.diffusion.tiny import tiny_pipeline
@@ -28,8 +28,8 @@ def make_template(template: Path, folder: Path) -> None:
 
     Copies belong into `folder`, because MLflow stores absolute paths.
     """
-    _write_data(folder / "data")
-    tiny_pipeline().save_pretrained(folder / "base")
+    write_data(folder / "data")
+    apart(lambda: tiny_pipeline().save_pretrained(folder / "base"))
     pool = ["augment", *SIZE, "--data", "data/parts.csv", "--source", "memseg", "--n-aug", "4"]
     for command in (["classify", *FIT, "--n-aug", "0"], ["finetune", *ADAPTER], pool):
         ended = run(folder, command)
@@ -37,8 +37,8 @@ def make_template(template: Path, folder: Path) -> None:
     folder.rename(template)
 
 
-def _write_data(folder: Path) -> None:
-    """Write 24 parts: noisy grey squares, every third with a bright spot."""
+def write_data(folder: Path) -> None:
+    """Write 30 parts: noisy grey squares, every third with a bright spot."""
     folder.mkdir(parents=True)
     samples = []
     for number in range(30):

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from inandout.errors import InputError, did_you_mean
+from inandout.serving.request_images import check_number
 
 COLUMNS = ("image", "path")
 PARAMS: dict[str, type] = {"heatmap": bool, "rule": str}
@@ -28,6 +29,7 @@ def check_body(body: bytes) -> bytes:
         raise InputError(f"the body has {' and '.join(given) or 'no images'}; send dataframe_records, a list of images")
     _check_params(request.get("params"))
     rows = _rows(given[0], request[given[0]])
+    check_number(len(rows))
     for i, row in enumerate(rows):
         _check_row(row, f"image {i}")
     if given == ["dataframe_records"]:

@@ -39,8 +39,7 @@ def prepare_rows(rows: list[dict[str, Any]], geometry: Geometry) -> np.ndarray:
         InputError: there are no or too many rows or pixels, or an image is invalid; the message names the first,
             counted from 0.
     """
-    if not 0 < len(rows) <= MAX_ROWS:
-        raise InputError(f"{len(rows)} images in the request; send 1 to {MAX_ROWS}, each as image or path")
+    check_number(len(rows))
     contents = [_content(row, f"image {i}") for i, row in enumerate(rows)]
     pixels = sum(
         count_pixels(content, f"image {i}") if isinstance(content, bytes) else content.shape[0] * content.shape[1]
@@ -58,6 +57,12 @@ def prepare_rows(rows: list[dict[str, Any]], geometry: Geometry) -> np.ndarray:
                 for i, content in enumerate(contents)
             ]
         )
+
+
+def check_number(images: int) -> None:
+    """Raise an InputError if a request has no or too many images."""
+    if not 0 < images <= MAX_ROWS:
+        raise InputError(f"{images} images in the request; send 1 to {MAX_ROWS}, each as image or path")
 
 
 def _content(row: Mapping[str, Any], name: str) -> bytes | ImageArray:

@@ -185,3 +185,25 @@ def test_zeros_and_empty_lines_of_a_power_cut_are_ignored(tmp_path: Path) -> Non
     assert again.read() == [first]
     second = again.decide(B, "keep", "", "Anna", seen=0)
     assert log_in(tmp_path).read() == [first, second]
+
+
+def test_no_acknowledged_decision_is_lost_when_its_process_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom inandout.review.decisions import DecisionLog\n"
+        "log, who = DecisionLog(Path(sys.argv[1])), sys.argv[2]\n"
+        "for number in range(10_000):\n"
+        f"    log.decide({A!r}, 'keep', str(number), who, seen=number)\n"
+        "    print(number, flush=True)\n"
+    )
+    path, acknowledged = tmp_path / "decisions.jsonl", list[tuple[str, str]]()
+    for attempt in range(3):
+        command = [sys.executable, "-c", code, str(path), f"reviewer {attempt}"]
+        writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert writer.stdout is not None
+        acknowledged += [(f"reviewer {attempt}", writer.stdout.readline().strip()) for _ in range(5 + 17 * attempt)]
+        writer.kill()
+        acknowledged += [(f"reviewer {attempt}", line.strip()) for line in writer.stdout if line.endswith("\n")]
+        writer.wait()
+        writer.stdout.close()
+    assert len(acknowledged) >= 66
+    assert set(acknowledged) <= {(made.reviewer, made.reason) for made in DecisionLog(path).read()}

@@ -1,8 +1,10 @@
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from inandout.errors import InputError
+from inandout.search import storage
 from inandout.search.config import check_url
 from inandout.search.storage import open_store
 
@@ -43,3 +45,18 @@ def test_the_lock_is_exclusive(tmp_path: Path) -> None:
         second.acquire(timeout=0)  # type: ignore[attr-defined]
     with second:
         pass
+
+
+@pytest.mark.slow
+def test_no_connection_stays_open_and_a_lost_machine_is_noticed(postgres: str, tmp_path: Path) -> None:
+    psycopg = pytest.importorskip("psycopg")
+    store = open_store(postgres, tmp_path, "study")
+    with store.lock():
+        assert store.storage.get_all_studies() == []
+        with psycopg.connect(postgres.replace("+psycopg", "")) as connection:
+            others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            assert connection.execute(f"SELECT COUNT(*) {others}").fetchone() == (1,), "the lock has one"
+    with psycopg.connect(postgres.replace("+psycopg", "")) as connection:
+        assert connection.execute(f"SELECT COUNT(*) {others}").fetchone() == (0,)
+    with create_engine(postgres, **storage._ENGINE).connect() as engine:
+        assert engine.execute(text("SHOW tcp_keepalives_idle")).scalar() == "30"

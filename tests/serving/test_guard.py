@@ -96,6 +96,7 @@ def test_every_format_of_mlflow_is_answered(client: TestClient) -> None:
         (b'{"params": {"rule": "a", "rule": "b"}}', "the key 'rule' is repeated"),
         (b"[" * 9999, "nested too deeply"),
         (b'{"dataframe_records": [{"image": NaN}]}', "NaN is no JSON number"),
+        ({"dataframe_records": [{}] * 257}, "257 images in the request; send 1 to 256"),
         ({"dataframe_records": [{"image": {}}]}, "image 0: image is an object; send base64 text"),
     ],
 )
@@ -122,7 +123,7 @@ def test_one_request_is_computed_at_a_time_and_few_bodies_are_read(monkeypatch: 
     """A client that sends slowly is refused, and waiting has an end."""
     monkeypatch.setattr(guard, "MAX_BODIES", 2)
     monkeypatch.setattr(guard, "MAX_READ_SECONDS", 0.05)
-    body = json.dumps({"dataframe_records": []}).encode()
+    body = json.dumps({"dataframe_records": [{"image": small_png()}]}).encode()
     answers: list[int] = []
     active, most, read = 0, 0, 0
 
@@ -153,6 +154,7 @@ def test_one_request_is_computed_at_a_time_and_few_bodies_are_read(monkeypatch: 
     async def ask_all() -> None:
         nonlocal read
         await ask(slow=True)
+        monkeypatch.setattr(guard, "MAX_READ_SECONDS", 30.0)
         read = 0
         four = [asyncio.create_task(ask()) for _ in range(4)]
         await asyncio.sleep(0.1)

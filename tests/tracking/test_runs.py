@@ -1,8 +1,10 @@
+import errno
 import json
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -11,7 +13,7 @@ import mlflow
 import pytest
 
 from inandout.entry_points import STAGES
-from inandout.errors import InputError
+from inandout.errors import InputError, explain
 from inandout.options import StageConfig
 from inandout.processes import this_process
 from inandout.tracking import logging, runs, store
@@ -246,3 +248,57 @@ def test_a_result_whose_artifacts_were_removed_is_computed_again(
     files[0].unlink()
     assert runs.find_finished("f" * 32) is None
     assert f"run {run.info.run_id} has this result, but files are missing" in capsys.readouterr().err
+
+
+def test_a_run_is_closed_on_a_full_disk_and_the_message_is_one_sentence(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store accepts the last entry of a run only after the reserve is freed."""
+    store.connect()
+    reserve = project / ".inandout" / "reserve"
+    assert reserve.stat().st_size == 256 * 1024
+    full = OSError(errno.ENOSPC, "No space left on device", "model.bin")
+
+    def refuse(status: str = "") -> None:
+        raise mlflow.MlflowException("(sqlite3.OperationalError) database or disk is full")
+
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(OSError, match="No space left") as failure,
+        runs.open_run("s", Config().flat(), "k", "n") as run,
+    ):
+        patch.setattr(mlflow, "end_run", refuse)
+        raise full
+    assert explain(failure.value) == (
+        "the disk is full (OSError: [Errno 28] No space left on device: 'model.bin'); free some space and run the same "
+        "command again, which resumes"
+    )
+    assert mlflow.get_run(run.info.run_id).info.status == "FAILED"
+    assert not reserve.exists()
+
+
+def test_temporary_files_of_a_killed_attempt_are_removed_by_the_next(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        monkeypatch.delenv(name, raising=False)
+    before = tempfile.gettempdir()
+    left = project / "work" / "tmp" / "model" / "data.bin"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    with logging.temporary_files_in(project / "work" / "tmp"):
+        assert not left.exists()
+        assert Path(tempfile.mkdtemp()).parent == project / "work" / "tmp"
+    assert tempfile.gettempdir() == before
+    assert not (project / "work" / "tmp").exists()
+    monkeypatch.setenv("TMPDIR", before)
+    with logging.temporary_files_in(project / "work" / "tmp"):
+        assert tempfile.gettempdir() == before
+
+
+def test_logging_that_is_not_finished_when_it_is_read_is_refused(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_LOGGING", "true")
+    with pytest.raises(InputError, match=r"MLFLOW_ENABLE_ASYNC_LOGGING = true: .*; unset it"):
+        store.connect()
