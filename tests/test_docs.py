@@ -216,7 +216,7 @@ def input_errors() -> Iterator[str]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "InputError":
                 parts = getattr(node.args[0], "values", [node.args[0]])
-                texts = [part.value if isinstance(part, ast.Constant) else "..." for part in parts]
+                texts = [str(part.value) if isinstance(part, ast.Constant) else "..." for part in parts]
                 if max(map(len, texts)) > len(": ...; give "):
                     yield "".join(texts)
 

@@ -30,7 +30,10 @@ class View(NamedTuple):
         chart = {"metricSectionId": self.stage, "deleted": False, "isGenerated": False, "runsCountToCompare": 100}
         best = self.metrics[0]
         parallel = {"selectedParams": [name for name in self.params if name in _AXES], "selectedMetrics": [best]}
-        charts = [{"type": "PARALLEL", **parallel, "showAllRuns": True}, {"type": "BAR", "metricKey": best}]
+        charts: list[dict[str, Any]] = [
+            {"type": "PARALLEL", **parallel, "showAllRuns": True},
+            {"type": "BAR", "metricKey": best},
+        ]
         first, *others = [f"metrics.`{name}`" for name in self.metrics]
         columns = [first, *(f"params.`{name}`" for name in self.params), *others]
         return {
