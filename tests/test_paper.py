@@ -84,19 +84,19 @@ def test_the_classifier_is_trained_as_in_the_paper(monkeypatch: pytest.MonkeyPat
     before = model.last.bias.detach().clone()
     steppers: list[torch.optim.SGD] = []
     batches: list[int] = []
-    forward = DefectNet.forward
+    features = DefectNet.features
 
     class Watched(torch.optim.SGD):
         def step(self, *given: Any, **named: Any) -> Any:
             steppers.append(self)
             return super().step(*given, **named)
 
-    def watched_forward(model: DefectNet, images: torch.Tensor) -> torch.Tensor:
+    def watched_features(model: DefectNet, images: torch.Tensor) -> torch.Tensor:
         batches.append(len(images))
-        return forward(model, images)
+        return features(model, images)
 
     monkeypatch.setattr(torch.optim, "SGD", Watched)
-    monkeypatch.setattr(DefectNet, "forward", watched_forward)
+    monkeypatch.setattr(DefectNet, "features", watched_features)
     pixels = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
     labels = np.array([0] * 15 + [1] * 5)
     config = FitConfig(epochs=1, batch_size=PAPER["batch_size"], optimiser="sgd", lr=PAPER["lr"])

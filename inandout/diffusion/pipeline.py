@@ -71,13 +71,12 @@ def rebuild(pipeline: Pipeline, hardware: Hardware, new_weight: NewWeight = lamb
     Weights are computed one by one and rounded once to the precision, so the device never holds more than the new
     models. Tensors that do not change share memory with the given pipeline.
     """
+
+    def rebuild_model(part: str, model: nn.Module) -> nn.Module:
+        return _with_tensors(model, lambda name, old: _place(new_weight(f"{part}.{name}", old), old, hardware))
+
     rebuilt = copy(pipeline)
-    models = {
-        part: _with_tensors(
-            model, lambda name, value, part=part: _place(new_weight(f"{part}.{name}", value), value, hardware)
-        )
-        for part, model in adaptable_models(pipeline).items()
-    }
+    models = {part: rebuild_model(part, model) for part, model in adaptable_models(pipeline).items()}
     vae = pipeline.vae
     if vae.device.type != hardware.device.type:
         vae = _with_tensors(vae, lambda name, value: value.to(hardware.device))

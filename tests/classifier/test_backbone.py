@@ -209,7 +209,7 @@ def test_features_computed_once_train_as_features_computed_in_every_step(monkeyp
     forward = DefectNet.features
     monkeypatch.setattr(DefectNet, "features", lambda self, images: passes.append(len(images)) or forward(self, images))
     model = build_classifier(BackboneConfig(backbone="mobilenet_v2", freeze="all"), 0)
-    monkeypatch.setattr("inandout.classifier.training._forward", lambda net, pixels, precision: in_every_step(net))
+    monkeypatch.setattr("inandout.classifier.training._forward", lambda net, *_: in_every_step(net))
     fit(model, PIXELS, LABELS, FitConfig(epochs=2, batch_size=4, lr=0.01), seed=0)
     assert sum(passes) == 2 * 8
     assert np.allclose(predict(model, PIXELS), predict(once, PIXELS), atol=1e-4)

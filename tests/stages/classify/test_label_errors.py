@@ -45,7 +45,7 @@ def find(noisy: Path, **changes: object) -> str:
     return find_label_errors(LabelErrorsConfig.from_flat(**{"data": str(noisy)} | quick | changes))
 
 
-def bright_is_a_defect(model: object, pixels: np.ndarray) -> np.ndarray:
+def bright_is_a_defect(model: object, pixels: np.ndarray, **_: object) -> np.ndarray:
     """Return logits of an ideal classifier of the tiny dataset, instead of training one."""
     return np.where(pixels.reshape(len(pixels), -1).max(axis=1) > 200, 4.0, -4.0) + np.arange(len(pixels)) / 1000
 

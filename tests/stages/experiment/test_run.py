@@ -16,6 +16,7 @@ from inandout.classifier.frequency_sampler import FrequencySampler
 from inandout.data.prepare import CheckedData, read_data
 from inandout.errors import InputError
 from inandout.evaluation.paired_test import Comparison, Difference
+from inandout.hardware import Hardware, HardwareConfig
 from inandout.parallel import ParallelConfig, run_all
 from inandout.reporting.tables import unpack
 from inandout.stages.classify.config import ClassifyConfig
@@ -318,11 +319,13 @@ def test_steps_are_timed_on_the_device_of_the_training(tiny: Path, monkeypatch: 
 
     calls: list[object] = []
     monkeypatch.setattr(cost, "build_classifier", lambda *_: Elsewhere())
-    monkeypatch.setattr(cost, "_device", lambda: "cuda")
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(HardwareConfig, "open", lambda self: Hardware(cuda))
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: calls.append("waited"))
     shared = config(tiny, name="table6").cells()[0].config
-    cost._classifier_step.__wrapped__(shared.backbone.backbone, shared.fit, shared.geometry)  # not from the cache
-    assert calls == ["cuda", "waited", "cuda", "waited", "waited", "waited"]
+    timed = cost._classifier_step.__wrapped__  # not from the cache
+    timed(shared.backbone.backbone, shared.fit, shared.geometry, shared.hardware)
+    assert calls == [cuda, "waited", cuda, "waited", "waited", "waited"]
 
 
 def test_a_dry_run_prints_configuration_and_cost(tiny: Path, project: Path, capsys: pytest.CaptureFixture[str]) -> None:

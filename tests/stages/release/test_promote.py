@@ -44,7 +44,7 @@ def write_data(folder: Path, first: int) -> Path:
 def scorer(skill: float) -> Callable[[object, np.ndarray], np.ndarray]:
     """Return a replacement of `predict`: noise, plus `skill` for images with a bright defect."""
 
-    def predict(model: object, pixels: np.ndarray) -> np.ndarray:
+    def predict(model: object, pixels: np.ndarray, **_: object) -> np.ndarray:
         is_defect = pixels.reshape(len(pixels), -1).max(axis=1) > 200
         return np.random.default_rng(len(pixels)).normal(size=len(pixels)) + skill * is_defect
 
