@@ -117,7 +117,8 @@ def _write_yolo(images: Sequence[_Image], kinds: Sequence[str], folder: Path) ->
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     subsets = sorted({image.row.split or "train" for image in images})
-    content = {"path": ".", **{name: f"images/{name}" for name in subsets}, "names": dict(enumerate(kinds))}
+    content: dict[str, object] = {"path": ".", **{name: f"images/{name}" for name in subsets}}
+    content["names"] = dict(enumerate(kinds))
     (folder / "data.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return places
 

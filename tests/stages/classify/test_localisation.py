@@ -91,8 +91,8 @@ def test_targets_are_known_where_masks_are_and_inpainted_defects_where_they_chan
     assert [float(target.sum()) for target in targets[[0, 1, 3, 4]]] == [0, 2, 1, 0]
     assert targets[3, 1, 1] == 1
     assert np.isnan(targets[2]).all()
-    image = build_classifier(BackboneConfig(backbone="resnet18"), 0)
-    assert mask_targets(image, load_part(samples, geometry), geometry) is None
+    without = build_classifier(BackboneConfig(backbone="resnet18"), 0)
+    assert mask_targets(without, load_part(samples, geometry), geometry) is None
 
 
 def test_label_errors_uses_the_mask_head(tiny: Path, project: Path) -> None:
