@@ -16,7 +16,7 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 
 from inandout.data.manifest import Sample
-from inandout.errors import InputError
+from inandout.errors import InputError, causes, is_disk_full
 from inandout.fingerprints import Identity, code_fingerprint
 from inandout.processes import this_process
 from inandout.tracking.descriptions import description_tag
@@ -122,7 +122,9 @@ def open_run(
     except (KeyboardInterrupt, SystemExit):
         _end_run(run.info.run_id, "KILLED")
         raise
-    except BaseException:
+    except BaseException as error:
+        if any(is_disk_full(each) for each in causes(error)):
+            free_reserve()
         _end_run(run.info.run_id, "FAILED")
         raise
 
