@@ -9,7 +9,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "inandout"
 
 LAYERS = [
-    {"errors", "files", "processes", "options", "seeds"},
+    {"errors"},
+    {"files", "processes", "options", "seeds"},
     {"data", "checkpoint", "parallel", "fingerprints", "mlproject"},
     {"memseg", "classifier", "diffusion"},
     {"mixing", "evaluation"},
