@@ -175,7 +175,7 @@ def _announce(stage: Stage, config: StageConfig) -> None:
 _HARDWARE = ("device", "precision")
 
 
-_QUIET = {"MLFLOW_LOGGING_LEVEL": "ERROR", "PYTHONWARNINGS": "ignore"}
+_QUIET = {"MLFLOW_LOGGING_LEVEL": "CRITICAL", "PYTHONWARNINGS": "ignore"}
 """The same for worker processes."""
 
 
@@ -185,7 +185,7 @@ def _logs_of_libraries(shown: bool) -> Iterator[None]:
     if shown:
         yield
         return
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)  # what libraries log as errors, they raise as well
     added = {name: value for name, value in _QUIET.items() if name not in os.environ}
     os.environ |= added
     try:

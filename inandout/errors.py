@@ -42,7 +42,7 @@ def explain(error: BaseException) -> str | None:
     """
     if isinstance(error, InputError):
         return str(error)
-    if full := next((each for each in _causes(error) if is_disk_full(each)), None):
+    if full := next((each for each in causes(error) if is_disk_full(each)), None):
         return f"the disk is full ({_short(full)}); free some space and run the same command again, which resumes"
     if isinstance(error, OSError):
         return f"the system refused a file or connection ({_short(error)}); correct that and run the same command again"
@@ -56,7 +56,8 @@ def is_disk_full(error: BaseException) -> bool:
     return (isinstance(error, OSError) and error.errno in _FULL) or bool(_FULL_TEXT.search(str(error)))
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and the errors that led to it."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

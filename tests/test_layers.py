@@ -9,8 +9,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "inandout"
 
 LAYERS = [
-    {"errors", "processes", "options", "seeds"},
-    {"files", "hardware"},
+    {"errors"},
+    {"files", "hardware", "processes", "options", "seeds"},
     {"data", "checkpoint", "parallel", "fingerprints", "mlproject"},
     {"memseg", "classifier", "diffusion"},
     {"mixing", "evaluation"},

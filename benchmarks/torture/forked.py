@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 TIMEOUT = 300.0
 """Seconds until a command counts as hanging."""
 SETTINGS = {
-    "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false", "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false", "MLFLOW_LOGGING_LEVEL": "CRITICAL",
     "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db", "PYTHONWARNINGS": "ignore", "GIT_PYTHON_REFRESH": "quiet",
     "CUDA_VISIBLE_DEVICES": "", "MLFLOW_DISABLE_TELEMETRY": "true",
 }  # fmt: skip

@@ -10,6 +10,7 @@ import signal
 import traceback
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,15 +103,15 @@ def _read(kind: Kind, path: Path) -> str:
 def _spoil(kind: Kind, path: Path, rng: random.Random, turn: int) -> str:
     """Write a spoilt file; the first turns are the same for every kind, the others random."""
     special: list[tuple[str, Callable[[], object]]] = [
-        ("empty", lambda: path.write_bytes(b"")),
+        ("empty", partial(path.write_bytes, b"")),
         ("folder", path.mkdir),
-        ("fifo", lambda: os.mkfifo(path)),
-        ("loop", lambda: path.symlink_to(path)),
+        ("fifo", partial(os.mkfifo, path)),
+        ("loop", partial(path.symlink_to, path)),
         ("missing", lambda: None),
-        ("NUL", lambda: path.write_bytes(bytes(999))),
-        ("device", lambda: path.symlink_to("/dev/zero")),
-        ("nested", lambda: path.write_bytes(b"[" * 50_000)),
-        ("numbers", lambda: path.write_bytes(b'{"a": ' + b"9" * 9000 + b"}")),
+        ("NUL", partial(path.write_bytes, bytes(999))),
+        ("device", partial(path.symlink_to, "/dev/zero")),
+        ("nested", partial(path.write_bytes, b"[" * 50_000)),
+        ("numbers", partial(path.write_bytes, b'{"a": ' + b"9" * 9000 + b"}")),
     ]
     if turn < len(special):
         special[turn][1]()
@@ -140,10 +141,10 @@ def _spoil(kind: Kind, path: Path, rng: random.Random, turn: int) -> str:
 
 def _kinds(folder: Path) -> Iterator[Kind]:
     image = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
-    for suffix, options in (("png", {}), ("jpg", {}), ("bmp", {}), ("tif", {"compression": "tiff_lzw"}), ("webp", {})):
+    for suffix in ("png", "jpg", "bmp", "tif", "webp"):
         file = io.BytesIO()
         kind = {"jpg": "JPEG", "tif": "TIFF"}.get(suffix, suffix.upper())
-        Image.fromarray(image).save(file, kind, **options)
+        Image.fromarray(image).save(file, kind, **({"compression": "tiff_lzw"} if kind == "TIFF" else {}))
         yield Kind(file.getvalue(), f"image.{suffix}", read_image)
         if suffix in ("png", "tif"):
             yield Kind(file.getvalue(), f"mask.{suffix}", read_mask)

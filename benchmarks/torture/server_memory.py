@@ -22,7 +22,7 @@ from benchmarks.torture.outcome import Outcome
 from inandout.serving.guard import MAX_BODY
 from inandout.serving.request_images import MAX_REQUEST_PIXELS, MAX_ROWS
 
-BOUND = 3_000_000_000
+BOUND = 3_500_000_000
 """Bytes of memory of the server, as the documentation states."""
 CLIENTS = 8
 

@@ -75,7 +75,7 @@ class Guard:
                 body = await _read(Request(scope, receive))
                 async with _place(self.turn):
                     body = await asyncio.to_thread(_checked, body)
-                    await self.app(scope | {"headers": _HEADERS}, _replay(body, receive), send)
+                    await self.app({**scope, "headers": _HEADERS}, _replay(body, receive), send)
         except _RefusedError as error:
             content = json.dumps({"error_code": "BAD_REQUEST", "message": str(error)})
             close = {"connection": "close"}  # the rest of the body is not read

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 from inandout.errors import InputError, did_you_mean
 from inandout.serving.request_images import check_number
@@ -59,7 +59,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _refuse_constant(name: str) -> None:
+def _refuse_constant(name: str) -> NoReturn:
     raise InputError(f"the body is not JSON ({name} is no JSON number); send null or leave the key out")
 
 

@@ -16,7 +16,7 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 
 from inandout.data.manifest import Sample
-from inandout.errors import InputError
+from inandout.errors import InputError, causes, is_disk_full
 from inandout.fingerprints import Identity, code_fingerprint
 from inandout.hardware import explain_memory, is_out_of_memory
 from inandout.processes import this_process
@@ -124,6 +124,8 @@ def open_run(
         _end_run(run.info.run_id, "KILLED")
         raise
     except BaseException as error:
+        if any(is_disk_full(each) for each in causes(error)):
+            free_reserve()
         _end_run(run.info.run_id, "FAILED")
         if is_out_of_memory(error):
             raise explain_memory(error) from error

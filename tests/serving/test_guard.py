@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import fastapi
-import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -55,7 +54,6 @@ def client() -> Iterator[TestClient]:
         model.model = None  # type: ignore[assignment]
         with TestClient(scoring_server.init(PyFuncModel(meta, Loaded(model))), raise_server_exceptions=False) as made:
             yield made
-    mlflow.tracking.fluent._active_experiment_id = None
 
 
 def post(client: TestClient, body: object, **headers: str) -> Answer:

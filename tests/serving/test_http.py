@@ -18,6 +18,7 @@ import pytest
 import requests
 from PIL import Image
 
+import inandout
 from benchmarks.torture.bad_requests import Answer, BadRequest, send_all
 from inandout.classifier.heatmap import heat_maps
 from inandout.classifier.pixels import load_pixels
@@ -240,6 +241,7 @@ def test_the_model_contains_no_pickle_and_the_accuracy_of_its_heat_maps(served: 
         for name, start in files.items()
         if start.startswith((b"\x80", b"PK")) and not name.endswith(".safetensors")  # begins with its header's length
     ], "a pickle, or a ZIP archive of pickles"
+    assert f"inandout=={inandout.__version__}" in (folder / "requirements.txt").read_text().split()
     measured = {metric.key: metric.value for metric in mlflow.get_logged_model(served.uri.split("/")[1]).metrics}
     assert set(measured) == {"pointing", "pointing_chance", "pointing_energy"}
     assert 0 < measured["pointing_chance"] < 1

@@ -35,7 +35,7 @@ def test_a_wrong_line_has_the_fix_and_the_exit_code_is_1(
     assert wrong.keys() == {"libraries", "disk", "base"}
     assert "nothing-of-this-name missing (needs >=2)" in wrong["libraries"]
     assert "free 2 GB, or work in another folder" in wrong["disk"]
-    assert "no such folder; base must be" in wrong["base"]
+    assert f"no such folder in {project}; base must be" in wrong["base"]
 
 
 def test_a_store_that_cannot_be_opened_is_wrong_and_a_missing_one_is_not(

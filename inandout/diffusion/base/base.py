@@ -106,7 +106,7 @@ def _check(config: BaseConfig) -> None:
             f"{config.base}; remove base_config"
         )
     if _is_single_file(config) and not path.is_file():
-        raise InputError(f"{path}: no such file; base must be {ALLOWED}")
+        raise InputError(f"{path}: no such file{_looked_in(path)}; base must be {ALLOWED}")
     if _is_single_file(config) and not config.base_config:
         raise InputError(
             f"{path}: a single file has no configuration and no tokenizer; set base_config to a folder, or "
@@ -144,8 +144,12 @@ def _on_hub(name: str) -> bool:
 def _local_folder(name: str) -> Path:
     folder = EMBEDDED if name == "embedded" else Path(name)
     if not folder.is_dir():
-        raise InputError(f"{name}: no such folder; base must be {ALLOWED}")
+        raise InputError(f"{name}: no such folder{_looked_in(folder)}; base must be {ALLOWED}")
     return folder
+
+
+def _looked_in(path: Path) -> str:
+    return "" if path.is_absolute() else f" in {Path.cwd()}"
 
 
 def _check_channels(pipeline: Pipeline, name: str) -> None:

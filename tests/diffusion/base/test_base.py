@@ -304,3 +304,10 @@ def test_weights_that_are_not_finite_are_refused(folder: Path) -> None:
     save_file(weights, path, metadata={"format": "pt"})
     with pytest.raises(InputError, match="of the vae has NaN or infinite values"):
         open_at(folder)
+
+
+@pytest.mark.parametrize("scheduler", ["FlowMatchEulerDiscreteScheduler", "SchedulerMixin", "os"])
+def test_a_scheduler_of_another_kind_is_refused(folder: Path, scheduler: str) -> None:
+    change_json(folder / "model_index.json", scheduler=["diffusers", scheduler])
+    with pytest.raises(InputError, match=f"with scheduler diffusers.{scheduler}"):
+        open_at(folder)
