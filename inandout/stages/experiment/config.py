@@ -79,8 +79,7 @@ SIZES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """Profile to options that differ from the defaults of `ClassifyConfig`: the paper's setup for a GPU; real magnetic
 tiles at 64x64 and embedded surfaces for two cores; and three real datasets with a network that has seen photographs.
-The recipes of magnetic_tile and solar_cells were chosen on validation parts, for the source none
-(experiments/recipes.md); that of kolektor_sdd is not tuned."""
+The recipes of the last three were chosen on validation parts, for the source none (experiments/recipes.md)."""
 _REAL = ("data", "weights")
 _REQUIRED: dict[str, tuple[str, ...]] = {
     "paper": ("base",), "tiles": ("data",), "embedded": (), "magnetic_tile": _REAL, "solar_cells": _REAL,
