@@ -86,8 +86,8 @@ SIZES: dict[str, dict[str, Any]] = {
 """Profile to options that differ from the defaults of `ClassifyConfig`: the paper's setup for a GPU; real magnetic
 tiles at 64x64 and embedded surfaces for two cores; three real datasets with a network that has seen photographs; and
 DIAG's setup (`train_ResNet50.py` of its authors), with AdamW for Adam, and with as many images as its 30 passes over
-all negatives and 120 defects, but drawn by frequency of use. The recipes of magnetic_tile and solar_cells were chosen
-on validation parts, for the source none (experiments/recipes.md); that of kolektor_sdd is not tuned."""
+all negatives and 120 defects, but drawn by frequency of use. The recipes of the three real datasets were
+chosen on validation parts, for the source none (experiments/recipes.md)."""
 _REAL = ("data", "weights")
 _REQUIRED: dict[str, tuple[str, ...]] = {
     "paper": ("base",), "tiles": ("data",), "embedded": (), "magnetic_tile": _REAL, "solar_cells": _REAL,
