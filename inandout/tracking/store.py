@@ -116,7 +116,7 @@ def connect() -> None:
     """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one bar per artifact
     os.environ.setdefault("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
-    if MLFLOW_ENABLE_ASYNC_LOGGING.get():
+    if MLFLOW_ENABLE_ASYNC_LOGGING.get():  # type: ignore[no-untyped-call]
         raise InputError("MLFLOW_ENABLE_ASYNC_LOGGING = true: results are read as soon as they are logged; unset it")
     uri = mlflow.get_tracking_uri()
     try:
