@@ -19,7 +19,7 @@ def fit_combination(model: DefectNet, pixels: Pixels, labels: Labels) -> Combina
     """Set the combination of a model with a mask head from validation images (N, H, W, 3), and return it."""
     assert model.mask_head, "only a model with a mask head combines two"
     combination = choose_combination(*score_heads(model, pixels), labels)
-    model.mask_head.combination.copy_(torch.tensor(combination, dtype=torch.float64))
+    model.mask_head.combination.copy_(torch.tensor(combination))
     return combination
 
 

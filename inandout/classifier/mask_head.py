@@ -36,7 +36,7 @@ class MaskHead(nn.Module):
         self.fine = _project(fine)
         self.coarse = _project(coarse)
         self.fuse = nn.Sequential(_convolution(2 * WIDTH), _convolution(WIDTH), nn.Conv2d(WIDTH, 1, 1))
-        self.register_buffer("combination", torch.tensor(Combination(), dtype=torch.float64))
+        self.register_buffer("combination", torch.tensor(Combination()))
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
         """Return defect logits (N, h, w) of features (N, C, h, w) and (N, C', h', w'), about half as large."""
