@@ -101,10 +101,10 @@ def _bare_step(
     unet, text_encoder = pipeline.unet, pipeline.text_encoder
     for model in (unet, text_encoder, pipeline.vae):
         model.requires_grad_(False)
-    add_adapter(unet, text_encoder, AdapterConfig(), 0)
+    add_adapter(pipeline, AdapterConfig(), 0)
     for model in (unet, text_encoder):
         model.train()
-    parameters = adapter_parameters(unet, text_encoder)
+    parameters = adapter_parameters(pipeline)
     for parameter in parameters:
         parameter.data = parameter.data.float()
     adamw = torch.optim.AdamW(parameters, lr=LR) if optimiser == "adamw" else build_optimiser(parameters, LR, optimiser)

@@ -78,9 +78,10 @@ def test_the_shape_is_that_of_stable_diffusion() -> None:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     with torch.device("meta"):
-        models = UNet2DConditionModel(**UNET), CLIPTextModel(CLIPTextConfig(**TEXT)), AutoencoderKL(**VAE)
-        second = CLIPTextModelWithProjection(CLIPTextConfig(**XL_TEXT))
-        models = (*models, UNet2DConditionModel(**XL_UNET), second)
+        models = (
+            UNet2DConditionModel(**UNET), CLIPTextModel(CLIPTextConfig(**TEXT)), AutoencoderKL(**VAE),
+            UNet2DConditionModel(**XL_UNET), CLIPTextModelWithProjection(CLIPTextConfig(**XL_TEXT)),
+        )  # fmt: skip
     counts = [sum(parameter.numel() for parameter in model.parameters()) for model in models]
     assert counts == [859_520_964, 123_060_480, 83_653_863, 2_567_463_684, 694_659_840]
 

@@ -154,7 +154,7 @@ def test_the_model_applies_the_combination() -> None:
     head = model.mask_head
     assert isinstance(head, MaskHead)
     image, maps = score_heads(model, PIXELS)
-    head.combination.copy_(torch.tensor(Combination(0.25, 2.0, 5.0), dtype=torch.float64))
+    head.combination.copy_(torch.tensor(Combination(0.25, 2.0, 5.0)))
     assert predict(model, PIXELS) == pytest.approx(0.75 * image + 0.25 * (5 + 2 * maps), abs=1e-5)
 
 

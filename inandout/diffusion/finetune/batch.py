@@ -1,7 +1,7 @@
 """Batches of DreamBooth as tensors: latents, noise, timesteps, and the masks of an inpainting base."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -31,9 +31,9 @@ class Batch(NamedTuple):
     masked: Tensor | None
     """(N, 1 + C, h, w), see `encode_masked`; None unless the base is an inpainting model."""
 
-    def part(self, start: int, stop: int) -> Self:
+    def part(self, start: int, stop: int) -> "Batch":
         """Return the images from `start` to `stop`."""
-        return self._make(value if value is None else value[start:stop] for value in self)
+        return Batch._make(value if value is None else value[start:stop] for value in self)
 
 
 def load_batch(

@@ -37,7 +37,7 @@ _KINDS = {
 """Descriptions of files that cannot be imported, and parts of the names of their tensors."""
 
 
-_XL_KINDS = {
+_XL_KINDS: dict[bool, dict[str, tuple[str, ...]]] = {
     False: {
         "an adapter for Stable Diffusion XL; give one for this base, or base=<SDXL>": (
             "lora_te1_", "lora_te2_", "text_encoder_2.",
