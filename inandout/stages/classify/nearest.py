@@ -18,9 +18,9 @@ from inandout.evaluation.metrics import evaluate
 from inandout.fingerprints import Identity
 from inandout.reporting.figures import contact_sheet, overlay
 from inandout.stages.classify.config import NearestConfig
+from inandout.stages.classify.figures import N_SHOWN, log_images
 from inandout.stages.classify.part import Part, load_part, outlined
-from inandout.stages.classify.scores import log_scores
-from inandout.stages.classify.train import N_SHOWN, Result, log_images, scored_part
+from inandout.stages.classify.scores import Result, log_scores, scored_part
 from inandout.stages.classify.trained_classifier import TEST_TAG
 from inandout.tracking.logging import log_values
 from inandout.tracking.runs import WEIGHTS_TAG, run_stage

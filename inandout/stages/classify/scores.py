@@ -1,8 +1,9 @@
-"""`scores.csv`: one row per validation and test image, with its logit."""
+"""Result of a classifier, and `scores.csv`: one row per validation and test image, with its logit."""
 
 import csv
 import io
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import mlflow
 import numpy as np
@@ -10,7 +11,20 @@ import numpy as np
 from inandout.data.manifest import Sample, Split
 from inandout.data.text import from_cell, to_cell
 from inandout.evaluation.metrics import Floats, Scored
+from inandout.stages.classify.part import Part
 from inandout.tracking.runs import artifact_folder
+
+
+class Result(NamedTuple):
+    """Run id and metrics of a classifier."""
+
+    run_id: str
+    metrics: dict[str, float]
+
+
+def scored_part(part: Part, logits: Floats) -> Scored:
+    """Return the labels, logits (N,) and physical parts of a part."""
+    return Scored(part.labels, logits, [sample.group for sample in part.samples])
 
 
 def log_scores(samples: Sequence[Sample], logits: Floats) -> None:

@@ -3,10 +3,9 @@
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import mlflow
 import numpy as np
@@ -18,20 +17,19 @@ from inandout.classifier.pixels import Pixels
 from inandout.classifier.training import Logits, fit, predict, predictor
 from inandout.data.duplicates import refuse_copies
 from inandout.data.geometry import survival
-from inandout.data.images import ImageArray
 from inandout.data.manifest import Sample, digest, fingerprint
 from inandout.data.prepare import CheckedData, read_data
 from inandout.errors import InputError
-from inandout.evaluation.metrics import Scored, evaluate, ranking
+from inandout.evaluation.metrics import evaluate, ranking
 from inandout.fingerprints import Identity
 from inandout.hardware import Precision
 from inandout.mixing import mix
-from inandout.reporting.figures import contact_sheet, pr_curve
 from inandout.stages.classify.config import ClassifyConfig
+from inandout.stages.classify.figures import log_images, log_training_mix
 from inandout.stages.classify.localisation import log_localisation, log_recalls, with_maps
 from inandout.stages.classify.mask_targets import mask_targets
 from inandout.stages.classify.part import Part, load_part
-from inandout.stages.classify.scores import log_scores
+from inandout.stages.classify.scores import Result, log_scores, scored_part
 from inandout.stages.classify.synthetic import (
     good_image_config,
     log_synthetic,
@@ -44,16 +42,6 @@ from inandout.stages.pools.pool import open_pool
 from inandout.tracking.logging import experiment_url, log_values, pip_requirements
 from inandout.tracking.runs import WEIGHTS, WEIGHTS_TAG, run_stage
 from inandout.tracking.store import connect
-
-N_SHOWN = 8
-"""Maximum number of images of each kind on a contact sheet."""
-
-
-class Result(NamedTuple):
-    """Run id and metrics of a classifier."""
-
-    run_id: str
-    metrics: dict[str, float]
 
 
 def classify(config: ClassifyConfig, data: CheckedData | None = None) -> Result:
@@ -181,11 +169,6 @@ def _train_and_measure(config: ClassifyConfig, data: CheckedData, work: Path) ->
     _log_model(model, test.pixels)
 
 
-def scored_part(part: Part, logits: Logits) -> Scored:
-    """Return the labels, logits (N,) and physical parts of a part."""
-    return Scored(part.labels, logits, [sample.group for sample in part.samples])
-
-
 def train_classifier(
     config: ClassifyConfig, data: CheckedData, real: list[Sample], val: Part, work: Path
 ) -> tuple[DefectNet, Logits]:
@@ -289,43 +272,7 @@ def _log_inputs(config: ClassifyConfig, real: list[Sample], train: Part) -> None
     mlflow.set_tags(
         {"inandout.survival": survival(real, config.geometry).sentence(), TEST_TAG: fingerprint(_rows(real, "test"))}
     )
-    kinds: dict[tuple[str, int], list[int]] = {}
-    for i, sample in enumerate(train.samples):
-        kinds.setdefault((sample.origin, sample.label), []).append(i)
-    rng = np.random.default_rng(config.seed)
-    indices = [int(i) for kind in sorted(kinds) for i in rng.permutation(kinds[kind])[:N_SHOWN]]
-    captions = [_caption(train.samples[i]) for i in indices]
-    mlflow.log_image(
-        contact_sheet([train.pixels[i] for i in indices], captions, N_SHOWN), artifact_file="training_mix.png"
-    )
-
-
-def _caption(sample: Sample) -> str:
-    return f"{sample.origin} {sample.defect or ('positive' if sample.label else 'negative')}"
-
-
-def log_images(
-    test: Part, logits: Logits, values: dict[str, float], show: Callable[[list[int]], list[ImageArray]]
-) -> None:
-    """Log the PR curve with its operating points, and the worst mistakes: lowest positives, then highest negatives.
-
-    `show` returns the images (H, W, 3) of some indices.
-    """
-    if "ap" not in values:
-        return
-    names = {"honest threshold": "", "best F1 on test (oracle)": "oracle_"}
-    points = {
-        name: (values[f"{prefix}recall"], values[f"{prefix}precision"])
-        for name, prefix in names.items()
-        if f"{prefix}recall" in values
-    }
-    mlflow.log_figure(pr_curve(logits, test.labels, points), "pr_curve.png")
-    order = np.argsort(logits)
-    positives = [int(i) for i in order if test.labels[i] == 1][:N_SHOWN]
-    negatives = [int(i) for i in order[::-1] if test.labels[i] == 0][:N_SHOWN]
-    captions = [f"{logits[i]:+.1f} {_caption(test.samples[i])}" for i in positives + negatives]
-    sheet = contact_sheet(show(positives + negatives), captions, N_SHOWN)
-    mlflow.log_image(sheet, artifact_file="worst_mistakes.png")
+    log_training_mix(train, config.seed)
 
 
 def _log_model(model: DefectNet, pixels: Pixels) -> None:

@@ -14,7 +14,8 @@ from inandout.errors import InputError
 from inandout.parallel import ParallelConfig, run_all
 from inandout.reporting.tables import Row, pack
 from inandout.stages.classify.nearest import nearest
-from inandout.stages.classify.train import Result, classify, refuse_impossible
+from inandout.stages.classify.scores import Result
+from inandout.stages.classify.train import classify, refuse_impossible
 from inandout.stages.experiment.cost import cell_seconds
 from inandout.stages.experiment.grid import ROWS, Cell
 from inandout.stages.experiment.plan import plan_cells

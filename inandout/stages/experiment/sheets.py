@@ -9,9 +9,9 @@ from inandout.data.images import ImageArray
 from inandout.data.manifest import Sample, read_manifest
 from inandout.reporting.figures import contact_sheet
 from inandout.reporting.tables import Row
+from inandout.stages.classify.figures import N_SHOWN
 from inandout.stages.classify.part import load_part
 from inandout.stages.classify.synthetic import SYNTHETIC_ROWS
-from inandout.stages.classify.train import N_SHOWN
 from inandout.stages.classify.trained_classifier import TrainedClassifier
 from inandout.stages.experiment.grid import SOURCES
 from inandout.tracking.runs import artifact_folder, artifact_names

@@ -11,7 +11,8 @@ from inandout.errors import InputError
 from inandout.stages.analysis.config import DistanceConfig
 from inandout.stages.analysis.distance import distance, feature_map
 from inandout.stages.classify.config import ClassifyConfig
-from inandout.stages.classify.train import Result, classify
+from inandout.stages.classify.scores import Result
+from inandout.stages.classify.train import classify
 from inandout.stages.pools.augment import augment
 from inandout.stages.pools.config import AugmentConfig
 from inandout.tracking.runs import WEIGHTS, artifact_folder

@@ -12,7 +12,8 @@ from inandout.errors import InputError
 from inandout.stages.analysis.config import FilterConfig
 from inandout.stages.analysis.filter import filter_pool
 from inandout.stages.classify.config import ClassifyConfig
-from inandout.stages.classify.train import Result, classify
+from inandout.stages.classify.scores import Result
+from inandout.stages.classify.train import classify
 from inandout.tracking.runs import artifact_folder
 from tests.conftest import SIDE, draw, pointer_to
 

@@ -12,7 +12,8 @@ from inandout.errors import InputError
 from inandout.stages.analysis.config import ProbeShortcutConfig
 from inandout.stages.analysis.probe_shortcut import probe_shortcut
 from inandout.stages.classify.config import ClassifyConfig
-from inandout.stages.classify.train import Result, classify
+from inandout.stages.classify.scores import Result
+from inandout.stages.classify.train import classify
 from inandout.stages.pools.augment import augment
 from inandout.stages.pools.config import AugmentConfig
 from tests.conftest import SIDE, draw, pointer_to

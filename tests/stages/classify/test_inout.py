@@ -6,7 +6,8 @@ import mlflow
 import pytest
 
 from inandout.stages.classify.config import ClassifyConfig
-from inandout.stages.classify.train import Result, classify
+from inandout.stages.classify.scores import Result
+from inandout.stages.classify.train import classify
 from tests.conftest import SIDE, shrink_presets
 
 pytestmark = pytest.mark.slow

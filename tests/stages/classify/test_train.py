@@ -17,7 +17,8 @@ from inandout.data.config import Geometry
 from inandout.data.manifest import digest, read_manifest
 from inandout.errors import InputError
 from inandout.stages.classify.config import ClassifyConfig
-from inandout.stages.classify.train import Result, classify, describe_metrics
+from inandout.stages.classify.scores import Result
+from inandout.stages.classify.train import classify, describe_metrics
 from inandout.stages.classify.trained_classifier import TrainedClassifier
 from inandout.stages.experiment.compare import compare
 from inandout.stages.experiment.config import CompareConfig

@@ -20,8 +20,9 @@ from inandout.hardware import Hardware, HardwareConfig
 from inandout.parallel import ParallelConfig, run_all
 from inandout.reporting.tables import unpack
 from inandout.stages.classify.config import ClassifyConfig
+from inandout.stages.classify.scores import Result
 from inandout.stages.classify.synthetic import diffusion_pool_config, make_pool
-from inandout.stages.classify.train import Result, classify
+from inandout.stages.classify.train import classify
 from inandout.stages.experiment.cells import measure_cells
 from inandout.stages.experiment.config import GRIDS, ExperimentConfig, Grid, ReportConfig
 from inandout.stages.experiment.cost import _image_passes, cell_seconds

@@ -14,7 +14,8 @@ from inandout.diffusion.base.config import BaseConfig
 from inandout.diffusion.sample.vae_roundtrip import round_trip
 from inandout.errors import InputError
 from inandout.stages.classify.config import ClassifyConfig
-from inandout.stages.classify.train import Result, classify, ignored_options
+from inandout.stages.classify.scores import Result
+from inandout.stages.classify.train import classify, ignored_options
 from inandout.stages.experiment.config import CompareConfig
 from inandout.stages.pools.augment import augment
 from inandout.stages.pools.config import AugmentConfig

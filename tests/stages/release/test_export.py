@@ -11,7 +11,8 @@ from inandout.errors import InputError
 from inandout.evaluation.operating_points import choose_point, parse_rule
 from inandout.serving.log_model import measure_pointing
 from inandout.stages.classify.config import ClassifyConfig
-from inandout.stages.classify.train import Result, classify
+from inandout.stages.classify.scores import Result
+from inandout.stages.classify.train import classify
 from inandout.stages.classify.trained_classifier import TrainedClassifier
 from inandout.stages.release.config import ExportConfig
 from inandout.stages.release.export import export

@@ -18,7 +18,8 @@ from inandout.errors import InputError
 from inandout.mixing import mix
 from inandout.review.decisions import DecisionLog
 from inandout.stages.classify.config import ClassifyConfig
-from inandout.stages.classify.train import Result, classify
+from inandout.stages.classify.scores import Result
+from inandout.stages.classify.train import classify
 from inandout.stages.config import FinetuneConfig
 from inandout.stages.finetune import finetune
 from inandout.stages.pools.augment import augment
