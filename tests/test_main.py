@@ -60,7 +60,7 @@ def test_both_spellings_of_an_option_work_and_so_does_a_value_for_dry_run(capsys
     [
         (["--ddpm-ratio", "1.1"], "ddpm_ratio = '1.1': Input should be less than or equal to 1"),
         (["--ddpm-ratio", "-0.1"], "ddpm_ratio = '-0.1': Input should be greater than or equal to 0"),
-        (["--ddpm-ratio", "nan"], "ddpm_ratio = 'nan'"),
+        (["--ddpm-ratio", "nan"], "ddpm_ratio = nan: is infinite, no number"),
         (["--seed", "-1"], "seed = '-1': Input should be greater than or equal to 0"),
         (["--seed", "4294967296"], "seed = '4294967296': Input should be less than 4294967296"),
         (["--seed", "none"], "seed = 'none': Input should be a valid integer"),

@@ -9,8 +9,8 @@ from inandout.seeds import DreamBoothStream, PoolStream, Stream, SurfaceStream, 
 def test_the_numbers_of_the_streams_never_change() -> None:
     groups = (PoolStream, DreamBoothStream, SurfaceStream)
     assert {stream.name: int(stream) for group in groups for stream in group} == {
-        "NEGATIVES": 0, "MEMSEG": 1, "DIFFUSION": 2, "HELD_OUT": 3,
-        "INSTANCES": 0, "PRIORS": 1,
+        "NEGATIVES": 0, "MEMSEG": 1, "DIFFUSION": 2, "HELD_OUT": 3, "WINDOWS": 4,
+        "INSTANCES": 0, "PRIORS": 1, "MASKS": 2,
         "BACKGROUND": 0, "STYLE": 1, "DEFECT": 2, "PRODUCT": 3,
     }  # fmt: skip
 

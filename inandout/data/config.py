@@ -8,6 +8,9 @@ from inandout.errors import did_you_mean
 
 Shot = Literal["zero", "few", "full"]
 
+AnnotationFormat = Literal["coco", "yolo", "mvtec", "datumaro"]
+"""Formats that `export-pool` writes."""
+
 
 EMBEDDED = "surfaces"
 """Value of `data` that selects the embedded dataset."""

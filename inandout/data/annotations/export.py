@@ -4,16 +4,15 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
 from inandout.data.annotations.shapes import bounding_box, encode_runs, pack_runs, regions, trace_polygon
+from inandout.data.config import AnnotationFormat
 from inandout.data.images import Mask, read_image, read_mask, write_image
 from inandout.data.manifest import Sample, write_manifest
 from inandout.errors import InputError
-
-Format = Literal["coco", "yolo", "mvtec", "datumaro"]
 
 PROVENANCE = "provenance.csv"
 """Manifest of the exported images, with origin, seed, prompt, sources and review of each."""
@@ -29,7 +28,7 @@ class _Image(NamedTuple):
     """Number of the kind of defect."""
 
 
-def write_annotated(rows: Sequence[Sample], folder: Path, kind: Format) -> int:
+def write_annotated(rows: Sequence[Sample], folder: Path, kind: AnnotationFormat) -> int:
     """Write images and annotations to a new folder, and `PROVENANCE`.
 
     Defects without a visible mask are left out, because their annotation would be that of a good part.
@@ -172,6 +171,6 @@ def _write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
-_WRITERS: dict[Format, Callable[[Sequence[_Image], Sequence[str], Path], list[Path]]] = {
+_WRITERS: dict[AnnotationFormat, Callable[[Sequence[_Image], Sequence[str], Path], list[Path]]] = {
     "coco": _write_coco, "yolo": _write_yolo, "mvtec": _write_mvtec, "datumaro": _write_datumaro,
 }  # fmt: skip

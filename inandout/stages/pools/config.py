@@ -4,8 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from inandout.data.annotations.export import Format
-from inandout.data.config import DataConfig, Geometry, Seed, ShotConfig, Window
+from inandout.data.config import AnnotationFormat, DataConfig, Geometry, Seed, ShotConfig, Window
 from inandout.diffusion.base.config import BaseConfig
 from inandout.diffusion.sample.config import GuidanceMode, SamplingConfig
 from inandout.diffusion.sample.presets import (
@@ -284,5 +283,5 @@ class ExportPoolConfig(StageConfig):
     """Options of `export-pool`."""
 
     pool: str = Field("", description="folder or run id of the pool")
-    format: Format = Field("coco", description="coco, yolo, mvtec or datumaro")
+    format: AnnotationFormat = Field("coco", description="coco, yolo, mvtec or datumaro")
     out: str = Field("exported_pool", min_length=1, description="folder to write; must be new")
