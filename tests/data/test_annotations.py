@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from inandout.data.annotations.export import PROVENANCE, Format, write_annotated
+from inandout.data.annotations.export import PROVENANCE, write_annotated
 from inandout.data.annotations.shapes import (
     bounding_box,
     decode_runs,
@@ -16,6 +16,7 @@ from inandout.data.annotations.shapes import (
     trace_polygon,
     unpack_runs,
 )
+from inandout.data.config import AnnotationFormat
 from inandout.data.images import Mask, read_image, read_mask, write_image
 from inandout.data.manifest import Sample, read_manifest
 from inandout.data.readers import scan_data
@@ -81,7 +82,7 @@ def test_invalid_compressed_runs_raise_an_error(text: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["coco", "yolo", "mvtec"])
-def test_a_pool_is_read_again_with_equal_pixels(tmp_path: Path, kind: Format) -> None:
+def test_a_pool_is_read_again_with_equal_pixels(tmp_path: Path, kind: AnnotationFormat) -> None:
     rows = pool(tmp_path / "pool")
     assert write_annotated(rows, tmp_path / "out", kind) == 3, "the defect without a mask is left out"
     scan = scan_data(tmp_path / "out")

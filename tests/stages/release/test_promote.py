@@ -78,7 +78,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
             score = scorer(skill)
             patch.setattr("inandout.stages.classify.train.predict", score)
             patch.setattr(
-                "inandout.stages.classify.train.predictor", lambda model, pixels, precision: lambda: score(model, pixels)
+                "inandout.stages.classify.train.predictor", lambda model, pixels, _: lambda: score(model, pixels)
             )
             values = {"n_aug": 0, "epochs": 1, "batch_size": 8, "width": SIDE, "height": SIDE, "data": str(data)}
             return classify(ClassifyConfig.from_flat(**values | changes)).run_id
