@@ -97,7 +97,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 def serve(folder: Path, trained: TrainedClassifier, uri: str) -> Iterator[Served]:
     """Serve the model with the command of the page."""
-    (command,) = re.findall(r"^(mlflow models serve .*?) +#", SECTION, re.MULTILINE)
+    (command,) = re.findall(r"^(mlflow models serve -m .*)$", SECTION, re.MULTILINE)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

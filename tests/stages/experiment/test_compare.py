@@ -144,7 +144,7 @@ def test_a_start_of_another_fold_or_backbone_is_refused(tiny: Path, project: Pat
     start = classify(one(fold="1/2")).run_id
     with pytest.raises(InputError, match="was trained with another test part"):
         classify(one(fold="2/2", start=start))
-    with pytest.raises(InputError, match="is a resnet18"):
+    with pytest.raises(InputError, match="has backbone=resnet18"):
         classify(one(fold="1/2", start=start, backbone="mobilenet_v2"))
 
 

@@ -343,7 +343,7 @@ def test_every_name_has_its_cells_and_a_profile_requires_its_options(tiny: Path)
     assert {name: len(config(tiny, name=name).cells()) for name in GRIDS} == {
         "table1": 8, "table2": 4, "table3": 8, "table4": 4, "table5": 6, "table6": 8,
         "figure1": 1, "figure2": 1, "figure4": 1, "figure5": 1, "figure6": 12, "figure7": 12, "comparison": 64,
-        "anchors": 90,
+        "anchors": 90, "diag": 8,
     }  # fmt: skip
     with pytest.raises(InputError, match="profile = tiles: requires option data"):
         ExperimentConfig.from_flat(profile="tiles").cells()

@@ -176,7 +176,7 @@ def test_a_search_fine_tunes_once_draws_once_per_alpha_and_uses_the_test_part_la
         read.extend((stage, path.name) for path in paths)
         return load_pixels(paths, geometry)
 
-    monkeypatch.setattr("inandout.stages.classify.train.load_pixels", watched)
+    monkeypatch.setattr("inandout.stages.classify.part.load_pixels", watched)
     test_names = {sample.image.name for sample in read_manifest(tiny) if sample.split == "test"}
     options = {"base": str(tiny_base), "shot": "zero", "n_aug": 4, "epochs": 1, "n_held_out": 4, "val_share": 0.2}
     conclusion = search(config(tiny, n_trials=2, **options))
