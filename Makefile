@@ -19,10 +19,10 @@ demo: $(VENV)/installed
 	@echo "== The whole method on embedded surfaces: MemSeg, diffusion and both, without and with real defects."
 	$(BIN)/python -m inandout surfaces --width 64 --height 64 --out data/demo
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/mlflow run . --env-manager local --experiment-name inandout \
-		-P data=data/demo -P width=64 -P height=64 -P epochs=5 -P n_aug=40 -P sources=none,memseg,inpaint,inout-inpaint
+		-P data=data/demo -P width=64 -P height=64 -P epochs=5 -P n_aug=40 -P sources=none,memseg,inout-inpaint
 	@echo "== Next, your own images: one folder with good/ and defect/, or a CSV manifest"
 	@echo "$(BIN)/python -m inandout check --data FOLDER"
-	@echo "$(BIN)/python -m inandout main --data FOLDER --sources none,memseg,inpaint,inout-inpaint --dry-run"
+	@echo "$(BIN)/python -m inandout main --data FOLDER --sources none,memseg,inout-inpaint --dry-run"
 
 test: $(VENV)/installed $(VENV)/installed-dev
 	@echo "== Lint"
