@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from inandout.data.images import write_image
 from inandout.data.manifest import Sample, write_manifest
@@ -30,14 +32,6 @@ def draw(seed: int, defect: bool) -> tuple[np.ndarray, np.ndarray]:
         mask[top : top + 6, left : left + 6] = True
         image[mask] = 230
     return image, mask
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What runs one after the other in one worker of pytest-xdist: a file, for its fixtures; what starts Ray."""
-    for item in items:
-        ray = "cluster" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("ray" if ray else item.location[0]))
 
 
 @pytest.fixture
@@ -98,9 +92,10 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # its processes import these tests
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    yield made
-    made.shutdown()
+    with FileLock(Path(tempfile.gettempdir(), "inandout-ray.lock")):  # Ray finds the clusters of other processes
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        yield made
+        made.shutdown()
 
 
 @pytest.fixture(scope="session")
