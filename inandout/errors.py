@@ -38,7 +38,7 @@ _STORES = {"alembic", "mlflow", "optuna", "sqlalchemy", "sqlite3"}
 def explain(error: BaseException) -> str | None:
     """Return one sentence for an error that a user can fix, None for a mistake in the code.
 
-    These are an `InputError`, and what the disk, the network and the tracking store refuse.
+    These are an `InputError`, and refusals of the disk, the network and the tracking store.
     """
     if isinstance(error, InputError):
         return str(error)

@@ -35,7 +35,7 @@ WRONG_HEADERS: list[dict[str, str]] = [
 
 
 class BadRequest(NamedTuple):
-    """A request and what is wrong with it."""
+    """A request and its fault."""
 
     name: str
     body: bytes

@@ -67,7 +67,7 @@ def read_hostile(count: int, seed: int, folder: Path) -> Outcome:
 
 
 def _try(kind: Kind, path: Path) -> str:
-    """Read a file in a forked process with limits; return what is wrong with its end, "" if nothing is."""
+    """Read a file in a forked process with limits; return the fault of how the process ended, or "" if it has none."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

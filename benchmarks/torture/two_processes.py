@@ -1,4 +1,4 @@
-"""Start the same command twice at once: both must succeed or say why not, and the result must be that of one."""
+"""Start the same command twice at once. Both must succeed or print a reason, and the result must equal that of one process."""
 
 from pathlib import Path
 

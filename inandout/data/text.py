@@ -111,7 +111,7 @@ def to_cell(text: str) -> str:
 
 
 def from_cell(cell: str) -> str:
-    """Return the text of which `to_cell` made the cell."""
+    """Return the text from which `to_cell` made the cell."""
     return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA) else cell
 
 

@@ -1,4 +1,4 @@
-"""Components of a Stable Diffusion, whatever its version, and their place."""
+"""Components of a Stable Diffusion of any version, and the device and type of their weights."""
 
 from collections.abc import Callable
 from copy import copy, deepcopy

@@ -81,7 +81,7 @@ def paired_difference(
     bootstrap draws parts within each fold, so the interval counts all parts. The training sets of the folds overlap,
     but the test parts do not: given the trained classifiers, the scores of different parts are independent, and the
     variances of the folds add up. The interval therefore holds for these training sets, as with a single split. It
-    does not include the variance of drawing other training sets, of which K folds allow no unbiased estimate (Bengio
+    does not include the variance of drawing other training sets; K folds allow no unbiased estimate of it (Bengio
     and Grandvalet 2004).
 
     Args:

@@ -47,7 +47,7 @@ def remove_adapter(pipeline: Pipeline) -> None:
     pipeline.unet.unload_lora()
     for encoder in text_encoders(pipeline).values():
         encoder.delete_adapter("default")
-        recurse_remove_peft_layers(encoder)  # what is left of a layer without adapters
+        recurse_remove_peft_layers(encoder)  # restores layers without adapters
     for model in adaptable_models(pipeline).values():
         model.eval()
 

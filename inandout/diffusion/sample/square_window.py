@@ -75,7 +75,7 @@ def paste(image: ImageArray, window: Window, drawn: ImageArray, mask: Mask) -> t
     """Paste a drawn window (S, S, 3) on an image (H, W, 3).
 
     Args:
-        image: the image of which `crop` cut the window.
+        image: the image that `crop` cut the window from.
         window: place of the window.
         drawn: the window after drawing.
         mask: (S, S), where it was drawn; other pixels of the image do not change.

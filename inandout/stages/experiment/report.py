@@ -104,8 +104,8 @@ def _sections(rows: Sequence[Row], remarks: Sequence[str], paper: bool) -> list[
             "Number of real defects that give the same AP without synthetic ones, by the learning curve of the source "
             "none; at few and full shot, the real defects that were used as well are included."
         )
-        picture = ("AP against the number of real defects, with one standard deviation over draws.", curve.figure)
-        found.append(Section("Worth in real defects", _paragraphs(note, curve.table), (picture,)))
+        figure = ("AP against the number of real defects, with one standard deviation over draws.", curve.figure)
+        found.append(Section("Worth in real defects", _paragraphs(note, curve.table), (figure,)))
     titles = [title for title in dict.fromkeys(row.source for row in table) if title in CONTROLS]
     controls = [f"- {title}: {_CONTROL_NOTES[title]}" for title in titles]
     if controls:
