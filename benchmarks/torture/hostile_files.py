@@ -67,7 +67,7 @@ def read_hostile(count: int, seed: int, folder: Path) -> Outcome:
 
 
 def _try(kind: Kind, path: Path) -> str:
-    """Read a file in a forked process with limits; return the fault of how the process ended, or "" if it has none."""
+    """Read a file in a forked process with limits; return how it failed, or "" if it did not."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

@@ -1,4 +1,4 @@
-"""Start the same command twice at once. Both must succeed or print a reason, and the result must equal that of one process."""
+"""Start a command twice at once: both processes succeed or print a reason, and the result is as from one process."""
 
 from pathlib import Path
 
