@@ -7,12 +7,12 @@ a window, and a window costs less than the image. After the crops of DIAG's pipe
 from typing import NamedTuple
 
 import numpy as np
-from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from inandout.data.config import Geometry
 from inandout.data.geometry import fit_image, fit_mask
 from inandout.data.images import ImageArray, Mask
+from inandout.diffusion.pipeline import Pipeline
 from inandout.diffusion.sample.inpaint import Canvas, composite
 from inandout.errors import InputError
 
@@ -25,7 +25,7 @@ class Window(NamedTuple):
     side: int
 
 
-def own_size(pipeline: StableDiffusionPipeline) -> int:
+def own_size(pipeline: Pipeline) -> int:
     """Return the side in px of the images that a base was trained on.
 
     Raises:
