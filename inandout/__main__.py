@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from inandout.errors import InputError, did_you_mean, explain
 from inandout.hardware import HardwareConfig, explain_memory, is_out_of_memory
 from inandout.options import Option, StageConfig
 
-_VERBOSE = "show warnings and logs of other libraries"
+_VERBOSE = "show warnings and logs of other libraries, and the traceback of an error"
 
 
 class Commands(click.Group):
@@ -213,6 +214,8 @@ def main(arguments: list[str] | None = None) -> None:
         sentence = str(explain_memory(error)) if is_out_of_memory(error) else explain(error)
         if sentence is None:
             raise
+        if {"-v", "--verbose"} & set(sys.argv[1:] if arguments is None else arguments):
+            traceback.print_exc()
         click.echo(f"error: {sentence}", err=True)
         sys.exit(2)
 

@@ -239,3 +239,18 @@ def test_a_mistake_in_the_code_keeps_its_traceback(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Stage, "run", lambda *_: [][0])
     with pytest.raises(IndexError):
         main(["check"])
+
+
+def test_verbose_shows_the_traceback_of_what_the_system_refuses(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise FileNotFoundError("metrics.csv")
+
+    monkeypatch.setattr(Stage, "run", refuse)
+    for words, shown in ((["check"], False), (["check", "-v"], True)):
+        with pytest.raises(SystemExit):
+            main(words)
+        told = capsys.readouterr().err
+        assert "the system refused a file or connection" in told
+        assert ("Traceback" in told) == shown

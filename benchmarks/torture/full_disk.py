@@ -1,4 +1,4 @@
-"""Run every stage that writes on a disk that is too small, enlarge the disk, and run it again.
+"""Run stages that write on a disk that is too small, enlarge the disk, and run it again.
 
     unshare --user --map-root-user --mount python -m benchmarks.torture.full_disk --count 10
 

@@ -1,4 +1,4 @@
-"""Kill every stage that writes at random moments, repeat the command, and compare with an undisturbed run."""
+"""Kill the stages of `STAGES` at random moments, repeat the command, and compare with an undisturbed run."""
 
 import random
 import shutil

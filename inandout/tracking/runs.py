@@ -135,7 +135,11 @@ def open_run(
 def _end_run(run_id: str, status: str) -> None:
     """End a run that did not finish, even on a full disk; if the store refuses, the next command closes the run."""
     try:
-        mlflow.end_run(status)
+        active = mlflow.active_run()
+        if active and active.info.run_id == run_id:
+            mlflow.end_run(status)
+        else:  # MLflow forgets a run before the store refuses its end
+            mlflow.MlflowClient().set_terminated(run_id, status)
     except Exception:  # the reason of the failure is raised, not this one
         free_reserve()
         with contextlib.suppress(Exception):

@@ -137,7 +137,7 @@ def connect() -> None:
 
 
 def _keep_reserve(path: Path) -> None:
-    if not path.exists():
+    if not path.exists() or path.stat().st_size < _RESERVE_BYTES:  # a full disk keeps a part
         path.write_bytes(bytes(_RESERVE_BYTES))
 
 

@@ -250,6 +250,29 @@ def test_a_result_whose_artifacts_were_removed_is_computed_again(
     assert f"run {run.info.run_id} has this result, but files are missing" in capsys.readouterr().err
 
 
+def test_a_run_whose_end_the_store_refuses_is_closed_and_its_parent_is_not(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.connect()
+    accepts, refused = mlflow.MlflowClient.set_terminated, []
+
+    def refuse_once(client: mlflow.MlflowClient, *given: object, **named: object) -> None:
+        if not refused:
+            refused.append(given)
+            raise mlflow.MlflowException("database is locked")
+        accepts(client, *given, **named)
+
+    with mlflow.start_run() as parent:
+        monkeypatch.setattr(mlflow.MlflowClient, "set_terminated", refuse_once)
+        with (
+            pytest.raises(mlflow.MlflowException, match="locked"),
+            runs.open_run("s", Config().flat(), "k", "n") as run,
+        ):
+            pass
+        assert mlflow.get_run(run.info.run_id).info.status == "FAILED"
+        assert mlflow.get_run(parent.info.run_id).info.status == "RUNNING"
+
+
 def test_a_run_is_closed_on_a_full_disk_and_the_message_is_one_sentence(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,12 +11,15 @@ from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.search.trial import TrialParams
 from inandout.tracking import store
 from inandout.tracking.logging import experiment_url
+from inandout.tracking.runs import STAGE
 from inandout.tracking.views import VIEWS
 
 
 def test_the_link_to_a_comparison_leads_to_a_saved_view(project: Path) -> None:
     store.connect()
-    with mlflow.start_run() as run:
+    with mlflow.start_run(tags={STAGE: "classify"}) as run:
+        pass
+    with mlflow.start_run(tags={STAGE: "augment"}):
         pass
     text = experiment_url(run)
     experiment = mlflow.get_experiment(run.info.experiment_id)
@@ -25,7 +28,7 @@ def test_the_link_to_a_comparison_leads_to_a_saved_view(project: Path) -> None:
     found = mlflow.search_runs(
         [experiment.experiment_id], view["searchFilter"], order_by=[f"{view['orderByKey']} DESC"]
     )
-    assert len(found) == 0, "no run of classify"
+    assert list(found.run_id) == [run.info.run_id]
     assert "params.`alpha`" in view["selectedColumns"]
     assert {chart["metricSectionId"] for chart in view["compareRunCharts"]} == {view["compareRunSections"][0]["uuid"]}
     assert experiment_url(run, "trials").endswith("viewStateShareKey=trials")

@@ -17,7 +17,7 @@ from inandout.stages.classify.nearest import nearest
 from inandout.stages.classify.scores import Result
 from inandout.stages.classify.train import classify, refuse_impossible
 from inandout.stages.experiment.cost import cell_seconds
-from inandout.stages.experiment.grid import ROWS, Cell
+from inandout.stages.experiment.grid import REMARKS, ROWS, Cell
 from inandout.stages.experiment.plan import plan_cells
 from inandout.stages.pools.pool import open_pool
 from inandout.tracking.store import RunLocation, nested_under, run_location
@@ -53,6 +53,8 @@ def pool_remarks(cells: Sequence[Cell]) -> list[str]:
 def measure_cells(cells: Sequence[Cell], data: CheckedData, parallel: ParallelConfig) -> list[Row]:
     """Train and evaluate every cell, or reuse its finished run; log finished cells to `rows.json` of the active run.
 
+    `remarks.txt` of the run has `pool_remarks`.
+
     Cells that take least time come first.
 
     Args:
@@ -66,6 +68,7 @@ def measure_cells(cells: Sequence[Cell], data: CheckedData, parallel: ParallelCo
     work: Callable[[Cell], Result] = partial(_measure, run_location(), data)
     rows: dict[int, Row] = {}
     failures: list[str] = []
+    mlflow.log_text("\n".join(pool_remarks(cells)), REMARKS)
     estimates = cell_seconds(plan_cells(cells, data))
     order = sorted(range(len(cells)), key=lambda number: estimates[number])
     clock = _Clock(estimates, parallel)

@@ -23,6 +23,7 @@ def plan(config: CompareConfig) -> str:
     connect()
     data = read_data(config.data.data)
     cells = equal_steps(config.cells(), data)
+    refuse_impossible_cells(cells, data)
     text = f"{estimate(plan_cells(cells, data), None)}\n\n{power(cells, data, config.expected_ap)}"
     print(text)
     return text

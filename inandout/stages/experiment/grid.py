@@ -8,6 +8,8 @@ from inandout.data.config import Shot
 from inandout.stages.classify.config import ClassifyConfig, NearestConfig
 
 SHOTS: tuple[Shot, ...] = ("zero", "few", "full")
+REMARKS = "remarks.txt"
+"""Artifact of a comparison: remarks about its pools, one per line."""
 ROWS = "rows.json"
 """Artifact of a comparison: finished cells, in the format of `inandout.reporting.tables.pack`."""
 
@@ -73,8 +75,8 @@ class Cell(NamedTuple):
         """Return the configuration of the baseline, which does not depend on the shot."""
         config = self.config
         return NearestConfig(
-            data=config.data, geometry=config.geometry, backbone=config.backbone, val_fpr=config.val_fpr,
-            seed=config.seed, fresh=config.fresh,
+            data=config.data, geometry=config.geometry, backbone=config.backbone, hardware=config.hardware,
+            val_fpr=config.val_fpr, seed=config.seed, fresh=config.fresh,
         )  # fmt: skip
 
 

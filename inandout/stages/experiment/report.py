@@ -25,13 +25,13 @@ from inandout.reporting.tables import (
     unpack,
 )
 from inandout.stages.experiment.config import CompareConfig, ExperimentConfig, ReportConfig
-from inandout.stages.experiment.grid import CONTROLS, ROWS, SOURCES
+from inandout.stages.experiment.grid import CONTROLS, REMARKS, ROWS, SOURCES
 from inandout.stages.experiment.paired_tests import conclusion, list_tests, paired_tests
 from inandout.stages.experiment.power import measured_power
 from inandout.stages.experiment.sheets import sheets
 from inandout.stages.experiment.worth import learning_curve
 from inandout.tracking.logging import experiment_url
-from inandout.tracking.runs import STAGE, WEIGHTS_TAG, artifact_folder, open_run, read_config
+from inandout.tracking.runs import STAGE, WEIGHTS_TAG, artifact_folder, artifact_names, open_run, read_config
 from inandout.tracking.store import connect
 
 EXPERIMENT_TAG = "inandout.experiment"
@@ -55,20 +55,19 @@ def report(config: ReportConfig) -> str:
     return text
 
 
-def log_report(rows: Sequence[Row], run_id: str, remarks: Sequence[str] = ()) -> str:
+def log_report(rows: Sequence[Row], run_id: str) -> str:
     """Log `results.html`, `.md`, `.tex`, `.csv` and `.png`; return the Markdown.
 
     Args:
         rows: finished cells.
         run_id: run of `main` or `experiment` that has them.
-        remarks: sentences below the table.
     """
     reported = mlflow.get_run(run_id)
     name = reported.data.tags.get(EXPERIMENT_TAG, "")
     paper = bool(name) and not name.startswith("anchors")
     table = [row for row in rows if not row.n_shot]
     title = f"Experiment {name}" if name else "Comparison"
-    sections = _sections(rows, remarks, paper)
+    sections = _sections(rows, _remarks(run_id), paper)
     text = markdown_page(title, sections)
     with tempfile.TemporaryDirectory() as folder:
         written = {"md": text, "tex": latex_table(table, paper), "csv": csv_table(table)}
@@ -78,6 +77,13 @@ def log_report(rows: Sequence[Row], run_id: str, remarks: Sequence[str] = ()) ->
         mlflow.log_artifacts(folder)
     mlflow.log_figure(curves(table, paper), "results.png")
     return text
+
+
+def _remarks(run_id: str) -> list[str]:
+    """Return the remarks about the pools of a comparison; runs of earlier versions have none."""
+    if REMARKS not in artifact_names(run_id):
+        return []
+    return artifact_folder(run_id, REMARKS).read_text(encoding="utf-8").splitlines()
 
 
 def _sections(rows: Sequence[Row], remarks: Sequence[str], paper: bool) -> list[Section]:

@@ -12,7 +12,7 @@ from inandout.reporting.figures import contact_sheet
 from inandout.stages.analysis.config import DistanceConfig
 from inandout.stages.analysis.distance import distance
 from inandout.stages.classify.synthetic import make_pool
-from inandout.stages.experiment.cells import measure_cells, pool_remarks, refuse_impossible_cells
+from inandout.stages.experiment.cells import measure_cells, refuse_impossible_cells
 from inandout.stages.experiment.config import GRIDS, ExperimentConfig
 from inandout.stages.experiment.cost import estimate
 from inandout.stages.experiment.plan import Plan, equal_steps, plan_cells, positive_pools
@@ -41,7 +41,7 @@ def experiment(config: ExperimentConfig) -> str:
         log_dataset(first.data.data, fingerprint(samples), samples)
         shows = GRIDS[config.name].shows
         if shows == "metrics":
-            text = log_report(measure_cells(cells, data, config.engine), run.info.run_id, pool_remarks(cells))
+            text = log_report(measure_cells(cells, data, config.engine), run.info.run_id)
         else:
             text = _feature_space(planned) if shows == "features" else _images(planned)
     print(f"\n{text}\n\n{experiment_url(run)}")

@@ -24,10 +24,11 @@ class LearningCurve(NamedTuple):
 
 
 def learning_curve(rows: Sequence[Row]) -> LearningCurve | None:
-    """Return the worth of every row but `none`, and the curve with their AP; None if no point of a curve is finished.
+    """Return the worth of every row but `none` and `none-steps`, and the curve with their AP; None without a curve.
 
     A row is compared on the seeds and folds that it shares with every point of the curve.
     """
+    rows = [row for row in rows if "ap" in row.metrics]
     points = {
         number: [row for row in rows if row.n_shot == number] for number in sorted({r.n_shot for r in rows} - {0})
     }
