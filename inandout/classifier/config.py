@@ -24,7 +24,7 @@ class BackboneConfig(BaseModel):
     freeze: Freeze = Field(
         "none",
         description="what training leaves unchanged: none; norm = statistics and parameters of the batch norm layers; "
-        "all = everything but the last layer",
+        "all = everything but the heads",
     )
     head: Head = Field(
         "image",

@@ -25,7 +25,9 @@ def features(model: DefectNet, pixels: Pixels, batch_size: int = 32) -> npt.NDAr
     return torch.cat([empty, *(batch.float().cpu() for batch in batches)]).numpy()
 
 
-def head_inputs(model: DefectNet, pixels: Pixels, batch_size: int = 32) -> list[npt.NDArray[np.float32]]:
+def head_inputs(
+    model: DefectNet, pixels: Pixels, precision: Precision = "fp32", batch_size: int = 32
+) -> list[npt.NDArray[np.float32]]:
     """Return `DefectNet.head_inputs` of pixels (N, H, W, 3), computed in evaluation mode.
 
     Large arrays are memory-mapped, see `allocate`.
@@ -34,7 +36,9 @@ def head_inputs(model: DefectNet, pixels: Pixels, batch_size: int = 32) -> list[
         InputError: the temporary folder has too little free space.
     """
     arrays: list[npt.NDArray[np.float32]] = []
-    for number, batch in enumerate(evaluate_batches(model, model.head_inputs, pixels, batch_size)):
+    for number, batch in enumerate(
+        evaluate_batches(model, lambda images: compute_inputs(model, images, precision), pixels, batch_size)
+    ):
         arrays = arrays or [allocate((len(pixels), *each.shape[1:]), np.float32) for each in batch]
         start = number * batch_size
         for array, each in zip(arrays, batch, strict=True):

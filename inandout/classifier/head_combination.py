@@ -6,19 +6,20 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from inandout.classifier.backbone import DefectNet
-from inandout.classifier.features import evaluate_batches
+from inandout.classifier.features import compute_inputs, evaluate_batches
 from inandout.classifier.mask_head import Combination, map_scores
 from inandout.classifier.pixels import Pixels
 from inandout.classifier.training import Labels, Logits
+from inandout.hardware import Precision
 
 WEIGHTS = (0.5, 0.25, 0.75, 0.0, 1.0)
 """Weights of the map that validation chooses from; of equally good ones, the first."""
 
 
-def fit_combination(model: DefectNet, pixels: Pixels, labels: Labels) -> Combination:
+def fit_combination(model: DefectNet, pixels: Pixels, labels: Labels, precision: Precision = "fp32") -> Combination:
     """Set the combination of a model with a mask head from validation images (N, H, W, 3), and return it."""
     assert model.mask_head, "only a model with a mask head combines two"
-    combination = choose_combination(*score_heads(model, pixels), labels)
+    combination = choose_combination(*score_heads(model, pixels, precision), labels)
     model.mask_head.combination.copy_(torch.tensor(combination))
     return combination
 
@@ -44,11 +45,13 @@ def choose_combination(image: Logits, maps: Logits, labels: Labels) -> Combinati
     )
 
 
-def score_heads(model: DefectNet, pixels: Pixels, batch_size: int = 32) -> tuple[Logits, Logits]:
+def score_heads(
+    model: DefectNet, pixels: Pixels, precision: Precision = "fp32", batch_size: int = 32
+) -> tuple[Logits, Logits]:
     """Return the image logits (N,) and the map scores (N,) of pixels (N, H, W, 3)."""
 
     def scores(images: Tensor) -> Tensor:
-        prediction = model.heads(*model.head_inputs(images))
+        prediction = model.heads(*compute_inputs(model, images, precision))
         assert prediction.cells is not None, "the model has no mask head"
         return torch.stack([prediction.logit, map_scores(prediction.cells)])
 

@@ -118,7 +118,7 @@ def predictor(model: DefectNet, pixels: Pixels, precision: Precision = "fp32") -
     """
     if model.freeze != "all":
         return lambda: predict(model, pixels, precision=precision)
-    inputs = head_inputs(model, pixels)
+    inputs = head_inputs(model, pixels, precision)
 
     @torch.no_grad()
     def predict_all() -> Logits:
@@ -133,7 +133,7 @@ def _forward(model: DefectNet, pixels: Pixels, precision: Precision) -> Forward:
     device = model.mean.device
     if model.freeze != "all":
         return lambda batch: model.heads(*compute_inputs(model, to_tensor(pixels[batch], device), precision))
-    inputs = head_inputs(model, pixels)
+    inputs = head_inputs(model, pixels, precision)
     return lambda batch: model.heads(*(torch.from_numpy(array[batch]).to(device) for array in inputs))
 
 

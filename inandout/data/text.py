@@ -24,7 +24,8 @@ _NO_NUMBER = {"", "nan", "<na>", "n/a", "na", "none", "null", "nat"}
 _NO_TEXT = {"nan", "<na>"}
 """The same in columns of free text, where `none` may be a name."""
 _LABELS = {"false": "0", "true": "1", "0.0": "0", "1.0": "1"}
-_SPLITS = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
+SPLITS = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
+"""Other words for the splits."""
 
 
 class Table(NamedTuple):
@@ -123,7 +124,7 @@ def _clean(name: str, value: str) -> str:
     if name == "label":
         return _LABELS.get(lower, plain)
     if name == "split":
-        return "" if lower in _NO_NUMBER else _SPLITS.get(lower, lower)
+        return "" if lower in _NO_NUMBER else SPLITS.get(lower, lower)
     if name in ("mask", "seed", "alpha"):
         return "" if lower in _NO_NUMBER else plain
     if name in ("defect", "group"):

@@ -7,7 +7,7 @@ import torch
 from inandout.checkpoint import NonFiniteLossError, load_checkpoint
 from inandout.classifier.backbone import DefectNet, build_classifier
 from inandout.classifier.config import BackboneConfig, FitConfig, Optimiser
-from inandout.classifier.training import fit, predict
+from inandout.classifier.training import fit, predict, predictor
 from inandout.errors import InputError
 from tests.conftest import draw
 
@@ -81,6 +81,15 @@ def test_16_bit_logits_are_near_those_of_fp32_and_have_no_ties() -> None:
     exact, rounded = predict(model, PIXELS), predict(model, PIXELS, precision="bf16")
     assert 0 < np.abs(rounded - exact).max() < 0.05 * np.abs(exact).max()
     assert len(np.unique(rounded)) == len(PIXELS), "the last layer computes in fp32"
+
+
+def test_a_frozen_backbone_predicts_in_the_precision() -> None:
+    model = build_classifier(BackboneConfig(backbone="resnet18", freeze="all"), 0)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.constant_(module.weight, 0.5)  # residual branches begin at zero
+    assert np.allclose(predictor(model, PIXELS, "bf16")(), predict(model, PIXELS, precision="bf16"), rtol=1e-5)
+    assert not np.allclose(predictor(model, PIXELS, "bf16")(), predict(model, PIXELS), rtol=1e-5)
 
 
 def test_training_lowers_the_loss_and_separates_the_classes() -> None:

@@ -242,3 +242,46 @@ def test_a_circle_has_its_area(tmp_path: Path) -> None:
     (sample,) = scan_data(folder).samples
     assert sample.mask is not None
     assert read_mask(sample.mask).sum() == pytest.approx(np.pi * 20**2, rel=0.02)
+
+
+def test_a_wrong_annotation_leaves_its_image_out_and_hides_no_other(tmp_path: Path) -> None:
+    """The folder of the data set has the word of a split in its name, which says nothing about the split."""
+    folder = tmp_path / "widget-test"
+    images(folder, "a.png", "b.png")
+    box = {"category_id": 7, "bbox": [2, 1, 3, 3]}
+    annotations = [{"id": 1, "image_id": 0, "category_id": 8}, {"id": 2, "image_id": 0, **box}, "x", {"image_id": []}]
+    content = {
+        "categories": [{"id": 7, "name": "dent"}],
+        "images": [{"id": i, "file_name": name, "height": 8, "width": 10} for i, name in enumerate(["a.png", "b.png"])],
+        "annotations": [*annotations, {"id": 5, "image_id": 1, **box}],
+    }
+    (folder / "ann.json").write_text(json.dumps(content))
+    samples, problems = scan_data(folder)
+    assert [(sample.image.name, sample.label, sample.split) for sample in samples] == [("b.png", 1, "")]
+    assert [problem.what.partition(":")[0] for problem in problems] == ["annotation 1", "annotation 2", "annotation 3"]
+
+
+@pytest.mark.parametrize("names", ["names: {a: b}", "names: [a"])
+def test_names_of_yolo_that_cannot_be_read_raise_an_error(tmp_path: Path, names: str) -> None:
+    images(tmp_path / "d" / "train" / "images", "a.png")
+    (tmp_path / "d" / "train" / "labels").mkdir()
+    (tmp_path / "d" / "data.yaml").write_text(names)
+    with pytest.raises(InputError, match="its names of classes cannot be read"):
+        scan_data(tmp_path / "d")
+
+
+def test_a_label_file_of_yolo_that_is_no_text_is_a_problem(tmp_path: Path) -> None:
+    images(tmp_path / "d" / "train" / "images", "a.png", "b.png")
+    (tmp_path / "d" / "train" / "labels").mkdir()
+    (tmp_path / "d" / "train" / "labels" / "a.txt").write_bytes(b"\xff\xfe")
+    samples, problems = scan_data(tmp_path / "d")
+    assert [sample.image.name for sample in samples] == ["b.png"]
+    assert [problem.what for problem in problems] == ["is not UTF-8 text"]
+
+
+@pytest.mark.parametrize("defect", ["good", "..", "../../outside", "spot/1"])
+def test_a_defect_that_is_no_folder_is_not_exported_as_mvtec(tmp_path: Path, defect: str) -> None:
+    rows = [row.with_(defect=defect) if row.label else row for row in pool(tmp_path / "pool")]
+    with pytest.raises(InputError, match="is no name for a folder of defects"):
+        write_annotated(rows, tmp_path / "out", "mvtec")
+    assert not (tmp_path / "out").exists()

@@ -48,26 +48,30 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _read_file(folder: Path, path: Path) -> tuple[list[Sample], list[Problem]]:
-    content, split = _read(path), split_of(path.stem, path.parent.name)
+    content, split = _read(path), split_of(path.stem, "" if path.parent == folder else path.parent.name)
     kinds = {each.get("id"): str(each.get("name")) for each in content["categories"]}
     images = {each.get("id"): each for each in content["images"]}
     shapes: dict[Any, list[Shape]] = {number: [] for number in images}
     problems: list[Problem] = []
-    for annotation in content["annotations"]:
-        number = annotation.get("image_id")
+    broken: list[Any] = []
+    for place, annotation in enumerate(content["annotations"]):
+        number = None
         try:
+            number = annotation["image_id"]
             if number not in images:
                 raise ValueError(f"image_id {number!r} is no image")
             if annotation.get("category_id") not in kinds:
                 raise ValueError(f"category_id {annotation.get('category_id')!r} is no category")
             mask = _mask(annotation, int(images[number]["height"]), int(images[number]["width"]))
             shapes[number].append(Shape(kinds[annotation["category_id"]], mask))
-        except (KeyError, TypeError, ValueError) as error:
-            problems.append(Problem(path, f"annotation {annotation.get('id')}: {error}", _FIX))
-            shapes.pop(number, None)
-            images.pop(number, None)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            name = annotation.get("id", place) if isinstance(annotation, dict) else place
+            problems.append(Problem(path, f"annotation {name}: {error}", _FIX))
+            broken.append(number)
     samples = []
     for number, each in images.items():
+        if number in broken:
+            continue
         name = str(each.get("file_name"))
         places = [path.parent, path.parent / "images", folder, folder / "images", folder / split, folder / path.stem]
         image = next((place / name for place in places if (place / name).is_file()), None)

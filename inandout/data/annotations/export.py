@@ -123,6 +123,11 @@ def _write_yolo(images: Sequence[_Image], kinds: Sequence[str], folder: Path) ->
 
 
 def _write_mvtec(images: Sequence[_Image], kinds: Sequence[str], folder: Path) -> list[Path]:
+    wrong = [kind for kind in kinds if kind in ("good", ".", "..") or set(kind) & set("/\\")]
+    if wrong:
+        raise InputError(
+            f"defect = {wrong[0]!r}: is no name for a folder of defects; rename it, or give another format"
+        )
     (folder / "train" / "good").mkdir(parents=True)
     (folder / "test" / "good").mkdir(parents=True)
     places = []

@@ -4,14 +4,13 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
 from inandout.data.images import Mask, write_image
 from inandout.data.manifest import Sample, Split
-
-_SPLITS: dict[str, Split] = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
+from inandout.data.text import SPLITS
 
 
 class Shape(NamedTuple):
@@ -35,10 +34,9 @@ def split_of(*names: str) -> Split:
     """Return the split that the first name with a word such as `train` or `valid` gives, else ""."""
     for name in names:
         for word in re.findall("[a-z]+", name.lower()):
-            if word == "test":
-                return "test"
-            if word in _SPLITS:
-                return _SPLITS[word]
+            split = SPLITS.get(word, word)
+            if split in ("train", "val", "test"):
+                return cast(Split, split)
     return ""
 
 

@@ -11,7 +11,7 @@ from inandout.data.check import Problem
 from inandout.data.images import Mask, read_image
 from inandout.data.layouts import Scan, images_in
 from inandout.data.manifest import Sample
-from inandout.errors import InputError
+from inandout.errors import InputError, brief
 
 
 def yolo_folders(folder: Path) -> list[tuple[Path, Path]]:
@@ -40,6 +40,8 @@ def read_yolo(folder: Path) -> Scan:
                 shapes, wrong = _shapes(path, image, kinds) if path.is_file() else ([], [])
             except InputError as error:
                 shapes, wrong = [], [Problem.of(image, error)]
+            except UnicodeDecodeError:
+                shapes, wrong = [], [Problem(path, "is not UTF-8 text", "save it as UTF-8")]
             problems += wrong
             if not wrong:
                 samples.append(to_sample(image, split, shapes))
@@ -48,12 +50,15 @@ def read_yolo(folder: Path) -> Scan:
 
 def _kinds(folder: Path) -> dict[int, str]:
     for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        names = content.get("names") if isinstance(content, dict) else None
-        if isinstance(names, list):
-            return {i: str(name) for i, name in enumerate(names)}
-        if isinstance(names, dict):
-            return {int(i): str(name) for i, name in names.items()}
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            names = content.get("names") if isinstance(content, dict) else None
+            if isinstance(names, list):
+                return {i: str(name) for i, name in enumerate(names)}
+            if isinstance(names, dict):
+                return {int(i): str(name) for i, name in names.items()}
+        except (yaml.YAMLError, ValueError) as error:
+            raise InputError(f"{path}: its names of classes cannot be read ({brief(error)}); correct it") from error
     return {}
 
 

@@ -140,7 +140,7 @@ class ClassifyConfig(StageConfig):
 
 
 class NearestConfig(StageConfig):
-    """Options of the nearest-neighbour baseline. Nothing is trained, so `freeze` has no effect."""
+    """Options of the nearest-neighbour baseline. Without training, `freeze`, `head` and `precision` have no effect."""
 
     data: DataConfig = DataConfig()
     geometry: Geometry = Geometry()

@@ -12,6 +12,7 @@ from inandout.classifier.heatmap import heat_maps, mask_maps, pointing
 from inandout.classifier.training import Logits
 from inandout.data.config import Geometry
 from inandout.data.images import ImageArray
+from inandout.data.text import to_cell
 from inandout.evaluation.localisation import PixelCounts, recall_by_kind, recall_by_size
 from inandout.evaluation.metrics import honest_threshold
 from inandout.reporting.figures import contact_sheet, overlay
@@ -84,7 +85,7 @@ def log_recalls(part: Part, logits: Logits, threshold: float, geometry: Geometry
     writer = csv.writer(text)
     writer.writerow(["by", "class", "images", "recall"])
     for by, classes in recalls.items():
-        writer.writerows([by, name, count, repr(recall)] for name, (count, recall) in classes.items())
+        writer.writerows([by, to_cell(name), count, repr(recall)] for name, (count, recall) in classes.items())
         log_values({f"recall_{by}_{_metric_name(name)}": recall for name, (_, recall) in classes.items()})
     mlflow.log_text(text.getvalue(), "recall.csv")
 

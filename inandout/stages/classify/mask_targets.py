@@ -41,7 +41,7 @@ def _only_changed(train: Part, masks: list[Mask | None]) -> list[Mask | None]:
     good = [i for i, sample in enumerate(train.samples) if sample.origin == "real" and sample.label == 0]
     hosts = dict(zip(digests([train.samples[i].image for i in good]), good, strict=True))
     for i in inpainted:
-        mask, host = masks[i], hosts.get(train.samples[i].sources[0])
+        mask, host = masks[i], hosts.get(next(iter(train.samples[i].sources), ""))
         if mask is not None and host is not None:
             masks[i] = mask & find_changed(train.pixels[i], train.pixels[host])
     return masks

@@ -16,6 +16,7 @@ from inandout.data.manifest import Sample, fingerprint
 from inandout.data.prepare import CheckedData, read_data
 from inandout.evaluation.metrics import evaluate
 from inandout.fingerprints import Identity
+from inandout.hardware import Hardware
 from inandout.reporting.figures import contact_sheet, overlay
 from inandout.stages.classify.config import NearestConfig
 from inandout.stages.classify.figures import N_SHOWN, log_images
@@ -52,7 +53,7 @@ def nearest_fingerprint(config: NearestConfig, data: CheckedData) -> str:
 
 def _identity(config: NearestConfig, real: Sequence[Sample]) -> Identity:
     inputs = {"data": fingerprint(real)} | config.backbone.inputs()
-    return Identity("nearest", __name__, config, inputs, {"freeze"} | inputs.keys())
+    return Identity("nearest", __name__, config, inputs, {"freeze", "head", "precision"} | inputs.keys())
 
 
 def _measure(config: NearestConfig, real: Sequence[Sample]) -> None:
@@ -64,7 +65,7 @@ def _measure(config: NearestConfig, real: Sequence[Sample]) -> None:
     model = build_classifier(config.backbone, config.seed).to(hardware.device)
     mlflow.log_params({"n_train_real_negatives": len(good.samples)})
     mlflow.set_tags(
-        hardware.tags()
+        Hardware(hardware.device).tags()
         | {
             WEIGHTS_TAG: config.backbone.weights_identity(),
             TEST_TAG: fingerprint(test.samples),

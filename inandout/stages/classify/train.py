@@ -186,7 +186,7 @@ def train_classifier(
     """
     model = _initial_model(config, real)
     memseg, ddpm = synthetic_positives(config, data)
-    refuse_copies([s for s in real if s.split != "train"], [s for s in ddpm[: config.mix.n_aug] if not s.sources])
+    refuse_copies([s for s in real if s.split != "train"], [s for s in ddpm[: config.shares()[0]] if not s.sources])
     negatives = synthetic_negatives(config, data, ddpm)
     train = load_part(mix(real, memseg, ddpm, config.mix.n_aug, config.ddpm_ratio, negatives), config.geometry)
     _log_inputs(config, real, train)
@@ -255,7 +255,7 @@ def _train(
 
 def _combine_heads(model: DefectNet, val: Part, step: int, precision: Precision) -> Logits:
     """Combine the heads on the validation part; log the weight of the map and `val_ap`, and return the logits (N,)."""
-    values = {"map_weight": fit_combination(model, val.pixels, val.labels).weight}
+    values = {"map_weight": fit_combination(model, val.pixels, val.labels, precision).weight}
     logits = predict(model, val.pixels, precision=precision)
     if 0 < val.labels.sum() < len(val.labels):
         values["val_ap"] = ranking(logits, val.labels)["ap"]
