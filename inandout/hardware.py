@@ -1,6 +1,7 @@
 """Device and floating-point precision of training, drawing and prediction, and errors of memory.
 
-This is the only place that chooses a device. Functions import PyTorch, because configurations do not need it.
+Only this module and `parallel.take_gpu` choose a device. Functions import PyTorch, because configurations do not need
+it.
 """
 
 import re
@@ -110,7 +111,7 @@ def _refuse_missing_gpu(device: "torch.device", count: int) -> None:
         raise InputError(f"device = {device}: there are {count} GPUs; give cuda:0 to cuda:{count - 1}")
 
 
-def _supported(requested: str, device: "torch.device") -> Precision:
+def _supported(requested: Precision | Literal["auto"], device: "torch.device") -> Precision:
     """Return the precision for `requested` on a device."""
     import torch
 
@@ -125,7 +126,7 @@ def _supported(requested: str, device: "torch.device") -> Precision:
         raise InputError("precision = bf16: this GPU only emulates it; use fp16")
     if requested == "auto":
         return "bf16" if has_bf16 else "fp16"
-    return "fp32" if requested == "fp32" else "bf16" if requested == "bf16" else "fp16"
+    return requested
 
 
 class OutOfMemoryError(InputError):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from copy import copy, deepcopy
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
@@ -15,10 +15,6 @@ Pipeline: TypeAlias = StableDiffusionPipeline | StableDiffusionXLPipeline
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 """Names of text encoders; the second one is SDXL's."""
-
-_PRECISIONS: dict[torch.dtype, Precision] = {
-    torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16",
-}  # fmt: skip
 
 
 def text_encoders(pipeline: Pipeline) -> dict[str, Any]:
@@ -51,7 +47,8 @@ def weight_type(pipeline: Pipeline) -> torch.dtype:
 
 def hardware_of(pipeline: Pipeline) -> Hardware:
     """Return the device and the precision of the UNet."""
-    return Hardware(pipeline.unet.conv_in.weight.device, _PRECISIONS[weight_type(pipeline)])
+    device, dtype = pipeline.unet.conv_in.weight.device, weight_type(pipeline)
+    return next(found for each in get_args(Precision) if (found := Hardware(device, each)).dtype == dtype)
 
 
 def move(pipeline: Pipeline, hardware: Hardware) -> None:

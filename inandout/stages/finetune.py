@@ -25,7 +25,7 @@ from inandout.diffusion.lora.safetensors_io import save_adapter
 from inandout.diffusion.prompts import check_prompt
 from inandout.diffusion.sample.config import SamplingConfig
 from inandout.diffusion.sample.generate import text2img_generator
-from inandout.diffusion.sample.square_window import crop, own_size, random_window, window_around
+from inandout.diffusion.sample.window import cut, own_size, random_window, window_around
 from inandout.fingerprints import Identity, code_fingerprint, computed_by
 from inandout.hardware import Hardware, find_device
 from inandout.options import known
@@ -190,9 +190,9 @@ def _cut(image: ImageArray, sample: Sample, config: FinetuneConfig, place: int, 
         fit = "stretch" if config.geometry.fit == "stretch" else "crop"  # buckets crop as well
         mask = fit_mask(read_mask(sample.mask), Geometry(width=image.shape[1], height=image.shape[0], fit=fit))
         if mask.any():
-            return crop(image, window_around(mask, window), side)
+            return cut(image, window_around(mask, window), (side, side))
     rng = generator(config.seed, PoolStream.WINDOWS, place)
-    return crop(image, random_window(image, window, None, rng), side)
+    return cut(image, random_window((image.shape[0], image.shape[1]), window, None, rng), (side, side))
 
 
 def training_size(requested: Size, factor: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -254,9 +255,10 @@ def test_a_run_whose_end_the_store_refuses_is_closed_and_its_parent_is_not(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.connect()
-    accepts, refused = mlflow.MlflowClient.set_terminated, []
+    accepts = mlflow.MlflowClient.set_terminated
+    refused: list[object] = []
 
-    def refuse_once(client: mlflow.MlflowClient, *given: object, **named: object) -> None:
+    def refuse_once(client: mlflow.MlflowClient, *given: Any, **named: Any) -> None:
         if not refused:
             refused.append(given)
             raise mlflow.MlflowException("database is locked")

@@ -90,6 +90,7 @@ def choose_kind(vae: str, second_encoder: bool, linear_projection: bool) -> Kind
 
 def _kind_of_folder(folder: Path, name: str) -> Kind:
     classes = check_configuration(folder, name)
+    require_regular(folder / "unet" / "config.json")
     try:
         unet = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):  # `open_base` reports it
@@ -147,4 +148,4 @@ _SCHEDULERS = frozenset(
         "LMSDiscrete", "PNDM", "TCD", "UniPCMultistep",
     )
 )  # fmt: skip
-"""Schedulers of Stable Diffusion in diffusers; drawing replaces them, so their settings matter alone."""
+"""Schedulers of Stable Diffusion in diffusers. Drawing has its own solver and takes the noise schedule from them."""

@@ -72,7 +72,10 @@ def _share(count: int, accelerator: Accelerator) -> range:
 def _masked(
     pipeline: Pipeline, examples: Sequence[Example], indices: Sequence[int], step: int, seed: int
 ) -> Tensor:  # fmt: skip
-    """Return mask and masked latents of a share of a batch, encoded image by image."""
+    """Return mask and masked latents of a share of a batch, encoded image by image.
+
+    Masks are drawn for the whole batch, so they do not depend on the number of processes.
+    """
     rng = generator(seed, DreamBoothStream.MASKS, step)
     images = [example.image for example in examples if example.image is not None]
     masks = [random_mask(image.shape[1], image.shape[0], rng) for image in images]

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
 from diffusers import DDIMScheduler
 from torch import Tensor, nn
 from torch.nn.utils import vector_to_parameters
@@ -36,7 +37,6 @@ from inandout.hardware import Hardware
 
 MAX_GRADIENT_NORM = 1.0
 """Gradients with a larger norm are clipped to this norm (paper)."""
-_PRECISIONS = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}
 
 
 def dreambooth(
@@ -112,7 +112,9 @@ class _Training:
 
 
 def _accelerator(hardware: Hardware) -> Accelerator:
-    return Accelerator(mixed_precision=_PRECISIONS[hardware.precision], cpu=hardware.device.type == "cpu")
+    AcceleratorState._reset_state()  # it keeps the precision of the previous training of this process
+    precision = "no" if hardware.precision == "fp32" else hardware.precision
+    return Accelerator(mixed_precision=precision, cpu=hardware.device.type == "cpu")
 
 
 def processes(device: torch.device) -> PartialState:

@@ -9,7 +9,7 @@ from inandout.data.images import Mask
 def random_mask(width: int, height: int, rng: np.random.Generator) -> Mask:
     """Return a rectangle or an ellipse (H, W) inside the image, each with probability 1/2; it is never empty.
 
-    Both sides are uniform, from a single pixel to the whole image, and so is the place.
+    Width, height and place are uniform; each side has from one pixel to all pixels of the image.
     """
     sides = [int(rng.integers(1, limit + 1)) for limit in (width, height)]
     left, top = (int(rng.integers(0, limit - side + 1)) for limit, side in zip((width, height), sides, strict=True))

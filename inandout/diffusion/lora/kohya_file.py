@@ -78,7 +78,7 @@ _VERSIONS = {
     "text_encoder.encoder.layers.22.mlp.fc1": (1024, "sd_v2"),
     "text_encoder.encoder.layers.11.mlp.fc1": (768, "sd_v1"),
 }
-"""Last layer and width of a text encoder of SDXL, Stable Diffusion 2 or 1, and kohya's name of the encoder."""
+"""Last layer of a text encoder: its width, and kohya's name of the model version that has both."""
 
 
 def _version(adapter: Adapter) -> str | None:

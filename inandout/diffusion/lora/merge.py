@@ -19,8 +19,8 @@ def merge(
 ) -> Pipeline:  # fmt: skip
     """Return a new pipeline with `alpha` times the adapter added to the weights; 0 gives the base bit for bit.
 
-    Each weight is added in fp32 and rounded once, so for an exact result in 16 bits the given pipeline is in fp32 (on
-    the CPU, if the device is small). The given pipeline is not changed; unchanged tensors are shared with it.
+    Each weight is added in fp32 and rounded once. Give a pipeline in fp32, since 16-bit weights were rounded before; it
+    may be on the CPU. The given pipeline is not changed; unchanged tensors are shared with it.
 
     Args:
         pipeline: the base.

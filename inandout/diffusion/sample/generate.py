@@ -21,7 +21,7 @@ from inandout.diffusion.sample.inpaint import Canvas, find_fault
 from inandout.diffusion.sample.quality_filter import QualityFilter, RejectReason
 from inandout.diffusion.sample.rejection_sampling import Generator, rejection_sample
 from inandout.diffusion.sample.sampler import image_seed, sample
-from inandout.diffusion.sample.window import enlarge, find_window, paste
+from inandout.diffusion.sample.window import Window, enlarge, find_window, paste
 
 _INDEX = "index.jsonl"
 
@@ -84,19 +84,27 @@ def inpaint_generator(
     config: SamplingConfig,
     clip_skip: int,
     composition: Composition | None = None,
+    windows_of: Callable[[range], list[Window]] | None = None,
+    window_side: int = 0,
 ) -> Generator:
-    """Return a generator like `text2img_generator` that inpaints the canvases of the candidates' numbers."""
+    """Return a generator like `text2img_generator` that inpaints the canvases of the candidates' numbers.
+
+    With `windows_of`, only these windows are drawn, as squares of `window_side` px.
+    """
 
     def generator(numbers: range) -> Iterator[tuple[ImageArray, RejectReason | None]]:
         canvas = canvas_of(numbers)
-        margin = config.mask_crop
-        windows = None if margin is None else [find_window(mask, margin) for mask in canvas.masks]
+        height, width = canvas.masks.shape[1:]
+        windows, margin, size = None, config.mask_crop, (width, height)
+        if windows_of:
+            windows, size = windows_of(numbers), (window_side, window_side)
+        elif margin is not None:
+            windows = [find_window(mask, margin) for mask in canvas.masks]
         chosen = [prompts[number % len(prompts)] for number in numbers]
         seeds = [image_seed(seed, number) for number in numbers]
-        height, width = canvas.masks.shape[1:]
         batches = sample(
-            pipeline, chosen, seeds, width=width, height=height, config=config, clip_skip=clip_skip,
-            canvas=enlarge(canvas, windows) if windows else canvas, composition=composition,
+            pipeline, chosen, seeds, width=size[0], height=size[1], config=config, clip_skip=clip_skip,
+            canvas=enlarge(canvas, windows, size) if windows else canvas, composition=composition,
         )  # fmt: skip
         sampled = list(batches)
         images, finite = (np.concatenate(parts) for parts in zip(*sampled, strict=True))

@@ -1,6 +1,7 @@
-"""Draw in a window around each mask, enlarged to the size of the image, as `padding_mask_crop` of diffusers does.
+"""Windows: parts of an image that diffusion learns or draws at another size, and pastes back.
 
-A small defect then has as many pixels as the model draws well.
+A base draws best at the size that it was trained on. A small defect has more pixels in an enlarged window, and a window
+of a large image costs less than the image. After `padding_mask_crop` of diffusers, which DIAG (Girella 2024) uses.
 """
 
 from collections.abc import Sequence
@@ -9,8 +10,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from inandout.data.images import ImageBatch, Mask
-from inandout.diffusion.sample.inpaint import Canvas, composite
+from inandout.data.config import Geometry
+from inandout.data.geometry import fit_mask
+from inandout.data.images import ImageArray, ImageBatch, Mask
+from inandout.diffusion.pipeline import Pipeline
+from inandout.diffusion.sample.inpaint import Canvas
+from inandout.errors import InputError
 
 
 class Window(NamedTuple):
@@ -20,6 +25,27 @@ class Window(NamedTuple):
     top: int
     right: int
     bottom: int
+
+    def slices(self) -> tuple[slice, slice]:
+        """Return the rows and columns."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+    def size(self) -> tuple[int, int]:
+        """Return (width, height)."""
+        return self.right - self.left, self.bottom - self.top
+
+
+def own_size(pipeline: Pipeline) -> int:
+    """Return the side in px of the images that a base was trained on.
+
+    Raises:
+        InputError: the UNet's configuration does not give it.
+    """
+    size = pipeline.unet.config.sample_size
+    if not isinstance(size, int):
+        raise InputError(f"window: the base's UNet has sample_size = {size}; give a base with a number, or no window")
+    side: int = size * pipeline.vae_scale_factor
+    return side
 
 
 def find_window(mask: Mask, padding: int) -> Window:
@@ -40,25 +66,60 @@ def find_window(mask: Mask, padding: int) -> Window:
     return Window(left, top, left + size[0], top + size[1])
 
 
-def enlarge(canvas: Canvas, windows: Sequence[Window]) -> Canvas:
-    """Return the windows of a canvas, enlarged to its size."""
-    size = canvas.masks.shape[2], canvas.masks.shape[1]
-    images = [
-        np.asarray(Image.fromarray(image).crop(window).resize(size, Image.Resampling.LANCZOS))
-        for image, window in zip(canvas.images, windows, strict=True)
-    ]
-    masks = [
-        np.asarray(Image.fromarray(mask).crop(window).resize(size, Image.Resampling.NEAREST))
-        for mask, window in zip(canvas.masks, windows, strict=True)
-    ]
+def window_around(mask: Mask, side: int) -> Window:
+    """Return the square around the pixel of a mask (H, W) nearest to the centre of its box; the mask is not empty.
+
+    The square lies inside the image; its side is at most that of the image.
+    """
+    points = np.argwhere(mask)
+    middle = (points.min(axis=0) + points.max(axis=0)) // 2
+    row, column = points[np.square(points - middle).sum(axis=1).argmin()]
+    return _square(mask.shape, side, int(row), int(column))
+
+
+def random_window(shape: tuple[int, int], side: int, foreground: Mask | None, rng: np.random.Generator) -> Window:
+    """Return a square around a random pixel of the foreground (H, W), or of an image of this shape if it is None."""
+    height, width = shape
+    pixels = np.arange(height * width) if foreground is None else np.flatnonzero(foreground)
+    row, column = divmod(int(rng.choice(pixels)), width) if len(pixels) else (height // 2, width // 2)
+    return _square(shape, side, row, column)
+
+
+def _square(shape: tuple[int, ...], side: int, row: int, column: int) -> Window:
+    side = min(side, *shape)
+    top, left = (int(np.clip(at - side // 2, 0, room - side)) for at, room in zip((row, column), shape, strict=True))
+    return Window(left, top, left + side, top + side)
+
+
+def cut(image: ImageArray, window: Window, size: tuple[int, int]) -> ImageArray:
+    """Return a window of an image (H, W, 3), resized to (width, height)."""
+    return np.asarray(Image.fromarray(image).crop(window).resize(size, Image.Resampling.LANCZOS))
+
+
+def cut_mask(mask: Mask, window: Window, size: tuple[int, int]) -> Mask:
+    """Return a window of a mask (H, W), resized to (width, height); every pixel of it survives."""
+    return fit_mask(mask[window.slices()], Geometry.model_construct(width=size[0], height=size[1], fit="stretch"))
+
+
+def place_mask(mask: Mask, window: Window, shape: tuple[int, int]) -> Mask:
+    """Return a mask (height, width) of `shape` that is `mask` in the window, resized to it, and empty elsewhere."""
+    whole = np.zeros(shape, bool)
+    whole[window.slices()] = cut_mask(mask, Window(0, 0, mask.shape[1], mask.shape[0]), window.size())
+    return whole
+
+
+def enlarge(canvas: Canvas, windows: Sequence[Window], size: tuple[int, int]) -> Canvas:
+    """Return the windows of a canvas, resized to (width, height)."""
+    images = [cut(image, window, size) for image, window in zip(canvas.images, windows, strict=True)]
+    masks = [cut_mask(mask, window, size) for mask, window in zip(canvas.masks, windows, strict=True)]
     return Canvas(np.stack(images), np.stack(masks))
 
 
 def paste(canvas: Canvas, windows: Sequence[Window], drawn: ImageBatch) -> ImageBatch:
-    """Return the canvas with images (N, H, W, 3) that were drawn on its enlarged windows inside the masks."""
+    """Return the canvas with images (N, H, W, 3), drawn on its resized windows, inside the masks; edges are theirs."""
     whole = canvas.images.copy()
-    for image, window, content in zip(whole, windows, drawn, strict=True):
-        size = window.right - window.left, window.bottom - window.top
-        small = Image.fromarray(content).resize(size, Image.Resampling.LANCZOS)
-        image[window.top : window.bottom, window.left : window.right] = np.asarray(small)
-    return composite(canvas, whole)
+    for image, mask, window, content in zip(whole, canvas.masks, windows, drawn, strict=True):
+        inside = mask[window.slices()]
+        small = np.asarray(Image.fromarray(content).resize(window.size(), Image.Resampling.LANCZOS))
+        image[window.slices()][inside] = small[inside]
+    return whole

@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,10 +19,11 @@ from inandout.classifier.training import fit
 from inandout.data.config import Size
 from inandout.diffusion.base.base import open_base
 from inandout.diffusion.base.config import BaseConfig
-from inandout.diffusion.base.hub import NotHereError
+from inandout.diffusion.base.hub import is_hub_id
 from inandout.diffusion.prompts import Conditioning
 from inandout.diffusion.sample.config import SamplingConfig
 from inandout.diffusion.sample.presets import DIAG_SAMPLING, drawing_preset
+from inandout.errors import InputError
 from inandout.hardware import HardwareConfig, find_device
 from inandout.options import known
 from inandout.reporting.tables import aligned
@@ -215,7 +217,9 @@ def _unet(base: BaseConfig, size: Size, requested: HardwareConfig) -> tuple[int,
     """Return the scale factor of the VAE and the cost of one UNet pass for one image; None if it is not downloaded."""
     try:
         pipeline = open_base(base, requested.open(), download=False).pipeline
-    except NotHereError:
+    except InputError:  # on the hub, also if the configuration is here and the weights are not
+        if not is_hub_id(base.base) or Path(base.base).exists():
+            raise
         return None
     return pipeline.vae_scale_factor, _pass(pipeline.unet, pipeline.vae_scale_factor, size, pipeline.device)
 

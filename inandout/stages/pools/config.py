@@ -164,8 +164,12 @@ class InpaintPoolConfig(DdpmPoolConfig):
         """Resolve as for whole images, and `masks`; without an adapter, `alpha` is None and guidance is plain.
 
         Raises:
-            InputError: composed guidance without an adapter, or drawn masks without composed guidance.
+            InputError: composed guidance without an adapter, drawn masks without composed guidance, or two windows.
         """
+        if self.window and self.sampling.mask_crop is not None:
+            raise InputError(
+                f"window = {self.window} and mask_crop = {self.sampling.mask_crop} exclude each other; give one"
+            )
         resolved = self._resolved_drawing()
         composed = resolved.drawing.guidance_mode == "composed"
         if self.masks == "drawn" and not composed:

@@ -1,5 +1,6 @@
 """Pools of defects inpainted on real good parts, inside a mask, as in DIAG (Girella 2024)."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,15 +20,7 @@ from inandout.diffusion.pipeline import Pipeline
 from inandout.diffusion.sample.generate import Kept, inpaint_generator, mask_generator
 from inandout.diffusion.sample.inpaint import Canvas, find_changed
 from inandout.diffusion.sample.sampler import image_seed
-from inandout.diffusion.sample.square_window import (
-    Window,
-    crop,
-    crop_mask,
-    own_size,
-    paste,
-    random_window,
-    window_around,
-)
+from inandout.diffusion.sample.window import Window, own_size, place_mask, random_window, window_around
 from inandout.errors import InputError
 from inandout.fingerprints import Identity, computed_by
 from inandout.hardware import Hardware
@@ -61,8 +54,6 @@ class _Sites(NamedTuple):
     """Masks (H, W) of real defects; empty with other masks."""
     drawn: Callable[[range], npt.NDArray[np.bool_]] | None = None
     """Draws the masks (N, H, W) of candidates, if masks=drawn."""
-    side: int = 0
-    """Side in px at which windows are drawn, with option `window`."""
 
     def negative(self, number: int) -> int:
         """Return the index of the good part of candidate `number`."""
@@ -72,22 +63,30 @@ class _Sites(NamedTuple):
         """Return the masks (N, H, W) of candidates; none is empty."""
         if self.drawn is None:
             return np.stack(list(map(self._given, numbers)))
-        foregrounds = [find_foreground(self.part(number), self.config.mask) for number in numbers]
-        return np.stack(list(map(_on_object, self.drawn(numbers), foregrounds)))
+        return np.stack(
+            [self._on_part(mask, number) for mask, number in zip(self.drawn(numbers), numbers, strict=True)]
+        )
 
     def mask(self, number: int, image: ImageArray) -> Mask:
         """Return the mask (H, W) of an image (H, W, 3): the given one, or where it differs visibly from its part."""
         return self._given(number) if self.drawn is None else find_changed(image, self.part(number))
 
+    def _on_part(self, mask: Mask, number: int) -> Mask:
+        """Return a drawn mask (S, S) in the window of a part, on the object."""
+        foreground, window = find_foreground(self.part(number), self.config.mask), self.window(number)
+        inside = place_mask(np.ones((1, 1), bool), window, self._shape())
+        return _on_object(place_mask(mask, window, self._shape()), None if foreground is None else foreground & inside)
+
     def _given(self, number: int) -> Mask:
+        window = self.window(number)
         if self.real:
-            mask = self._real(number)
-            return mask if self.config.window is None else crop_mask(mask, self._window(number), self.side)
-        part = self.part(number)
+            return place_mask(self._real(number)[window.slices()], window, self._shape())
+        part = self.part(number)[window.slices()]
         foreground = find_foreground(part, self.config.mask)
         pixels = part.shape[0] * part.shape[1] if foreground is None else int(np.count_nonzero(foreground))
         limits = area_limits(pixels, self.config.mask)
-        return draw_mask(part.shape[1], part.shape[0], foreground, limits, self._rng(number))
+        mask = draw_mask(part.shape[1], part.shape[0], foreground, limits, self._rng(number))
+        return place_mask(mask, window, self._shape())
 
     def _real(self, number: int) -> Mask:
         return self.real[self._rng(number).integers(len(self.real))]
@@ -96,27 +95,21 @@ class _Sites(NamedTuple):
         return np.random.default_rng(image_seed(self.config.seed, number))
 
     def part(self, number: int) -> ImageArray:
-        """Return what candidate `number` is drawn on: a good part (H, W, 3), or its window."""
-        whole = self._whole(number)
-        return whole if self.config.window is None else crop(whole, self._window(number), self.side)
-
-    def _whole(self, number: int) -> ImageArray:
+        """Return the good part (H, W, 3) of candidate `number`."""
         return fit_image(read_image(self.negatives[self.negative(number)].image), self.config.geometry)
 
-    def _window(self, number: int) -> Window:
-        side = known(self.config.window)
+    def _shape(self) -> tuple[int, int]:
+        return self.config.geometry.height, self.config.geometry.width
+
+    def window(self, number: int) -> Window:
+        """Return the window of candidate `number`; the whole image without option `window`."""
+        side, (height, width) = self.config.window, self._shape()
+        if side is None:
+            return Window(0, 0, width, height)
         if self.real:
             return window_around(self._real(number), side)
-        whole = self._whole(number)
         rng = generator(self.config.seed, PoolStream.WINDOWS, number)
-        return random_window(whole, side, find_foreground(whole, self.config.mask), rng)
-
-    def finish(self, number: int, drawn: ImageArray) -> tuple[ImageArray, Mask]:
-        """Return the whole image (H, W, 3) and the mask (H, W) of a drawn candidate."""
-        mask = self.mask(number, drawn)
-        if self.config.window is None:
-            return drawn, mask
-        return paste(self._whole(number), self._window(number), drawn, mask)
+        return random_window((height, width), side, find_foreground(self.part(number), self.config.mask), rng)
 
     def canvas(self, numbers: range) -> Canvas:
         """Return good parts and masks of candidates."""
@@ -160,9 +153,13 @@ def _identity(config: InpaintPoolConfig, samples: Sequence[Sample]) -> Identity:
         inputs = {"data": fingerprint(samples), "base": base_identity(config.base), "adapter": NO_ADAPTER}
     else:
         inputs = drawing_inputs(config, samples)
-    if config.masks == "all":
-        inputs["all"] = fingerprint(prepare(config.data, config.seed))
+    inputs |= _withheld(config)
     return Identity("augment", __name__, config, inputs, ignored=DRAWING_INPUTS)
+
+
+def _withheld(config: InpaintPoolConfig) -> dict[str, str]:
+    """Return the fingerprint of the dataset with the defects that the shot withholds, if their masks are used."""
+    return {"all": fingerprint(prepare(config.data, config.seed))} if config.masks == "all" else {}
 
 
 def _resolve(config: InpaintPoolConfig) -> InpaintPoolConfig:
@@ -202,13 +199,15 @@ def _make(config: InpaintPoolConfig, samples: list[Sample], sites: _Sites, work:
     )
     skip = adapter.meta.clip_skip if adapter else 1
     composed_of = composition(config.drawing, base, adapter, hardware) if adapter else None
-    if config.window:
-        sites = sites._replace(side=own_size(base.pipeline))
+    side = own_size(base.pipeline) if config.window else 0
     if config.masks == "drawn":
-        size = (sites.side, sites.side) if config.window else (config.geometry.width, config.geometry.height)
+        size = (side, side) if config.window else (config.geometry.width, config.geometry.height)
         drawn = mask_generator(pipeline, prompts, config.seed, size, sampling, skip, known(composed_of))
         sites = sites._replace(drawn=drawn)
-    generator = inpaint_generator(pipeline, prompts, config.seed, sites.canvas, sampling, skip, composed_of)
+    windows_of = (lambda numbers: list(map(sites.window, numbers))) if config.window else None
+    generator = inpaint_generator(
+        pipeline, prompts, config.seed, sites.canvas, sampling, skip, composed_of, windows_of, side
+    )
     state = generate(
         inpaint_cache_key(config, adapter, samples), config.n_aug, generator, sampling.sample_batch, None, "inpaint"
     )
@@ -225,7 +224,8 @@ def inpaint_cache_key(config: InpaintPoolConfig, adapter: Adapter | None, sample
         "inpaint", base_identity(config.base), adapter and adapter.fingerprint, config.drawing.alpha,
         config.drawing.guidance_mode, config.hardware.precision,
         config.drawing.prompt_list(), fingerprint(samples), config.sampling.model_dump(), config.seed,
-        config.geometry.model_dump(), config.masks, config.mask.model_dump(), config.window, computed_by(__name__),
+        config.geometry.model_dump(), config.masks, _withheld(config),
+        config.mask.model_dump(), config.window, computed_by(__name__),
     ]  # fmt: skip
 
 
@@ -244,11 +244,10 @@ def _row(
     adapter: Adapter | None,
     folder: Path,
 ) -> Sample:
-    """Write an image and its mask to the pool; return its manifest row."""
-    whole, changed = sites.finish(generated.number, read_image(generated.path))
-    image, mask = folder / generated.path.name, folder / f"{generated.path.stem}_mask.png"
-    write_image(image, whole)
-    write_image(mask, changed)
+    """Copy an image and its mask to the pool; return its manifest row."""
+    image = Path(shutil.copy(generated.path, folder))
+    mask = folder / f"{image.stem}_mask.png"
+    write_image(mask, sites.mask(generated.number, read_image(image)))
     negative = sites.negative(generated.number)
     learned = [source for source in (adapter.meta.sources if adapter else ()) if source != contents[negative]]
     return Sample(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import mlflow
 import numpy as np
 
 from inandout.data.config import ShotConfig
@@ -86,7 +87,9 @@ def source_identity(positives: Sequence[Sample]) -> str:
 def _make_trips(
     config: RoundTripConfig, samples: Sequence[Sample], positives: Sequence[Sample], work: Path
 ) -> None:  # fmt: skip
-    base, folder = open_base(config.base, config.hardware.open()), work_pool(work)
+    hardware = config.hardware.open()
+    mlflow.set_tags(hardware.tags())
+    base, folder = open_base(config.base, hardware), work_pool(work)
     if not {sample.base for sample in positives} <= {base.fingerprint, ""}:
         raise InputError(
             f"base = {config.base.base}: another base, with another VAE, drew the diffusion images of the mix; "

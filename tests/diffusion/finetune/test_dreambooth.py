@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from torch.utils.checkpoint import checkpoint as original_checkpoint
 
 from inandout.checkpoint import NonFiniteLossError, load_checkpoint
@@ -251,14 +250,12 @@ def test_micro_batches_have_the_losses_and_gradients_of_whole_batches(micro_batc
 
 
 def test_a_base_in_16_bits_keeps_its_precision_and_trains_an_adapter_in_fp32() -> None:
-    AcceleratorState._reset_state(reset_partial_state=True)  # it keeps the precision of the previous training
     base = base_with_adapter()
     for name, parameter in base.pipeline.unet.named_parameters():
         if "lora_" not in name:
             parameter.data = parameter.data.bfloat16()
     base.pipeline.text_encoder.bfloat16()
     trained = dreambooth(base, dataset(), epochs=1, lr=0.01, config=QUICK, seed=1)
-    AcceleratorState._reset_state(reset_partial_state=True)
     assert base.pipeline.unet.conv_in.weight.dtype == torch.bfloat16
     assert {tensor.dtype for tensor in trained.values()} == {torch.float32}
     full = dreambooth(base_with_adapter(), dataset(), epochs=1, lr=0.01, config=QUICK, seed=1)

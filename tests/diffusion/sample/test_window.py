@@ -4,8 +4,20 @@ import pytest
 from inandout.diffusion.sample.config import SamplingConfig
 from inandout.diffusion.sample.generate import inpaint_generator
 from inandout.diffusion.sample.inpaint import Canvas
-from inandout.diffusion.sample.window import Window, enlarge, find_window, paste
-from tests.diffusion.tiny import inpainting_pipeline
+from inandout.diffusion.sample.window import (
+    Window,
+    cut,
+    cut_mask,
+    enlarge,
+    find_window,
+    own_size,
+    paste,
+    place_mask,
+    random_window,
+    window_around,
+)
+from inandout.errors import InputError
+from tests.diffusion.tiny import inpainting_pipeline, tiny_pipeline
 
 HEIGHT, WIDTH = 48, 96
 
@@ -38,7 +50,7 @@ def test_an_enlarged_window_is_pasted_back() -> None:
     masks = np.stack([mask_of(Window(40, 20, 52, 26)), mask_of(Window(2, 2, 90, 40))])
     canvas = Canvas(images, masks)
     windows = [find_window(mask, 2) for mask in masks]
-    large = enlarge(canvas, windows)
+    large = enlarge(canvas, windows, (WIDTH, HEIGHT))
     assert large.images.shape == images.shape
     assert large.masks[0].mean() > 10 * masks[0].mean()
     red = np.full_like(images, 0) + np.array([255, 0, 0], np.uint8)
@@ -75,3 +87,53 @@ def test_a_low_strength_keeps_the_canvas() -> None:
         (drawn, _), *_ = generator(range(1))
         change.append(float(np.abs(drawn.astype(int) - image[0]).mean()))
     assert change[0] < change[1]
+
+
+def test_a_square_is_around_the_mask_and_in_the_image() -> None:
+    mask = np.zeros((40, 100), np.bool_)
+    mask[20:22, 50:60] = True
+    assert window_around(mask, 16) == Window(46, 12, 62, 28)
+    mask[:] = False
+    mask[0, 99] = True
+    assert window_around(mask, 16) == Window(84, 0, 100, 16)
+    assert window_around(mask, 64) == Window(60, 0, 100, 40)
+
+
+def test_a_square_is_on_the_mask_even_if_the_centre_is_not() -> None:
+    mask = np.zeros((100, 100), np.bool_)
+    mask[10:14, 10:14] = mask[80:84, 80:84] = True
+    assert mask[window_around(mask, 24).slices()].any()
+
+
+def test_random_squares_are_on_the_foreground_and_reach_every_corner() -> None:
+    rng, foreground = np.random.default_rng(0), np.zeros((32, 48), np.bool_)
+    foreground[:, :8] = True
+    on_object = [random_window((32, 48), 8, foreground, rng) for _ in range(200)]
+    assert {window.left for window in on_object} <= set(range(5))
+    anywhere = [random_window((32, 48), 8, None, rng) for _ in range(500)]
+    assert {window.left for window in anywhere} >= {0, 40} and {window.top for window in anywhere} >= {0, 24}
+    assert random_window((32, 48), 8, np.zeros((32, 48), np.bool_), rng) == Window(20, 12, 28, 20)
+
+
+@pytest.mark.parametrize("side", [16, 32, 64])
+def test_a_square_drawn_at_another_size_changes_pixels_of_its_mask_alone(side: int) -> None:
+    image, window = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8), Window(30, 20, 62, 52)
+    small = np.zeros((side, side), np.bool_)
+    small[side // 4 : side // 2, side // 4 : side // 2] = True
+    mask = place_mask(small, window, (60, 80))
+    assert mask.sum() == 8 * 8 and mask[28:36, 38:46].all()
+    assert np.array_equal(cut_mask(mask, window, (side, side)), small)
+    drawn = 255 - cut(image, window, (side, side))
+    (pasted,) = paste(Canvas(image[None], mask[None]), [window], drawn[None])
+    assert np.array_equal(pasted[~mask], image[~mask])
+    assert (pasted[mask] != image[mask]).any()
+    if side == 32:
+        assert np.array_equal(pasted[mask], 255 - image[mask])
+
+
+def test_the_own_size_of_a_base_is_that_of_its_training() -> None:
+    pipeline = tiny_pipeline()
+    assert own_size(pipeline) == 64
+    pipeline.unet.register_to_config(sample_size=None)
+    with pytest.raises(InputError, match="sample_size = None"):
+        own_size(pipeline)
