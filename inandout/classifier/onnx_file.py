@@ -4,7 +4,6 @@ The resize is not included, because no ONNX operator equals Pillow's antialiased
 scores. Crop and resize images with `fit_image` or Pillow first.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from inandout.classifier.mask_head import enlarge
 from inandout.classifier.pixels import Pixels
 from inandout.classifier.training import Logits, predict
 from inandout.errors import InputError
+from inandout.files import replacing
 
 TOLERANCE = 1e-4
 """Maximum absolute difference of logits and heat maps between ONNX Runtime and PyTorch."""
@@ -67,9 +67,8 @@ def write_onnx(model: DefectNet, threshold: float, pixels: Pixels, path: Path, a
     Raises:
         InputError: the difference is above `TOLERANCE` or not finite.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     example = torch.from_numpy(np.ascontiguousarray(pixels[:2].transpose(0, 3, 1, 2)))
-    try:
+    with replacing(path) as temporary:
         program = torch.onnx.export(
             Deciding(model, threshold).eval(), (example,), dynamo=True, verbose=False, input_names=["images"],
             output_names=[*OUTPUTS, HEAT_MAP] if model.mask_head else list(OUTPUTS),
@@ -84,9 +83,6 @@ def write_onnx(model: DefectNet, threshold: float, pixels: Pixels, path: Path, a
             difference = max(difference, maps)
         program.model.metadata_props.update({**about, "max_difference": repr(difference)})
         program.save(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return difference
 
 

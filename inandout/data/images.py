@@ -165,8 +165,11 @@ def write_image(path: Path, pixels: ImageArray | Mask) -> None:
     """Write an image or a mask as PNG atomically."""
     array = pixels.astype(np.uint8) * 255 if pixels.dtype == np.bool_ else pixels
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    Image.fromarray(array).save(temporary, format="PNG", compress_level=1)
-    temporary.replace(path)
+    try:
+        Image.fromarray(array).save(temporary, format="PNG", compress_level=1)
+        temporary.replace(path)
+    finally:  # without the search of `replacing` for leftovers, since a folder may hold many images
+        temporary.unlink(missing_ok=True)
 
 
 _NEW_SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC, _PLANAR, _SAMPLE_FORMAT = 254, 258, 259, 262, 284, 339

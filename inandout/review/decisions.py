@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, 
 
 from inandout.data.manifest import Review
 from inandout.errors import InputError
-from inandout.files import require_regular
+from inandout.files import replacing, require_regular
 
 Reviewer = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=300)]
 """Name of a person."""
@@ -151,13 +151,11 @@ class DecisionLog:
             found = self.path.read_bytes() if self.path.exists() else b""
             known = dict.fromkeys(self._known) | dict.fromkeys(parse(found[: found.rfind(b"\n") + 1], self.path))
             lines = [_line(decision) for decision in known]
-            temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
             try:
-                with temporary.open("wb") as file:
+                with replacing(self.path) as temporary, temporary.open("wb") as file:
                     file.writelines(lines)
                     file.flush()
                     os.fsync(file.fileno())
-                temporary.replace(self.path)
             except OSError as error:
                 raise InputError(
                     f"{self.path}: was removed or changed, and cannot be written again ({error.strerror}); free disk "

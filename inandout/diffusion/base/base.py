@@ -14,7 +14,7 @@ from inandout.diffusion.base.config import ALLOWED, BaseConfig, Kind, choose_kin
 from inandout.diffusion.base.folder import CONFIGURATION, PARTS, WEIGHTS, files_of, find_weights, open_folder
 from inandout.diffusion.base.hub import check_hub_id, fetch, is_hub_id
 from inandout.diffusion.base.single_file import open_single_file
-from inandout.diffusion.pipeline import Pipeline, is_inpainting, is_xl, move, text_encoders
+from inandout.diffusion.pipeline import Pipeline, adaptable_models, is_inpainting, is_xl, move
 from inandout.errors import InputError
 from inandout.hardware import Hardware, HardwareConfig
 
@@ -51,7 +51,7 @@ def open_base(config: BaseConfig, hardware: Hardware | None = None, *, download:
         pipeline = open_single_file(Path(config.base), _resolve_folder(config.base_config, CONFIGURATION, download))
     else:
         pipeline = open_folder(_resolve_folder(config.base, CONFIGURATION + WEIGHTS, download), config.base)
-    for part in (pipeline.unet, pipeline.vae, *text_encoders(pipeline).values()):
+    for part in (pipeline.vae, *adaptable_models(pipeline).values()):
         part.eval()
     _check_channels(pipeline, config.base)
     _check_finite(pipeline, config.base)
@@ -85,7 +85,7 @@ def weights_fingerprint(pipeline: Pipeline) -> str:
 
     Names, shapes and fp32 values count; the file format and the memory layout do not.
     """
-    models = {"unet": pipeline.unet, "vae": pipeline.vae, **text_encoders(pipeline)}
+    models = {"vae": pipeline.vae, **adaptable_models(pipeline)}
     parts = {part: model.state_dict() for part, model in models.items()}
     tensors = {f"{part}.{name}": tensor for part, state in parts.items() for name, tensor in state.items()}
     total = hashlib.sha256()
@@ -163,7 +163,7 @@ def _check_channels(pipeline: Pipeline, name: str) -> None:
 
 
 def _check_finite(pipeline: Pipeline, name: str) -> None:
-    models = {"unet": pipeline.unet, "vae": pipeline.vae, **text_encoders(pipeline)}
+    models = {"vae": pipeline.vae, **adaptable_models(pipeline)}
     for part, model in models.items():
         for weight, tensor in model.state_dict().items():
             if not torch.isfinite(tensor).all():
