@@ -24,7 +24,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import groupby
+from itertools import groupby, product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -36,7 +36,9 @@ from inandout.diffusion.finetune.config import Optimiser
 
 Values = dict[str, Any]
 OPTIMISERS: tuple[Optimiser, ...] = ("adamw", "adamw8bit")
-PARTS = ("parity", "fine-tuning", "drawing", "classifier")
+PRECISIONS = ("fp16", "bf16") if DEVICE.type == "cuda" else ("fp32",)
+"""Measured precisions besides fp32; kernels of a CPU for 16 bits are too slow to measure."""
+PARTS = ("parity", "fine-tuning", "small cards", "drawing", "classifier", "SDXL")
 _HIDDEN = ("part", "traceback")
 """Keys that the tables omit."""
 
@@ -128,23 +130,28 @@ def parity_rows(size: Size, reference: gpu_parity.Reference, out: Path) -> Itera
 
 
 def finetune_rows(size: Size, work: Path) -> Iterator[Row]:
-    """Yield both 16-bit precisions with both optimisers, then a card of 8 GB."""
+    """Yield both 16-bit precisions with both optimisers."""
     part, bare, ours = "fine-tuning", gpu_finetune.bare, gpu_finetune.ours
     yield Row(part, "images drawn beforehand", "", 3, lambda: gpu_finetune.drawn_once(work, size))
-    sixteen = ("fp16", "bf16") if DEVICE.type == "cuda" else ()  # 16-bit kernels of a CPU are too slow to measure
-    pairs = [(p, o) for o in OPTIMISERS for p in (sixteen or ("fp32",))]
-    for precision, optimiser in pairs:
+    for precision, optimiser in product(PRECISIONS, OPTIMISERS):
         case = f"{precision} {optimiser}, batch {size.batch}"
         for way, loop in (("bare", bare), ("ours", ours)):
             seconds = 30 if way == "bare" else 15
             yield Row(part, case, way, seconds, partial(loop, size, work, precision, optimiser, size.batch))
-    for batch in (1, 2):
-        precision, optimiser = pairs[0][0], OPTIMISERS[bool(sixteen)]
-        case = f"at most 8 GB: {precision} {optimiser}, checkpointing, batch {size.batch} as micro-batches of {batch}"
-        small = partial(
-            ours, size, work, precision, optimiser, size.batch, micro_batch=batch, checkpointing=True, limit_gb=8
-        )
-        yield Row(part, case, "ours", 15, small)
+
+
+def small_card_rows(size: Size, work: Path) -> Iterator[Row]:
+    """Yield fine-tuning on a card of 8 GB, and drawing on a card of 5 GB."""
+    precision, optimiser = PRECISIONS[0], OPTIMISERS[DEVICE.type == "cuda"]
+    for micro in (1, 2):
+        case = f"at most 8 GB: {precision} {optimiser}, checkpointing, batch {size.batch} as micro-batches of {micro}"
+        measure = partial(
+            gpu_finetune.ours, size, work, precision, optimiser, size.batch, micro_batch=micro, checkpointing=True,
+            limit_gb=8,
+        )  # fmt: skip
+        yield Row("small cards", case, "ours", 15, measure)
+    measure = partial(gpu_drawing.draw, replace(size, drawn=1), "ours", precision, "ddim", limit_gb=5)
+    yield Row("small cards", f"at most 5 GB: drawing, {precision} ddim, batch 1", "ours", 4, measure)
 
 
 def fp32_rows(size: Size, work: Path) -> Iterator[Row]:
@@ -155,25 +162,27 @@ def fp32_rows(size: Size, work: Path) -> Iterator[Row]:
 
 
 def drawing_rows(size: Size) -> Iterator[Row]:
-    """Yield 16 bits, the default on a GPU, fp32, and a card of 5 GB."""
-    precisions = {"bf16": 4, "fp16": 4, "fp32": 8} if DEVICE.type == "cuda" else {"fp32": 8}
-    small, few = next(iter(precisions)), replace(size, drawn=1)
-    measure = partial(gpu_drawing.draw, few, "ours", small, "ddim", limit_gb=5)
-    yield Row("drawing", f"at most 5 GB: {small} ddim, batch 1", "ours", 4, measure)
-    for precision, seconds in precisions.items():
+    """Yield 16 bits, the default on a GPU, and fp32."""
+    for precision in dict.fromkeys((*PRECISIONS, "fp32")):
         for scheduler, steps in gpu_drawing.STEPS.items():
             for way in ("bare", "ours"):
                 measure = partial(gpu_drawing.draw, size, way, precision, scheduler)
-                yield Row("drawing", f"{precision} {scheduler}, {steps} steps", way, seconds, measure)
+                yield Row(
+                    "drawing", f"{precision} {scheduler}, {steps} steps", way, 8 if precision == "fp32" else 4, measure
+                )
 
 
 def classifier_rows(size: Size, rates: dict[str, float]) -> Iterator[Row]:
-    """Yield all batch sizes in every precision; compiled models come last."""
+    """Yield all batch sizes in every precision."""
     for batch in size.part_batches:
         for setting in size.settings:
             for way in ("bare", "ours"):
                 measure = partial(gpu_classifier.train, size, way, setting, batch, rates)
                 yield Row("classifier", f"{setting}, batch {batch}", way, 5, measure)
+
+
+def compiled_rows(size: Size, rates: dict[str, float]) -> Iterator[Row]:
+    """Yield the classifier compiled by `torch.compile`."""
     for batch in size.part_batches:
         measure = partial(gpu_classifier.train, size, "bare", "bf16", batch, rates, compiled=True)
         yield Row("classifier", f"bf16 compiled, batch {batch}", "bare", 60, measure)
@@ -181,20 +190,21 @@ def classifier_rows(size: Size, rates: dict[str, float]) -> Iterator[Row]:
 
 def sdxl_rows(size: Size, work: Path) -> Iterator[Row]:
     """Yield SDXL's shape: fine-tuning with micro-batches, and drawing against diffusers' pipeline."""
-    precision, optimiser = ("bf16", OPTIMISERS[1]) if DEVICE.type == "cuda" else ("fp32", OPTIMISERS[0])
+    precision, optimiser = PRECISIONS[-1], OPTIMISERS[DEVICE.type == "cuda"]
     for limit in (0, 12):
-        case = f"SDXL: {precision} {optimiser}, checkpointing, micro-batches of 1" + f", at most {limit} GB" * bool(
-            limit
+        case = (
+            f"fine-tuning, {precision} {optimiser}, checkpointing, micro-batches of 1"
+            + f", at most {limit} GB" * bool(limit)
         )
         measure = partial(
             gpu_finetune.ours, size, work, precision, optimiser, 2, micro_batch=1, xl=True, checkpointing=True,
             limit_gb=limit,
         )  # fmt: skip
-        yield Row("fine-tuning", case, "ours", 30, measure)
+        yield Row("SDXL", case, "ours", 30, measure)
     for way in ("bare", "ours"):
         few = replace(size, drawn=min(size.drawn, 2))
         measure = partial(gpu_drawing.draw, few, way, precision, "ddim", xl=True)
-        yield Row("drawing", f"SDXL: {precision} ddim, batch {few.drawn}", way, 30, measure)
+        yield Row("SDXL", f"drawing, {precision} ddim, batch {few.drawn}", way, 30, measure)
 
 
 def run(rows: Iterable[Row], report: Report, end: float, toy: bool) -> None:
@@ -223,15 +233,18 @@ def measure_all(out: Path, size_name: str, end: float, parts: list[str]) -> None
     report = Report(out, facts() | {"size": size_name, "imports_s": round(time.monotonic() - STARTED, 1)})
     with TemporaryDirectory() as folder:
         work = Path(folder)
-        reference = gpu_parity.Reference(work, size_name)
+        reference = gpu_parity.Reference(work, size_name) if "parity" in parts else None
         try:
             rows = [
-                *card_rows(size, rates), *parity_rows(size, reference, out), *finetune_rows(size, work),
-                *drawing_rows(size), *classifier_rows(size, rates), *fp32_rows(size, work), *sdxl_rows(size, work),
+                *card_rows(size, rates), *(parity_rows(size, reference, out) if reference else ()),
+                *finetune_rows(size, work),
+                *small_card_rows(size, work), *drawing_rows(size), *classifier_rows(size, rates),
+                *sdxl_rows(size, work), *fp32_rows(size, work), *compiled_rows(size, rates),
             ]  # fmt: skip
             run([row for row in rows if row.part in ("card", *parts)], report, end, toy=size is not FULL)
         finally:
-            reference.end()
+            if reference:
+                reference.end()
 
 
 def main() -> None:

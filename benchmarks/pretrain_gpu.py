@@ -19,16 +19,13 @@ lists results on a GPU.
 import argparse
 import json
 import math
-import os
 import queue
 import threading
 import time
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from itertools import count
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,31 +33,24 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from benchmarks.pretrain_images import Ring, read_files, start_drawing
 from inandout.data.images import write_image
 from inandout.data.surfaces import KINDS
 from inandout.diffusion.base.base import EMBEDDED
 from inandout.diffusion.pretrain.assemble import assemble, load_train_state, new_train_state
-from inandout.diffusion.pretrain.captions import caption_of, vocabulary
 from inandout.diffusion.pretrain.networks import build_unet
-from inandout.diffusion.pretrain.stream import SHAPES, WHOLE, SurfaceStream
-from inandout.diffusion.pretrain.tokenizer import LENGTH, build_tokenizer
+from inandout.diffusion.pretrain.stream import SHAPES, WHOLE
+from inandout.diffusion.pretrain.tokenizer import LENGTH
 from inandout.diffusion.pretrain.train_unet import (
     DEFECT_WEIGHT,
     UNCONDITIONAL,
     TrainState,
-    defect_weights,
     denoising_loss,
 )
 from inandout.diffusion.sample.config import SamplingConfig
 from inandout.diffusion.sample.sampler import sample
 from inandout.reporting.figures import contact_sheet
 
-CAPTIONS = 4
-"""Captions per image; every use of an image samples one of them."""
-CHUNK = 256
-"""Images of 64x64 px per file; files of larger images contain fewer."""
-TAUGHT = (*KINDS, "cracked", "pitted", *["stained"] * 2)
-"""Kinds of defects, sampled uniformly from this list with its repetitions."""
 CAPACITY = {WHOLE: 1_600_000}
 """(Width, height) to capacity of the ring buffer in images; other sizes have `OTHER_CAPACITY`."""
 OTHER_CAPACITY = 120_000
@@ -77,126 +67,46 @@ SAVE_EVERY = 60.0
 """Seconds between two saves."""
 
 
-# --- drawing ---------------------------------------------------------------------------------------------------------
+class Recorded(NamedTuple):
+    """A training step of one image size as a CUDA graph."""
 
-
-def draw_files(folder: Path, worker: int, seed: int, minutes: float) -> None:
-    """Write files of images until the time is over; workers draw different images."""
-    os.nice(10)
-    torch.set_num_threads(1)
-    tokenizer = build_tokenizer(vocabulary())
-    stream = SurfaceStream(seed + worker, CHUNK, close_ups=0.0, kinds=TAUGHT)
-    end = time.monotonic() + 60 * minutes
-    for number in count():
-        if time.monotonic() > end:
-            return
-        drawn, rng = stream.draw(number)
-        captions = [[caption_of(each.surface, rng, each.product) for _ in range(CAPTIONS)] for each in drawn]
-        tokens = tokenizer(
-            [caption for of_image in captions for caption in of_image], padding="max_length", truncation=True,
-            max_length=LENGTH, return_tensors="np",
-        ).input_ids.reshape(len(drawn), CAPTIONS, LENGTH)  # fmt: skip
-        masks = np.stack([each.surface.mask for each in drawn])
-        temporary = folder / f".{worker}_{number}.tmp"
-        with temporary.open("wb") as file:
-            np.savez(
-                file, images=np.stack([each.surface.image for each in drawn]), tokens=tokens.astype(np.int16),
-                defects=(defect_weights(masks) > 1).numpy(),
-            )  # fmt: skip
-        temporary.rename(folder / f"{worker:02}_{number:06}.npz")
-
-
-def start_drawing(folder: Path, workers: int, first: int, seed: int, minutes: float) -> list[Any]:
-    """Start worker processes, numbered from `first`; calls with other numbers draw different images."""
-    folder.mkdir(parents=True, exist_ok=True)
-    context = get_context("spawn")
-    processes = [
-        context.Process(target=draw_files, args=(folder, first + worker, seed, minutes), daemon=True)
-        for worker in range(workers)
-    ]
-    for process in processes:
-        process.start()
-    return processes
-
-
-# --- the ring buffer -------------------------------------------------------------------------------------------------
-
-
-class Ring:
-    """Ring buffer of images of one size on the device."""
-
-    def __init__(self, size: tuple[int, int], capacity: int, device: torch.device) -> None:
-        width, height = size
-        self.images = torch.empty((capacity, height, width, 3), dtype=torch.uint8, device=device)
-        self.defects = torch.empty((capacity, height // 2, width // 2), dtype=torch.bool, device=device)
-        self.tokens = torch.empty((capacity, CAPTIONS, LENGTH), dtype=torch.int16, device=device)
-        self.seen = 0
-
-    def add(self, chunk: dict[str, Tensor]) -> None:
-        """Add the images of a file; replace the oldest if the buffer is full."""
-        number, capacity = len(chunk["images"]), len(self.images)
-        start = self.seen % capacity
-        first = min(number, capacity - start)
-        for name in ("images", "defects", "tokens"):
-            buffer, new = getattr(self, name), chunk[name].to(self.images.device, non_blocking=True)
-            buffer[start : start + first] = new[:first]
-            buffer[: number - first] = new[first:]
-        self.seen += number
-
-    def draw(self, number: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Sample images (N, 3, H, W) in -1..1, boolean defect masks (N, H/2, W/2), and tokens (N, LENGTH)."""
-        size = min(self.seen, len(self.images))
-        chosen = torch.randint(size, (number,), generator=generator, device=generator.device)
-        caption = torch.randint(CAPTIONS, (number,), generator=generator, device=generator.device)
-        images = self.images[chosen].permute(0, 3, 1, 2).float().div(127.5).sub(1)
-        return images, self.defects[chosen], self.tokens[chosen, caption].long()
-
-
-def read_files(folder: Path, ready: "queue.Queue[dict[str, Tensor]]", done: threading.Event) -> None:
-    """Read new files into `ready` until `done` is set; runs in a thread."""
-    known: set[str] = set()
-    while not done.is_set():
-        new = sorted(path for path in folder.glob("*.npz") if path.name not in known)
-        for path in new:
-            known.add(path.name)
-            with np.load(path) as file:
-                chunk = {name: torch.from_numpy(file[name]) for name in ("images", "defects", "tokens")}
-            while not done.is_set():
-                try:
-                    ready.put(chunk, timeout=1)
-                    break
-                except queue.Full:
-                    continue
-        if not new:
-            time.sleep(0.2)
-
-
-# --- training --------------------------------------------------------------------------------------------------------
+    graph: torch.cuda.CUDAGraph
+    inputs: tuple[Tensor, ...]
+    """Read by the graph: images, defects and tokens of a batch."""
+    loss: Tensor
+    """Written by the graph."""
 
 
 @dataclass
 class Trainer:
-    """State of the training."""
+    """State of the training.
+
+    On a GPU, the first step of each image size is recorded as a CUDA graph and replayed afterwards, because launching
+    the kernels of a step from Python takes many times as long as computing them.
+    """
 
     train_state: TrainState
     device: torch.device
     batch_size: int
     lr: float
-    autocast: bool
-    generator: torch.Generator
     rings: dict[tuple[int, int], Ring] = field(default_factory=dict)
+    recorded: dict[tuple[int, int], Recorded] = field(default_factory=dict)
     losses: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        train_state = self.train_state
+        train_state, on_gpu = self.train_state, self.device.type == "cuda"
         self.parameters = [*train_state.unet.parameters(), *train_state.text_encoder.parameters()]
         self.ema = [parameter.detach().clone() for parameter in self.parameters]
-        groups = [{"params": list(getattr(train_state, part).parameters())} for part in PARTS]
+        groups = [
+            {"params": list(getattr(train_state, part).parameters()), "lr": torch.tensor(self.lr, device=self.device)}
+            for part in PARTS
+        ]
         self.optimiser = torch.optim.AdamW(
-            groups, lr=self.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=self.device.type == "cuda"
-        )
+            groups, betas=(0.9, 0.99), weight_decay=0.01, fused=True, capturable=on_gpu
+        )  # fmt: skip
         self.scaler = torch.amp.GradScaler(self.device.type, init_scale=1.0, growth_interval=2**30)
         self.rng = np.random.default_rng(0)
+        self.generator = torch.cuda.default_generators[0] if on_gpu else torch.default_generator
         empty = train_state.tokenizer([""], padding="max_length", max_length=LENGTH, return_tensors="pt").input_ids[0]
         self.empty = empty.to(self.device)
 
@@ -212,15 +122,9 @@ class Trainer:
     def step(self, number: int, progress: float) -> None:
         """Take one optimiser step; update the EMA weights every `EMA_EVERY` steps."""
         size = self._size()
-        loss = self._loss(size)
+        batch = self._batch(size)
         set_rates(self.optimiser, self.lr, progress)
-        self.optimiser.zero_grad()
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        self.scaler.unscale_(self.optimiser)
-        nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.scaler.step(self.optimiser)  # skipped if a gradient is not finite
-        self.scaler.update(1.0)
-        self.losses.append(loss.detach())
+        self.losses.append(self._replay(size, batch) if self.device.type == "cuda" else self._update(batch))
         if number % EMA_EVERY == 0:
             decay = min(0.999, (1 + number) / (10 + number)) ** EMA_EVERY
             with torch.no_grad():
@@ -231,18 +135,57 @@ class Trainer:
         shares = np.array([SHAPES[size] for size in sizes])
         return sizes[self.rng.choice(len(sizes), p=shares / shares.sum())]
 
-    def _loss(self, size: tuple[int, int]) -> Tensor:
-        train_state, generator = self.train_state, self.generator
-        images, defects, tokens = self.rings[size].draw(self.batch_size * 4096 // (size[0] * size[1]), generator)
-        images, defects = flip_and_transpose(images, defects, int(self.rng.integers(8)))
-        dropped = torch.rand(len(tokens), generator=generator, device=self.device) < UNCONDITIONAL
-        tokens = torch.where(dropped[:, None], self.empty, tokens)
+    def _batch(self, size: tuple[int, int]) -> tuple[Tensor, ...]:
+        """Sample images (N, 3, H, W) in -1..1, defects (N, H/2, W/2), and tokens (N, LENGTH), some of them empty."""
+        images, defects, tokens = self.rings[size].draw(self.batch_size * 4096 // (size[0] * size[1]), self.generator)
+        symmetry = int(self.rng.integers(8 if size[0] == size[1] else 4))
+        images, defects = flip_and_transpose(images, defects, symmetry)
+        dropped = torch.rand(len(tokens), device=self.device) < UNCONDITIONAL
+        return images, defects, torch.where(dropped[:, None], self.empty, tokens)
+
+    def _replay(self, size: tuple[int, int], batch: tuple[Tensor, ...]) -> Tensor:
+        """Take a step by the CUDA graph of this size, after recording it if it is the first."""
+        if size not in self.recorded:
+            self.recorded[size] = self._record(batch)
+        graph, inputs, loss = self.recorded[size]
+        for static, new in zip(inputs, batch, strict=True):
+            static.copy_(new)
+        graph.replay()
+        return loss.clone()
+
+    def _record(self, batch: tuple[Tensor, ...]) -> Recorded:
+        """Record a step after three ordinary ones, which CUDA graphs need before a recording."""
+        inputs = tuple(tensor.clone() for tensor in batch)
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                self._update(inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            loss = self._update(inputs)
+        return Recorded(graph, inputs, loss)
+
+    def _update(self, batch: tuple[Tensor, ...]) -> Tensor:
+        """Update the weights by one batch, unless a gradient is not finite; return the loss."""
+        loss = self._loss(*batch)
+        self.optimiser.zero_grad()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.unscale_(self.optimiser)
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.scaler.step(self.optimiser)  # skipped if a gradient is not finite
+        self.scaler.update(1.0)
+        return loss.detach()
+
+    def _loss(self, images: Tensor, defects: Tensor, tokens: Tensor) -> Tensor:
+        train_state = self.train_state
         with torch.no_grad():
             latents = train_state.vae.encode(images).latents * train_state.vae.config.scaling_factor
             weights = 1 + (DEFECT_WEIGHT - 1) * defects.float()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             states = train_state.text_encoder(tokens)[0]
-            loss, _ = denoising_loss(train_state.unet, train_state.scheduler, latents, weights, states, generator)
+            loss, _ = denoising_loss(train_state.unet, train_state.scheduler, latents, weights, states, self.generator)
         return loss
 
 
@@ -265,7 +208,7 @@ def set_rates(optimiser: torch.optim.Optimizer, lr: float, progress: float) -> N
     (low, high), (start, end) = TEXT_SHARE, TEXT_RAMP
     text_share = low + (high - low) * min(max((progress - start) / (end - start), 0.0), 1.0)
     for group, share in zip(optimiser.param_groups, (1.0, text_share), strict=True):
-        group["lr"] = rate * share
+        group["lr"].fill_(rate * share)
 
 
 def train(options: argparse.Namespace, trainer: Trainer) -> dict[str, Any]:
@@ -309,8 +252,8 @@ def build_trainer(options: argparse.Namespace, device: torch.device) -> Trainer:
         part.to(device)
     train_state.unet.train()
     train_state.text_encoder.train()
-    generator = torch.Generator(device).manual_seed(options.seed)
-    return Trainer(train_state, device, options.batch_size, options.lr, device.type == "cuda", generator)
+    torch.manual_seed(options.seed)
+    return Trainer(train_state, device, options.batch_size, options.lr)
 
 
 def untrained_state(seed: int) -> TrainState:
