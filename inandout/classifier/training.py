@@ -31,6 +31,8 @@ Logits = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 Forward = Callable[[Indices], Prediction]
 """Maps indices (B,) of training images to the logits of the heads."""
+READ_EVERY = 20
+"""Steps between two readings of the loss; every reading waits for the GPU."""
 OnEpoch = Callable[[int, dict[str, float]], None]
 """Called after every epoch with its number, from 1, and its values, to which the callback may add.
 
@@ -170,8 +172,11 @@ def _train_epoch(
 ) -> float:
     """Train one epoch over `order`, and return the mean loss of its images."""
     model.train()
-    device, total = model.mean.device, 0.0
-    for step, batch in enumerate(np.array_split(order, -(-len(order) // batch_size)), start=1):
+    device = model.mean.device
+    batches = np.array_split(order, -(-len(order) // batch_size))
+    losses: list[torch.Tensor] = []
+    means: list[float] = []
+    for step, batch in enumerate(batches, start=1):
         model.zero_grad()
         targets = torch.from_numpy(labels[batch]).float().to(device)
         prediction = forward(batch)
@@ -179,18 +184,27 @@ def _train_epoch(
         if prediction.cells is not None:
             assert masks is not None, "a model with a mask head needs masks"
             loss = loss + mask_loss(prediction.cells, torch.from_numpy(masks[batch]).to(device))
-        value = loss.item()
-        if not np.isfinite(value):
-            raise NonFiniteLossError(
-                f"the loss is {value} at epoch {epoch}, step {step}; lower lr "
-                f"(now {optimisers[''].param_groups[0]['lr']}) and run it again; the last finite checkpoint is kept"
-            )
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         for optimiser in optimisers.values():
             scaler.step(optimiser)
         scaler.update()
-        total += value * len(batch)
-    return total / len(order)
+        losses.append(loss.detach())
+        if len(losses) == READ_EVERY or step == len(batches):
+            means += _read(losses, epoch, step, optimisers[""].param_groups[0]["lr"])
+            losses.clear()
+    return sum(mean * len(batch) for mean, batch in zip(means, batches, strict=True)) / len(order)
+
+
+def _read(losses: list[torch.Tensor], epoch: int, step: int, lr: float) -> list[float]:
+    """Return the losses up to `step` of the epoch as numbers; raise if one is not finite."""
+    values: list[float] = torch.stack(losses).tolist()
+    for number, value in enumerate(values, start=step - len(values) + 1):
+        if not np.isfinite(value):
+            raise NonFiniteLossError(
+                f"the loss is {value} at epoch {epoch}, step {number}; lower lr (now {lr}) and run it again; the last "
+                "finite checkpoint is kept"
+            )
+    return values
 
 
 def _reject_non_finite(model: DefectNet, epoch: int) -> None:
