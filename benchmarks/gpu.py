@@ -143,13 +143,13 @@ def finetune_rows(size: Size, work: Path) -> Iterator[Row]:
 def small_card_rows(size: Size, work: Path) -> Iterator[Row]:
     """Yield fine-tuning on a card of 8 GB, and drawing on a card of 5 GB."""
     precision, optimiser = PRECISIONS[0], OPTIMISERS[DEVICE.type == "cuda"]
-    for micro in (1, 2):
-        case = f"at most 8 GB: {precision} {optimiser}, checkpointing, batch {size.batch} as micro-batches of {micro}"
-        measure = partial(
-            gpu_finetune.ours, size, work, precision, optimiser, size.batch, micro_batch=micro, checkpointing=True,
-            limit_gb=8,
-        )  # fmt: skip
-        yield Row("small cards", case, "ours", 15, measure)
+    micro = max(size.batch // 3, 1)
+    case = f"at most 8 GB: {precision} {optimiser}, checkpointing, batch {size.batch} as micro-batches of {micro}"
+    measure = partial(
+        gpu_finetune.ours, size, work, precision, optimiser, size.batch, micro_batch=micro, checkpointing=True,
+        limit_gb=8,
+    )  # fmt: skip
+    yield Row("small cards", case, "ours", 30, measure)
     measure = partial(gpu_drawing.draw, replace(size, drawn=1), "ours", precision, "ddim", limit_gb=5)
     yield Row("small cards", f"at most 5 GB: drawing, {precision} ddim, batch 1", "ours", 4, measure)
 
@@ -162,10 +162,10 @@ def fp32_rows(size: Size, work: Path) -> Iterator[Row]:
 
 
 def drawing_rows(size: Size) -> Iterator[Row]:
-    """Yield 16 bits, the default on a GPU, and fp32."""
+    """Yield 16 bits, the default on a GPU, and fp32, each also with the layout of diffusers."""
     for precision in dict.fromkeys((*PRECISIONS, "fp32")):
         for scheduler, steps in gpu_drawing.STEPS.items():
-            for way in ("bare", "ours"):
+            for way in gpu_drawing.WAYS:
                 measure = partial(gpu_drawing.draw, size, way, precision, scheduler)
                 yield Row(
                     "drawing", f"{precision} {scheduler}, {steps} steps", way, 8 if precision == "fp32" else 4, measure

@@ -23,6 +23,8 @@ from inandout.diffusion.sample.config import SamplingConfig
 from inandout.diffusion.sample.sampler import sample
 
 STEPS = {"ddim": 50, "dpm++": 20}
+WAYS = ("bare", "ours", "ours, contiguous")
+"""The last one keeps the UNet in PyTorch's default layout, as diffusers does; the package uses channels-last."""
 GUIDANCE = 7.5
 
 
@@ -36,11 +38,13 @@ def draw(
 
 
 def _draw(size: Size, way: str, precision: str, scheduler: str, xl: bool) -> dict[str, Any]:
-    vae_precision = "fp32" if way == "ours" else precision
+    vae_precision = precision if way == "bare" else "fp32"
     pipeline = build_pipeline(size, DTYPES[precision], DTYPES[vae_precision], xl)
     pipeline.vae.enable_slicing()
     free_memory()
-    draw_batch = (_ours if way == "ours" else _bare)(pipeline, size, scheduler)
+    if way != "ours":
+        pipeline.unet.to(memory_format=torch.contiguous_format)
+    draw_batch = (_bare if way == "bare" else _ours)(pipeline, size, scheduler)
     draw_batch(2)
     synchronise()
     started, steps = time.perf_counter(), Steps(warm_up=1)
@@ -65,8 +69,7 @@ def _ours(pipeline: Pipeline, size: Size, scheduler: str) -> Callable[[int], Non
 
 
 def _bare(pipeline: Pipeline, size: Size, scheduler: str) -> Callable[[int], None]:
-    for part in (pipeline.unet, pipeline.vae):
-        part.to(memory_format=torch.contiguous_format)
+    pipeline.vae.to(memory_format=torch.contiguous_format)
     solver = DDIMScheduler if scheduler == "ddim" else DPMSolverMultistepScheduler
     pipeline.scheduler = solver.from_config(pipeline.scheduler.config)
     generators = [torch.Generator(DEVICE) for _ in range(size.drawn)]

@@ -96,9 +96,8 @@ def _predict_both(
 
 def _predict(pipeline: Pipeline, latents: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
     dtype, factor = weight_type(pipeline), pipeline.vae_scale_factor
-    noisy = latents.contiguous(memory_format=torch.channels_last).to(dtype)
     arguments = conditioning.unet_arguments(latents.shape[2] * factor, latents.shape[3] * factor, dtype)
-    predicted: Tensor = pipeline.unet(noisy, time, **arguments).sample.float()
+    predicted: Tensor = pipeline.unet(latents.to(dtype), time, **arguments).sample.float()
     return predicted
 
 
