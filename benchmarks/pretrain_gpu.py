@@ -23,7 +23,7 @@ import queue
 import threading
 import time
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +38,6 @@ from inandout.data.images import write_image
 from inandout.data.surfaces import KINDS
 from inandout.diffusion.base.base import EMBEDDED
 from inandout.diffusion.pretrain.assemble import assemble, load_train_state, new_train_state
-from inandout.diffusion.pretrain.networks import build_unet
 from inandout.diffusion.pretrain.stream import SHAPES, WHOLE
 from inandout.diffusion.pretrain.tokenizer import LENGTH
 from inandout.diffusion.pretrain.train_unet import (
@@ -60,8 +59,6 @@ other. With the full rate from the first step, the states of the text encoder co
 WARM_UP, DECAY_FROM = 0.02, 0.5
 """Progress where the linear warm-up of the learning rate ends, and where its cosine decay to 0 starts."""
 PARTS = ("unet", "text_encoder")
-WIDTHS, ATTENTION_FROM = (32, 64, 128, 192), 1
-"""UNet: wider at the bottom than the shipped one, and with attention at a quarter of the resolution, too."""
 EMA_EVERY = 4
 SAVE_EVERY = 60.0
 """Seconds between two saves."""
@@ -258,8 +255,7 @@ def build_trainer(options: argparse.Namespace, device: torch.device) -> Trainer:
 
 def untrained_state(seed: int) -> TrainState:
     """Return an untrained UNet and text encoder with the VAE of the embedded base."""
-    train_state = new_train_state(load_train_state(EMBEDDED).vae, seed)
-    return replace(train_state, unet=build_unet(seed + 1, WIDTHS, attention_from=ATTENTION_FROM))
+    return new_train_state(load_train_state(EMBEDDED).vae, seed)
 
 
 def save_ema(trainer: Trainer, out: Path) -> StableDiffusionPipeline:
@@ -283,7 +279,7 @@ def draw_sheet(pipeline: StableDiffusionPipeline, out: Path) -> None:
 
 
 def join(folder: Path, out: Path) -> None:
-    """Write the base of `train` in diffusers' format in half precision, one file per model."""
+    """Write the base of `train` in diffusers' format, one file per model; the UNet in half precision."""
     train_state = untrained_state(0)
     train_state.ema.values.clear()
     for name in PARTS:
@@ -293,7 +289,6 @@ def join(folder: Path, out: Path) -> None:
         train_state.ema.values |= {f"{name}.{key}": value.float() for key, value in state.items()}
     pipeline = assemble(train_state)
     pipeline.unet.half()
-    pipeline.text_encoder.half()
     pipeline.save_pretrained(out)
 
 
@@ -309,8 +304,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=14, help="processes that draw; 0 = use existing images only")
     parser.add_argument("--first-worker", type=int, default=0, help="number of the first worker, unique among calls")
     parser.add_argument("--begin-with", type=int, default=20_000, help="images to wait for before the first step")
-    parser.add_argument("--batch-size", type=int, default=1024, help="images of 64x64 per step")
-    parser.add_argument("--lr", type=float, default=0.001, help="maximum learning rate")
+    parser.add_argument("--batch-size", type=int, default=256, help="images of 64x64 per step")
+    parser.add_argument("--lr", type=float, default=0.0008, help="maximum learning rate")
     parser.add_argument("--seed", type=int, default=11, help="seed of weights, images and noise")
     options = parser.parse_args()
     if options.action == "join":

@@ -56,7 +56,7 @@ def test_every_part_has_a_result(rows: list[dict[str, Any]]) -> None:
     assert {row["part"] for row in rows} == {"card", *PARTS}
     for part in ("fine-tuning", "drawing", "classifier"):
         measured = [row for row in rows if row["part"] == part and "per_second" in row]
-        assert {row["way"] for row in measured} == {"ours", "bare"}
+        assert {row["way"] for row in measured} >= {"ours", "bare"}
         assert all(row["per_second"] > 0 for row in measured)
         assert any("times_bare" in row for row in measured)
 

@@ -179,7 +179,7 @@ def test_missing_data_prints_one_sentence(project: Path, capsys: pytest.CaptureF
         (["classify", "--ddpm-ratio", ".5"], "30 MemSeg, 30 ddpm (base embedded, alpha 1)"),
         (["classify", "--n-aug", "0"], "synthetic positives: none"),
         (["augment", "--source", "ddpm"], "60 whole images by base embedded with an adapter that is fine-tuned first"),
-        (["augment", "--source", "inpaint", "--adapter", "none"], "by base embedded with adapter none, 20 steps"),
+        (["augment", "--source", "inpaint", "--adapter", "none"], "by base embedded with adapter none, 12 steps"),
         (["finetune", "--shot", "zero"], "base embedded on up to 50 good images as 'skt background', 4 epochs"),
     ],
 )

@@ -14,8 +14,8 @@ WORDS_GAIN = 25.0
 """Factor on CLIP's initial word embeddings, so that words differ more than positions. It was introduced with the lower
 learning rate of the text encoder (`TEXT_SHARE`); its separate effect was not measured."""
 
-WIDTHS = (32, 64, 128, 128)
-"""Channels of the UNet at 1/2, 1/4, 1/8 and 1/16 of the image's sides; the two lowest levels have cross-attention."""
+WIDTHS = (32, 64, 128, 192)
+"""Channels of the UNet at 1/2, 1/4, 1/8 and 1/16 of the image's sides; the three lowest levels have attention."""
 
 
 def build_text_encoder(vocabulary_size: int, seed: int, width: int = TEXT_WIDTH) -> CLIPTextModel:
@@ -34,7 +34,7 @@ def build_text_encoder(vocabulary_size: int, seed: int, width: int = TEXT_WIDTH)
 
 
 def build_unet(
-    seed: int, widths: tuple[int, ...] = WIDTHS, text_width: int = TEXT_WIDTH, attention_from: int = 2
+    seed: int, widths: tuple[int, ...] = WIDTHS, text_width: int = TEXT_WIDTH, attention_from: int = 1
 ) -> UNet2DConditionModel:
     """Return the UNet: one residual block per level down, two up, and cross-attention from level `attention_from` on.
 

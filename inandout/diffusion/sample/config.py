@@ -10,7 +10,7 @@ GuidanceMode: TypeAlias = Literal["plain", "composed"]
 
 
 _DEFAULTS: dict[Kind, dict[str, object]] = {
-    "embedded": {"guidance": 3.0, "steps": 20, "scheduler": "dpm++"},
+    "embedded": {"guidance": 3.0, "steps": 12, "scheduler": "dpm++"},
     "sd": {"guidance": 7.5, "steps": 50, "scheduler": "ddim"},
     "sd2": {"guidance": 7.5, "steps": 50, "scheduler": "ddim"},
     "sdxl": {"guidance": 5.0, "steps": 50, "scheduler": "ddim"},

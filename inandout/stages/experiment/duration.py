@@ -33,10 +33,10 @@ BACKWARD = 3
 
 _TRAINING: dict[Backbone, float] = {"resnet50": 8.8, "resnet18": 3.5, "mobilenet_v2": 1.6, "efficientnet_b0": 2.6}
 """Seconds of a CPU core to train on a megapixel (measured at 64x192, batches of 8, fp32)."""
-_EMBEDDED = 2.5
+_EMBEDDED = 3.9
 """Seconds of a CPU core for a pass of the embedded UNet over a megapixel (measured at 64x192)."""
-_STABLE_DIFFUSION = 14 * _EMBEDDED
-"""The same for Stable Diffusion 1.5, which needs 14 times as many operations."""
+_STABLE_DIFFUSION = 35.0
+"""The same for Stable Diffusion 1.5, estimated from its number of operations."""
 _SCALING = 0.75
 """Assumed speed-up: c cores are c ** 0.75 times as fast as one."""
 
