@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import mlflow
 import numpy as np
@@ -11,12 +11,13 @@ from accelerate.utils import broadcast_object_list
 
 from inandout.data.config import Geometry, Shot, Size
 from inandout.data.geometry import fit_image, fit_mask
-from inandout.data.images import ImageArray, read_image, read_mask
+from inandout.data.images import ImageArray, Mask, read_image, read_mask
 from inandout.data.manifest import Sample, fingerprint
 from inandout.data.prepare import prepare_shot
 from inandout.diffusion.base.base import Base, base_identity
 from inandout.diffusion.callbacks import OnStep
 from inandout.diffusion.finetune.buckets import bucket_of
+from inandout.diffusion.finetune.defect_weights import check_masks
 from inandout.diffusion.finetune.dreambooth import chosen_optimiser, processes
 from inandout.diffusion.finetune.train_adapter import train_adapter
 from inandout.diffusion.lora.adapter import Adapter
@@ -25,7 +26,7 @@ from inandout.diffusion.lora.safetensors_io import save_adapter
 from inandout.diffusion.prompts import check_prompt
 from inandout.diffusion.sample.config import SamplingConfig
 from inandout.diffusion.sample.generate import text2img_generator
-from inandout.diffusion.sample.window import cut, own_size, random_window, window_around
+from inandout.diffusion.sample.window import cut, cut_mask, own_size, random_window, window_around
 from inandout.fingerprints import Identity, code_fingerprint, computed_by
 from inandout.hardware import Hardware, find_device
 from inandout.options import known
@@ -124,6 +125,8 @@ class _TrainingInputs(NamedTuple):
     instances: list[Sample]
     images: list[ImageArray]
     """Images (H, W, 3) of the instances, at training size."""
+    masks: list[Mask | None]
+    """Their defects (H, W); None without a defect or a mask, or if neither `window` nor `mask_weight` needs it."""
     prior: list[ImageArray]
 
 
@@ -151,14 +154,20 @@ def _load_inputs(config: FinetuneConfig, samples: Sequence[Sample]) -> _Training
     for prompt in (config.instance_prompt, config.prior_prompt):
         check_prompt(base.pipeline.tokenizer, prompt)
     images = fit_images([read_image(sample.image) for sample in instances], config.geometry, base)
+    needed = config.window is not None or config.training.mask_weight > 1
+    masks = [
+        _fit_defect(sample, image, config) if needed else None for sample, image in zip(instances, images, strict=True)
+    ]
+    check_masks(masks, config.training.mask_weight)
     if config.window:
-        images = [
-            _cut(image, sample, config, place, own_size(base.pipeline))
-            for place, (image, sample) in enumerate(zip(images, instances, strict=True))
+        cuts = [
+            _cut(image, mask, config, place, own_size(base.pipeline))
+            for place, (image, mask) in enumerate(zip(images, masks, strict=True))
         ]
+        images, masks = [image for image, _ in cuts], [mask for _, mask in cuts]
     with _processes(config).main_process_first():
         prior = prior_images(config, base, sorted({image.shape[1::-1] for image in images}))
-    return _TrainingInputs(hardware, base, instances, images, prior)
+    return _TrainingInputs(hardware, base, instances, images, masks, prior)
 
 
 def choose_instances(samples: Sequence[Sample], shot: Shot, n_negatives: int, seed: int) -> list[Sample]:
@@ -183,16 +192,27 @@ def fit_images(images: Sequence[ImageArray], requested: AdapterSize, base: Base)
     return [fit_image(image, size) for image in images]
 
 
-def _cut(image: ImageArray, sample: Sample, config: FinetuneConfig, place: int, side: int) -> ImageArray:
-    """Return the window of a fitted image: around the defect, or at a random place if it has none or no mask."""
-    window = known(config.window)
-    if sample.mask is not None:
-        fit = "stretch" if config.geometry.fit == "stretch" else "crop"  # buckets crop as well
-        mask = fit_mask(read_mask(sample.mask), Geometry(width=image.shape[1], height=image.shape[0], fit=fit))
-        if mask.any():
-            return cut(image, window_around(mask, window), (side, side))
-    rng = generator(config.seed, PoolStream.WINDOWS, place)
-    return cut(image, random_window((image.shape[0], image.shape[1]), window, None, rng), (side, side))
+def _fit_defect(sample: Sample, image: ImageArray, config: FinetuneConfig) -> Mask | None:
+    """Return the mask (H, W) of the defect in a fitted image; None if there is none or no mask."""
+    if sample.mask is None or sample.label == 0:
+        return None
+    fit: Literal["crop", "stretch"] = "stretch" if config.geometry.fit == "stretch" else "crop"  # buckets crop as well
+    size = Geometry.model_construct(width=image.shape[1], height=image.shape[0], fit=fit)
+    mask = fit_mask(read_mask(sample.mask), size)
+    return mask if mask.any() else None
+
+
+def _cut(
+    image: ImageArray, mask: Mask | None, config: FinetuneConfig, place: int, side: int
+) -> tuple[ImageArray, Mask | None]:
+    """Return the window of a fitted image and mask: around the defect, or at a random place without one."""
+    if mask is not None:
+        window = window_around(mask, known(config.window))
+    else:
+        rng = generator(config.seed, PoolStream.WINDOWS, place)
+        window = random_window((image.shape[0], image.shape[1]), known(config.window), None, rng)
+    size = (side, side)
+    return cut(image, window, size), None if mask is None else cut_mask(mask, window, size)
 
 
 def training_size(requested: Size, factor: int) -> tuple[int, int]:
@@ -231,7 +251,8 @@ def _train(config: FinetuneConfig, inputs: _TrainingInputs, work: Path, on_step:
     """Train and return the adapter; it is the same in every process."""
     return train_adapter(
         inputs.base, inputs.images, epochs=known(config.epochs), lr=known(config.lr), config=config.training,
-        seed=config.seed, adapter=config.adapter, instance_prompt=config.instance_prompt, prior_images=inputs.prior,
+        seed=config.seed, adapter=config.adapter, masks=inputs.masks,
+        instance_prompt=config.instance_prompt, prior_images=inputs.prior,
         prior_prompt=config.prior_prompt, clip_skip=config.clip_skip,
         sources=[sample.image for sample in inputs.instances], shot=config.scenario.shot,
         code=code_fingerprint(__name__), commit=current_commit(), encoder=encode_once,

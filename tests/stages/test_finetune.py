@@ -8,7 +8,7 @@ import mlflow
 import numpy as np
 import pytest
 
-from inandout.data.images import read_image, write_image
+from inandout.data.images import read_image, read_mask, write_image
 from inandout.data.manifest import digest, read_manifest
 from inandout.diffusion.finetune.dreambooth import chosen_optimiser, dreambooth
 from inandout.diffusion.lora.safetensors_io import load_adapter
@@ -17,7 +17,7 @@ from inandout.errors import InputError
 from inandout.hardware import find_device
 from inandout.stages import finetune as stage
 from inandout.stages.config import FinetuneConfig
-from inandout.stages.finetune import Finetuned, choose_instances, finetune
+from inandout.stages.finetune import Finetuned, choose_instances, finetune, finetune_fingerprint
 from inandout.stages.pools.augment import augment
 from inandout.stages.pools.config import AugmentConfig
 from tests.conftest import SIDE
@@ -191,12 +191,49 @@ def test_images_of_different_shapes_are_trained_in_buckets(tiny: Path, tiny_base
     assert {read_image(path).shape[:2] for path in kept} == {(32, 64), (64, 32)}
 
 
+def test_mask_weight_changes_the_adapter_and_is_logged(tiny: Path, tiny_base: Path, project: Path) -> None:
+    changes = {"shot": "full", "n_prior": 0}
+    plain = run(tiny, tiny_base, **changes)
+    weighted = run(tiny, tiny_base, mask_weight=5, **changes)
+    assert load_adapter(weighted.adapter).fingerprint != load_adapter(plain.adapter).fingerprint
+    assert float(mlflow.get_run(weighted.run_id).data.params["mask_weight"]) == 5
+
+
+def test_a_changed_mask_is_another_training(tiny: Path) -> None:
+    config = FinetuneConfig.from_flat(data=str(tiny), shot="full", mask_weight=5)
+    samples = read_manifest(tiny)
+    before = finetune_fingerprint(config, samples)
+    mask = tiny.parent / "20_mask.png"
+    write_image(mask, ~read_mask(mask))
+    assert finetune_fingerprint(config, samples) != before
+
+
+@pytest.mark.parametrize("changes", [{}, {"window": 16}, {"fit": "stretch"}, {"fit": "bucket", "width": 64}])
+def test_masks_have_the_geometry_of_the_images(
+    tiny: Path, tiny_base: Path, project: Path, changes: dict[str, object]
+) -> None:  # fmt: skip
+    for number in range(20, 28):
+        for name in (f"{number}.png", f"{number}_mask.png"):
+            path = tiny.parent / name
+            image = read_image(path)
+            write_image(path, np.pad(image, ((0, 0), (SIDE, SIDE), (0, 0)), mode="edge"))
+    values = {"data": str(tiny), "base": str(tiny_base), "shot": "full", "mask_weight": 5}
+    config = FinetuneConfig.from_flat(**QUICK | values | changes).resolved()
+    inputs = stage._load_inputs(config.model_copy(update={"n_prior": 0}), read_manifest(tiny))
+    shown = [(image, mask) for image, mask in zip(inputs.images, inputs.masks, strict=True) if mask is not None]
+    assert shown
+    for image, mask in shown:
+        assert mask.shape == image.shape[:2]
+        assert image[mask].mean() > image[~mask].mean() + 40
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
         ({"instance_prompt": "crack " * 40}, "shorten it"),
         ({"clip_skip": 5}, "clip_skip = 5"),
         ({"base": "nowhere"}, "nowhere: no such folder"),
+        ({"mask_weight": 5}, "mask_weight = 5: no image to fine-tune on has a mask"),
     ],
 )
 def test_invalid_options_raise_an_error(

@@ -30,6 +30,8 @@ class Batch(NamedTuple):
     """(N,), 0 for images that pad the share, else 1."""
     masked: Tensor | None
     """(N, 1 + C, h, w), see `encode_masked`; None unless the base is an inpainting model."""
+    weights: Tensor | None
+    """(N, 1, h, w), weights of the squared errors with mean 1 for each image; None if all are 1."""
 
     def part(self, start: int, stop: int) -> "Batch":
         """Return the images from `start` to `stop`."""
@@ -60,13 +62,23 @@ def load_batch(
     prior = torch.tensor([float(examples[index].prior) for index in indices])
     moved = [tensor[indices].to(accelerator.device) for tensor in (latents, noise, times)]
     masked = _masked(pipeline, examples, indices, step, seed) if is_inpainting(pipeline) else None
-    return Batch(moved[0], moved[1], moved[2], prior, valid, masked)
+    weights = _weights(examples)
+    weights = None if weights is None else weights[indices].to(accelerator.device)
+    return Batch(moved[0], moved[1], moved[2], prior, valid, masked, weights)
 
 
 def _share(count: int, accelerator: Accelerator) -> range:
     """Return this process' positions in a batch: the same number for every process, so some may lie beyond the end."""
     each = -(-count // accelerator.num_processes)
     return range(accelerator.process_index * each, (accelerator.process_index + 1) * each)
+
+
+def _weights(examples: Sequence[Example]) -> Tensor | None:
+    """Return the weights (N, 1, h, w) of a batch, or None if all are 1."""
+    if all(example.weights is None for example in examples):
+        return None
+    ones = torch.ones(1, *examples[0].latent.shape[1:])
+    return torch.stack([ones if example.weights is None else example.weights for example in examples])
 
 
 def _masked(

@@ -20,6 +20,9 @@ class DreamBoothConfig(BaseModel):
     schedule_epochs: int = Field(50, ge=1, le=100_000, description="length of the learning-rate schedule in epochs")
     restarts: int = Field(3, ge=1, le=1000, description="cosine cycles in schedule_epochs")
     prior_weight: float = Field(1.0, ge=0, le=100, description="weight of the loss on images of the class prompt")
+    mask_weight: float = Field(
+        1.0, ge=1, le=100, description="weight of the loss on defects that masks show; 1 = as the rest of the image"
+    )
     optimiser: Optimiser = Field(
         "auto", description="auto: AdamW8bit of bitsandbytes (paper) on a GPU to save memory, else AdamW"
     )

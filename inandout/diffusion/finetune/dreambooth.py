@@ -261,7 +261,7 @@ def _errors(training: _Training, batch: Batch) -> Tensor:
         arguments = conditioning.unet_arguments(height, width, weight_type(pipeline))
         channels_last = noisy.contiguous(memory_format=torch.channels_last)
         predicted = pipeline.unet(channels_last, batch.times, **arguments).sample
-    return denoising_errors(scheduler, predicted, batch.latents, batch.noise, batch.times)
+    return denoising_errors(scheduler, predicted, batch.latents, batch.noise, batch.times, batch.weights)
 
 
 def _means(

@@ -22,6 +22,8 @@ class Example:
     """True for an image of the class prompt, which preserves the class; false for an image of the product."""
     image: ImageArray | None = None
     """The image (H, W, 3), which an inpainting base also reads with a mask; None for other bases."""
+    weights: Tensor | None = None
+    """(1, h, w), weights of the squared errors with mean 1, see `defect_weights`; None = 1 everywhere."""
 
 
 @dataclass(frozen=True)

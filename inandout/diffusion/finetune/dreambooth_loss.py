@@ -7,7 +7,12 @@ from inandout.diffusion.snr_weighting import min_snr_weights, prediction_target
 
 
 def denoising_errors(
-    scheduler: DDIMScheduler, predicted: Tensor, latents: Tensor, noise: Tensor, times: Tensor
+    scheduler: DDIMScheduler,
+    predicted: Tensor,
+    latents: Tensor,
+    noise: Tensor,
+    times: Tensor,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Return the mean squared errors (N,) of a UNet's predictions, weighted by min-SNR.
 
@@ -17,9 +22,11 @@ def denoising_errors(
         latents: (N, C, h, w), without noise.
         noise: (N, C, h, w), the added noise.
         times: (N,) timesteps.
+        weights: (N, 1, h, w), multiplied by the squared errors; None = 1.
     """
-    errors = (predicted.float() - prediction_target(scheduler, latents, noise, times)).square().mean(dim=(1, 2, 3))
-    return errors * min_snr_weights(scheduler, times)
+    squares = (predicted.float() - prediction_target(scheduler, latents, noise, times)).square()
+    squares = squares if weights is None else squares * weights
+    return squares.mean(dim=(1, 2, 3)) * min_snr_weights(scheduler, times)
 
 
 def dreambooth_loss(errors: Tensor, prior: Tensor, prior_weight: float, valid: Tensor) -> Tensor:

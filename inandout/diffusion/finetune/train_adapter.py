@@ -5,11 +5,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from inandout.data.images import ImageArray
+from inandout.data.images import ImageArray, Mask
 from inandout.data.manifest import digests
 from inandout.diffusion.base.base import Base
 from inandout.diffusion.callbacks import OnStep
 from inandout.diffusion.finetune.config import DreamBoothConfig
+from inandout.diffusion.finetune.defect_weights import check_masks, defect_weights
 from inandout.diffusion.finetune.dreambooth import dreambooth
 from inandout.diffusion.finetune.dreambooth_dataset import DreamBoothDataset, Example
 from inandout.diffusion.lora.adapter import Adapter, AdapterMeta
@@ -37,6 +38,7 @@ def train_adapter(
     config: DreamBoothConfig,
     seed: int,
     adapter: AdapterConfig = PAPER_ADAPTER,
+    masks: Sequence[Mask | None] = (),
     instance_prompt: str = "skt background",
     prior_images: Sequence[ImageArray] = (),
     prior_prompt: str = "background",
@@ -62,6 +64,7 @@ def train_adapter(
         config: of the training.
         seed: initial weights, order, noise, timesteps.
         adapter: ranks and alphas.
+        masks: (H, W), the defects of `images`, for `config.mask_weight`; None = not known; () = none is known.
         instance_prompt: stands for `images`.
         prior_images: images of the class prompt, for prior preservation; () = none.
         prior_prompt: stands for `prior_images`.
@@ -76,13 +79,15 @@ def train_adapter(
 
     Raises:
         NonFiniteLossError: the loss or its gradient is not finite.
-        InputError: a checkpoint of another adapter; no images.
+        InputError: a checkpoint of another adapter; no images; `config.mask_weight` without a mask.
     """
-    masked = is_inpainting(base.pipeline)
+    check_masks(masks, config.mask_weight)
+    factor, masked = base.pipeline.vae_scale_factor, is_inpainting(base.pipeline)
+    masks = masks or [None] * len(images)
     examples = [
-        Example(latent, prior, image if masked else None)
-        for shown, prior in ((images, False), (prior_images, True))
-        for image, latent in zip(shown, encoder(base, shown), strict=True)
+        Example(latent, prior, image if masked else None, defect_weights(mask, factor, config.mask_weight))
+        for shown, defects, prior in ((images, masks, False), (prior_images, [None] * len(prior_images), True))
+        for image, mask, latent in zip(shown, defects, encoder(base, shown), strict=True)
     ]
     dataset = DreamBoothDataset(examples, instance_prompt, prior_prompt, clip_skip)
     add_adapter(base.pipeline, adapter, seed)

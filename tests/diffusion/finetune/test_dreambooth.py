@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint as original_checkpoint
 from inandout.checkpoint import NonFiniteLossError, load_checkpoint
 from inandout.diffusion.base.base import Base
 from inandout.diffusion.finetune.config import DreamBoothConfig
+from inandout.diffusion.finetune.defect_weights import defect_weights
 from inandout.diffusion.finetune.dreambooth import (
     _flatten_parameters,
     _gradient,
@@ -45,10 +46,15 @@ def base_with_adapter() -> Base:
     return Base(pipeline, BASE, "sd")
 
 
-def dataset(priors: int = 3, other_size: bool = False) -> DreamBoothDataset:
+def dataset(priors: int = 3, other_size: bool = False, mask_weight: float = 1.0) -> DreamBoothDataset:
+    """Three images with the same defect, one of which has another size, and one without a mask."""
     generator = torch.Generator().manual_seed(5)
     shapes = [(5, 16, 16)] * 3 + [(5, 16, 32) if other_size else (5, 16, 16)]
-    images = [Example(torch.randn(shape, generator=generator), prior=False) for shape in shapes]
+    masks = [None, *(np.indices(shape[1:]).sum(axis=0) < 9 for shape in shapes[1:])]
+    images = [
+        Example(torch.randn(shape, generator=generator), prior=False, weights=defect_weights(mask, 1, mask_weight))
+        for shape, mask in zip(shapes, masks, strict=True)
+    ]
     images += [Example(torch.randn((5, 16, 16), generator=generator), prior=True) for _ in range(priors)]
     return DreamBoothDataset(images, "skt background", "background")
 
@@ -249,6 +255,15 @@ def test_micro_batches_have_the_losses_and_gradients_of_whole_batches(micro_batc
         assert of_split == pytest.approx(values, rel=1e-3)
 
 
+def test_micro_batches_of_weighted_images_have_the_losses_and_gradients_of_whole_batches() -> None:
+    once = QUICK.model_copy(update={"repeats": 1})
+    data = dataset(other_size=True, mask_weight=5.0)
+    _, logged = train(data, once)
+    _, logged_split = train(data, once.model_copy(update={"micro_batch": 1}))
+    for values, of_split in zip(logged, logged_split, strict=True):
+        assert of_split == pytest.approx(values, rel=1e-3)
+
+
 def test_a_base_in_16_bits_keeps_its_precision_and_trains_an_adapter_in_fp32() -> None:
     base = base_with_adapter()
     for name, parameter in base.pipeline.unet.named_parameters():
@@ -283,7 +298,7 @@ import json, sys
 import torch
 torch.set_num_threads(1)
 from tests.diffusion.finetune.test_dreambooth import dataset, train
-trained, logged = train(dataset(other_size=True))
+trained, logged = train(dataset(other_size=True, mask_weight=5.0))
 from accelerate import PartialState
 if PartialState().is_main_process:
     json.dump([PartialState().num_processes, [values["loss"] for values in logged]], open(sys.argv[1], "w"))
@@ -301,6 +316,6 @@ def test_two_processes_have_the_same_losses_as_one(tmp_path: Path) -> None:
             env={**os.environ, "PYTHONPATH": root},
         )  # fmt: skip
     processes, losses = json.loads(result.read_text())
-    _, logged = train(dataset(other_size=True))
+    _, logged = train(dataset(other_size=True, mask_weight=5.0))
     assert processes == 2
     assert losses == pytest.approx([values["loss"] for values in logged], rel=1e-5)

@@ -10,10 +10,12 @@ from inandout.data.manifest import digest
 from inandout.diffusion.base.base import Base, weights_fingerprint
 from inandout.diffusion.finetune import train_adapter as module
 from inandout.diffusion.finetune.config import DreamBoothConfig
+from inandout.diffusion.finetune.dreambooth_dataset import DreamBoothDataset, Example
 from inandout.diffusion.finetune.train_adapter import train_adapter
 from inandout.diffusion.lora.adapter import Adapter
 from inandout.diffusion.lora.config import AdapterConfig
 from inandout.diffusion.lora.merge import merge
+from inandout.errors import InputError
 from tests.diffusion.tiny import tiny_pipeline
 
 IMAGES = list(np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8))
@@ -47,6 +49,27 @@ def test_the_adapter_names_the_files_that_it_learned_from(tmp_path: Path) -> Non
     assert meta.sources == (digest(tmp_path / "image.png"),)
     assert (meta.instance_prompt, meta.prior_prompt) == ("skt background", "background")
     assert meta.code
+
+
+def test_masks_weight_their_images_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Example] = []
+
+    def stops(base: Base, dataset: DreamBoothDataset, **named: object) -> None:
+        seen.extend(dataset.examples)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "dreambooth", stops)
+    mask = np.zeros((32, 32), np.bool_)
+    mask[8:12, 8:12] = True
+    weighted = DreamBoothConfig(mask_weight=5)
+    with pytest.raises(KeyboardInterrupt):
+        train_adapter(
+            tiny_base(), IMAGES, epochs=1, lr=0.01, config=weighted, seed=0, masks=[None, mask], prior_images=IMAGES[:1]
+        )
+    assert [example.weights is None for example in seen] == [True, False, True]
+    assert seen[1].weights is not None and seen[1].weights.shape[1:] == seen[1].latent.shape[1:]
+    with pytest.raises(InputError, match="has a mask"):
+        train_adapter(tiny_base(), IMAGES, epochs=1, lr=0.01, config=weighted, seed=0)
 
 
 def test_the_base_is_as_before_after_an_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
