@@ -153,7 +153,7 @@ class Trainer:
     def _record(self, batch: tuple[Tensor, ...]) -> Recorded:
         """Record a step after three ordinary ones, which CUDA graphs need before a recording."""
         inputs = tuple(tensor.clone() for tensor in batch)
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(3):
