@@ -150,7 +150,7 @@ def fill_pool(
     `index.jsonl` has a line per image with its metadata, written after the image.
 
     Args:
-        folder: an existing folder; images of an interrupted call are kept.
+        folder: an existing folder, which no other process uses; images of an interrupted call are kept.
         n: number of wanted images.
         generator: see `rejection_sample`.
         batch_size: candidates per block.
@@ -160,6 +160,8 @@ def fill_pool(
     Raises:
         TooManyRejectedError: see `rejection_sample`; images in the folder are kept.
     """
+    for leftover in folder.glob(".*.tmp"):  # of a killed process
+        leftover.unlink()
     index = folder / _INDEX
     kept, counts = _read_index(index, folder, n)
     quality_filter = QualityFilter(training, counts)

@@ -46,6 +46,7 @@ def test_an_interrupted_folder_gets_the_same_images(tmp_path: Path) -> None:
     first = NoiseGenerator()
     fill_pool(interrupted, 3, first, 2, [])
     (interrupted / "index.jsonl").open("a").write('{"number": 5, "reje')  # interrupted while writing a line
+    (interrupted / ".000003.png.99.tmp").touch()  # or an image
     second = NoiseGenerator()
     state = fill_pool(interrupted, 6, second, 2, [])
     assert state.rejected == {"black": 2}
@@ -53,6 +54,7 @@ def test_an_interrupted_folder_gets_the_same_images(tmp_path: Path) -> None:
     for one in state.kept:
         assert np.array_equal(read_image(one.path), read_image(uninterrupted / one.path.name))
     assert (interrupted / "index.jsonl").read_text() == (uninterrupted / "index.jsonl").read_text()
+    assert {path.name for path in interrupted.iterdir()} == {path.name for path in uninterrupted.iterdir()}
 
 
 def test_a_full_folder_generates_nothing(tmp_path: Path) -> None:
