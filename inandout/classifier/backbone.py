@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
 
 from inandout.checkpoint import write_tensors
 from inandout.classifier.config import Backbone, BackboneConfig, Freeze, Head
@@ -50,6 +50,8 @@ NETWORKS: dict[Backbone, Network] = {
 }
 
 
+STRIDE = 32
+"""Ratio of the sides of an image and of the last feature maps."""
 _MASK_HEAD = "mask_head."
 """Prefix of the mask head's tensors in a state dict."""
 
@@ -64,11 +66,13 @@ class DefectNet(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: Backbone = "resnet50", freeze: Freeze = "none", head: Head = "image") -> None:
+    def __init__(
+        self, backbone: Backbone = "resnet50", freeze: Freeze = "none", head: Head = "image", tile: int = 0
+    ) -> None:
         from torchvision.models import get_model  # takes a second to import
 
         super().__init__()
-        self.backbone, self.freeze = backbone, freeze
+        self.backbone, self.freeze, self.tile = backbone, freeze, tile
         last = NETWORKS[backbone].head
         self.network = get_model(backbone, weights=None, **NETWORKS[backbone].options)
         *_, linear = getattr(self.network, last).modules()
@@ -88,13 +92,18 @@ class DefectNet(nn.Module):
         return self.combined(*self.head_inputs(images))
 
     def head_inputs(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return what the heads read: `features` and, with a mask head, the feature maps at 1/8 and 1/16."""
-        if self.mask_head is None:
+        """Return what the heads read: features and, with a mask head, the feature maps at 1/8 and 1/16.
+
+        The features are (N, C), the mean over the image, or with tiles the maps (N, C, h, w) at 1/32.
+        """
+        if self.mask_head is None and not self.tile:
             return (self.features(images),)
         fine, coarse, deepest = self.convolutions()
         at_8 = fine(self.normalise(images))
         at_16 = coarse(at_8)
-        return adaptive_avg_pool2d(deepest(at_16), 1).flatten(1), at_8, at_16
+        at_32 = deepest(at_16)
+        features = at_32 if self.tile else adaptive_avg_pool2d(at_32, 1).flatten(1)
+        return (features, at_8, at_16) if self.mask_head else (features,)
 
     def heads(self, features: Tensor, *maps: Tensor) -> Prediction:
         """Return the logits of the heads for `head_inputs`."""
@@ -113,9 +122,17 @@ class DefectNet(nn.Module):
         return self.mask_head.combine(prediction.logit, prediction.cells)
 
     def logits(self, features: Tensor) -> Tensor:
-        """Return logits (N,) of features (N, C)."""
-        logits: Tensor = self.last(features)
-        return logits.flatten()
+        """Return logits (N,) of features (N, C), or of the worst tile for maps (N, C, h, w).
+
+        A tile begins at every cell of the maps. The last layer is linear, so the mean of the logits of a tile's cells
+        is the logit of its mean features.
+        """
+        if features.dim() == 2:
+            return self.last(features).flatten()
+        cells = self.last(features.movedim(1, -1)).movedim(-1, 1)
+        side = max(round(self.tile / STRIDE), 1)
+        tiles = avg_pool2d(cells, (min(side, cells.shape[2]), min(side, cells.shape[3])), stride=1)
+        return tiles.amax(dim=(1, 2, 3))
 
     def normalise(self, images: Tensor) -> Tensor:
         """Return float images with the mean and standard deviation of ImageNet's colours as zero and one."""
@@ -157,7 +174,7 @@ def build_classifier(config: BackboneConfig, seed: int) -> DefectNet:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = DefectNet(config.backbone, config.freeze, config.head)
+        model = DefectNet(config.backbone, config.freeze, config.head, config.tile)
     if config.weights != "none":
         state = _imagenet(config.backbone) if config.weights == "imagenet" else _from_file(Path(config.weights))
         _load_network(model, state, config.weights)
@@ -167,14 +184,15 @@ def build_classifier(config: BackboneConfig, seed: int) -> DefectNet:
 def save_classifier(model: DefectNet, path: Path) -> None:
     """Write the state dict with torchvision's names, except for the last layer and the mask head.
 
-    The metadata name the backbone and the head.
+    The metadata name the backbone, the head and the tiles.
     """
     last = NETWORKS[model.backbone].head
     tensors = model.network.state_dict()
     tensors |= {f"{last}.{name}": value for name, value in model.last.state_dict().items()}
     if model.mask_head:
         tensors |= {f"{_MASK_HEAD}{name}": value for name, value in model.mask_head.state_dict().items()}
-    write_tensors(path, tensors, {"backbone": model.backbone, "head": "mask" if model.mask_head else "image"})
+    head = "mask" if model.mask_head else "image"
+    write_tensors(path, tensors, {"backbone": model.backbone, "head": head, "tile": str(model.tile)})
 
 
 def load_classifier(path: Path) -> DefectNet:
@@ -187,8 +205,9 @@ def load_classifier(path: Path) -> DefectNet:
     try:
         with safe_open(path, framework="pt") as file:
             # Files of older versions lack metadata.
-            names: dict[str, Any] = {"backbone": "resnet50", "head": "image"} | (file.metadata() or {})
-        model, last = DefectNet(names["backbone"], head=names["head"]), f"{NETWORKS[names['backbone']].head}."
+            names: dict[str, Any] = {"backbone": "resnet50", "head": "image", "tile": "0"} | (file.metadata() or {})
+        model = DefectNet(names["backbone"], head=names["head"], tile=int(names["tile"]))
+        last = f"{NETWORKS[model.backbone].head}."
         model.load_state_dict({_own_name(name, last): value for name, value in load_file(path).items()})
     except Exception as error:  # safetensors raises its own type and OSError, torch RuntimeError
         raise InputError(

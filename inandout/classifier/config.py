@@ -1,9 +1,9 @@
 """Options of the classifier and its training."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from inandout.data.manifest import digest
 
@@ -12,6 +12,15 @@ Backbone = Literal["resnet50", "resnet18", "mobilenet_v2", "efficientnet_b0"]
 
 Freeze = Literal["none", "norm", "all"]
 Head = Literal["image", "mask"]
+
+
+def _tile(side: int) -> int:
+    if 0 < side < 32:
+        raise ValueError("must be 0 or at least 32")
+    return side
+
+
+Tile = Annotated[int, AfterValidator(_tile), Field(ge=0, le=4096)]
 
 
 class BackboneConfig(BaseModel):
@@ -29,6 +38,11 @@ class BackboneConfig(BaseModel):
     head: Head = Field(
         "image",
         description="what is learned: image = the label (paper); mask = also a map of the defect, from masks",
+    )
+
+    tile: Tile = Field(
+        0,
+        description="side in px of overlapping tiles, at least 32; the worst one gives the score; 0 = the whole image",
     )
 
     def inputs(self) -> dict[str, str]:

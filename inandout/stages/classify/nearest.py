@@ -53,7 +53,7 @@ def nearest_fingerprint(config: NearestConfig, data: CheckedData) -> str:
 
 def _identity(config: NearestConfig, real: Sequence[Sample]) -> Identity:
     inputs = {"data": fingerprint(real)} | config.backbone.inputs()
-    return Identity("nearest", __name__, config, inputs, {"freeze", "head", "precision"} | inputs.keys())
+    return Identity("nearest", __name__, config, inputs, {"freeze", "head", "tile", "precision"} | inputs.keys())
 
 
 def _measure(config: NearestConfig, real: Sequence[Sample]) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from inandout.classifier.config import Backbone, BackboneConfig, FitConfig, Freeze, Head, Optimiser
+from inandout.classifier.config import Backbone, BackboneConfig, FitConfig, Freeze, Head, Optimiser, Tile
 from inandout.data.config import DataConfig, Geometry, NShot, Shot, ShotConfig
 from inandout.diffusion.base.config import BaseConfig
 from inandout.errors import InputError, did_you_mean
@@ -137,6 +137,7 @@ class SettingsConfig(BaseModel):
     )
     freeze: Freeze | None = Field(None, description="what training does not change: none, norm or all")
     head: Head | None = Field(None, description="what the classifier learns: image or mask")
+    tile: Tile | None = Field(None, description="side in px of overlapping tiles; 0 = the whole image")
     epochs: int | None = Field(None, ge=1, le=10_000, description="passes over the positives")
     batch_size: int | None = Field(None, ge=2, le=4096, description="images per step")
     optimiser: Optimiser | None = Field(None, description="optimiser: sgd or adamw")

@@ -1,0 +1,73 @@
+"""Classifiers that score an image by its worst tile."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from inandout.classifier.backbone import DefectNet, build_classifier, load_classifier, save_classifier
+from inandout.classifier.config import BackboneConfig, FitConfig, Freeze, Head
+from inandout.classifier.onnx_file import open_onnx, run_onnx, write_onnx
+from inandout.classifier.training import fit, predict, predictor
+
+RESNET18 = BackboneConfig(backbone="resnet18", tile=64)
+PIXELS = np.random.default_rng(0).integers(0, 256, (6, 128, 96, 3), dtype=np.uint8)
+LABELS = np.array([0, 1] * 3)
+
+
+def built(tile: int, head: Head = "image", freeze: Freeze = "none") -> DefectNet:
+    return build_classifier(RESNET18.model_copy(update={"tile": tile, "head": head, "freeze": freeze}), 0).eval()
+
+
+def test_the_score_is_that_of_the_worst_tile() -> None:
+    model = built(64)
+    maps = torch.randn(2, 512, 4, 3)
+    tiles = [maps[:, :, y : y + 2, x : x + 2].mean((2, 3)) for y in range(3) for x in range(2)]
+    expected = torch.stack([model.logits(tile) for tile in tiles]).amax(0)
+    assert torch.allclose(model.logits(maps), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("tile", [128, 4096])
+def test_a_tile_of_the_whole_image_gives_the_same_score_as_no_tiles(tile: int) -> None:
+    assert predict(built(tile), PIXELS) == pytest.approx(predict(built(0), PIXELS), abs=1e-5)
+
+
+def test_a_local_change_counts_in_full_however_large_the_image_is() -> None:
+    maps = torch.zeros(1, 512, 16, 16)
+    maps[:, :, 0, 0] = built(32).last.weight.sign()
+    with torch.no_grad():
+        tiled = built(32).logits(maps) - built(32).logits(maps * 0)
+        averaged = built(0).logits(maps.mean((2, 3))) - built(0).logits(torch.zeros(1, 512))
+    assert float(averaged) > 0
+    assert float(tiled) == pytest.approx(256 * float(averaged), rel=1e-2)
+
+
+@pytest.mark.parametrize("head", ["image", "mask"])
+def test_inputs_of_a_frozen_backbone_predict_as_the_whole_model(head: Head) -> None:
+    model = built(64, head, "all")
+    assert predictor(model, PIXELS)() == pytest.approx(predict(model, PIXELS), abs=1e-5)
+
+
+def test_training_and_file_keep_the_tiles(tmp_path: Path) -> None:
+    model = built(64, freeze="all")
+    before = model.last.weight.clone()
+    fit(model, PIXELS, LABELS, FitConfig(epochs=1, batch_size=4), seed=0)
+    assert not torch.equal(model.last.weight, before)
+    save_classifier(model, tmp_path / "model.safetensors")
+    loaded = load_classifier(tmp_path / "model.safetensors")
+    assert loaded.tile == 64
+    assert predict(loaded, PIXELS) == pytest.approx(predict(model, PIXELS), abs=1e-5)
+
+
+@pytest.mark.slow
+def test_an_exported_model_gives_the_logits_of_pytorch(tmp_path: Path) -> None:
+    model = built(64, "mask").requires_grad_(False)
+    assert write_onnx(model, 0.0, PIXELS[:2], tmp_path / "model.onnx", {}) < 1e-4
+    logit, *_ = run_onnx(open_onnx(tmp_path / "model.onnx"), PIXELS)
+    assert logit == pytest.approx(predict(model, PIXELS), abs=1e-4)
+
+
+def test_a_tile_below_a_cell_is_refused() -> None:
+    with pytest.raises(ValueError, match="must be 0 or at least 32"):
+        BackboneConfig(tile=16)
