@@ -34,7 +34,7 @@ def test_every_cell_is_in_the_table_once_after_the_loss_of_a_machine(tiny: Path,
     loss.start()
     config = CompareConfig.from_flat(
         data=str(tiny), shots="full", sources="none,memseg", seeds="0,1", n_aug=4, epochs=2, batch_size=8,
-        width=SIDE, height=SIDE, cluster=cluster.address,
+        backbone="resnet18", width=SIDE, height=SIDE, cluster=cluster.address,
     )  # fmt: skip
     rows = compare(config)
     loss.join()
