@@ -54,6 +54,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tiny_base: Path) -> None:
 
 def config(tiny: Path, **changes: object) -> ExperimentConfig:
     small = {"width": SIDE, "height": SIDE, "epochs": 1, "batch_size": 8, "n_augs": "2,4", "seeds": "0,1"}
+    small |= {"backbone": "resnet18"}
     return ExperimentConfig.from_flat(**{"data": str(tiny), "profile": "tiles"} | small | changes)
 
 
