@@ -187,7 +187,7 @@ def _escapes_by_kind(scored: Scored, threshold: float) -> dict[str, Mistakes]:
     found = {}
     for kind in sorted(set(kinds[scored.labels == 1].tolist()) - {""}):
         images = np.flatnonzero((kinds == kind) & (scored.labels == 1))
-        groups = [scored.groups[i] for i in images] if scored.groups else ()
+        groups = [scored.groups[int(i)] for i in images] if scored.groups else ()
         logits, _ = worst_of_parts(Scored(scored.labels[images], scored.logits[images], groups))
         found[kind] = mistakes(int((logits < threshold).sum()), len(logits))
     return {kind: escapes for kind, escapes in found.items() if escapes}

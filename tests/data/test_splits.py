@@ -73,7 +73,7 @@ def test_a_share_of_zero_moves_nothing() -> None:
 def test_shots_limit_positives_and_keep_the_test_split() -> None:
     samples = [*make(20, 1, 8, "train"), *make(6, 1, 3, "val"), *make(10, 1, 4, "test")]
     for shot, in_train, in_val in (("zero", 0, 0), ("few", 5, 0), ("full", 8, 3)):
-        taken = take_shot(samples, ShotConfig(shot=shot), 0)  # type: ignore[arg-type]
+        taken = take_shot(samples, ShotConfig(shot=shot), 0)
         count = {split: sum(s.label for s in taken if s.split == split) for split in ("train", "val", "test")}
         assert count == {"train": in_train, "val": in_val, "test": 4}
         assert [s for s in taken if s.label == 0] == [s for s in samples if s.label == 0]
@@ -113,7 +113,7 @@ def test_few_of_each_kind_keeps_n_shot_of_each(seed: int) -> None:
     assert [s for s in taken if s.label == 0] == [s for s in samples if s.label == 0]
     assert taken == take_shot(samples, each, seed)
     for shot in ("zero", "full"):
-        plain = ShotConfig(shot=shot, n_shot=2)  # type: ignore[arg-type]
+        plain = ShotConfig(shot=shot, n_shot=2)
         assert take_shot(samples, plain.model_copy(update={"each_kind": True}), 0) == take_shot(samples, plain, 0)
 
 
