@@ -17,6 +17,7 @@ from inandout.classifier.backbone import build_classifier
 from inandout.classifier.config import BackboneConfig, FitConfig
 from inandout.classifier.frequency_sampler import FrequencySampler
 from inandout.classifier.training import fit, predict
+from inandout.data.config import ShotConfig
 from inandout.data.images import ImageArray
 from inandout.data.manifest import Sample, digest
 from inandout.data.splits import cut_validation, split_test, take_shot
@@ -180,7 +181,7 @@ def real_samples() -> list[Sample]:
 
 
 def parts_of_the_data() -> Any:
-    split = take_shot(cut_validation(split_test(real_samples(), 0.3, 1), 0.25, 2), "few", 2, 3)
+    split = take_shot(cut_validation(split_test(real_samples(), 0.3, 1), 0.25, 2), ShotConfig(shot="few", n_shot=2), 3)
     return {part: [s.image.stem for s in split if s.split == part] for part in ("train", "val", "test")}
 
 

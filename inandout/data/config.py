@@ -58,6 +58,7 @@ class DataConfig(BaseModel):
 
 
 NShot = Annotated[int, Field(ge=1, description="number of real positives for shot=few")]
+EachKind = Annotated[bool, Field(description="shot=few: take n_shot of each kind of defect instead of n_shot in all")]
 
 
 class ShotConfig(BaseModel):
@@ -67,6 +68,12 @@ class ShotConfig(BaseModel):
 
     shot: Shot = Field("full", description="real positives to train on: zero, few (n_shot) or full (all)")
     n_shot: NShot = 5
+    each_kind: EachKind = False
+
+    def describe(self) -> str:
+        """Return the shot for progress messages."""
+        few_of_each = self.shot == "few" and self.each_kind
+        return f"few, {self.n_shot} of each kind" if few_of_each else self.shot
 
 
 class Size(BaseModel):

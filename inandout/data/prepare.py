@@ -64,7 +64,7 @@ class CheckedData(NamedTuple):
 
     def take_shot(self, config: DataConfig, scenario: ShotConfig, seed: int) -> list[Sample]:
         """Run `split`, and keep the real positives that `scenario` allows."""
-        return take_shot(self.split(config, seed), scenario.shot, scenario.n_shot, seed)
+        return take_shot(self.split(config, seed), scenario, seed)
 
 
 def read_data(name: str) -> CheckedData:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold
 
-from inandout.data.config import Shot
+from inandout.data.config import ShotConfig
 from inandout.data.manifest import Sample, Split
 from inandout.errors import InputError
 
@@ -87,29 +87,52 @@ def cut_validation(samples: Sequence[Sample], share: float, seed: int) -> list[S
     return _move(samples, "train", "val", share, seed)
 
 
-def take_shot(samples: Sequence[Sample], shot: Shot, n_shot: int, seed: int) -> list[Sample]:
+def take_shot(samples: Sequence[Sample], scenario: ShotConfig, seed: int) -> list[Sample]:
     """Keep only the real positives of the scenario (paper, section 4).
 
     `full` keeps all, `few` keeps `n_shot` random ones of the training split, `zero` keeps none. `few` and `zero` also
     remove all positives from the validation split, since a factory with few or no positives cannot validate on them.
-    The test split is unchanged.
+    The test split is unchanged. With `each_kind`, `few` keeps `n_shot` of each kind of defect of the training and
+    validation splits, and no positive without a kind.
 
     Raises:
-        InputError: with `full` or `few`, the training split has no positives or, with `few`, fewer than `n_shot`.
+        InputError: with `full` or `few`, the training split has no positives or, with `few`, fewer than `n_shot`, in
+            all or of a kind; with `each_kind`, no positive has a kind.
     """
+    shot = scenario.shot
     positives = [i for i, sample in enumerate(samples) if sample.label == 1 and sample.split == "train"]
     if shot != "zero" and not positives:
         raise InputError(f"shot is {shot}, but the training split has no positives; use shot=zero")
     if shot == "full":
         return list(samples)
-    wanted = n_shot if shot == "few" else 0
-    if wanted > len(positives):
-        raise InputError(
-            f"n_shot is {wanted}, but the training split has {len(positives)} positives; "
-            f"use 1 to {len(positives)}, or shot=full"
-        )
-    kept = set(np.random.default_rng(seed).permutation(positives)[:wanted].tolist())
+    kept = _draw_few(samples, positives, scenario, seed) if shot == "few" else set()
     return [sample for i, sample in enumerate(samples) if sample.label == 0 or sample.split == "test" or i in kept]
+
+
+def _draw_few(samples: Sequence[Sample], positives: Sequence[int], scenario: ShotConfig, seed: int) -> set[int]:
+    """Draw `n_shot` of the indices `positives`, in all or of each kind of defect."""
+    by_kind = _by_kind(samples, positives) if scenario.each_kind else {"": positives}
+    kind = min(by_kind, key=lambda name: len(by_kind[name]))
+    if scenario.n_shot > len(by_kind[kind]):
+        of_kind = f" of the kind {kind!r}" if kind else ""
+        fix = "add images of this kind, or use each_kind=false" if kind else "or use shot=full"
+        raise InputError(
+            f"n_shot is {scenario.n_shot}, but the training split has {len(by_kind[kind])} positives{of_kind}; "
+            f"lower n_shot, {fix}"
+        )
+    rng = np.random.default_rng(seed)
+    return {int(i) for indices in by_kind.values() for i in rng.permutation(indices)[: scenario.n_shot]}
+
+
+def _by_kind(samples: Sequence[Sample], positives: Sequence[int]) -> dict[str, list[int]]:
+    """Return the indices `positives` of each kind of defect that the training and validation splits name."""
+    kinds = sorted({sample.defect for sample in samples if sample.label == 1 and sample.split != "test"} - {""})
+    if not kinds:
+        raise InputError(
+            "each_kind is true, but the column 'defect' is empty for all training positives; give their kinds, or use "
+            "each_kind=false"
+        )
+    return {kind: [i for i in positives if samples[i].defect == kind] for kind in kinds}
 
 
 def _move(samples: Sequence[Sample], source: Split, target: Split, share: float, seed: int) -> list[Sample]:

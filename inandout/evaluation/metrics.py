@@ -29,6 +29,8 @@ class Scored(NamedTuple):
     """(N,) defect logits; probabilities would have ties where the sigmoid saturates."""
     groups: Sequence[str] = ()
     """(N,) physical part shown by each image; () = every image shows a different part."""
+    kinds: Sequence[str] = ()
+    """(N,) kind of defect of each image, "" = unknown; () = all unknown."""
 
 
 class Evaluation(NamedTuple):

@@ -80,6 +80,8 @@ class OperatingPoint(BaseModel):
     """Good parts predicted as defective."""
     defect_share: float | None = Field(None, gt=0, lt=1)
     """Assumed share of defective parts for `cost`; None for other rules."""
+    escapes_by_kind: dict[str, Mistakes] = {}
+    """Kind of defect to its escapes on the test part; a part with defects of several kinds counts for each of them."""
 
     def sentences(self) -> tuple[str, ...]:
         """Return one claim on escapes and one on false rejects."""
@@ -174,8 +176,21 @@ def choose_point(rule: Rule, scored: Scored, max_fpr: float, defect_share: float
 
 
 def measure_point(point: OperatingPoint, scored: Scored) -> OperatingPoint:
-    """Measure the same threshold on the test part."""
-    return _measure(point.rule, point.threshold, point.defect_share, "test", *worst_of_parts(scored), tuned=False)
+    """Measure the same threshold on the test part, for all defects and for each kind of defect."""
+    logits, labels = worst_of_parts(scored)
+    measured = _measure(point.rule, point.threshold, point.defect_share, "test", logits, labels, tuned=False)
+    return measured.model_copy(update={"escapes_by_kind": _escapes_by_kind(scored, point.threshold)})
+
+
+def _escapes_by_kind(scored: Scored, threshold: float) -> dict[str, Mistakes]:
+    kinds = np.array(scored.kinds or [""] * len(scored.labels))
+    found = {}
+    for kind in sorted(set(kinds[scored.labels == 1].tolist()) - {""}):
+        images = np.flatnonzero((kinds == kind) & (scored.labels == 1))
+        groups = [scored.groups[int(i)] for i in images] if scored.groups else ()
+        logits, _ = worst_of_parts(Scored(scored.labels[images], scored.logits[images], groups))
+        found[kind] = mistakes(int((logits < threshold).sum()), len(logits))
+    return {kind: escapes for kind, escapes in found.items() if escapes}
 
 
 def worst_of_parts(scored: Scored) -> tuple[Floats, Labels]:

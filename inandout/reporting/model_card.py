@@ -48,6 +48,7 @@ def model_card(facts: Facts) -> str:
         "## Training data", _bullets(_training(facts)),
         "## Evaluation", _bullets(_measurement(facts)),
         "## Operating points", points_table(facts.chosen, facts.measured), _points_note(facts),
+        kinds_table(facts.measured),
         "## Limits", _bullets(_limits(facts)),
         "## Commands", "\n".join(["```bash", *facts.commands, "```"]), _bullets(_origin(facts)),
     ]  # fmt: skip
@@ -131,6 +132,21 @@ def points_table(chosen: Sequence[OperatingPoint], measured: Sequence[OperatingP
         counts = f"{_counts(validation.escapes)} missed, {_counts(validation.false_rejects)} rejected"
         lines.append([test.rule, f"{test.threshold:.4g}", _rate(test.escapes), _rate(test.false_rejects), counts])
     return aligned(lines)
+
+
+def kinds_table(measured: Sequence[OperatingPoint]) -> str:
+    """Return a table with one row per point and kind of defect of the test part; "" if no kind is known."""
+    lines = [["operating point", "kind of defect", "found", "escaped", "escapes per 1000 of this kind, at most"]]
+    for point in measured:
+        for kind, escapes in point.escapes_by_kind.items():
+            name = " ".join(kind.split()).replace("|", "\\|")
+            counts = [f"{escapes.of - escapes.wrong} of {escapes.of}", str(escapes.wrong)]
+            lines.append([point.rule, name, *counts, f"{escapes.per_1000_at_most:.1f}"])
+    note = (
+        "Physical parts of the test part by kind of defect; a part with defects of several kinds counts for each of "
+        "them. Kinds with few parts have wide bounds."
+    )
+    return f"{note}\n\n{aligned(lines)}" if len(lines) > 1 else ""
 
 
 def _rate(errors: Mistakes | None) -> str:

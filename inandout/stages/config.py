@@ -99,7 +99,7 @@ class FinetuneConfig(StageConfig):
         trained = TRAINED_SIZE[self.base.kind()]
         small = size.width * size.height < trained**2 / 4 and self.window is None
         return [
-            f"data: {self.data.name()}, {size.width}x{size.height}, shot={shot}, seed={self.seed}",
+            f"data: {self.data.name()}, {size.width}x{size.height}, shot={self.scenario.describe()}, seed={self.seed}",
             f"finetune: base {self.base.base} on {images} as {self.instance_prompt!r}, {self.epochs} epochs of "
             f"{self.training.repeats} repeats in batches of {self.training.batch_size}, lr {self.lr:g}",
             f"prior preservation: {self.n_prior} images of {self.prior_prompt!r}, drawn by the base or reused",

@@ -1,11 +1,15 @@
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from inandout.data.config import Shot
+from inandout.data.config import Shot, ShotConfig
 from inandout.data.manifest import Sample, Split
 from inandout.data.splits import cut_validation, split_test, take_shot
 from inandout.errors import InputError
+
+FEW = ShotConfig(shot="few", n_shot=5)
 
 
 def make(groups: int, per_group: int, positives: int, split: Split = "") -> list[Sample]:
@@ -69,7 +73,7 @@ def test_a_share_of_zero_moves_nothing() -> None:
 def test_shots_limit_positives_and_keep_the_test_split() -> None:
     samples = [*make(20, 1, 8, "train"), *make(6, 1, 3, "val"), *make(10, 1, 4, "test")]
     for shot, in_train, in_val in (("zero", 0, 0), ("few", 5, 0), ("full", 8, 3)):
-        taken = take_shot(samples, shot, 5, 0)  # type: ignore[arg-type]
+        taken = take_shot(samples, ShotConfig(shot=shot), 0)
         count = {split: sum(s.label for s in taken if s.split == split) for split in ("train", "val", "test")}
         assert count == {"train": in_train, "val": in_val, "test": 4}
         assert [s for s in taken if s.label == 0] == [s for s in samples if s.label == 0]
@@ -77,13 +81,63 @@ def test_shots_limit_positives_and_keep_the_test_split() -> None:
 
 def test_few_shots_depend_on_the_seed() -> None:
     samples = make(30, 1, 20, "train")
-    assert take_shot(samples, "few", 5, 3) == take_shot(samples, "few", 5, 3)
-    assert take_shot(samples, "few", 5, 3) != take_shot(samples, "few", 5, 4)
+    assert take_shot(samples, FEW, 3) == take_shot(samples, FEW, 3)
+    assert take_shot(samples, FEW, 3) != take_shot(samples, FEW, 4)
+
+
+def test_the_choice_of_few_shots_is_that_of_earlier_versions() -> None:
+    positives = [i for i, sample in enumerate(make(30, 1, 20, "train")) if sample.label]
+    expected = np.random.default_rng(3).permutation(positives)[:5]
+    taken = take_shot(make(30, 1, 20, "train"), FEW, 3)
+    assert {sample.group for sample in taken if sample.label} == {f"part {i}" for i in expected}
+
+
+def of_kinds(split: Split, **counts: int) -> list[Sample]:
+    """Make four good samples and `counts` defective ones of each kind; "none" has no kind."""
+    good = [Sample(image=Path(f"/{split}{i}.png"), label=0, split=split) for i in range(4)]
+    return good + [
+        Sample(image=Path(f"/{split} {kind}{i}.png"), label=1, split=split, defect="" if kind == "none" else kind)
+        for kind, count in counts.items()
+        for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_few_of_each_kind_keeps_n_shot_of_each(seed: int) -> None:
+    samples = [*of_kinds("train", crack=9, none=4, dent=3), *of_kinds("val", dent=2), *of_kinds("test", burr=2)]
+    each = ShotConfig(shot="few", n_shot=2, each_kind=True)
+    taken = take_shot(samples, each, seed)
+    assert Counter((s.split, s.defect) for s in taken if s.label) == {
+        ("train", "crack"): 2, ("train", "dent"): 2, ("test", "burr"): 2,
+    }  # fmt: skip
+    assert [s for s in taken if s.label == 0] == [s for s in samples if s.label == 0]
+    assert taken == take_shot(samples, each, seed)
+    for shot in ("zero", "full"):
+        plain = ShotConfig(shot=shot, n_shot=2)
+        assert take_shot(samples, plain.model_copy(update={"each_kind": True}), 0) == take_shot(samples, plain, 0)
+
+
+def test_few_of_each_kind_depends_on_the_seed() -> None:
+    samples, each = of_kinds("train", crack=20, dent=20), ShotConfig(shot="few", each_kind=True)
+    assert take_shot(samples, each, 0) != take_shot(samples, each, 1)
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        (of_kinds("train", crack=9, dent=4), "n_shot is 5, .* 4 positives of the kind 'dent'; lower n_shot, add"),
+        (of_kinds("train", crack=9) + of_kinds("val", dent=9), "has 0 positives of the kind 'dent'"),
+        (of_kinds("train", none=9) + of_kinds("test", dent=9), "the column 'defect' is empty for all training"),
+    ],
+)
+def test_kinds_with_too_few_positives_raise_an_error(samples: list[Sample], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        take_shot(samples, ShotConfig(shot="few", n_shot=5, each_kind=True), 0)
 
 
 def test_more_shots_than_positives_raise_an_error() -> None:
     with pytest.raises(InputError, match="n_shot is 9, but the training split has 8 positives"):
-        take_shot(make(20, 1, 8, "train"), "few", 9, 0)
+        take_shot(make(20, 1, 8, "train"), ShotConfig(shot="few", n_shot=9), 0)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -114,5 +168,5 @@ def test_group_names_do_not_collide_with_ungrouped_images() -> None:
 def test_a_training_split_without_positives_allows_zero_shot_only(shot: Shot) -> None:
     samples = [*make(8, 1, 0, "train"), *make(6, 1, 3, "test")]
     with pytest.raises(InputError, match="the training split has no positives; use shot=zero"):
-        take_shot(samples, shot, 5, 0)
-    assert take_shot(samples, "zero", 5, 0) == samples
+        take_shot(samples, ShotConfig(shot=shot), 0)
+    assert take_shot(samples, ShotConfig(shot="zero"), 0) == samples

@@ -305,3 +305,27 @@ def test_the_bound_of_all_thresholds_is_broken_at_any_of_them_in_at_most_5_perce
     }
     assert broken[simultaneous_bound] <= binom.ppf(0.999, 1000, 0.05)
     assert broken[upper_bound] > 150
+
+
+def test_escapes_are_counted_by_kind_and_part() -> None:
+    """The part "both" has a found crack and a missed dent; the part "twice" is missed in one of its two cracks."""
+    rows = [
+        (0, 9.0, "good", "crack"), (1, 5.0, "both", "crack"), (1, -5.0, "both", "dent"), (1, 5.0, "twice", "crack"),
+        (1, -5.0, "twice", "crack"), (1, 5.0, "", "crack"), (1, 0.0, "", "crack"), (1, -9.0, "", ""),
+    ]  # fmt: skip
+    labels, logits, groups, kinds = zip(*rows, strict=True)
+    scored = Scored(np.array(labels), np.array(logits), groups, kinds)
+    point = OperatingPoint(
+        rule="validation", threshold=0.0, measured_on="validation", recall=None, fpr=None, escapes=None,
+        false_rejects=None,
+    )  # fmt: skip
+    measured = measure_point(point, scored)
+    found = measured.escapes_by_kind
+    assert {kind: (errors.wrong, errors.of) for kind, errors in found.items()} == {"crack": (1, 4), "dent": (1, 1)}
+    assert found["crack"].per_1000 == 250
+    assert found["crack"].per_1000_at_most == pytest.approx(1000 * beta.ppf(0.95, 2, 3))
+    assert found["dent"].per_1000_at_most == 1000
+    assert measured.escapes is not None
+    assert (measured.escapes.wrong, measured.escapes.of) == (3, 5), "in all, a part counts once"
+    assert OperatingPoint.model_validate_json(measured.model_dump_json()) == measured
+    assert measure_point(point, scored._replace(kinds=())).escapes_by_kind == {}

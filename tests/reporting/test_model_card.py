@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import numpy as np
 
 from inandout.evaluation.metrics import Scored
@@ -5,8 +7,8 @@ from inandout.evaluation.operating_points import choose_point, measure_point, pa
 from inandout.reporting.model_card import Facts, command_line, model_card
 
 
-def facts(positives: int) -> Facts:
-    """Return the facts of a classifier with this many validation positives."""
+def facts(positives: int, kinds: Sequence[str] = ()) -> Facts:
+    """Return the facts of a classifier with this many validation positives and the kinds of 440 test images."""
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], [100, positives])
     test_labels = np.repeat([0, 1], [160, 60])
@@ -14,7 +16,7 @@ def facts(positives: int) -> Facts:
     chosen = [choose_point(parse_rule(rule), Scored(labels, rng.normal(8 * labels)), 0.05, 0.02) for rule in rules]
     # two images of each test part
     test = Scored(
-        np.repeat(test_labels, 2), np.repeat(rng.normal(8 * test_labels), 2), [str(i // 2) for i in range(440)]
+        np.repeat(test_labels, 2), np.repeat(rng.normal(8 * test_labels), 2), [str(i // 2) for i in range(440)], kinds
     )
     return Facts(
         run_id="abc",
@@ -59,3 +61,13 @@ def test_the_card_warns_if_there_are_no_validation_positives() -> None:
     card = model_card(facts(0))
     assert "The validation part has no real defect" in card
     assert "0 of 0 missed" in card, "in the validation column"
+
+
+def test_the_card_counts_the_escapes_of_each_kind() -> None:
+    kinds = [""] * 320 + ["crack"] * 100 + ["a | b"] * 20
+    rows = [line.replace(" ", "") for line in model_card(facts(20, kinds)).splitlines()]
+    for rule in ("fpr<=0.05", "cost50:1"):
+        assert f"|{rule}|crack|50of50|0|58.2|" in rows, "1 - 0.05 ** (1 / 50)"
+        assert rf"|{rule}|a\|b|10of10|0|258.9|" in rows, "1 - 0.05 ** (1 / 10)"
+    assert "Kinds with few parts have wide bounds." in model_card(facts(20, kinds))
+    assert "kind of defect" not in model_card(facts(20))

@@ -128,7 +128,7 @@ class ClassifyConfig(StageConfig):
             positives.append(f"{n_ddpm} {self.diffusion} (base {self.base.base}, alpha {self.alpha:g})")
         origin = f"run {self.start}" if self.start else f"weights={self.backbone.weights}"
         return [
-            f"data: {self.data.name()}, {size.width}x{size.height}, shot={self.scenario.shot}, seed={self.seed}",
+            f"data: {self.data.name()}, {size.width}x{size.height}, shot={self.scenario.describe()}, seed={self.seed}",
             f"synthetic positives: {', '.join(positives) or 'none'}; missing pools and adapters are made first",
             f"classify: {self.backbone.backbone} from {origin}, head={self.backbone.head}, {fit.epochs} epochs in "
             f"batches of {fit.batch_size}",

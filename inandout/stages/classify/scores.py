@@ -44,4 +44,5 @@ def read_scores(run_id: str, split: Split = "test") -> Scored:
     with artifact_folder(run_id, "scores.csv").open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == split]
     labels = np.array([int(row["label"]) for row in rows], np.int64)
-    return Scored(labels, np.array([float(row["logit"]) for row in rows]), [from_cell(row["group"]) for row in rows])
+    groups, kinds = ([from_cell(row[name]) for row in rows] for name in ("group", "defect"))
+    return Scored(labels, np.array([float(row["logit"]) for row in rows]), groups, kinds)

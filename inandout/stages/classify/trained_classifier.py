@@ -168,4 +168,4 @@ class TrainedClassifier:
 
     def take_known(self, samples: Sequence[Sample]) -> list[Sample]:
         """Return `samples` without the positives that the shot withheld."""
-        return take_shot(samples, self.config.scenario.shot, self.config.scenario.n_shot, self.config.seed)
+        return take_shot(samples, self.config.scenario, self.config.seed)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from inandout.classifier.config import Backbone, BackboneConfig, FitConfig, Freeze, Head, Optimiser, Tile
-from inandout.data.config import DataConfig, Geometry, NShot, Shot, ShotConfig
+from inandout.data.config import DataConfig, EachKind, Geometry, NShot, Shot, ShotConfig
 from inandout.diffusion.base.config import BaseConfig
 from inandout.errors import InputError, did_you_mean
 from inandout.hardware import AnyPrecision, Device, HardwareConfig
@@ -148,6 +148,7 @@ class SettingsConfig(BaseModel):
     n_augs: NAugs | None = Field(None, description="numbers of synthetic positives, separated by commas")
     seeds: Seeds | None = Field(None, description="seeds of repetitions, separated by commas")
     n_shot: NShot | None = Field(None, description="number of real positives for shot=few")
+    each_kind: bool | None = Field(None, description="shot=few: n_shot of each kind of defect instead of in all")
     pool: Pools | None = Field(None, description=_POOL)
     folds: Folds | None = Field(None, description=_FOLDS)
     curve: NShots | None = Field(None, description=_CURVE)
@@ -251,6 +252,7 @@ class CompareConfig(StageConfig):
     expected_ap: ExpectedAp = 0.7
     seeds: Seeds = Field("0", description="repetitions, separated by commas")
     n_shot: NShot = 5
+    each_kind: EachKind = False
     fresh: Fresh = False
 
     @model_validator(mode="after")
@@ -262,9 +264,9 @@ class CompareConfig(StageConfig):
     def cells(self) -> list[Cell]:
         """Return all cells of the comparison."""
         shared = ClassifyConfig(
-            data=self.data, scenario=ShotConfig(n_shot=self.n_shot), geometry=self.geometry, base=self.base,
-            fit=self.fit, mix=self.mix, backbone=self.backbone, hardware=self.hardware,
-            val_fpr=self.val_fpr, fresh=self.fresh,
+            data=self.data, scenario=ShotConfig(n_shot=self.n_shot, each_kind=self.each_kind),
+            geometry=self.geometry, base=self.base, fit=self.fit, mix=self.mix, backbone=self.backbone,
+            hardware=self.hardware, val_fpr=self.val_fpr, fresh=self.fresh,
         )  # fmt: skip
         shots = [shot for shot in SHOTS if shot in self.shots.split(",")]
         seeds = [int(seed) for seed in self.seeds.split(",")]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from inandout.classifier.config import Backbone
-from inandout.data.config import EMBEDDED, DataConfig, ShotConfig, Size, SurfacesConfig
+from inandout.data.config import EMBEDDED, KINDS, DataConfig, ShotConfig, Size, SurfacesConfig
 from inandout.data.readers import scan_data
 from inandout.diffusion.base.config import BaseConfig
 from inandout.diffusion.sample.config import GuidanceMode, SamplingConfig
@@ -47,6 +47,8 @@ class _Counts(NamedTuple):
     good: float
     defects: float
     """All of them, before the shot."""
+    kinds: int
+    """Number of kinds of defects that they name."""
 
 
 def describe_duration(config: ClassifyConfig | AugmentConfig | FinetuneConfig) -> str:
@@ -86,17 +88,20 @@ def image_passes(mode: GuidanceMode, scale: float, drawn_mask: bool) -> int:
 def _count_training(config: DataConfig) -> _Counts:
     if config.data == EMBEDDED:
         surfaces, share = SurfacesConfig(), 1 - config.val_share
-        return _Counts(share * surfaces.train_negatives, share * surfaces.train_positives)
+        return _Counts(share * surfaces.train_negatives, share * surfaces.train_positives, len(KINDS))
     samples = scan_data(Path(config.data)).samples
     splits = {sample.split for sample in samples}
     share = (1.0 if "val" in splits else 1 - config.val_share) * (1 - config.test_share if "" in splits else 1.0)
-    labels = [sample.label for sample in samples if sample.split in ("", "train")]
-    return _Counts(share * labels.count(0), share * labels.count(1))
+    training = [sample for sample in samples if sample.split in ("", "train")]
+    positives = sum(sample.label for sample in training)
+    kinds = {sample.defect for sample in training if sample.label == 1} - {""}
+    return _Counts(share * (len(training) - positives), share * positives, len(kinds))
 
 
 def _defects(scenario: ShotConfig, counts: _Counts) -> float:
     """Return the number of real defects to train on."""
-    return {"zero": 0.0, "few": float(scenario.n_shot), "full": counts.defects}[scenario.shot]
+    few = float(scenario.n_shot * (counts.kinds if scenario.each_kind else 1))
+    return {"zero": 0.0, "few": few, "full": counts.defects}[scenario.shot]
 
 
 def _classify(config: ClassifyConfig, counts: _Counts) -> float:

@@ -121,7 +121,7 @@ def build_cells(
         shared: all other options.
         pools: existing pools, as further sources.
         folds: number of folds, each the test part once; 0 = the split of the dataset.
-        curve: numbers of real positives of the learning curve.
+        curve: numbers of real positives, of all kinds together, of the learning curve.
     """
     chosen = [*(SOURCES[name] for name in sources), *(pools or {}).values()]
     parts = [f"{number}/{folds}" for number in range(1, folds + 1)] or [shared.data.fold]
@@ -133,7 +133,7 @@ def build_cells(
             for repeat in repeats:
                 yield _cell(source, n_aug, shared.with_options(shot=shot, **repeat))
     for n_shot, repeat in product(curve, repeats):
-        config = shared.with_options(shot="few", n_shot=n_shot, n_aug=0, ddpm_ratio=0.0, **repeat)
+        config = shared.with_options(shot="few", n_shot=n_shot, each_kind=False, n_aug=0, ddpm_ratio=0.0, **repeat)
         yield Cell(SOURCES["none"].title, config.resolved(), 0, "none", on_curve=True)
 
 

@@ -125,17 +125,18 @@ def _setup(rows: Sequence[Row]) -> str:
     typical = next((row for row in rows if row.source not in special), rows[0])
     run = mlflow.get_run(typical.run_id).data
     given = {name: run.params.get(name, "-") for name in _SETUP}
+    of_each = " of each kind" if given["each_kind"] == "True" else ""
     return (
         f"Data {Path(given['data']).name}, images of {given['width']}x{given['height']} ({given['fit']}); "
         f"{given['backbone']} from weights {Path(given['weights']).name} ({run.tags.get(WEIGHTS_TAG, '-')}), "
         f"freeze={given['freeze']}; {given['optimiser']}, lr {given['lr']}, {given['epochs']} epochs, batches of "
-        f"{given['batch_size']}; few shot: {given['n_shot']} real defects."
+        f"{given['batch_size']}; few shot: {given['n_shot']} real defects{of_each}."
     )
 
 
 _SETUP = (
     "data", "width", "height", "fit", "backbone", "weights", "freeze", "optimiser", "lr", "epochs", "batch_size",
-    "n_shot",
+    "n_shot", "each_kind",
 )  # fmt: skip
 _CONTROL_NOTES = {
     "none": "no synthetic positives; negatives are sampled as often as positives (balanced), as in all rows",

@@ -225,12 +225,16 @@ def test_the_page_of_a_comparison_has_all_sections(tiny: Path, project: Path) ->
 
 
 def test_the_experiment_anchors_has_every_control(tiny: Path) -> None:
-    options = {"name": "anchors", "profile": "magnetic_tile", "data": str(tiny), "weights": "none", "n_shot": 3}
+    data = {"data": str(tiny), "weights": "none", "n_shot": 3, "each_kind": "true"}
+    options = {"name": "anchors", "profile": "magnetic_tile"} | data
     small = {"width": SIDE, "height": SIDE, "epochs": 2, "n_augs": "4", "seeds": "0", "curve": "1"}
     cells = ExperimentConfig.from_flat(**options | small).cells()
     assert [cell.source for cell in cells if cell.config.scenario.shot == "zero"] == [
         "nearest neighbour", "MemSeg", "DDPM", "In&Out", "inpainting", "In&Out, inpainting", "MemSeg, then DDPM",
     ]  # fmt: skip
     assert {cell.config.backbone.freeze for cell in cells} == {"all"}
+    assert {(cell.on_curve, cell.config.scenario.each_kind) for cell in cells} == {(False, True), (True, False)}
+    compared = CompareConfig.from_flat(each_kind=True, shots="few").cells()
+    assert {cell.config.scenario.describe() for cell in compared} == {"few, 5 of each kind"}
     with pytest.raises(InputError, match="profile = solar_cells: requires option weights"):
         ExperimentConfig.from_flat(profile="solar_cells", name="anchors", data="x").cells()

@@ -27,8 +27,10 @@ def minutes(config: ClassifyConfig | AugmentConfig | FinetuneConfig) -> int:
 def manifest(path: Path, good: int, defects: int) -> str:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["image", "label", "split"])
-        writer.writerows([f"{n}.png", int(n >= good), "train"] for n in range(good + defects))
+        writer.writerow(["image", "label", "split", "defect"])
+        writer.writerows(
+            [f"{n}.png", int(n >= good), "train", "" if n < good else f"kind {n % 5}"] for n in range(good + defects)
+        )
     return str(path)
 
 
@@ -43,6 +45,8 @@ def test_training_takes_as_long_as_it_shows_images(tmp_path: Path) -> None:
     assert minutes(ClassifyConfig.from_flat(data=data, val_share=0, n_aug=0, epochs=100, freeze="all")) < once / 9
     few = ClassifyConfig.from_flat(data=data, shot="few", n_shot=25, n_aug=0, epochs=100)
     assert minutes(few) == pytest.approx(once / 2, abs=1)
+    of_each = ClassifyConfig.from_flat(data=data, shot="few", n_shot=5, each_kind=True, n_aug=0, epochs=100)
+    assert minutes(of_each) == minutes(few), "five of each of five kinds"
 
 
 def test_diffusion_adds_the_drawing_and_the_fine_tuning() -> None:

@@ -36,7 +36,8 @@ def write_data(folder: Path, first: int) -> Path:
     for number, (split, label) in enumerate(rows, start=first):
         path = folder / f"{number}.png"
         write_image(path, draw(number, bool(label))[0])
-        samples.append(Sample(image=path, label=label, split=split, group=f"part {number}"))
+        defect = "bright" if label else ""
+        samples.append(Sample(image=path, label=label, defect=defect, split=split, group=f"part {number}"))
     write_manifest(samples, folder / "data.csv")
     return folder / "data.csv"
 
@@ -172,6 +173,8 @@ def test_a_version_has_tags_a_card_and_a_working_model(trained: Runs) -> None:
     )["points"]
     found = [OperatingPoint(**point) for point in points]
     assert [(point.rule, point.measured_on) for point in found] == [("validation", "test"), ("fpr<=0.05", "test")]
+    assert [point.escapes_by_kind for point in found] == [{"bright": point.escapes} for point in found]
+    assert "| bright " in card
 
     images = [draw(number, True)[0].tolist() for number in range(2)]
     answer = mlflow.pyfunc.load_model("models:/whole@champion").predict(
