@@ -108,6 +108,21 @@ def place_mask(mask: Mask, window: Window, shape: tuple[int, int]) -> Mask:
     return whole
 
 
+def inset(mask: Mask, window: Window) -> Mask:
+    """Return a mask (H, W) without its pixels near an edge of the window where the image goes on.
+
+    A defect that reaches such an edge would end there in a straight line; with a margin of 1/16 of the window's side,
+    diffusion sees the good part behind it. A mask that has no other pixels is unchanged.
+    """
+    height, width = mask.shape
+    margin = max(min(window.size()) // 16, 1)
+    rows = slice(window.top + margin * (window.top > 0), window.bottom - margin * (window.bottom < height))
+    columns = slice(window.left + margin * (window.left > 0), window.right - margin * (window.right < width))
+    kept = np.zeros_like(mask)
+    kept[rows, columns] = mask[rows, columns]
+    return kept if kept.any() else mask
+
+
 def enlarge(canvas: Canvas, windows: Sequence[Window], size: tuple[int, int]) -> Canvas:
     """Return the windows of a canvas, resized to (width, height)."""
     images = [cut(image, window, size) for image, window in zip(canvas.images, windows, strict=True)]

@@ -20,7 +20,7 @@ from inandout.diffusion.pipeline import Pipeline
 from inandout.diffusion.sample.generate import Kept, inpaint_generator, mask_generator
 from inandout.diffusion.sample.inpaint import Canvas, find_changed
 from inandout.diffusion.sample.sampler import image_seed
-from inandout.diffusion.sample.window import Window, own_size, place_mask, random_window, window_around
+from inandout.diffusion.sample.window import Window, inset, own_size, place_mask, random_window, window_around
 from inandout.errors import InputError
 from inandout.fingerprints import Identity, computed_by
 from inandout.hardware import Hardware
@@ -62,14 +62,16 @@ class _Sites(NamedTuple):
     def masks(self, numbers: range) -> npt.NDArray[np.bool_]:
         """Return the masks (N, H, W) of candidates; none is empty."""
         if self.drawn is None:
-            return np.stack(list(map(self._given, numbers)))
-        return np.stack(
-            [self._on_part(mask, number) for mask, number in zip(self.drawn(numbers), numbers, strict=True)]
-        )
+            masks = list(map(self._given, numbers))
+        else:
+            masks = [self._on_part(mask, number) for mask, number in zip(self.drawn(numbers), numbers, strict=True)]
+        return np.stack([inset(mask, self.window(number)) for mask, number in zip(masks, numbers, strict=True)])
 
     def mask(self, number: int, image: ImageArray) -> Mask:
         """Return the mask (H, W) of an image (H, W, 3): the given one, or where it differs visibly from its part."""
-        return self._given(number) if self.drawn is None else find_changed(image, self.part(number))
+        if self.drawn is None:
+            return self.masks(range(number, number + 1))[0]
+        return find_changed(image, self.part(number))
 
     def _on_part(self, mask: Mask, number: int) -> Mask:
         """Return a drawn mask (S, S) in the window of a part, on the object."""

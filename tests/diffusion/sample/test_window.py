@@ -10,6 +10,7 @@ from inandout.diffusion.sample.window import (
     cut_mask,
     enlarge,
     find_window,
+    inset,
     own_size,
     paste,
     place_mask,
@@ -137,3 +138,18 @@ def test_the_own_size_of_a_base_is_that_of_its_training() -> None:
     pipeline.unet.register_to_config(sample_size=None)
     with pytest.raises(InputError, match="sample_size = None"):
         own_size(pipeline)
+
+
+def test_a_mask_keeps_away_from_edges_where_the_image_goes_on() -> None:
+    mask = np.zeros((64, 96), bool)
+    mask[0:32, 40:72] = True
+    inner = inset(mask, Window(40, 0, 72, 32))
+    assert inner[:30, 42:70].all()
+    assert inner.sum() == 30 * 28, "the upper edge is that of the image"
+    assert np.array_equal(inset(mask, Window(0, 0, 96, 64)), mask), "the window is the image"
+
+
+def test_a_mask_at_an_inner_edge_only_is_unchanged() -> None:
+    mask = np.zeros((64, 64), bool)
+    mask[31, 8:12] = True
+    assert np.array_equal(inset(mask, Window(0, 0, 32, 32)), mask)
