@@ -167,6 +167,7 @@ def main() -> None:
     options.add_argument("--judge", type=Path, default=Path("judge.safetensors"), help="cache of the classifier")
     options.add_argument("--steps", type=int, default=1500, help="training steps of the classifier")
     options.add_argument("--count", type=int, default=48, help="generated images per class")
+    options.add_argument("--sampling-steps", type=int, default=SETTINGS.steps)
     options.add_argument("--guidance", type=float, default=SETTINGS.guidance)
     options.add_argument("--ddim", action="store_true", help="use 50 steps of DDIM, as in the paper")
     options.add_argument("--sheets", type=Path, default=Path("sheets"), help="folder for contact sheets")
@@ -185,7 +186,9 @@ def main() -> None:
     print_confusion("unseen procedural images", targets, classify(judge, np.concatenate([b.images for b in unseen])))
     base = open_base(BaseConfig(base=str(given.base))).pipeline
     report_time(base)
-    settings = SETTINGS.model_copy(update={"guidance": given.guidance} | (DDIM if given.ddim else {}))
+    settings = SETTINGS.model_copy(
+        update={"guidance": given.guidance, "steps": given.sampling_steps} | (DDIM if given.ddim else {})
+    )
     report_defects(base, judge, given.count, settings, given.sheets)
 
 

@@ -301,7 +301,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="folder of a joined base to continue from")
     parser.add_argument("--trained", type=Path, help="join: output folder of `train`")
     parser.add_argument("--minutes", type=float, default=8.0, help="minutes of drawing, or of training")
-    parser.add_argument("--workers", type=int, default=14, help="processes that draw; 0 = use existing images only")
+    parser.add_argument("--workers", type=int, default=0, help="processes that draw; 0 = use the images of `draw`")
     parser.add_argument("--first-worker", type=int, default=0, help="number of the first worker, unique among calls")
     parser.add_argument("--begin-with", type=int, default=20_000, help="images to wait for before the first step")
     parser.add_argument("--batch-size", type=int, default=256, help="images of 64x64 per step")

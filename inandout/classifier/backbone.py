@@ -110,7 +110,7 @@ class DefectNet(nn.Module):
         return Prediction(self.logits(features), self.mask_head(*maps) if self.mask_head else None)
 
     def features(self, images: Tensor) -> Tensor:
-        """Return the input (N, C) of the last layer: the mean of the last convolutional layer over the image."""
+        """Return the mean (N, C) of the last convolutional layer over the image, which `last` reads without tiles."""
         features: Tensor = self.network(self.normalise(images))
         return features
 
@@ -130,7 +130,7 @@ class DefectNet(nn.Module):
         if features.dim() == 2:
             return self.last(features).flatten()
         cells = self.last(features.movedim(1, -1)).movedim(-1, 1)
-        side = max(round(self.tile / STRIDE), 1)
+        side = self.tile // STRIDE
         tiles = avg_pool2d(cells, (min(side, cells.shape[2]), min(side, cells.shape[3])), stride=1)
         return tiles.amax(dim=(1, 2, 3))
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from inandout.data.manifest import digest
 
@@ -14,13 +14,7 @@ Freeze = Literal["none", "norm", "all"]
 Head = Literal["image", "mask"]
 
 
-def _tile(side: int) -> int:
-    if 0 < side < 32:
-        raise ValueError("must be 0 or at least 32")
-    return side
-
-
-Tile = Annotated[int, AfterValidator(_tile), Field(ge=0, le=4096)]
+Tile = Annotated[int, Field(ge=0, le=4096, multiple_of=32)]
 
 
 class BackboneConfig(BaseModel):
@@ -42,7 +36,7 @@ class BackboneConfig(BaseModel):
 
     tile: Tile = Field(
         0,
-        description="side in px of overlapping tiles, at least 32; the worst one gives the score; 0 = the whole image",
+        description="side in px of overlapping tiles; the worst one gives the score; 0 = the whole image",
     )
 
     def inputs(self) -> dict[str, str]:

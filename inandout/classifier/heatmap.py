@@ -82,7 +82,7 @@ def _grad_cam(model: DefectNet, images: Tensor) -> Tensor:
     with torch.enable_grad():
         fine = x.detach().requires_grad_()
         coarse = deepest(fine)
-        logit = model.logits(adaptive_avg_pool2d(coarse, 1).flatten(1)).sum()
+        logit = model.logits(coarse if model.tile else adaptive_avg_pool2d(coarse, 1).flatten(1)).sum()
     gradients = torch.autograd.grad(logit, [fine, coarse])
     size = (int(images.shape[2]), int(images.shape[3]))
     maps = [_cam(layer.detach(), gradient, size) for layer, gradient in zip((fine, coarse), gradients, strict=True)]

@@ -115,10 +115,11 @@ def _draw_few(samples: Sequence[Sample], positives: Sequence[int], scenario: Sho
     kind = min(by_kind, key=lambda name: len(by_kind[name]))
     if scenario.n_shot > len(by_kind[kind]):
         of_kind = f" of the kind {kind!r}" if kind else ""
-        fix = "add images of this kind, or use each_kind=false" if kind else "or use shot=full"
+        fix = "add images of this kind, use another seed, or each_kind=false" if kind else "use shot=full"
+        lower = "lower n_shot, or " if by_kind[kind] else ""
         raise InputError(
             f"n_shot is {scenario.n_shot}, but the training split has {len(by_kind[kind])} positives{of_kind}; "
-            f"lower n_shot, {fix}"
+            f"{lower}{fix}"
         )
     rng = np.random.default_rng(seed)
     return {int(i) for indices in by_kind.values() for i in rng.permutation(indices)[: scenario.n_shot]}

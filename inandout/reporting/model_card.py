@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from inandout.evaluation.operating_points import Mistakes, OperatingPoint
 from inandout.reporting.tables import aligned
@@ -43,8 +43,8 @@ def model_card(facts: Facts) -> str:
     """Return the model card as Markdown."""
     parts = [
         f"# Defect classifier of run {facts.run_id}",
-        f"Network {facts.config['backbone']} with one defect logit{_head(facts)}. An image is predicted as defective "
-        "if its logit is at least the threshold of the operating point in use.",
+        f"Network {facts.config['backbone']} with one defect logit{_tiles(facts)}{_head(facts)}. An image is "
+        "predicted as defective if its logit is at least the threshold of the operating point in use.",
         "## Training data", _bullets(_training(facts)),
         "## Evaluation", _bullets(_measurement(facts)),
         "## Operating points", points_table(facts.chosen, facts.measured), _points_note(facts),
@@ -67,7 +67,7 @@ def _training(facts: Facts) -> list[str]:
     config = facts.config
     synthetic = f"{_count(facts, 'train_memseg_positives')} from MemSeg, {_ddpm(facts)}"
     return [
-        f"Data: `{config['data']}`, fingerprint `{facts.data_fingerprint}`, shot {config['shot']}.",
+        f"Data: `{config['data']}`, fingerprint `{facts.data_fingerprint}`, shot {_shot(config)}.",
         f"Real: {_count(facts, 'train_real_negatives')} good, {_count(facts, 'train_real_positives')} defective.",
         f"Synthetic defects: {synthetic}.",
         f"Size {config['width']}x{config['height']} (fit {config['fit']}), initial weights {config['weights']} "
@@ -76,6 +76,18 @@ def _training(facts: Facts) -> list[str]:
         f"seed {config['seed']}.",
         f"Licence of the data: {facts.data_licence}. Licence of the diffusion base: {facts.base_licence}.",
     ]
+
+
+def _shot(config: Mapping[str, Any]) -> str:
+    """Return the real defects that were used."""
+    each = " of each kind" if config.get("each_kind") else ""
+    return f"few ({config['n_shot']} defects{each})" if config["shot"] == "few" else str(config["shot"])
+
+
+def _tiles(facts: Facts) -> str:
+    """Return how tiles give the logit; "" without them."""
+    tile = facts.config.get("tile")  # absent from older runs
+    return f", the highest one of overlapping tiles of {tile} px" if tile else ""
 
 
 def _head(facts: Facts) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from inandout.data.config import EMBEDDED, DataConfig, Geometry, Seed, ShotConfig, Size, SurfacesConfig, Window
 from inandout.diffusion.base.config import TRAINED_SIZE, BaseConfig
@@ -80,6 +80,15 @@ class FinetuneConfig(StageConfig):
         description="layer of the text encoder, counted from the last (paper's files: 2); 1 with SDXL",
     )
     fresh: Fresh = False
+
+    @model_validator(mode="after")
+    def _weight_needs_defects(self) -> "FinetuneConfig":
+        if self.training.mask_weight > 1 and self.scenario.shot == "zero":
+            raise ValueError(
+                f"mask_weight = {self.training.mask_weight:g}: shot=zero trains on good parts only, which have no "
+                "defects; give shot=few or shot=full, or mask_weight=1"
+            )
+        return self
 
     def resolved(self) -> "FinetuneConfig":
         """Replace None by the defaults for base and shot."""

@@ -8,6 +8,7 @@ import torch
 
 from inandout.classifier.backbone import DefectNet, build_classifier, load_classifier, save_classifier
 from inandout.classifier.config import BackboneConfig, FitConfig, Freeze, Head
+from inandout.classifier.heatmap import heat_maps
 from inandout.classifier.onnx_file import open_onnx, run_onnx, write_onnx
 from inandout.classifier.training import fit, predict, predictor
 
@@ -68,6 +69,11 @@ def test_an_exported_model_gives_the_logits_of_pytorch(tmp_path: Path) -> None:
     assert logit == pytest.approx(predict(model, PIXELS), abs=1e-4)
 
 
-def test_a_tile_below_a_cell_is_refused() -> None:
-    with pytest.raises(ValueError, match="must be 0 or at least 32"):
-        BackboneConfig(tile=16)
+@pytest.mark.parametrize("tile", [16, 48])
+def test_a_tile_that_is_no_multiple_of_a_cell_is_refused(tile: int) -> None:
+    with pytest.raises(ValueError, match="multiple of 32"):
+        BackboneConfig(tile=tile)
+
+
+def test_grad_cam_explains_the_worst_tile() -> None:
+    assert np.abs(heat_maps(built(32), PIXELS) - heat_maps(built(0), PIXELS)).max() > 0.01

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from inandout.checkpoint import NonFiniteLossError, load_checkpoint
+from inandout.classifier import training
 from inandout.classifier.backbone import DefectNet, build_classifier
 from inandout.classifier.config import BackboneConfig, FitConfig, Optimiser
 from inandout.classifier.training import fit, predict, predictor
@@ -151,3 +152,17 @@ def test_prediction_is_independent_of_the_batch_size_and_keeps_the_mode() -> Non
     assert predict(model, PIXELS, 4) == pytest.approx(predict(model, PIXELS, 15), abs=1e-5)
     assert model.training
     assert predict(model, PIXELS[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_the_loss_of_an_epoch_does_not_depend_on_when_it_is_read(monkeypatch: pytest.MonkeyPatch, every: int) -> None:
+    config, model = FitConfig(epochs=1, batch_size=2, lr=0.01), BackboneConfig(backbone="resnet18")
+    expected = fit(build_classifier(model, 0), PIXELS, LABELS, config, seed=0)
+    monkeypatch.setattr(training, "READ_EVERY", every)
+    assert fit(build_classifier(model, 0), PIXELS, LABELS, config, seed=0) == expected
+
+
+def test_a_non_finite_loss_names_its_step() -> None:
+    losses = [torch.tensor(value) for value in (1.0, float("nan"), 1.0)]
+    with pytest.raises(NonFiniteLossError, match="nan at epoch 1, step 22"):
+        training._read(losses, epoch=1, step=23, lr=0.1)

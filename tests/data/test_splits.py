@@ -125,7 +125,7 @@ def test_few_of_each_kind_depends_on_the_seed() -> None:
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
-        (of_kinds("train", crack=9, dent=4), "n_shot is 5, .* 4 positives of the kind 'dent'; lower n_shot, add"),
+        (of_kinds("train", crack=9, dent=4), "n_shot is 5, .* 4 positives of the kind 'dent'; lower n_shot, or add"),
         (of_kinds("train", crack=9) + of_kinds("val", dent=9), "has 0 positives of the kind 'dent'"),
         (of_kinds("train", none=9) + of_kinds("test", dent=9), "the column 'defect' is empty for all training"),
     ],

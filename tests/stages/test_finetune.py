@@ -233,7 +233,6 @@ def test_masks_have_the_geometry_of_the_images(
         ({"instance_prompt": "crack " * 40}, "shorten it"),
         ({"clip_skip": 5}, "clip_skip = 5"),
         ({"base": "nowhere"}, "nowhere: no such folder"),
-        ({"mask_weight": 5}, "mask_weight = 5: no image to fine-tune on has a mask"),
     ],
 )
 def test_invalid_options_raise_an_error(
@@ -241,3 +240,8 @@ def test_invalid_options_raise_an_error(
 ) -> None:  # fmt: skip
     with pytest.raises(InputError, match=sentence):
         run(tiny, tiny_base, **changes)
+
+
+def test_a_weight_of_masks_without_defects_is_refused_before_the_work() -> None:
+    with pytest.raises(ValueError, match="shot=zero trains on good parts only"):
+        FinetuneConfig.from_flat(shot="zero", mask_weight=5)

@@ -130,8 +130,8 @@ class ClassifyConfig(StageConfig):
         return [
             f"data: {self.data.name()}, {size.width}x{size.height}, shot={self.scenario.describe()}, seed={self.seed}",
             f"synthetic positives: {', '.join(positives) or 'none'}; missing pools and adapters are made first",
-            f"classify: {self.backbone.backbone} from {origin}, head={self.backbone.head}, {fit.epochs} epochs in "
-            f"batches of {fit.batch_size}",
+            f"classify: {self.backbone.backbone} from {origin}, head={self.backbone.head}, tile={self.backbone.tile}, "
+            f"{fit.epochs} epochs in batches of {fit.batch_size}",
         ]
 
     def own_seed(self) -> int:
@@ -140,7 +140,9 @@ class ClassifyConfig(StageConfig):
 
 
 class NearestConfig(StageConfig):
-    """Options of the nearest-neighbour baseline. Without training, `freeze`, `head` and `precision` have no effect."""
+    """Options of the nearest-neighbour baseline. Without training, `freeze`, `head`, `tile` and
+    `precision` have no effect.
+    """
 
     data: DataConfig = DataConfig()
     geometry: Geometry = Geometry()

@@ -65,6 +65,8 @@ class _Sites(NamedTuple):
             masks = list(map(self._given, numbers))
         else:
             masks = [self._on_part(mask, number) for mask, number in zip(self.drawn(numbers), numbers, strict=True)]
+        if self.config.window is None:
+            return np.stack(masks)
         return np.stack([inset(mask, self.window(number)) for mask, number in zip(masks, numbers, strict=True)])
 
     def mask(self, number: int, image: ImageArray) -> Mask:

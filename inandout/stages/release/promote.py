@@ -208,7 +208,7 @@ def _tags(config: PromoteConfig, candidate: TrainedClassifier) -> dict[str, str]
         "alpha": "none used" if candidate.config.alpha is None else f"{candidate.config.alpha:g}",
         "n_aug": str(candidate.config.mix.n_aug),
         "ddpm_ratio": f"{candidate.config.ddpm_ratio:g}",
-        "shot": candidate.config.scenario.shot,
+        "shot": candidate.config.scenario.describe(),
         "seeds": str(candidate.config.seed),
         "ap": ap_with_interval(candidate.run.data.metrics),
         "data_fingerprint": candidate.data_fingerprint,
