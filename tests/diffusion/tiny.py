@@ -39,7 +39,7 @@ def tiny_pipeline(seed: int = 0) -> StableDiffusionPipeline:
         vae=build_vae(surface_components(70), seed, width=8, blocks=(1, 0)),
         text_encoder=build_text_encoder(len(tokenizer), seed, width=16).eval(),
         tokenizer=tokenizer,
-        unet=build_unet(seed + 1, (8, 8, 8, 8), text_width=16).eval(),
+        unet=build_unet(seed + 1, (8, 8, 8, 8), text_width=16, attention_from=2).eval(),
         scheduler=build_scheduler(),
         safety_checker=None,
         feature_extractor=None,

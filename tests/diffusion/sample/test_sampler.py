@@ -225,7 +225,7 @@ def test_invalid_arguments_are_rejected_by_the_call(pipeline: StableDiffusionPip
 
 def test_none_becomes_the_bases_default_and_other_values_stay() -> None:
     embedded, other = SamplingConfig().resolved("embedded"), SamplingConfig().resolved("sd")
-    assert (embedded.guidance, embedded.steps, embedded.scheduler) == (3.0, 20, "dpm++")
+    assert (embedded.guidance, embedded.steps, embedded.scheduler) == (3.0, 12, "dpm++")
     assert (other.guidance, other.steps, other.scheduler) == (7.5, 50, "ddim")
     given = SamplingConfig(guidance=1, steps=7, scheduler="ddim", negative_prompt="a", sample_batch=2)
     assert given.resolved("embedded") == given.resolved("sd") == given
