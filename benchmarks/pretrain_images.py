@@ -82,7 +82,7 @@ class Ring:
         start = self.seen % capacity
         first = min(number, capacity - start)
         for name in ("images", "defects", "tokens"):
-            buffer, new = getattr(self, name), chunk[name].to(self.images.device, non_blocking=True)
+            buffer, new = getattr(self, name), chunk[name].to(self.images.device)
             buffer[start : start + first] = new[:first]
             buffer[: number - first] = new[first:]
         self.seen += number

@@ -189,8 +189,9 @@ def _escapes_by_kind(scored: Scored, threshold: float) -> dict[str, Mistakes]:
         images = np.flatnonzero((kinds == kind) & (scored.labels == 1))
         groups = [scored.groups[int(i)] for i in images] if scored.groups else ()
         logits, _ = worst_of_parts(Scored(scored.labels[images], scored.logits[images], groups))
-        found[kind] = mistakes(int((logits < threshold).sum()), len(logits))
-    return {kind: escapes for kind, escapes in found.items() if escapes}
+        if escapes := mistakes(int((logits < threshold).sum()), len(logits)):
+            found[kind] = escapes
+    return found
 
 
 def worst_of_parts(scored: Scored) -> tuple[Floats, Labels]:

@@ -69,7 +69,7 @@ def find_window(mask: Mask, padding: int) -> Window:
 def window_around(mask: Mask, side: int) -> Window:
     """Return the square around the pixel of a mask (H, W) nearest to the centre of its box; the mask is not empty.
 
-    The square lies inside the image; its side is at most that of the image.
+    The square lies inside the image. Its side is at most the shorter side of the image.
     """
     points = np.argwhere(mask)
     middle = (points.min(axis=0) + points.max(axis=0)) // 2

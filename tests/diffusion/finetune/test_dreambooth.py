@@ -47,7 +47,7 @@ def base_with_adapter() -> Base:
 
 
 def dataset(priors: int = 3, other_size: bool = False, mask_weight: float = 1.0) -> DreamBoothDataset:
-    """Three images with the same defect, one of which has another size, and one without a mask."""
+    """Three images with the same defect. One has another size, and one has no mask."""
     generator = torch.Generator().manual_seed(5)
     shapes = [(5, 16, 16)] * 3 + [(5, 16, 32) if other_size else (5, 16, 16)]
     masks = [None, *(np.indices(shape[1:]).sum(axis=0) < 9 for shape in shapes[1:])]

@@ -145,7 +145,7 @@ def test_a_mask_keeps_away_from_edges_where_the_image_goes_on() -> None:
     mask[0:32, 40:72] = True
     inner = inset(mask, Window(40, 0, 72, 32))
     assert inner[:30, 42:70].all()
-    assert inner.sum() == 30 * 28, "the upper edge is that of the image"
+    assert inner.sum() == 30 * 28, "no margin at the upper edge of the image"
     assert np.array_equal(inset(mask, Window(0, 0, 96, 64)), mask), "the window is the image"
 
 
