@@ -63,3 +63,8 @@ class FitConfig(BaseModel):
         "adamw", description="sgd (paper) needs pretrained weights; adamw also trains random weights"
     )
     lr: float = Field(0.001, gt=0, le=10, description="learning rate (paper: 0.01)")
+    compile: bool = Field(
+        False,
+        description="compile the network with torch.compile, which takes a minute and pays on a GPU; no effect with "
+        "freeze=all",
+    )

@@ -13,6 +13,7 @@ from inandout.classifier.pixels import Pixels, allocate
 from inandout.hardware import Hardware, Precision
 
 Result = TypeVar("Result")
+HeadInputs = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 def features(model: DefectNet, pixels: Pixels, batch_size: int = 32) -> npt.NDArray[np.float32]:
@@ -37,7 +38,7 @@ def head_inputs(
     """
     arrays: list[npt.NDArray[np.float32]] = []
     for number, batch in enumerate(
-        evaluate_batches(model, lambda images: compute_inputs(model, images, precision), pixels, batch_size)
+        evaluate_batches(model, lambda images: compute_inputs(model.head_inputs, images, precision), pixels, batch_size)
     ):
         arrays = arrays or [allocate((len(pixels), *each.shape[1:]), np.float32) for each in batch]
         start = number * batch_size
@@ -61,10 +62,10 @@ def evaluate_batches(
     model.train(training)
 
 
-def compute_inputs(model: DefectNet, images: Tensor, precision: Precision) -> list[Tensor]:
-    """Return `DefectNet.head_inputs` of images (N, 3, H, W) in fp32; the network computes in the precision."""
+def compute_inputs(head_inputs: HeadInputs, images: Tensor, precision: Precision) -> list[Tensor]:
+    """Return `DefectNet.head_inputs`, compiled or not, of images (N, 3, H, W) in fp32, computed in the precision."""
     with Hardware(images.device, precision).autocast():
-        inputs = model.head_inputs(images)
+        inputs = head_inputs(images)
     return [each.float() for each in inputs]
 
 

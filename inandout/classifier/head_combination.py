@@ -51,7 +51,7 @@ def score_heads(
     """Return the image logits (N,) and the map scores (N,) of pixels (N, H, W, 3)."""
 
     def scores(images: Tensor) -> Tensor:
-        prediction = model.heads(*compute_inputs(model, images, precision))
+        prediction = model.heads(*compute_inputs(model.head_inputs, images, precision))
         assert prediction.cells is not None, "the model has no mask head"
         return torch.stack([prediction.logit, map_scores(prediction.cells)])
 

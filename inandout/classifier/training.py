@@ -20,11 +20,12 @@ from inandout.checkpoint import (
 )
 from inandout.classifier.backbone import DefectNet, Prediction
 from inandout.classifier.config import FitConfig
-from inandout.classifier.features import compute_inputs, evaluate_batches, head_inputs, to_tensor
+from inandout.classifier.features import HeadInputs, compute_inputs, evaluate_batches, head_inputs, to_tensor
 from inandout.classifier.frequency_sampler import FrequencySampler, Indices
 from inandout.classifier.mask_head import LEARNING_RATE, mask_loss
 from inandout.classifier.mask_targets import Targets
 from inandout.classifier.pixels import Pixels
+from inandout.errors import InputError, brief
 from inandout.hardware import Precision
 
 Logits = npt.NDArray[np.float64]
@@ -83,7 +84,7 @@ def fit(
     history: list[dict[str, float]] = []
     if checkpoint is not None and checkpoint.exists():
         history = _resume(model, optimisers, scaler, sampler, checkpoint)
-    forward = _forward(model, pixels, precision)
+    forward = _forward(model, pixels, precision, config.compile)
     for epoch, values in enumerate(history, start=1):
         on_epoch(epoch, values)
     for epoch in tqdm(
@@ -108,7 +109,7 @@ def fit(
 def predict(model: DefectNet, pixels: Pixels, batch_size: int = 32, precision: Precision = "fp32") -> Logits:
     """Return defect logits (N,) in evaluation mode; the mode of the model is restored afterwards."""
     batches = evaluate_batches(
-        model, lambda images: model.combined(*compute_inputs(model, images, precision)), pixels, batch_size
+        model, lambda images: model.combined(*compute_inputs(model.head_inputs, images, precision)), pixels, batch_size
     )
     return np.concatenate([np.empty(0), *(batch.double().cpu().numpy() for batch in batches)])
 
@@ -130,13 +131,35 @@ def predictor(model: DefectNet, pixels: Pixels, precision: Precision = "fp32") -
     return predict_all
 
 
-def _forward(model: DefectNet, pixels: Pixels, precision: Precision) -> Forward:
+def _forward(model: DefectNet, pixels: Pixels, precision: Precision, compiled: bool) -> Forward:
     """Return the forward pass of training; the inputs of the heads of a frozen backbone are computed once."""
     device = model.mean.device
     if model.freeze != "all":
-        return lambda batch: model.heads(*compute_inputs(model, to_tensor(pixels[batch], device), precision))
+        network = _compile(model) if compiled else model.head_inputs
+        return lambda batch: model.heads(*compute_inputs(network, to_tensor(pixels[batch], device), precision))
     inputs = head_inputs(model, pixels, precision)
     return lambda batch: model.heads(*(torch.from_numpy(array[batch]).to(device) for array in inputs))
+
+
+def _compile(model: DefectNet) -> HeadInputs:
+    """Return `model.head_inputs`, compiled for each shape at its first call.
+
+    The result raises an InputError if it cannot be compiled.
+    """
+    from torch._dynamo.exc import TorchDynamoException  # takes a second to import
+
+    compiled = torch.compile(model.head_inputs, dynamic=False)  # batches have at most two sizes
+
+    def head_inputs(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        try:
+            return compiled(images)
+        except TorchDynamoException as error:
+            raise InputError(
+                f"compile = True: torch.compile failed ({brief(error)}); it needs a C++ compiler on a CPU and Triton on "
+                "a GPU; install it, or give compile=false"
+            ) from error
+
+    return head_inputs
 
 
 def _batches(

@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,25 @@ def test_a_frozen_backbone_predicts_in_the_precision() -> None:
             torch.nn.init.constant_(module.weight, 0.5)  # residual branches begin at zero
     assert np.allclose(predictor(model, PIXELS, "bf16")(), predict(model, PIXELS, precision="bf16"), rtol=1e-5)
     assert not np.allclose(predictor(model, PIXELS, "bf16")(), predict(model, PIXELS), rtol=1e-5)
+
+
+def test_a_compiled_network_trains_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    losses = []
+    for compiled in (False, True):
+        model = build_classifier(BackboneConfig(backbone="resnet18"), 0)
+        config = FitConfig(epochs=2, batch_size=5, lr=0.001, compile=compiled)
+        losses.append([values["loss"] for values in fit(model, PIXELS, LABELS, config, seed=0)])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_a_machine_that_cannot_compile_gets_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> None:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    with pytest.raises(InputError, match=r"compile = True: torch\.compile failed .* give compile=false"):
+        fit(build_classifier(BackboneConfig(backbone="resnet18"), 0), PIXELS, LABELS, FitConfig(compile=True), seed=0)
 
 
 def test_training_lowers_the_loss_and_separates_the_classes() -> None:
