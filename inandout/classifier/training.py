@@ -155,8 +155,8 @@ def _compile(model: DefectNet) -> HeadInputs:
             return compiled(images)
         except TorchDynamoException as error:
             raise InputError(
-                f"compile = True: torch.compile failed ({brief(error)}); it needs a C++ compiler on a CPU and Triton on "
-                "a GPU; install it, or give compile=false"
+                f"compile = True: torch.compile failed ({brief(error)}); it needs a C++ compiler on a CPU and Triton "
+                "on a GPU; install it, or give compile=false"
             ) from error
 
     return head_inputs
