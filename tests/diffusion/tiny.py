@@ -61,7 +61,7 @@ def inpainting_pipeline() -> StableDiffusionInpaintPipeline:
 FAMILIES = ("sd", "sd inpainting", "sd2", "sd2 inpainting", "sdxl", "sdxl inpainting")
 _XL_UNET = {
     "transformer_layers_per_block": (1, 1, 2), "addition_embed_type": "text_time", "addition_time_embed_dim": 8,
-    "projection_class_embeddings_input_dim": 64, "cross_attention_dim": 32, "layers_per_block": 2,
+    "projection_class_embeddings_input_dim": 64, "cross_attention_dim": 40, "layers_per_block": 2,
 }  # fmt: skip
 
 
@@ -98,7 +98,8 @@ def tiny_family(family: str, seed: int = 0) -> Pipeline:
     }  # fmt: skip
     pipeline: Pipeline
     if name == "sdxl":
-        parts |= {"text_encoder_2": CLIPTextModelWithProjection(text).eval(), "tokenizer_2": tokenizer}
+        second = CLIPTextConfig(**text.to_dict() | {"hidden_size": 24})
+        parts |= {"text_encoder_2": CLIPTextModelWithProjection(second).eval(), "tokenizer_2": tokenizer}
         xl = StableDiffusionXLInpaintPipeline if inpainting else StableDiffusionXLPipeline
         pipeline = xl(**parts, add_watermarker=False)
     else:

@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import re
 import shutil
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.loaders import single_file_model, single_file_utils
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from inandout.diffusion.base.base import base_identity, open_base, weights_fingerprint
 from inandout.diffusion.base.config import BaseConfig
@@ -19,66 +17,8 @@ from inandout.diffusion.pipeline import is_inpainting
 from inandout.diffusion.pretrain.networks import build_scheduler, build_text_encoder
 from inandout.diffusion.pretrain.tokenizer import build_tokenizer
 from inandout.errors import InputError
-from tests.diffusion.tiny import tiny_pipeline
-
-RESNET = {
-    "norm1": "in_layers.0", "conv1": "in_layers.2", "norm2": "out_layers.0", "conv2": "out_layers.3",
-    "time_emb_proj": "emb_layers.1", "conv_shortcut": "skip_connection",
-}  # fmt: skip
-UNET = {
-    "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2", "conv_in": "input_blocks.0.0",
-    "conv_norm_out": "out.0", "conv_out": "out.2",
-}  # fmt: skip
-ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
-
-
-def unet_name(name: str, attending: set[str]) -> str:
-    """Return the original name of a tensor of a UNet with one layer a block; `attending` blocks have attention."""
-    module, _, kind = name.rpartition(".")
-    if module in UNET:
-        return f"{UNET[module]}.{kind}"
-    way, rest = name.split(".", 1)
-    if way == "mid_block":
-        number, rest = re.fullmatch(r"(resnets.\d|attentions.0)\.(.*)", rest).groups()
-        return f"middle_block.{['resnets.0', 'attentions.0', 'resnets.1'].index(number)}.{resnet_name(rest)}"
-    block, what, layer, rest = re.fullmatch(r"(\d+)\.(\w+)\.(\d+)\.(.*)", rest).groups()
-    first = 2 * int(block) + (way == "down_blocks")
-    if what == "downsamplers":
-        return f"input_blocks.{first + 1}.0.op.{kind}"
-    if what == "upsamplers":
-        return f"output_blocks.{first + 1}.{2 if f'{way}.{block}' in attending else 1}.{rest}"
-    side = "input_blocks" if way == "down_blocks" else "output_blocks"
-    return f"{side}.{first + int(layer)}.{int(what == 'attentions')}.{resnet_name(rest)}"
-
-
-def resnet_name(rest: str) -> str:
-    module, _, kind = rest.rpartition(".")
-    return f"{RESNET.get(module, module)}.{kind}"
-
-
-def vae_name(name: str, blocks: int) -> str:
-    name = name.replace("conv_norm_out", "norm_out").replace("conv_shortcut", "nin_shortcut")
-    name = re.sub(r"mid_block\.resnets\.(\d)", lambda found: f"mid.block_{int(found[1]) + 1}", name)
-    name = re.sub(r"down_blocks\.(\d)\.resnets", r"down.\1.block", name)
-    name = re.sub(r"down_blocks\.(\d)\.downsamplers\.0", r"down.\1.downsample", name)
-    name = re.sub(r"up_blocks\.(\d)\.resnets", lambda found: f"up.{blocks - 1 - int(found[1])}.block", name)
-    name = re.sub(r"up_blocks\.(\d)\.upsamplers\.0", lambda found: f"up.{blocks - 1 - int(found[1])}.upsample", name)
-    found = re.fullmatch(r"(\w+)\.mid_block\.attentions\.0\.(.*)\.(\w+)", name)
-    return f"{found[1]}.mid.attn_1.{ATTENTION[found[2]]}.{found[3]}" if found else name
-
-
-def with_original_names(pipeline: StableDiffusionPipeline) -> dict[str, Tensor]:
-    unet, blocks = pipeline.unet.state_dict(), len(pipeline.vae.config.block_out_channels)
-    attending = {".".join(name.split(".")[:2]) for name in unet if ".attentions." in name}
-    tensors = {f"model.diffusion_model.{unet_name(name, attending)}": value for name, value in unet.items()}
-    for name, value in pipeline.vae.state_dict().items():
-        square = ".attentions.0.to_" in name and name.endswith("weight")  # a 1x1 convolution there
-        tensors[f"first_stage_model.{vae_name(name, blocks)}"] = value[..., None, None] if square else value
-    for name, value in pipeline.text_encoder.state_dict().items():
-        tensors[f"cond_stage_model.transformer.text_model.{name}"] = value
-    tensors["cond_stage_model.transformer.text_model.embeddings.position_ids"] = torch.arange(32)[None]
-    tensors["alphas_cumprod"] = torch.ones(3)
-    return {name: value.clone().contiguous() for name, value in tensors.items()}
+from tests.diffusion.base.original_names import with_original_names
+from tests.diffusion.tiny import FAMILIES, tiny_family, tiny_pipeline
 
 
 def make_pipeline(in_channels: int = 5) -> StableDiffusionPipeline:
@@ -150,6 +90,25 @@ def test_an_inpainting_model_is_opened_from_a_single_file(file: Path, configurat
     base = open_base(config_of(file, inpainting))
     assert base.fingerprint == weights_fingerprint(make_pipeline(in_channels=11))
     assert is_inpainting(base.pipeline)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_version_is_opened_from_a_single_file(family: str, tmp_path: Path) -> None:
+    pipeline = tiny_family(family)
+    pipeline.save_pretrained(tmp_path / "folder")
+    tensors = with_original_names(pipeline)
+    save_file(tensors, tmp_path / "model.safetensors")
+    config, expected = config_of(tmp_path / "model.safetensors", tmp_path / "folder"), tiny_family(family)
+    base = open_base(config)
+    assert base.fingerprint == weights_fingerprint(expected)
+    assert base.kind == config.kind() == family.split()[0]
+    assert is_inpainting(base.pipeline) == ("inpainting" in family)
+    for prefix, word in (("model.", "emb_layers"), ("first", "conv"), ("cond", "mlp"), ("cond", "attn")):
+        missing = [name for name in tensors if name.startswith(prefix) and word in name]
+        rest = {name: value for name, value in tensors.items() if name != missing[-1]}
+        save_file(rest, tmp_path / "model.safetensors")
+        with pytest.raises(InputError, match=r"has \d+ tensors for the .*needs \d+;|does not fit the configuration"):
+            open_base(config)
 
 
 def test_a_half_precision_file_is_loaded_as_fp32(file: Path, configuration: Path) -> None:
