@@ -70,6 +70,9 @@ class FinetuneConfig(StageConfig):
         None, ge=0, le=100_000, description="images generated from the class prompt; none = default for base and shot"
     )
     n_negatives: int = Field(N_NEGATIVES, ge=1, le=100_000, description="zero shot: number of good images to train on")
+    kind: str = Field(
+        "", description="few and full shot: train on positives of this kind of defect only; empty = all kinds"
+    )
     instance_prompt: str = Field("skt background", min_length=1, description="instance prompt: names the product")
     window: Window = None
     prior_prompt: str = Field("background", min_length=1, description="class prompt: names the class of the product")
@@ -82,11 +85,16 @@ class FinetuneConfig(StageConfig):
     fresh: Fresh = False
 
     @model_validator(mode="after")
-    def _weight_needs_defects(self) -> "FinetuneConfig":
+    def _zero_shot_has_no_defects(self) -> "FinetuneConfig":
         if self.training.mask_weight > 1 and self.scenario.shot == "zero":
             raise ValueError(
                 f"mask_weight = {self.training.mask_weight:g}: shot=zero trains on good parts only, which have no "
                 "defects; give shot=few or shot=full, or mask_weight=1"
+            )
+        if self.kind and self.scenario.shot == "zero":
+            raise ValueError(
+                f"kind = {self.kind}: shot=zero trains on good parts only, which have no defects; give shot=few or "
+                "shot=full, or leave kind out"
             )
         return self
 
@@ -104,7 +112,8 @@ class FinetuneConfig(StageConfig):
     def summary(self) -> list[str]:
         """Return what is trained on which images."""
         size, shot = self.geometry, self.scenario.shot
-        images = f"up to {self.n_negatives} good images" if shot == "zero" else "the training positives"
+        positives = "the training positives" + f" of kind {self.kind}" * bool(self.kind)
+        images = f"up to {self.n_negatives} good images" if shot == "zero" else positives
         trained = TRAINED_SIZE[self.base.kind()]
         small = size.width * size.height < trained**2 / 4 and self.window is None
         return [

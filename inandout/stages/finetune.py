@@ -1,5 +1,6 @@
 """Entry point `finetune`: DreamBooth with LoRA-C3Lier on images of the training part."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -9,7 +10,7 @@ import numpy as np
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
-from inandout.data.config import Geometry, Shot, Size
+from inandout.data.config import Geometry, Size
 from inandout.data.geometry import fit_image, fit_mask
 from inandout.data.images import ImageArray, Mask, read_image, read_mask
 from inandout.data.manifest import Sample, fingerprint
@@ -27,6 +28,7 @@ from inandout.diffusion.prompts import check_prompt
 from inandout.diffusion.sample.config import SamplingConfig
 from inandout.diffusion.sample.generate import text2img_generator
 from inandout.diffusion.sample.window import cut, cut_mask, own_size, random_window, window_around
+from inandout.errors import InputError, did_you_mean
 from inandout.fingerprints import Identity, code_fingerprint, computed_by
 from inandout.hardware import Hardware, find_device
 from inandout.options import known
@@ -148,7 +150,7 @@ def _train_and_log(config: FinetuneConfig, samples: Sequence[Sample], work: Path
 
 def _load_inputs(config: FinetuneConfig, samples: Sequence[Sample]) -> _TrainingInputs:
     """Load, generate and check the inputs of the training."""
-    instances = choose_instances(samples, config.scenario.shot, config.n_negatives, config.seed)
+    instances = choose_instances(samples, config)
     hardware = config.hardware.open()
     base = open_resolved_base(config.base, hardware)
     for prompt in (config.instance_prompt, config.prior_prompt):
@@ -170,14 +172,33 @@ def _load_inputs(config: FinetuneConfig, samples: Sequence[Sample]) -> _Training
     return _TrainingInputs(hardware, base, instances, images, masks, prior)
 
 
-def choose_instances(samples: Sequence[Sample], shot: Shot, n_negatives: int, seed: int) -> list[Sample]:
-    """Return the instances of the training part: its positives, or up to `n_negatives` negatives with zero shots."""
+def choose_instances(samples: Sequence[Sample], config: FinetuneConfig) -> list[Sample]:
+    """Return the instances of the training part: positives (of `kind`), or up to `n_negatives` negatives at zero shot.
+
+    Raises:
+        InputError: no positive of the training part is of this kind.
+    """
     training = [sample for sample in samples if sample.split == "train"]
-    if shot != "zero":
-        return [sample for sample in training if sample.label == 1]
+    positives = [sample for sample in training if sample.label == 1]
+    if config.kind:
+        return _of_kind(positives, config.kind)
+    if config.scenario.shot != "zero":
+        return positives
     negatives = [sample for sample in training if sample.label == 0]
-    order = np.random.default_rng(seed).permutation(len(negatives))[:n_negatives]
+    order = np.random.default_rng(config.seed).permutation(len(negatives))[: config.n_negatives]
     return [negatives[int(place)] for place in order]
+
+
+def _of_kind(positives: Sequence[Sample], kind: str) -> list[Sample]:
+    chosen = [sample for sample in positives if sample.defect == kind]
+    if not chosen:
+        counts = Counter(sample.defect for sample in positives if sample.defect)
+        listed = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
+        known_kinds = f"give one of {listed}" if listed else "the column defect of the manifest is empty"
+        raise InputError(
+            f"kind = {kind}: no training positive is of this kind; {known_kinds}{did_you_mean(kind, counts)}"
+        )
+    return chosen
 
 
 def fit_images(images: Sequence[ImageArray], requested: AdapterSize, base: Base) -> list[ImageArray]:

@@ -172,12 +172,33 @@ def test_an_interrupted_training_resumes(
 
 def test_zero_shot_trains_on_negatives_and_other_shots_on_positives(tiny: Path) -> None:
     samples = read_manifest(tiny)
-    assert {sample.label for sample in choose_instances(samples, "zero", 5, 0)} == {0}
-    assert len(choose_instances(samples, "zero", 500, 0)) == 20
-    full = choose_instances(samples, "full", 5, 0)
+    few_good = FinetuneConfig.from_flat(shot="zero", n_negatives=5)
+    assert {sample.label for sample in choose_instances(samples, few_good)} == {0}
+    assert len(choose_instances(samples, FinetuneConfig.from_flat(shot="zero", n_negatives=500))) == 20
+    full = choose_instances(samples, FinetuneConfig.from_flat(shot="full"))
     assert {sample.label for sample in full} == {1}
     assert {sample.split for sample in full} == {"train"}
     assert len(full) == 8
+
+
+def test_one_kind_of_defect_is_learned_alone(tiny: Path) -> None:
+    samples = [
+        sample.model_copy(update={"defect": ("crack", "pit", "")[number % 3] if sample.label else ""})
+        for number, sample in enumerate(read_manifest(tiny))
+    ]
+    config = FinetuneConfig.from_flat(shot="full", kind="pit")
+    chosen = choose_instances(samples, config)
+    assert {(sample.defect, sample.split) for sample in chosen} == {("pit", "train")}
+    everything = choose_instances(samples, FinetuneConfig.from_flat(shot="full"))
+    assert chosen == [sample for sample in everything if sample.defect == "pit"]
+    with pytest.raises(
+        InputError, match=r"kind = cracks: .*; give one of crack \(\d\), pit \(\d\); did you mean 'crack'"
+    ):
+        choose_instances(samples, FinetuneConfig.from_flat(shot="full", kind="cracks"))
+    with pytest.raises(InputError, match="the column defect of the manifest is empty"):
+        choose_instances(read_manifest(tiny), FinetuneConfig.from_flat(shot="full", kind="crack"))
+    with pytest.raises(ValueError, match="kind = crack: shot=zero trains on good parts only"):
+        FinetuneConfig.from_flat(shot="zero", kind="crack")
 
 
 def test_images_of_different_shapes_are_trained_in_buckets(tiny: Path, tiny_base: Path, project: Path) -> None:

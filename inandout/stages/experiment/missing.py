@@ -41,7 +41,7 @@ def count_training_images(config: ClassifyConfig, data: CheckedData) -> int:
 def count_shown(config: FinetuneConfig, data: CheckedData) -> int:
     """Return the number of images in a fine-tuning: instances, and as many prior images."""
     config, samples = config.resolved(), data.take_shot(config.data, config.scenario, config.seed)
-    instances = len(choose_instances(samples, config.scenario.shot, config.n_negatives, config.seed))
+    instances = len(choose_instances(samples, config))
     return known(config.epochs) * config.training.repeats * instances * (2 if config.n_prior else 1)
 
 
