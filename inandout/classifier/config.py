@@ -8,36 +8,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from inandout.data.manifest import digest
 
 Backbone = Literal["resnet50", "resnet18", "mobilenet_v2", "efficientnet_b0"]
-
-
 Freeze = Literal["none", "norm", "all"]
 Head = Literal["image", "mask"]
-
-
 Tile = Annotated[int, Field(ge=0, le=4096, multiple_of=32)]
 
 
-class BackboneConfig(BaseModel):
-    """Network, initial weights, and the part that is not trained."""
+class NetworkConfig(BaseModel):
+    """Network and initial weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     backbone: Backbone = Field("resnet50", description="torchvision network (paper: resnet50)")
     weights: str = Field("none", min_length=1, description="initial weights: none, imagenet, or a .safetensors file")
-    freeze: Freeze = Field(
-        "none",
-        description="what training leaves unchanged: none; norm = statistics and parameters of the batch norm layers; "
-        "all = everything but the heads",
-    )
-    head: Head = Field(
-        "image",
-        description="what is learned: image = the label (paper); mask = also a map of the defect, from masks",
-    )
-
-    tile: Tile = Field(
-        0,
-        description="side in px of overlapping tiles; the worst one gives the score; 0 = the whole image",
-    )
 
     def inputs(self) -> dict[str, str]:
         """Return the digest of the weights file under `weights`, or nothing if the weights are not a file."""
@@ -47,6 +29,24 @@ class BackboneConfig(BaseModel):
     def weights_identity(self) -> str:
         """Return the digest of the weights file, or `weights` itself if it is not a file."""
         return self.inputs().get("weights", self.weights)
+
+
+class BackboneConfig(NetworkConfig):
+    """Network, initial weights, the part that is not trained, and what is learned."""
+
+    freeze: Freeze = Field(
+        "none",
+        description="what training leaves unchanged: none; norm = statistics and parameters of the batch norm layers; "
+        "all = everything but the heads",
+    )
+    head: Head = Field(
+        "image",
+        description="what is learned: image = the label (paper); mask = also a map of the defect, from masks",
+    )
+    tile: Tile = Field(
+        0,
+        description="side in px of overlapping tiles; the worst one gives the score; 0 = the whole image",
+    )
 
 
 Optimiser = Literal["sgd", "adamw"]

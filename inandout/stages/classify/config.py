@@ -4,12 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from inandout.classifier.config import BackboneConfig, FitConfig
+from inandout.classifier.config import BackboneConfig, FitConfig, NetworkConfig
 from inandout.data.config import DataConfig, Geometry, Seed, ShotConfig, Window
 from inandout.diffusion.base.config import BaseConfig
 from inandout.diffusion.sample.config import GuidanceMode
 from inandout.diffusion.sample.presets import drawing_preset
-from inandout.hardware import HardwareConfig
+from inandout.hardware import Device, HardwareConfig
 from inandout.mixing import split_counts
 from inandout.options import Fresh, StageConfig
 from inandout.stages.pools.config import Negatives
@@ -140,14 +140,12 @@ class ClassifyConfig(StageConfig):
 
 
 class NearestConfig(StageConfig):
-    """Options of the nearest-neighbour baseline. Without training, `freeze`, `head`, `tile` and
-    `precision` have no effect.
-    """
+    """Options of the nearest-neighbour baseline."""
 
     data: DataConfig = DataConfig()
     geometry: Geometry = Geometry()
-    backbone: BackboneConfig = BackboneConfig()
-    hardware: HardwareConfig = HardwareConfig()
+    network: NetworkConfig = NetworkConfig()
+    device: Device = "auto"
     val_fpr: ValFpr = 0.05
     seed: Seed = 0
     patches: int = Field(2000, ge=1, le=100_000, description="maximum number of patches of good parts to compare with")

@@ -10,13 +10,14 @@ import mlflow
 import numpy as np
 
 from inandout.classifier.backbone import build_classifier
+from inandout.classifier.config import BackboneConfig
 from inandout.classifier.nearest import Distances, build_memory, patch_distances
 from inandout.data.config import ShotConfig
 from inandout.data.manifest import Sample, fingerprint
 from inandout.data.prepare import CheckedData, read_data
 from inandout.evaluation.metrics import evaluate
 from inandout.fingerprints import Identity
-from inandout.hardware import Hardware
+from inandout.hardware import Hardware, find_device
 from inandout.reporting.figures import contact_sheet, overlay
 from inandout.stages.classify.config import NearestConfig
 from inandout.stages.classify.figures import N_SHOWN, log_images
@@ -41,7 +42,7 @@ def nearest(config: NearestConfig, data: CheckedData | None = None) -> Result:
     connect()
     data = read_data(config.data.data) if data is None else data
     real = data.take_shot(config.data, ShotConfig(shot="zero"), config.seed)
-    name = f"nearest {config.backbone.backbone} patches={config.patches} seed={config.seed:02d}"
+    name = f"nearest {config.network.backbone} patches={config.patches} seed={config.seed:02d}"
     run = run_stage(_identity(config, real), name, config.data.data, real, lambda work: _measure(config, real))
     return Result(run.info.run_id, run.data.metrics)
 
@@ -52,8 +53,8 @@ def nearest_fingerprint(config: NearestConfig, data: CheckedData) -> str:
 
 
 def _identity(config: NearestConfig, real: Sequence[Sample]) -> Identity:
-    inputs = {"data": fingerprint(real)} | config.backbone.inputs()
-    return Identity("nearest", __name__, config, inputs, {"freeze", "head", "tile", "precision"} | inputs.keys())
+    inputs = {"data": fingerprint(real)} | config.network.inputs()
+    return Identity("nearest", __name__, config, inputs, inputs.keys())
 
 
 def _measure(config: NearestConfig, real: Sequence[Sample]) -> None:
@@ -61,16 +62,11 @@ def _measure(config: NearestConfig, real: Sequence[Sample]) -> None:
         load_part([sample for sample in real if sample.split == split], config.geometry)
         for split in ("train", "val", "test")
     )
-    hardware = config.hardware.open()
-    model = build_classifier(config.backbone, config.seed).to(hardware.device)
+    device = find_device(config.device)
+    model = build_classifier(BackboneConfig(**config.network.model_dump()), config.seed).to(device)
     mlflow.log_params({"n_train_real_negatives": len(good.samples)})
-    mlflow.set_tags(
-        Hardware(hardware.device).tags()
-        | {
-            WEIGHTS_TAG: config.backbone.weights_identity(),
-            TEST_TAG: fingerprint(test.samples),
-        }
-    )
+    tags = {WEIGHTS_TAG: config.network.weights_identity(), TEST_TAG: fingerprint(test.samples)}
+    mlflow.set_tags(Hardware(device).tags() | tags)
     memory = build_memory(model, good.pixels, config.patches, config.seed)
     distances = partial(patch_distances, model, memory)
     test_distances = distances(test.pixels)
@@ -78,7 +74,7 @@ def _measure(config: NearestConfig, real: Sequence[Sample]) -> None:
     evaluation = evaluate(scored_part(test, test_scores), scored_part(val, val_scores), config.val_fpr, config.seed)
     log_values(evaluation.values | {"patches_kept": float(len(memory))})
     notes = list(evaluation.notes)
-    if config.backbone.weights == "none":
+    if config.network.weights == "none":
         notes.append("weights=none: distances in the features of a random network; give weights of ImageNet")
         print(notes[-1])
     mlflow.set_tag("inandout.notes", " | ".join(notes))

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Literal, NamedTuple
 
+from inandout.classifier.config import NetworkConfig
 from inandout.data.config import Shot
 from inandout.stages.classify.config import ClassifyConfig, NearestConfig
 
@@ -74,8 +75,9 @@ class Cell(NamedTuple):
     def nearest(self) -> NearestConfig:
         """Return the configuration of the baseline, which does not depend on the shot."""
         config = self.config
+        network = NetworkConfig(backbone=config.backbone.backbone, weights=config.backbone.weights)
         return NearestConfig(
-            data=config.data, geometry=config.geometry, backbone=config.backbone, hardware=config.hardware,
+            data=config.data, geometry=config.geometry, network=network, device=config.hardware.device,
             val_fpr=config.val_fpr, seed=config.seed, fresh=config.fresh,
         )  # fmt: skip
 

@@ -71,9 +71,7 @@ def test_the_controls_and_a_pool_of_another_generator_are_rows(tiny: Path, proje
         search_all_experiments=True, filter_string="tags.`inandout.stage` = 'main'", output_format="list"
     )
     assert "theirs: 5 of 5 images have no record of their sources" in report(ReportConfig(run=run.info.run_id))
-    assert all(
-        cell.nearest().hardware.device == "cpu" for cell in config(tiny, sources="nearest", device="cpu").cells()
-    )
+    assert all(cell.nearest().device == "cpu" for cell in config(tiny, sources="nearest", device="cpu").cells())
     assert "theirs against none, equal steps: AP" in text
     assert "theirs against nearest neighbour: AP" in text
     by_source = {row.source: mlflow.get_run(row.run_id).data for row in rows}
