@@ -28,6 +28,9 @@ _WITHOUT_EFFECT = {
 }  # fmt: skip
 """Modules and subpackages that show, store or distribute results; no result depends on them."""
 
+_ONLY_FEW = {"n_shot", "each_kind"}
+"""Options that only shot=few uses."""
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -58,8 +61,10 @@ class Identity:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of all parts, 32 hexadecimal digits."""
-        ignored = {"fresh", "device", *self.ignored}
-        options = {name: value for name, value in self.config.flat().items() if name not in ignored}
+        options = self.config.flat()
+        without_effect = set() if options.get("shot") == "few" else _ONLY_FEW
+        ignored = {"fresh", "device", *without_effect, *self.ignored}
+        options = {name: value for name, value in options.items() if name not in ignored}
         text = json.dumps([self.stage, options, dict(self.inputs), computed_by(self.module)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
