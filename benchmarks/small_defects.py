@@ -5,9 +5,9 @@
     python -m benchmarks.small_defects recall <run of classify> ...
 
 Images are ground surfaces of 768x256 px. A defect is a spot with a diameter of 3 to 12 px, or a line of this length and
-of 1.5 px width; 70 % are dark. The column `defect` of the manifest holds the size. `recall` prints for each run the
-share of defects above the score that a share of the good test images exceeds. All runs have the same false alarms then.
-The threshold is read from test images, so the recall compares classifiers and is no estimate for a line.
+of 1.5 px width; 70 % are dark. The column `defect` of the manifest holds the size. `recall` prints the
+recall of each run at thresholds that at most 1 % and 5 % of the good test images exceed. They come from the test
+images, so the recall compares classifiers and does not predict the recall in production.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def draw(out: Path) -> None:
 
 
 def recalls(scored: Scored, false_alarms: float) -> list[float]:
-    """Return the recall of each of `BINS` where a share `false_alarms` of the good images is above the threshold."""
+    """Return the recall of each of `BINS` where at most a share `false_alarms` of the good images is found."""
     good = scored.logits[scored.labels == 0]
     found: npt.NDArray[np.bool_] = scored.logits > np.quantile(good, 1 - false_alarms, method="higher")
     sizes = np.array([float(kind or 0) for kind in scored.kinds])

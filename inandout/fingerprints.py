@@ -28,6 +28,7 @@ _WITHOUT_EFFECT = {
 }  # fmt: skip
 """Modules and subpackages that show, store or distribute results; no result depends on them."""
 
+_ALWAYS_IGNORED = {"fresh", "device", "compile"}
 _ONLY_FEW = {"n_shot", "each_kind"}
 """Options that only shot=few uses."""
 
@@ -44,7 +45,8 @@ class Identity:
     inputs: Mapping[str, str]
     """Name to fingerprint of the content."""
     ignored: Collection[str] = ()
-    """Options to leave out, because an input covers them or they have no effect. `fresh` and `device` always are."""
+    """Options to leave out, because an input covers them or they have no effect. `fresh`, `device` and
+    `compile` always are; `n_shot` and `each_kind` are unless shot=few."""
 
     def __post_init__(self) -> None:
         """Check names.
@@ -62,8 +64,8 @@ class Identity:
     def fingerprint(self) -> str:
         """SHA-256 of all parts, 32 hexadecimal digits."""
         options = self.config.flat()
-        without_effect = set() if options.get("shot") == "few" else _ONLY_FEW
-        ignored = {"fresh", "device", *without_effect, *self.ignored}
+        without_effect = set() if options.get("shot", "few") == "few" else _ONLY_FEW
+        ignored = {*_ALWAYS_IGNORED, *without_effect, *self.ignored}
         options = {name: value for name, value in options.items() if name not in ignored}
         text = json.dumps([self.stage, options, dict(self.inputs), computed_by(self.module)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]

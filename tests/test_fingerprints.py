@@ -10,6 +10,7 @@ from inandout import fingerprints
 from inandout.fingerprints import PACKAGE, Identity, code_fingerprint, library_versions
 from inandout.options import Fresh, StageConfig
 from inandout.stages.config import FinetuneConfig
+from inandout.stages.experiment.config import CompareConfig
 
 FINETUNE = "inandout.stages.finetune"
 CLASSIFY = "inandout.stages.classify.train"
@@ -36,13 +37,13 @@ def test_options_and_content_of_inputs_count_but_not_their_location() -> None:
 
 
 def test_the_number_of_shots_counts_with_few_shots_only() -> None:
-    def of(**scenario: object) -> str:
-        config = FinetuneConfig.from_flat(**scenario)
-        return Identity("s", "inandout.data.images", config, {}).fingerprint
+    def of(kind: type[StageConfig] = FinetuneConfig, **scenario: object) -> str:
+        return Identity("s", "inandout.data.images", kind.from_flat(**scenario), {}).fingerprint
 
     for shot in ("zero", "full"):
         assert of(shot=shot) == of(shot=shot, n_shot=9) == of(shot=shot, each_kind=True)
     assert len({of(shot="few"), of(shot="few", n_shot=9), of(shot="few", each_kind=True)}) == 3
+    assert of(CompareConfig, shots="few") != of(CompareConfig, shots="few", n_shot=9), "an option of several shots"
 
 
 def test_an_input_with_the_name_of_an_option_must_be_in_ignored() -> None:

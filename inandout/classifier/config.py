@@ -65,6 +65,5 @@ class FitConfig(BaseModel):
     lr: float = Field(0.001, gt=0, le=10, description="learning rate (paper: 0.01)")
     compile: bool = Field(
         False,
-        description="compile the network with torch.compile, which takes a minute and pays on a GPU; no effect with "
-        "freeze=all",
+        description="compile the network with torch.compile, which takes about a minute; no effect with freeze=all",
     )

@@ -1,6 +1,7 @@
 """Training and prediction of the classifier, independent of dataset files and MLflow."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ def fit(
         The values of all epochs, including those before a resume.
 
     Raises:
+        InputError: `config.compile` is true, and torch.compile fails.
         NonFiniteLossError: the loss or a weight is not finite; the checkpoint of the previous epoch is kept.
     """
     model.to(memory_format=torch.channels_last)
@@ -91,9 +93,10 @@ def fit(
         range(len(history) + 1, config.epochs + 1), "train", total=config.epochs, initial=len(history), unit="epoch",
         disable=None,
     ):  # fmt: skip
-        loss = _train_epoch(
-            model, optimisers, scaler, forward, labels, masks, sampler.epoch(), config.batch_size, epoch
-        )
+        with _compilation() if config.compile else nullcontext():
+            loss = _train_epoch(
+                model, optimisers, scaler, forward, labels, masks, sampler.epoch(), config.batch_size, epoch
+            )
         _reject_non_finite(model, epoch)
         history.append({"loss": loss})
         on_epoch(epoch, history[-1])
@@ -142,24 +145,23 @@ def _forward(model: DefectNet, pixels: Pixels, precision: Precision, compiled: b
 
 
 def _compile(model: DefectNet) -> HeadInputs:
-    """Return `model.head_inputs`, compiled for each shape at its first call.
+    """Return `model.head_inputs`, compiled at the first batch of each size; a training has at most two sizes."""
+    torch.compiler.reset()  # all models share the limit of compiled sizes, after which PyTorch would not compile
+    return torch.compile(model.head_inputs, dynamic=False)
 
-    The result raises an InputError if it cannot be compiled.
-    """
+
+@contextmanager
+def _compilation() -> Iterator[None]:
+    """Raise an InputError in place of an error of `torch.compile`."""
     from torch._dynamo.exc import TorchDynamoException  # takes a second to import
 
-    compiled = torch.compile(model.head_inputs, dynamic=False)  # batches have at most two sizes
-
-    def head_inputs(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        try:
-            return compiled(images)
-        except TorchDynamoException as error:
-            raise InputError(
-                f"compile = True: torch.compile failed ({brief(error)}); it needs a C++ compiler on a CPU and Triton "
-                "on a GPU; install it, or give compile=false"
-            ) from error
-
-    return head_inputs
+    try:
+        yield
+    except TorchDynamoException as error:
+        raise InputError(
+            f"compile = True: torch.compile failed ({brief(error)}); it needs a C++ compiler on a CPU and Triton "
+            "on a GPU; install it, or give compile=false"
+        ) from error
 
 
 def _batches(

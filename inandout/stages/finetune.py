@@ -196,7 +196,8 @@ def _of_kind(positives: Sequence[Sample], kind: str) -> list[Sample]:
         listed = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
         known_kinds = f"give one of {listed}" if listed else "the column defect of the manifest is empty"
         raise InputError(
-            f"kind = {kind}: no training positive is of this kind; {known_kinds}{did_you_mean(kind, counts)}"
+            f"kind = {kind}: no training positive is of this kind after the shot; {known_kinds}"
+            f"{did_you_mean(kind, counts)}"
         )
     return chosen
 

@@ -42,7 +42,7 @@ class BaseConfig(BaseModel):
     base_config: str = Field(
         "",
         description="for a .safetensors file: folder, or owner/name@<40 hex digits> on the hub, with the configuration "
-        "and tokenizer in diffusers' format",
+        "and tokenizers in diffusers' format",
     )
 
     def kind(self) -> Kind:
@@ -59,7 +59,7 @@ class BaseConfig(BaseModel):
         folder = Path(name) if Path(name).is_dir() else _hub_folder(name, download=False)
         if folder is None or not (folder / "model_index.json").is_file():
             return "sd"
-        return _kind_of_folder(folder, name)
+        return kind_of_folder(folder, name)
 
     def fetch_configuration(self) -> None:
         """Download the configuration of a base on the hub, for `kind`; do nothing if that is not possible."""
@@ -88,7 +88,12 @@ def choose_kind(vae: str, second_encoder: bool, linear_projection: bool) -> Kind
     return "sdxl" if second_encoder else "sd2" if linear_projection else "sd"
 
 
-def _kind_of_folder(folder: Path, name: str) -> Kind:
+def kind_of_folder(folder: Path, name: str) -> Kind:
+    """Return the kind of a base from a folder with its configuration; `name` stands for the folder in messages.
+
+    Raises:
+        InputError: the folder holds another kind of model.
+    """
     classes = check_configuration(folder, name)
     require_regular(folder / "unet" / "config.json")
     try:
