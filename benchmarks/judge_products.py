@@ -19,7 +19,7 @@ import os
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -42,15 +42,14 @@ from inandout.diffusion.finetune.train_adapter import train_adapter
 from inandout.diffusion.lora.adapter import Adapter
 from inandout.diffusion.lora.merge import merge
 from inandout.diffusion.lora.safetensors_io import load_adapter, save_adapter
-from inandout.diffusion.sample.config import SamplingConfig
+from inandout.diffusion.sample.config import GuidanceMode, SamplingConfig
 from inandout.diffusion.sample.drawn_masks import draw_masks
 from inandout.diffusion.sample.guidance import Composition
 from inandout.diffusion.sample.inpaint import Canvas, find_fault
+from inandout.diffusion.sample.presets import DRAWING_PRESETS, Strength
 from inandout.diffusion.sample.sampler import sample
 from inandout.diffusion.vae import to_tensor
 from inandout.evaluation.product_statistics import product_shares
-from inandout.memseg.config import MaskConfig
-from inandout.memseg.masks import area_limits, draw_mask
 from inandout.reporting.figures import contact_sheet
 
 PROCEDURAL = (
@@ -68,23 +67,24 @@ PREVIEW = 24
 class Setting(NamedTuple):
     """How images are drawn."""
 
-    mode: str
-    alpha: float
-    guidance: float
-    masks: Literal["", "perlin", "drawn"] = ""
-    """Masks of inpainting; empty for whole images."""
+    mode: GuidanceMode
+    strength: Strength
+    inpaint: bool = False
+    """Whether defects are inpainted on good parts, inside masks that the model draws, instead of whole images."""
 
     def title(self) -> str:
         """Return the setting in words."""
-        drawn = f"inpainted, {self.masks} masks," if self.masks else "whole"
-        return f"{drawn} {self.mode} {self.alpha:g} {self.guidance:g}"
+        drawn = "inpainted" if self.inpaint else "whole"
+        return f"{drawn} {self.mode} {self.strength.alpha:g} {self.strength.guidance:g}"
 
 
-SETTINGS = (
-    Setting("plain", 0, 3), Setting("plain", 0.3, 3), Setting("plain", 0.6, 3), Setting("plain", 1, 3),
-    Setting("composed", 1, 1.5), Setting("plain", 0.3, 3, "perlin"), Setting("composed", 1, 2, "perlin"),
-    Setting("composed", 1, 2, "drawn"),
-)  # fmt: skip
+def settings(shot: Shot) -> list[Setting]:
+    """Return the defaults of whole images and of inpainting, and whole images with the paper's plain guidance."""
+    composed, plain = DRAWING_PRESETS["embedded", shot, "composed"], DRAWING_PRESETS["embedded", shot, "plain"]
+    return [
+        Setting("composed", composed.whole), Setting("composed", composed.inpaint, inpaint=True),
+        Setting("plain", plain.whole),
+    ]  # fmt: skip
 
 
 def good_parts(product: str, split: str, count: int) -> list[ImageArray]:
@@ -196,28 +196,19 @@ def draw(
 ) -> tuple[list[ImageArray], Canvas | None]:
     """Draw an image of each kind in `kinds`; grey if the good parts are. Return them and their canvas."""
     prompts, seeds = [f"skt background {kind}" for kind in kinds], range(len(kinds))
-    merged = merge(base.pipeline, base.fingerprint, adapter, setting.alpha)
-    config = SamplingConfig(guidance=setting.guidance).resolved("embedded")
+    merged = merge(base.pipeline, base.fingerprint, adapter, setting.strength.alpha)
+    config = SamplingConfig(guidance=setting.strength.guidance).resolved("embedded")
     composition = Composition(base.pipeline, "skt background", "background") if setting.mode == "composed" else None
     canvas = None
-    if setting.masks:
-        hosts = np.stack([good[number % len(good)] for number in seeds])
-        canvas = Canvas(hosts, perlin_masks(len(kinds)))
-        if setting.masks == "drawn":
-            assert composition
-            masks = draw_masks(merged, composition, prompts, seeds, width=SIDE, height=SIDE, config=config)
-            canvas = Canvas(hosts, masks)
+    if setting.inpaint:
+        assert composition, "only composed guidance draws masks"
+        masks = draw_masks(merged, composition, prompts, seeds, width=SIDE, height=SIDE, config=config)
+        canvas = Canvas(np.stack([good[number % len(good)] for number in seeds]), masks)
     batches = sample(
         merged, prompts, seeds, width=SIDE, height=SIDE, config=config, canvas=canvas, composition=composition
     )
     images = [image for batch in batches for image in batch.images]
     return [without_colour(image) for image in images] if all(map(is_grey, good)) else images, canvas
-
-
-def perlin_masks(count: int) -> np.ndarray:
-    """Return masks (N, H, W) as MemSeg draws them."""
-    limits = area_limits(SIDE * SIDE, MaskConfig())
-    return np.stack([draw_mask(SIDE, SIDE, None, limits, np.random.default_rng(number)) for number in range(count)])
 
 
 class Judges(NamedTuple):
@@ -236,12 +227,14 @@ class Judges(NamedTuple):
         return f"{share:.2f} {right:.2f} {seen} {np.mean(found > 0):.2f}"
 
 
-def judge_product(product: str, judges: Judges, base: Base, adapter: Adapter, count: int, sheets: Path) -> None:
+def judge_product(
+    product: str, shot: Shot, judges: Judges, base: Base, adapter: Adapter, count: int, sheets: Path
+) -> None:  # fmt: skip
     """Print a row per setting, and write contact sheets."""
     print(f"{product}, real good parts: {judges.row(product, good_parts(product, 'test', 60))}")
     print(f"{product}, real defective parts: {judges.row(product, defective_parts(product, 'test', 60))}", flush=True)
     kinds, good = [KINDS[number % len(KINDS)] for number in range(count)], good_parts(product, "train", N_GOOD)
-    for setting in SETTINGS:
+    for setting in settings(shot):
         images, canvas = draw(base, adapter, setting, kinds, good)
         row = judges.row(product, images, kinds)
         if canvas:
@@ -249,7 +242,7 @@ def judge_product(product: str, judges: Judges, base: Base, adapter: Adapter, co
             row += f" {faults.count('unchanged') / count:.2f}"
         print(f"{product}, {setting.title()}: {row}", flush=True)
         sheet = contact_sheet([*good[:8], *images[:PREVIEW]], ["good"] * 8 + kinds[:PREVIEW])
-        write_image(sheets / f"{product} {setting.title()}.png".replace(" ", "_").replace(",", ""), sheet)
+        write_image(sheets / f"{product} {setting.title()}.png".replace(" ", "_"), sheet)
 
 
 def main() -> None:
@@ -275,7 +268,7 @@ def main() -> None:
     print("product, mode alpha guidance: in product, product named, kind seen, some defect, unchanged")
     for product in given.products.split(","):
         adapter = adapter_of(product, base, given.shot, given.folder)
-        judge_product(product, judges, base, adapter, given.count, sheets)
+        judge_product(product, given.shot, judges, base, adapter, given.count, sheets)
 
 
 def judge_pool(folder: Path, product: str, judges: Judges) -> str:
