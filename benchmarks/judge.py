@@ -21,8 +21,9 @@ from torch.nn.functional import cross_entropy
 
 from inandout.data.images import ImageBatch, write_image
 from inandout.data.surfaces import KINDS, PALETTES
-from inandout.diffusion.base.base import EMBEDDED, open_base
+from inandout.diffusion.base.base import open_base
 from inandout.diffusion.base.config import BaseConfig
+from inandout.diffusion.base.identity import EMBEDDED
 from inandout.diffusion.pretrain.config import HELD_OUT
 from inandout.diffusion.pretrain.stream import SurfaceStream
 from inandout.diffusion.reconstruction import measure_reconstruction

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from benchmarks.pretrain_images import Ring, read_files, start_drawing
 from inandout.data.images import write_image
 from inandout.data.surfaces import KINDS
-from inandout.diffusion.base.base import EMBEDDED
+from inandout.diffusion.base.identity import EMBEDDED
 from inandout.diffusion.pretrain.assemble import assemble, load_train_state, new_train_state
 from inandout.diffusion.pretrain.stream import SHAPES, WHOLE
 from inandout.diffusion.pretrain.tokenizer import LENGTH

@@ -135,8 +135,8 @@ def _store() -> Finding:
 
 def _base(base: str) -> Finding:
     """Check the files of the base without loading them."""
-    from inandout.diffusion.base.base import base_identity
     from inandout.diffusion.base.config import BaseConfig
+    from inandout.diffusion.base.identity import base_identity
     from inandout.errors import InputError
 
     try:

@@ -15,7 +15,8 @@ from inandout.data.geometry import fit_image, fit_mask
 from inandout.data.images import ImageArray, Mask, read_image, read_mask
 from inandout.data.manifest import Sample, fingerprint
 from inandout.data.prepare import prepare_shot
-from inandout.diffusion.base.base import Base, base_identity
+from inandout.diffusion.base.base import Base
+from inandout.diffusion.base.identity import base_identity
 from inandout.diffusion.callbacks import OnStep
 from inandout.diffusion.finetune.buckets import bucket_of
 from inandout.diffusion.finetune.defect_weights import check_masks

@@ -5,8 +5,8 @@ from pathlib import Path
 import mlflow
 
 from inandout.data.surfaces import KINDS
-from inandout.diffusion.base.base import base_identity
 from inandout.diffusion.base.config import BaseConfig
+from inandout.diffusion.base.identity import base_identity
 from inandout.diffusion.callbacks import OnStep
 from inandout.diffusion.pretrain.assemble import assemble, load_train_state, new_train_state, new_vae
 from inandout.diffusion.pretrain.config import HELD_OUT

@@ -8,7 +8,8 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors import SafetensorError
 
 from inandout.diffusion.base.config import Kind, kind_of_folder
-from inandout.diffusion.base.folder import SD_OPTIONS, XL_OPTIONS, check_complete, quiet, tensor_names
+from inandout.diffusion.base.files import tensor_names
+from inandout.diffusion.base.folder import SD_OPTIONS, XL_OPTIONS, check_complete, quiet
 from inandout.diffusion.pipeline import Pipeline
 from inandout.errors import InputError
 

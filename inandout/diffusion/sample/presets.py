@@ -58,8 +58,8 @@ DRAWING_PRESETS: dict[tuple[Kind, Shot, GuidanceMode], DrawingPreset] = {
     **{(kind, shot, "composed"): preset for kind, preset in _COMPOSED.items() for shot in get_args(Shot)},
 }
 """Plain guidance of Stable Diffusion: the paper's values for version 1; for 2 and XL they are not measured. Plain
-guidance of the embedded base was chosen on magnetic tiles, composed guidance on three products at zero shot, and checked
-on others and with real defects (experiments/composed_guidance.md). Composed guidance of Stable Diffusion is not
+guidance of the embedded base was chosen on magnetic tiles. Composed guidance was chosen on three products at zero shot
+and checked on others, also with real defects (experiments/composed_guidance.md); with Stable Diffusion it is not
 measured."""
 
 

@@ -11,6 +11,7 @@ from inandout.classifier.pixels import Pixels, load_pixels
 from inandout.classifier.training import predict
 from inandout.data.manifest import Sample, digest, fingerprint
 from inandout.diffusion.base.config import BaseConfig
+from inandout.diffusion.base.identity import base_identity
 from inandout.errors import InputError
 from inandout.evaluation.shortcut_probe import (
     FEWEST,
@@ -64,8 +65,6 @@ def probe_shortcut(config: ProbeShortcutConfig) -> Probed:
             f"run = {config.run}: its validation and test parts have {len(good)} negatives; the probe needs at "
             f"least {FEWEST}; raise val_share or test_share"
         )
-    from inandout.diffusion.base.base import base_identity  # diffusers takes seconds to import
-
     base = _base_config(config, trained.config)
     threshold = trained.threshold
     inputs = {

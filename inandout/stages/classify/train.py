@@ -19,6 +19,7 @@ from inandout.data.duplicates import refuse_copies
 from inandout.data.geometry import survival
 from inandout.data.manifest import Sample, digest, fingerprint
 from inandout.data.prepare import CheckedData, read_data
+from inandout.diffusion.base.identity import base_identity
 from inandout.errors import InputError
 from inandout.evaluation.metrics import evaluate, ranking
 from inandout.fingerprints import Identity
@@ -147,8 +148,6 @@ def _base_input(config: ClassifyConfig) -> dict[str, str]:
     used = config.mix.negatives == "roundtrip" or not config.ddpm_pool
     if not used:
         return {}
-    from inandout.diffusion.base.base import base_identity  # diffusers takes seconds to import
-
     return {"base": base_identity(config.base)}
 
 

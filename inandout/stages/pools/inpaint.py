@@ -13,7 +13,8 @@ from inandout.data.geometry import fit_image, fit_mask
 from inandout.data.images import ImageArray, Mask, read_image, read_mask, write_image
 from inandout.data.manifest import Sample, digests, fingerprint, write_manifest
 from inandout.data.prepare import prepare, prepare_shot
-from inandout.diffusion.base.base import Base, base_identity
+from inandout.diffusion.base.base import Base
+from inandout.diffusion.base.identity import base_identity
 from inandout.diffusion.lora.adapter import Adapter
 from inandout.diffusion.lora.merge import merge
 from inandout.diffusion.pipeline import Pipeline

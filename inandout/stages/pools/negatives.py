@@ -12,7 +12,8 @@ from inandout.data.geometry import fit_image, fit_mask
 from inandout.data.images import ImageArray, Mask, read_image, read_mask, write_image
 from inandout.data.manifest import Sample, digests, fingerprint, write_manifest
 from inandout.data.prepare import prepare_shot
-from inandout.diffusion.base.base import base_identity, open_base
+from inandout.diffusion.base.base import open_base
+from inandout.diffusion.base.identity import base_identity
 from inandout.diffusion.lora.safetensors_io import load_adapter
 from inandout.diffusion.sample.inpaint import Canvas, composite
 from inandout.diffusion.sample.vae_roundtrip import round_trip

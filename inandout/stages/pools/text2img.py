@@ -12,8 +12,9 @@ from inandout.data.geometry import fit_image
 from inandout.data.images import ImageArray, read_image
 from inandout.data.manifest import Sample, digests, fingerprint, write_manifest
 from inandout.data.prepare import prepare_shot
-from inandout.diffusion.base.base import Base, base_identity
+from inandout.diffusion.base.base import Base
 from inandout.diffusion.base.config import BaseConfig
+from inandout.diffusion.base.identity import base_identity
 from inandout.diffusion.lora.adapter import Adapter
 from inandout.diffusion.lora.merge import merge
 from inandout.diffusion.lora.safetensors_io import load_adapter

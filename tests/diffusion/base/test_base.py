@@ -11,8 +11,9 @@ from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from inandout.data.surfaces import KINDS
-from inandout.diffusion.base.base import EMBEDDED, Base, base_identity, open_base, weights_fingerprint
+from inandout.diffusion.base.base import Base, open_base, weights_fingerprint
 from inandout.diffusion.base.config import BaseConfig
+from inandout.diffusion.base.identity import EMBEDDED, base_identity
 from inandout.diffusion.pipeline import is_inpainting
 from inandout.diffusion.pretrain.config import HELD_OUT
 from inandout.diffusion.pretrain.stream import SurfaceStream

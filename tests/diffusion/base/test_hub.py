@@ -12,9 +12,10 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from inandout.diffusion.base.base import base_identity, open_base, weights_fingerprint
+from inandout.diffusion.base.base import open_base, weights_fingerprint
 from inandout.diffusion.base.config import BaseConfig
 from inandout.diffusion.base.hub import NotHereError, fetch
+from inandout.diffusion.base.identity import base_identity
 from inandout.errors import InputError
 from inandout.hardware import HardwareConfig
 from inandout.stages.resolved_base import open_resolved_base

@@ -11,8 +11,9 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from diffusers.loaders import single_file_model, single_file_utils
 from safetensors.torch import load_file, save_file
 
-from inandout.diffusion.base.base import base_identity, open_base, weights_fingerprint
+from inandout.diffusion.base.base import open_base, weights_fingerprint
 from inandout.diffusion.base.config import BaseConfig
+from inandout.diffusion.base.identity import base_identity
 from inandout.diffusion.pipeline import is_inpainting
 from inandout.diffusion.pretrain.networks import build_scheduler, build_text_encoder
 from inandout.diffusion.pretrain.tokenizer import build_tokenizer
