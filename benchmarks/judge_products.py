@@ -31,9 +31,9 @@ from benchmarks.judge import CLASSES, Judge, classify, train_judge
 from inandout.data.colour import is_grey, without_colour
 from inandout.data.config import Geometry, Shot
 from inandout.data.geometry import fit_image
-from inandout.data.images import ImageArray, read_image, write_image
+from inandout.data.images import ImageArray, Mask, read_image, write_image
 from inandout.data.manifest import read_manifest
-from inandout.data.surfaces import KINDS, draw_surface
+from inandout.data.surfaces import KINDS, Surface, draw_surface
 from inandout.diffusion.base.base import Base, open_base
 from inandout.diffusion.base.config import BaseConfig
 from inandout.diffusion.finetune.config import DreamBoothConfig
@@ -71,6 +71,8 @@ class Setting(NamedTuple):
     strength: Strength
     inpaint: bool = False
     """Whether defects are inpainted on good parts, inside masks that the model draws, instead of whole images."""
+    words: bool = True
+    """Whether prompts name a kind of defect."""
 
     def title(self) -> str:
         """Return the setting in words."""
@@ -79,24 +81,29 @@ class Setting(NamedTuple):
 
 
 def settings(shot: Shot) -> list[Setting]:
-    """Return the defaults of whole images and of inpainting, and whole images with the paper's plain guidance."""
+    """Return the defaults of whole images and of inpainting, and whole images in the paper's way.
+
+    The paper names a kind of defect at zero shot only.
+    """
     composed, plain = DRAWING_PRESETS["embedded", shot, "composed"], DRAWING_PRESETS["embedded", shot, "plain"]
     return [
         Setting("composed", composed.whole), Setting("composed", composed.inpaint, inpaint=True),
-        Setting("plain", plain.whole),
+        Setting("plain", plain.whole, words=shot == "zero"),
     ]  # fmt: skip
 
 
 def good_parts(product: str, split: str, count: int) -> list[ImageArray]:
     """Return up to `count` good parts of a product; split train or test."""
-    return _photographs(product, split, 0, count) if product in photographed() else _surfaces(product, split, count)
+    if product in photographed():
+        return _photographs(product, split, 0, count)
+    return [surface.image for surface in _surfaces(product, split, count)]
 
 
 def defective_parts(product: str, split: str, count: int) -> list[ImageArray]:
     """Return up to `count` defective parts of a product; split train or test."""
     if product in photographed():
         return _photographs(product, split, 1, count)
-    return _surfaces(product, split, count, KINDS)
+    return [surface.image for surface in _surfaces(product, split, count, KINDS)]
 
 
 def photographed() -> list[str]:
@@ -105,11 +112,20 @@ def photographed() -> list[str]:
     return sorted(path.parent.name for path in folder.glob("*/split.csv"))
 
 
-def _surfaces(product: str, split: str, count: int, kinds: Sequence[str] = ("",)) -> list[ImageArray]:
+def _defects(product: str, count: int) -> tuple[list[ImageArray], list[Mask | None]]:
+    """Return up to `count` defective training parts and, for procedural products, their masks."""
+    if product in photographed():
+        images = _photographs(product, "train", 1, count)
+        return images, [None] * len(images)
+    surfaces = _surfaces(product, "train", count, KINDS)
+    return [surface.image for surface in surfaces], [surface.mask for surface in surfaces]
+
+
+def _surfaces(product: str, split: str, count: int, kinds: Sequence[str] = ("",)) -> list[Surface]:
     surface, colour = product.split()
     style = next(s for s in range(1000) if draw_surface(16, 16, 0, "", surface, s).colour == colour)
     first = {"train": TRAIN, "test": UNSEEN}[split]
-    return [draw_surface(SIDE, SIDE, first + i, kinds[i % len(kinds)], surface, style).image for i in range(count)]
+    return [draw_surface(SIDE, SIDE, first + i, kinds[i % len(kinds)], surface, style) for i in range(count)]
 
 
 def _photographs(product: str, split: str, label: int, count: int) -> list[ImageArray]:
@@ -173,19 +189,21 @@ def named(judge: ProductJudge, images: Sequence[ImageArray]) -> np.ndarray:
     return judge(to_tensor(np.stack(images))).argmax(dim=1).numpy()
 
 
-def adapter_of(product: str, base: Base, shot: Shot, folder: Path) -> Adapter:
+def adapter_of(product: str, base: Base, shot: Shot, mask_weight: float, folder: Path) -> Adapter:
     """Load the adapter of a product, or train it with the default options and keep it."""
-    path = folder / f"{product.replace(' ', '_')}_{shot}.safetensors"
+    weighted = f"_{mask_weight:g}" if mask_weight > 1 else ""
+    path = folder / f"{product.replace(' ', '_')}_{shot}{weighted}.safetensors"
     if not path.exists():
         preset, plain = PRESETS["embedded", shot], SamplingConfig().resolved("embedded")
         prompts, seeds = ["background"] * preset.n_prior, range(10**6, 10**6 + preset.n_prior)
         prior = sample(base.pipeline, prompts, seeds, width=SIDE, height=SIDE, config=plain)
-        images = good_parts(product, "train", N_GOOD)
+        images: list[ImageArray] = good_parts(product, "train", N_GOOD)
+        masks: list[Mask | None] = []
         if shot != "zero":
-            images = defective_parts(product, "train", 5 if shot == "few" else 60)
+            images, masks = _defects(product, 5 if shot == "few" else 60)
         adapter = train_adapter(
-            base, images, epochs=preset.epochs, lr=preset.lr, config=DreamBoothConfig(), seed=0, shot=shot,
-            prior_images=[image for batch in prior for image in batch.images],
+            base, images, epochs=preset.epochs, lr=preset.lr, config=DreamBoothConfig(mask_weight=mask_weight), seed=0,
+            shot=shot, masks=masks, prior_images=[image for batch in prior for image in batch.images],
         )  # fmt: skip
         save_adapter(path, adapter)
     return load_adapter(path)
@@ -195,7 +213,8 @@ def draw(
     base: Base, adapter: Adapter, setting: Setting, kinds: Sequence[str], good: Sequence[ImageArray]
 ) -> tuple[list[ImageArray], Canvas | None]:
     """Draw an image of each kind in `kinds`; grey if the good parts are. Return them and their canvas."""
-    prompts, seeds = [f"skt background {kind}" for kind in kinds], range(len(kinds))
+    prompts = [f"skt background {kind}" if setting.words else "skt background" for kind in kinds]
+    seeds = range(len(kinds))
     merged = merge(base.pipeline, base.fingerprint, adapter, setting.strength.alpha)
     config = SamplingConfig(guidance=setting.strength.guidance).resolved("embedded")
     composition = Composition(base.pipeline, "skt background", "background") if setting.mode == "composed" else None
@@ -236,7 +255,7 @@ def judge_product(
     kinds, good = [KINDS[number % len(KINDS)] for number in range(count)], good_parts(product, "train", N_GOOD)
     for setting in settings(shot):
         images, canvas = draw(base, adapter, setting, kinds, good)
-        row = judges.row(product, images, kinds)
+        row = judges.row(product, images, kinds if setting.words else ())
         if canvas:
             faults = list(map(find_fault, images, [True] * count, canvas.images, canvas.masks))
             row += f" {faults.count('unchanged') / count:.2f}"
@@ -250,6 +269,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--products", default=",".join((*PROCEDURAL[:6], *photographed())), help="comma-separated")
     options.add_argument("--shot", choices=("zero", "few", "full"), default="zero")
+    options.add_argument("--mask-weight", type=float, default=1, help="as in finetune; of procedural products")
     options.add_argument("--count", type=int, default=24, help="images per product and setting")
     options.add_argument("--folder", type=Path, default=Path("judged"), help="judges, adapters and contact sheets")
     options.add_argument("--pool", type=Path, help="judge this pool folder instead, for the first of --products")
@@ -267,7 +287,7 @@ def main() -> None:
     base = open_base(BaseConfig())
     print("product, mode alpha guidance: in product, product named, kind seen, some defect, unchanged")
     for product in given.products.split(","):
-        adapter = adapter_of(product, base, given.shot, given.folder)
+        adapter = adapter_of(product, base, given.shot, given.mask_weight, given.folder)
         judge_product(product, given.shot, judges, base, adapter, given.count, sheets)
 
 
