@@ -260,7 +260,8 @@ def judge_product(
             faults = list(map(find_fault, images, [True] * count, canvas.images, canvas.masks))
             row += f" {faults.count('unchanged') / count:.2f}"
         print(f"{product}, {setting.title()}: {row}", flush=True)
-        sheet = contact_sheet([*good[:8], *images[:PREVIEW]], ["good"] * 8 + kinds[:PREVIEW])
+        captions = ["good"] * 8 + (kinds[:PREVIEW] if setting.words else [""] * len(images[:PREVIEW]))
+        sheet = contact_sheet([*good[:8], *images[:PREVIEW]], captions)
         write_image(sheets / f"{product} {setting.title()}.png".replace(" ", "_"), sheet)
 
 

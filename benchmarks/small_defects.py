@@ -35,7 +35,7 @@ BINS = ((3, 6), (6, 9), (9, 12))
 
 def add_defect(image: ImageArray, size: float, rng: np.random.Generator) -> tuple[ImageArray, Mask]:
     """Draw a defect of `size` px at a random place, and return the image and the mask."""
-    x, y = rng.uniform(20, WIDTH - 20), rng.uniform(20, HEIGHT - 20)
+    y, x = rng.uniform(20, HEIGHT - 20), rng.uniform(20, WIDTH - 20)
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     angle = rng.uniform(0, np.pi)
     along = (columns - x) * np.cos(angle) + (rows - y) * np.sin(angle)

@@ -29,6 +29,7 @@ _WITHOUT_EFFECT = {
 """Modules and subpackages that show, store or distribute results; no result depends on them."""
 
 _ALWAYS_IGNORED = {"fresh", "device", "compile"}
+"""Options that decide when, where and how fast a result is computed."""
 _ONLY_FEW = {"n_shot", "each_kind"}
 """Options that only shot=few uses."""
 

@@ -9,6 +9,7 @@ import pytest
 from inandout import fingerprints
 from inandout.fingerprints import PACKAGE, Identity, code_fingerprint, library_versions
 from inandout.options import Fresh, StageConfig
+from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.config import FinetuneConfig
 from inandout.stages.experiment.config import CompareConfig
 
@@ -36,13 +37,14 @@ def test_options_and_content_of_inputs_count_but_not_their_location() -> None:
     assert len(others - {key()}) == 4
 
 
-def test_the_number_of_shots_counts_with_few_shots_only() -> None:
+def test_options_without_effect_do_not_count() -> None:
     def of(kind: type[StageConfig] = FinetuneConfig, **scenario: object) -> str:
         return Identity("s", "inandout.data.images", kind.from_flat(**scenario), {}).fingerprint
 
     for shot in ("zero", "full"):
         assert of(shot=shot) == of(shot=shot, n_shot=9) == of(shot=shot, each_kind=True)
     assert len({of(shot="few"), of(shot="few", n_shot=9), of(shot="few", each_kind=True)}) == 3
+    assert of(ClassifyConfig, compile=True) == of(ClassifyConfig, device="cpu") == of(ClassifyConfig)
     assert of(CompareConfig, shots="few") != of(CompareConfig, shots="few", n_shot=9), "an option of several shots"
 
 

@@ -32,7 +32,7 @@ class NetworkConfig(BaseModel):
 
 
 class BackboneConfig(NetworkConfig):
-    """Network, initial weights, the part that is not trained, and what is learned."""
+    """Network, initial weights, frozen layers, heads and tiles."""
 
     freeze: Freeze = Field(
         "none",
