@@ -4,6 +4,7 @@ A base draws best at the size that it was trained on. A small defect has more pi
 of a large image costs less than the image. After `padding_mask_crop` of diffusers, which DIAG (Girella 2024) uses.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,6 +17,10 @@ from inandout.data.images import ImageArray, ImageBatch, Mask
 from inandout.diffusion.pipeline import Pipeline
 from inandout.diffusion.sample.inpaint import Canvas
 from inandout.errors import InputError
+
+
+_MARGIN = 16
+"""Ratio of the side of a window and of the margin at its edges."""
 
 
 class Window(NamedTuple):
@@ -67,14 +72,17 @@ def find_window(mask: Mask, padding: int) -> Window:
 
 
 def window_around(mask: Mask, side: int) -> Window:
-    """Return the square around the pixel of a mask (H, W) nearest to the centre of its box; the mask is not empty.
+    """Return a square around the pixel of a mask (H, W) nearest to the centre of its box; the mask is not empty.
 
-    The square lies inside the image. Its side is at most the shorter side of the image.
+    The square lies inside the image. Its side is `side`, or more if the box does not fit with the margin of `inset`,
+    but at most the shorter side of the image.
     """
     points = np.argwhere(mask)
-    middle = (points.min(axis=0) + points.max(axis=0)) // 2
-    row, column = points[np.square(points - middle).sum(axis=1).argmin()]
-    return _square(mask.shape, side, int(row), int(column))
+    low, high = points.min(axis=0), points.max(axis=0)
+    row, column = points[np.square(points - (low + high) // 2).sum(axis=1).argmin()]
+    box = (high - low + 2).max()  # one pixel more, because the centre may lie between two
+    needed = math.ceil(box / (1 - 2 / _MARGIN))
+    return _square(mask.shape, max(side, needed), int(row), int(column))
 
 
 def random_window(shape: tuple[int, int], side: int, foreground: Mask | None, rng: np.random.Generator) -> Window:
@@ -115,7 +123,7 @@ def inset(mask: Mask, window: Window) -> Mask:
     diffusion sees the good part behind it. A mask that has no other pixels is unchanged.
     """
     height, width = mask.shape
-    margin = max(min(window.size()) // 16, 1)
+    margin = max(min(window.size()) // _MARGIN, 1)
     rows = slice(window.top + margin * (window.top > 0), window.bottom - margin * (window.bottom < height))
     columns = slice(window.left + margin * (window.left > 0), window.right - margin * (window.right < width))
     kept = np.zeros_like(mask)

@@ -56,7 +56,7 @@ def report(config: ReportConfig) -> str:
 
 
 def log_report(rows: Sequence[Row], run_id: str) -> str:
-    """Log `results.html`, `.md`, `.tex`, `.csv` and `.png`; return the Markdown.
+    """Log `results.html`, `.md`, `.tex`, `.csv` and `.png`, and `differences.png`; return the Markdown.
 
     Args:
         rows: finished cells.
@@ -67,7 +67,8 @@ def log_report(rows: Sequence[Row], run_id: str) -> str:
     paper = bool(name) and not name.startswith("anchors")
     table = [row for row in rows if not row.n_shot]
     title = f"Experiment {name}" if name else "Comparison"
-    sections = _sections(rows, _remarks(run_id), paper)
+    tests = paired_tests(table)
+    sections = _sections(rows, tests, _remarks(run_id), paper)
     text = markdown_page(title, sections)
     with tempfile.TemporaryDirectory() as folder:
         written = {"md": text, "tex": latex_table(table, paper), "csv": csv_table(table)}
@@ -76,6 +77,8 @@ def log_report(rows: Sequence[Row], run_id: str) -> str:
             (Path(folder) / f"results.{ending}").write_text(content, encoding="utf-8")
         mlflow.log_artifacts(folder)
     mlflow.log_figure(curves(table, paper), "results.png")
+    if tests:
+        mlflow.log_figure(_forest(tests, "AP"), "differences.png")
     return text
 
 
@@ -86,10 +89,10 @@ def _remarks(run_id: str) -> list[str]:
     return artifact_folder(run_id, REMARKS).read_text(encoding="utf-8").splitlines()
 
 
-def _sections(rows: Sequence[Row], remarks: Sequence[str], paper: bool) -> list[Section]:
+def _sections(rows: Sequence[Row], tests: Sequence[Comparison], remarks: Sequence[str], paper: bool) -> list[Section]:
     """Return the sections that do not depend on the run that is reported."""
     table = [row for row in rows if not row.n_shot]
-    tests, curve = paired_tests(table), learning_curve(rows)
+    curve = learning_curve(rows)
     note = "The paper's numbers are for KolektorSDD2 at 200x600 with Stable Diffusion 1.5." if paper else ""
     n_seeds = len({row.seed for row in table})
     several = len({row.n_aug for row in table} - {0}) > 1

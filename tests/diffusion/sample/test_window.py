@@ -100,6 +100,15 @@ def test_a_square_is_around_the_mask_and_in_the_image() -> None:
     assert window_around(mask, 64) == Window(60, 0, 100, 40)
 
 
+@pytest.mark.parametrize("length", [15, 40, 41, 67])
+def test_a_large_defect_fits_into_its_square_with_a_margin(length: int) -> None:
+    mask = np.zeros((80, 100), np.bool_)
+    mask[30:34, 10 : 10 + length] = True
+    window = window_around(mask, 16)
+    assert 16 <= window.size()[0] == window.size()[1] <= 80
+    assert inset(mask, window)[mask].all()
+
+
 def test_a_square_is_on_the_mask_even_if_the_centre_is_not() -> None:
     mask = np.zeros((100, 100), np.bool_)
     mask[10:14, 10:14] = mask[80:84, 80:84] = True

@@ -71,7 +71,8 @@ def test_a_table_is_trained_once_and_reported_in_four_formats(tiny: Path, projec
     assert "DDPM against MemSeg" in text
     (run,) = runs("experiment")
     names = {artifact.path for artifact in mlflow.MlflowClient().list_artifacts(run.info.run_id)}
-    assert {"results.md", "results.tex", "results.csv", "results.png", "rows.json", "manifest.csv"} <= names
+    reported = {"results.html", "results.md", "results.tex", "results.csv", "results.png", "differences.png"}
+    assert reported | {"rows.json", "manifest.csv"} <= names
     rows = unpack(artifact_folder(run.info.run_id, "rows.json").read_text())
     assert [(row.source, row.n_aug) for row in rows] == [("MemSeg", 2), ("MemSeg", 80), ("DDPM", 2), ("DDPM", 80)]
     trained = len(runs("classify"))
