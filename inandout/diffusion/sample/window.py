@@ -18,7 +18,6 @@ from inandout.diffusion.pipeline import Pipeline
 from inandout.diffusion.sample.inpaint import Canvas
 from inandout.errors import InputError
 
-
 _MARGIN = 16
 """Ratio of the side of a window and of the margin at its edges."""
 
