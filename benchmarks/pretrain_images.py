@@ -17,7 +17,7 @@ from inandout.data.surfaces import KINDS
 from inandout.diffusion.pretrain.captions import caption_of, vocabulary
 from inandout.diffusion.pretrain.stream import SurfaceStream
 from inandout.diffusion.pretrain.tokenizer import LENGTH, build_tokenizer
-from inandout.diffusion.pretrain.train_unet import defect_weights
+from inandout.diffusion.pretrain.train_unet import pixel_weights
 
 CAPTIONS = 4
 """Captions per image; every use of an image samples one of them."""
@@ -48,7 +48,7 @@ def draw_files(folder: Path, worker: int, seed: int, minutes: float) -> None:
         with temporary.open("wb") as file:
             np.savez(
                 file, images=np.stack([each.surface.image for each in drawn]), tokens=tokens.astype(np.int16),
-                defects=(defect_weights(masks) > 1).numpy(),
+                defects=(pixel_weights(masks) > 1).numpy(),
             )  # fmt: skip
         temporary.rename(folder / f"{worker:02}_{number:06}.npz")
 

@@ -140,7 +140,7 @@ def _loss(train_state: TrainState, batch: Batch, seed: int, step: int) -> tuple[
     dropped = torch.rand(len(batch.captions), generator=generator) < UNCONDITIONAL
     captions = ["" if drop else caption for caption, drop in zip(batch.captions, dropped, strict=True)]
     states = prompt_states(train_state.text_encoder, train_state.tokenizer, captions)
-    latents, weights = encode(train_state.vae, batch.images), defect_weights(batch.masks)
+    latents, weights = encode(train_state.vae, batch.images), pixel_weights(batch.masks)
     loss, errors = denoising_loss(train_state.unet, train_state.scheduler, latents, weights, states, generator)
     return loss, {"loss": errors.mean().item(), "weighted_loss": loss.item()}
 
@@ -159,7 +159,7 @@ def denoising_loss(
         unet: the UNet, compiled or not, on the device of everything else.
         scheduler: schedule of the noise, v-prediction.
         latents: (N, C, H, W), scaled for the UNet.
-        weights: (N, H, W), from `defect_weights`.
+        weights: (N, H, W), from `pixel_weights`.
         states: (N, tokens, width), from the text encoder.
         generator: of noise and timesteps.
     """
@@ -171,7 +171,7 @@ def denoising_loss(
     return ((errors * weights).mean(dim=(1, 2)) * min_snr_weights(scheduler, times)).mean(), errors
 
 
-def defect_weights(masks: npt.NDArray[np.bool_]) -> Tensor:
+def pixel_weights(masks: npt.NDArray[np.bool_]) -> Tensor:
     """Return weights (N, H/2, W/2) for masks (N, H, W): `DEFECT_WEIGHT` up to 2 px around a defect, else 1."""
     defects = torch.from_numpy(masks)[:, None].float()
     near = max_pool2d(defects, kernel_size=FACTOR + 4, stride=FACTOR, padding=2)[:, 0]

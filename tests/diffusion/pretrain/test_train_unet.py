@@ -20,7 +20,7 @@ from inandout.diffusion.pretrain.tokenizer import build_tokenizer
 from inandout.diffusion.pretrain.train_unet import (
     DEFECT_WEIGHT,
     TrainState,
-    defect_weights,
+    pixel_weights,
     pretrain_unet,
 )
 from inandout.diffusion.sample.config import SamplingConfig
@@ -128,7 +128,7 @@ def draw(pipeline: object) -> np.ndarray:
 def test_a_defect_and_its_border_have_a_higher_weight() -> None:
     masks = np.zeros((2, 16, 24), bool)
     masks[1, 8, 12] = True
-    weights = defect_weights(masks)
+    weights = pixel_weights(masks)
     assert weights.shape == (2, 8, 12)
     assert (weights[0] == 1).all()
     weighted = (weights[1] == DEFECT_WEIGHT).nonzero().tolist()
