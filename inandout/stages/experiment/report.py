@@ -29,6 +29,7 @@ from inandout.stages.experiment.grid import CONTROLS, REMARKS, ROWS, SOURCES
 from inandout.stages.experiment.paired_tests import conclusion, list_tests, paired_tests
 from inandout.stages.experiment.power import measured_power
 from inandout.stages.experiment.sheets import sheets
+from inandout.stages.experiment.with_distances import NOTE, distances_table
 from inandout.stages.experiment.worth import learning_curve
 from inandout.tracking.logging import experiment_url
 from inandout.tracking.runs import STAGE, WEIGHTS_TAG, artifact_folder, artifact_names, open_run, read_config
@@ -108,6 +109,9 @@ def _sections(rows: Sequence[Row], tests: Sequence[Comparison], remarks: Sequenc
         forests = [(f"Differences of {metric} with 95 % intervals.", _forest(tests, metric)) for metric in METRICS]
         found.append(Section("Differences", _paragraphs(list_tests(tests), conclusion(tests, n_seeds)), (*forests,)))
         found.append(Section("Power", measured_power(table)))
+    together = distances_table(table)
+    if together:
+        found.append(Section("Together with distances to good parts", _paragraphs(NOTE, together)))
     if curve:
         note = (
             "Number of real defects that give the same AP without synthetic ones, by the learning curve of the source "

@@ -20,6 +20,7 @@ from inandout.stages.experiment.missing import training_steps
 from inandout.stages.experiment.paired_tests import _questions, pairs_of
 from inandout.stages.experiment.plan import equal_steps
 from inandout.stages.experiment.report import report
+from inandout.stages.experiment.with_distances import distances_table
 from inandout.tracking.runs import STAGE, artifact_folder
 from inandout.tracking.store import connect
 from tests.conftest import SIDE, draw, shrink_presets
@@ -167,6 +168,11 @@ def test_folds_test_every_part_once_and_are_averaged(tiny: Path, project: Path) 
     assert any(line.startswith("| full | none") and f"{mean:.3f}" in line for line in results().splitlines())
     assert "nearest neighbour against none: AP" in results()
     assert "1 seed, so without training variance, 2 folds" in results()
+    (run,) = runs("main")
+    page = report(ReportConfig(run=run.info.run_id)).split("## Together with distances to good parts")[1]
+    (line,) = [line for line in page.splitlines() if line.startswith("| full | none")]
+    assert [cell.strip() for cell in line.split("|")][1:5] == ["full", "none", "0", f"{mean:.3f}"]
+    assert distances_table([row for row in rows if row.source == "none"]) == ""
 
 
 def test_folds_exclude_a_single_fold() -> None:
