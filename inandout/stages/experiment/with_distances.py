@@ -6,7 +6,7 @@ import numpy as np
 
 from inandout.evaluation.combined_scores import FEWEST, Detector, combine
 from inandout.evaluation.metrics import Scored, average_precisions
-from inandout.evaluation.paired_test import Difference, Repeat, paired_difference
+from inandout.evaluation.paired_test import METRICS, Difference, Repeat, paired_difference
 from inandout.reporting.tables import Row, aligned
 from inandout.stages.classify.scores import read_scores
 from inandout.stages.experiment.grid import SOURCES
@@ -43,7 +43,7 @@ def _compare(classifiers: Mapping[Repeat, Detector], distances: Mapping[Repeat, 
         return []
     alone, baseline = ([pair[place].test for pair in pairs] for place in (0, 1))
     together = [combine(pair) for pair in pairs]
-    differences = [paired_difference(together, other, runs=common) for other in (alone, baseline)]
+    differences = [paired_difference(together, other, METRICS["AP"], runs=common) for other in (alone, baseline)]
     return [f"{_mean(alone):.3f}", f"{_mean(together):.3f}", *map(_text, differences)]
 
 
