@@ -182,7 +182,7 @@ def choose_instances(samples: Sequence[Sample], config: FinetuneConfig) -> list[
     training = [sample for sample in samples if sample.split == "train"]
     positives = [sample for sample in training if sample.label == 1]
     if config.kind:
-        return _of_kind(positives, config.kind)
+        return of_kind(positives, config.kind)
     if config.scenario.shot != "zero":
         return positives
     negatives = [sample for sample in training if sample.label == 0]
@@ -190,7 +190,12 @@ def choose_instances(samples: Sequence[Sample], config: FinetuneConfig) -> list[
     return [negatives[int(place)] for place in order]
 
 
-def _of_kind(positives: Sequence[Sample], kind: str) -> list[Sample]:
+def of_kind(positives: Sequence[Sample], kind: str) -> list[Sample]:
+    """Return the positives of a kind.
+
+    Raises:
+        InputError: there are none; the message lists the kinds.
+    """
     chosen = [sample for sample in positives if sample.defect == kind]
     if not chosen:
         counts = Counter(sample.defect for sample in positives if sample.defect)

@@ -85,6 +85,10 @@ class DdpmConfig(StageConfig):
         """Return the window of the fine-tuning."""
         return None
 
+    def learned_kind(self) -> str:
+        """Return the kind of defect of the fine-tuning; "" = all."""
+        return ""
+
     def resolved(self) -> Self:
         """Replace None by the defaults for base and shot, and set prompts if no adapter is given."""
         kind = self.base.kind()
@@ -117,7 +121,7 @@ def finetune_config(config: DdpmConfig) -> FinetuneConfig:
     size = AdapterSize(width=config.geometry.width, height=config.geometry.height, fit=config.geometry.fit)
     return FinetuneConfig(
         data=config.data, scenario=config.scenario, geometry=size, base=config.base, hardware=config.hardware,
-        seed=config.seed, window=config.learned_window(),
+        seed=config.seed, window=config.learned_window(), kind=config.learned_kind(),
     )  # fmt: skip
 
 
@@ -144,6 +148,15 @@ Masks = Annotated[
 ]
 
 
+Kind = Annotated[
+    str,
+    Field(
+        description="source=inpaint with few and full shot: kind of defect, from the column defect of the manifest; "
+        "fine-tuning learns this kind only, masks=real takes its masks only, and the pool records it; empty = all kinds"
+    ),
+]
+
+
 class InpaintPoolConfig(DdpmPoolConfig):
     """Options of a pool of defects on good parts."""
 
@@ -151,6 +164,7 @@ class InpaintPoolConfig(DdpmPoolConfig):
     mask: MaskConfig = MaskConfig()
     masks: Masks = None
     window: Window = None
+    kind: Kind = ""
 
     def strength(self) -> Strength:
         """Return the defaults of alpha and guidance."""
@@ -160,18 +174,32 @@ class InpaintPoolConfig(DdpmPoolConfig):
         """Return the window of the fine-tuning: the one that is inpainted."""
         return self.window
 
+    def learned_kind(self) -> str:
+        """Return the kind of defect of the fine-tuning: the one that is inpainted."""
+        return self.kind
+
     def resolved(self) -> Self:
         """Resolve as for whole images, and `masks`; without an adapter, `alpha` is None and guidance is plain.
 
         Raises:
-            InputError: composed guidance without an adapter, drawn masks without composed guidance, or two windows.
+            InputError: composed guidance without an adapter, drawn masks without composed guidance, two windows, or a
+                kind of defect at zero shot or with composed guidance.
         """
+        if self.kind and self.scenario.shot == "zero":
+            raise InputError(
+                f"kind = {self.kind}: shot=zero knows no defects; give shot=few or shot=full, or leave kind out"
+            )
         if self.window and self.sampling.mask_crop is not None:
             raise InputError(
                 f"window = {self.window} and mask_crop = {self.sampling.mask_crop} exclude each other; give one"
             )
         resolved = self._resolved_drawing()
         composed = resolved.drawing.guidance_mode == "composed"
+        if self.kind and composed:
+            raise InputError(
+                f"kind = {self.kind}: composed guidance takes the defect from the base, which has not learned this "
+                "kind; give guidance_mode=plain and masks=real"
+            )
         if self.masks == "drawn" and not composed:
             raise InputError(
                 "masks = drawn: needs guidance_mode = composed; give guidance_mode=composed with an adapter, or "
@@ -188,12 +216,14 @@ class InpaintPoolConfig(DdpmPoolConfig):
         return resolved.with_drawing(alpha=None)
 
 
-def inpainting(pool: DdpmPoolConfig, mask: MaskConfig, masks: Masks, window: Window) -> InpaintPoolConfig:
+def inpainting(
+    pool: DdpmPoolConfig, mask: MaskConfig, masks: Masks, window: Window, kind: str = ""
+) -> InpaintPoolConfig:
     """Return the configuration of `pool` for inpainting on good parts."""
     return InpaintPoolConfig(
         data=pool.data, scenario=pool.scenario, geometry=pool.geometry, base=pool.base, sampling=pool.sampling,
         drawing=pool.drawing, hardware=pool.hardware, seed=pool.seed, n_aug=pool.n_aug, fresh=pool.fresh, mask=mask,
-        masks=masks, window=window,
+        masks=masks, window=window, kind=kind,
     )  # fmt: skip
 
 
@@ -223,6 +253,7 @@ class AugmentConfig(DdpmPoolConfig):
     memseg: MemSegConfig = MemSegConfig()
     masks: Masks = None
     window: Window = None
+    kind: Kind = ""
     source: PoolSource = "memseg"
 
     def resolved(self) -> Self:
@@ -236,7 +267,7 @@ class AugmentConfig(DdpmPoolConfig):
         pool = self.source_config()
         if isinstance(pool, MemSegPoolConfig):
             return [*lines, f"augment: {self.n_aug} MemSeg anomalies on good parts of the training part"]
-        kind = "whole images" if pool.source == "ddpm" else "defects inpainted on good parts"
+        kind = "whole images" if pool.source == "ddpm" else f"{self.kind} defects inpainted on good parts".strip()
         drawing = pool.drawing
         adapter = f"adapter {drawing.adapter}" if drawing.adapter else "an adapter that is fine-tuned first or reused"
         alpha = "" if drawing.alpha is None else f", alpha {drawing.alpha:g}"
@@ -256,7 +287,9 @@ class AugmentConfig(DdpmPoolConfig):
             data=self.data, scenario=self.scenario, geometry=self.geometry, base=self.base, sampling=self.sampling,
             drawing=self.drawing, hardware=self.hardware, seed=self.seed, n_aug=self.n_aug, fresh=self.fresh,
         )  # fmt: skip
-        return diffusion if self.source == "ddpm" else inpainting(diffusion, self.memseg.mask, self.masks, self.window)
+        if self.source == "ddpm":
+            return diffusion
+        return inpainting(diffusion, self.memseg.mask, self.masks, self.window, self.kind)
 
 
 Negatives = Literal["none", "roundtrip", "generated"]

@@ -29,6 +29,7 @@ from inandout.memseg.masks import area_limits, draw_mask, find_foreground
 from inandout.memseg.plan import plan
 from inandout.options import known
 from inandout.seeds import PoolStream, generator
+from inandout.stages.finetune import of_kind
 from inandout.stages.image_cache import generate
 from inandout.stages.pools.config import NO_ADAPTER, InpaintPoolConfig
 from inandout.stages.pools.drawing_config import DRAWING_INPUTS
@@ -182,7 +183,9 @@ def _sites(config: InpaintPoolConfig, samples: Sequence[Sample]) -> _Sites:
         return _Sites(config, negatives, [])
     if config.masks == "all":
         training = [sample for sample in prepare(config.data, config.seed) if sample.split == "train"]
-    paths = [sample.mask for sample in training if sample.label == 1 and sample.mask]
+    positives = [sample for sample in training if sample.label == 1]
+    chosen = of_kind(positives, config.kind) if config.kind else positives
+    paths = [sample.mask for sample in chosen if sample.mask]
     masks = [mask for mask in (fit_mask(read_mask(path), config.geometry) for path in paths) if mask.any()]
     if not masks:
         raise InputError(
@@ -230,7 +233,7 @@ def inpaint_cache_key(config: InpaintPoolConfig, adapter: Adapter | None, sample
         config.drawing.guidance_mode, config.hardware.precision,
         config.drawing.prompt_list(), fingerprint(samples), config.sampling.model_dump(), config.seed,
         config.geometry.model_dump(), config.masks, _withheld(config),
-        config.mask.model_dump(), config.window, computed_by(__name__),
+        config.mask.model_dump(), config.window, config.kind, computed_by(__name__),
     ]  # fmt: skip
 
 
@@ -256,7 +259,8 @@ def _row(
     negative = sites.negative(generated.number)
     learned = [source for source in (adapter.meta.sources if adapter else ()) if source != contents[negative]]
     return Sample(
-        image=image, mask=mask, label=1, split="train", group=sites.negatives[negative].group, origin="inpaint",
+        image=image, mask=mask, label=1, defect=sites.config.kind, split="train",
+        group=sites.negatives[negative].group, origin="inpaint",
         seed=image_seed(sites.config.seed, generated.number), prompt=prompts[generated.number % len(prompts)],
         alpha=sites.config.drawing.alpha, adapter=adapter.fingerprint if adapter else "",
         base=base.fingerprint, sources=(contents[negative], *learned),

@@ -6,16 +6,22 @@ import pytest
 
 from inandout.__main__ import main
 from inandout.data.images import read_image, read_mask
-from inandout.data.manifest import digest, read_manifest
+from inandout.data.manifest import digest, read_manifest, write_manifest
 from inandout.diffusion.base.base import weights_fingerprint
 from inandout.diffusion.lora.safetensors_io import load_adapter
 from inandout.diffusion.sample.presets import DRAWING_PRESETS
 from inandout.errors import InputError
 from inandout.mixing import mix
 from inandout.stages.config import FinetuneConfig
-from inandout.stages.finetune import finetune
+from inandout.stages.finetune import choose_instances, finetune
 from inandout.stages.pools.augment import augment
-from inandout.stages.pools.config import AugmentConfig, DdpmPoolConfig, DrawingConfig, InpaintPoolConfig
+from inandout.stages.pools.config import (
+    AugmentConfig,
+    DdpmPoolConfig,
+    DrawingConfig,
+    InpaintPoolConfig,
+    finetune_config,
+)
 from inandout.stages.pools.inpaint import _on_object
 from inandout.stages.pools.pool import Pool, open_pool
 from tests.conftest import SIDE
@@ -109,6 +115,33 @@ def test_real_masks_require_real_defects(tiny: Path, tiny_base: Path, project: P
     pool = make(tiny, tiny_base, "none", shot="full", val_share=0, **given)
     real = {read_mask(path).tobytes() for path in known}
     assert {read_mask(sample.mask).tobytes() for sample in pool.samples if sample.mask} <= real
+
+
+def test_a_pool_of_one_kind_learns_it_and_takes_its_masks(tiny: Path, tiny_base: Path, project: Path) -> None:
+    samples = [
+        sample.model_copy(update={"defect": ("crack", "pit")[number % 2] if sample.label else ""})
+        for number, sample in enumerate(read_manifest(tiny))
+    ]
+    write_manifest(samples, tiny)
+    given = {"shot": "full", "val_share": 0, "masks": "real", "prompts": "background pit"}
+    pool = make(tiny, tiny_base, "none", kind="pit", **given)
+    assert {sample.defect for sample in pool.samples} == {"pit"}
+    pits = [s for s in samples if (s.split, s.defect) == ("train", "pit")]
+    shown = {read_mask(sample.mask).tobytes() for sample in pool.samples if sample.mask}
+    assert shown <= {read_mask(s.mask).tobytes() for s in pits if s.mask}
+    with pytest.raises(InputError, match=r"kind = dent: .*give one of crack \(\d\), pit \(\d\)"):
+        make(tiny, tiny_base, "none", kind="dent", **given)
+    learned = finetune_config(InpaintPoolConfig.from_flat(shot="full", kind="pit", guidance_mode="plain"))
+    assert {sample.defect for sample in choose_instances(samples, learned)} == {"pit"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"shot": "zero"}, "shot=zero knows no defects"), ({"guidance_mode": "composed"}, "the defect from the base")],
+)
+def test_a_kind_needs_an_adapter_that_learned_it(changes: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=f"kind = pit: .*{message}"):
+        InpaintPoolConfig.from_flat(**{"kind": "pit", "shot": "full", "guidance_mode": "plain"} | changes).resolved()
 
 
 def test_inpainting_has_a_lower_default_alpha() -> None:
