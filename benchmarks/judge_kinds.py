@@ -3,21 +3,21 @@
     python benchmarks/judge_kinds.py --data tiles.csv --weights mobilenet_v2.safetensors --pool <folder> --pool ...
 
 A logistic regression on features of a frozen MobileNetV2 is trained on the real images of a dataset whose manifest has
-the columns `defect`, `mask` and `group`. It sees the whole image and a window around the mask, or at a random place of
-a good part. Its confusion matrix on real images that it has not seen comes first, by cross-validation over groups.
-Trained on all real images, it then classifies the images of each pool that has masks. The rows of a pool are the last
-words of its prompts, or its column `defect`.
+the columns `defect`, `mask` and `group`. It sees the whole image and a window around the mask, or at a random place
+without one. Its confusion matrix on real images that it has not seen comes first, by cross-validation over groups. The
+images of each pool are then classified by judges that have not seen the group of their good part. The rows of a pool
+are its column `defect`, or the last words of its prompts.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -39,6 +39,8 @@ WINDOW = 128
 """Side in px to which windows are enlarged."""
 
 Kinds = npt.NDArray[np.str_]
+JudgeOf = Callable[[str], Pipeline]
+"""Maps a group to a judge that has not seen it."""
 
 
 def describe(network: DefectNet, samples: Sequence[Sample], size: Geometry, side: int) -> npt.NDArray[np.float32]:
@@ -74,13 +76,28 @@ def new_judge() -> Pipeline:
     return make_pipeline(StandardScaler(), LogisticRegression(C=3e-4, class_weight="balanced", max_iter=2000))
 
 
+def cross_validate(features: npt.NDArray[np.float32], kinds: Kinds, groups: Kinds) -> tuple[Kinds, JudgeOf]:
+    """Return the kind of each image by a judge that has not seen its group, and the judge for each group.
+
+    Groups that no real image has get the judge of the first fold.
+    """
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
+    found, judges = np.empty_like(kinds), list[Pipeline]()
+    fold_of: dict[str, int] = {}
+    for number, (training, held_out) in enumerate(folds.split(features, kinds, groups)):
+        judges.append(new_judge().fit(features[training], kinds[training]))
+        found[held_out] = judges[-1].predict(features[held_out])
+        fold_of |= dict.fromkeys(groups[held_out].tolist(), number)
+    return found, lambda group: judges[fold_of.get(group, 0)]
+
+
 def kind_of(sample: Sample) -> str:
     """Return the kind of a real image, `NONE` for good parts."""
     return sample.defect if sample.label == 1 else NONE
 
 
 def asked(sample: Sample) -> str:
-    """Return the kind that a synthetic image should show; "?" if neither its row nor its prompt names one."""
+    """Return the kind of a synthetic image by its row, or the last word of its prompt; "?" without both."""
     return sample.defect or [*"?", *sample.prompt.split()][-1]
 
 
@@ -108,18 +125,19 @@ def main() -> None:
     real = read_data(given.data).samples
     kinds = np.array([kind_of(sample) for sample in real])
     names = [NONE, *sorted(set(kinds.tolist()) - {NONE})]
-    features, groups = describe(network, real, size, given.window), [sample.group for sample in real]
-    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
-    found = cross_val_predict(new_judge(), features, kinds, groups=groups, cv=folds)
+    features, groups = describe(network, real, size, given.window), np.array([sample.group for sample in real])
+    found, judge_of = cross_validate(features, kinds, groups)
     recalls = [np.mean(found[kinds == name] == name) for name in names]
     print(f"real images, each classified by a judge that has not seen its group: mean recall {np.mean(recalls):.2f}")
     print(table(kinds, found, names), flush=True)
-    judge = new_judge().fit(features, kinds)
     for folder in given.pool:
         synthetic = read_pool(folder).samples
         wanted = np.array([asked(sample) for sample in synthetic])
+        described = describe(network, synthetic, size, given.window)
+        shown = np.array(
+            [judge_of(sample.group).predict(row[None])[0] for sample, row in zip(synthetic, described, strict=True)]
+        )
         print(f"\n{folder}: percent of the images with this word")
-        shown = judge.predict(describe(network, synthetic, size, given.window))
         print(table(wanted, shown, names), flush=True)
 
 

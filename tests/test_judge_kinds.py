@@ -46,8 +46,8 @@ def write_parts(folder: Path, first: int, kinds: tuple[str, ...], count: int, or
 
 
 def shares(text: str, row: str) -> list[int]:
-    """Return the percentages of a row of the last table."""
-    line = [line for line in text.splitlines() if line.startswith(f"| {row}")][-1]
+    """Return the percentages of a row of the only table of a text."""
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {row}")]
     return [int(share) for share in re.findall(r"(\d+)%", line)]
 
 
@@ -62,7 +62,8 @@ def test_kinds_of_a_pool_are_named(
     arguments = ["--data", str(tmp_path / "real" / "manifest.csv"), "--weights", str(weights), "--side", "64"]
     monkeypatch.setattr(sys, "argv", ["judge_kinds.py", *arguments, "--pool", str(tmp_path / "pool")])
     main()
-    text = capsys.readouterr().out
+    real, text = capsys.readouterr().out.split(f"{tmp_path / 'pool'}: percent")
+    assert "none | bright | dark" in real
     assert "none | bright | dark" in text
     assert shares(text, "bright")[1] >= 90, text  # chance is a third
     assert shares(text, "dark")[2] >= 90, text

@@ -36,14 +36,15 @@ def test_defects_of_the_validation_part_do_not_matter() -> None:
     assert np.array_equal(combine([first._replace(val=shifted), second]).logits, combine([first, second]).logits)
 
 
-def test_a_constant_score_changes_no_order() -> None:
+def test_a_score_without_spread_on_good_parts_changes_no_order() -> None:
     first = detector(0)
-    constant = Detector(Scored(np.zeros(5, np.int64), np.ones(5)), Scored(LABELS, np.ones(len(LABELS))))
-    assert np.array_equal(np.argsort(combine([first, constant]).logits), np.argsort(first.test.logits))
+    for test in (np.ones(len(LABELS)), np.random.default_rng(0).normal(size=len(LABELS))):
+        constant = Detector(Scored(np.zeros(5, np.int64), np.ones(5)), Scored(LABELS, test))
+        assert np.array_equal(np.argsort(combine([first, constant]).logits), np.argsort(first.test.logits))
 
 
 def test_other_images_and_missing_good_parts_are_refused() -> None:
-    with pytest.raises(ValueError, match="other images"):
+    with pytest.raises(ValueError, match="other labels"):
         combine([detector(0), detector(1, labels=1 - LABELS)])
     few = detector(1)._replace(val=Scored(np.array([0, 1]), np.array([0.5, 2.0])))
     with pytest.raises(ValueError, match="1 good validation images"):

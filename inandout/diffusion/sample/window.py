@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+from scipy.ndimage import label
 
 from inandout.data.config import Geometry
 from inandout.data.geometry import fit_mask
@@ -73,15 +74,21 @@ def find_window(mask: Mask, padding: int) -> Window:
 def window_around(mask: Mask, side: int) -> Window:
     """Return a square around the pixel of a mask (H, W) nearest to the centre of its box; the mask is not empty.
 
-    The square lies inside the image. Its side is `side`, or more if the box does not fit with the margin of `inset`,
-    but at most the shorter side of the image.
+    If the connected part of the mask at this pixel does not fit with the margin of `inset`, the square is larger than
+    `side` and lies around the box of this part. The square lies inside the image. Its side is at most the shorter side
+    of the image.
     """
     points = np.argwhere(mask)
-    low, high = points.min(axis=0), points.max(axis=0)
-    row, column = points[np.square(points - (low + high) // 2).sum(axis=1).argmin()]
+    middle = (points.min(axis=0) + points.max(axis=0)) // 2
+    row, column = points[np.square(points - middle).sum(axis=1).argmin()]
+    parts, _ = label(mask, np.ones((3, 3)))
+    part = np.argwhere(parts == parts[row, column])
+    low, high = part.min(axis=0), part.max(axis=0)
     box = (high - low + 2).max()  # one pixel more, because the centre may lie between two
     needed = math.ceil(box / (1 - 2 / _MARGIN))
-    return _square(mask.shape, max(side, needed), int(row), int(column))
+    if needed > side:
+        (row, column), side = (low + high + 1) // 2, needed
+    return _square(mask.shape, side, int(row), int(column))
 
 
 def random_window(shape: tuple[int, int], side: int, foreground: Mask | None, rng: np.random.Generator) -> Window:

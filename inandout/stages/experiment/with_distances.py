@@ -13,7 +13,8 @@ from inandout.stages.experiment.grid import SOURCES
 
 NOTE = (
     "The sum of the logit of the classifier and of the distance of the nearest-neighbour baseline, each minus the mean "
-    "and divided by the standard deviation of the good validation parts. Nothing is chosen on test parts."
+    "and divided by the standard deviation of the good validation parts, over the seeds and folds that both have. "
+    "Nothing is chosen on test parts. Sources with fewer than two good validation parts are left out."
 )
 
 
@@ -44,11 +45,16 @@ def _compare(classifiers: Mapping[Repeat, Detector], distances: Mapping[Repeat, 
     alone, baseline = ([pair[place].test for pair in pairs] for place in (0, 1))
     together = [combine(pair) for pair in pairs]
     differences = [paired_difference(together, other, METRICS["AP"], runs=common) for other in (alone, baseline)]
-    return [f"{_mean(alone):.3f}", f"{_mean(together):.3f}", *map(_text, differences)]
+    return [f"{_mean(alone, common):.3f}", f"{_mean(together, common):.3f}", *map(_text, differences)]
 
 
-def _mean(scored: Sequence[Scored]) -> float:
-    return float(np.mean([average_precisions(each, np.ones((1, len(each.labels)), np.int64))[0] for each in scored]))
+def _mean(scored: Sequence[Scored], repeats: Sequence[Repeat]) -> float:
+    """Return the mean AP over seeds of the means over their folds, as `paired_difference` does."""
+    of_seed: dict[int, list[float]] = {}
+    for each, (seed, _) in zip(scored, repeats, strict=True):
+        ap = average_precisions(each, np.ones((1, len(each.labels)), np.int64))[0]
+        of_seed.setdefault(seed, []).append(float(ap))
+    return float(np.mean([np.mean(found) for found in of_seed.values()]))
 
 
 def _text(found: Difference) -> str:

@@ -143,7 +143,7 @@ Masks = Annotated[
         description="masks of source=inpaint: drawn = where a whole image with the defect differs from the image "
         "without it (composed guidance); perlin = Perlin noise, as in MemSeg; real = masks of real defects of the "
         "training part (few and full shot); all = those of all real defects of the training part, also of those that "
-        "the shot withholds (DIAG); none = drawn with composed guidance, else perlin"
+        "the shot withholds (DIAG); none = drawn with composed guidance, real with kind, else perlin"
     ),
 ]
 
@@ -152,7 +152,8 @@ Kind = Annotated[
     str,
     Field(
         description="source=inpaint with few and full shot: kind of defect, from the column defect of the manifest; "
-        "fine-tuning learns this kind only, masks=real takes its masks only, and the pool records it; empty = all kinds"
+        "real masks are of this kind, the pool records it, and fine-tuning learns this kind only; a given adapter "
+        "must have learned it; empty = all kinds"
     ),
 ]
 
@@ -183,29 +184,37 @@ class InpaintPoolConfig(DdpmPoolConfig):
 
         Raises:
             InputError: composed guidance without an adapter, drawn masks without composed guidance, two windows, or a
-                kind of defect at zero shot or with composed guidance.
+                kind of defect that these options do not draw.
         """
-        if self.kind and self.scenario.shot == "zero":
-            raise InputError(
-                f"kind = {self.kind}: shot=zero knows no defects; give shot=few or shot=full, or leave kind out"
-            )
         if self.window and self.sampling.mask_crop is not None:
             raise InputError(
                 f"window = {self.window} and mask_crop = {self.sampling.mask_crop} exclude each other; give one"
             )
         resolved = self._resolved_drawing()
+        if self.kind:
+            resolved._check_kind()
         composed = resolved.drawing.guidance_mode == "composed"
-        if self.kind and composed:
-            raise InputError(
-                f"kind = {self.kind}: composed guidance takes the defect from the base, which has not learned this "
-                "kind; give guidance_mode=plain and masks=real"
-            )
         if self.masks == "drawn" and not composed:
             raise InputError(
                 "masks = drawn: needs guidance_mode = composed; give guidance_mode=composed with an adapter, or "
                 "masks=perlin"
             )
-        return resolved.model_copy(update={"masks": self.masks or ("drawn" if composed else "perlin")})
+        default = "real" if self.kind else "drawn" if composed else "perlin"
+        return resolved.model_copy(update={"masks": self.masks or default})
+
+    def _check_kind(self) -> None:
+        """Check that the options of a resolved configuration draw the requested kind of defect."""
+        if self.scenario.shot == "zero":
+            raise InputError(
+                f"kind = {self.kind}: shot=zero uses no real defect; give shot=few or shot=full, or leave kind out"
+            )
+        if self.drawing.guidance_mode == "composed":
+            raise InputError(
+                f"kind = {self.kind}: composed guidance takes the defect from the base, which has not learned this "
+                "kind; give guidance_mode=plain"
+            )
+        if self.masks not in ("real", "all", None):
+            raise InputError(f"kind = {self.kind}: masks = {self.masks} have no kind; give masks=real or masks=all")
 
     def _resolved_drawing(self) -> Self:
         if self.drawing.adapter != NO_ADAPTER:
@@ -277,7 +286,13 @@ class AugmentConfig(DdpmPoolConfig):
         ]
 
     def source_config(self) -> MemSegPoolConfig | DdpmPoolConfig:
-        """Return the configuration of the pool, without the options of other sources."""
+        """Return the configuration of the pool, without the options of other sources.
+
+        Raises:
+            InputError: `kind` with another source than inpaint.
+        """
+        if self.kind and self.source != "inpaint":
+            raise InputError(f"kind = {self.kind}: source = {self.source} does not use it; give source=inpaint")
         if self.source == "memseg":
             return MemSegPoolConfig(
                 data=self.data, geometry=self.geometry, memseg=self.memseg, seed=self.seed, n_aug=self.n_aug,

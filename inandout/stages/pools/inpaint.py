@@ -188,9 +188,11 @@ def _sites(config: InpaintPoolConfig, samples: Sequence[Sample]) -> _Sites:
     paths = [sample.mask for sample in chosen if sample.mask]
     masks = [mask for mask in (fit_mask(read_mask(path), config.geometry) for path in paths) if mask.any()]
     if not masks:
+        positive = "positive" + f" of kind {config.kind}" * bool(config.kind)
+        fix = "leave kind out" if config.kind else "give masks=perlin"
         raise InputError(
-            f"masks = {config.masks}: the training part of shot = {config.scenario.shot} has no positive with a "
-            "mask that is non-empty at this size; give masks=perlin"
+            f"masks = {config.masks}: the training part of shot = {config.scenario.shot} has no {positive} with a mask "
+            f"that is non-empty at this size; {fix}"
         )
     return _Sites(config, negatives, masks)
 

@@ -100,10 +100,25 @@ def test_a_square_is_around_the_mask_and_in_the_image() -> None:
     assert window_around(mask, 64) == Window(60, 0, 100, 40)
 
 
-@pytest.mark.parametrize("length", [15, 40, 41, 67])
-def test_a_large_defect_fits_into_its_square_with_a_margin(length: int) -> None:
+def bar(length: int) -> np.ndarray:
     mask = np.zeros((80, 100), np.bool_)
     mask[30:34, 10 : 10 + length] = True
+    return mask
+
+
+def ring() -> np.ndarray:
+    rows, columns = np.mgrid[:80, :100]
+    return np.abs(np.hypot(rows - 40, columns - 55) - 28) < 2
+
+
+def corner() -> np.ndarray:
+    mask = np.zeros((80, 100), np.bool_)
+    mask[10:13, 20:75] = mask[10:65, 20:23] = True
+    return mask
+
+
+@pytest.mark.parametrize("mask", [bar(15), bar(40), bar(41), bar(67), ring(), corner()])
+def test_a_large_defect_fits_into_its_square_with_a_margin(mask: np.ndarray) -> None:
     window = window_around(mask, 16)
     assert 16 <= window.size()[0] == window.size()[1] <= 80
     assert inset(mask, window)[mask].all()
@@ -112,7 +127,9 @@ def test_a_large_defect_fits_into_its_square_with_a_margin(length: int) -> None:
 def test_a_square_is_on_the_mask_even_if_the_centre_is_not() -> None:
     mask = np.zeros((100, 100), np.bool_)
     mask[10:14, 10:14] = mask[80:84, 80:84] = True
-    assert mask[window_around(mask, 24).slices()].any()
+    window = window_around(mask, 24)
+    assert window.size() == (24, 24), "scattered defects do not grow the square"
+    assert mask[window.slices()].sum() == 16
 
 
 def test_random_squares_are_on_the_foreground_and_reach_every_corner() -> None:

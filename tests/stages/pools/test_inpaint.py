@@ -137,11 +137,19 @@ def test_a_pool_of_one_kind_learns_it_and_takes_its_masks(tiny: Path, tiny_base:
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"shot": "zero"}, "shot=zero knows no defects"), ({"guidance_mode": "composed"}, "the defect from the base")],
+    [
+        ({"shot": "zero"}, "shot=zero uses no real defect"),
+        ({"guidance_mode": "composed"}, "composed guidance takes the defect from the base"),
+        ({"masks": "perlin"}, "masks = perlin have no kind"),
+        ({"source": "ddpm"}, "source = ddpm does not use it"),
+    ],
 )
-def test_a_kind_needs_an_adapter_that_learned_it(changes: dict[str, str], message: str) -> None:
+def test_a_kind_is_refused_where_it_is_not_drawn(changes: dict[str, str], message: str) -> None:
+    given = {"source": "inpaint", "kind": "pit", "shot": "full", "guidance_mode": "plain"}
+    resolved = AugmentConfig.from_flat(**given).resolved()
+    assert resolved.masks == "real", "the default of a kind"
     with pytest.raises(InputError, match=f"kind = pit: .*{message}"):
-        InpaintPoolConfig.from_flat(**{"kind": "pit", "shot": "full", "guidance_mode": "plain"} | changes).resolved()
+        AugmentConfig.from_flat(**given | changes).resolved()
 
 
 def test_inpainting_has_a_lower_default_alpha() -> None:
