@@ -19,7 +19,7 @@ PAGES = (
     "inandout/diffusion/surface-diffusion/README.md",
     *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "experiments").glob("*.md")),
 )  # fmt: skip
-IMAGES = tuple(sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "experiments").glob("*.jpg")))
+IMAGES = tuple(sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "experiments").glob("*.[jp][pn]g")))
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 
 
