@@ -242,7 +242,7 @@ def test_labels_of_real_images_are_judged_with_mask_and_classifier_score(browser
         until(page, "document.getElementById('labelled').naturalWidth === 32")
         small = page.locator("#image").bounding_box()
         press(page, " ")
-        page.wait_for_function("document.querySelector('#image').naturalHeight > 0")
+        until(page, "document.getElementById('image').naturalHeight > 0")
         zoomed = page.locator("#image").bounding_box()
         assert small is not None and zoomed is not None and zoomed["height"] > 2 * small["height"]
         press(page, " ")
