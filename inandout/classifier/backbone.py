@@ -11,6 +11,7 @@ from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
 
 from inandout.checkpoint import write_tensors
 from inandout.classifier.config import Backbone, BackboneConfig, Freeze, Head
+from inandout.classifier.distance_head import DistanceHead
 from inandout.classifier.mask_head import MaskHead
 from inandout.errors import InputError, brief
 from inandout.files import require_regular
@@ -54,6 +55,8 @@ STRIDE = 32
 """Ratio of the sides of an image and of the last feature maps."""
 _MASK_HEAD = "mask_head."
 """Prefix of the mask head's tensors in a state dict."""
+DISTANCE_HEAD = "distance_head."
+"""Prefix of the distance head's tensors in a state dict."""
 
 
 class DefectNet(nn.Module):
@@ -79,6 +82,7 @@ class DefectNet(nn.Module):
         setattr(self.network, last, nn.Identity())
         self.last = nn.Linear(linear.in_features, 1)
         self.mask_head = MaskHead(*NETWORKS[backbone].channels) if head == "mask" else None
+        self.distance_head: DistanceHead | None = None  # set after training
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1) * 255, persistent=False)
         for module in self._frozen():
@@ -87,23 +91,25 @@ class DefectNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (N,); their sigmoid is the probability of a defect.
 
-        With a mask head, they combine both heads, see `MaskHead.combine`.
+        With a mask head, they combine both heads, see `MaskHead.combine`. A distance head adds to them, see
+        `DistanceHead.add`.
         """
         return self.combined(*self.head_inputs(images))
 
     def head_inputs(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return what the heads read: features and, with a mask head, the feature maps at 1/8 and 1/16.
+        """Return what the heads read: features and, with a mask or distance head, the feature maps at 1/8 and 1/16.
 
         The features are (N, C), the mean over the image, or with tiles the maps (N, C, h, w) at 1/32.
         """
-        if self.mask_head is None and not self.tile:
+        with_maps = self.mask_head is not None or self.distance_head is not None
+        if not with_maps and not self.tile:
             return (self.features(images),)
         fine, coarse, deepest = self.convolutions()
         at_8 = fine(self.normalise(images))
         at_16 = coarse(at_8)
         at_32 = deepest(at_16)
         features = at_32 if self.tile else adaptive_avg_pool2d(at_32, 1).flatten(1)
-        return (features, at_8, at_16) if self.mask_head else (features,)
+        return (features, at_8, at_16) if with_maps else (features,)
 
     def heads(self, features: Tensor, *maps: Tensor) -> Prediction:
         """Return the logits of the heads for `head_inputs`."""
@@ -117,9 +123,10 @@ class DefectNet(nn.Module):
     def combined(self, features: Tensor, *maps: Tensor) -> Tensor:
         """Return the logits (N,) of the classifier for `head_inputs`."""
         prediction = self.heads(features, *maps)
-        if self.mask_head is None or prediction.cells is None:
-            return prediction.logit
-        return self.mask_head.combine(prediction.logit, prediction.cells)
+        logits = prediction.logit
+        if self.mask_head is not None and prediction.cells is not None:
+            logits = self.mask_head.combine(logits, prediction.cells)
+        return logits if self.distance_head is None else self.distance_head.add(logits, *maps)
 
     def logits(self, features: Tensor) -> Tensor:
         """Return logits (N,) of features (N, C), or of the worst tile for maps (N, C, h, w).
@@ -182,7 +189,7 @@ def build_classifier(config: BackboneConfig, seed: int) -> DefectNet:
 
 
 def save_classifier(model: DefectNet, path: Path) -> None:
-    """Write the state dict with torchvision's names, except for the last layer and the mask head.
+    """Write the state dict with torchvision's names, except for the last layer, the mask head and the distance head.
 
     The metadata name the backbone, the head and the tiles.
     """
@@ -191,6 +198,8 @@ def save_classifier(model: DefectNet, path: Path) -> None:
     tensors |= {f"{last}.{name}": value for name, value in model.last.state_dict().items()}
     if model.mask_head:
         tensors |= {f"{_MASK_HEAD}{name}": value for name, value in model.mask_head.state_dict().items()}
+    if model.distance_head:
+        tensors |= {f"{DISTANCE_HEAD}{name}": value for name, value in model.distance_head.state_dict().items()}
     head = "mask" if model.mask_head else "image"
     write_tensors(path, tensors, {"backbone": model.backbone, "head": head, "tile": str(model.tile)})
 
@@ -207,18 +216,29 @@ def load_classifier(path: Path) -> DefectNet:
             # Files of older versions lack metadata.
             names: dict[str, Any] = {"backbone": "resnet50", "head": "image", "tile": "0"} | (file.metadata() or {})
         model = DefectNet(names["backbone"], head=names["head"], tile=int(names["tile"]))
+        tensors = load_file(path)
+        if f"{DISTANCE_HEAD}memory" in tensors:
+            model.distance_head = DistanceHead(_checked_memory(model, tensors[f"{DISTANCE_HEAD}memory"]))
         last = f"{NETWORKS[model.backbone].head}."
-        model.load_state_dict({_own_name(name, last): value for name, value in load_file(path).items()})
-    except Exception as error:  # safetensors raises its own type and OSError, torch RuntimeError
+        model.load_state_dict({_own_name(name, last): value for name, value in tensors.items()})
+    except Exception as error:  # safetensors raises its own type and OSError, torch RuntimeError and ValueError
         raise InputError(
             f"{path}: not the weights of a trained classifier ({brief(error)}); use the weights of a classify run"
         ) from error
     return model.eval().requires_grad_(False)
 
 
+def _checked_memory(model: DefectNet, memory: Tensor) -> Tensor:
+    """Return the patches of good parts (M, C) of a file; raise ValueError if the network has other features."""
+    channels = sum(NETWORKS[model.backbone].channels)
+    if memory.dim() != 2 or not len(memory) or memory.shape[1] != channels:
+        raise ValueError(f"{DISTANCE_HEAD}memory has shape {tuple(memory.shape)}, not (1 or more, {channels})")
+    return memory
+
+
 def _own_name(name: str, last: str) -> str:
     """Return the name of a saved tensor in the state dict; `last` is the prefix of the last layer in the file."""
-    if name.startswith(_MASK_HEAD):
+    if name.startswith((_MASK_HEAD, DISTANCE_HEAD)):
         return name
     return f"last.{name.removeprefix(last)}" if name.startswith(last) else f"network.{name}"
 
@@ -249,7 +269,7 @@ def _from_file(path: Path) -> dict[str, Tensor]:
 
 def _load_network(model: DefectNet, state: dict[str, Tensor], weights: str) -> None:
     """Load all layers except the classification layers, which have another shape."""
-    heads = (f"{NETWORKS[model.backbone].head}.", _MASK_HEAD)
+    heads = (f"{NETWORKS[model.backbone].head}.", _MASK_HEAD, DISTANCE_HEAD)
     given = {name: value for name, value in state.items() if not name.startswith(heads)}
     expected = model.network.state_dict()
     required = {name for name in expected if not name.endswith("num_batches_tracked")}  # absent from old files

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from inandout.data.manifest import digest
 
@@ -11,6 +11,8 @@ Backbone = Literal["resnet50", "resnet18", "mobilenet_v2", "efficientnet_b0"]
 Freeze = Literal["none", "norm", "all"]
 Head = Literal["image", "mask"]
 Tile = Annotated[int, Field(ge=0, le=4096, multiple_of=32)]
+PATCHES = 2000
+"""Maximum number of patches of good parts that distances are measured to, unless an option says otherwise."""
 
 
 class NetworkConfig(BaseModel):
@@ -32,7 +34,7 @@ class NetworkConfig(BaseModel):
 
 
 class BackboneConfig(NetworkConfig):
-    """Network, initial weights, frozen layers, heads and tiles."""
+    """Network, initial weights, frozen layers, heads, tiles and distances."""
 
     freeze: Freeze = Field(
         "none",
@@ -47,6 +49,19 @@ class BackboneConfig(NetworkConfig):
         0,
         description="side in px of overlapping tiles; the worst one gives the score; 0 = the whole image",
     )
+    distances: bool = Field(
+        False,
+        description="add the distance to good training parts, that of `nearest`, to the score; needs freeze=all",
+    )
+
+    @model_validator(mode="after")
+    def _distances_need_a_frozen_backbone(self) -> "BackboneConfig":
+        if self.distances and self.freeze != "all":
+            raise ValueError(
+                f"distances = True compares features of a frozen backbone, and freeze is {self.freeze}; give "
+                "freeze=all, or distances=false"
+            )
+        return self
 
 
 Optimiser = Literal["sgd", "adamw"]

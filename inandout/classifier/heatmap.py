@@ -1,6 +1,7 @@
 """Heat maps of the classifier, and their localisation accuracy.
 
-A mask head gives the map itself; without one, it is Grad-CAM of the defect logit (Selvaraju et al. 2017).
+A mask head or distances to good parts give the map itself; without them, it is Grad-CAM of the defect logit (Selvaraju
+et al. 2017).
 """
 
 from collections.abc import Iterator, Sequence
@@ -48,17 +49,29 @@ class Pointing(NamedTuple):
 def heat_maps(model: DefectNet, pixels: Pixels, batch_size: int = 8) -> HeatMaps:
     """Return heat maps (N, H, W) of pixels (N, H, W, 3) for a model in evaluation mode.
 
-    With a mask head, a heat map is the probability of a defect in each pixel. Otherwise, it is the mean of the maps of
-    the last layers at 1/16 of the image size (higher resolution) and at 1/32 (more semantic), layer3 and layer4 of a
-    ResNet-50, each scaled to a maximum of 1 as in pytorch-grad-cam. Without hooks, so that threads can share a model.
+    With a mask head, a heat map is the probability of a defect in each pixel. With distances and without one, it is
+    the sigmoid of what each patch would add to the logit, so .5 is the worst patch of a typical good part. Otherwise,
+    it is the mean of the maps of the last layers at 1/16 of the image size (higher resolution) and at 1/32 (more
+    semantic), layer3 and layer4 of a ResNet-50, each scaled to a maximum of 1 as in pytorch-grad-cam. Without hooks, so
+    that threads can share a model.
     """
     batches = [np.empty((0, *pixels.shape[1:3]), np.float32)]
     for start in range(0, len(pixels), batch_size):
         batch = torch.from_numpy(np.ascontiguousarray(pixels[start : start + batch_size])).to(model.mean.device)
         images = batch.permute(0, 3, 1, 2)
-        heat = pixel_logits(model, images).sigmoid() if model.mask_head else _grad_cam(model, images)
-        batches.append(heat.cpu().numpy())
+        batches.append(_heat(model, images).cpu().numpy())
     return np.concatenate(batches)
+
+
+def _heat(model: DefectNet, images: Tensor) -> Tensor:
+    """Return heat maps (N, H, W) of images (N, 3, H, W)."""
+    if model.mask_head:
+        return pixel_logits(model, images).sigmoid()
+    if model.distance_head is None:
+        return _grad_cam(model, images)
+    with torch.no_grad():
+        _, *maps = model.head_inputs(images)
+        return enlarge(model.distance_head.summands(*maps).sigmoid(), int(images.shape[2]), int(images.shape[3]))
 
 
 def mask_maps(model: DefectNet, pixels: Pixels, batch_size: int = 8) -> Iterator[npt.NDArray[np.float32]]:

@@ -3,22 +3,21 @@
 It sees good parts only. A patch of a new image is as anomalous as its distance to the most similar patch of good parts.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate
 
 from inandout.classifier.backbone import DefectNet
-from inandout.classifier.features import to_tensor
+from inandout.classifier.distance_head import Addition, DistanceHead, patch_features
+from inandout.classifier.features import evaluate_batches
 from inandout.classifier.pixels import Pixels
 
 CANDIDATES = 100_000
 """Maximum number of patches that a coreset is chosen from; bounds the memory."""
 _PROJECTED = 128
 """Dimensions of the random projection in which the coreset is chosen."""
+_BATCH_SIZE = 16
 
 Distances = npt.NDArray[np.float32]
 """(N, h, w), distance of each patch to the most similar patch of the memory."""
@@ -38,7 +37,7 @@ def build_memory(model: DefectNet, pixels: Pixels, size: int, seed: int) -> Tens
     generator = torch.Generator().manual_seed(seed)
     share = max(CANDIDATES // len(pixels), 1)
     candidates = []
-    for batch in _patch_features(model, pixels):
+    for batch in evaluate_batches(model, lambda images: patch_features(*_maps(model, images)), pixels, _BATCH_SIZE):
         for image in batch.flatten(2).permute(0, 2, 1).cpu():
             candidates.append(image[torch.randperm(len(image), generator=generator)[:share]])
     patches = torch.cat(candidates)
@@ -65,25 +64,29 @@ def greedy_coreset(patches: Tensor, size: int, generator: torch.Generator) -> Te
 
 def patch_distances(model: DefectNet, memory: Tensor, pixels: Pixels) -> Distances:
     """Return distances (N, h, w) of pixels (N, H, W, 3) to a memory (M, C); h and w are H and W divided by 8."""
-    memory, found = memory.to(model.mean.device), [np.empty((0, 1, 1), np.float32)]
-    for batch in _patch_features(model, pixels):
-        rows = batch.permute(0, 2, 3, 1)
-        distances = torch.stack([torch.cdist(image.flatten(0, 1), memory).amin(1) for image in rows])
-        found.append(distances.view(rows.shape[:3]).cpu().numpy())
-    return np.concatenate(found[1:] or found)
+    head = DistanceHead(memory).to(model.mean.device)
+    batches = evaluate_batches(model, lambda images: head(*_maps(model, images)), pixels, _BATCH_SIZE)
+    found = [batch.cpu().numpy() for batch in batches]
+    return np.concatenate(found or [np.empty((0, 1, 1), np.float32)])
 
 
-@torch.no_grad()
-def _patch_features(model: DefectNet, pixels: Pixels, batch_size: int = 16) -> Iterator[Tensor]:
-    """Yield patch features (B, C, h, w) of batches, from the last layers at 1/8 and 1/16 of the image size.
+def worst(distances: Distances) -> npt.NDArray[np.float64]:
+    """Return the distance (N,) of the worst patch of each image."""
+    return distances.reshape(len(distances), -1).max(axis=1, initial=0.0).astype(np.float64)
 
-    Each is the mean over 3x3 positions. The coarser layer is resized to the finer one.
+
+def fit_addition(logits: npt.NDArray[np.float64], distances: npt.NDArray[np.float64]) -> Addition:
+    """Return the addition of distances (N,) to logits (N,) of good parts that neither was trained on.
+
+    Both count equally: the scaled distances have the standard deviation of the logits, and the mean 0. Without a
+    spread of the logits the scale is that of standardised distances, without a spread of the distances it is 0.
     """
-    model.eval()
+    spread = float(distances.std())
+    return Addition((float(logits.std()) or 1.0) / spread if spread > 0 else 0.0, float(distances.mean()))
+
+
+def _maps(model: DefectNet, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the last feature maps of images (N, 3, H, W) at 1/8 and at 1/16 of their size."""
     down_to_8, down_to_16, _ = model.convolutions()
-    for start in range(0, len(pixels), batch_size):
-        at_8 = down_to_8(model.normalise(to_tensor(pixels[start : start + batch_size], model.mean.device)))
-        maps = (at_8, down_to_16(at_8))
-        fine, coarse = (avg_pool2d(each, 3, 1, 1, count_include_pad=False) for each in maps)
-        size = (int(fine.shape[2]), int(fine.shape[3]))
-        yield torch.cat([fine, interpolate(coarse, size, mode="bilinear", align_corners=False)], 1)
+    at_8 = down_to_8(model.normalise(images))
+    return at_8, down_to_16(at_8)

@@ -43,7 +43,8 @@ def model_card(facts: Facts) -> str:
     """Return the model card as Markdown."""
     parts = [
         f"# Defect classifier of run {facts.run_id}",
-        f"Network {facts.config['backbone']} with one defect logit{_tiles(facts)}{_head(facts)}. An image is "
+        f"Network {facts.config['backbone']} with one defect logit{_tiles(facts)}{_head(facts)}."
+        f"{_distances(facts)} An image is "
         "predicted as defective if its logit is at least the threshold of the operating point in use.",
         "## Training data", _bullets(_training(facts)),
         "## Evaluation", _bullets(_measurement(facts)),
@@ -96,6 +97,14 @@ def _head(facts: Facts) -> str:
         return ""
     weight = facts.metrics["map_weight"]
     return f" and a map of the defect; the logit combines the image ({1 - weight:.0%}) and the map ({weight:.0%})"
+
+
+def _distances(facts: Facts) -> str:
+    """Return how distances join the logit; "" without them."""
+    if not facts.config.get("distances"):  # absent from older runs
+        return ""
+    scale = facts.metrics["distance_scale"]
+    return f" The distance of the worst patch to patches of good training parts, times {scale:.3g}, is added to it."
 
 
 def _localisation(facts: Facts) -> list[str]:

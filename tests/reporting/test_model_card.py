@@ -57,6 +57,14 @@ def test_the_card_states_data_errors_bounds_and_commands() -> None:
     assert "The validation part has no real defect" not in card
 
 
+def test_the_card_names_distances() -> None:
+    without = facts(20)
+    config, metrics = {**without.config, "distances": True}, {**without.metrics, "distance_scale": 3.4}
+    said = "The distance of the worst patch to patches of good training parts, times 3.4, is added to it."
+    assert said in model_card(without._replace(config=config, metrics=metrics))
+    assert "distance" not in model_card(without)
+
+
 def test_the_card_warns_if_there_are_no_validation_positives() -> None:
     card = model_card(facts(0))
     assert "The validation part has no real defect" in card

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from inandout.classifier.config import BackboneConfig, FitConfig, NetworkConfig
+from inandout.classifier.config import PATCHES, BackboneConfig, FitConfig, NetworkConfig
 from inandout.data.config import DataConfig, Geometry, Seed, ShotConfig, Window
 from inandout.diffusion.base.config import BaseConfig
 from inandout.diffusion.sample.config import GuidanceMode
@@ -131,6 +131,7 @@ class ClassifyConfig(StageConfig):
             f"data: {self.data.name()}, {size.width}x{size.height}, shot={self.scenario.describe()}, seed={self.seed}",
             f"synthetic positives: {', '.join(positives) or 'none'}; missing pools and adapters are made first",
             f"classify: {self.backbone.backbone} from {origin}, head={self.backbone.head}, tile={self.backbone.tile}, "
+            f"{'distances to good parts, ' * self.backbone.distances}"
             f"{fit.epochs} epochs in batches of {fit.batch_size}",
         ]
 
@@ -148,7 +149,9 @@ class NearestConfig(StageConfig):
     device: Device = "auto"
     val_fpr: ValFpr = 0.05
     seed: Seed = 0
-    patches: int = Field(2000, ge=1, le=100_000, description="maximum number of patches of good parts to compare with")
+    patches: int = Field(
+        PATCHES, ge=1, le=100_000, description="maximum number of patches of good parts to compare with"
+    )
     fresh: Fresh = False
 
 
@@ -163,3 +166,9 @@ class LabelErrorsConfig(StageConfig):
     seed: Seed = 0
     folds: int = Field(5, ge=2, le=50, description="cross-validation folds; one classifier is trained per fold")
     fresh: Fresh = False
+
+    @model_validator(mode="after")
+    def _labels_are_judged_by_the_label_alone(self) -> "LabelErrorsConfig":
+        if self.backbone.distances:
+            raise ValueError("distances = True does not exist for label-errors; remove it, or give distances=false")
+        return self

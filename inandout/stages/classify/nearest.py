@@ -11,7 +11,7 @@ import numpy as np
 
 from inandout.classifier.backbone import build_classifier
 from inandout.classifier.config import BackboneConfig
-from inandout.classifier.nearest import Distances, build_memory, patch_distances
+from inandout.classifier.nearest import Distances, build_memory, patch_distances, worst
 from inandout.data.config import ShotConfig
 from inandout.data.manifest import Sample, fingerprint
 from inandout.data.prepare import CheckedData, read_data
@@ -70,7 +70,7 @@ def _measure(config: NearestConfig, real: Sequence[Sample]) -> None:
     memory = build_memory(model, good.pixels, config.patches, config.seed)
     distances = partial(patch_distances, model, memory)
     test_distances = distances(test.pixels)
-    val_scores, test_scores = _worst(distances(val.pixels)), _worst(test_distances)
+    val_scores, test_scores = worst(distances(val.pixels)), worst(test_distances)
     evaluation = evaluate(scored_part(test, test_scores), scored_part(val, val_scores), config.val_fpr, config.seed)
     log_values(evaluation.values | {"patches_kept": float(len(memory))})
     notes = list(evaluation.notes)
@@ -85,14 +85,9 @@ def _measure(config: NearestConfig, real: Sequence[Sample]) -> None:
     _log_maps(config, test, test_distances)
 
 
-def _worst(distances: Distances) -> np.ndarray:
-    """Return the distance (N,) of the worst patch of each image."""
-    return distances.reshape(len(distances), -1).max(axis=1, initial=0.0).astype(np.float64)
-
-
 def _log_maps(config: NearestConfig, test: Part, distances: Distances) -> None:
     """Log `distance_maps.png`: defects and good parts with the highest scores, each above its map."""
-    order = np.argsort(-_worst(distances))
+    order = np.argsort(-worst(distances))
     shown = [int(i) for label in (1, 0) for i in [j for j in order if test.labels[j] == label][: N_SHOWN // 2]]
     low, high = float(distances.min()), float(distances.max())
     images = [outlined(test, i, config.geometry) for i in shown]

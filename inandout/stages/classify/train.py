@@ -11,8 +11,7 @@ import mlflow
 import numpy as np
 import torch
 
-from inandout.classifier.backbone import DefectNet, build_classifier, save_classifier
-from inandout.classifier.head_combination import fit_combination
+from inandout.classifier.backbone import DISTANCE_HEAD, DefectNet, build_classifier, save_classifier
 from inandout.classifier.pixels import Pixels
 from inandout.classifier.training import Logits, fit, predict, predictor
 from inandout.data.duplicates import refuse_copies
@@ -27,6 +26,7 @@ from inandout.hardware import Precision
 from inandout.mixing import mix
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.figures import log_images, log_training_mix
+from inandout.stages.classify.head_fitting import add_distances, combine_heads, refuse_unfit
 from inandout.stages.classify.localisation import log_localisation, log_recalls, with_maps
 from inandout.stages.classify.mask_targets import mask_targets
 from inandout.stages.classify.part import Part, load_part
@@ -196,7 +196,9 @@ def train_classifier(
     logits = _train(config, model.to(hardware.device), train, val, work, hardware.precision)
     mlflow.log_metric("seconds_training", time.monotonic() - started)
     if model.mask_head:
-        logits = _combine_heads(model, val, config.fit.epochs, hardware.precision)
+        logits = combine_heads(model, val, config.fit.epochs, hardware.precision)
+    if config.backbone.distances:
+        logits = add_distances(model, real, val, config, hardware.precision)
     return model, predict(model, val.pixels, precision=hardware.precision) if logits is None else logits
 
 
@@ -204,8 +206,10 @@ def _initial_model(config: ClassifyConfig, real: Sequence[Sample]) -> DefectNet:
     """Build the network with its initial weights: those of `backbone`, or of the classifier `start`.
 
     Raises:
-        InputError: `start` has another backbone, or another test part, so that it may have seen this one.
+        InputError: `start` has another backbone, or another test part, so that it may have seen this one; or good
+            validation images for the distances are missing.
     """
+    refuse_unfit(config, real)
     model = build_classifier(config.backbone, config.own_seed())
     if config.start:
         started = TrainedClassifier.open(config.start, "start")
@@ -219,7 +223,8 @@ def _initial_model(config: ClassifyConfig, real: Sequence[Sample]) -> DefectNet:
             raise InputError(
                 f"start = {config.start}: has backbone={had.backbone} and head={had.head}; give these, or another run"
             )
-        model.load_state_dict(started.load().state_dict())
+        trained = started.load().state_dict()
+        model.load_state_dict({name: value for name, value in trained.items() if not name.startswith(DISTANCE_HEAD)})
     return model
 
 
@@ -249,16 +254,6 @@ def _train(
         masks=mask_targets(model, train, config.geometry), checkpoint=checkpoint, precision=precision,
         on_epoch=on_epoch,
     )  # fmt: skip
-    return logits
-
-
-def _combine_heads(model: DefectNet, val: Part, step: int, precision: Precision) -> Logits:
-    """Combine the heads on the validation part; log the weight of the map and `val_ap`, and return the logits (N,)."""
-    values = {"map_weight": fit_combination(model, val.pixels, val.labels, precision).weight}
-    logits = predict(model, val.pixels, precision=precision)
-    if 0 < val.labels.sum() < len(val.labels):
-        values["val_ap"] = ranking(logits, val.labels)["ap"]
-    log_values(values, step)
     return logits
 
 

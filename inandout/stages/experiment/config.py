@@ -138,6 +138,7 @@ class SettingsConfig(BaseModel):
     freeze: Freeze | None = Field(None, description="what training does not change: none, norm or all")
     head: Head | None = Field(None, description="what the classifier learns: image or mask")
     tile: Tile | None = Field(None, description="side in px of overlapping tiles; 0 = the whole image")
+    distances: bool | None = Field(None, description="add the distance to good training parts to the score")
     epochs: int | None = Field(None, ge=1, le=10_000, description="passes over the positives")
     batch_size: int | None = Field(None, ge=2, le=4096, description="images per step")
     optimiser: Optimiser | None = Field(None, description="optimiser: sgd or adamw")

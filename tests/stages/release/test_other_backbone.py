@@ -1,4 +1,4 @@
-"""A network other than ResNet-50, with a mask head, from training to serving."""
+"""A network other than ResNet-50, with a mask head and distances to good parts, from training to serving."""
 
 import base64
 import io
@@ -27,7 +27,7 @@ def test_a_mobilenet_is_exported_promoted_and_served(
     tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("inandout.stages.classify.train._log_export", lambda *_: None)
-    start = {"backbone": "mobilenet_v2", "freeze": "norm", "head": "mask"}
+    start = {"backbone": "mobilenet_v2", "freeze": "all", "head": "mask", "distances": True}
     size = {"width": SIDE, "height": SIDE}
     run_id = classify(ClassifyConfig.from_flat(data=str(tiny), n_aug=0, epochs=1, **start, **size)).run_id
     trained = TrainedClassifier.open(run_id)
@@ -52,4 +52,5 @@ def test_a_mobilenet_is_exported_promoted_and_served(
     assert "Network mobilenet_v2 with one defect logit and a map of the defect; the logit combines the image" in card
     assert "Maps: the maximum is on the defect in" in card
     assert "AUPRO up to 30 % false positives" in card
-    assert "frozen norm" in card
+    assert "The distance of the worst patch to patches of good training parts, times " in card
+    assert "frozen all" in card
