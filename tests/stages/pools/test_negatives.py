@@ -37,6 +37,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def train(tiny: Path, tiny_base: Path, **changes: object) -> Result:
     small = {"n_aug": 5, "epochs": 1, "batch_size": 8, "shot": "zero", "ddpm_ratio": 0.5, **SIZE}
+    small |= {"backbone": "resnet18"}
     return classify(ClassifyConfig.from_flat(**{"data": str(tiny), "base": str(tiny_base)} | small | changes))
 
 

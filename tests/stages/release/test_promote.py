@@ -82,6 +82,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
                 "inandout.stages.classify.train.predictor", lambda model, pixels, _: lambda: score(model, pixels)
             )
             values = {"n_aug": 0, "epochs": 1, "batch_size": 8, "width": SIDE, "height": SIDE, "data": str(data)}
+            values |= {"backbone": "resnet18"}
             return classify(ClassifyConfig.from_flat(**values | changes)).run_id
 
         yield Runs(
