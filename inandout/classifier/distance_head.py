@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
 _CHUNK = 256
-"""Patches of the memory that are compared at a time; bounds the memory of large images."""
+"""Patches of the memory that a batch is compared with at a time."""
 
 
 class Addition(NamedTuple):
@@ -36,22 +36,25 @@ class DistanceHead(nn.Module):
         """Return the distances (N, h, w) of feature maps (N, C, h, w) and (N, C', h', w') to the nearest patch."""
         patches = patch_features(fine, coarse).permute(0, 2, 3, 1)
         rows = patches.flatten(0, 2)
-        nearest = [_distances(rows, chunk).amin(1) for chunk in torch.split(self.memory, _CHUNK)]
-        return torch.stack(nearest).amin(0).view(patches.shape[:3])
+        return (rows - self.memory[self._nearest(rows)]).norm(dim=1).view(patches.shape[:3])
 
     def add(self, logits: Tensor, fine: Tensor, coarse: Tensor) -> Tensor:
         """Return logits (N,) with the distance of the worst patch of each image added."""
-        return logits + self.summands(fine, coarse).flatten(1).amax(1)
-
-    def summands(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        """Return what each patch (N, h, w) would add to the logit; the highest of an image is added."""
         scale, offset = self.addition
-        return scale * (self(fine, coarse) - offset)
+        return logits + scale * (self(fine, coarse).flatten(1).amax(1) - offset)
 
-
-def _distances(rows: Tensor, others: Tensor) -> Tensor:
-    """Return distances (N, M) of (N, C) and (M, C); the mode does not depend on N, so that any N can be exported."""
-    return torch.cdist(rows, others, compute_mode="use_mm_for_euclid_dist")
+    def _nearest(self, rows: Tensor) -> Tensor:
+        """Return the indices (N,) of the patches in the memory that are nearest to rows (N, C)."""
+        centre = self.memory.mean(0)  # smaller numbers have smaller rounding errors
+        rows = rows - centre
+        values, indices = [], []
+        for number, chunk in enumerate(torch.split(self.memory - centre, _CHUNK)):
+            # the square of the distance without that of the row, which does not change the order
+            value, index = (chunk.square().sum(1) - 2 * rows @ chunk.T).min(1)
+            values.append(value)
+            indices.append(index + number * _CHUNK)
+        best = torch.stack(values).argmin(0, keepdim=True)
+        return torch.stack(indices).gather(0, best)[0]
 
 
 def patch_features(fine: Tensor, coarse: Tensor) -> Tensor:

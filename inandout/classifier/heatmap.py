@@ -49,11 +49,11 @@ class Pointing(NamedTuple):
 def heat_maps(model: DefectNet, pixels: Pixels, batch_size: int = 8) -> HeatMaps:
     """Return heat maps (N, H, W) of pixels (N, H, W, 3) for a model in evaluation mode.
 
-    With a mask head, a heat map is the probability of a defect in each pixel. With distances and without one, it is
-    the sigmoid of what each patch would add to the logit, so .5 is the worst patch of a typical good part. Otherwise,
-    it is the mean of the maps of the last layers at 1/16 of the image size (higher resolution) and at 1/32 (more
-    semantic), layer3 and layer4 of a ResNet-50, each scaled to a maximum of 1 as in pytorch-grad-cam. Without hooks, so
-    that threads can share a model.
+    With a mask head, a heat map is the probability of a defect in each pixel. With distances and without a mask head,
+    it is the distance of each patch to good parts, from 0 for the smallest of the image to 1 for the largest.
+    Otherwise, it is the mean of the maps of the last layers at 1/16 of the image size (higher resolution) and at 1/32
+    (more semantic), layer3 and layer4 of a ResNet-50, each scaled to a maximum of 1 as in pytorch-grad-cam. Without
+    hooks, so that threads can share a model.
     """
     batches = [np.empty((0, *pixels.shape[1:3]), np.float32)]
     for start in range(0, len(pixels), batch_size):
@@ -71,7 +71,8 @@ def _heat(model: DefectNet, images: Tensor) -> Tensor:
         return _grad_cam(model, images)
     with torch.no_grad():
         _, *maps = model.head_inputs(images)
-        return enlarge(model.distance_head.summands(*maps).sigmoid(), int(images.shape[2]), int(images.shape[3]))
+        distances = enlarge(model.distance_head(*maps), int(images.shape[2]), int(images.shape[3]))
+        return _scale_to_one(distances - distances.amin((1, 2), keepdim=True))
 
 
 def mask_maps(model: DefectNet, pixels: Pixels, batch_size: int = 8) -> Iterator[npt.NDArray[np.float32]]:

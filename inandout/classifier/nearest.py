@@ -18,6 +18,8 @@ CANDIDATES = 100_000
 _PROJECTED = 128
 """Dimensions of the random projection in which the coreset is chosen."""
 _BATCH_SIZE = 16
+_ROUNDING = 1e-5
+"""Relative error that float32 features may have in batches of another size."""
 
 Distances = npt.NDArray[np.float32]
 """(N, h, w), distance of each patch to the most similar patch of the memory."""
@@ -79,10 +81,16 @@ def fit_addition(logits: npt.NDArray[np.float64], distances: npt.NDArray[np.floa
     """Return the addition of distances (N,) to logits (N,) of good parts that neither was trained on.
 
     Both count equally: the scaled distances have the standard deviation of the logits, and the mean 0. Without a
-    spread of the logits the scale is that of standardised distances, without a spread of the distances it is 0.
+    spread of the logits, beyond rounding, it is 1; without a spread of the distances the scale is 0.
     """
-    spread = float(distances.std())
-    return Addition((float(logits.std()) or 1.0) / spread if spread > 0 else 0.0, float(distances.mean()))
+    spread = _spread(distances)
+    return Addition((_spread(logits) or 1.0) / spread if spread else 0.0, float(distances.mean()))
+
+
+def _spread(values: npt.NDArray[np.float64]) -> float:
+    """Return the standard deviation, or 0 if it may be rounding of float32."""
+    deviation = float(values.std())
+    return deviation if deviation > _ROUNDING * float(np.abs(values).max()) else 0.0
 
 
 def _maps(model: DefectNet, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -110,7 +110,11 @@ def fit(
 
 
 def predict(model: DefectNet, pixels: Pixels, batch_size: int = 32, precision: Precision = "fp32") -> Logits:
-    """Return defect logits (N,) in evaluation mode; the mode of the model is restored afterwards."""
+    """Return defect logits (N,) in evaluation mode; the mode of the model is restored afterwards.
+
+    With distances the precision is fp32: rounding makes a patch farther from its nearest one.
+    """
+    precision = "fp32" if model.distance_head else precision
     batches = evaluate_batches(
         model, lambda images: model.combined(*compute_inputs(model.head_inputs, images, precision)), pixels, batch_size
     )

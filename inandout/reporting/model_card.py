@@ -103,8 +103,8 @@ def _distances(facts: Facts) -> str:
     """Return how distances join the logit; "" without them."""
     if not facts.config.get("distances"):  # absent from older runs
         return ""
-    scale = facts.metrics["distance_scale"]
-    return f" The distance of the worst patch to patches of good training parts, times {scale:.3g}, is added to it."
+    scale, offset = facts.metrics["distance_scale"], facts.metrics["distance_offset"]
+    return f" {scale:.3g} times (d - {offset:.3g}) is added to the logit; d: distance of the worst patch to good parts."
 
 
 def _localisation(facts: Facts) -> list[str]:

@@ -26,9 +26,9 @@ N_SHOWN = 8
 def log_localisation(model: DefectNet, val: Part, test: Part, geometry: Geometry, max_fpr: float) -> None:
     """Log how well the maps of the classifier locate the defects of the test part.
 
-    `pointing` and `pointing_chance` are measured for every classifier, on Grad-CAM without a mask head. A mask head
-    also gives `pixel_ap`, `aupro`, and `iou` at `map_threshold`, a logit chosen on the validation part: the best IoU if
-    it has masks of defects, else the threshold that the highest pixel of at most `max_fpr` of its good images reaches.
+    `pointing` and `pointing_chance` are measured for every classifier, see `heat_maps`. A mask head also gives
+    `pixel_ap`, `aupro`, and `iou` at `map_threshold`, a logit chosen on the validation part: the best IoU if it has
+    masks of defects, else the threshold that the highest pixel of at most `max_fpr` of its good images reaches.
     Nothing is logged without masks. The model is in evaluation mode.
     """
     masks = {int(i): test.mask(int(i), geometry) for i in np.flatnonzero(test.labels)}

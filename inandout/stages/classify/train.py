@@ -26,7 +26,7 @@ from inandout.hardware import Precision
 from inandout.mixing import mix
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.figures import log_images, log_training_mix
-from inandout.stages.classify.head_fitting import add_distances, combine_heads, refuse_unfit
+from inandout.stages.classify.head_fitting import fit_heads, refuse_unfit
 from inandout.stages.classify.localisation import log_localisation, log_recalls, with_maps
 from inandout.stages.classify.mask_targets import mask_targets
 from inandout.stages.classify.part import Part, load_part
@@ -195,10 +195,8 @@ def train_classifier(
     started = time.monotonic()
     logits = _train(config, model.to(hardware.device), train, val, work, hardware.precision)
     mlflow.log_metric("seconds_training", time.monotonic() - started)
-    if model.mask_head:
-        logits = combine_heads(model, val, config.fit.epochs, hardware.precision)
-    if config.backbone.distances:
-        logits = add_distances(model, real, val, config, hardware.precision)
+    if model.mask_head or config.backbone.distances:
+        logits = fit_heads(model, real, val, config, hardware.precision)
     return model, predict(model, val.pixels, precision=hardware.precision) if logits is None else logits
 
 

@@ -138,7 +138,9 @@ class SettingsConfig(BaseModel):
     freeze: Freeze | None = Field(None, description="what training does not change: none, norm or all")
     head: Head | None = Field(None, description="what the classifier learns: image or mask")
     tile: Tile | None = Field(None, description="side in px of overlapping tiles; 0 = the whole image")
-    distances: bool | None = Field(None, description="add the distance to good training parts to the score")
+    distances: bool | None = Field(
+        None, description="add the distance to good training parts to the score; needs freeze=all"
+    )
     epochs: int | None = Field(None, ge=1, le=10_000, description="passes over the positives")
     batch_size: int | None = Field(None, ge=2, le=4096, description="images per step")
     optimiser: Optimiser | None = Field(None, description="optimiser: sgd or adamw")
@@ -184,13 +186,16 @@ class ExperimentConfig(StageConfig):
         """Return the options that all cells share, with `n_augs` and `seeds`.
 
         Raises:
-            InputError: an option that the profile requires is not given.
+            InputError: an option that the profile requires is not given, or distances need another one.
         """
         given = self.given.model_dump(exclude_none=True)
         for name in _REQUIRED[self.profile]:
             if name not in given:
                 raise InputError(f"profile = {self.profile}: requires option {name}; give {name}")
-        return SIZES[self.profile] | given
+        settings = SIZES[self.profile] | given
+        if settings.get("distances") and settings.get("freeze") != "all":
+            raise InputError(f"distances = True: profile = {self.profile} trains the backbone; give freeze=all")
+        return settings
 
     def cells(self) -> list[Cell]:
         """Return all cells of the experiment; raises as `settings`."""

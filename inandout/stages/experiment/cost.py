@@ -29,7 +29,7 @@ from inandout.options import known
 from inandout.reporting.tables import aligned
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.config import FinetuneConfig, drawn_size
-from inandout.stages.experiment.duration import BACKWARD, OVERHEAD, image_passes, passes
+from inandout.stages.experiment.duration import BACKWARD, image_passes, overhead, passes
 from inandout.stages.experiment.missing import (
     count_shown,
     count_training_images,
@@ -103,7 +103,9 @@ def cell_seconds(plan: Plan) -> list[float]:
         add_missing(goal, seen)
         tasks = list(seen.values())[before:]
         works = [*_classifying(tasks, plan), *_diffusing(tasks, plan)]
-        seconds.append(sum(work.number * work.each.seconds for work in works) + sum(OVERHEAD[t.stage] for t in tasks))
+        seconds.append(
+            sum(work.number * work.each.seconds for work in works) + sum(overhead(t.stage, t.config) for t in tasks)
+        )
     return seconds
 
 

@@ -72,6 +72,12 @@ def describe_duration(config: ClassifyConfig | AugmentConfig | FinetuneConfig) -
     return f"{text}; less on a GPU, or if finished parts are reused"
 
 
+def overhead(stage: str, config: object) -> float:
+    """Return the seconds of a stage beside its steps; distances take as long as the nearest-neighbour baseline."""
+    distances = isinstance(config, ClassifyConfig) and config.backbone.distances
+    return OVERHEAD[stage] + (OVERHEAD["nearest"] if distances else 0.0)
+
+
 def passes(mode: GuidanceMode, scale: float) -> int:
     """Return the number of UNet passes per step and image."""
     return 3 if mode == "composed" else 2 if scale > 1 else 1
@@ -112,7 +118,7 @@ def _classify(config: ClassifyConfig, counts: _Counts) -> float:
     shown = config.fit.epochs * images
     if config.backbone.freeze == "all":  # the features of an image are computed once
         shown = (counts.good + images / 2) / BACKWARD
-    seconds = OVERHEAD["classify"] + shown * _megapixels(config.geometry) * _TRAINING[config.backbone.backbone]
+    seconds = overhead("classify", config) + shown * _megapixels(config.geometry) * _TRAINING[config.backbone.backbone]
     if not n_ddpm or config.ddpm_pool:
         return seconds
     pool = DdpmPoolConfig(

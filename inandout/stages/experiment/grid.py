@@ -153,7 +153,7 @@ def _cell(source: Source, n_aug: int, shared: ClassifyConfig) -> Cell:
     if source.kind == "mix":
         return Cell(source.title, mixed, n_aug)
     half = max(mixed.fit.epochs // 2, 1)
-    first = mixed.with_options(ddpm_ratio=0.0, epochs=half).resolved()
+    first = mixed.with_options(ddpm_ratio=0.0, epochs=half, distances=False).resolved()
     return Cell(
         source.title, mixed.with_options(epochs=max(mixed.fit.epochs - half, 1)), n_aug, "two-stage", first
     )  # fmt: skip

@@ -109,7 +109,7 @@ def _sections(rows: Sequence[Row], tests: Sequence[Comparison], remarks: Sequenc
         forests = [(f"Differences of {metric} with 95 % intervals.", _forest(tests, metric)) for metric in METRICS]
         found.append(Section("Differences", _paragraphs(list_tests(tests), conclusion(tests, n_seeds)), (*forests,)))
         found.append(Section("Power", measured_power(table)))
-    together = distances_table(table)
+    together = "" if _have_distances(table) else distances_table(table)
     if together:
         found.append(Section("Together with distances to good parts", _paragraphs(NOTE, together)))
     if curve:
@@ -124,6 +124,11 @@ def _sections(rows: Sequence[Row], tests: Sequence[Comparison], remarks: Sequenc
     if controls:
         found.append(Section("Controls", "\n".join(controls)))
     return found
+
+
+def _have_distances(rows: Sequence[Row]) -> bool:
+    """Return whether the classifiers already add distances to their scores."""
+    return any(mlflow.get_run(row.run_id).data.params.get("distances") == "True" for row in rows)
 
 
 def _setup(rows: Sequence[Row]) -> str:

@@ -364,3 +364,10 @@ def test_the_passes_of_an_image_depend_on_guidance_and_drawn_masks() -> None:
     assert passes(guidance_mode="plain", guidance=1) == 1
     assert passes(guidance_mode="composed") == 3
     assert passes(guidance_mode="composed", diffusion="inpaint") == 7
+
+
+def test_distances_of_a_profile_that_trains_the_backbone_are_refused() -> None:
+    with pytest.raises(InputError, match="distances = True: profile = embedded trains the backbone; give freeze=all"):
+        ExperimentConfig.from_flat(profile="embedded", distances=True).cells()
+    cells = ExperimentConfig.from_flat(profile="embedded", distances=True, freeze="all").cells()
+    assert {cell.config.backbone.distances for cell in cells} == {True}

@@ -52,5 +52,5 @@ def test_a_mobilenet_is_exported_promoted_and_served(
     assert "Network mobilenet_v2 with one defect logit and a map of the defect; the logit combines the image" in card
     assert "Maps: the maximum is on the defect in" in card
     assert "AUPRO up to 30 % false positives" in card
-    assert "The distance of the worst patch to patches of good training parts, times " in card
+    assert "is added to the logit; d: distance of the worst patch to good parts" in card
     assert "frozen all" in card
