@@ -55,7 +55,7 @@ STRIDE = 32
 """Ratio of the sides of an image and of the last feature maps."""
 _MASK_HEAD = "mask_head."
 """Prefix of the mask head's tensors in a state dict."""
-DISTANCE_HEAD = "distance_head."
+_DISTANCE_HEAD = "distance_head."
 """Prefix of the distance head's tensors in a state dict."""
 
 
@@ -199,7 +199,7 @@ def save_classifier(model: DefectNet, path: Path) -> None:
     if model.mask_head:
         tensors |= {f"{_MASK_HEAD}{name}": value for name, value in model.mask_head.state_dict().items()}
     if model.distance_head:
-        tensors |= {f"{DISTANCE_HEAD}{name}": value for name, value in model.distance_head.state_dict().items()}
+        tensors |= {f"{_DISTANCE_HEAD}{name}": value for name, value in model.distance_head.state_dict().items()}
     head = "mask" if model.mask_head else "image"
     write_tensors(path, tensors, {"backbone": model.backbone, "head": head, "tile": str(model.tile)})
 
@@ -217,8 +217,8 @@ def load_classifier(path: Path) -> DefectNet:
             names: dict[str, Any] = {"backbone": "resnet50", "head": "image", "tile": "0"} | (file.metadata() or {})
         model = DefectNet(names["backbone"], head=names["head"], tile=int(names["tile"]))
         tensors = load_file(path)
-        if f"{DISTANCE_HEAD}memory" in tensors:
-            model.distance_head = DistanceHead(_checked_memory(model, tensors[f"{DISTANCE_HEAD}memory"]))
+        if f"{_DISTANCE_HEAD}memory" in tensors:
+            model.distance_head = DistanceHead(_checked_memory(model, tensors[f"{_DISTANCE_HEAD}memory"]))
         last = f"{NETWORKS[model.backbone].head}."
         model.load_state_dict({_own_name(name, last): value for name, value in tensors.items()})
     except Exception as error:  # safetensors raises its own type and OSError, torch RuntimeError and ValueError
@@ -232,13 +232,13 @@ def _checked_memory(model: DefectNet, memory: Tensor) -> Tensor:
     """Return the patches of good parts (M, C) of a file; raise ValueError if the network has other features."""
     channels = sum(NETWORKS[model.backbone].channels)
     if memory.dim() != 2 or not len(memory) or memory.shape[1] != channels:
-        raise ValueError(f"{DISTANCE_HEAD}memory has shape {tuple(memory.shape)}, not (1 or more, {channels})")
+        raise ValueError(f"{_DISTANCE_HEAD}memory has shape {tuple(memory.shape)}, not (1 or more, {channels})")
     return memory
 
 
 def _own_name(name: str, last: str) -> str:
     """Return the name of a saved tensor in the state dict; `last` is the prefix of the last layer in the file."""
-    if name.startswith((_MASK_HEAD, DISTANCE_HEAD)):
+    if name.startswith((_MASK_HEAD, _DISTANCE_HEAD)):
         return name
     return f"last.{name.removeprefix(last)}" if name.startswith(last) else f"network.{name}"
 
@@ -269,7 +269,7 @@ def _from_file(path: Path) -> dict[str, Tensor]:
 
 def _load_network(model: DefectNet, state: dict[str, Tensor], weights: str) -> None:
     """Load all layers except the classification layers, which have another shape."""
-    heads = (f"{NETWORKS[model.backbone].head}.", _MASK_HEAD, DISTANCE_HEAD)
+    heads = (f"{NETWORKS[model.backbone].head}.", _MASK_HEAD, _DISTANCE_HEAD)
     given = {name: value for name, value in state.items() if not name.startswith(heads)}
     expected = model.network.state_dict()
     required = {name for name in expected if not name.endswith("num_batches_tracked")}  # absent from old files

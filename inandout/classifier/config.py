@@ -51,7 +51,7 @@ class BackboneConfig(NetworkConfig):
     )
     distances: bool = Field(
         False,
-        description="add the distance to good training parts, that of `nearest`, to the score; needs freeze=all",
+        description="add the distance to good training parts, as nearest measures it, to the score; needs freeze=all",
     )
 
     @model_validator(mode="after")

@@ -1,6 +1,6 @@
 """Distance of an image to good parts, added to the logit of a classifier with a frozen backbone.
 
-The distance is that of PatchCore (Roth et al. 2022), see `inandout.classifier.nearest`.
+PatchCore (Roth et al. 2022) defines the distance, see `inandout.classifier.nearest`.
 """
 
 from typing import NamedTuple

@@ -68,10 +68,8 @@ def test_rounding_is_no_spread() -> None:
 def test_the_nearest_patch_is_found_in_every_chunk_and_its_distance_is_exact() -> None:
     generator = torch.Generator().manual_seed(0)
     memory = 100 + torch.randn(600, 128, generator=generator)
-    fine, coarse = (
-        100 + torch.randn(2, 32, 4, 4, generator=generator),
-        100 + torch.randn(2, 96, 2, 2, generator=generator),
-    )
+    fine = 100 + torch.randn(2, 32, 4, 4, generator=generator)
+    coarse = 100 + torch.randn(2, 96, 2, 2, generator=generator)
     rows = distance_head.patch_features(fine, coarse).permute(0, 2, 3, 1).double()
     expected = torch.cdist(rows.flatten(0, 2), memory.double(), compute_mode="donot_use_mm_for_euclid_dist").amin(1)
     found = DistanceHead(memory)(fine, coarse)

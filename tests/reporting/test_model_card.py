@@ -59,10 +59,8 @@ def test_the_card_states_data_errors_bounds_and_commands() -> None:
 
 def test_the_card_names_distances() -> None:
     without = facts(20)
-    config, metrics = (
-        {**without.config, "distances": True},
-        {**without.metrics, "distance_scale": 3.4, "distance_offset": 7.1},
-    )
+    config = {**without.config, "distances": True}
+    metrics = {**without.metrics, "distance_scale": 3.4, "distance_offset": 7.1}
     said = "3.4 times (d - 7.1) is added to the logit; d: distance of the worst patch to good parts."
     assert said in model_card(without._replace(config=config, metrics=metrics))
     assert "distance" not in model_card(without)

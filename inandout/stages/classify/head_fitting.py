@@ -20,7 +20,7 @@ from inandout.stages.classify.part import Part, load_part
 from inandout.tracking.logging import log_values
 
 
-def refuse_unfit(config: ClassifyConfig, real: Sequence[Sample]) -> None:
+def refuse_few_good_parts(config: ClassifyConfig, real: Sequence[Sample]) -> None:
     """Raise an InputError if the distances of `config` have too few good validation images among `real`."""
     good = sum(sample.split == "val" and sample.label == 0 for sample in real)
     if config.backbone.distances and good < FEWEST:

@@ -11,7 +11,7 @@ import mlflow
 import numpy as np
 import torch
 
-from inandout.classifier.backbone import DISTANCE_HEAD, DefectNet, build_classifier, save_classifier
+from inandout.classifier.backbone import DefectNet, build_classifier, save_classifier
 from inandout.classifier.pixels import Pixels
 from inandout.classifier.training import Logits, fit, predict, predictor
 from inandout.data.duplicates import refuse_copies
@@ -26,7 +26,7 @@ from inandout.hardware import Precision
 from inandout.mixing import mix
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.figures import log_images, log_training_mix
-from inandout.stages.classify.head_fitting import fit_heads, refuse_unfit
+from inandout.stages.classify.head_fitting import fit_heads, refuse_few_good_parts
 from inandout.stages.classify.localisation import log_localisation, log_recalls, with_maps
 from inandout.stages.classify.mask_targets import mask_targets
 from inandout.stages.classify.part import Part, load_part
@@ -207,7 +207,7 @@ def _initial_model(config: ClassifyConfig, real: Sequence[Sample]) -> DefectNet:
         InputError: `start` has another backbone, or another test part, so that it may have seen this one; or good
             validation images for the distances are missing.
     """
-    refuse_unfit(config, real)
+    refuse_few_good_parts(config, real)
     model = build_classifier(config.backbone, config.own_seed())
     if config.start:
         started = TrainedClassifier.open(config.start, "start")
@@ -221,8 +221,9 @@ def _initial_model(config: ClassifyConfig, real: Sequence[Sample]) -> DefectNet:
             raise InputError(
                 f"start = {config.start}: has backbone={had.backbone} and head={had.head}; give these, or another run"
             )
-        trained = started.load().state_dict()
-        model.load_state_dict({name: value for name, value in trained.items() if not name.startswith(DISTANCE_HEAD)})
+        trained = started.load()
+        trained.distance_head = None  # fitted anew after the training
+        model.load_state_dict(trained.state_dict())
     return model
 
 

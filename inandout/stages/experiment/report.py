@@ -7,6 +7,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 from matplotlib.figure import Figure
+from mlflow.entities import RunData
 
 from inandout.errors import InputError
 from inandout.evaluation.paired_test import METRICS, Comparison
@@ -109,7 +110,8 @@ def _sections(rows: Sequence[Row], tests: Sequence[Comparison], remarks: Sequenc
         forests = [(f"Differences of {metric} with 95 % intervals.", _forest(tests, metric)) for metric in METRICS]
         found.append(Section("Differences", _paragraphs(list_tests(tests), conclusion(tests, n_seeds)), (*forests,)))
         found.append(Section("Power", measured_power(table)))
-    together = "" if _have_distances(table) else distances_table(table)
+    added = _typical(table).params.get("distances") == "True"  # to every score already
+    together = "" if added else distances_table(table)
     if together:
         found.append(Section("Together with distances to good parts", _paragraphs(NOTE, together)))
     if curve:
@@ -126,16 +128,15 @@ def _sections(rows: Sequence[Row], tests: Sequence[Comparison], remarks: Sequenc
     return found
 
 
-def _have_distances(rows: Sequence[Row]) -> bool:
-    """Return whether the classifiers already add distances to their scores."""
-    return any(mlflow.get_run(row.run_id).data.params.get("distances") == "True" for row in rows)
+def _typical(rows: Sequence[Row]) -> RunData:
+    """Return the data of the run of a typical classifier: no control with other options, if there is one."""
+    special = {SOURCES[name].title for name in ("nearest", "none-steps", "two-stage")}
+    return mlflow.get_run(next((row for row in rows if row.source not in special), rows[0]).run_id).data
 
 
 def _setup(rows: Sequence[Row]) -> str:
     """Return one sentence on dataset, network and training, read from a typical classifier."""
-    special = {SOURCES[name].title for name in ("nearest", "none-steps", "two-stage")}
-    typical = next((row for row in rows if row.source not in special), rows[0])
-    run = mlflow.get_run(typical.run_id).data
+    run = _typical(rows)
     given = {name: run.params.get(name, "-") for name in _SETUP}
     of_each = " of each kind" if given["each_kind"] == "True" else ""
     return (

@@ -179,6 +179,15 @@ def test_folds_test_every_part_once_and_are_averaged(tiny: Path, project: Path) 
     assert distances_table([row for row in rows if row.source == "none"]) == ""
 
 
+def test_distances_are_not_added_twice(tiny: Path, project: Path) -> None:
+    rows = compare(config(tiny, sources="none,nearest", distances=True))
+    assert {row.source for row in rows} == {"none", "nearest neighbour"}
+    (run,) = runs("main")
+    page = report(ReportConfig(run=run.info.run_id))
+    assert "distances=True" in page
+    assert "Together with distances to good parts" not in page
+
+
 def test_folds_exclude_a_single_fold() -> None:
     with pytest.raises(ValueError, match="folds = 2 tests on every fold"):
         CompareConfig.from_flat(folds=2, fold="1/3")
