@@ -30,7 +30,7 @@ test: $(VENV)/installed $(VENV)/installed-dev
 	@echo "== Types"
 	$(BIN)/mypy
 	@echo "== Tests"
-	$(PYTEST)
+	$(PYTEST) -m "not torture"
 
 test-fast: $(VENV)/installed $(VENV)/installed-dev
 	$(PYTEST) -m "not slow"
@@ -49,6 +49,7 @@ $(VENV)/installed-dev: requirements-dev.lock $(VENV)/installed
 	@touch $@
 
 torture: $(VENV)/installed $(VENV)/installed-dev
+	$(PYTEST) -m torture
 	$(BIN)/python -m benchmarks.torture
 
 docs: $(VENV)/installed-docs

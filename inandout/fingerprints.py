@@ -128,7 +128,8 @@ class _WithoutDocstrings(ast.NodeTransformer):
         return None if isinstance(value, ast.Constant) and isinstance(value.value, str) else node
 
 
-def _dependencies(module: str, package: Path) -> set[str]:
+@cache
+def _dependencies(module: str, package: Path) -> frozenset[str]:
     """Return the module, its direct and indirect imports from the package, and their subpackages."""
     dependencies: set[str] = set()
     pending = {module}
@@ -137,7 +138,7 @@ def _dependencies(module: str, package: Path) -> set[str]:
         dependencies.add(name)
         imports = {name.rpartition(".")[0], *_read(name, package).imports}
         pending |= {each for each in imports if _affects_results(each, package)} - dependencies
-    return dependencies
+    return frozenset(dependencies)
 
 
 def _affects_results(module: str, package: Path) -> bool:

@@ -141,6 +141,14 @@ def test_help_typos_and_dry_runs_import_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_training_a_classifier_imports_no_diffusion_model() -> None:
+    code = (
+        "import sys, inandout.stages.classify.train; print({'diffusers', 'transformers', 'peft'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
 def test_constraints_between_fields_print_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("augment", "--min-area", "0.6", "--dry-run") == 2
     assert "min_area = 0.6 must be less than max_area = 0.5" in capsys.readouterr().err

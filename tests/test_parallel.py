@@ -182,6 +182,7 @@ def test_tasks_of_a_lost_node_are_retried_on_another(cluster: Any, tmp_path: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.torture
 def test_a_cluster_gives_up_a_task_that_always_crashes_and_raises_other_exceptions(cluster: Any) -> None:
     config = ParallelConfig(cluster=cluster.address)
     outcomes = sorted(run_all(one_dies, range(3), config))

@@ -13,6 +13,7 @@ from tests.search.stub import MODULE, config, install, work
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.torture
 def test_trials_of_a_cluster_belong_to_one_study_and_none_runs_twice(
     tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch, postgres: str, cluster: Any
 ) -> None:

@@ -129,6 +129,7 @@ run(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
+@pytest.mark.torture
 def test_two_processes_log_one_run_with_the_losses_of_one_process(
     tiny: Path, tiny_base: Path, project: Path, tmp_path: Path
 ) -> None:  # fmt: skip

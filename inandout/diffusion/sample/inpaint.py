@@ -19,11 +19,10 @@ from inandout.data.colour import keep_grey
 from inandout.data.images import ImageArray, ImageBatch, Mask
 from inandout.diffusion.pipeline import Pipeline, is_inpainting
 from inandout.diffusion.sample.quality_filter import RejectReason
+from inandout.diffusion.sample.visible_change import MIN_VISIBLE_CHANGE, change
 from inandout.diffusion.vae import encode, encode_masked
 from inandout.errors import InputError
 
-MIN_VISIBLE_CHANGE = 6.0
-"""Change in grey levels of 0..255, of a pixel or on average inside a mask, below which it is not visible."""
 EDGE_SIGMA = 1.5
 """Standard deviation in px of the soft edge inside a mask."""
 
@@ -110,19 +109,7 @@ def find_fault(image: ImageArray, finite: bool, before: ImageArray, mask: Mask) 
     """Return why an image (H, W, 3), inpainted inside a mask (H, W), must be rejected, or None."""
     if not finite:
         return "non-finite"
-    return "unchanged" if _change(image, before)[mask].mean() < MIN_VISIBLE_CHANGE else None
-
-
-def find_changed(image: ImageArray, before: ImageArray) -> Mask:
-    """Return where two images (H, W, 3) differ visibly, (H, W), without holes: the mask of a defect from its effect."""
-    changed: Mask = ndimage.binary_fill_holes(_change(image, before) >= MIN_VISIBLE_CHANGE)
-    return changed
-
-
-def _change(image: ImageArray, before: ImageArray) -> npt.NDArray[np.int16]:
-    """Return the greatest difference of a channel (H, W)."""
-    greatest: npt.NDArray[np.int16] = np.abs(image.astype(np.int16) - before).max(axis=2)
-    return greatest
+    return "unchanged" if change(image, before)[mask].mean() < MIN_VISIBLE_CHANGE else None
 
 
 def _pad_canvas(canvas: Canvas, height: int, width: int) -> Canvas:

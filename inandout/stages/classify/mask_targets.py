@@ -7,7 +7,7 @@ from inandout.classifier.mask_targets import Targets, to_targets
 from inandout.data.config import Geometry
 from inandout.data.images import Mask
 from inandout.data.manifest import digests
-from inandout.diffusion.sample.inpaint import find_changed
+from inandout.diffusion.sample.visible_change import find_changed
 from inandout.errors import InputError
 from inandout.stages.classify.part import Part
 

@@ -19,8 +19,9 @@ from inandout.diffusion.lora.adapter import Adapter
 from inandout.diffusion.lora.merge import merge
 from inandout.diffusion.pipeline import Pipeline
 from inandout.diffusion.sample.generate import Kept, inpaint_generator, mask_generator
-from inandout.diffusion.sample.inpaint import Canvas, find_changed
+from inandout.diffusion.sample.inpaint import Canvas
 from inandout.diffusion.sample.sampler import image_seed
+from inandout.diffusion.sample.visible_change import find_changed
 from inandout.diffusion.sample.window import Window, inset, own_size, place_mask, random_window, window_around
 from inandout.errors import InputError
 from inandout.fingerprints import Identity, computed_by

@@ -8,8 +8,9 @@ from inandout.data.surfaces import draw_surface
 from inandout.diffusion.pipeline import is_inpainting
 from inandout.diffusion.sample.config import SamplingConfig
 from inandout.diffusion.sample.generate import grey_generator, inpaint_generator
-from inandout.diffusion.sample.inpaint import MIN_VISIBLE_CHANGE, Canvas, composite, encode_canvas, find_fault
+from inandout.diffusion.sample.inpaint import Canvas, composite, encode_canvas, find_fault
 from inandout.diffusion.sample.sampler import sample
+from inandout.diffusion.sample.visible_change import MIN_VISIBLE_CHANGE
 from inandout.errors import InputError
 from tests.diffusion.tiny import inpainting_pipeline, tiny_pipeline
 

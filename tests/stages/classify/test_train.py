@@ -218,6 +218,7 @@ def test_a_killed_run_resumes_to_the_scores_of_an_uninterrupted_run(tiny: Path, 
     assert scores(resumed.run_id) == scores(train(tiny, epochs=6, fresh=True).run_id)
 
 
+@pytest.mark.torture
 def test_four_processes_on_a_fresh_store_all_succeed(tiny: Path, project: Path) -> None:
     (project / "mlflow.db").unlink()
     arguments = ["augment", "--data", str(tiny), "--n-aug=2", f"--width={SIDE}", f"--height={SIDE}"]

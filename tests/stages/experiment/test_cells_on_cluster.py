@@ -13,7 +13,7 @@ from inandout.stages.experiment.compare import compare
 from inandout.stages.experiment.config import CompareConfig
 from tests.conftest import SIDE
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.torture]
 
 
 def cells() -> list[Run]:

@@ -96,6 +96,7 @@ def test_a_study_without_finished_trials_reports_the_reason(
     assert runs("search")[0].info.status == "FAILED"
 
 
+@pytest.mark.torture
 def test_two_workers_finish_the_trials_of_a_killed_worker(tiny: Path, project: Path) -> None:
     killed = start(tiny, n_trials=5, deadly=3)
     errors = [killed.communicate(timeout=300)[1]]
