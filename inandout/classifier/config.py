@@ -34,7 +34,7 @@ class NetworkConfig(BaseModel):
 
 
 class BackboneConfig(NetworkConfig):
-    """Network, initial weights, frozen layers, heads, tiles and distances."""
+    """Network, initial weights, frozen layers, heads and tiles."""
 
     freeze: Freeze = Field(
         "none",
@@ -49,13 +49,18 @@ class BackboneConfig(NetworkConfig):
         0,
         description="side in px of overlapping tiles; the worst one gives the score; 0 = the whole image",
     )
+
+
+class DetectorConfig(BackboneConfig):
+    """Network that is trained, and distances."""
+
     distances: bool = Field(
         False,
         description="add the distance to good training parts, as nearest measures it, to the score; needs freeze=all",
     )
 
     @model_validator(mode="after")
-    def _distances_need_a_frozen_backbone(self) -> "BackboneConfig":
+    def _distances_need_a_frozen_backbone(self) -> "DetectorConfig":
         if self.distances and self.freeze != "all":
             raise ValueError(
                 f"distances = True compares features of a frozen backbone, and freeze is {self.freeze}; give "

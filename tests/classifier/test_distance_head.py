@@ -6,7 +6,7 @@ import torch
 
 from inandout.classifier import distance_head
 from inandout.classifier.backbone import DefectNet, build_classifier, load_classifier, save_classifier
-from inandout.classifier.config import BackboneConfig, Head
+from inandout.classifier.config import BackboneConfig, DetectorConfig, Head
 from inandout.classifier.distance_head import Addition, DistanceHead
 from inandout.classifier.heatmap import heat_maps
 from inandout.classifier.nearest import build_memory, fit_addition, patch_distances, worst
@@ -128,4 +128,4 @@ def test_the_heat_map_shows_the_distance_of_each_patch() -> None:
 @pytest.mark.parametrize("freeze", ["none", "norm"])
 def test_distances_need_a_frozen_backbone(freeze: str) -> None:
     with pytest.raises(ValueError, match=f"distances = True .* freeze is {freeze}; give freeze=all"):
-        BackboneConfig(freeze=freeze, distances=True)
+        DetectorConfig(freeze=freeze, distances=True)

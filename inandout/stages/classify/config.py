@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from inandout.classifier.config import PATCHES, BackboneConfig, FitConfig, NetworkConfig
+from inandout.classifier.config import PATCHES, BackboneConfig, DetectorConfig, FitConfig, NetworkConfig
 from inandout.data.config import DataConfig, Geometry, Seed, ShotConfig, Window
 from inandout.diffusion.base.config import BaseConfig
 from inandout.diffusion.sample.config import GuidanceMode
@@ -45,7 +45,7 @@ class ClassifyConfig(StageConfig):
     base: BaseConfig = BaseConfig()
     fit: FitConfig = FitConfig()
     mix: MixConfig = MixConfig()
-    backbone: BackboneConfig = BackboneConfig()
+    backbone: DetectorConfig = DetectorConfig()
     hardware: HardwareConfig = HardwareConfig()
     val_fpr: ValFpr = 0.05
     seed: Seed = 0
@@ -166,9 +166,3 @@ class LabelErrorsConfig(StageConfig):
     seed: Seed = 0
     folds: int = Field(5, ge=2, le=50, description="cross-validation folds; one classifier is trained per fold")
     fresh: Fresh = False
-
-    @model_validator(mode="after")
-    def _labels_are_judged_by_the_label_alone(self) -> "LabelErrorsConfig":
-        if self.backbone.distances:
-            raise ValueError("distances = True does not exist for label-errors; remove it, or give distances=false")
-        return self

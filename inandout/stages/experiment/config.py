@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from inandout.classifier.config import Backbone, BackboneConfig, FitConfig, Freeze, Head, Optimiser, Tile
+from inandout.classifier.config import Backbone, DetectorConfig, FitConfig, Freeze, Head, Optimiser, Tile
 from inandout.data.config import DataConfig, EachKind, Geometry, NShot, Shot, ShotConfig
 from inandout.diffusion.base.config import BaseConfig
 from inandout.errors import InputError, did_you_mean
@@ -242,7 +242,7 @@ class CompareConfig(StageConfig):
     base: BaseConfig = BaseConfig()
     fit: FitConfig = FitConfig()
     mix: MixConfig = MixConfig()
-    backbone: BackboneConfig = BackboneConfig()
+    backbone: DetectorConfig = DetectorConfig()
     hardware: HardwareConfig = HardwareConfig()
     val_fpr: ValFpr = 0.05
     shots: Annotated[str, AfterValidator(_shots)] = Field("zero,full", description="scenarios, separated by commas")

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from inandout.classifier.config import BackboneConfig, FitConfig
+from inandout.classifier.config import DetectorConfig, FitConfig
 from inandout.data.config import DataConfig, Geometry, Seed, ShotConfig
 from inandout.diffusion.base.config import BaseConfig
 from inandout.diffusion.sample.presets import DrawingPreset, drawing_preset
@@ -41,7 +41,7 @@ class SearchConfig(StageConfig):
     base: BaseConfig = BaseConfig()
     fit: FitConfig = FitConfig()
     mix: MixConfig = MixConfig()
-    backbone: BackboneConfig = BackboneConfig()
+    backbone: DetectorConfig = DetectorConfig()
     hardware: HardwareConfig = HardwareConfig()
     val_fpr: ValFpr = 0.05
     seed: Seed = 0

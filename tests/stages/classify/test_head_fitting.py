@@ -56,5 +56,4 @@ def test_good_validation_images_are_required_before_the_training(tiny: Path, pro
 
 
 def test_label_errors_has_no_distances(tiny: Path) -> None:
-    with pytest.raises(ValueError, match="distances = True does not exist for label-errors"):
-        LabelErrorsConfig.from_flat(data=str(tiny), freeze="all", distances=True)
+    assert "distances" not in LabelErrorsConfig.from_flat(data=str(tiny), freeze="all").options()
