@@ -19,6 +19,7 @@ from inandout.data.images import write_image
 from inandout.data.manifest import Sample, write_manifest
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read by torch when a test imports it: workers of pytest-xdist share the cores
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # commands that tests start share the compiled package
 SIDE = 32
 
 
