@@ -11,7 +11,7 @@ help:
 	@echo "make demo   install into $(VENV), run the whole method on embedded data (10 to 15 minutes on 2 cores)"
 	@echo "make test   install into $(VENV), then lint, types and tests (20 minutes on 2 cores)"
 	@echo "make test-fast  the tests that train nothing and start no server or browser (2 minutes on 2 cores)"
-	@echo "make torture  kill commands, fill disks, send malformed requests, read hostile files (90 minutes on 2 busy cores)"
+	@echo "make torture  the tests marked torture, then kill commands, fill disks, send malformed requests, read hostile files (90 minutes on 2 busy cores)"
 	@echo "make docs   install MkDocs into $(VENV), build the site into site/; links and names must resolve"
 	@echo "make clean  remove $(VENV); runs, images and models in mlflow.db and mlruns/ stay"
 

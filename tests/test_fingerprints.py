@@ -75,6 +75,7 @@ def edit(path: Path, old: str, new: str) -> None:
 def clear_caches() -> None:
     """Forget the code, as in a new process."""
     fingerprints._read.cache_clear()
+    fingerprints._dependencies.cache_clear()
     code_fingerprint.cache_clear()
 
 

@@ -52,7 +52,7 @@ class BackboneConfig(NetworkConfig):
 
 
 class DetectorConfig(BackboneConfig):
-    """Network that is trained, and distances."""
+    """`BackboneConfig`, and whether distances to good parts are added."""
 
     distances: bool = Field(
         False,
