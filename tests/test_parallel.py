@@ -97,6 +97,7 @@ def test_workers_are_other_processes_that_share_the_cores() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.torture
 def test_tasks_of_killed_workers_are_retried_however_many_crash(tmp_path: Path) -> None:
     outcomes = sorted(run_all(partial(each_dies_once, tmp_path), range(MAX_RETRIES + 1), TWO))
     assert [task.result for task in outcomes] == list(range(MAX_RETRIES + 1))

@@ -285,6 +285,7 @@ def test_model_names_with_path_characters_raise_an_error() -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.torture
 def test_concurrent_promotions_set_one_champion(trained: Runs) -> None:
     for run in (trained.middling, trained.good):
         release(run, f"before {run}")  # the slow steps are reused then, so that both reach the gate at once

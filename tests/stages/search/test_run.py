@@ -115,6 +115,7 @@ def test_two_workers_finish_the_trials_of_a_killed_worker(tiny: Path, project: P
     assert "RUNNING" not in {run.info.status for run in runs("validate")}
 
 
+@pytest.mark.torture
 def test_workers_of_a_command_share_its_study(tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     patch_with(monkeypatch)
     monkeypatch.setattr(f"{MODULE}._work", work)
