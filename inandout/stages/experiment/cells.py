@@ -36,9 +36,13 @@ def refuse_impossible_cells(cells: Sequence[Cell], data: CheckedData) -> None:
             refuse_impossible(cell.config, data)
 
 
-def pool_remarks(cells: Sequence[Cell]) -> list[str]:
-    """Return one sentence for each existing pool that has images without a record of their sources."""
+def list_remarks(cells: Sequence[Cell]) -> list[str]:
+    """Return one sentence on seeds that repeat the training alone, and one for each pool without known sources."""
     remarks = []
+    if len({cell.config.own_seed() for cell in cells}) > len({cell.config.seed for cell in cells}):
+        remarks.append(
+            "All seeds share one split and its pools. The intervals leave out the variance of fine-tuning and drawing."
+        )
     for source, pool in dict.fromkeys((cell.source, cell.config.ddpm_pool) for cell in cells if cell.config.ddpm_pool):
         samples = open_pool(pool).samples
         unknown = sum(not sample.sources for sample in samples)
@@ -53,7 +57,7 @@ def pool_remarks(cells: Sequence[Cell]) -> list[str]:
 def measure_cells(cells: Sequence[Cell], data: CheckedData, parallel: ParallelConfig) -> list[Row]:
     """Train and evaluate every cell, or reuse its finished run; log finished cells to `rows.json` of the active run.
 
-    `remarks.txt` of the run has `pool_remarks`.
+    `remarks.txt` of the run has `list_remarks`.
 
     Cells that take least time come first.
 
@@ -68,7 +72,7 @@ def measure_cells(cells: Sequence[Cell], data: CheckedData, parallel: ParallelCo
     work: Callable[[Cell], Result] = partial(_measure, run_location(), data)
     rows: dict[int, Row] = {}
     failures: list[str] = []
-    mlflow.log_text("\n".join(pool_remarks(cells)), REMARKS)
+    mlflow.log_text("\n".join(list_remarks(cells)), REMARKS)
     estimates = cell_seconds(plan_cells(cells, data))
     order = sorted(range(len(cells)), key=lambda number: estimates[number])
     clock = _Clock(estimates, parallel)
@@ -86,7 +90,7 @@ def measure_cells(cells: Sequence[Cell], data: CheckedData, parallel: ParallelCo
         config, result = cell.config, task.result
         n_shot = config.scenario.n_shot if cell.on_curve else 0
         rows[number] = Row(
-            config.scenario.shot, cell.source, cell.n_aug, config.seed, result.run_id, result.metrics,
+            config.scenario.shot, cell.source, cell.n_aug, config.own_seed(), result.run_id, result.metrics,
             config.data.fold, n_shot,
         )  # fmt: skip
         clock.add(number, _seconds_trained(result))

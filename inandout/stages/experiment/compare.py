@@ -6,7 +6,7 @@ from inandout.data.manifest import fingerprint
 from inandout.data.prepare import read_data
 from inandout.fingerprints import Identity
 from inandout.reporting.tables import Row, markdown_table
-from inandout.stages.experiment.cells import measure_cells, pool_remarks, refuse_impossible_cells
+from inandout.stages.experiment.cells import list_remarks, measure_cells, refuse_impossible_cells
 from inandout.stages.experiment.config import CompareConfig
 from inandout.stages.experiment.cost import estimate
 from inandout.stages.experiment.paired_tests import conclusion, list_tests, paired_tests
@@ -43,7 +43,7 @@ def compare(config: CompareConfig) -> list[Row]:
         rows = measure_cells(cells, data, config.engine)
         tests, curve = paired_tests(rows), learning_curve(rows)
         table = markdown_table([row for row in rows if not row.n_shot])
-        parts = [table, *pool_remarks(cells), list_tests(tests), conclusion(tests, len(config.seeds.split(",")))]
+        parts = [table, *list_remarks(cells), list_tests(tests), conclusion(tests, len(config.seeds.split(",")))]
         text = "\n\n".join(part for part in [*parts, curve.table if curve else ""] if part)
         mlflow.log_text(text, "results.md")
     print(f"\n{experiment_url(run)}\n\n{text}")

@@ -16,7 +16,7 @@ from inandout.options import Fresh, StageConfig
 from inandout.parallel import ParallelConfig
 from inandout.stages.classify.config import ClassifyConfig, MixConfig, ValFpr
 from inandout.stages.classify.number_lists import NAugs, NShots, Seeds, without_repeats
-from inandout.stages.experiment.grid import SHOTS, SOURCES, SYNTHESES, Cell, build_cells, parse_pools
+from inandout.stages.experiment.grid import SHOTS, SOURCES, SYNTHESES, Cell, Repeated, build_cells, parse_pools
 from inandout.stages.pools.config import Negatives
 
 Name = Literal[
@@ -116,6 +116,10 @@ ExpectedAp = Annotated[
 ]
 _POOL = "existing pools as further sources, NAME=FOLDER separated by commas; a folder of images will do"
 _FOLDS = "test every part once, in cross-validation by whole groups; 0 = the split of the dataset"
+_REPEAT = (
+    "what each further seed repeats: all (split, pools and training), or the training alone, on the split and pools of "
+    "the first seed"
+)
 _CURVE = "numbers of real positives of a learning curve, such as 1,2,5,10, to say how many each source is worth"
 
 
@@ -150,6 +154,7 @@ class SettingsConfig(BaseModel):
     negatives: Negatives | None = Field(None, description="synthetic negatives, as in classify")
     n_augs: NAugs | None = Field(None, description="numbers of synthetic positives, separated by commas")
     seeds: Seeds | None = Field(None, description="seeds of repetitions, separated by commas")
+    repeat: Repeated | None = Field(None, description=_REPEAT)
     n_shot: NShot | None = Field(None, description="number of real positives for shot=few")
     each_kind: bool | None = Field(None, description="shot=few: n_shot of each kind of defect instead of in all")
     pool: Pools | None = Field(None, description=_POOL)
@@ -204,12 +209,13 @@ class ExperimentConfig(StageConfig):
         seeds = [int(seed) for seed in shared.pop("seeds").split(",")]
         pools, folds = parse_pools(shared.pop("pool", "")), shared.pop("folds", 0)
         curve = [int(number) for number in shared.pop("curve", "").split(",") if number]
+        repeat = shared.pop("repeat", "all")
         if grid.shows != "metrics":
             n_augs, seeds, pools, folds, curve = [max(n_augs)], seeds[:1], {}, 0, []
         return list(
             build_cells(
                 grid.shots, grid.sources, n_augs, seeds, ClassifyConfig.from_flat(**shared), pools=pools, folds=folds,
-                curve=curve,
+                curve=curve, repeat=repeat,
             )
         )  # fmt: skip
 
@@ -234,7 +240,7 @@ def _some_of(allowed: tuple[str, ...], text: str, what: str) -> str:
 
 
 class CompareConfig(StageConfig):
-    """Options of a comparison. A seed determines everything from the validation split to the order of images."""
+    """Options of a comparison."""
 
     engine: ParallelConfig = ParallelConfig()
     data: DataConfig = DataConfig()
@@ -256,7 +262,8 @@ class CompareConfig(StageConfig):
     folds: Folds = Field(0, description=_FOLDS)
     curve: NShots = Field("", description=_CURVE)
     expected_ap: ExpectedAp = 0.7
-    seeds: Seeds = Field("0", description="repetitions, separated by commas")
+    seeds: Seeds = Field("0", description="seeds of repetitions, separated by commas")
+    repeat: Repeated = Field("all", description=_REPEAT)
     n_shot: NShot = 5
     each_kind: EachKind = False
     fresh: Fresh = False
@@ -280,7 +287,7 @@ class CompareConfig(StageConfig):
             build_cells(
                 shots, self.sources.split(","), [self.mix.n_aug], seeds, shared,
                 pools=parse_pools(self.pool), folds=self.folds,
-                curve=[int(number) for number in self.curve.split(",") if number],
+                curve=[int(number) for number in self.curve.split(",") if number], repeat=self.repeat,
             )
         )  # fmt: skip
 

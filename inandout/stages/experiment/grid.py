@@ -10,10 +10,12 @@ from inandout.stages.classify.config import ClassifyConfig, NearestConfig
 
 SHOTS: tuple[Shot, ...] = ("zero", "few", "full")
 REMARKS = "remarks.txt"
-"""Artifact of a comparison: remarks about its pools, one per line."""
+"""Artifact of a comparison: remarks about its seeds and pools, one per line."""
 ROWS = "rows.json"
 """Artifact of a comparison: finished cells, in the format of `inandout.reporting.tables.pack`."""
 
+Repeated = Literal["all", "training"]
+"""What further seeds repeat: the split, the pools and the training, or the training alone."""
 Kind = Literal["mix", "none", "none-steps", "nearest", "two-stage"]
 """How a row is computed. mix: a classifier with synthetic positives; the others: see `SOURCES`."""
 
@@ -70,7 +72,7 @@ class Cell(NamedTuple):
         config = self.config
         shot = f"{config.scenario.shot}{f' n_shot={config.scenario.n_shot}' if self.on_curve else ''}"
         fold = f" fold={config.data.fold}" if config.data.fold else ""
-        return f"shot={shot} source={self.source} n_aug={self.n_aug} seed={config.seed}{fold}"
+        return f"shot={shot} source={self.source} n_aug={self.n_aug} seed={config.own_seed()}{fold}"
 
     def nearest(self) -> NearestConfig:
         """Return the configuration of the baseline, which does not depend on the shot."""
@@ -110,6 +112,7 @@ def build_cells(
     pools: Mapping[str, Source] | None = None,
     folds: int = 0,
     curve: Sequence[int] = (),
+    repeat: Repeated = "all",
 ) -> Iterator[Cell]:
     """Yield every valid combination.
 
@@ -119,15 +122,17 @@ def build_cells(
         shots: items of `SHOTS`.
         sources: keys of `SOURCES`.
         n_augs: numbers of synthetic positives.
-        seeds: repetitions; a seed determines everything from the validation split to the order of images.
+        seeds: repetitions, see `repeat`.
         shared: all other options.
         pools: existing pools, as further sources.
         folds: number of folds, each the test part once; 0 = the split of the dataset.
         curve: numbers of real positives, of all kinds together, of the learning curve.
+        repeat: all: a seed determines everything from the validation split to the order of images; training: all
+            seeds use the split and the pools of the first, and determine initial weights and order of images only.
     """
     chosen = [*(SOURCES[name] for name in sources), *(pools or {}).values()]
     parts = [f"{number}/{folds}" for number in range(1, folds + 1)] or [shared.data.fold]
-    repeats = [{"seed": seed, "fold": fold} for seed, fold in product(seeds, parts)]
+    repeats = [{**_seeds(seed, seeds, repeat), "fold": fold} for seed, fold in product(seeds, parts)]
     for shot, source in product(shots, chosen):
         for n_aug in [0] if source.kind in ("none", "nearest") else n_augs:
             if (n_aug == 0 and source.kind not in ("none", "nearest")) or (shot == "zero" and _needs_defects(source)):
@@ -137,6 +142,11 @@ def build_cells(
     for n_shot, repeat in product(curve, repeats):
         config = shared.with_options(shot="few", n_shot=n_shot, each_kind=False, n_aug=0, ddpm_ratio=0.0, **repeat)
         yield Cell(SOURCES["none"].title, config.resolved(), 0, "none", on_curve=True)
+
+
+def _seeds(seed: int, seeds: Sequence[int], repeat: Repeated) -> dict[str, int]:
+    """Return the options that set the seed; the first seed has the same options, and so the same run, either way."""
+    return {"seed": seed} if repeat == "all" or seed == seeds[0] else {"seed": seeds[0], "training_seed": seed}
 
 
 def _needs_defects(source: Source) -> bool:

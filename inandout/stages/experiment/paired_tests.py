@@ -70,6 +70,7 @@ def conclusion(tests: Sequence[Comparison], n_seeds: int) -> str:
     )
     if n_seeds == 1:
         sentence += (
-            "; one seed does not show the variance of training, so repeat with seeds=0,1,2,3 before you conclude"
+            "; one seed does not show the variance of training, so repeat with seeds=0,1,2,3 before you conclude "
+            "(repeat=training reuses the pools)"
         )
     return f"{sentence}."

@@ -22,7 +22,9 @@ def power(cells: Sequence[Cell], data: CheckedData, expected_ap: float) -> str:
     test = [sample for sample in samples if covers_all or sample.split == "test"]
     labels = np.array([sample.label for sample in test], np.int64)
     assumed = Assumptions(ap=expected_ap)
-    found = _detectable([(labels, [sample.group for sample in test])], len({c.config.seed for c in cells}), assumed)
+    found = _detectable(
+        [(labels, [sample.group for sample in test])], len({c.config.own_seed() for c in cells}), assumed
+    )
     return (
         f"power: {found}. Assumed: AP {assumed.ap:g}, correlation of scores {assumed.correlation:g}, standard "
         f"deviation of AP over seeds {assumed.seed_spread:g}"

@@ -12,7 +12,7 @@ from inandout.data.prepare import read_data
 from inandout.errors import InputError
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.train import classify
-from inandout.stages.experiment.cells import pool_remarks
+from inandout.stages.experiment.cells import list_remarks
 from inandout.stages.experiment.compare import compare, plan
 from inandout.stages.experiment.config import CompareConfig, ExperimentConfig, ReportConfig
 from inandout.stages.experiment.grid import SOURCES, build_cells
@@ -215,7 +215,28 @@ def test_each_source_of_defects_is_compared_with_the_controls() -> None:
 
 
 def test_generated_pools_need_no_remark() -> None:
-    assert pool_remarks(list(build_cells(["full"], ["none", "memseg"], [4], [0], ClassifyConfig()))) == []
+    assert list_remarks(list(build_cells(["full"], ["none", "memseg"], [4], [0], ClassifyConfig()))) == []
+
+
+def test_seeds_that_repeat_the_training_share_split_and_pools(tiny: Path, project: Path) -> None:
+    rows = compare(config(tiny, sources="none,memseg", seeds="0,3", repeat="training"))
+    assert [(row.source, row.seed) for row in rows] == [("none", 0), ("none", 3), ("MemSeg", 0), ("MemSeg", 3)]
+    assert len(runs("augment")) == 1
+    trained = {run.info.run_id: run.data for run in runs("classify")}
+    assert {(data.params["seed"], data.params["training_seed"]) for data in trained.values()} == {
+        ("0", "None"), ("0", "3"),
+    }  # fmt: skip
+    assert len({trained[row.run_id].metrics["seconds"] for row in rows}) == 4, "each row is a training of its own"
+    assert "All seeds share one split and its pools." in results()
+    assert "MemSeg against none: AP" in results() and "2 seeds" in results()
+
+
+@pytest.mark.parametrize("repeat", ["all", "training"])
+def test_the_first_seed_is_the_same_classifier_whatever_is_repeated(repeat: str) -> None:
+    alone = CompareConfig.from_flat(seeds="2", sources="memseg,two-stage").cells()
+    several = CompareConfig.from_flat(seeds="2,0", sources="memseg,two-stage", repeat=repeat).cells()
+    assert alone == [cell for cell in several if cell.config.own_seed() == 2]
+    assert {cell.config.seed for cell in several} == ({2, 0} if repeat == "all" else {2})
 
 
 def test_the_page_of_a_comparison_has_all_sections(tiny: Path, project: Path) -> None:
