@@ -137,10 +137,10 @@ def build_cells(
         for n_aug in [0] if source.kind in ("none", "nearest") else n_augs:
             if (n_aug == 0 and source.kind not in ("none", "nearest")) or (shot == "zero" and _needs_defects(source)):
                 continue
-            for repeat in repeats:
-                yield _cell(source, n_aug, shared.with_options(shot=shot, **repeat))
-    for n_shot, repeat in product(curve, repeats):
-        config = shared.with_options(shot="few", n_shot=n_shot, each_kind=False, n_aug=0, ddpm_ratio=0.0, **repeat)
+            for varied in repeats:
+                yield _cell(source, n_aug, shared.with_options(shot=shot, **varied))
+    for n_shot, varied in product(curve, repeats):
+        config = shared.with_options(shot="few", n_shot=n_shot, each_kind=False, n_aug=0, ddpm_ratio=0.0, **varied)
         yield Cell(SOURCES["none"].title, config.resolved(), 0, "none", on_curve=True)
 
 
