@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.gpu_card import DEVICE, free_memory, peak_memory, synchronise, tf32
 from benchmarks.gpu_shapes import Size, random_images
 from inandout.classifier.backbone import DefectNet, build_classifier
-from inandout.classifier.config import BackboneConfig, FitConfig
+from inandout.classifier.config import Backbone, BackboneConfig, FitConfig
 from inandout.classifier.training import fit
 
 SETTINGS = {
@@ -35,12 +35,12 @@ def train(
 ) -> dict[str, Any]:  # fmt: skip
     """Return steps per second, share of the limit, and peak memory."""
     free_memory()
-    model = build_classifier(BackboneConfig(), 0).to(DEVICE).to(memory_format=torch.channels_last)
+    model = build_classifier(BackboneConfig(backbone=size.backbone), 0).to(DEVICE).to(memory_format=torch.channels_last)
     products, convolutions, autocast = SETTINGS[setting]
     with tf32(products, convolutions):
         measure = _fit if way == "ours" else _bare
         result = measure(model, size, batch, autocast, compiled)
-    flops = step_flops(size.parts, batch)
+    flops = step_flops(size.backbone, size.parts, batch)
     result |= {"batch": batch, "gflop_a_step": round(flops / 1e9, 1)} | peak_memory()
     if rate := rates.get(_RATES[setting]):
         limit = rate * 1e12 / flops
@@ -91,10 +91,10 @@ def _bare(model: DefectNet, size: Size, batch: int, autocast: bool, compiled: bo
 
 
 @cache
-def step_flops(parts: tuple[int, int], batch: int) -> int:
+def step_flops(backbone: Backbone, parts: tuple[int, int], batch: int) -> int:
     """Return the floating-point operations of products in the forward and backward pass of a step."""
     with torch.device("meta"):
-        model = DefectNet().train()
+        model = DefectNet(backbone).train()
         images = torch.empty(batch, 3, *parts, dtype=torch.uint8)
     with FlopCounterMode(display=False) as counter:
         model(images).sum().backward()

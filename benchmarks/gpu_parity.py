@@ -47,8 +47,8 @@ LOGITS, LOSS, GRADIENT, LEVELS = 1e-3, 1e-4, 1e-3, 2
 
 
 def logits(size: Size) -> Numbers:
-    """Return logits of a ResNet-50 with non-zero residual branches (they are zero-initialised)."""
-    model = build_classifier(BackboneConfig(), 0)
+    """Return logits of a classifier with non-zero residual branches (they are zero-initialised)."""
+    model = build_classifier(BackboneConfig(backbone=size.backbone), 0)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.constant_(module.weight, 0.5)

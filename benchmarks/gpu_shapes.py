@@ -16,6 +16,7 @@ from diffusers import (
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from benchmarks.gpu_card import DEVICE
+from inandout.classifier.config import Backbone
 from inandout.data.images import write_image
 from inandout.data.surfaces import draw_surface
 from inandout.diffusion.base.folder import quiet
@@ -83,6 +84,7 @@ class Size:
     """Images in a drawn batch."""
     denoising: int = 8
     """Denoising steps of a measured batch; must divide 1,000 (DDIM)."""
+    backbone: Backbone = "resnet50"
     parts: tuple[int, int] = (200, 600)
     """Height and width of the classifier's images in px."""
     part_batches: tuple[int, ...] = (32, 5)
@@ -117,8 +119,8 @@ TOY = Size(
         "vocab_size": 1000, "hidden_size": 32, "intermediate_size": 64, "projection_dim": 32, "num_hidden_layers": 2,
         "num_attention_heads": 2, "bos_token_id": 998, "eos_token_id": 999, "pad_token_id": 999,
     },
-    side=64, xl_side=64, batch=4, warm_up=1, timed=2, drawn=2, denoising=4, parts=(32, 64), part_batches=(2,),
-    settings=("default", "bf16"), part_steps=1, compiler="eager", matrix=128, copied=2**16,
+    side=64, xl_side=64, batch=4, warm_up=1, timed=2, drawn=2, denoising=4, backbone="resnet18", parts=(32, 64),
+    part_batches=(2,), settings=("default", "bf16"), part_steps=1, compiler="eager", matrix=128, copied=2**16,
 )  # fmt: skip
 SIZES = {"full": FULL, "toy": TOY}
 

@@ -112,6 +112,7 @@ def test_a_crash_stops_the_other_worker_before_it_starts_another_task(tmp_path: 
 
 
 @pytest.mark.slow
+@pytest.mark.torture
 def test_a_task_that_always_crashes_is_given_up_and_all_others_complete() -> None:
     outcomes = sorted(run_all(one_dies, range(3), TWO))
     assert [task.result for task in outcomes] == [0, None, 2]
@@ -172,6 +173,7 @@ def waits(folder: Path, number: int) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.torture
 def test_tasks_of_a_lost_node_are_retried_on_another(cluster: Any, tmp_path: Path) -> None:
     second = cluster.add_node(num_cpus=1)
     tasks = run_all(partial(waits, tmp_path), range(6), ParallelConfig(cluster=cluster.address))

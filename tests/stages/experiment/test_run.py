@@ -81,6 +81,7 @@ def test_a_table_is_trained_once_and_reported_in_four_formats(tiny: Path, projec
     assert len(runs("classify")) == trained == 4
 
 
+@pytest.mark.torture
 def test_two_workers_reuse_cells_of_one_worker(tiny: Path, project: Path) -> None:
     with pytest.raises(InputError, match="no experiment table6 tiles"):
         report(ReportConfig(name="table6", profile="tiles"))
