@@ -41,6 +41,10 @@ class Difference(NamedTuple):
             return "better"
         return "worse" if self.high < 0 else "no significant difference"
 
+    def text(self, note: str = "") -> str:
+        """Return "+0.034 (95 % -0.010 .. +0.080)", with `note` at the end of the parentheses."""
+        return f"{self.mean:+.3f} (95 % {self.low:+.3f} .. {self.high:+.3f}{note})"
+
 
 FALSE_ALARMS = 0.05
 """Maximum false positive rate at which recalls are compared."""
@@ -158,8 +162,7 @@ class Comparison(NamedTuple):
         seeds = f"{self.seeds} seeds" if self.seeds > 1 else "1 seed, so without training variance"
         seeds += f", {self.folds} folds" * (self.folds > 1)
         return "\n".join(
-            f"- {self.question}: {name} {found.mean:+.3f} (95 % {found.low:+.3f} .. {found.high:+.3f}, {seeds}): "
-            f"{found.verdict()}"
+            f"- {self.question}: {name} {found.text(f', {seeds}')}: {found.verdict()}"
             for name, found in self.differences.items()
         )
 

@@ -24,6 +24,6 @@ def champion_gate(challenger: Scored, champion: Scored | None, version: str) -> 
     if champion is None:
         return GateDecision(True, "passed: the first version of this name")
     change = paired_difference([challenger], [champion], METRICS["AP"])
-    gain = f"test AP {change.mean:+.3f} (95 % {change.low:+.3f} .. {change.high:+.3f}) over champion version {version}"
+    gain = f"test AP {change.text()} over champion version {version}"
     wins = change.low > 0
     return GateDecision(wins, f"{'passed' if wins else 'not passed'}: {gain}: {change.verdict()}")

@@ -6,7 +6,7 @@ import numpy as np
 
 from inandout.evaluation.combined_scores import FEWEST, Detector, combine
 from inandout.evaluation.metrics import Scored, average_precisions
-from inandout.evaluation.paired_test import METRICS, Difference, Repeat, paired_difference
+from inandout.evaluation.paired_test import METRICS, Repeat, paired_difference
 from inandout.reporting.tables import Row, aligned
 from inandout.stages.classify.scores import read_scores
 from inandout.stages.experiment.grid import SOURCES
@@ -21,7 +21,7 @@ NOTE = (
 def distances_table(rows: Sequence[Row]) -> str:
     """Return a table of AP with and without distances; "" without the baseline or without good validation parts."""
     defined = [row for row in rows if "ap" in row.metrics and not row.n_shot]
-    lines = [["shot", "source", "n_aug", "AP", "with distances", "minus alone (95 %)", "minus distances (95 %)"]]
+    lines = [["shot", "source", "n_aug", "AP", "with distances", "minus alone", "minus distances"]]
     for shot in dict.fromkeys(row.shot for row in defined):
         of_shot = [row for row in defined if row.shot == shot]
         detectors = _detectors([row for row in of_shot if row.source == SOURCES["nearest"].title])
@@ -45,7 +45,7 @@ def _compare(classifiers: Mapping[Repeat, Detector], distances: Mapping[Repeat, 
     alone, baseline = ([pair[place].test for pair in pairs] for place in (0, 1))
     together = [combine(pair) for pair in pairs]
     differences = [paired_difference(together, other, METRICS["AP"], runs=common) for other in (alone, baseline)]
-    return [f"{_mean(alone, common):.3f}", f"{_mean(together, common):.3f}", *map(_text, differences)]
+    return [f"{_mean(alone, common):.3f}", f"{_mean(together, common):.3f}", *(each.text() for each in differences)]
 
 
 def _mean(scored: Sequence[Scored], repeats: Sequence[Repeat]) -> float:
@@ -55,7 +55,3 @@ def _mean(scored: Sequence[Scored], repeats: Sequence[Repeat]) -> float:
         ap = average_precisions(each, np.ones((1, len(each.labels)), np.int64))[0]
         of_seed.setdefault(seed, []).append(float(ap))
     return float(np.mean([np.mean(found) for found in of_seed.values()]))
-
-
-def _text(found: Difference) -> str:
-    return f"{found.mean:+.3f} ({found.low:+.3f} .. {found.high:+.3f})"

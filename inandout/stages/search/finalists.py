@@ -60,5 +60,5 @@ def _sentence(name: str, same: bool, difference: Difference | None, seeds: int) 
     answer = "paid" if difference.low > 0 else "did not pay"
     return (
         f"The search {answer}: on the test part, with {seeds} fresh seeds, AP of {name} against {DEFAULT} is "
-        f"{difference.mean:+.3f} (95 % {difference.low:+.3f} .. {difference.high:+.3f}): {difference.verdict()}."
+        f"{difference.text()}: {difference.verdict()}."
     )
