@@ -101,11 +101,7 @@ def fit(
         history.append({"loss": loss})
         on_epoch(epoch, history[-1])
         if checkpoint is not None:
-            progress = {"history": history, "sampler": sampler.state(), "scaler": scaler.state_dict()}
-            tensors = dict(model.state_dict())
-            for prefix, optimiser in optimisers.items():
-                tensors |= {f"{prefix}{name}": value for name, value in pack_optimiser(optimiser).items()}
-            save_checkpoint(checkpoint, Checkpoint(tensors, progress))
+            _save(model, optimisers, scaler, sampler, history, checkpoint)
     return history
 
 
@@ -242,6 +238,22 @@ def _reject_non_finite(model: DefectNet, epoch: int) -> None:
         raise NonFiniteLossError(
             f"weights are not finite after epoch {epoch}; lower lr and run it again; the last finite checkpoint is kept"
         )
+
+
+def _save(
+    model: DefectNet,
+    optimisers: Mapping[str, torch.optim.Optimizer],
+    scaler: torch.amp.GradScaler,
+    sampler: FrequencySampler,
+    history: list[dict[str, float]],
+    checkpoint: Path,
+) -> None:
+    """Write everything that `_resume` needs."""
+    progress = {"history": history, "sampler": sampler.state(), "scaler": scaler.state_dict()}
+    tensors = dict(model.state_dict())
+    for prefix, optimiser in optimisers.items():
+        tensors |= {f"{prefix}{name}": value for name, value in pack_optimiser(optimiser).items()}
+    save_checkpoint(checkpoint, Checkpoint(tensors, progress))
 
 
 def _resume(

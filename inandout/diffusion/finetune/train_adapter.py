@@ -25,7 +25,7 @@ PAPER_ADAPTER = AdapterConfig()
 
 
 def encode_each(base: Base, images: Sequence[ImageArray]) -> list[Tensor]:
-    """Latents (C, h, w) on the CPU of images (H, W, 3)."""
+    """Return latents (C, h, w), on the CPU, of images (H, W, 3)."""
     return [encode(base.pipeline.vae, image[None])[0].cpu() for image in images]
 
 
