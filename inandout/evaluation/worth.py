@@ -40,7 +40,7 @@ def worth_in_real_defects(
 ) -> Worth:
     """Invert the learning curve at the AP of a source.
 
-    The curve is the mean AP over draws, made monotone by isotonic regression and linear between its points. The
+    The curve is the mean AP over seeds, made monotone by isotonic regression and linear between its points. The
     interval is a bootstrap that draws seeds and test parts, the same ones for the curve and the source. It is rather
     narrow for few seeds.
 

@@ -74,9 +74,14 @@ def _training(facts: Facts) -> list[str]:
         f"Size {config['width']}x{config['height']} (fit {config['fit']}), initial weights {config['weights']} "
         f"(`{facts.tags.get('inandout.weights', 'unknown')}`), frozen {config['freeze']}, "
         f"{config['epochs']} epochs of {config['optimiser']} at {config['lr']}, batch {config['batch_size']}, "
-        f"seed {config['seed']}.",
+        f"{_seeds(config)}.",
         f"Licence of the data: {facts.data_licence}. Licence of the diffusion base: {facts.base_licence}.",
     ]
+
+
+def _seeds(config: Mapping[str, Any]) -> str:
+    own = config.get("training_seed")  # absent from older runs
+    return f"seed {config['seed']}" + (f", training seed {own}" if own is not None else "")
 
 
 def _shot(config: Mapping[str, Any]) -> str:

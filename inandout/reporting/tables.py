@@ -67,9 +67,9 @@ def unpack(text: str) -> list[Row]:
 
 
 def summarise(rows: Sequence[Row]) -> list[Line]:
-    """Return mean and standard deviation over seeds, in order of appearance."""
+    """Return mean and standard deviation over seeds, in order of appearance; see `distinct_runs`."""
     cells: dict[tuple[Shot, str, int], list[Row]] = {}
-    for row in mean_over_folds(rows):
+    for row in distinct_runs(mean_over_folds(rows)):
         cells.setdefault((row.shot, row.source, row.n_aug), []).append(row)
     return [
         Line(
@@ -95,6 +95,11 @@ def mean_over_folds(rows: Sequence[Row]) -> list[Row]:
         )
         for folds in cells.values()
     ]
+
+
+def distinct_runs(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows without further seeds of the same run; `repeat=training` has them for nearest neighbours."""
+    return list({(row.shot, row.source, row.n_aug, row.run_id): row for row in rows}.values())
 
 
 def _estimate(values: Sequence[float | None]) -> Estimate | None:

@@ -57,7 +57,7 @@ class View(NamedTuple):
 VIEWS: Mapping[str, View] = {
     "classifiers": View(
         "classify",
-        ["shot", "n_aug", "ddpm_ratio", "diffusion", "alpha", "seed"],
+        ["shot", "n_aug", "ddpm_ratio", "diffusion", "alpha", "seed", "training_seed"],
         ["ap", "ap_low", "ap_high", "precision", "recall"],
     ),
     "trials": View("trial", ["alpha", "ddpm_ratio", "n_aug"], ["val_ap"]),

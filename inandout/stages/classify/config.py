@@ -128,12 +128,17 @@ class ClassifyConfig(StageConfig):
             positives.append(f"{n_ddpm} {self.diffusion} (base {self.base.base}, alpha {self.alpha:g})")
         origin = f"run {self.start}" if self.start else f"weights={self.backbone.weights}"
         return [
-            f"data: {self.data.name()}, {size.width}x{size.height}, shot={self.scenario.describe()}, seed={self.seed}",
+            f"data: {self.data.name()}, {size.width}x{size.height}, shot={self.scenario.describe()}, "
+            f"seed={self.describe_seed()}",
             f"synthetic positives: {', '.join(positives) or 'none'}; missing pools and adapters are made first",
             f"classify: {self.backbone.backbone} from {origin}, head={self.backbone.head}, tile={self.backbone.tile}, "
             f"{'distances to good parts, ' * self.backbone.distances}"
             f"{fit.epochs} epochs in batches of {fit.batch_size}",
         ]
+
+    def describe_seed(self) -> str:
+        """Return "0", or "0, training seed 3" if `training_seed` is given."""
+        return str(self.seed) if self.training_seed is None else f"{self.seed}, training seed {self.training_seed}"
 
     def own_seed(self) -> int:
         """Return `training_seed`, or `seed` if it is None."""

@@ -98,7 +98,8 @@ def _identity(config: ClassifyConfig, real: Sequence[Sample]) -> Identity:
 def run_name(config: ClassifyConfig) -> str:
     """Return the name of the run in the MLflow UI; names sort by shot, images and seed."""
     source = f"n_aug={config.mix.n_aug:03d} ddpm={config.ddpm_ratio:.2f}"
-    return f"classify {config.scenario.shot} {source} seed={config.own_seed():02d}"
+    training = "" if config.training_seed is None else f" training_seed={config.training_seed:02d}"
+    return f"classify {config.scenario.shot} {source} seed={config.seed:02d}{training}"
 
 
 def refuse_impossible(config: ClassifyConfig, data: CheckedData) -> None:

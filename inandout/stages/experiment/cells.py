@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import mlflow
@@ -16,7 +16,7 @@ from inandout.reporting.tables import Row, pack
 from inandout.stages.classify.nearest import nearest
 from inandout.stages.classify.scores import Result
 from inandout.stages.classify.train import classify, refuse_impossible
-from inandout.stages.experiment.cost import cell_seconds
+from inandout.stages.experiment.cost import cheapest_first
 from inandout.stages.experiment.grid import REMARKS, ROWS, Cell
 from inandout.stages.experiment.plan import plan_cells
 from inandout.stages.pools.pool import open_pool
@@ -37,11 +37,12 @@ def refuse_impossible_cells(cells: Sequence[Cell], data: CheckedData) -> None:
 
 
 def list_remarks(cells: Sequence[Cell]) -> list[str]:
-    """Return one sentence on seeds that repeat the training alone, and one for each pool without known sources."""
+    """Return a remark on seeds that repeat the training alone, and one for each pool without known sources."""
     remarks = []
     if len({cell.config.own_seed() for cell in cells}) > len({cell.config.seed for cell in cells}):
         remarks.append(
-            "All seeds share one split and its pools. The intervals leave out the variance of fine-tuning and drawing."
+            f"All seeds use the split, the real defects of few shot and the pools of seed {cells[0].config.seed}. The "
+            "intervals do not include the variance of choosing or generating them."
         )
     for source, pool in dict.fromkeys((cell.source, cell.config.ddpm_pool) for cell in cells if cell.config.ddpm_pool):
         samples = open_pool(pool).samples
@@ -59,7 +60,7 @@ def measure_cells(cells: Sequence[Cell], data: CheckedData, parallel: ParallelCo
 
     `remarks.txt` of the run has `list_remarks`.
 
-    Cells that take least time come first.
+    Cells that take least time with all that they need come first.
 
     Args:
         cells: cells of one dataset.
@@ -73,8 +74,8 @@ def measure_cells(cells: Sequence[Cell], data: CheckedData, parallel: ParallelCo
     rows: dict[int, Row] = {}
     failures: list[str] = []
     mlflow.log_text("\n".join(list_remarks(cells)), REMARKS)
-    estimates = cell_seconds(plan_cells(cells, data))
-    order = sorted(range(len(cells)), key=lambda number: estimates[number])
+    estimates = dict(cheapest_first(plan_cells(cells, data)))
+    order = list(estimates)
     clock = _Clock(estimates, parallel)
     _say(f"[0/{len(cells)}] {clock.left()}".rstrip())
     tasks = run_all(work, [cells[number] for number in order], parallel)
@@ -89,11 +90,12 @@ def measure_cells(cells: Sequence[Cell], data: CheckedData, parallel: ParallelCo
             continue
         config, result = cell.config, task.result
         n_shot = config.scenario.n_shot if cell.on_curve else 0
+        repeated = any(row.run_id == result.run_id for row in rows.values())
         rows[number] = Row(
             config.scenario.shot, cell.source, cell.n_aug, config.own_seed(), result.run_id, result.metrics,
             config.data.fold, n_shot,
         )  # fmt: skip
-        clock.add(number, _seconds_trained(result))
+        clock.add(number, None if repeated else _seconds_trained(result))
         ap = f"{cell.name()}: AP {result.metrics.get('ap', float('nan')):.3f}"
         _say(", ".join(part for part in (f"[{done}/{len(cells)}] {ap}", clock.left()) if part))
         mlflow.log_text(pack([rows[key] for key in sorted(rows)]), ROWS)
@@ -130,10 +132,10 @@ def _seconds_trained(result: Result) -> float | None:
 class _Clock:
     """Estimate of the time left: estimated seconds of the pending cells, corrected by those of the trained ones."""
 
-    def __init__(self, estimates: Sequence[float], parallel: ParallelConfig) -> None:
-        self.pending = set(range(len(estimates)))
+    def __init__(self, estimates: Mapping[int, float], parallel: ParallelConfig) -> None:
+        self.pending = set(estimates)
         self._estimates, self._parallel = estimates, parallel
-        self._estimated = self._trained = _WEIGHT * sum(estimates)
+        self._estimated = self._trained = _WEIGHT * sum(estimates.values())
         self._actual, self._began = 0.0, time.monotonic()
 
     def add(self, number: int, seconds: float | None) -> None:

@@ -117,8 +117,8 @@ ExpectedAp = Annotated[
 _POOL = "existing pools as further sources, NAME=FOLDER separated by commas; a folder of images will do"
 _FOLDS = "test every part once, in cross-validation by whole groups; 0 = the split of the dataset"
 _REPEAT = (
-    "what each further seed repeats: all (split, pools and training), or the training alone, on the split and pools of "
-    "the first seed"
+    "what each further seed repeats: all (split, choice of real defects, pools, training), or the training alone, with "
+    "the images of the first seed"
 )
 _CURVE = "numbers of real positives of a learning curve, such as 1,2,5,10, to say how many each source is worth"
 

@@ -80,7 +80,8 @@ def estimate(plan: Plan, gpu_tflops: float | None) -> str:
         gpu_tflops: peak of a GPU in 10^12 operations per second.
     """
     missing = plan.missing()
-    finished = len(plan.goals) - len({goal.identity for goal in plan.goals} & {task.identity for task in missing})
+    absent = {task.identity for task in missing}
+    finished = sum(goal.identity not in absent for goal in plan.goals)
     name = "cells" if any(goal.stage in ("classify", "nearest") for goal in plan.goals) else "pools"
     text = f"{len(plan.goals)} {name}, {finished} finished and reused"
     if not missing:
@@ -91,22 +92,25 @@ def estimate(plan: Plan, gpu_tflops: float | None) -> str:
     return f"{text}\n\n{_table(works, gpu_tflops)}"
 
 
-def cell_seconds(plan: Plan) -> list[float]:
-    """Return the estimated seconds of each cell on this machine; 0 for a cell whose run is finished.
+def cheapest_first(plan: Plan) -> list[tuple[int, float]]:
+    """Return the numbers of all cells in the order of execution, with their estimated seconds on this machine.
 
-    What several cells need, such as an adapter, counts for the first of them.
+    The cell that takes least time with all that it needs comes first. What several cells need, such as an adapter,
+    counts for the first of them. A cell whose run is finished takes 0 seconds.
     """
+    alone = [_seconds(goal, {}, plan) for goal in plan.goals]
     seen: dict[str, Task[Config]] = {}
-    seconds = []
-    for goal in plan.goals:
-        before = len(seen)
-        add_missing(goal, seen)
-        tasks = list(seen.values())[before:]
-        works = [*_classifying(tasks, plan), *_diffusing(tasks, plan)]
-        seconds.append(
-            sum(work.number * work.each.seconds for work in works) + sum(overhead(t.stage, t.config) for t in tasks)
-        )
-    return seconds
+    order = sorted(range(len(alone)), key=alone.__getitem__)
+    return [(number, _seconds(plan.goals[number], seen, plan)) for number in order]
+
+
+def _seconds(goal: Task[Config], seen: dict[str, Task[Config]], plan: Plan) -> float:
+    """Return the estimated seconds of a goal and its missing dependencies, without the tasks in `seen`; add to it."""
+    before = len(seen)
+    add_missing(goal, seen)
+    tasks = list(seen.values())[before:]
+    works = [*_classifying(tasks, plan), *_diffusing(tasks, plan)]
+    return sum(work.number * work.each.seconds for work in works) + sum(overhead(t.stage, t.config) for t in tasks)
 
 
 def _table(works: Sequence[Work], gpu_tflops: float | None) -> str:

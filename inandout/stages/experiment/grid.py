@@ -128,7 +128,8 @@ def build_cells(
         folds: number of folds, each the test part once; 0 = the split of the dataset.
         curve: numbers of real positives, of all kinds together, of the learning curve.
         repeat: all: a seed determines everything from the validation split to the order of images; training: all
-            seeds use the split and the pools of the first, and determine initial weights and order of images only.
+            seeds use the split, the real defects and the pools of the first, and determine initial weights and order
+            of images only.
     """
     chosen = [*(SOURCES[name] for name in sources), *(pools or {}).values()]
     parts = [f"{number}/{folds}" for number in range(1, folds + 1)] or [shared.data.fold]

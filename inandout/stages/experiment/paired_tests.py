@@ -70,7 +70,7 @@ def conclusion(tests: Sequence[Comparison], n_seeds: int) -> str:
     )
     if n_seeds == 1:
         sentence += (
-            "; one seed does not show the variance of training, so repeat with seeds=0,1,2,3 before you conclude "
-            "(repeat=training reuses the pools)"
+            "; one seed does not show the variance of training, so give four seeds before you conclude (with "
+            "repeat=training, they share the pools of the first)"
         )
     return f"{sentence}."

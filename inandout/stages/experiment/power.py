@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 from inandout.data.prepare import CheckedData
 from inandout.evaluation.metrics import Labels, number_parts
 from inandout.evaluation.power import POWER, Assumptions, detectable_difference
-from inandout.reporting.tables import Row, mean_over_folds
+from inandout.reporting.tables import Row, distinct_runs, mean_over_folds
 from inandout.stages.classify.scores import read_scores
 from inandout.stages.experiment.grid import Cell
 
@@ -54,13 +54,13 @@ def measured_power(rows: Sequence[Row]) -> str:
     """Return the detectable difference of finished rows, with AP, correlation and spread as they were measured.
 
     Correlation and spread are means over sources; the correlation is that of the scores of two sources over the parts
-    of one label.
+    of one label. Sources with the same run for several seeds have no spread, and are left out of it.
     """
     defined = [row for row in rows if "ap" in row.metrics]
     sources = list(dict.fromkeys((row.shot, row.source, row.n_aug) for row in defined))
     first = {key: next(row for row in defined if (row.shot, row.source, row.n_aug) == key) for key in sources}
     by_source: dict[tuple[object, ...], list[float]] = {}
-    for row in mean_over_folds(defined):
+    for row in distinct_runs(mean_over_folds(defined)):
         by_source.setdefault((row.shot, row.source, row.n_aug), []).append(row.metrics["ap"])
     spreads = [np.std(aps, ddof=1) for aps in by_source.values() if len(aps) > 1]
     assumed = Assumptions(

@@ -119,7 +119,7 @@ def _sections(rows: Sequence[Row], tests: Sequence[Comparison], remarks: Sequenc
             "Number of real defects that give the same AP without synthetic ones, by the learning curve of the source "
             "none; at few and full shot, the real defects that were used as well are included."
         )
-        figure = ("AP against the number of real defects, with one standard deviation over draws.", curve.figure)
+        figure = ("AP against the number of real defects, with one standard deviation over seeds.", curve.figure)
         found.append(Section("Worth in real defects", _paragraphs(note, curve.table), (figure,)))
     titles = [title for title in dict.fromkeys(row.source for row in table) if title in CONTROLS]
     controls = [f"- {title}: {_CONTROL_NOTES[title]}" for title in titles]
@@ -169,7 +169,7 @@ def _pages_end(rows: Sequence[Row], run_id: str) -> list[Section]:
         for name, value in read_config(run_id).items()
         if name in options and value != options[name].field.default
     }
-    seconds = sum(row.metrics.get("seconds", 0.0) for row in rows)
+    seconds = sum({row.run_id: row.metrics.get("seconds", 0.0) for row in rows}.values())
     facts = (
         f"Run {run_id} of `{stage}`, commit {run.data.tags.get('mlflow.source.git.commit', 'unknown')}. "
         f"{len(rows)} cells took {seconds / 3600:.1f} hours of work; their run ids are in `results.csv` and `{ROWS}`."

@@ -209,7 +209,7 @@ def _tags(config: PromoteConfig, candidate: TrainedClassifier) -> dict[str, str]
         "n_aug": str(candidate.config.mix.n_aug),
         "ddpm_ratio": f"{candidate.config.ddpm_ratio:g}",
         "shot": candidate.config.scenario.describe(),
-        "seeds": str(candidate.config.seed),
+        "seeds": candidate.config.describe_seed(),
         "ap": ap_with_interval(candidate.run.data.metrics),
         "data_fingerprint": candidate.data_fingerprint,
         "test_fingerprint": candidate.test_fingerprint,

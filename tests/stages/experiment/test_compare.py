@@ -5,6 +5,8 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from inandout.data.images import write_image
 from inandout.data.manifest import read_manifest
@@ -15,10 +17,12 @@ from inandout.stages.classify.train import classify
 from inandout.stages.experiment.cells import list_remarks
 from inandout.stages.experiment.compare import compare, plan
 from inandout.stages.experiment.config import CompareConfig, ExperimentConfig, ReportConfig
+from inandout.stages.experiment.cost import cheapest_first
 from inandout.stages.experiment.grid import SOURCES, build_cells
 from inandout.stages.experiment.missing import training_steps
 from inandout.stages.experiment.paired_tests import _questions, pairs_of
-from inandout.stages.experiment.plan import equal_steps
+from inandout.stages.experiment.plan import equal_steps, plan_cells
+from inandout.stages.experiment.power import measured_power
 from inandout.stages.experiment.report import report
 from inandout.stages.experiment.with_distances import distances_table
 from inandout.tracking.runs import STAGE, artifact_folder
@@ -219,16 +223,38 @@ def test_generated_pools_need_no_remark() -> None:
 
 
 def test_seeds_that_repeat_the_training_share_split_and_pools(tiny: Path, project: Path) -> None:
-    rows = compare(config(tiny, sources="none,memseg", seeds="0,3", repeat="training"))
-    assert [(row.source, row.seed) for row in rows] == [("none", 0), ("none", 3), ("MemSeg", 0), ("MemSeg", 3)]
-    assert len(runs("augment")) == 1
-    trained = {run.info.run_id: run.data for run in runs("classify")}
-    assert {(data.params["seed"], data.params["training_seed"]) for data in trained.values()} == {
-        ("0", "None"), ("0", "3"),
-    }  # fmt: skip
-    assert len({trained[row.run_id].metrics["seconds"] for row in rows}) == 4, "each row is a training of its own"
-    assert "All seeds share one split and its pools." in results()
+    asked = config(tiny, sources="nearest,none,memseg", seeds="2,3", repeat="training", epochs=1, curve="1")
+    assert "8 cells, 0 finished and reused; 0 adapters and 1 pools are missing" in plan(asked)
+    rows = compare(asked)
+    assert [(row.source, row.n_shot, row.seed) for row in rows] == [
+        (source, n_shot, seed)
+        for source, n_shot in (("nearest neighbour", 0), ("none", 0), ("MemSeg", 0), ("none", 1))
+        for seed in (2, 3)
+    ]  # fmt: skip
+    assert len(runs("augment")) == len(runs("nearest")) == 1
+    for first, second in zip(rows[2::2], rows[3::2], strict=True):
+        assert mlflow.get_run(second.run_id).data.params["seed"] == "2"
+        weights, others = (load_file(artifact_folder(row.run_id, "classifier.safetensors")) for row in (first, second))
+        assert not torch.equal(weights["fc.weight"], others["fc.weight"])
+        manifests = [artifact_folder(row.run_id, "manifest.csv").read_text() for row in (first, second)]
+        assert manifests[0] == manifests[1]
+    assert "All seeds use the split, the real defects of few shot and the pools of seed 2." in results()
+    assert "| nearest neighbour | 0     | 1     |" in results(), "it is computed once"
     assert "MemSeg against none: AP" in results() and "2 seeds" in results()
+    assert "8 cells, 8 finished and reused" in plan(asked)
+    assert "over seeds 0.000" not in measured_power(rows)
+
+
+def test_the_first_seed_makes_the_pool_and_the_cheapest_source_is_first(tiny: Path, project: Path) -> None:
+    connect()
+    asked = config(tiny, sources="inpaint,memseg", seeds="2,3", repeat="training")
+    cells = asked.cells()
+    order = cheapest_first(plan_cells(cells, read_data(str(tiny))))
+    assert [(cells[number].source, cells[number].config.own_seed()) for number, _ in order] == [
+        (source, seed) for source in ("MemSeg", "inpainting") for seed in (2, 3)
+    ]  # fmt: skip
+    seconds = [value for _, value in order]
+    assert seconds[2] > 2 * seconds[3], "the first seed makes the pool"
 
 
 @pytest.mark.parametrize("repeat", ["all", "training"])

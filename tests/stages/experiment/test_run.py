@@ -25,7 +25,7 @@ from inandout.stages.classify.synthetic import diffusion_pool_config, make_pool
 from inandout.stages.classify.train import classify
 from inandout.stages.experiment.cells import measure_cells
 from inandout.stages.experiment.config import GRIDS, ExperimentConfig, Grid, ReportConfig
-from inandout.stages.experiment.cost import _image_passes, cell_seconds
+from inandout.stages.experiment.cost import _image_passes, cheapest_first
 from inandout.stages.experiment.missing import missing_images
 from inandout.stages.experiment.paired_tests import conclusion
 from inandout.stages.experiment.report import report
@@ -129,7 +129,7 @@ def test_the_time_left_is_estimated_first_and_corrected_by_trained_cells(
     with mlflow.start_run() as found:
         pass
     monkeypatch.setattr(cells, "classify", found_or_trained)
-    monkeypatch.setattr(cells, "cell_seconds", lambda plan: [0.0, 45.0, 45.0, 45.0])
+    monkeypatch.setattr(cells, "cheapest_first", lambda plan: list(enumerate([0.0, 45.0, 45.0, 45.0])))
     monkeypatch.setattr(cells, "run_all", lambda work, items, _: run_all(work, items, ParallelConfig()))
     with mlflow.start_run():
         cells_of_table = config(tiny, name="table2", n_augs="2", seeds="0,1,2,3").cells()
@@ -145,12 +145,14 @@ def test_a_cell_takes_the_time_of_all_that_it_needs_and_a_finished_one_none(tiny
     few = config(tiny, name="comparison", n_augs="2", seeds="0")
     planned = plan_experiment(few)
     names = [(cell.config.scenario.shot, cell.source) for cell in planned.cells]
-    seconds = dict(zip(names, cell_seconds(planned), strict=True))
+    seconds = {names[number]: value for number, value in cheapest_first(planned)}
     assert all(value > 0 for value in seconds.values())
-    assert seconds["zero", "DDPM"] > seconds["zero", "MemSeg"], "it fine-tunes and draws"
-    assert seconds["zero", "DDPM"] > seconds["zero", "In&Out"], "it has the same adapter and more images"
+    assert seconds["zero", "In&Out"] > seconds["zero", "MemSeg"], "it fine-tunes and draws"
+    assert seconds["zero", "In&Out"] > seconds["zero", "DDPM"], "the adapter of both counts for the first"
+    order = list(seconds)
+    assert order.index(("zero", "MemSeg")) < order.index(("zero", "In&Out")) < order.index(("zero", "DDPM"))
     classify(planned.cells[0].config, planned.data)
-    assert cell_seconds(planned)[0] == 0
+    assert cheapest_first(planned)[0] == (0, 0)
 
 
 def test_the_conclusion_counts_significant_differences_and_asks_for_more_seeds() -> None:
