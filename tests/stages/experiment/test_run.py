@@ -149,8 +149,8 @@ def test_a_cell_takes_the_time_of_all_that_it_needs_and_a_finished_one_none(tiny
     assert all(value > 0 for value in seconds.values())
     order = list(seconds)
     assert order.index(("zero", "MemSeg")) < order.index(("zero", "DDPM")), "DDPM fine-tunes and draws"
-    first, second = sorted([("zero", "DDPM"), ("zero", "In&Out")], key=order.index)
-    assert seconds[first] > seconds[second], "the adapter of both counts for the first"
+    first, second = sorted(order.index(("zero", source)) for source in ("DDPM", "In&Out"))
+    assert seconds[order[first]] > seconds[order[second]], "the adapter of both counts for the first"
     classify(planned.cells[0].config, planned.data)
     assert cheapest_first(planned)[0] == (0, 0)
 
