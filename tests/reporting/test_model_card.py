@@ -55,6 +55,12 @@ def test_the_card_states_data_errors_bounds_and_commands() -> None:
     ):  # fmt: skip
         assert said in card, said
     assert "The validation part has no real defect" not in card
+    assert "batch 8, seed 3." in card
+
+
+def test_the_card_names_the_training_seed() -> None:
+    again = facts(20)._replace(config=facts(20).config | {"training_seed": 5})
+    assert "batch 8, seed 3, training seed 5." in model_card(again)
 
 
 def test_the_card_names_distances() -> None:

@@ -15,7 +15,7 @@ ROWS = "rows.json"
 """Artifact of a comparison: finished cells, in the format of `inandout.reporting.tables.pack`."""
 
 Repeated = Literal["all", "training"]
-"""What further seeds repeat: the split, the pools and the training, or the training alone."""
+"""What further seeds repeat: everything (split, real defects of few shot, pools, training), or the training alone."""
 Kind = Literal["mix", "none", "none-steps", "nearest", "two-stage"]
 """How a row is computed. mix: a classifier with synthetic positives; the others: see `SOURCES`."""
 
