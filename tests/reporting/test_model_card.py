@@ -59,7 +59,7 @@ def test_the_card_states_data_errors_bounds_and_commands() -> None:
 
 
 def test_the_card_names_the_training_seed() -> None:
-    again = facts(20)._replace(config=facts(20).config | {"training_seed": 5})
+    again = facts(20)._replace(config={**facts(20).config, "training_seed": 5})
     assert "batch 8, seed 3, training seed 5." in model_card(again)
 
 
