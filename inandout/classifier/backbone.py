@@ -170,6 +170,9 @@ class DefectNet(nn.Module):
 def build_classifier(config: BackboneConfig, seed: int) -> DefectNet:
     """Build a `DefectNet` whose random weights depend on `seed` only.
 
+    With tiles, the last layer starts at zero: all tiles have the same logit and the same gradient. A random last layer
+    would choose the tile that training starts from.
+
     Args:
         config: `weights` is `none` (random), `imagenet` (torchvision's IMAGENET1K_V1, downloaded on first use; the
             paper does not specify its initial weights, its follow-up DIAG uses these), or the path of a .safetensors
@@ -182,6 +185,9 @@ def build_classifier(config: BackboneConfig, seed: int) -> DefectNet:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = DefectNet(config.backbone, config.freeze, config.head, config.tile)
+    if config.tile:
+        nn.init.zeros_(model.last.weight)
+        nn.init.zeros_(model.last.bias)
     if config.weights != "none":
         state = _imagenet(config.backbone) if config.weights == "imagenet" else _from_file(Path(config.weights))
         _load_network(model, state, config.weights)

@@ -18,7 +18,19 @@ LABELS = np.array([0, 1] * 3)
 
 
 def built(tile: int, head: Head = "image", freeze: Freeze = "none") -> DefectNet:
-    return build_classifier(RESNET18.model_copy(update={"tile": tile, "head": head, "freeze": freeze}), 0).eval()
+    """Return a classifier with a random last layer, the same for every size of tile."""
+    config = RESNET18.model_copy(update={"head": head, "freeze": freeze})
+    model = build_classifier(config.model_copy(update={"tile": tile}), 0).eval()
+    model.last.load_state_dict(build_classifier(config.model_copy(update={"tile": 0}), 0).last.state_dict())
+    return model
+
+
+def test_training_starts_from_all_tiles_alike() -> None:
+    model = build_classifier(RESNET18.model_copy(update={"tile": 32}), 0)
+    maps = torch.randn(1, 512, 4, 3, requires_grad=True)
+    model.logits(maps).backward()
+    assert model.last.weight.grad is not None
+    assert torch.allclose(model.last.weight.grad.flatten(), maps.mean((0, 2, 3)), atol=1e-5)
 
 
 def test_the_score_is_that_of_the_worst_tile() -> None:
