@@ -305,6 +305,7 @@ if PartialState().is_main_process:
 """
 
 
+@pytest.mark.torture
 def test_two_processes_have_the_same_losses_as_one(tmp_path: Path) -> None:
     script, result = tmp_path / "two.py", tmp_path / "result.json"
     script.write_text(SCRIPT)
