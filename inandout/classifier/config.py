@@ -70,7 +70,6 @@ class DetectorConfig(BackboneConfig):
 
 
 Optimiser = Literal["sgd", "adamw"]
-Schedule = Literal["constant", "cosine"]
 
 
 class FitConfig(BaseModel):
@@ -84,9 +83,6 @@ class FitConfig(BaseModel):
         "adamw", description="sgd (paper) needs pretrained weights; adamw also trains random weights"
     )
     lr: float = Field(0.001, gt=0, le=10, description="learning rate (paper: 0.01)")
-    schedule: Schedule = Field(
-        "constant", description="learning rate over the epochs: constant, or cosine, which lowers it towards 0"
-    )
     compile: bool = Field(
         False,
         description="compile the network with torch.compile, which takes about a minute; no effect with freeze=all",

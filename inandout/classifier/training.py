@@ -1,6 +1,5 @@
 """Training and prediction of the classifier, independent of dataset files and MLflow."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -94,7 +93,6 @@ def fit(
         range(len(history) + 1, config.epochs + 1), "train", total=config.epochs, initial=len(history), unit="epoch",
         disable=None,
     ):  # fmt: skip
-        _set_rates(optimisers, config, epoch)
         with _compilation() if config.compile else nullcontext():
             loss = _train_epoch(
                 model, optimisers, scaler, forward, labels, masks, sampler.epoch(), config.batch_size, epoch
@@ -186,14 +184,6 @@ def _optimisers(model: DefectNet, config: FitConfig) -> dict[str, torch.optim.Op
     return optimisers
 
 
-def _set_rates(optimisers: Mapping[str, torch.optim.Optimizer], config: FitConfig, epoch: int) -> None:
-    """Set the learning rates of an epoch; cosine annealing after Loshchilov and Hutter 2017, equation 5, no restart."""
-    share = (1 + math.cos(math.pi * (epoch - 1) / config.epochs)) / 2 if config.schedule == "cosine" else 1.0
-    for optimiser in optimisers.values():
-        for group in optimiser.param_groups:
-            group["lr"] = share * optimiser.defaults["lr"]
-
-
 def _train_epoch(
     model: DefectNet,
     optimisers: Mapping[str, torch.optim.Optimizer],
@@ -225,7 +215,7 @@ def _train_epoch(
         scaler.update()
         losses.append(loss.detach())
         if len(losses) == READ_EVERY or step == len(batches):
-            means += _read(losses, epoch, step, optimisers[""].defaults["lr"])
+            means += _read(losses, epoch, step, optimisers[""].param_groups[0]["lr"])
             losses.clear()
     return sum(mean * len(batch) for mean, batch in zip(means, batches, strict=True)) / len(order)
 

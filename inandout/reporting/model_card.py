@@ -73,8 +73,8 @@ def _training(facts: Facts) -> list[str]:
         f"Synthetic defects: {synthetic}.",
         f"Size {config['width']}x{config['height']} (fit {config['fit']}), initial weights {config['weights']} "
         f"(`{facts.tags.get('inandout.weights', 'unknown')}`), frozen {config['freeze']}, "
-        f"{config['epochs']} epochs of {config['optimiser']} at {config['lr']} (schedule "
-        f"{config.get('schedule', 'constant')}), batch {config['batch_size']}, {_seeds(config)}.",
+        f"{config['epochs']} epochs of {config['optimiser']} at {config['lr']}, batch {config['batch_size']}, "
+        f"{_seeds(config)}.",
         f"Licence of the data: {facts.data_licence}. Licence of the diffusion base: {facts.base_licence}.",
     ]
 

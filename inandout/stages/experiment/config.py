@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from inandout.classifier.config import Backbone, DetectorConfig, FitConfig, Freeze, Head, Optimiser, Schedule, Tile
+from inandout.classifier.config import Backbone, DetectorConfig, FitConfig, Freeze, Head, Optimiser, Tile
 from inandout.data.config import DataConfig, EachKind, Geometry, NShot, Shot, ShotConfig
 from inandout.diffusion.base.config import BaseConfig
 from inandout.errors import InputError, did_you_mean
@@ -149,7 +149,6 @@ class SettingsConfig(BaseModel):
     batch_size: int | None = Field(None, ge=2, le=4096, description="images per step")
     optimiser: Optimiser | None = Field(None, description="optimiser: sgd or adamw")
     lr: float | None = Field(None, gt=0, le=10, description="learning rate")
-    schedule: Schedule | None = Field(None, description="learning rate over the epochs: constant or cosine")
     device: Device | None = Field(None, description="device: auto, cpu, cuda, cuda:N or mps")
     precision: AnyPrecision | None = Field(None, description="precision: auto, fp32, bf16 or fp16")
     negatives: Negatives | None = Field(None, description="synthetic negatives, as in classify")

@@ -143,15 +143,14 @@ def _setup(rows: Sequence[Row]) -> str:
         f"Data {Path(given['data']).name}, images of {given['width']}x{given['height']} ({given['fit']}); "
         f"{given['backbone']} from weights {Path(given['weights']).name} ({run.tags.get(WEIGHTS_TAG, '-')}), "
         f"freeze={given['freeze']}, head={given['head']}, tile={given['tile']}, "
-        f"distances={given['distances']}; {given['optimiser']}, lr {given['lr']} ({given['schedule']}), "
-        f"{given['epochs']} epochs, batches of {given['batch_size']}; "
-        f"few shot: {given['n_shot']} real defects{of_each}."
+        f"distances={given['distances']}; {given['optimiser']}, lr {given['lr']}, {given['epochs']} epochs, batches of "
+        f"{given['batch_size']}; few shot: {given['n_shot']} real defects{of_each}."
     )
 
 
 _SETUP = (
     "data", "width", "height", "fit", "backbone", "weights", "freeze", "head", "tile", "distances", "optimiser", "lr",
-    "schedule", "epochs", "batch_size", "n_shot", "each_kind",
+    "epochs", "batch_size", "n_shot", "each_kind",
 )  # fmt: skip
 _CONTROL_NOTES = {
     "none": "no synthetic positives; negatives are sampled as often as positives (balanced), as in all rows",
