@@ -1,5 +1,6 @@
 """The classifier: a network of torchvision with one defect logit; the paper's is a ResNet-50 (section 5.1)."""
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -129,17 +130,20 @@ class DefectNet(nn.Module):
         return logits if self.distance_head is None else self.distance_head.add(logits, *maps)
 
     def logits(self, features: Tensor) -> Tensor:
-        """Return logits (N,) of features (N, C), or of the worst tile for maps (N, C, h, w).
+        """Return logits (N,) of features (N, C), or with tiles of maps (N, C, h, w).
 
         A tile begins at every cell of the maps. The last layer is linear, so the mean of the logits of a tile's cells
-        is the logit of its mean features.
+        is the logit of its mean features. The logit of the image is the logarithm of the mean of the exponentials of
+        its tiles' logits, a smooth maximum (Pinheiro and Collobert 2015): all tiles have a gradient, most of it that
+        with the highest logit.
         """
         if features.dim() == 2:
             return self.last(features).flatten()
         cells = self.last(features.movedim(1, -1)).movedim(-1, 1)
         side = self.tile // STRIDE
         tiles = avg_pool2d(cells, (min(side, cells.shape[2]), min(side, cells.shape[3])), stride=1)
-        return tiles.amax(dim=(1, 2, 3))
+        scores = tiles.flatten(1)
+        return scores.logsumexp(1) - math.log(scores.shape[1])
 
     def normalise(self, images: Tensor) -> Tensor:
         """Return float images with the mean and standard deviation of ImageNet's colours as zero and one."""
@@ -207,7 +211,7 @@ def save_classifier(model: DefectNet, path: Path) -> None:
     if model.distance_head:
         tensors |= {f"{_DISTANCE_HEAD}{name}": value for name, value in model.distance_head.state_dict().items()}
     head = "mask" if model.mask_head else "image"
-    write_tensors(path, tensors, {"backbone": model.backbone, "head": head, "tile": str(model.tile)})
+    write_tensors(path, tensors, {"backbone": model.backbone, "head": head, "smooth_tile": str(model.tile)})
 
 
 def load_classifier(path: Path) -> DefectNet:
@@ -220,8 +224,11 @@ def load_classifier(path: Path) -> DefectNet:
     try:
         with safe_open(path, framework="pt") as file:
             # Files of older versions lack metadata.
-            names: dict[str, Any] = {"backbone": "resnet50", "head": "image", "tile": "0"} | (file.metadata() or {})
-        model = DefectNet(names["backbone"], head=names["head"], tile=int(names["tile"]))
+            given = file.metadata() or {}
+            names: dict[str, Any] = {"backbone": "resnet50", "head": "image", "smooth_tile": "0"} | given
+        if names.get("tile", "0") != "0":
+            raise ValueError("an older version scored tiles by their maximum; train it again")
+        model = DefectNet(names["backbone"], head=names["head"], tile=int(names["smooth_tile"]))
         tensors = load_file(path)
         if f"{_DISTANCE_HEAD}memory" in tensors:
             model.distance_head = DistanceHead(_checked_memory(model, tensors[f"{_DISTANCE_HEAD}memory"]))

@@ -93,7 +93,7 @@ def _shot(config: Mapping[str, Any]) -> str:
 def _tiles(facts: Facts) -> str:
     """Return how tiles give the logit; "" without them."""
     tile = facts.config.get("tile")  # absent from older runs
-    return f", the highest one of overlapping tiles of {tile} px" if tile else ""
+    return f", a smooth maximum over overlapping tiles of {tile} px" if tile else ""
 
 
 def _head(facts: Facts) -> str:
