@@ -134,8 +134,8 @@ class DefectNet(nn.Module):
 
         A tile begins at every cell of the maps. The last layer is linear, so the mean of the logits of a tile's cells
         is the logit of its mean features. The logit of the image is the logarithm of the mean of the exponentials of
-        its tiles' logits, a smooth maximum (Pinheiro and Collobert 2015): all tiles have a gradient, most of it that
-        with the highest logit.
+        its tiles' logits, a smooth maximum (Pinheiro and Collobert 2015): every tile has a gradient, that with the
+        highest logit the largest.
         """
         if features.dim() == 2:
             return self.last(features).flatten()
@@ -218,7 +218,7 @@ def load_classifier(path: Path) -> DefectNet:
     """Load a trained `DefectNet` in evaluation mode, with frozen parameters.
 
     Raises:
-        InputError: the file was not written by `save_classifier`.
+        InputError: the file was not written by `save_classifier`, or by an older version with another score of tiles.
     """
     require_regular(path)
     try:
@@ -226,8 +226,6 @@ def load_classifier(path: Path) -> DefectNet:
             # Files of older versions lack metadata.
             given = file.metadata() or {}
             names: dict[str, Any] = {"backbone": "resnet50", "head": "image", "smooth_tile": "0"} | given
-        if names.get("tile", "0") != "0":
-            raise ValueError("an older version scored tiles by their maximum; train it again")
         model = DefectNet(names["backbone"], head=names["head"], tile=int(names["smooth_tile"]))
         tensors = load_file(path)
         if f"{_DISTANCE_HEAD}memory" in tensors:
@@ -238,6 +236,10 @@ def load_classifier(path: Path) -> DefectNet:
         raise InputError(
             f"{path}: not the weights of a trained classifier ({brief(error)}); use the weights of a classify run"
         ) from error
+    if names.get("tile", "0") != "0":
+        raise InputError(
+            f"{path}: an older version trained it with the maximum over its tiles as score; train it again"
+        )
     return model.eval().requires_grad_(False)
 
 

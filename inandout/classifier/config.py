@@ -47,7 +47,7 @@ class BackboneConfig(NetworkConfig):
     )
     tile: Tile = Field(
         0,
-        description="side in px of overlapping tiles; the worst one gives the score; 0 = the whole image",
+        description="side in px of overlapping tiles; a smooth maximum over them gives the score; 0 = the whole image",
     )
 
 

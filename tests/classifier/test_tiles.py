@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from inandout.checkpoint import write_tensors
 from inandout.classifier.backbone import DefectNet, build_classifier, load_classifier, save_classifier
@@ -85,10 +86,14 @@ def test_training_and_file_keep_the_tiles(tmp_path: Path) -> None:
     assert predict(loaded, PIXELS) == pytest.approx(predict(model, PIXELS), abs=1e-5)
 
 
-def test_a_file_of_a_version_that_scored_tiles_by_their_maximum_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "old.safetensors"
-    write_tensors(path, {}, {"backbone": "resnet18", "head": "image", "tile": "64"})
-    with pytest.raises(InputError, match="scored tiles by their maximum; train it again"):
+def test_of_older_files_only_those_without_tiles_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_classifier(built(0), path)
+    tensors = load_file(path)
+    write_tensors(path, tensors, {"backbone": "resnet18", "head": "image", "tile": "0"})
+    assert load_classifier(path).tile == 0
+    write_tensors(path, tensors, {"backbone": "resnet18", "head": "image", "tile": "64"})
+    with pytest.raises(InputError, match="maximum over its tiles as score; train it again"):
         load_classifier(path)
 
 
