@@ -183,7 +183,7 @@ def _end_with_parent() -> None:
 def _on_cluster(work: Callable[[Item], Result], items: Sequence[Item], address: str) -> Iterator[TaskResult]:
     """Run tasks on Ray, each with one core and, if the cluster has GPUs, one GPU; Ray retries tasks of lost nodes."""
     if find_spec("ray") is None:
-        raise InputError(f"cluster = {address}: needs Ray; pip install 'inandout[cluster]' on every machine")
+        raise InputError(f"cluster = {address}: needs Ray; pip install -e '.[cluster]' on every machine")
     _check_reachable(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_task_oom_retries", str(MAX_RETRIES - 1))  # unlimited by default

@@ -56,7 +56,7 @@ def open_store(url: str, folder: Path, name: str) -> Store:
             JournalStorage(DurableJournal(path)), lambda: FileLock(f"{path}.claim")
         )  # Optuna uses the suffix .lock
     if find_spec("psycopg") is None:
-        raise InputError(f"storage = {url}: needs psycopg; pip install 'inandout[postgres]'")
+        raise InputError(f"storage = {url}: needs psycopg; pip install -e '.[postgres]'")
     try:
         engine = create_engine(url, **_ENGINE)
         key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
