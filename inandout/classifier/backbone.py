@@ -105,12 +105,17 @@ class DefectNet(nn.Module):
         with_maps = self.mask_head is not None or self.distance_head is not None
         if not with_maps and not self.tile:
             return (self.features(images),)
-        fine, coarse, deepest = self.convolutions()
-        at_8 = fine(self.normalise(images))
-        at_16 = coarse(at_8)
+        at_8, at_16 = self.maps(images)
+        *_, deepest = self.convolutions()
         at_32 = deepest(at_16)
         features = at_32 if self.tile else adaptive_avg_pool2d(at_32, 1).flatten(1)
         return (features, at_8, at_16) if with_maps else (features,)
+
+    def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the last feature maps (N, C, h, w) of images (N, 3, H, W) at 1/8 and at 1/16 of their size."""
+        to_8, to_16, _ = self.convolutions()
+        at_8 = to_8(self.normalise(images))
+        return at_8, to_16(at_8)
 
     def heads(self, features: Tensor, *maps: Tensor) -> Prediction:
         """Return the logits of the heads for `head_inputs`."""

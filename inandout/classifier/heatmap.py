@@ -70,8 +70,7 @@ def _heat(model: DefectNet, images: Tensor) -> Tensor:
     if model.distance_head is None:
         return _grad_cam(model, images)
     with torch.no_grad():
-        _, *maps = model.head_inputs(images)
-        distances = enlarge(model.distance_head(*maps), int(images.shape[2]), int(images.shape[3]))
+        distances = enlarge(model.distance_head(*model.maps(images)), int(images.shape[2]), int(images.shape[3]))
         return _scale_to_one(distances - distances.amin((1, 2), keepdim=True))
 
 
@@ -84,15 +83,14 @@ def mask_maps(model: DefectNet, pixels: Pixels, batch_size: int = 8) -> Iterator
 @torch.no_grad()
 def pixel_logits(model: DefectNet, images: Tensor) -> Tensor:
     """Return the defect logits (N, H, W) of the mask head for images (N, 3, H, W)."""
-    cells = model.heads(*model.head_inputs(images)).cells
-    assert cells is not None, "the model has no mask head"
-    return enlarge(cells, int(images.shape[2]), int(images.shape[3]))
+    assert model.mask_head is not None, "the model has no mask head"
+    return enlarge(model.mask_head(*model.maps(images)), int(images.shape[2]), int(images.shape[3]))
 
 
 def _grad_cam(model: DefectNet, images: Tensor) -> Tensor:
-    to_8, to_16, deepest = model.convolutions()
+    *_, deepest = model.convolutions()
     with torch.no_grad():
-        x = to_16(to_8(model.normalise(images)))
+        _, x = model.maps(images)
     with torch.enable_grad():
         fine = x.detach().requires_grad_()
         coarse = deepest(fine)

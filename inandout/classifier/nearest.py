@@ -39,7 +39,7 @@ def build_memory(model: DefectNet, pixels: Pixels, size: int, seed: int) -> Tens
     generator = torch.Generator().manual_seed(seed)
     share = max(CANDIDATES // len(pixels), 1)
     candidates = []
-    for batch in evaluate_batches(model, lambda images: patch_features(*_maps(model, images)), pixels, _BATCH_SIZE):
+    for batch in evaluate_batches(model, lambda images: patch_features(*model.maps(images)), pixels, _BATCH_SIZE):
         for image in batch.flatten(2).permute(0, 2, 1).cpu():
             candidates.append(image[torch.randperm(len(image), generator=generator)[:share]])
     patches = torch.cat(candidates)
@@ -67,7 +67,7 @@ def greedy_coreset(patches: Tensor, size: int, generator: torch.Generator) -> Te
 def patch_distances(model: DefectNet, memory: Tensor, pixels: Pixels) -> Distances:
     """Return distances (N, h, w) of pixels (N, H, W, 3) to a memory (M, C); h and w are H and W divided by 8."""
     head = DistanceHead(memory).to(model.mean.device)
-    batches = evaluate_batches(model, lambda images: head(*_maps(model, images)), pixels, _BATCH_SIZE)
+    batches = evaluate_batches(model, lambda images: head(*model.maps(images)), pixels, _BATCH_SIZE)
     found = [batch.cpu().numpy() for batch in batches]
     return np.concatenate(found or [np.empty((0, 1, 1), np.float32)])
 
@@ -91,10 +91,3 @@ def _spread(values: npt.NDArray[np.float64]) -> float:
     """Return the standard deviation, or 0 if it may be rounding of float32."""
     deviation = float(values.std())
     return deviation if deviation > _ROUNDING * float(np.abs(values).max()) else 0.0
-
-
-def _maps(model: DefectNet, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the last feature maps of images (N, 3, H, W) at 1/8 and at 1/16 of their size."""
-    down_to_8, down_to_16, _ = model.convolutions()
-    at_8 = down_to_8(model.normalise(images))
-    return at_8, down_to_16(at_8)

@@ -4,6 +4,6 @@
 LoRA-C3Lier adapters, their files, and merging. `finetune` trains an adapter by DreamBooth. `sample` generates whole
 images or inpaints inside a mask, and filters the result. `pretrain` trains the embedded base, `surface-diffusion`.
 
-The modules beside the folders are shared: `prompts`, `vae`, `snr_weighting`, `lr_schedules`, `callbacks` and
-`reconstruction`.
+The modules beside the folders are shared: `pipeline`, `prompts`, `vae`, `snr_weighting`, `lr_schedules`, `callbacks`
+and `reconstruction`.
 """

@@ -109,7 +109,7 @@ def perturbations(pipeline: "Pipeline", vae_name: str) -> list[Perturbation]:
 
 
 def paste_nothing(pixels: Pixels) -> Pixels:
-    """Run MemSeg with a fully transparent anomaly, which leaves only the artefacts of pasting."""
+    """Run MemSeg with a fully transparent anomaly, a control that changes no pixel."""
     transparent = MemSegConfig().model_copy(update={"opacity_min": 0.0, "opacity_max": 0.0})  # bypasses validation
     textures = open_textures("")
     return np.stack([synthesise(image, seed, transparent, textures).image for seed, image in enumerate(pixels)])

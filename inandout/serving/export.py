@@ -26,7 +26,7 @@ def write_export(
         run_id: run that trained the model.
 
     Returns:
-        The largest absolute logit difference between ONNX and torch.
+        The largest absolute difference of logits and heat maps between ONNX and torch.
 
     Raises:
         InputError: the difference exceeds 1e-4.

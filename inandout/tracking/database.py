@@ -22,8 +22,8 @@ def database_path(uri: str) -> Path | None:
 def make_database(uri: str) -> None:
     """Make the database of a tracking URI if it is missing or unfinished; call it under the lock of the store.
 
-    MLflow creates and migrates its tables for seconds, and cannot go on after a kill. Therefore they are made in a
-    temporary file, which is renamed. An unfinished database is kept as `NAME.unfinished`.
+    Creating the tables takes MLflow seconds, and an interrupted creation cannot be resumed. Therefore they are created
+    in a temporary file, which is renamed. An unfinished database is kept as `NAME.unfinished`.
     """
     path = database_path(uri)
     if path is None:

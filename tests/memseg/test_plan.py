@@ -3,7 +3,7 @@
 import pytest
 
 from inandout.errors import InputError
-from inandout.memseg.plan import plan
+from inandout.memseg.plan import negative_of, plan
 
 
 @pytest.mark.parametrize("n", [0, 1, 7, 20, 99])
@@ -38,3 +38,7 @@ def test_another_seed_gives_another_plan() -> None:
 def test_invalid_arguments_raise_an_error(arguments: tuple[int, int, int], message: str) -> None:
     with pytest.raises(InputError, match=message):
         plan(*arguments)
+
+
+def test_one_negative_of_a_plan_is_found_without_the_rest() -> None:
+    assert [negative_of(10, number, seed=4) for number in range(35)] == [negative for negative, _ in plan(10, 35, 4)]

@@ -10,7 +10,7 @@ class FilterConfig(StageConfig):
 
     pool: str = Field("", description="run id or folder of the pool")
     run: str = Field(
-        "", description="run id of a classify that was not trained on this pool; its ResNet-50 gives the features"
+        "", description="run id of a classify that was not trained on this pool; its network gives the features"
     )
     quantile: float = Field(
         0.95, gt=0, lt=1, description="minimum share of unseen good parts that each threshold rejects"
@@ -22,7 +22,7 @@ class DistanceConfig(StageConfig):
     """Options of `distance`."""
 
     model: str = Field(
-        "", description="run id of a classify, whose ResNet-50 gives the features and whose options give the data"
+        "", description="run id of a classify, whose network gives the features and whose options give the data"
     )
     pools: str = Field("", description="run ids or folders of pools of that data, separated by commas")
     fresh: Fresh = False

@@ -1,4 +1,4 @@
-"""What is fitted to validation images after training: the combination of the heads, and the distances to good parts."""
+"""Fit the combination of the heads and the distances to good parts on validation images."""
 
 from collections.abc import Sequence
 

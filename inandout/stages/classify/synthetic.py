@@ -58,7 +58,7 @@ class RequiredPools(NamedTuple):
 
     memseg: MemSegPoolConfig | None
     diffusion: DdpmPoolConfig | None
-    """An `InpaintPoolConfig` if diffusion=inpaint."""
+    """An `InpaintPoolConfig` if diffusion=inpaint or diag."""
     good: DdpmPoolConfig | None
     """Good parts drawn by diffusion, if negatives=generated."""
     round_trip: RoundTripConfig | None

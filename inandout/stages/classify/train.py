@@ -237,11 +237,12 @@ def _train(
 ) -> Logits | None:  # fmt: skip
     """Train; return the logits of `val` after the last epoch if they were computed, else None."""
     logits: Logits | None = None
-    predict_val = predictor(model, val.pixels, precision)
+    has_ap = 0 < val.labels.sum() < len(val.labels)
+    predict_val = predictor(model, val.pixels, precision) if has_ap else None
 
     def on_epoch(epoch: int, values: dict[str, float]) -> None:
         nonlocal logits
-        if "val_ap" not in values and 0 < val.labels.sum() < len(val.labels):
+        if predict_val and "val_ap" not in values:
             logits = predict_val()
             values["val_ap"] = ranking(logits, val.labels)["ap"]
         log_values(values, step=epoch)

@@ -58,9 +58,7 @@ def list_remarks(cells: Sequence[Cell]) -> list[str]:
 def measure_cells(cells: Sequence[Cell], data: CheckedData, parallel: ParallelConfig) -> list[Row]:
     """Train and evaluate every cell, or reuse its finished run; log finished cells to `rows.json` of the active run.
 
-    `remarks.txt` of the run has `list_remarks`.
-
-    Cells that take least time with all that they need come first.
+    `list_remarks` is logged as `remarks.txt`. The cells that take least time, with all that they need, run first.
 
     Args:
         cells: cells of one dataset.

@@ -98,4 +98,4 @@ def _feature_space(planned: Plan) -> str:
     pools = [make_pool(task.config, planned.data).run_id for task in needed]
     distances = distance(DistanceConfig(model=row.run_id, pools=",".join(pools)))
     mlflow.log_image(read_image(artifact_folder(distances.run_id, "features.png")), artifact_file=FIGURE)
-    return f"{distances.table}\n\nThe ResNet-50 was trained on these synthetic images as defects."
+    return f"{distances.table}\n\nThe classifier was trained on these synthetic images as defects."

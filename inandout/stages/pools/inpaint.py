@@ -27,7 +27,7 @@ from inandout.errors import InputError
 from inandout.fingerprints import Identity, computed_by
 from inandout.hardware import Hardware
 from inandout.memseg.masks import area_limits, draw_mask, find_foreground
-from inandout.memseg.plan import plan
+from inandout.memseg.plan import negative_of
 from inandout.options import known
 from inandout.seeds import PoolStream, generator
 from inandout.stages.finetune import of_kind
@@ -60,7 +60,7 @@ class _Sites(NamedTuple):
 
     def negative(self, number: int) -> int:
         """Return the index of the good part of candidate `number`."""
-        return plan(len(self.negatives), number + 1, self.config.seed)[number][0]
+        return negative_of(len(self.negatives), number, self.config.seed)
 
     def masks(self, numbers: range) -> npt.NDArray[np.bool_]:
         """Return the masks (N, H, W) of candidates; none is empty."""
