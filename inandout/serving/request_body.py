@@ -51,11 +51,11 @@ def _parse(body: bytes) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"the key {repeated[:100]!r} is repeated in one object; give it once")
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise InputError(f"the key {name[:100]!r} is repeated in one object; give it once")
+        found[name] = value
     return found
 
 

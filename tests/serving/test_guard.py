@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -102,6 +103,14 @@ def test_every_format_of_mlflow_is_answered(client: TestClient) -> None:
 def test_a_wrong_key_or_type_is_named(body: object, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         check_body(body if isinstance(body, bytes) else json.dumps(body).encode())
+
+
+def test_a_repeated_key_among_many_is_named_in_a_moment() -> None:
+    keys = [f'"{number}": 0' for number in [*range(200_000), 199_999]]
+    started = time.monotonic()
+    with pytest.raises(InputError, match=r"^the key '199999' is repeated in one object; give it once$"):
+        check_body(f"{{{', '.join(keys)}}}".encode())
+    assert time.monotonic() - started < 30, "it takes minutes if each key is counted"
 
 
 def test_a_body_is_refused_by_its_stated_and_by_its_real_size(
