@@ -46,10 +46,19 @@ _CONFIGS: dict[str, type[StageConfig]] = {"main": CompareConfig, "experiment": E
 
 
 def report(config: ReportConfig) -> str:
-    """Report the finished cells of an experiment as HTML, Markdown, LaTeX, CSV and PNG; print the Markdown."""
+    """Report the finished cells of an experiment as HTML, Markdown, LaTeX, CSV and PNG; print the Markdown.
+
+    Raises:
+        InputError: no experiment has the name, or the finished cells are only points of the learning curve.
+    """
     connect()
     run_id = config.run or _newest(f"{config.name} {config.profile}")
     rows = unpack(artifact_folder(run_id, ROWS).read_text(encoding="utf-8"))
+    if all(row.n_shot for row in rows):
+        raise InputError(
+            f"run = {run_id}: only points of the learning curve are finished, so the table has no row; run the same "
+            "command again, and if it trains nothing, give it another source or shot"
+        )
     with open_run("report", config.flat(), "", f"report of {run_id[:8]}") as run:
         mlflow.set_tag("inandout.reported", run_id)
         text = log_report(rows, run_id)

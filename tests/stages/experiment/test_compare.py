@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 
 from inandout.data.images import write_image
 from inandout.data.manifest import read_manifest
-from inandout.data.prepare import read_data
+from inandout.data.prepare import CheckedData, read_data
 from inandout.errors import InputError
 from inandout.stages.classify.config import ClassifyConfig
+from inandout.stages.classify.scores import Result
 from inandout.stages.classify.train import classify
 from inandout.stages.experiment.cells import list_remarks
 from inandout.stages.experiment.compare import compare, plan
@@ -288,6 +289,23 @@ def test_the_page_of_a_comparison_has_all_sections(tiny: Path, project: Path) ->
     assert "--curve 1,3" in page
     assert f"report --run {run.info.run_id}" in page
     assert page.count("data:image/png") == 2 + 1 + 1, "two forests, the curve, and a sheet"
+
+
+def test_a_report_needs_a_row_besides_the_points_of_the_curve(
+    tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails_in_the_table(config: ClassifyConfig, data: CheckedData) -> Result:
+        if config.scenario.shot == "full":
+            raise InputError("a full disk")
+        return classify(config, data)
+
+    monkeypatch.setattr("inandout.stages.experiment.cells.classify", fails_in_the_table)
+    with pytest.raises(InputError, match="1 of 2 cells failed"):
+        compare(config(tiny, sources="none", curve="1"))
+    (run,) = runs("main")
+    with pytest.raises(InputError, match=f"run = {run.info.run_id}: only points of the learning curve are finished"):
+        report(ReportConfig(run=run.info.run_id))
+    assert runs("report") == []
 
 
 def test_the_experiment_anchors_has_every_control(tiny: Path) -> None:
