@@ -37,13 +37,18 @@ def extend_pool(config: ExtendPoolConfig) -> Pool:
     New images use the configuration of the reviewed pool with new seeds and only the prompts that have a kept image.
 
     Raises:
-        InputError: `pool` is not a run id, or review kept no image.
+        InputError: `pool` is not a run id, its images are inpainted, or review kept no image.
     """
     if not config.pool or Path(config.pool).is_dir():
         raise InputError(f"pool = {config.pool!r}: is not a run id; give the run id of a pool")
     connect()
     folder = pool_folder(config.pool).resolve()
     rows, _, decisions = load_review(read_pool(folder).samples)
+    if rows[0].origin == "inpaint":
+        raise InputError(
+            f"pool = {config.pool}: an inpainted pool cannot be extended; generate a larger pool with augment and "
+            "review it"
+        )
     reviewed = ReviewedPool(folder, rows, decisions)
     prompts = certified_prompts(rows)
     if not prompts:

@@ -98,6 +98,14 @@ def test_a_folder_cannot_be_extended(tmp_path: Path) -> None:
         extend_pool(ExtendPoolConfig(pool=str(tmp_path)))
 
 
+def test_an_inpainted_pool_cannot_be_extended(tiny: Path, tiny_base: Path, project: Path) -> None:
+    options = {"source": "inpaint", "data": str(tiny), "base": str(tiny_base), "adapter": "none", "n_aug": 2}
+    pool = augment(AugmentConfig.from_flat(**options, prompts="pits", **DRAWN))
+    decide(pool, "Anna", "keep", "keep")
+    with pytest.raises(InputError, match="an inpainted pool cannot be extended; generate a larger pool with augment"):
+        extend_pool(ExtendPoolConfig(pool=pool.run_id))
+
+
 def test_the_page_shows_the_same_seed_at_alpha_zero(
     tiny: Path, tiny_base: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
