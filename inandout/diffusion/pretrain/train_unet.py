@@ -82,7 +82,8 @@ def pretrain_unet(
         checkpoint: written every `save_every` steps and at the end. If it exists, training resumes from it; the final
             weights are the same bit for bit as without interruption (same machine and threads).
         save_every: steps between checkpoints.
-        on_step: called with the step and `loss` (unweighted), `weighted_loss`, `gradient_norm`, `lr`.
+        on_step: called with the step and `loss` (unweighted), `weighted_loss`, `gradient_norm`, `lr`, and `progress`,
+            which is 1 at the last step.
 
     Raises:
         NonFiniteLossError: the loss is not finite; the last checkpoint is kept.
@@ -109,7 +110,7 @@ def pretrain_unet(
         if checkpoint is not None and (step % save_every == 0 or step == steps):
             state = parts.state_dict() | train_state.ema.packed() | pack_optimiser(optimiser)
             save_checkpoint(checkpoint, Checkpoint(state, {"step": step}))
-        on_step(step, values | {"lr": rate})
+        on_step(step, values | {"lr": rate, "progress": step / steps})
 
 
 def _parameter_groups(train_state: TrainState, text_share: float) -> list[dict[str, Any]]:

@@ -45,7 +45,8 @@ def pretrain_vae(
         checkpoint: written every `save_every` steps and at the end. If it exists, training resumes from it; the final
             weights are the same bit for bit as without interruption.
         save_every: steps between checkpoints.
-        on_step: called with the step and `loss`, `level_error`, `gradient_error`, `lr`.
+        on_step: called with the step and `loss`, `level_error`, `gradient_error`, `lr`, and `progress`, which is 1 at
+            the last step.
 
     Raises:
         NonFiniteLossError: the loss is not finite; the last checkpoint is kept.
@@ -65,7 +66,7 @@ def pretrain_vae(
         if checkpoint is not None and (step % save_every == 0 or step == steps):
             state = {f"de.{name}": value for name, value in decoder.state_dict().items()} | pack_optimiser(optimiser)
             save_checkpoint(checkpoint, Checkpoint(state, {"step": step}))
-        on_step(step, values | {"lr": rate})
+        on_step(step, values | {"lr": rate, "progress": step / steps})
 
 
 def _step(vae: AutoencoderTiny, optimiser: torch.optim.Optimizer, images: Tensor, step: int) -> dict[str, float]:

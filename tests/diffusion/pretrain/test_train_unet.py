@@ -63,6 +63,16 @@ def test_a_resumed_training_gives_the_same_weights_and_ema_bit_for_bit(tmp_path:
         assert torch.equal(uninterrupted.ema.values[name], resumed.ema.values[name]), name
 
 
+def test_progress_is_the_share_of_the_steps_also_after_a_resume(tmp_path: Path) -> None:
+    progress: list[float] = []
+    for steps in (2, 4):
+        pretrain_unet(
+            tiny(), SurfaceStream(0, 2), steps=steps, lr=1e-3, checkpoint=tmp_path / "unet.safetensors",
+            on_step=lambda step, values: progress.append(values["progress"]),
+        )  # fmt: skip
+    assert progress == [0.5, 1.0, 0.75, 1.0]
+
+
 def test_text_encoder_and_unet_are_both_trained() -> None:
     before, after = tiny().parts().state_dict(), train(2).parts().state_dict()
     moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}

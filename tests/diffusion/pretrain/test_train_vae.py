@@ -80,6 +80,16 @@ def test_a_resumed_training_gives_the_same_weights_bit_for_bit(tmp_path: Path) -
         assert torch.equal(tensor, resumed[name]), name
 
 
+def test_progress_is_the_share_of_the_steps_also_after_a_resume(tmp_path: Path) -> None:
+    progress: list[float] = []
+    for steps in (2, 4):
+        pretrain_vae(
+            tiny(), SurfaceStream(0, 1), steps=steps, lr=1e-3, checkpoint=tmp_path / "vae.safetensors",
+            on_step=lambda step, values: progress.append(values["progress"]),
+        )  # fmt: skip
+    assert progress == [0.5, 1.0, 0.75, 1.0]
+
+
 def test_training_keeps_the_encoder_and_improves_the_decoder() -> None:
     before, after = tiny(), train(60)
     assert torch.equal(encode(before, UNSEEN), encode(after, UNSEEN))
