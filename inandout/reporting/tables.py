@@ -54,6 +54,11 @@ COLUMNS = {
 """Maps headings to metrics; `oracle` metrics use a threshold chosen on the test set."""
 CURVES = {"AP": "ap", "precision (oracle)": "oracle_precision", "recall (oracle)": "oracle_recall"}
 """Metrics that the paper also reports."""
+_LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+)
+"""Characters that LaTeX reads as commands; the name of a source can have any."""
 
 
 def pack(rows: Sequence[Row]) -> str:
@@ -119,8 +124,9 @@ def markdown_table(rows: Sequence[Row], paper: bool = False) -> str:
 
 def latex_table(rows: Sequence[Row], paper: bool = False) -> str:
     """Return the table of `markdown_table` as LaTeX with booktabs."""
-    head, *lines = _texts(summarise(rows), paper, r"\textbf{{{}}}")
-    table = pd.DataFrame(lines, columns=head).map(lambda text: text.replace("&", r"\&").replace("–", "--"))
+    escaped = [line._replace(source=line.source.translate(_LATEX)) for line in summarise(rows)]
+    head, *lines = _texts(escaped, paper, r"\textbf{{{}}}")
+    table = pd.DataFrame(lines, columns=head).map(lambda text: text.replace("–", "--"))
     return str(table.rename(columns={"n_aug": r"$N_{aug}$"}).to_latex(index=False))
 
 

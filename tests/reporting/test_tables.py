@@ -58,3 +58,10 @@ def test_rows_are_written_as_latex_csv_and_json() -> None:
     first = csv_table(rows).splitlines()
     assert dict(zip(first[0].split(","), first[1].split(","), strict=True))["paper_ap_std"] == "0.059"
     assert unpack(pack(rows)) == rows
+
+
+def test_names_of_sources_are_text_in_latex() -> None:
+    name = r"my_gan 50% #2 {a}$\~^"
+    table = latex_table([row(0, 0.5)._replace(source=name), row(0, 0.4)])
+    written = r"my\_gan 50\% \#2 \{a\}\$\textbackslash{}\textasciitilde{}\textasciicircum{}"
+    assert f"zero & {written} & 80 & 1 & " + r"\textbf{0.500}" in table
