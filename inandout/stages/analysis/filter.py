@@ -56,7 +56,7 @@ class _Judged(NamedTuple):
     positives: Floats | None
     """Distance (N,) to the nearest training positive; None if the shot has none."""
     sources: Floats
-    """Novelty (N,): distance to the nearest source image."""
+    """Novelty (N,): distance to the nearest source image; NaN if the image records no sources."""
 
 
 class _ReferenceFeatures(NamedTuple):
@@ -187,7 +187,9 @@ def _log(rows: Sequence[Sample], judged: _Judged, thresholds: Thresholds, refere
     mlflow.log_text(_table(rows, judged), TABLE)
     mlflow.log_image(_sheet(rows, judged), artifact_file="filter.png")
     log_values({f"images_{name}": float(counts[name]) for name in ("kept", "good", "unlike")})
-    log_values({"threshold_negatives": thresholds.negatives, "median_novelty": float(np.nanmedian(judged.sources))})
+    log_values({"threshold_negatives": thresholds.negatives})
+    if np.isfinite(judged.sources).any():
+        log_values({"median_novelty": float(np.nanmedian(judged.sources))})
     if thresholds.positives is not None:
         log_values({"threshold_positives": thresholds.positives})
     near_defects = (

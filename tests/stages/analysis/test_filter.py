@@ -1,4 +1,5 @@
 import csv
+import warnings
 from pathlib import Path
 
 import mlflow
@@ -124,6 +125,17 @@ def test_an_inpainted_defect_is_not_compared_with_its_source_part(
     pool = write_pool(data, tmp_path / "pool", origin=origin, sources=(digest(canvas),))
     found = filter_pool(FilterConfig(pool=str(pool), run=train(data, shot="zero", n_aug=4).run_id))
     assert (0 in [row.seed for row in found.samples]) is kept
+
+
+def test_images_without_known_sources_have_no_novelty(data: Path, project: Path, tmp_path: Path) -> None:
+    pool, run_id = write_pool(data, tmp_path / "pool"), train(data).run_id
+    (pool / "manifest.csv").unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        found = filter_pool(FilterConfig(pool=str(pool), run=run_id))
+    metrics = mlflow.get_run(found.run_id).data.metrics
+    assert metrics["images_kept"] == 4
+    assert "median_novelty" not in metrics
 
 
 def test_invalid_pools_raise_an_error(data: Path, project: Path, tmp_path: Path) -> None:
