@@ -76,7 +76,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "width": 160, "height": 160, "freeze": "norm", "lr": 0.00002, "epochs": 8, "curve": "1,2,5,10,20,50,100",
     },
     "kolektor_sdd": _IMAGENET | {
-        "width": 256, "height": 640, "freeze": "all", "lr": 0.03, "epochs": 50, "curve": "1,2,5,10,20",
+        "width": 256, "height": 640, "tile": 64, "freeze": "all", "lr": 0.03, "epochs": 50, "curve": "1,2,5,10,20",
     },
     "diag": {
         "data": "data/ksdd2/KolektorSDD2", "width": 256, "height": 704, "fit": "stretch", "weights": "imagenet",
@@ -86,8 +86,8 @@ SIZES: dict[str, dict[str, Any]] = {
 """Profile to options that differ from the defaults of `ClassifyConfig`: the paper's setup for a GPU; real magnetic
 tiles at 64x64 and embedded surfaces for two cores; three real datasets with a network that has seen photographs; and
 DIAG's setup (`train_ResNet50.py` of its authors), with AdamW for Adam, and with as many images as its 30 passes over
-all negatives and 120 defects, but drawn by frequency of use. The recipes of the three real datasets were
-chosen on validation parts, for the source none (experiments/recipes.md)."""
+all negatives and 120 defects, but drawn by frequency of use. The recipes of the three real datasets, except for `tile`
+(experiments/large_images.md), were chosen on validation parts for the source none (experiments/recipes.md)."""
 _REAL = ("data", "weights")
 _REQUIRED: dict[str, tuple[str, ...]] = {
     "paper": ("base",), "tiles": ("data",), "embedded": (), "magnetic_tile": _REAL, "solar_cells": _REAL,
