@@ -63,6 +63,12 @@ METRICS: dict[str, Metric] = {"AP": average_precisions, f"recall at {FALSE_ALARM
 """Metrics compared by `paired_test`."""
 
 
+def mean_by_seed(values: Floats, runs: Sequence[Repeat]) -> Floats:
+    """Return the mean (S, ...) over the folds of each seed, of one value (N, ...) for each seed and fold of `runs`."""
+    seeds = np.array([seed for seed, _ in runs])
+    return np.stack([values[seeds == seed].mean(axis=0) for seed in np.unique(seeds)])
+
+
 def paired_difference(
     ours: Sequence[Scored],
     theirs: Sequence[Scored],
@@ -109,8 +115,7 @@ def paired_difference(
     differences = np.array(
         [_differences(*pair, metric, np.ones((1, len(pair[0].labels)), np.int64))[0] for pair in pairs]
     )
-    owners = np.array([run_seed for run_seed, _ in runs])
-    differences = np.array([differences[owners == owner].mean() for owner in np.unique(owners)])
+    differences = mean_by_seed(differences, runs)
     resampled = np.mean(
         [_differences(*pair, metric, drawn) for pair, drawn in zip(pairs, weights, strict=True)], axis=0
     )

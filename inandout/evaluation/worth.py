@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.isotonic import IsotonicRegression
 
 from inandout.evaluation.metrics import BOOTSTRAP_ROUNDS, Floats, Scored, average_precisions
-from inandout.evaluation.paired_test import Repeat, draw_weights
+from inandout.evaluation.paired_test import Repeat, draw_weights, mean_by_seed
 
 
 class Worth(NamedTuple):
@@ -70,8 +70,7 @@ def _aps_by_seed(scores: Sequence[Scored], runs: Sequence[Repeat], weights: Sequ
             for scored, drawn in zip(scores, weights, strict=True)
         ]
     )
-    seeds = np.array([seed for seed, _ in runs])
-    return np.stack([aps[seeds == seed].mean(axis=0) for seed in np.unique(seeds)])
+    return mean_by_seed(aps, runs)
 
 
 def _invert(numbers: Sequence[int], aps: Floats) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 
 from inandout.evaluation.combined_scores import FEWEST, Detector, combine
 from inandout.evaluation.metrics import Scored, average_precisions
-from inandout.evaluation.paired_test import METRICS, Repeat, paired_difference
+from inandout.evaluation.paired_test import METRICS, Repeat, mean_by_seed, paired_difference
 from inandout.reporting.tables import Row, aligned
 from inandout.stages.classify.scores import read_scores
 from inandout.stages.experiment.grid import SOURCES
@@ -50,8 +50,5 @@ def _compare(classifiers: Mapping[Repeat, Detector], distances: Mapping[Repeat, 
 
 def _mean(scored: Sequence[Scored], repeats: Sequence[Repeat]) -> float:
     """Return the mean AP over seeds of the means over their folds, as `paired_difference` does."""
-    of_seed: dict[int, list[float]] = {}
-    for each, (seed, _) in zip(scored, repeats, strict=True):
-        ap = average_precisions(each, np.ones((1, len(each.labels)), np.int64))[0]
-        of_seed.setdefault(seed, []).append(float(ap))
-    return float(np.mean([np.mean(found) for found in of_seed.values()]))
+    aps = [average_precisions(each, np.ones((1, len(each.labels)), np.int64))[0] for each in scored]
+    return float(mean_by_seed(np.array(aps), repeats).mean())
