@@ -9,6 +9,7 @@ from inandout.data.config import DataConfig, Geometry, Seed, ShotConfig, Window
 from inandout.diffusion.base.config import BaseConfig
 from inandout.diffusion.sample.config import GuidanceMode
 from inandout.diffusion.sample.presets import drawing_preset
+from inandout.errors import InputError
 from inandout.hardware import Device, HardwareConfig
 from inandout.mixing import split_counts
 from inandout.options import Fresh, StageConfig
@@ -108,7 +109,16 @@ class ClassifyConfig(StageConfig):
         return split_counts(self.mix.n_aug, self.ddpm_ratio)
 
     def resolved(self) -> "ClassifyConfig":
-        """Resolve `alpha`, `guidance_mode` and `guidance`; they are None if no diffusion image depends on them."""
+        """Resolve `alpha`, `guidance_mode` and `guidance`; they are None if no diffusion image depends on them.
+
+        Raises:
+            InputError: images of DIAG are to be drawn, and real images are cropped.
+        """
+        if self.diffusion == "diag" and self.shares()[0] and not self.ddpm_pool and self.geometry.fit != "stretch":
+            raise InputError(
+                f"diffusion = diag: its images are whole images stretched to a square, but fit = {self.geometry.fit} "
+                "cuts real images before they are resized; give fit=stretch (in an experiment: profile=diag)"
+            )
         if not self.shares()[0] or self.ddpm_pool or self.diffusion == "diag":
             return self.model_copy(update={"alpha": None, "guidance_mode": None, "guidance": None})
         mode, preset = drawing_preset(self.base.kind(), self.scenario.shot, self.guidance_mode)

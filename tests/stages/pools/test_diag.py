@@ -11,8 +11,10 @@ from inandout.data.images import read_image, read_mask
 from inandout.data.manifest import read_manifest
 from inandout.diffusion.base.config import BaseConfig
 from inandout.diffusion.sample.presets import DIAG_SAMPLING
+from inandout.errors import InputError
+from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.synthetic import required_pools
-from inandout.stages.experiment.config import ExperimentConfig
+from inandout.stages.experiment.config import CompareConfig, ExperimentConfig
 from inandout.stages.pools.config import DdpmPoolConfig, InpaintPoolConfig, diag
 from inandout.stages.pools.inpaint import augment_inpaint
 
@@ -35,6 +37,20 @@ def test_the_table_of_diag_has_its_published_settings(inpainting_base: Path) -> 
         assert (pool.geometry.width, pool.geometry.height, pool.geometry.fit) == (1024, 1024, "stretch")
         assert (cell.config.geometry.width, cell.config.geometry.height) == (256, 704)
         assert (cell.config.backbone.weights, fit.lr, fit.batch_size) == ("imagenet", 1e-4, 32)
+
+
+def test_cropped_real_images_are_refused() -> None:
+    options = {"diffusion": "diag", "ddpm_ratio": 1.0}
+    refused = "diffusion = diag: .* fit = crop .*; give fit=stretch .*profile=diag"
+    with pytest.raises(InputError, match=refused):
+        ClassifyConfig.from_flat(**options).resolved()
+    with pytest.raises(InputError, match=refused):
+        CompareConfig.from_flat(sources="none,diag").cells()
+    with pytest.raises(InputError, match=refused):
+        ExperimentConfig.from_flat(name="diag").cells()
+    assert CompareConfig.from_flat(sources="none,diag", fit="stretch").cells()
+    for allowed in ({"fit": "stretch"}, {"ddpm_pool": "pool"}, {"n_aug": 0}):
+        assert ClassifyConfig.from_flat(**options | allowed).resolved().alpha is None
 
 
 @pytest.mark.slow
