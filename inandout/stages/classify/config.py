@@ -7,13 +7,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from inandout.classifier.config import PATCHES, BackboneConfig, DetectorConfig, FitConfig, NetworkConfig
 from inandout.data.config import DataConfig, Geometry, Seed, ShotConfig, Window
 from inandout.diffusion.base.config import BaseConfig
-from inandout.diffusion.sample.config import GuidanceMode
+from inandout.diffusion.sample.config import GuidanceMode, SamplingConfig
 from inandout.diffusion.sample.presets import drawing_preset
 from inandout.errors import InputError
 from inandout.hardware import Device, HardwareConfig
+from inandout.memseg.config import MaskConfig
 from inandout.mixing import split_counts
 from inandout.options import Fresh, StageConfig
-from inandout.stages.pools.config import Negatives
+from inandout.stages.pools.config import DdpmPoolConfig, DrawingConfig, Negatives, diag, inpainting
 
 
 class MixConfig(BaseModel):
@@ -126,6 +127,18 @@ class ClassifyConfig(StageConfig):
         alpha = strength.alpha if self.alpha is None else self.alpha
         guidance = strength.guidance if self.guidance is None else self.guidance
         return self.model_copy(update={"alpha": alpha, "guidance_mode": mode, "guidance": guidance})
+
+    def diffusion_pool(self, n: int) -> DdpmPoolConfig:
+        """Return the configuration of `n` diffusion images, with the defaults of `augment`."""
+        pool = DdpmPoolConfig(
+            data=self.data, scenario=self.scenario, geometry=self.geometry, base=self.base,
+            sampling=SamplingConfig(guidance=self.guidance),
+            drawing=DrawingConfig(alpha=self.alpha, guidance_mode=self.guidance_mode), hardware=self.hardware,
+            seed=self.seed, n_aug=n,
+        )  # fmt: skip
+        if self.diffusion == "diag":
+            return diag(pool)
+        return inpainting(pool, MaskConfig(), None, self.mix.window) if self.diffusion == "inpaint" else pool
 
     def summary(self) -> list[str]:
         """Return what is trained on which images."""

@@ -12,21 +12,11 @@ import mlflow
 
 from inandout.data.manifest import Sample, digests, write_manifest
 from inandout.data.prepare import CheckedData
-from inandout.diffusion.sample.config import SamplingConfig
 from inandout.errors import InputError
-from inandout.memseg.config import MaskConfig
 from inandout.review.updates import summarise
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.pools.augment import augment_diffusion, augment_memseg
-from inandout.stages.pools.config import (
-    DdpmPoolConfig,
-    DrawingConfig,
-    InpaintPoolConfig,
-    MemSegPoolConfig,
-    RoundTripConfig,
-    diag,
-    inpainting,
-)
+from inandout.stages.pools.config import DdpmPoolConfig, InpaintPoolConfig, MemSegPoolConfig, RoundTripConfig
 from inandout.stages.pools.decisions import kept_rows, load_review
 from inandout.stages.pools.pool import Pool, open_pool
 from inandout.tracking.runs import artifact_folder
@@ -75,7 +65,7 @@ def required_pools(config: ClassifyConfig) -> RequiredPools:
     negatives = config.mix.negatives if n_ddpm else "none"
     return RequiredPools(
         memseg=memseg_pool(config, n_memseg) if n_memseg and not config.memseg_pool else None,
-        diffusion=diffusion_pool_config(config, n_ddpm) if n_ddpm and not config.ddpm_pool else None,
+        diffusion=config.diffusion_pool(n_ddpm) if n_ddpm and not config.ddpm_pool else None,
         good=good_image_config(config, n_ddpm) if negatives == "generated" else None,
         round_trip=_round_trip(config, n_ddpm) if negatives == "roundtrip" else None,
     )
@@ -137,19 +127,6 @@ def memseg_pool(config: ClassifyConfig, n: int) -> MemSegPoolConfig:
     return MemSegPoolConfig(data=config.data, geometry=config.geometry, seed=config.seed, n_aug=n, fresh=config.fresh)
 
 
-def diffusion_pool_config(config: ClassifyConfig, n: int) -> DdpmPoolConfig:
-    """Return the configuration of `n` diffusion images, with the defaults of `augment`."""
-    pool = DdpmPoolConfig(
-        data=config.data, scenario=config.scenario, geometry=config.geometry, base=config.base,
-        sampling=SamplingConfig(guidance=config.guidance),
-        drawing=DrawingConfig(alpha=config.alpha, guidance_mode=config.guidance_mode), hardware=config.hardware,
-        seed=config.seed, n_aug=n,
-    )  # fmt: skip
-    if config.diffusion == "diag":
-        return diag(pool)
-    return inpainting(pool, MaskConfig(), None, config.mix.window) if config.diffusion == "inpaint" else pool
-
-
 def _round_trip(config: ClassifyConfig, n: int) -> RoundTripConfig:
     return RoundTripConfig(
         data=config.data, geometry=config.geometry, base=config.base, hardware=config.hardware, seed=config.seed,
@@ -170,7 +147,7 @@ def good_image_config(config: ClassifyConfig, n: int) -> DdpmPoolConfig:
         )
     from inandout.stages.pools.negatives import good_pool_config
 
-    return good_pool_config(diffusion_pool_config(config, n), config.ddpm_pool)
+    return good_pool_config(config.diffusion_pool(n), config.ddpm_pool)
 
 
 def pool_rows(config: ClassifyConfig, name: str) -> list[Sample]:

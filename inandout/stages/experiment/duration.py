@@ -11,7 +11,6 @@ from inandout.data.config import EMBEDDED, KINDS, DataConfig, ShotConfig, Size, 
 from inandout.data.readers import scan_data
 from inandout.diffusion.base.config import BaseConfig
 from inandout.diffusion.sample.config import GuidanceMode, SamplingConfig
-from inandout.memseg.config import MaskConfig
 from inandout.options import known
 from inandout.processes import allowed_cores
 from inandout.stages.classify.config import ClassifyConfig
@@ -19,11 +18,9 @@ from inandout.stages.config import FinetuneConfig, drawn_size
 from inandout.stages.pools.config import (
     AugmentConfig,
     DdpmPoolConfig,
-    DrawingConfig,
     InpaintPoolConfig,
     MemSegPoolConfig,
     finetune_config,
-    inpainting,
 )
 
 OVERHEAD = {"classify": 9.0, "nearest": 60.0, "finetune": 4.0, "augment": 2.0, "negatives": 2.0}
@@ -121,13 +118,7 @@ def _classify(config: ClassifyConfig, counts: _Counts) -> float:
     seconds = overhead("classify", config) + shown * _megapixels(config.geometry) * _TRAINING[config.backbone.backbone]
     if not n_ddpm or config.ddpm_pool:
         return seconds
-    pool = DdpmPoolConfig(
-        data=config.data, scenario=config.scenario, geometry=config.geometry, base=config.base, seed=config.seed,
-        n_aug=n_ddpm + drawn, drawing=DrawingConfig(alpha=config.alpha, guidance_mode=config.guidance_mode),
-        sampling=SamplingConfig(guidance=config.guidance),
-    )  # fmt: skip
-    pool = inpainting(pool, MaskConfig(), None, config.mix.window) if config.diffusion == "inpaint" else pool
-    return seconds + _draw(pool.resolved(), counts)
+    return seconds + _draw(config.diffusion_pool(n_ddpm + drawn).resolved(), counts)
 
 
 def _draw(pool: DdpmPoolConfig, counts: _Counts) -> float:

@@ -64,6 +64,12 @@ def test_diffusion_adds_the_drawing_and_the_fine_tuning() -> None:
     assert minutes(AugmentConfig.from_flat(source="memseg")) == 0
 
 
+def test_diag_draws_large_images_without_fine_tuning() -> None:
+    config = ClassifyConfig.from_flat(diffusion="diag", fit="stretch", n_aug=8, ddpm_ratio=1.0, epochs=1)
+    drawn = 8 * 30 * 2 * 1024 * 1024 / 1e6 * duration._EMBEDDED / 60
+    assert minutes(config) == pytest.approx(drawn, abs=1)
+
+
 def test_a_larger_base_takes_hours(tmp_path: Path) -> None:
     config = FinetuneConfig.from_flat(base="a/b@" + "0" * 40, width=512, height=512)
     assert re.match(r"about \d+ hours on 1 CPU core ", describe_duration(config.resolved()))

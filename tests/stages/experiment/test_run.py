@@ -21,7 +21,7 @@ from inandout.parallel import ParallelConfig, run_all
 from inandout.reporting.tables import unpack
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.scores import Result
-from inandout.stages.classify.synthetic import diffusion_pool_config, make_pool
+from inandout.stages.classify.synthetic import make_pool
 from inandout.stages.classify.train import classify
 from inandout.stages.experiment.cells import measure_cells
 from inandout.stages.experiment.config import GRIDS, ExperimentConfig, Grid, ReportConfig
@@ -296,7 +296,7 @@ def test_synthetic_negatives_add_steps_and_generated_ones_an_adapter_of_good_par
 def test_existing_inpainted_images_are_not_counted_as_missing(tiny: Path, project: Path) -> None:
     cells = [cell.config for cell in config(tiny, n_augs="2,5", seeds="0").cells() if cell.source == "inpainting"]
     few, many = (cell for cell in cells if cell.scenario.shot == "zero")
-    data, pools = read_data(str(tiny)), [diffusion_pool_config(few, 2), diffusion_pool_config(many, 5)]
+    data, pools = read_data(str(tiny)), [few.diffusion_pool(2), many.diffusion_pool(5)]
     assert missing_images(pools, data) == 5
     make_pool(pools[0], data)
     assert missing_images(pools, data) == 3
