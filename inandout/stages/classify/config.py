@@ -148,7 +148,8 @@ class ClassifyConfig(StageConfig):
         if n_ddpm and self.ddpm_pool:
             positives.append(f"{n_ddpm} of pool {self.ddpm_pool}")
         elif n_ddpm:
-            positives.append(f"{n_ddpm} {self.diffusion} (base {self.base.base}, alpha {self.alpha:g})")
+            alpha = "" if self.alpha is None else f", alpha {self.alpha:g}"
+            positives.append(f"{n_ddpm} {self.diffusion} (base {self.base.base}{alpha})")
         origin = f"run {self.start}" if self.start else f"weights={self.backbone.weights}"
         return [
             f"data: {self.data.name()}, {size.width}x{size.height}, shot={self.scenario.describe()}, "

@@ -53,6 +53,11 @@ def test_cropped_real_images_are_refused() -> None:
         assert ClassifyConfig.from_flat(**options | allowed).resolved().alpha is None
 
 
+def test_the_announcement_names_no_alpha() -> None:
+    config = ClassifyConfig.from_flat(diffusion="diag", fit="stretch", n_aug=8, ddpm_ratio=1.0).resolved()
+    assert "8 diag (base embedded); " in config.summary()[1]
+
+
 @pytest.mark.slow
 def test_masks_of_withheld_defects_are_used_at_zero_shot(
     tiny: Path, inpainting_base: Path, project: Path, monkeypatch: pytest.MonkeyPatch
