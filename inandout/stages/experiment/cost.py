@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +22,6 @@ from inandout.diffusion.base.config import BaseConfig
 from inandout.diffusion.base.hub import is_hub_id
 from inandout.diffusion.prompts import Conditioning
 from inandout.diffusion.sample.config import SamplingConfig
-from inandout.diffusion.sample.presets import DIAG_SAMPLING, drawing_preset
 from inandout.errors import InputError
 from inandout.hardware import HardwareConfig, find_device
 from inandout.options import known
@@ -186,36 +185,54 @@ def _diffusing(missing: Sequence[Task[Config]], plan: Plan) -> list[Work]:
     tunings = [task.config for task in missing if isinstance(task.config, FinetuneConfig)]
     diffusion = [(task.stage, task.config) for task in missing if isinstance(task.config, DdpmPoolConfig)]
     defects, goods = ([pool for stage, pool in diffusion if stage == wanted] for wanted in ("augment", "negatives"))
-    strips = sum(not isinstance(pool, InpaintPoolConfig) for pool in defects)  # one per pool of whole images
-    n_defects = missing_images(defects, plan.data) + len(STRIP) * strips
-    n_goods = missing_images(goods, plan.data)
-    if not (tunings or n_defects or n_goods):
-        return []
-    config = plan.cells[0].config
-    pools = [*defects, *goods]
-    size = drawn_size(pools[0].geometry, pools[0].learned_window(), config.base) if pools else config.geometry
-    factor, pass_ = _unet(config.base, size, config.hardware) or _counted_unet(config, size)
-    sampling = SamplingConfig().resolved(config.base.kind())
-    prior = pass_.times(known(sampling.steps) * passes("plain", known(sampling.guidance)))
-    steps = pools[0].resolved().sampling.steps if pools else sampling.steps
-    image = pass_.times(known(steps) * _image_passes(config))
-    works = [
-        Work("fine-tuning, images", sum(count_shown(tuning, plan.data) for tuning in tunings), pass_.times(BACKWARD)),
-        Work("prior preservation, images", missing_priors(tunings, factor), prior),
-        Work("diffusion, images", n_defects, image),
-        Work("good parts, images", n_goods, image),
-    ]
-    return [work for work in works if work.number]
+    strips = [(pool, len(STRIP)) for pool in defects if not isinstance(pool, InpaintPoolConfig)]
+    images = {
+        "diffusion, images": [*missing_images(defects, plan.data).items(), *strips],
+        "good parts, images": [*missing_images(goods, plan.data).items()],
+    }
+    works = [*_fine_tuning(tunings, plan)]
+    for name, pools in images.items():
+        works += [Work(name, number, _image(pool, plan)) for pool, number in pools if number]
+    names = dict.fromkeys(work.name for work in works if work.number)
+    return [_together([work for work in works if work.name == name]) for name in names]
 
 
-def _image_passes(config: ClassifyConfig) -> int:
-    """Return the number of UNet passes per step and diffusion image."""
-    if config.diffusion == "diag":
-        return passes("plain", known(DIAG_SAMPLING.guidance))
-    mode, preset = drawing_preset(config.base.kind(), config.scenario.shot, config.guidance_mode)
-    strength = preset.inpaint if config.diffusion == "inpaint" else preset.whole
-    guidance = strength.guidance if config.guidance is None else config.guidance
-    return image_passes(mode, guidance, mode == "composed" and config.diffusion == "inpaint")
+def _fine_tuning(tunings: Sequence[FinetuneConfig], plan: Plan) -> Iterator[Work]:
+    """Yield the training and the prior images of missing fine-tunings, each size apart."""
+    for size in dict.fromkeys(_size(tuning) for tuning in tunings):
+        same = [tuning for tuning in tunings if _size(tuning) == size]
+        factor, pass_ = _pass_of(same[0], plan)
+        sampling = SamplingConfig().resolved(same[0].base.kind())
+        prior = pass_.times(known(sampling.steps) * passes("plain", known(sampling.guidance)))
+        shown = sum(count_shown(tuning, plan.data) for tuning in same)
+        yield Work("fine-tuning, images", shown, pass_.times(BACKWARD))
+        yield Work("prior preservation, images", missing_priors(same, factor), prior)
+
+
+def _together(works: Sequence[Work]) -> Work:
+    """Return works of one kind as one, with their mean cost."""
+    number = sum(work.number for work in works)
+    seconds = sum(work.number * work.each.seconds for work in works) / number
+    flops = sum(work.number * work.each.flops for work in works) / number
+    return Work(works[0].name, number, works[0].each._replace(seconds=seconds, flops=flops))
+
+
+def _size(config: FinetuneConfig | DdpmPoolConfig) -> Size:
+    """Return the size of the images that a base learns or draws, without their fit, so that each size is timed once."""
+    window = config.window if isinstance(config, FinetuneConfig) else config.learned_window()
+    size = drawn_size(config.geometry, window, config.base)
+    return Size(width=size.width, height=size.height)
+
+
+def _image(pool: DdpmPoolConfig, plan: Plan) -> Timed:
+    """Return the cost of an image of a pool."""
+    return _pass_of(pool, plan)[1].times(image_passes(pool.resolved()))
+
+
+def _pass_of(config: FinetuneConfig | DdpmPoolConfig, plan: Plan) -> tuple[int, Timed]:
+    """Return the scale factor of the VAE and the cost of one UNet pass for one image of a fine-tuning or a pool."""
+    shared, size = plan.cells[0].config, _size(config)
+    return _unet(config.base, size, shared.hardware) or _counted_unet(shared, size)
 
 
 @cache
@@ -230,6 +247,7 @@ def _unet(base: BaseConfig, size: Size, requested: HardwareConfig) -> tuple[int,
     return pipeline.vae_scale_factor, _pass(pipeline.unet, pipeline.vae_scale_factor, size, pipeline.device)
 
 
+@cache
 def _counted_unet(config: ClassifyConfig, size: Size) -> tuple[int, Timed]:
     """Return the same for Stable Diffusion 1.5; seconds follow from the operations."""
     flops = _pass(_stable_diffusion(), _FACTOR, size, torch.device("meta")).flops
@@ -245,7 +263,7 @@ def _stable_diffusion() -> UNet2DConditionModel:
 
 @torch.no_grad()
 def _pass(unet: UNet2DConditionModel, factor: int, size: Size, device: torch.device) -> Timed:
-    """Run a batch at the classifier's image size; return the cost per image."""
+    """Run a batch of images of a size; return the cost per image."""
     count = SamplingConfig().sample_batch
     height, width = -(-size.height // factor), -(-size.width // factor)
     height, width = (-(-side // 8) * 8 for side in (height, width))

@@ -80,12 +80,14 @@ def passes(mode: GuidanceMode, scale: float) -> int:
     return 3 if mode == "composed" else 2 if scale > 1 else 1
 
 
-def image_passes(mode: GuidanceMode, scale: float, drawn_mask: bool) -> int:
-    """Return the number of UNet passes per step and diffusion image.
+def image_passes(pool: DdpmPoolConfig) -> int:
+    """Return the number of UNet passes for an image of a resolved pool.
 
-    For a drawn mask, an image is also drawn with its defect, and in one pass without it.
+    For a drawn mask, an image is also drawn with its defect, and in one pass per step without it.
     """
-    return 2 * passes(mode, scale) + 1 if drawn_mask else passes(mode, scale)
+    each = passes(known(pool.drawing.guidance_mode), known(pool.sampling.guidance))
+    drawn_mask = isinstance(pool, InpaintPoolConfig) and pool.masks == "drawn"
+    return known(pool.sampling.steps) * (2 * each + 1 if drawn_mask else each)
 
 
 def _count_training(config: DataConfig) -> _Counts:
@@ -122,11 +124,8 @@ def _classify(config: ClassifyConfig, counts: _Counts) -> float:
 
 
 def _draw(pool: DdpmPoolConfig, counts: _Counts) -> float:
-    drawn_mask = isinstance(pool, InpaintPoolConfig) and pool.masks == "drawn"
-    mode, guidance, steps = pool.drawing.guidance_mode, pool.sampling.guidance, pool.sampling.steps
-    shown = pool.n_aug * known(steps) * image_passes(known(mode), known(guidance), drawn_mask)
     size = drawn_size(pool.geometry, pool.learned_window(), pool.base)
-    seconds = OVERHEAD["augment"] + shown * _megapixels(size) * _unet(pool.base)
+    seconds = OVERHEAD["augment"] + pool.n_aug * image_passes(pool) * _megapixels(size) * _unet(pool.base)
     return seconds if pool.drawing.adapter else seconds + _finetune(finetune_config(pool).resolved(), counts)
 
 

@@ -61,13 +61,12 @@ def missing_priors(tunings: Sequence[FinetuneConfig], factor: int) -> int:
     return sum(max(n - count_kept(folder), 0) for folder, n in most.items())
 
 
-def missing_images(configs: Sequence[DdpmPoolConfig], data: CheckedData) -> int:
-    """Return the number of missing pool images. A smaller pool is a prefix of a larger one."""
-    most: dict[DdpmPoolConfig, int] = {}
-    for config in configs:
-        key = config.model_copy(update={"n_aug": 1})
-        most[key] = max(most.get(key, 0), config.n_aug)
-    return sum(max(n - _drawn(config, data), 0) for config, n in most.items())
+def missing_images(configs: Sequence[DdpmPoolConfig], data: CheckedData) -> dict[DdpmPoolConfig, int]:
+    """Return pools to their numbers of missing images. A smaller pool is a prefix of a larger one and left out."""
+    most: dict[DdpmPoolConfig, DdpmPoolConfig] = {}
+    for config in sorted(configs, key=lambda config: config.n_aug):
+        most[config.model_copy(update={"n_aug": 1})] = config
+    return {config: max(config.n_aug - _drawn(config, data), 0) for config in most.values()}
 
 
 def _drawn(config: DdpmPoolConfig, data: CheckedData) -> int:

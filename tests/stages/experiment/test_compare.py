@@ -1,5 +1,6 @@
 """Rows of a comparison besides the paper's sources: controls, pools of others, two stages, folds, power."""
 
+from functools import cache
 from pathlib import Path
 
 import mlflow
@@ -8,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from inandout.data.config import Size
 from inandout.data.images import write_image
 from inandout.data.manifest import read_manifest
 from inandout.data.prepare import CheckedData, read_data
@@ -15,10 +17,12 @@ from inandout.errors import InputError
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.scores import Result
 from inandout.stages.classify.train import classify
+from inandout.stages.experiment import cost
 from inandout.stages.experiment.cells import list_remarks
 from inandout.stages.experiment.compare import compare, plan
 from inandout.stages.experiment.config import CompareConfig, ExperimentConfig, ReportConfig
-from inandout.stages.experiment.cost import cheapest_first
+from inandout.stages.experiment.cost import Timed, cheapest_first
+from inandout.stages.experiment.duration import BACKWARD
 from inandout.stages.experiment.grid import SOURCES, build_cells
 from inandout.stages.experiment.missing import training_steps
 from inandout.stages.experiment.paired_tests import _questions, pairs_of
@@ -26,6 +30,7 @@ from inandout.stages.experiment.plan import equal_steps, plan_cells
 from inandout.stages.experiment.power import measured_power
 from inandout.stages.experiment.report import report
 from inandout.stages.experiment.with_distances import distances_table
+from inandout.stages.pools.text2img import STRIP
 from inandout.tracking.runs import STAGE, artifact_folder
 from inandout.tracking.store import connect
 from tests.conftest import SIDE, draw, shrink_presets
@@ -84,6 +89,31 @@ def test_the_controls_and_a_pool_of_another_generator_are_rows(tiny: Path, proje
     assert by_source["theirs"].params["n_train_other_positives"] == "4"
     assert int(by_source["none, equal steps"].params["epochs"]) > 2
     assert by_source["nearest neighbour"].tags[STAGE] == "nearest"
+
+
+def seconds_each(text: str) -> dict[str, float]:
+    """Parse the plan: kind of missing work to the seconds of a step or an image."""
+    rows = [[cell.strip() for cell in line.split("|")[1:4]] for line in text.splitlines() if line.startswith("|")]
+    return {name: float(seconds) for name, _, seconds in rows[2:]}
+
+
+def test_a_dry_run_prices_each_pool_with_its_own_size_steps_and_passes(
+    tiny: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed: list[int] = []
+
+    def unet(base: object, size: Size, hardware: object) -> tuple[int, Timed]:
+        timed.append(size.width)
+        return 8, Timed(size.width * size.height / SIDE**2, 0)
+
+    monkeypatch.setattr(cost, "_unet", cache(unet))
+    mixed = seconds_each(plan(config(tiny, sources="none,memseg,inout-inpaint")))
+    assert mixed["diffusion, images"] == 12 * 7, "a drawn mask needs the image twice, and one pass"
+    priced = seconds_each(plan(config(tiny, sources="diag,ddpm,inpaint", fit="stretch")))
+    seconds = [4 * 30 * 2 * (1024 / SIDE) ** 2, (4 + len(STRIP)) * 12 * 3, 4 * 12 * 7]
+    assert priced["diffusion, images"] == pytest.approx(sum(seconds) / (4 + 4 + len(STRIP) + 4), abs=0.001)
+    assert priced["fine-tuning, images"] == BACKWARD
+    assert sorted(timed) == [SIDE, 1024], "each size is timed once"
 
 
 def test_equal_steps_are_those_of_the_classifier_with_synthetic_positives(tiny: Path) -> None:

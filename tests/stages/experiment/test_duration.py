@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from inandout.errors import InputError
+from inandout.options import known
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.config import FinetuneConfig
 from inandout.stages.experiment import duration
-from inandout.stages.experiment.duration import describe_duration
+from inandout.stages.experiment.duration import describe_duration, image_passes
 from inandout.stages.pools.config import AugmentConfig
 
 
@@ -68,6 +69,18 @@ def test_diag_draws_large_images_without_fine_tuning() -> None:
     config = ClassifyConfig.from_flat(diffusion="diag", fit="stretch", n_aug=8, ddpm_ratio=1.0, epochs=1)
     drawn = 8 * 30 * 2 * 1024 * 1024 / 1e6 * duration._EMBEDDED / 60
     assert minutes(config) == pytest.approx(drawn, abs=1)
+
+
+def test_the_passes_of_an_image_depend_on_guidance_and_drawn_masks() -> None:
+    def per_step(**options: object) -> float:
+        pool = ClassifyConfig.from_flat(ddpm_ratio=1, **options).diffusion_pool(1).resolved()
+        return image_passes(pool) / known(pool.sampling.steps)
+
+    assert per_step(guidance_mode="plain") == 2
+    assert per_step(guidance_mode="plain", guidance=1) == 1
+    assert per_step(guidance_mode="composed") == 3
+    assert per_step(guidance_mode="composed", diffusion="inpaint") == 7
+    assert per_step(diffusion="diag") == 2
 
 
 def test_a_larger_base_takes_hours(tmp_path: Path) -> None:

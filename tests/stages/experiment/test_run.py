@@ -25,7 +25,7 @@ from inandout.stages.classify.synthetic import make_pool
 from inandout.stages.classify.train import classify
 from inandout.stages.experiment.cells import measure_cells
 from inandout.stages.experiment.config import GRIDS, ExperimentConfig, Grid, ReportConfig
-from inandout.stages.experiment.cost import _image_passes, cheapest_first
+from inandout.stages.experiment.cost import cheapest_first
 from inandout.stages.experiment.missing import missing_images
 from inandout.stages.experiment.paired_tests import conclusion
 from inandout.stages.experiment.report import report
@@ -297,9 +297,9 @@ def test_existing_inpainted_images_are_not_counted_as_missing(tiny: Path, projec
     cells = [cell.config for cell in config(tiny, n_augs="2,5", seeds="0").cells() if cell.source == "inpainting"]
     few, many = (cell for cell in cells if cell.scenario.shot == "zero")
     data, pools = read_data(str(tiny)), [few.diffusion_pool(2), many.diffusion_pool(5)]
-    assert missing_images(pools, data) == 5
+    assert missing_images(pools, data) == {pools[1]: 5}
     make_pool(pools[0], data)
-    assert missing_images(pools, data) == 3
+    assert missing_images(pools, data) == {pools[1]: 3}
 
 
 def test_the_cost_of_a_base_that_is_not_downloaded_is_counted_without_download(
@@ -357,16 +357,6 @@ def test_every_name_has_its_cells_and_a_profile_requires_its_options(tiny: Path)
     (first, *_) = ExperimentConfig.from_flat(profile="paper", name="table5", base="a/b").cells()
     fit = first.config.fit
     assert (first.config.geometry.width, fit.lr, fit.epochs, fit.batch_size) == (200, 0.01, 50, 5)
-
-
-def test_the_passes_of_an_image_depend_on_guidance_and_drawn_masks() -> None:
-    def passes(**options: object) -> int:
-        return _image_passes(ClassifyConfig.from_flat(ddpm_ratio=1, **options))
-
-    assert passes(guidance_mode="plain") == 2
-    assert passes(guidance_mode="plain", guidance=1) == 1
-    assert passes(guidance_mode="composed") == 3
-    assert passes(guidance_mode="composed", diffusion="inpaint") == 7
 
 
 def test_distances_of_a_profile_that_trains_the_backbone_are_refused() -> None:
