@@ -25,10 +25,10 @@ from inandout.memseg.sources import N_OPERATIONS
 from inandout.mixing import split_counts
 from inandout.reporting.paper_results import PUBLISHED
 from inandout.stages.config import FinetuneConfig
-from inandout.stages.experiment.config import SIZES
+from inandout.stages.experiment.config import PROFILES
 from tests.diffusion.tiny import tiny_pipeline
 
-PAPER = SIZES["paper"]
+PAPER = PROFILES["paper"]
 
 
 def test_the_adapter_has_ranks_32_and_4_and_counts_a_half_and_a_quarter() -> None:

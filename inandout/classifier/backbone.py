@@ -25,9 +25,9 @@ class Network(NamedTuple):
     """Arguments of torchvision's constructor. Training draws no random numbers, so that a resumed run is exact."""
     head: str
     """Name of the classification layers, which one linear layer replaces."""
-    stride_8: int
+    layers_to_8: int
     """Number of leading convolutional layers down to 1/8 of the image size."""
-    stride_16: int
+    layers_to_16: int
     """Number of leading convolutional layers down to 1/16 of the image size; the remaining ones end at 1/32."""
     channels: tuple[int, int]
     """Channels at 1/8 and at 1/16 of the image size."""

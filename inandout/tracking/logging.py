@@ -90,7 +90,7 @@ def log_dataset(name: str, fingerprint: str, samples: Sequence[Sample]) -> None:
     mlflow.log_input(dataset, context="training")
 
 
-def experiment_url(run: Run, view: str = "classifiers") -> str:
+def describe_location(run: Run, view: str = "classifiers") -> str:
     """Return instructions to open the artifacts of a run, and a saved view of its experiment (key of `VIEWS`)."""
     save_views(run.info.experiment_id)
     uri = mlflow.get_tracking_uri()

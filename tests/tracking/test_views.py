@@ -10,7 +10,7 @@ import pytest
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.search.trial import TrialParams
 from inandout.tracking import store
-from inandout.tracking.logging import experiment_url
+from inandout.tracking.logging import describe_location
 from inandout.tracking.runs import STAGE
 from inandout.tracking.views import VIEWS
 
@@ -21,7 +21,7 @@ def test_the_link_to_a_comparison_leads_to_a_saved_view(project: Path) -> None:
         pass
     with mlflow.start_run(tags={STAGE: "augment"}):
         pass
-    text = experiment_url(run)
+    text = describe_location(run)
     experiment = mlflow.get_experiment(run.info.experiment_id)
     key = text.rpartition("viewStateShareKey=")[2]
     view = json.loads(experiment.tags[f"mlflow.sharedViewState.{key}"])
@@ -31,7 +31,7 @@ def test_the_link_to_a_comparison_leads_to_a_saved_view(project: Path) -> None:
     assert list(found.run_id) == [run.info.run_id]
     assert "params.`alpha`" in view["selectedColumns"]
     assert {chart["metricSectionId"] for chart in view["compareRunCharts"]} == {view["compareRunSections"][0]["uuid"]}
-    assert experiment_url(run, "trials").endswith("viewStateShareKey=trials")
+    assert describe_location(run, "trials").endswith("viewStateShareKey=trials")
 
 
 @pytest.mark.parametrize(

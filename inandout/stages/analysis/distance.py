@@ -18,7 +18,7 @@ from inandout.reporting.tables import aligned
 from inandout.stages.analysis.config import DistanceConfig
 from inandout.stages.classify.trained_classifier import TrainedClassifier
 from inandout.stages.pools.pool import open_pool, refuse_unfit
-from inandout.tracking.logging import experiment_url, log_values
+from inandout.tracking.logging import describe_location, log_values
 from inandout.tracking.runs import artifact_folder, find_run, run_stage
 from inandout.tracking.store import connect
 
@@ -82,7 +82,7 @@ def distance(config: DistanceConfig) -> Distances:
     name = f"distance of {len(pools)} pools, model {config.model[:8]}"
     run = run_stage(identity, name, trained.config.data.data, trained.data, lambda work: _measure(trained, pools))
     table = artifact_folder(run.info.run_id, "distance.md").read_text(encoding="utf-8")
-    print(f"\n{table}\n\n{experiment_url(run)}")
+    print(f"\n{table}\n\n{describe_location(run)}")
     return Distances(run.info.run_id, table)
 
 

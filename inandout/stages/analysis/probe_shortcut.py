@@ -30,7 +30,7 @@ from inandout.stages.analysis.config import ProbeShortcutConfig
 from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.classify.trained_classifier import TrainedClassifier
 from inandout.stages.pools.pool import open_pool
-from inandout.tracking.logging import experiment_url, log_values
+from inandout.tracking.logging import describe_location, log_values
 from inandout.tracking.runs import artifact_folder, run_stage
 from inandout.tracking.store import connect
 
@@ -76,7 +76,7 @@ def probe_shortcut(config: ProbeShortcutConfig) -> Probed:
     run = run_stage(identity, name, trained.config.data.data, good, lambda work: _probe(trained, good, base, threshold))
     text = artifact_folder(run.info.run_id, "probe.md").read_text(encoding="utf-8")
     table, answer = text.split("\n\n")[1:3]
-    print(f"\n{text}\n\n{experiment_url(run)}")
+    print(f"\n{text}\n\n{describe_location(run)}")
     return Probed(run.info.run_id, table, answer)
 
 

@@ -40,7 +40,7 @@ from inandout.stages.classify.synthetic import (
 )
 from inandout.stages.classify.trained_classifier import TEST_TAG, TrainedClassifier
 from inandout.stages.pools.pool import open_pool
-from inandout.tracking.logging import experiment_url, log_values, pip_requirements
+from inandout.tracking.logging import describe_location, log_values, pip_requirements
 from inandout.tracking.runs import WEIGHTS, WEIGHTS_TAG, run_stage
 from inandout.tracking.store import connect
 
@@ -64,7 +64,7 @@ def classify(config: ClassifyConfig, data: CheckedData | None = None) -> Result:
 def classify_and_report(config: ClassifyConfig) -> None:
     """Run `classify`; print the metrics and where the run is."""
     result = classify(config)
-    print(f"\n{describe_metrics(result.metrics)}\n\n{experiment_url(mlflow.get_run(result.run_id))}")
+    print(f"\n{describe_metrics(result.metrics)}\n\n{describe_location(mlflow.get_run(result.run_id))}")
 
 
 def describe_metrics(metrics: Mapping[str, float]) -> str:

@@ -13,7 +13,7 @@ from inandout.stages.experiment.paired_tests import conclusion, list_tests, pair
 from inandout.stages.experiment.plan import equal_steps, plan_cells
 from inandout.stages.experiment.power import power
 from inandout.stages.experiment.worth import learning_curve
-from inandout.tracking.logging import experiment_url, log_dataset
+from inandout.tracking.logging import describe_location, log_dataset
 from inandout.tracking.runs import open_run
 from inandout.tracking.store import connect
 
@@ -46,5 +46,5 @@ def compare(config: CompareConfig) -> list[Row]:
         parts = [table, *list_remarks(cells), list_tests(tests), conclusion(tests, len(config.seeds.split(",")))]
         text = "\n\n".join(part for part in [*parts, curve.table if curve else ""] if part)
         mlflow.log_text(text, "results.md")
-    print(f"\n{experiment_url(run)}\n\n{text}")
+    print(f"\n{describe_location(run)}\n\n{text}")
     return rows

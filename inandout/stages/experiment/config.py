@@ -60,7 +60,7 @@ GRIDS: dict[str, Grid] = {
 _IMAGENET = {
     "fit": "stretch", "backbone": "mobilenet_v2", "batch_size": 16, "n_augs": "100", "seeds": "0,1,2,3",
 }  # fmt: skip
-SIZES: dict[str, dict[str, Any]] = {
+PROFILES: dict[str, dict[str, Any]] = {
     "paper": {
         "data": "data/ksdd2/KolektorSDD2", "width": 200, "height": 600, "weights": "imagenet", "optimiser": "sgd",
         "lr": 0.01, "epochs": 50, "batch_size": 5, "n_augs": "80,100,120", "seeds": "0,1,2,3",
@@ -93,7 +93,7 @@ _REQUIRED: dict[str, tuple[str, ...]] = {
     "paper": ("base",), "tiles": ("data",), "embedded": (), "magnetic_tile": _REAL, "solar_cells": _REAL,
     "kolektor_sdd": _REAL, "diag": ("base",),
 }  # fmt: skip
-"""Profile to options without a value in `SIZES`."""
+"""Profile to options without a value in `PROFILES`."""
 
 
 def _pools(text: str) -> str:
@@ -197,7 +197,7 @@ class ExperimentConfig(StageConfig):
         for name in _REQUIRED[self.profile]:
             if name not in given:
                 raise InputError(f"profile = {self.profile}: requires option {name}; give {name}")
-        settings = SIZES[self.profile] | given
+        settings = PROFILES[self.profile] | given
         if settings.get("distances") and settings.get("freeze") != "all":
             raise InputError(f"distances = True: profile = {self.profile} trains the backbone; give freeze=all")
         return settings

@@ -32,7 +32,7 @@ from inandout.stages.experiment.power import measured_power
 from inandout.stages.experiment.sheets import sheets
 from inandout.stages.experiment.with_distances import NOTE, distances_table
 from inandout.stages.experiment.worth import learning_curve
-from inandout.tracking.logging import experiment_url
+from inandout.tracking.logging import describe_location
 from inandout.tracking.runs import STAGE, WEIGHTS_TAG, artifact_folder, artifact_names, open_run, read_config
 from inandout.tracking.store import connect
 
@@ -62,7 +62,7 @@ def report(config: ReportConfig) -> str:
     with open_run("report", config.flat(), "", f"report of {run_id[:8]}") as run:
         mlflow.set_tag("inandout.reported", run_id)
         text = log_report(rows, run_id)
-    print(f"\n{text}\n\n{experiment_url(run)}")
+    print(f"\n{text}\n\n{describe_location(run)}")
     return text
 
 

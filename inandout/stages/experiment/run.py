@@ -18,7 +18,7 @@ from inandout.stages.experiment.cost import estimate
 from inandout.stages.experiment.plan import Plan, equal_steps, plan_cells, positive_pools
 from inandout.stages.experiment.power import power
 from inandout.stages.experiment.report import EXPERIMENT_TAG, FIGURE, log_report
-from inandout.tracking.logging import experiment_url, log_dataset
+from inandout.tracking.logging import describe_location, log_dataset
 from inandout.tracking.runs import artifact_folder, open_run
 from inandout.tracking.store import connect
 
@@ -44,7 +44,7 @@ def experiment(config: ExperimentConfig) -> str:
             text = log_report(measure_cells(cells, data, config.engine), run.info.run_id)
         else:
             text = _feature_space(planned) if shows == "features" else _images(planned)
-    print(f"\n{text}\n\n{experiment_url(run)}")
+    print(f"\n{text}\n\n{describe_location(run)}")
     return text
 
 

@@ -18,7 +18,7 @@ from inandout.serving.latency import BATCHES, latency_table, measure_latency
 from inandout.serving.settings import Settings
 from inandout.stages.classify.trained_classifier import TrainedClassifier
 from inandout.stages.release.config import ExportConfig
-from inandout.tracking.logging import experiment_url, log_values
+from inandout.tracking.logging import describe_location, log_values
 from inandout.tracking.runs import artifact_folder, run_stage
 from inandout.tracking.store import connect
 
@@ -60,7 +60,8 @@ def export(config: ExportConfig) -> Exported:
     table = artifact_folder(run.info.run_id, "latency.md").read_text(encoding="utf-8")
     difference = run.data.metrics["export_max_difference"]
     print(
-        f"\n{table}\n\n{out}: written; its logits differ from torch by at most {difference:.2g}\n{experiment_url(run)}"
+        f"\n{table}\n\n{out}: written; its outputs differ from torch by at most {difference:.2g}\n"
+        f"{describe_location(run)}"
     )
     return Exported(run.info.run_id, out, difference, table)
 

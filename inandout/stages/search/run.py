@@ -38,7 +38,7 @@ from inandout.stages.search.config import EXTRAS, SearchConfig
 from inandout.stages.search.finalists import DEFAULT, measure_finalists
 from inandout.stages.search.trial import DIFFUSION_IMAGES, NEW_DIFFUSION_IMAGES, OVERHEAD_SECONDS, run_trial
 from inandout.stages.search.validation_set import ValidationSet, build_validation_set
-from inandout.tracking.logging import experiment_url, log_dataset, log_values
+from inandout.tracking.logging import describe_location, log_dataset, log_values
 from inandout.tracking.runs import open_run, record_reuse
 from inandout.tracking.store import RunLocation, connect, nested_under, run_location, state_folder
 
@@ -77,7 +77,7 @@ def search(config: SearchConfig) -> str:
                 raise task.error
         with shared.lock():
             sentence = _finish(shared, config, data)
-    print(f"\n{sentence}\n\n{experiment_url(run, 'trials')}")
+    print(f"\n{sentence}\n\n{describe_location(run, 'trials')}")
     return sentence
 
 

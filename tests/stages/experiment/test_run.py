@@ -43,9 +43,9 @@ Captured = pytest.CaptureFixture[str]
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tiny_base: Path) -> None:
     """Use a tiny base and preset, few steps and bootstrap rounds; skip the export of the model."""
-    from inandout.stages.experiment.config import SIZES
+    from inandout.stages.experiment.config import PROFILES
 
-    monkeypatch.setitem(SIZES, "tiles", SIZES["tiles"] | {"base": str(tiny_base)})
+    monkeypatch.setitem(PROFILES, "tiles", PROFILES["tiles"] | {"base": str(tiny_base)})
 
     shrink_presets(monkeypatch)
     monkeypatch.setattr("inandout.stages.classify.train._log_export", lambda model, pixels: None)
