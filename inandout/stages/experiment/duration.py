@@ -39,11 +39,14 @@ _SCALING = 0.75
 
 
 class _Counts(NamedTuple):
-    """Number of real images to train on."""
+    """Numbers of real images."""
 
     good: float
+    """To train on."""
     defects: float
-    """All of them, before the shot."""
+    """To train on, before the shot."""
+    evaluated: float
+    """Of the validation and test parts."""
     kinds: int
     """Number of kinds of defects that they name."""
 
@@ -93,14 +96,17 @@ def image_passes(pool: DdpmPoolConfig) -> int:
 def _count_training(config: DataConfig) -> _Counts:
     if config.data == EMBEDDED:
         surfaces, share = SurfacesConfig(), 1 - config.val_share
-        return _Counts(share * surfaces.train_negatives, share * surfaces.train_positives, len(KINDS))
+        good, defects = surfaces.train_negatives, surfaces.train_positives
+        evaluated = surfaces.test_negatives + surfaces.test_positives + (1 - share) * (good + defects)
+        return _Counts(share * good, share * defects, evaluated, len(KINDS))
     samples = scan_data(Path(config.data)).samples
     splits = {sample.split for sample in samples}
     share = (1.0 if "val" in splits else 1 - config.val_share) * (1 - config.test_share if "" in splits else 1.0)
     training = [sample for sample in samples if sample.split in ("", "train")]
     positives = sum(sample.label for sample in training)
     kinds = {sample.defect for sample in training if sample.label == 1} - {""}
-    return _Counts(share * (len(training) - positives), share * positives, len(kinds))
+    evaluated = len(samples) - share * len(training)
+    return _Counts(share * (len(training) - positives), share * positives, evaluated, len(kinds))
 
 
 def _defects(scenario: ShotConfig, counts: _Counts) -> float:
@@ -117,6 +123,7 @@ def _classify(config: ClassifyConfig, counts: _Counts) -> float:
     shown = config.fit.epochs * images
     if config.backbone.freeze == "all":  # the features of an image are computed once
         shown = (counts.good + images / 2) / BACKWARD
+    shown += counts.evaluated / BACKWARD
     seconds = overhead("classify", config) + shown * _megapixels(config.geometry) * _TRAINING[config.backbone.backbone]
     if not n_ddpm or config.ddpm_pool:
         return seconds

@@ -25,13 +25,14 @@ def minutes(config: ClassifyConfig | AugmentConfig | FinetuneConfig) -> int:
     return 0 if text.startswith("less") else int(re.findall(r"about (\d+) min on 1 CPU core ", text)[0])
 
 
-def manifest(path: Path, good: int, defects: int) -> str:
+def manifest(path: Path, good: int, defects: int, test: int = 0) -> str:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "label", "split", "defect"])
         writer.writerows(
             [f"{n}.png", int(n >= good), "train", "" if n < good else f"kind {n % 5}"] for n in range(good + defects)
         )
+        writer.writerows([f"test {n}.png", n % 2, "test", ""] for n in range(test))
     return str(path)
 
 
@@ -48,6 +49,16 @@ def test_training_takes_as_long_as_it_shows_images(tmp_path: Path) -> None:
     assert minutes(few) == pytest.approx(once / 2, abs=1)
     of_each = ClassifyConfig.from_flat(data=data, shot="few", n_shot=5, each_kind=True, n_aug=0, epochs=100)
     assert minutes(of_each) == minutes(few), "five of each of five kinds"
+
+
+def test_the_images_of_the_test_part_take_a_forward_pass(tmp_path: Path) -> None:
+    def classify(test: int) -> ClassifyConfig:
+        data = manifest(tmp_path / f"{test}.csv", 100, 50, test)
+        return ClassifyConfig.from_flat(data=data, val_share=0, n_aug=0, epochs=1, freeze="all", width=512, height=512)
+
+    pixels = 512 * 512 * 1000
+    forward = pixels / 1e6 * duration._TRAINING["resnet50"] / duration.BACKWARD / 60
+    assert minutes(classify(1000)) - minutes(classify(0)) == pytest.approx(forward, abs=1)
 
 
 def test_diffusion_adds_the_drawing_and_the_fine_tuning() -> None:
