@@ -45,6 +45,7 @@ def rows(out: Path) -> list[dict[str, Any]]:
     return told
 
 
+@pytest.mark.torture
 def test_nothing_fails_and_nothing_is_left_out(rows: list[dict[str, Any]]) -> None:
     assert [row for row in rows if "error" in row] == []
     assert [row["case"] for row in rows if "skipped" in row] == []
@@ -53,6 +54,7 @@ def test_nothing_fails_and_nothing_is_left_out(rows: list[dict[str, Any]]) -> No
         assert any("checkpointing" in case for case in cases) and any("drawing" in case for case in cases)
 
 
+@pytest.mark.torture
 def test_every_part_has_a_result(rows: list[dict[str, Any]]) -> None:
     assert {row["part"] for row in rows} == {"card", *PARTS}
     for part in ("fine-tuning", "drawing", "classifier"):
@@ -62,6 +64,7 @@ def test_every_part_has_a_result(rows: list[dict[str, Any]]) -> None:
         assert any("times_bare" in row for row in measured)
 
 
+@pytest.mark.torture
 def test_parity_holds_between_two_processes(rows: list[dict[str, Any]]) -> None:
     parity = {row["case"]: row for row in rows if row["part"] == "parity"}
     assert [row["within"] for row in parity.values() if "within" in row] == [True] * 3
@@ -69,6 +72,7 @@ def test_parity_holds_between_two_processes(rows: list[dict[str, Any]]) -> None:
         assert parity["stopped and resumed, adamw"]["bit_for_bit"]
 
 
+@pytest.mark.torture
 def test_files_are_few_and_small(out: Path, rows: list[dict[str, Any]]) -> None:
     assert sorted(path.name for path in out.iterdir()) == ["gpu.json", "gpu.md", "parity.png"]
     assert sum(path.stat().st_size for path in out.iterdir()) < 10e6
