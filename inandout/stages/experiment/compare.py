@@ -12,6 +12,7 @@ from inandout.stages.experiment.cost import estimate
 from inandout.stages.experiment.paired_tests import conclusion, list_tests, paired_tests
 from inandout.stages.experiment.plan import equal_steps, plan_cells
 from inandout.stages.experiment.power import power
+from inandout.stages.experiment.report import describe_setup
 from inandout.stages.experiment.worth import learning_curve
 from inandout.tracking.logging import describe_location, log_dataset
 from inandout.tracking.runs import open_run
@@ -42,9 +43,11 @@ def compare(config: CompareConfig) -> list[Row]:
         log_dataset(name, inputs["data"], data.samples)
         rows = measure_cells(cells, data, config.engine)
         tests, curve = paired_tests(rows), learning_curve(rows)
-        table = markdown_table([row for row in rows if not row.n_shot])
-        parts = [table, *list_remarks(cells), list_tests(tests), conclusion(tests, len(config.seeds.split(",")))]
-        text = "\n\n".join(part for part in [*parts, curve.table if curve else ""] if part)
+        compared = [row for row in rows if not row.n_shot]
+        table = [markdown_table(compared), describe_setup(compared)] if compared else []
+        verdict = conclusion(tests, len(config.seeds.split(",")))
+        parts = [*table, *list_remarks(cells), list_tests(tests), verdict, curve.table if curve else ""]
+        text = "\n\n".join(part for part in parts if part)
         mlflow.log_text(text, "results.md")
     print(f"\n{describe_location(run)}\n\n{text}")
     return rows

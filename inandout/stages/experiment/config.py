@@ -59,6 +59,7 @@ GRIDS: dict[str, Grid] = {
 
 _IMAGENET = {
     "fit": "stretch", "backbone": "mobilenet_v2", "batch_size": 16, "n_augs": "100", "seeds": "0,1,2,3",
+    "folds": 5,
 }  # fmt: skip
 PROFILES: dict[str, dict[str, Any]] = {
     "paper": {

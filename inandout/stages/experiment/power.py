@@ -44,10 +44,10 @@ def _detectable(tests: Sequence[tuple[Labels, Sequence[str]]], seeds: int, assum
         f"with {positives} defective images of {parts} parts, {negatives} good images and {seeds} seed{plural}, a "
         f"difference of AP of {found:.3f} is found in {POWER:.0%} of comparisons (two-sided 5 %)"
     )
-    if parts == positives:
-        return text
-    grouped = detectable_difference(positives, negatives, seeds, assumed, positives / parts)
-    return f"{text}, or {grouped:.3f} if the images of a part do not differ"
+    if parts != positives:
+        grouped = detectable_difference(positives, negatives, seeds, assumed, positives / parts)
+        text += f", or {grouped:.3f} if the images of a part do not differ"
+    return text if seeds > 1 else f"{text}; one seed leaves out the variance of training"
 
 
 def measured_power(rows: Sequence[Row]) -> str:

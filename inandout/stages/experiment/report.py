@@ -79,11 +79,11 @@ def log_report(rows: Sequence[Row], run_id: str) -> str:
     table = [row for row in rows if not row.n_shot]
     title = f"Experiment {name}" if name else "Comparison"
     tests = paired_tests(table)
-    sections = _sections(rows, tests, _remarks(run_id), paper)
+    sections = [*_sections(rows, tests, _remarks(run_id), paper), _origin(rows, run_id)]
     text = markdown_page(title, sections)
     with tempfile.TemporaryDirectory() as folder:
         written = {"md": text, "tex": latex_table(table, paper), "csv": csv_table(table)}
-        written["html"] = html_page(title, [*sections, *_pages_end(rows, run_id)])
+        written["html"] = html_page(title, [*sections, _sheets(rows)])
         for ending, content in written.items():
             (Path(folder) / f"results.{ending}").write_text(content, encoding="utf-8")
         mlflow.log_artifacts(folder)
@@ -112,7 +112,7 @@ def _sections(rows: Sequence[Row], tests: Sequence[Comparison], remarks: Sequenc
             "Results", _paragraphs(markdown_table(table, paper), note, *remarks),
             (("Metrics against n_aug, with one standard deviation.", curves(table, paper)),) if several else (),
         ),
-        Section("Setup", _setup(table)),
+        Section("Setup", describe_setup(table)),
         Section("What it means for a plant", _escapes(table)),
     ]  # fmt: skip
     if tests:
@@ -143,7 +143,7 @@ def _typical(rows: Sequence[Row]) -> RunData:
     return mlflow.get_run(next((row for row in rows if row.source not in special), rows[0]).run_id).data
 
 
-def _setup(rows: Sequence[Row]) -> str:
+def describe_setup(rows: Sequence[Row]) -> str:
     """Return one sentence on dataset, network and training, read from a typical classifier."""
     run = _typical(rows)
     given = {name: run.params.get(name, "-") for name in _SETUP}
@@ -168,8 +168,8 @@ _CONTROL_NOTES = {
 }
 
 
-def _pages_end(rows: Sequence[Row], run_id: str) -> list[Section]:
-    """Return the sections of the HTML page that name the run or show images of the dataset."""
+def _origin(rows: Sequence[Row], run_id: str) -> Section:
+    """Return the section with the run, its commit and the commands."""
     run = mlflow.get_run(run_id)
     stage = run.data.tags[STAGE]
     options = _CONFIGS[stage].options()
@@ -184,12 +184,18 @@ def _pages_end(rows: Sequence[Row], run_id: str) -> list[Section]:
         f"{len(rows)} cells took {seconds / 3600:.1f} hours of work; their run ids are in `results.csv` and `{ROWS}`."
     )
     commands = "\n".join([command_line(stage, changed), command_line("report", {"run": run_id})])
+    return Section("How it was made", _paragraphs(facts, f"```\n{commands}\n```"))
+
+
+def _sheets(rows: Sequence[Row]) -> Section:
+    """Return the section that shows images, for the HTML page only."""
     images = sheets(rows)
-    note = "Ranked by the logit of the classifier that was trained on all real defects." if images else ""
-    return [
-        *([Section("Best and worst synthetic images", note, (*images,))] if images else []),
-        Section("How it was made", _paragraphs(facts, f"```\n{commands}\n```")),
-    ]
+    note = (
+        "Ranked by the logit of the classifier that was trained on all real defects."
+        if images
+        else "Not shown: the ranking needs a classifier without synthetic defects at full shot in the same comparison."
+    )
+    return Section("Best and worst synthetic images", note, (*images,))
 
 
 def _escapes(rows: Sequence[Row]) -> str:

@@ -303,14 +303,19 @@ def test_the_page_of_a_comparison_has_all_sections(tiny: Path, project: Path) ->
     rows = compare(asked)
     assert [(row.n_shot, row.seed) for row in rows if row.n_shot] == [(1, 0), (3, 0)]
     assert "worth in real defects" in results()
+    setup = "Data tiny.csv, images of 32x32 (crop); resnet18 from weights none (none), freeze=all, head=image"
+    assert setup in results()
     assert "| few " not in results().partition("worth")[0], "points of the curve are no rows of the table"
     (run,) = runs("main")
     text = report(ReportConfig(run=run.info.run_id))
-    for title in ("Results", "What it means for a plant", "Differences", "Power", "Worth in real defects", "Controls"):
+    titles = ["Results", "What it means for a plant", "Differences", "Power", "Worth in real defects", "Controls"]
+    for title in [*titles, "How it was made"]:
         assert f"## {title}\n" in text
+    assert "Best and worst synthetic images" not in text
     assert "full shot, n_aug 4, MemSeg against none, equal steps: AP" in text
     assert "With 6 defective images of 6 parts, 8 good images and 1 seed, a difference of AP of" in text
-    assert "Data tiny.csv, images of 32x32 (crop); resnet18 from weights none (none), freeze=all, head=image" in text
+    assert "one seed leaves out the variance of training. Measured:" in text
+    assert setup in text
     assert "paper's AP" not in text
     (reported,) = runs("report")
     page = artifact_folder(reported.info.run_id, "results.html").read_text(encoding="utf-8")
@@ -341,7 +346,7 @@ def test_a_report_needs_a_row_besides_the_points_of_the_curve(
 def test_the_experiment_anchors_has_every_control(tiny: Path) -> None:
     data = {"data": str(tiny), "weights": "none", "n_shot": 3, "each_kind": "true"}
     options = {"name": "anchors", "profile": "magnetic_tile"} | data
-    small = {"width": SIDE, "height": SIDE, "epochs": 2, "n_augs": "4", "seeds": "0", "curve": "1"}
+    small = {"width": SIDE, "height": SIDE, "epochs": 2, "n_augs": "4", "seeds": "0", "curve": "1", "folds": 0}
     cells = ExperimentConfig.from_flat(**options | small).cells()
     assert [cell.source for cell in cells if cell.config.scenario.shot == "zero"] == [
         "nearest neighbour", "MemSeg", "DDPM", "In&Out", "inpainting", "In&Out, inpainting", "MemSeg, then DDPM",
