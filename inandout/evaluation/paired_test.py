@@ -13,6 +13,7 @@ from inandout.evaluation.metrics import (
     Weights,
     average_precisions,
     draw_parts,
+    number_parts,
     recalls_at_fpr,
 )
 
@@ -161,15 +162,24 @@ class Comparison(NamedTuple):
     folds: int
     differences: dict[str, Difference]
     """Keys of `METRICS` to differences."""
+    over_images: dict[str, Difference]
+    """The same with an interval over images instead of parts, if parts have several images. It holds for other images
+    of these parts only, for example other cells of these solar modules; the other interval also for other parts."""
 
     def lines(self) -> str:
         """Return a line per metric: "- zero shot, A against B: AP +0.034 (95 % -0.010 .. +0.080, 4 seeds): ..."."""
         seeds = f"{self.seeds} seeds" if self.seeds > 1 else "1 seed, so without training variance"
         seeds += f", {self.folds} folds" * (self.folds > 1)
         return "\n".join(
-            f"- {self.question}: {name} {found.text(f', {seeds}')}: {found.verdict()}"
+            f"- {self.question}: {name} {found.text(f', {seeds}')}: {found.verdict()}{self._on_images(name)}"
             for name, found in self.differences.items()
         )
+
+    def _on_images(self, name: str) -> str:
+        if name not in self.over_images:
+            return ""
+        found = self.over_images[name]
+        return f"; on other images of the same parts {found.low:+.3f} .. {found.high:+.3f}: {found.verdict()}"
 
 
 def paired_test(
@@ -184,5 +194,18 @@ def paired_test(
     """
     count = len({seed for seed, _ in runs} if runs else pairs)
     ours, theirs = [a for a, _ in pairs], [b for _, b in pairs]
-    differences = {name: paired_difference(ours, theirs, metric, runs=runs) for name, metric in METRICS.items()}
-    return Comparison(question, count, len(pairs) // count, differences)
+    differences = _intervals(ours, theirs, runs)
+    several = any(len(np.unique(number_parts(each.groups, len(each.labels)))) < len(each.labels) for each in ours)
+    over_images = _intervals(_without_groups(ours), _without_groups(theirs), runs) if several else {}
+    return Comparison(question, count, len(pairs) // count, differences, over_images)
+
+
+def _intervals(
+    ours: Sequence[Scored], theirs: Sequence[Scored], runs: Sequence[Repeat] | None
+) -> dict[str, Difference]:
+    return {name: paired_difference(ours, theirs, metric, runs=runs) for name, metric in METRICS.items()}
+
+
+def _without_groups(scores: Sequence[Scored]) -> list[Scored]:
+    """Return scores whose images count as different parts."""
+    return [each._replace(groups=()) for each in scores]

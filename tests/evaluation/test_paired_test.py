@@ -120,6 +120,20 @@ def test_the_text_names_both_sides_the_interval_and_the_seeds() -> None:
     assert text.count("\n") == len(METRICS) - 1
 
 
+def test_parts_with_several_images_have_a_second_narrower_interval() -> None:
+    strong, weak = scored(0, 2.0, positives=10, negatives=30), scored(1, 1.0, positives=10, negatives=30)
+    groups = [f"part {i}" for i in range(40)] * 4
+    ours, theirs = (Scored(np.tile(each.labels, 4), np.tile(each.logits, 4), groups) for each in (strong, weak))
+    several = paired_test("ours against theirs", [(ours, theirs)])
+    of_parts, of_images = several.differences["AP"], several.over_images["AP"]
+    assert of_images.mean == of_parts.mean
+    assert of_images.high - of_images.low < 0.7 * (of_parts.high - of_parts.low)
+    assert f"; on other images of the same parts {of_images.low:+.3f} .. " in several.lines().splitlines()[0]
+    single = paired_test("ours against theirs", [(strong, weak)])
+    assert single.over_images == {}
+    assert "images" not in single.lines()
+
+
 def test_the_folds_of_a_seed_count_as_one_run_and_their_parts_add_up() -> None:
     ours, theirs = [scored(i, 1.5) for i in range(6)], [scored(10 + i, 1.0) for i in range(6)]
     folds = [(seed, f"{fold}/3") for seed in (0, 1) for fold in (1, 2, 3)]

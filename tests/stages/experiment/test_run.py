@@ -156,7 +156,7 @@ def test_a_cell_takes_the_time_of_all_that_it_needs_and_a_finished_one_none(tiny
 
 
 def test_the_conclusion_counts_significant_differences_and_asks_for_more_seeds() -> None:
-    none, better = (Comparison("a", 1, 1, {"AP": Difference(0.1, low, 0.3)}) for low in (-0.1, 0.05))
+    none, better = (Comparison("a", 1, 1, {"AP": Difference(0.1, low, 0.3)}, {}) for low in (-0.1, 0.05))
     assert conclusion([none, better], 4) == "1 of 2 differences are significant."
     assert conclusion([none], 1).startswith("No difference is significant; one seed")
     assert conclusion([], 1) == ""
