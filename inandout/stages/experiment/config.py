@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from inandout.classifier.config import Backbone, DetectorConfig, FitConfig, Freeze, Head, Optimiser, Tile
-from inandout.data.config import DataConfig, EachKind, Geometry, NShot, Shot, ShotConfig
+from inandout.data.config import DataConfig, EachKind, Geometry, NShot, Shot, ShotConfig, Window
 from inandout.diffusion.base.config import BaseConfig
 from inandout.errors import InputError, did_you_mean
 from inandout.hardware import AnyPrecision, Device, HardwareConfig
@@ -59,7 +59,7 @@ GRIDS: dict[str, Grid] = {
 
 _IMAGENET = {
     "fit": "stretch", "backbone": "mobilenet_v2", "batch_size": 16, "n_augs": "100", "seeds": "0,1,2,3",
-    "folds": 5,
+    "window": 64, "folds": 5,
 }  # fmt: skip
 PROFILES: dict[str, dict[str, Any]] = {
     "paper": {
@@ -153,6 +153,7 @@ class SettingsConfig(BaseModel):
     device: Device | None = Field(None, description="device: auto, cpu, cuda, cuda:N or mps")
     precision: AnyPrecision | None = Field(None, description="precision: auto, fp32, bf16 or fp16")
     negatives: Negatives | None = Field(None, description="synthetic negatives, as in classify")
+    window: Window = None
     n_augs: NAugs | None = Field(None, description="numbers of synthetic positives, separated by commas")
     seeds: Seeds | None = Field(None, description="seeds of repetitions, separated by commas")
     repeat: Repeated | None = Field(None, description=_REPEAT)

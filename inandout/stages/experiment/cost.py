@@ -30,8 +30,8 @@ from inandout.stages.classify.config import ClassifyConfig
 from inandout.stages.config import FinetuneConfig, drawn_size
 from inandout.stages.experiment.duration import BACKWARD, image_passes, overhead, passes
 from inandout.stages.experiment.missing import (
+    count_images,
     count_shown,
-    count_training_images,
     missing_images,
     missing_priors,
     training_steps,
@@ -143,7 +143,7 @@ def _classifying(missing: Sequence[Task[Config]], plan: Plan) -> list[Work]:
     data, shared = plan.data, plan.cells[0].config
     step = _classifier_step(shared.backbone.backbone, shared.fit, shared.geometry, shared.hardware)
     if configs[0].backbone.freeze == "all":
-        images = sum(count_training_images(config, data) for config in configs)
+        images = sum(count_images(config, data) for config in configs)
         return [Work("classifier, images", images, step.times(1 / (BACKWARD * configs[0].fit.batch_size)))]
     return [Work("classifier, training steps", sum(training_steps(config, data) for config in configs), step)]
 

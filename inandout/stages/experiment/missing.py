@@ -31,11 +31,11 @@ def training_steps(config: ClassifyConfig, data: CheckedData) -> int:
     return config.fit.epochs * -(-epoch // config.fit.batch_size)
 
 
-def count_training_images(config: ClassifyConfig, data: CheckedData) -> int:
-    """Return the number of images in the training part, which a frozen backbone sees once."""
+def count_images(config: ClassifyConfig, data: CheckedData) -> int:
+    """Return the number of images of all parts, which a frozen backbone sees once."""
     samples = data.take_shot(config.data, config.scenario, config.seed)
     negatives = 0 if config.mix.negatives == "none" else config.shares()[0]
-    return sum(sample.split == "train" for sample in samples) + config.mix.n_aug + negatives
+    return len(samples) + config.mix.n_aug + negatives
 
 
 def count_shown(config: FinetuneConfig, data: CheckedData) -> int:

@@ -47,7 +47,7 @@ def _detectable(tests: Sequence[tuple[Labels, Sequence[str]]], seeds: int, assum
     if parts != positives:
         grouped = detectable_difference(positives, negatives, seeds, assumed, positives / parts)
         text += f", or {grouped:.3f} if the images of a part do not differ"
-    return text if seeds > 1 else f"{text}; one seed leaves out the variance of training"
+    return text if seeds > 1 else f"{text}; the interval of one seed leaves out the variance of training"
 
 
 def measured_power(rows: Sequence[Row]) -> str:

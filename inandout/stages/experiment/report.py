@@ -193,7 +193,8 @@ def _sheets(rows: Sequence[Row]) -> Section:
     note = (
         "Ranked by the logit of the classifier that was trained on all real defects."
         if images
-        else "Not shown: the ranking needs a classifier without synthetic defects at full shot in the same comparison."
+        else "Not shown: this needs the files of synthetic images, and a classifier without them at full shot with the "
+        "same seed and fold."
     )
     return Section("Best and worst synthetic images", note, (*images,))
 

@@ -20,13 +20,15 @@ from inandout.tracking.runs import artifact_folder, artifact_names
 def sheets(rows: Sequence[Row]) -> list[tuple[str, ImageArray]]:
     """Return caption and sheet for each shot and source with synthetic positives: the best `N_SHOWN`, then the worst.
 
-    The images are ranked by the logit of the classifier that was trained on all real defects without synthetic ones, of
-    the same seed and fold; without that classifier there are no sheets. Images whose files are missing are left out.
+    The images are ranked by the logit of the classifier that was trained on all real defects without synthetic ones
+    (none, or else none-steps), of the same seed and fold; without that classifier there are no sheets. Images whose
+    files are missing are left out.
     """
     judges = {
         (row.seed, row.fold): row.run_id
+        for name in ("none-steps", "none")
         for row in rows
-        if (row.shot, row.source) == ("full", SOURCES["none"].title) and not row.n_shot
+        if (row.shot, row.source) == ("full", SOURCES[name].title) and not row.n_shot
     }
     found: dict[tuple[str, str], tuple[str, ImageArray]] = {}
     for row in rows:

@@ -314,7 +314,7 @@ def test_the_page_of_a_comparison_has_all_sections(tiny: Path, project: Path) ->
     assert "Best and worst synthetic images" not in text
     assert "full shot, n_aug 4, MemSeg against none, equal steps: AP" in text
     assert "With 6 defective images of 6 parts, 8 good images and 1 seed, a difference of AP of" in text
-    assert "one seed leaves out the variance of training. Measured:" in text
+    assert "the interval of one seed leaves out the variance of training. Measured:" in text
     assert setup in text
     assert "paper's AP" not in text
     (reported,) = runs("report")
@@ -324,6 +324,24 @@ def test_the_page_of_a_comparison_has_all_sections(tiny: Path, project: Path) ->
     assert "--curve 1,3" in page
     assert f"report --run {run.info.run_id}" in page
     assert page.count("data:image/png") == 2 + 1 + 1, "two forests, the curve, and a sheet"
+    assert "full shot, MemSeg, seed 0: best and worst of 4" in page_of(tiny, "none-steps,memseg")
+    assert "Not shown: this needs the files of synthetic images" in page_of(tiny, "none")
+
+
+def page_of(data: Path, sources: str) -> str:
+    """Return the HTML page of a comparison whose cells are finished."""
+    compare(config(data, sources=sources))
+    report(ReportConfig(run=runs("main")[0].info.run_id))
+    return artifact_folder(runs("report")[0].info.run_id, "results.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("profile", ["magnetic_tile", "solar_cells", "kolektor_sdd"])
+def test_real_data_is_tested_in_five_folds_with_windows(profile: str) -> None:
+    options = {"data": "parts.csv", "weights": "none", "seeds": "0", "curve": ""}
+    cells = ExperimentConfig.from_flat(name="anchors", profile=profile, **options).cells()
+    assert {cell.config.data.fold for cell in cells} == {f"{i}/5" for i in range(1, 6)}
+    assert {cell.config.mix.window for cell in cells} == {64}
+    assert {cell.config.backbone.tile for cell in cells} == ({64} if profile == "kolektor_sdd" else {0})
 
 
 def test_a_report_needs_a_row_besides_the_points_of_the_curve(
