@@ -207,10 +207,10 @@ def test_a_dry_run_counts_the_cost_without_training(tiny: Path, project: Path) -
     }, "prior images of a seed are shared by all shots"  # fmt: skip
 
 
-def test_a_frozen_backbone_costs_a_pass_over_the_training_images(tiny: Path, project: Path) -> None:
+def test_a_frozen_backbone_costs_a_pass_over_all_images(tiny: Path, project: Path) -> None:
     asked = config(tiny, name="table5", n_augs="4", seeds="0", backbone="mobilenet_v2", freeze="all")
     (work,) = [work for name, work in numbers(plan(asked)).items() if name.startswith("classifier")]
-    images = 16 + 6  # of 20 negatives and 8 positives, 4 and 2 are kept for validation
+    images = 28 + 14  # to train and validate, and to test
     assert work == images + (images + 4), "none, and with 4 synthetic positives"
 
 
